@@ -1,0 +1,249 @@
+"""All settings, from `align.toml` and the environment.
+
+Order: environment (`ALIGN_TRAIN__EPOCHS=3`), then the file (`ALIGN_CONFIG`, else `align.toml` in the working folder), then
+the defaults below. An unknown key is an error, and all errors are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from alignment.errors import ConfigError
+from alignment.ids import content_id
+from alignment.models.embedded import EMBEDDED
+
+SAMPLE_LOGS = "sample"
+DEFAULT_FILE = "align.toml"
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ingest(_Section):
+    """Where logs come from and what a usable line is."""
+
+    logs: list[str] = Field([SAMPLE_LOGS], description="log files or globs; 'sample' is the bundled sample traffic")
+    max_line_bytes: int = Field(1_048_576, ge=1024, description="longer lines are quarantined")
+    max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
+    consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
+    max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+
+
+class Model(_Section):
+    """The chat model that is aligned."""
+
+    path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
+    batch_size: int = Field(32, ge=1, description="conversations answered together")
+
+
+class Moderation(_Section):
+    """Detectors and where they flag."""
+
+    harmful_request: Rate = Field(0.5, description="threshold of the harmful-request head")
+    toxicity: Rate = Field(0.8, description="threshold of the toxicity classifier")
+    refusal: Rate = Field(0.5, description="threshold of the refusal head")
+
+
+class Candidates(_Section):
+    """Which prompts are labelled tonight, and how many."""
+
+    harm_budget: int = Field(128, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(128, ge=0, description="harmless prompts a night, half of them close to the harmful ones")
+    max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
+    near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
+    max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
+    max_new_tokens: int = Field(64, ge=8, description="length of generated critiques and revisions")
+
+
+class Labels(_Section):
+    """The constitution labeler."""
+
+    constitution: str = Field("", description="path of a constitution file; empty is the bundled one")
+    min_margin: Rate = Field(0.2, description="below this margin a person decides")
+
+
+class Pairs(_Section):
+    """What is trained on."""
+
+    eval_share: Rate = Field(0.1, description="share of prompt clusters held out from training")
+    max_pairs: int = Field(512, ge=2, description="pairs a night trains on, newest first, both sides in balance")
+    max_side_ratio: float = Field(1.5, ge=1, description="largest ratio between the two sides")
+
+
+class Train(_Section):
+    """DPO with LoRA."""
+
+    epochs: float = Field(2, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
+    sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
+    lora_rank: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
+    max_completion_tokens: int = Field(64, ge=8, description="longer answers are cut")
+    max_tokens: int = Field(512, ge=32, description="longer prompts are left out")
+    checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
+    seed: int = 0
+
+
+class Gate(_Section):
+    """What a release has to prove. Margins are absolute differences of rates."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of every rule")
+    min_improvement: Rate = Field(0.0, description="unsafe answers must fall by more than this on the harm suite")
+    lookalike_margin: Rate = Field(0.10, description="over-refusal on safe look-alikes may rise by less than this")
+    ordinary_margin: Rate = Field(0.02, description="over-refusal on ordinary requests may rise by less than this")
+    max_unscored: Rate = Field(0.02, description="share of unscored answers above which evidence is insufficient")
+    max_new_tokens: int = Field(48, ge=8, description="length of the evaluated answers")
+    audit_answers: int = Field(12, ge=0, description="answers of each gate that people check")
+
+
+class Drift(_Section):
+    """Windows and false alarms."""
+
+    window_days: int = Field(7, ge=1, description="the current window, back from the newest exchange")
+    baseline_days: int = Field(14, ge=1, description="the window before it that it is compared to")
+    alpha: float = Field(0.05, gt=0, lt=1, description="chance of any false alarm in one report")
+    min_rows: int = Field(50, ge=2, description="smaller windows are not compared")
+
+
+class Serve(_Section):
+    """`align serve` and the dashboard."""
+
+    cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
+    dashboard_port: int = Field(8501, ge=1, le=65535)
+    prefect_port: int = Field(4200, ge=1, le=65535)
+
+
+class Settings(BaseSettings):
+    """Every setting of the project."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ALIGN_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None
+    )
+    home: Path = Field(Path("var"), description="the state folder")
+    ingest: Ingest = Ingest()
+    model: Model = Model()
+    moderation: Moderation = Moderation()
+    candidates: Candidates = Candidates()
+    labels: Labels = Labels()
+    pairs: Pairs = Pairs()
+    train: Train = Train()
+    gate: Gate = Gate()
+    drift: Drift = Drift()
+    serve: Serve = Serve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the environment above the file."""
+        return sources["init_settings"], sources["env_settings"], TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def fingerprint(self) -> str:
+        """Content address of everything that changes a night's result (not where state lies or when it runs)."""
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve"}))
+
+    @property
+    def skew(self) -> timedelta:
+        """How far in the future a line may lie."""
+        return timedelta(hours=self.ingest.max_clock_skew_hours)
+
+
+def config_file() -> Path | None:
+    """Return the settings file in force, if there is one.
+
+    Raises:
+        ConfigError: `ALIGN_CONFIG` names a file that is not there.
+    """
+    named = os.environ.get("ALIGN_CONFIG")
+    path = Path(named or DEFAULT_FILE)
+    if path.is_file():
+        return path
+    if named:
+        raise ConfigError(f"ALIGN_CONFIG names {named!r}, which is no file; correct or unset it")
+    return None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "(file)"
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key; {_nearest(place)}"
+    return f"{place} = {error['input']!r}: {error['msg']}"
+
+
+def _nearest(place: str) -> str:
+    import difflib
+
+    known = setting_names()
+    close = difflib.get_close_matches(place, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    section = place.split(".")[0]
+    siblings = [name for name in known if name.startswith(f"{section}.")] or sorted({n.split(".")[0] for n in known})
+    return f"known here: {', '.join(siblings)}"
+
+
+def setting_names() -> list[str]:
+    """Return every setting as `section.key`."""
+    names = ["home"]
+    for section, info in Settings.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            names += [f"{section}.{key}" for key in kind.model_fields]
+    return names
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigError: naming every problem at once.
+    """
+    where = str(config_file() or "the environment")
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(dict(problem))}" for problem in error.errors())
+        raise ConfigError(f"the settings in {where!r} are wrong:\n{problems}\ncorrect them and run again") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where!r} is not valid TOML: {error}; correct it and run again") from None
+    if unknown := _unknown_environment():
+        raise ConfigError(
+            "unknown settings in the environment:\n"
+            + "\n".join(f"  - {name}; {_nearest(key)}" for name, key in unknown)
+            + "\nunset or correct them and run again"
+        )
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+_OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR"}
+
+
+def _unknown_environment() -> list[tuple[str, str]]:
+    known = set(setting_names())
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith("ALIGN_") and name not in _OTHER_VARIABLES:
+            key = name.removeprefix("ALIGN_").lower().replace("__", ".")
+            if key not in known:
+                found.append((name, key))
+    return found
+
+
+def log_patterns(settings: Settings) -> list[str]:
+    """Return the configured log files and globs, with `sample` replaced by the bundled file's path."""
+    sample = files("alignment.samples") / "traffic.jsonl.gz"
+    return [str(sample) if pattern == SAMPLE_LOGS else pattern for pattern in settings.ingest.logs]
+
+

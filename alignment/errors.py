@@ -1,0 +1,75 @@
+"""Everything this project raises on purpose.
+
+    AlignError
+    ├── ConfigError            Permanent   a setting, a constitution or a suite is wrong
+    ├── InputError             Permanent   a log, a pair file or a training input cannot be used
+    │   └── CheckFailed        Permanent   a batch-level data check says stop
+    ├── StoreError             Permanent   the store is damaged or newer than this code
+    │   └── StoreBusy          Transient   another process held the store too long
+    ├── ModelError             Permanent   a model cannot be found, loaded or served
+    │   └── EndpointError      Transient   a model server did not answer as it should
+    ├── TrainingError          Permanent   training stopped and cannot go on as it is
+    ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
+    ├── NightRunning           Permanent   another night holds the lock
+    └── NoSpace                Permanent   the disk is full
+
+Flows retry only `Transient`. A message says what happened, with the value, what is allowed, and the next command to run.
+"""
+
+from __future__ import annotations
+
+
+class AlignError(Exception):
+    """Base of the tree; `str(error)` is fit to be shown to a person as it is."""
+
+
+class Transient:
+    """Mixin: the same call may succeed later."""
+
+
+class Permanent:
+    """Mixin: the same call will fail again until somebody changes something."""
+
+
+class ConfigError(AlignError, Permanent):
+    """A setting, a constitution or a suite is wrong."""
+
+
+class InputError(AlignError, Permanent):
+    """A log, a pair file or a training input cannot be used."""
+
+
+class CheckFailed(InputError):
+    """A batch-level data check says stop."""
+
+
+class StoreError(AlignError, Permanent):
+    """The store is damaged, or was written by newer code."""
+
+
+class StoreBusy(StoreError, Transient):
+    """Another process held the store for longer than the wait allowed."""
+
+
+class ModelError(AlignError, Permanent):
+    """A model cannot be found, loaded or served."""
+
+
+class EndpointError(ModelError, Transient):
+    """A model server did not answer as it should."""
+
+
+class TrainingError(AlignError, Permanent):
+    """Training stopped and cannot go on as it is."""
+
+
+class ReleaseError(AlignError, Permanent):
+    """A release is missing, incomplete or was edited."""
+
+
+class NightRunning(AlignError, Permanent):
+    """Another night holds the lock."""
+
+
+class NoSpace(AlignError, Permanent):
+    """The disk is full."""

@@ -1,0 +1,137 @@
+"""A local transformers model as a `ChatModel`, with an optional LoRA adapter.
+
+Batches are formed by length over the whole request and padded on the left. Which conversations share a batch depends only on
+the request, because in bfloat16 a different batch can flip a token.
+
+Effects: loads weights; uses the CPU or GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignment.errors import ModelError
+from alignment.ids import content_id, file_sha256
+from alignment.models.chat import Progress
+from alignment.records import Message
+
+
+def weights_id(folder: Path, adapter: Path | None = None) -> str:
+    """Return the content address of the weights in `folder`, with the adapter's if there is one."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
+    parts = [file_sha256(shard) for shard in shards]
+    if adapter is not None:
+        parts.append(file_sha256(adapter / "adapter_model.safetensors"))
+    return content_id(*parts)
+
+
+def best_dtype() -> torch.dtype:
+    """Return bfloat16 where this machine computes in it natively, else float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_tokenizer(model: str | Path) -> Any:
+    """Load a tokenizer that has a chat template and a padding token.
+
+    Raises:
+        ModelError: it cannot be found, or it has no chat template.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load a tokenizer from {str(model)!r}: {error}. "
+            "Set [model] path to a folder with a transformers model, or to 'embedded'"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(f"the tokenizer of {str(model)!r} has no chat template; use an instruction-tuned model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+class LocalModel:
+    """A causal language model in this process."""
+
+    def __init__(
+        self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None
+    ) -> None:
+        self.folder, self.adapter = folder, adapter
+        self.batch_size, self.progress = batch_size, progress
+
+    @cached_property
+    def model_id(self) -> str:
+        """See `ChatModel.model_id`."""
+        return weights_id(self.folder, self.adapter)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        tokenizer = load_tokenizer(self.folder)
+        tokenizer.padding_side = "left"
+        return tokenizer
+
+    @cached_property
+    def _model(self) -> Any:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=best_dtype(), trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot load the model {str(self.folder)!r}: {error}") from error
+        if self.adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
+        return model.to(device).eval()
+
+    def generate(
+        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        """See `ChatModel.generate`."""
+        prompts = [
+            self._tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+            for conversation in conversations
+        ]
+        limit = self._model.config.max_position_embeddings - max_new_tokens
+        answers = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+        torch.manual_seed(seed)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for index, answer in zip(
+                batch,
+                self._answer([prompts[index] for index in batch], max_new_tokens, temperature, limit),
+                strict=True,
+            ):
+                answers[index] = answer
+            if self.progress:
+                self.progress(min(start + self.batch_size, len(order)), len(order))
+        return answers
+
+    @torch.inference_mode()
+    def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:
+        encoded = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        if encoded.input_ids.shape[1] > limit:
+            raise ModelError(
+                f"a conversation of {encoded.input_ids.shape[1]} tokens does not fit the model's {limit}; "
+                "lower [candidates] max_prompt_chars"
+            )
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
+        output = self._model.generate(
+            **encoded.to(self._model.device),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self._tokenizer.pad_token_id,
+            **sampling,
+        )
+        tokens = output[:, encoded.input_ids.shape[1] :]
+        return [text.strip() for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]

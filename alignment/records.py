@@ -1,0 +1,197 @@
+"""The frozen records that stages exchange. Texts in them are redacted but still hostile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
+
+
+class Message(TypedDict):
+    """One chat message as every chat API writes it."""
+
+    role: str
+    content: str
+
+
+class Side(StrEnum):
+    """Which mistake a pair teaches against: answering what harms, or refusing what does not."""
+
+    HARM = "harm"
+    HELPFUL = "helpful"
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One logged exchange: the conversation up to the user's turn, and the model's answer."""
+
+    id: str
+    conversation_id: str
+    user_id: str
+    created_at: datetime
+    model: str
+    messages: tuple[Message, ...]
+    response: str
+
+    @property
+    def prompt(self) -> str:
+        """The user's last message."""
+        return self.messages[-1]["content"]
+
+
+class Detection(NamedTuple):
+    """What one detector said of one interaction. `score` is in 0..1; `flagged` is `score >= threshold`."""
+
+    interaction_id: str
+    detector: str
+    version: str
+    score: float
+    flagged: bool
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """An interaction chosen for labelling, with the principle that will judge it."""
+
+    interaction: Interaction
+    side: Side
+    category: str
+    principle_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One possible answer to a selected prompt.
+
+    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled.
+    `detail` keeps what led to it (the critique's text, the principle).
+    """
+
+    id: str
+    interaction_id: str
+    kind: str
+    text: str
+    model: str
+    principle_id: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One labeler's preference between the best and the worst candidate of a prompt.
+
+    `verdict` is `preferred`, `tie` or `unscored`; `judge_margin` is the utility of chosen minus that of rejected (>= 0).
+    """
+
+    id: str
+    interaction_id: str
+    labeler: str
+    labeler_version: str
+    principle_ids: tuple[str, ...]
+    chosen_id: str
+    rejected_id: str
+    verdict: Literal["preferred", "tie", "unscored"]
+    judge_margin: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One preference, ready to train on, with where it came from."""
+
+    id: str
+    interaction_id: str
+    user_id: str
+    created_at: datetime
+    side: Side
+    category: str
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    chosen_kind: str
+    rejected_kind: str
+    labelers: tuple[str, ...]
+    principle_ids: tuple[str, ...]
+    judge_margin: float
+    cluster_id: str
+    split: Literal["train", "eval"]
+
+    @property
+    def prompt(self) -> str:
+        """The user's last message."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePrompt:
+    """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing."""
+
+    id: str
+    suite: str
+    prompt: str
+    cluster: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer to a suite prompt. `outcome` 1 is the suite's failure, 0 is none, None is unscored."""
+
+    prompt: SuitePrompt
+    model_id: str
+    response: str
+    scores: Mapping[str, float]
+    outcome: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Champion against challenger on one suite, paired by prompt. Rates are in 0..1; `diff` is challenger minus champion."""
+
+    name: str
+    suite: str
+    champion: float
+    challenger: float
+    diff: float
+    low: float
+    high: float
+    n: int
+    unscored: int
+    worse: int
+    better: int
+    p_value: float
+    rule: str
+    margin: float
+    status: Literal["pass", "fail", "insufficient"]
+    reason: str
+    detectable: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The gate's frozen plan. Only `promote` releases."""
+
+    id: str
+    champion: str
+    challenger: str
+    decision: Literal["promote", "block", "insufficient evidence"]
+    reasons: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run left behind."""
+
+    run_id: str
+    adapter: Path
+    pairs: int
+    steps: int
+    seconds: float
+    loss: float
+    reward_margin: float
+    reward_accuracy: float

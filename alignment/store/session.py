@@ -1,0 +1,171 @@
+"""Short sessions on the store, safe between processes and threads.
+
+DuckDB allows one process to write, or many to read. A turnstile keeps both sides moving: everyone passes `gate` exclusively,
+takes `lock` (shared to read, exclusive to write) while holding it, and lets `gate` go. A waiting writer therefore holds
+newcomers back instead of starving behind a stream of readers.
+
+Effects: opens files under the state folder. Never hold a session across a model call.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from alignment.errors import NoSpace, StoreBusy, StoreError
+
+_POLL_SECONDS = 0.005
+
+
+def store_path(home: Path) -> Path:
+    """Return where the store of the state folder `home` lies."""
+    return home / "store.duckdb"
+
+
+def _acquire(fd: int, mode: int, deadline: float, holder: Path) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, mode | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise StoreBusy(
+                    f"the store next to {str(holder)!r} stayed locked by another process; "
+                    "wait for it to finish, or find it with 'lsof' and stop it"
+                ) from None
+            time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _turnstile(home: Path, *, write: bool, wait: float) -> Iterator[None]:
+    gate_file, lock_file = home / ".store.gate", home / ".store.lock"
+    deadline = time.monotonic() + wait
+    # A new descriptor per call: flock belongs to the open file, so that threads exclude one another too.
+    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        gate = os.open(gate_file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _acquire(gate, fcntl.LOCK_EX, deadline, gate_file)
+            _acquire(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH, deadline, lock_file)
+        finally:
+            os.close(gate)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the store; with `write`, the block is one transaction that commits at its end and rolls back on an exception.
+
+    Raises:
+        StoreBusy: it stayed locked for `wait` seconds.
+        StoreError: there is no store yet, or DuckDB cannot read it.
+        NoSpace: the disk is full; the transaction was rolled back.
+    """
+    path = store_path(home)
+    if not path.exists() and not write:
+        raise StoreError(f"there is no store at {str(path)!r}; run 'align nightly' or 'align ingest' first")
+    with _turnstile(home, write=write, wait=wait):
+        try:
+            connection = duckdb.connect(str(path), read_only=not write)
+        except duckdb.IOException as error:
+            raise StoreError(f"cannot open the store {str(path)!r}: {error}; run 'align doctor'") from error
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            if not write:
+                yield connection
+                return
+            connection.begin()
+            try:
+                yield connection
+                connection.commit()
+            except BaseException as error:
+                _roll_back(connection)
+                if is_disk_full(error):
+                    raise NoSpace(
+                        f"the disk of {str(home)!r} is full; nothing of this step was stored. "
+                        "Free some space and run the same command again"
+                    ) from error
+                raise
+        finally:
+            connection.close()
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Say whether `error` means that a disk or quota is exhausted."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error)
+    return isinstance(error, duckdb.Error) and any(
+        sign in text for sign in ("No space left", "Could not write all bytes", "File too large")
+    )
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.Error:
+        # The failed commit already ended the transaction; the first error is the one to tell.
+        return
+
+
+@cache
+def sql(name: str) -> str:
+    """Return the text of `alignment/store/sql/<name>.sql`."""
+    return (files("alignment.store") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value) if isinstance(value, Path) else value
+
+
+def append(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], *, key: Sequence[str] = ("id",)
+) -> int:
+    """Append the rows whose `key` the table does not hold yet; return how many were new.
+
+    Mappings and sequences in a row are stored as JSON. `table` and `key` are names from code, never from data.
+    """
+    if not rows:
+        return 0
+    incoming = pa.Table.from_pylist([{name: _plain(value) for name, value in row.items()} for row in rows])
+    return append_arrow(connection, table, incoming, key=key)
+
+
+def append_arrow(
+    connection: duckdb.DuckDBPyConnection, table: str, incoming: pa.Table, *, key: Sequence[str] = ("id",)
+) -> int:
+    """As `append`, for an Arrow table. Of rows with the same key the first wins."""
+    keys = ", ".join(key)
+    connection.register("incoming", incoming)
+    try:
+        counted = connection.execute(
+            f"INSERT INTO {table} BY NAME "  # noqa: S608 - names from code
+            f"SELECT DISTINCT ON ({keys}) * FROM incoming ANTI JOIN {table} USING ({keys})"
+        ).fetchone()
+    finally:
+        connection.unregister("incoming")
+    return int(counted[0]) if counted else 0
+
+
+def query(home: Path, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+    """Run one read-only statement in a session of its own; return its rows as dictionaries."""
+    with session(home) as connection:
+        cursor = connection.execute(statement, parameters or None)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
