@@ -43,7 +43,7 @@ class Model(_Section):
     """The chat model that is aligned."""
 
     path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
-    batch_size: int = Field(32, ge=1, description="conversations answered together")
+    batch_size: int = Field(64, ge=1, description="conversations answered together")
 
 
 class Moderation(_Section):

@@ -1,0 +1,6 @@
+"""Which exchanges are labelled tonight, and the answers that compete for each."""
+
+from alignment.candidates.answers import fixed_candidates, revision_batches, revisions
+from alignment.candidates.select import PoolRow, select
+
+__all__ = ["PoolRow", "fixed_candidates", "revision_batches", "revisions", "select"]

@@ -1,0 +1,122 @@
+"""The written constitution: principles in YAML, checked whole before anything is labelled."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alignment.errors import ConfigError
+from alignment.ids import content_id
+from alignment.records import Side
+
+DETECTORS = ("harmful_answer", "refusal", "degenerate", "relevance")
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Example(BaseModel):
+    """A prompt and an answer that break or keep a principle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    prompt: Text
+    response: Text
+
+
+class Examples(BaseModel):
+    """Both kinds of examples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    violates: tuple[Example, ...] = ()
+    complies: tuple[Example, ...] = ()
+
+
+class Principle(BaseModel):
+    """One rule, how the model is asked to criticise and revise by it, and how the judge weighs the detectors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    text: Text
+    side: Side
+    categories: Annotated[tuple[str, ...], Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    locale: str = "en"
+    critique_request: Text
+    revision_request: Text
+    refusal_strategy: Literal["decline", "redirect", "crisis_support", "comply"]
+    detectors: dict[Literal["harmful_answer", "refusal", "degenerate", "relevance"], float]
+    safe_completions: tuple[Text, ...] = ()
+    contrast_refusals: tuple[Text, ...] = ()
+    examples: Examples = Examples()
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Principle:
+        if self.side is Side.HARM and not self.safe_completions:
+            raise ValueError("a harm principle needs at least one of safe_completions")
+        if self.side is Side.HELPFUL and not self.contrast_refusals:
+            raise ValueError("a helpful principle needs at least one of contrast_refusals")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Content address: editing a principle changes only its own."""
+        return content_id(self.model_dump(mode="json"))[:12]
+
+    def utility(self, scores: dict[str, float]) -> float:
+        """Return the weighted sum of detector scores (each in 0..1): larger keeps to the principle better."""
+        return self.weight * sum(weight * scores[name] for name, weight in self.detectors.items())
+
+
+class Constitution(BaseModel):
+    """A versioned list of principles; the first one listed for a category is its main one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: Text
+    name: Text
+    locale: str = "en"
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _covers(self) -> Constitution:
+        ids = [principle.id for principle in self.principles]
+        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"principle ids repeat: {', '.join(repeated)}")
+        for side in Side:
+            if not any(principle.side is side for principle in self.principles):
+                raise ValueError(f"no principle of side {side.value!r}: both sides are needed, or the model learns one mistake")
+        return self
+
+    def main(self, side: Side, category: str) -> Principle:
+        """Return the first principle of the side that names the category, else the side's first."""
+        of_side = [principle for principle in self.principles if principle.side is side]
+        return next((principle for principle in of_side if category in principle.categories), of_side[0])
+
+    def named(self, principle_id: str) -> Principle:
+        """Return the principle with this id (KeyError if there is none)."""
+        return {principle.id: principle for principle in self.principles}[principle_id]
+
+    @property
+    def fingerprint(self) -> str:
+        """Content address of all principles."""
+        return content_id([principle.version for principle in self.principles])
+
+
+def load_constitution(path: str = "") -> Constitution:
+    """Read a constitution; an empty path is the bundled one.
+
+    Raises:
+        ConfigError: naming every problem at once.
+    """
+    source = Path(path) if path else Path(str(files("alignment.labels") / "constitution.yaml"))
+    try:
+        raw = yaml.safe_load(source.read_text(encoding="utf-8"))
+        return Constitution.model_validate(raw)
+    except OSError as error:
+        raise ConfigError(f"cannot read the constitution {str(source)!r}: {error.strerror}; correct [labels] constitution") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the constitution {str(source)!r} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        problems = "\n".join(f"  - {'.'.join(map(str, p['loc']))}: {p['msg']} (found {p['input']!r:.80})" for p in error.errors())
+        raise ConfigError(f"the constitution {str(source)!r} is wrong:\n{problems}\ncorrect it and run again") from None

@@ -1,0 +1,91 @@
+"""The constitution labeler: a principle's detector bindings rank the candidates; the best and the worst make a preference.
+
+It reads detector scores, not instructions, so that a text that speaks to its judge has nobody to speak to; and it scores each
+answer by itself, so that the order of answers cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from alignment.ids import content_id
+from alignment.labels.constitution import Principle
+from alignment.records import Candidate, Judgement, Selected, Side
+
+LABELER = "constitution"
+_NEVER_CHOSEN = frozenset({"refusal_contrast"})
+
+
+def judge(
+    selected: Selected,
+    candidates: Sequence[Candidate],
+    scores: Sequence[Mapping[str, float]],
+    principle: Principle,
+    *,
+    scorer_version: str,
+    min_margin: float,
+) -> Judgement:
+    """Return the preference between the best and the worst candidate under `principle`.
+
+    `scores` are the detectors' in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
+    largest possible one, in 0..1. Ties in utility go to the earlier candidate. Below `min_margin` the verdict is `tie`; if a
+    contrast answer, which exists only to be rejected, comes out best, it is `unscored`.
+
+    Raises:
+        ValueError: fewer than two candidates.
+    """
+    if len(candidates) < 2:
+        raise ValueError(f"exchange {selected.interaction.id!r} has {len(candidates)} candidate; a preference needs two")
+    utilities = [principle.utility(dict(one)) for one in scores]
+    best = max(range(len(candidates)), key=lambda index: utilities[index])
+    # Of equally bad answers the model's own teaches most.
+    worst = min(range(len(candidates)), key=lambda index: (utilities[index], candidates[index].kind != "logged"))
+    span = principle.weight * sum(abs(weight) for weight in principle.detectors.values())
+    margin = (utilities[best] - utilities[worst]) / span if span else 0.0
+    verdict: Literal["preferred", "tie", "unscored"] = "preferred"
+    if candidates[best].kind in _NEVER_CHOSEN:
+        verdict = "unscored"
+    elif margin < min_margin:
+        verdict = "tie"
+    version = f"{principle.version}+{scorer_version}"
+    return Judgement(
+        id=content_id(LABELER, version, [candidate.id for candidate in candidates], min_margin),
+        interaction_id=selected.interaction.id,
+        labeler=LABELER,
+        labeler_version=version,
+        principle_ids=(principle.id,),
+        chosen_id=candidates[best].id,
+        rejected_id=candidates[worst].id,
+        verdict=verdict,
+        judge_margin=margin,
+        scores={candidate.id: utility for candidate, utility in zip(candidates, utilities, strict=True)},
+    )
+
+
+def review_item(
+    selected: Selected, judgement: Judgement, candidates: Mapping[str, Candidate], *, complained: bool = False
+) -> dict[str, Any] | None:
+    """Return the question for a person where the labeler is not sure, else None."""
+    if judgement.verdict == "preferred" and not complained:
+        return None
+    kind = "disagreement" if complained or judgement.verdict == "unscored" else "low_margin"
+    reason = (
+        "the user complained about this answer"
+        if complained
+        else f"principle {judgement.principle_ids[0]} decides by a margin of {judgement.judge_margin:.2f} only"
+    )
+    harm = selected.side is Side.HARM
+    return {
+        "id": content_id("review", judgement.id, kind),
+        "kind": kind,
+        "reason": reason,
+        "interaction_id": selected.interaction.id,
+        "prompt": selected.interaction.prompt,
+        "answer_a": candidates[judgement.chosen_id].text,
+        "answer_b": candidates[judgement.rejected_id].text,
+        "proposal": "A is better",
+        "detail": {"judgement_id": judgement.id, "side": selected.side, "category": selected.category},
+        # What could teach the model to do harm is looked at first; then the least certain.
+        "priority": (1.0 if harm else 0.5) + (1.0 - judgement.judge_margin) / 2,
+    }

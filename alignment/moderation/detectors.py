@@ -1,0 +1,205 @@
+"""The detectors, and the two functions that run them: `moderate` for logged exchanges, `score_answers` for candidates.
+
+Effects: the first call loads the heads and, for toxicity, scikit-learn's shipped classifier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from alignment.ids import content_id
+from alignment.models.embedder import Embedder
+from alignment.moderation.corpora import CATEGORIES
+from alignment.moderation.heads import (
+    Reading,
+    harm_input,
+    heads_version,
+    logits,
+    probability,
+    read,
+    refusal_input,
+    request_input,
+)
+from alignment.records import Detection, Interaction
+from alignment.wording import degenerate
+
+_PLACEHOLDER = re.compile(r"<(?:EMAIL|PHONE|CARD|IBAN|SSN|IP|KEY|PRIVATE_KEY)_[0-9a-f]+>")
+_TOXICITY_CHARS = 4000
+
+
+class Score(NamedTuple):
+    """A detector's answer for one exchange: `value` in 0..1, and a label where the detector has several."""
+
+    value: float
+    label: str | None = None
+
+
+class Exchanges(NamedTuple):
+    """Prompts and answers of equal length, with what was computed of them once for all detectors."""
+
+    prompts: Sequence[str]
+    answers: Sequence[str]
+    reading: Reading
+
+
+class Detector(Protocol):
+    """Anything that scores exchanges: a head below, or a guard model behind an endpoint."""
+
+    @property
+    def name(self) -> str:
+        """The name under which its threshold is configured and its detections are stored."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Content address of its weights and rules."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """The score from which it flags, unless configuration says otherwise."""
+        ...
+
+    def score(self, exchanges: Exchanges) -> list[Score]:
+        """Return one score per exchange, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A detector made of two functions."""
+
+    name: str
+    threshold: float
+    scorer: Callable[[Exchanges], list[Score]]
+    identify: Callable[[], str]
+
+    @property
+    def version(self) -> str:
+        """Content address of weights and rules."""
+        return self.identify()
+
+    def score(self, exchanges: Exchanges) -> list[Score]:
+        """Return one score per exchange."""
+        return self.scorer(exchanges)
+
+
+def _harmful_request(exchanges: Exchanges) -> list[Score]:
+    columns = request_input(exchanges.reading)
+    best = logits("category", columns).argmax(axis=1)
+    return [
+        Score(float(value), CATEGORIES[int(index)])
+        for value, index in zip(probability("harmful_request", columns), best, strict=True)
+    ]
+
+
+def _harmful_answer(exchanges: Exchanges) -> list[Score]:
+    return _answered(exchanges, probability("harmful_answer", harm_input(exchanges.reading)).tolist())
+
+
+def _refusal(exchanges: Exchanges) -> list[Score]:
+    return _answered(exchanges, probability("refusal", refusal_input(exchanges.reading)).tolist())
+
+
+def _answered(exchanges: Exchanges, values: list[float]) -> list[Score]:
+    return [Score(value if answer.strip() else 0.0) for value, answer in zip(values, exchanges.answers, strict=True)]
+
+
+def _toxicity(exchanges: Exchanges) -> list[Score]:
+    texts = sorted({text[:_TOXICITY_CHARS] for text in (*exchanges.prompts, *exchanges.answers) if text.strip()})
+    if not texts:
+        return [Score(0.0)] * len(exchanges.prompts)
+    from profanity_check import predict_prob
+
+    known = {"": 0.0, **dict(zip(texts, np.clip(predict_prob(texts), 0.0, 1.0).tolist(), strict=True))}
+    pairs = zip(exchanges.prompts, exchanges.answers, strict=True)
+    return [Score(max(known.get(text[:_TOXICITY_CHARS], 0.0) for text in pair)) for pair in pairs]
+
+
+def _pii(exchanges: Exchanges) -> list[Score]:
+    pairs = zip(exchanges.prompts, exchanges.answers, strict=True)
+    return [Score(float(any(_PLACEHOLDER.search(text) for text in pair))) for pair in pairs]
+
+
+@cache
+def _toxicity_version() -> str:
+    from importlib.metadata import version
+
+    return content_id("alt-profanity-check", version("alt-profanity-check"), _TOXICITY_CHARS)[:12]
+
+
+def _pii_version() -> str:
+    return content_id(_PLACEHOLDER.pattern)[:12]
+
+
+DETECTORS: tuple[Detector, ...] = (
+    _Rule("harmful_request", 0.5, _harmful_request, heads_version),
+    _Rule("harmful_answer", 0.5, _harmful_answer, heads_version),
+    _Rule("refusal", 0.5, _refusal, heads_version),
+    _Rule("toxicity", 0.8, _toxicity, _toxicity_version),
+    _Rule("pii", 0.5, _pii, _pii_version),
+)
+
+
+def versions(*, embedder: Embedder) -> dict[str, str]:
+    """Return each detector's version; those on embeddings name the embedder's too."""
+    return {detector.name: _full_version(detector, embedder) for detector in DETECTORS}
+
+
+def _full_version(detector: Detector, embedder: Embedder) -> str:
+    on_vectors = detector.name in {"harmful_request", "harmful_answer", "refusal"}
+    return f"{detector.version}-{embedder.version}" if on_vectors else detector.version
+
+
+def moderate(
+    exchanges: Sequence[Interaction],
+    *,
+    embedder: Embedder,
+    thresholds: Mapping[str, float],
+    detectors: Sequence[Detector] = DETECTORS,
+) -> list[Detection]:
+    """Return one detection per exchange and detector, exchanges in order and detectors in order within each.
+
+    `thresholds` overrides a detector's own by name. A text that occurs twice is embedded once. No exchanges: no detections.
+    """
+    if not exchanges:
+        return []
+    prompts, answers = [item.prompt for item in exchanges], [item.response for item in exchanges]
+    batch = Exchanges(prompts, answers, read(prompts, answers, embedder=embedder))
+    scored = [(each, _full_version(each, embedder), each.score(batch)) for each in detectors]
+    return [
+        Detection(
+            item.id, each.name, version, round(scores[row].value, 6),
+            scores[row].value >= thresholds.get(each.name, each.threshold), scores[row].label,
+        )
+        for row, item in enumerate(exchanges)
+        for each, version, scores in scored
+    ]  # fmt: skip
+
+
+def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> list[dict[str, float]]:
+    """Return harmful_answer, refusal, degenerate and relevance of each (prompt, answer), all in 0..1.
+
+    `relevance` is the cosine of the two embeddings, at least 0. An empty answer is degenerate 1 and otherwise 0.
+    """
+    if not answers:
+        return []
+    batch = Exchanges(prompts, answers, read(prompts, answers, embedder=embedder))
+    cosine = np.clip((batch.reading.prompt * batch.reading.whole).sum(axis=1), 0.0, 1.0).tolist()
+    return [
+        {
+            "harmful_answer": harmful.value,
+            "refusal": refusal.value,
+            "degenerate": degenerate(answer),
+            "relevance": relevance if answer.strip() and prompt.strip() else 0.0,
+        }
+        for harmful, refusal, answer, prompt, relevance in zip(
+            _harmful_answer(batch), _refusal(batch), answers, prompts, cosine, strict=True
+        )
+    ]

@@ -1,0 +1,166 @@
+"""From judgements and human verdicts to pairs, and the reason for each one that was kept out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from alignment.config import Pairs
+from alignment.ids import content_id, unit_interval
+from alignment.models.embedder import Embedder
+from alignment.records import Candidate, Judgement, Pair, Selected
+from alignment.text import clusters, similar
+
+SAME_TEXT, SAME_MEANING = 0.6, 0.8
+"""Similarity to an evaluation prompt, by characters and by embedding, from which a prompt is contaminated."""
+HUMAN = "human"
+
+
+class HumanVerdict(NamedTuple):
+    """What a person said of the preference of one exchange."""
+
+    verdict: str
+    edited_answer: str | None = None
+
+
+class Labelled(NamedTuple):
+    """A selected exchange with its judgement and candidates by id."""
+
+    selected: Selected
+    judgement: Judgement
+    candidates: Mapping[str, Candidate]
+    complained: bool = False
+
+
+class Built(NamedTuple):
+    """New pairs, and (exchange id, reason) for every exchange that gave none."""
+
+    pairs: list[Pair]
+    excluded: list[tuple[str, str]]
+
+
+class _Preference(NamedTuple):
+    chosen: str
+    rejected: str
+    chosen_kind: str
+    rejected_kind: str
+    labelers: tuple[str, ...]
+    margin: float
+
+
+def contaminated(prompts: Sequence[str], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
+    """Return the positions of prompts that an evaluation suite also asks, in the same or in other words.
+
+    Without an embedder only the wording is compared.
+    """
+    found = {i for i, _, _ in similar(prompts, suite_prompts, SAME_TEXT)}
+    if embedder is not None and prompts and suite_prompts:
+        cosines = embedder.embed(prompts) @ embedder.embed(suite_prompts).T
+        found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
+    return found
+
+
+def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str:
+    """Return what to teach, or why nothing: a person's verdict wins over the labeler's."""
+    judgement = item.judgement
+    best, worst = item.candidates[judgement.chosen_id], item.candidates[judgement.rejected_id]
+    if human is None or human.verdict == "skip":
+        if judgement.verdict != "preferred":
+            return f"label_{judgement.verdict}"
+        if item.complained:
+            return "waits_for_review"
+        return _Preference(
+            best.text, worst.text, best.kind, worst.kind, (judgement.labeler,), judgement.judge_margin
+        )
+    if human.verdict == "agree":
+        return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler, HUMAN), 1.0)
+    if human.verdict == "flip":
+        return _Preference(worst.text, best.text, worst.kind, best.kind, (HUMAN,), 1.0)
+    if human.verdict == "edit" and human.edited_answer:
+        return _Preference(human.edited_answer, worst.text, "edited", worst.kind, (HUMAN,), 1.0)
+    return f"human_{human.verdict}"
+
+
+def build_pairs(
+    labelled: Sequence[Labelled],
+    known: Sequence[Pair],
+    human: Mapping[str, HumanVerdict],
+    suite_prompts: Sequence[str],
+    settings: Pairs,
+    *,
+    near_duplicate: float,
+    embedder: Embedder | None = None,
+) -> Built:
+    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
+
+    A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
+    both splits together is kept out.
+    """
+    excluded: list[tuple[str, str]] = []
+    wanted: list[tuple[Labelled, _Preference]] = []
+    dirty = contaminated([item.selected.interaction.prompt for item in labelled], suite_prompts, embedder)
+    for position, item in enumerate(labelled):
+        outcome = _preference(item, human.get(item.selected.interaction.id))
+        if position in dirty:
+            outcome = "contaminated"
+        elif isinstance(outcome, _Preference) and outcome.chosen.strip() == outcome.rejected.strip():
+            outcome = "chosen_equals_rejected"
+        if isinstance(outcome, str):
+            excluded.append((item.selected.interaction.id, outcome))
+        else:
+            wanted.append((item, outcome))
+    return _placed(wanted, known, excluded, settings, near_duplicate)
+
+
+def _placed(
+    wanted: Sequence[tuple[Labelled, _Preference]],
+    known: Sequence[Pair],
+    excluded: list[tuple[str, str]],
+    settings: Pairs,
+    near_duplicate: float,
+) -> Built:
+    prompts = [pair.prompt for pair in known] + [item.selected.interaction.prompt for item, _ in wanted]
+    roots = clusters(prompts, near_duplicate)
+    old = {root: known[root] for root in roots if root < len(known)}
+    splits: dict[int, set[str]] = {}
+    for root, pair in zip(roots, known, strict=False):
+        splits.setdefault(root, set()).add(pair.split)
+    pairs: list[Pair] = []
+    seen = {pair.id for pair in known}
+    for root, (item, preference) in zip(roots[len(known) :], wanted, strict=True):
+        if len(splits.get(root, ())) > 1:
+            excluded.append((item.selected.interaction.id, "bridges_splits"))
+            continue
+        cluster = old[root].cluster_id if root in old else content_id("cluster", prompts[root])
+        split: Literal["train", "eval"] = "eval" if unit_interval("split", cluster) < settings.eval_share else "train"
+        pair = _pair(item, preference, cluster, split)
+        if pair.id in seen:
+            excluded.append((item.selected.interaction.id, "duplicate_pair"))
+            continue
+        seen.add(pair.id)
+        pairs.append(pair)
+    return Built(pairs, excluded)
+
+
+def _pair(item: Labelled, preference: _Preference, cluster: str, split: Literal["train", "eval"]) -> Pair:
+    interaction = item.selected.interaction
+    return Pair(
+        id=content_id([dict(message) for message in interaction.messages], preference.chosen, preference.rejected),
+        interaction_id=interaction.id,
+        user_id=interaction.user_id,
+        created_at=interaction.created_at,
+        side=item.selected.side,
+        category=item.selected.category,
+        messages=interaction.messages,
+        chosen=preference.chosen,
+        rejected=preference.rejected,
+        chosen_kind=preference.chosen_kind,
+        rejected_kind=preference.rejected_kind,
+        labelers=preference.labelers,
+        principle_ids=item.judgement.principle_ids,
+        judge_margin=preference.margin,
+        cluster_id=cluster,
+        split=split,
+    )

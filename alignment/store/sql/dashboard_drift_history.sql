@@ -1,0 +1,18 @@
+-- Purpose: which metrics raised an alarm in which of the last reports.
+-- Parameters: $limit, how many nights.
+-- Grain: one metric of one night; of several reports in a night the last one counts.
+WITH nights AS (
+    SELECT night_id, max(recorded_at) AS reported_at
+    FROM drift_results
+    GROUP BY night_id
+    ORDER BY reported_at DESC
+    LIMIT $limit
+)
+SELECT
+    nights.night_id, nights.reported_at, drift_results.metric,
+    arg_max(drift_results.alarm, drift_results.recorded_at) AS alarm,
+    arg_max(drift_results.adjusted_p, drift_results.recorded_at) AS adjusted_p
+FROM nights
+JOIN drift_results USING (night_id)
+GROUP BY ALL
+ORDER BY nights.reported_at, drift_results.metric

@@ -1,0 +1,15 @@
+-- Purpose: each gate metric over the last decisions, for the trend lines.
+-- Parameters: $limit, how many decisions.
+-- Grain: one metric of one decision, oldest first.
+WITH decided AS (
+    SELECT id, night_id, decision, decided_at
+    FROM gate_decisions
+    ORDER BY decided_at DESC, id DESC
+    LIMIT $limit
+)
+SELECT
+    decided.night_id, decided.decision, decided.decided_at, gate_metrics.name, gate_metrics.suite,
+    gate_metrics.champion, gate_metrics.challenger, gate_metrics.n
+FROM decided
+JOIN gate_metrics ON gate_metrics.decision_id = decided.id
+ORDER BY decided.decided_at, gate_metrics.name

@@ -1,0 +1,9 @@
+-- Purpose: the pairs one night trained on and held out, by side.
+-- Parameters: $night.
+-- Grain: one side and split.
+SELECT pairs.side, pair_sets.split, count(*) AS pairs
+FROM pair_sets
+JOIN pairs ON pairs.id = pair_sets.pair_id
+WHERE pair_sets.night_id = $night
+GROUP BY ALL
+ORDER BY ALL

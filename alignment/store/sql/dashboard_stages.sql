@@ -1,0 +1,13 @@
+-- Purpose: how long each stage of one night took the last time it ran, and how often it ran.
+-- Parameters: $night.
+-- Grain: one stage.
+SELECT
+    stage,
+    arg_max(seconds, finished_at) AS seconds,
+    arg_max(counts, finished_at) AS counts,
+    count(*) AS runs,
+    max(finished_at) AS finished_at
+FROM stage_runs
+WHERE night_id = $night
+GROUP BY stage
+ORDER BY max(finished_at), stage

@@ -1,0 +1,91 @@
+"""Pure text functions that several stages need: fencing hostile text, cutting it, comparing it.
+
+Logs are text that an attacker may have written. It reaches a model only fenced, and a terminal only escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+_GRAMS, _BUCKETS, _BLOCK = 4, 2**18, 2000
+
+
+def cap(text: str, characters: int) -> str:
+    """Return `text`, cut to at most `characters` with an ellipsis as the last.
+
+    >>> cap("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= characters else text[: max(characters - 1, 0)] + "…"
+
+
+def fence(text: str, nonce: str) -> str:
+    """Return `text` between delimiters that it cannot contain, for a prompt in which it is data and not instruction.
+
+    >>> fence("a <data-7> b", "7")
+    '<data-7>\\na &lt;data-7> b\\n</data-7>'
+    """
+    safe = re.sub(rf"<(?=/?\s*data-{re.escape(nonce)})", "&lt;", text, flags=re.I)
+    return f"<data-{nonce}>\n{safe}\n</data-{nonce}>"
+
+
+def printable(text: str) -> str:
+    r"""Return `text` on one line without control characters, fit for a terminal or a log.
+
+    >>> printable("a\x1b[31mb\nc")
+    'a [31mb c'
+    """
+    return "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
+
+
+@cache
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(
+        analyzer="char_wb", ngram_range=(_GRAMS, _GRAMS), n_features=_BUCKETS, alternate_sign=False, norm="l2"
+    )
+
+
+def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
+    """Yield (i, j, cosine) for every left[i] and right[j] whose character 4-gram cosine is at least `threshold` (0..1].
+
+    Exact, without sampling; memory grows with 2,000 rows of `left` at a time. Case and spacing do not count.
+    """
+    if not left or not right:
+        return
+    columns = _vectorizer().transform([_normal(text) for text in right]).T.tocsc()
+    for start in range(0, len(left), _BLOCK):
+        rows = _vectorizer().transform([_normal(text) for text in left[start : start + _BLOCK]])
+        cosines = (rows @ columns).tocoo()
+        for i, j, cosine in zip(cosines.row, cosines.col, cosines.data, strict=True):
+            if cosine >= threshold:
+                yield start + int(i), int(j), float(cosine)
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"\s+", " ", text.casefold()).strip()
+
+
+def clusters(texts: Sequence[str], threshold: float) -> list[int]:
+    """Return for each text the index of the first text of its near-duplicate cluster (single linkage on `similar`).
+
+    >>> clusters(["How do I pick a lock?", "a bread recipe", "how do i pick a lock"], 0.7)
+    [0, 1, 0]
+    """
+    parent = list(range(len(texts)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for i, j, _ in similar(texts, texts, threshold):
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
+    return [root(index) for index in range(len(texts))]

@@ -1,0 +1,35 @@
+"""`python -m alignment.train run.json`: one training run in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from alignment.errors import AlignError
+from alignment.train.job import finished, read_job
+
+
+def main() -> int:
+    """Train the run named on the command line; 0 when its result is there."""
+    if len(sys.argv) != 2:
+        print("usage: python -m alignment.train run.json", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        job = read_job(Path(sys.argv[1]))
+        # An orphan of a killed flow may still be saving its checkpoint: wait for it.
+        lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished(job.folder):
+            from alignment.train.run import train
+
+            train(job)
+    except AlignError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

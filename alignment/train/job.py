@@ -1,0 +1,145 @@
+"""What goes into a training process and what comes out, as files; no model library is imported here.
+
+Effects: reads and writes a run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.config import Train
+from alignment.errors import InputError, TrainingError
+from alignment.ids import content_id, short
+from alignment.records import Pair, TrainResult
+
+JOB, PAIRS, RESULT, METRICS = "run.json", "pairs.jsonl", "result.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One training run. `run_id` addresses everything that shapes its result."""
+
+    run_id: str
+    folder: Path
+    base: Path
+    base_id: str
+    reference_cache: Path
+    settings: Train
+
+
+def job_id(base_id: str, pairs: Sequence[Pair], settings: Train) -> str:
+    """Return the content address of a run: base weights, pairs with their splits, settings."""
+    return short(content_id(base_id, sorted((pair.id, pair.split) for pair in pairs), settings.model_dump()))
+
+
+def check_pairs(pairs: Sequence[Pair]) -> None:
+    """Refuse pairs that cannot be trained on, before any compute.
+
+    Raises:
+        InputError: there is no training pair, or one with an empty answer or with chosen = rejected.
+    """
+    if not any(pair.split == "train" for pair in pairs):
+        raise InputError(f"none of {len(pairs)} pairs is for training; add logs or lower [pairs] eval_share")
+    for pair in pairs:
+        if not pair.chosen.strip() or not pair.rejected.strip():
+            raise InputError(f"pair {short(pair.id)!r} has an empty answer; repair its source and run 'align curate' again")
+        if pair.chosen.strip() == pair.rejected.strip():
+            raise InputError(f"pair {short(pair.id)!r} has chosen = rejected; decide it in the review queue")
+
+
+def write_job(folder: Path, base: Path, base_id: str, reference_cache: Path, pairs: Sequence[Pair], settings: Train) -> TrainJob:
+    """Write the inputs of a run below `folder`; writing the same run again changes nothing.
+
+    Raises:
+        InputError: see `check_pairs`.
+    """
+    check_pairs(pairs)
+    run_id = job_id(base_id, pairs, settings)
+    job = TrainJob(run_id, folder / run_id, base, base_id, reference_cache, settings)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps(
+            {
+                "id": pair.id,
+                "split": pair.split,
+                "side": pair.side,
+                "messages": [dict(message) for message in pair.messages],
+                "chosen": pair.chosen,
+                "rejected": pair.rejected,
+            },
+            ensure_ascii=False,
+        )
+        for pair in sorted(pairs, key=lambda pair: pair.id)
+    ]
+    _write(job.folder / PAIRS, "\n".join(lines) + "\n")
+    plain = {**asdict(job), "settings": settings.model_dump()}
+    _write(job.folder / JOB, json.dumps(plain, default=str, indent=1))
+    return job
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_suffix(path.suffix + ".part")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def read_job(path: Path) -> TrainJob:
+    """Read a run file.
+
+    Raises:
+        InputError: it is missing or not a run file.
+    """
+    try:
+        raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return TrainJob(
+            raw["run_id"],
+            Path(raw["folder"]),
+            Path(raw["base"]),
+            raw["base_id"],
+            Path(raw["reference_cache"]),
+            Train.model_validate(raw["settings"]),
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is not a training run: {error}; 'align train' writes one") from error
+
+
+def read_pairs(job: TrainJob) -> list[dict[str, Any]]:
+    """Return the run's pairs as they were written."""
+    return [json.loads(line) for line in (job.folder / PAIRS).read_text(encoding="utf-8").splitlines()]
+
+
+def finished(folder: Path) -> bool:
+    """Say whether the run in `folder` has a result."""
+    return (folder / RESULT).exists()
+
+
+def write_result(job: TrainJob, summary: Mapping[str, Any]) -> None:
+    """Write the result; its file appears whole, and last."""
+    _write(job.folder / RESULT, json.dumps(summary, indent=1))
+
+
+def read_result(folder: Path) -> TrainResult:
+    """Read what a finished run left.
+
+    Raises:
+        TrainingError: there is no result.
+    """
+    try:
+        raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrainingError(f"the training run {folder.name!r} has no result; see {str(folder / 'train.log')!r}") from None
+    return TrainResult(
+        run_id=folder.name,
+        adapter=folder / "adapter",
+        pairs=raw["pairs"],
+        steps=raw["steps"],
+        seconds=raw["seconds"],
+        loss=raw["loss"],
+        reward_margin=raw["reward_margin"],
+        reward_accuracy=raw["reward_accuracy"],
+    )

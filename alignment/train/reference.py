@@ -1,0 +1,42 @@
+"""Reference log-probs that are computed once: the frozen base gives the same pair the same two numbers for ever.
+
+Effects: reads and writes one Parquet file per base.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.ids import content_id
+
+_SCHEMA = pa.schema([("key", pa.string()), ("chosen", pa.float64()), ("rejected", pa.float64())])
+
+
+def key(base_id: str, precision: str, prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> str:
+    """Return the address of a pair's reference log-probs: the weights, their precision, and the very tokens."""
+    return content_id(base_id, precision, list(prompt), list(chosen), list(rejected))
+
+
+def load(path: Path) -> dict[str, tuple[float, float]]:
+    """Return all known log-probs (chosen, rejected) by key; an unreadable cache counts as empty."""
+    if not path.exists():
+        return {}
+    try:
+        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+    except (OSError, pa.ArrowInvalid):
+        return {}
+    return {row["key"]: (row["chosen"], row["rejected"]) for row in rows}
+
+
+def save(path: Path, known: Mapping[str, tuple[float, float]]) -> None:
+    """Replace the cache at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"key": name, "chosen": chosen, "rejected": rejected} for name, (chosen, rejected) in sorted(known.items())]
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), scratch)
+    os.replace(scratch, path)

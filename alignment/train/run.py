@@ -1,0 +1,183 @@
+"""One training run from its run file to an adapter with a manifest.
+
+Effects: loads a model, trains, writes the run folder; stops when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, TrainerCallback
+from trl import DPOConfig
+
+from alignment import __version__
+from alignment.errors import InputError, ModelError, TrainingError
+from alignment.ids import canonical, content_id, file_sha256
+from alignment.models.local import best_dtype, load_tokenizer
+from alignment.train.job import METRICS, PAIRS, TrainJob, read_pairs, write_result
+from alignment.train.tokens import tokenise
+from alignment.train.trainer import SharedPrefixDPOTrainer
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """Writes each logged step to `metrics.jsonl` and stdout; ends an orphaned run."""
+
+    def __init__(self, folder: Path, pairs: int) -> None:
+        self.path, self.pairs, self.parent = folder / METRICS, pairs, os.getppid()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Append the values of one step."""
+        row = {"step": state.global_step, "of": state.max_steps, **(logs or {})}
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
+        loss = row.get("loss")
+        if loss is not None and not loss == loss:
+            raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop at a checkpoint when the flow that started this run was killed: its next run resumes here."""
+        if os.getppid() != self.parent:
+            control.should_save = control.should_training_stop = True
+
+
+def train(job: TrainJob) -> dict[str, Any]:
+    """Train, or resume from the last checkpoint; return the summary that is also written.
+
+    Raises:
+        InputError: no pair fits the token limit.
+        ModelError: the base or its tokenizer cannot be loaded.
+        TrainingError: the loss stopped being a number.
+    """
+    started = time.perf_counter()
+    tokenizer = load_tokenizer(job.base)
+    rows = _dataset(job, tokenizer)
+    model = _load(job.base)
+    callback = _Progress(job.folder, len(rows["train"]))
+    trainer = SharedPrefixDPOTrainer(
+        model=model,
+        args=_arguments(job, len(rows["train"])),
+        train_dataset=rows["train"],
+        eval_dataset=rows["eval"] if len(rows["eval"]) else None,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=job.settings.lora_rank,
+            lora_alpha=2 * job.settings.lora_rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[callback],
+        base_id=job.base_id,
+        reference_cache=job.reference_cache,
+    )
+    checkpoints = sorted((job.folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1].parent) if checkpoints else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise TrainingError(f"training stopped at step {trainer.state.global_step}: its flow is gone; run it again to resume")
+    measured = trainer.evaluate() if len(rows["eval"]) else {}
+    summary = _summary(trainer, rows, measured, time.perf_counter() - started)
+    _save(job, trainer, tokenizer, summary)
+    return summary
+
+
+def _load(base: Path) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(base, dtype=best_dtype(), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the base model {str(base)!r}: {error}; run 'align doctor'") from error
+
+
+def _dataset(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
+    limit = job.settings.max_tokens
+    split: dict[str, list[dict[str, list[int]]]] = {"train": [], "eval": []}
+    for pair in read_pairs(job):
+        ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
+        if len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= limit:
+            split[pair["split"]].append(ids)
+    if not split["train"]:
+        raise InputError(f"no training pair fits [train] max_tokens = {limit}; raise it")
+    empty: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+    return {name: Dataset.from_list(rows) if rows else Dataset.from_dict(empty) for name, rows in split.items()}
+
+
+def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
+    settings = job.settings
+    steps = max(int(pairs / settings.batch_size * settings.epochs), 1)
+    losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+    return DPOConfig(
+        output_dir=str(job.folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(steps // 20, 1),
+        loss_type=list(losses),
+        loss_weights=list(losses.values()),
+        beta=settings.beta,
+        max_length=settings.max_tokens,
+        precompute_ref_log_probs=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=2,
+        eval_strategy="no",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_num_workers=0,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float], seconds: float) -> dict[str, Any]:
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    tail = logged[-max(len(logged) // 10, 1) :]
+
+    def late(name: str) -> float:
+        return sum(row[name] for row in tail) / len(tail)
+
+    return {
+        "pairs": len(rows["train"]),
+        "held_out": len(rows["eval"]),
+        "steps": trainer.state.global_step,
+        "seconds": seconds,
+        "reference_computed": trainer.reference_computed,
+        "loss": late("loss"),
+        "reward_margin": measured.get("eval_rewards/margins", late("rewards/margins")),
+        "reward_accuracy": measured.get("eval_rewards/accuracies", late("rewards/accuracies")),
+        "measured_on": "held-out pairs" if measured else "training pairs",
+    }
+
+
+def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) -> None:
+    scratch, adapter = job.folder / "adapter.part", job.folder / "adapter"
+    shutil.rmtree(scratch, ignore_errors=True)
+    trainer.model.save_pretrained(scratch, safe_serialization=True)
+    (scratch / "README.md").unlink(missing_ok=True)
+    tokenizer.save_pretrained(scratch)
+    manifest = {
+        "run_id": job.run_id,
+        "base_id": job.base_id,
+        "pairs_sha256": file_sha256(job.folder / PAIRS),
+        "settings": job.settings.model_dump(),
+        "code_version": __version__,
+        "torch": torch.__version__,
+        "files": {path.name: file_sha256(path) for path in sorted(scratch.iterdir())},
+    }
+    (scratch / "manifest.json").write_text(json.dumps(manifest | {"id": content_id(canonical(manifest))}, indent=1))
+    shutil.rmtree(adapter, ignore_errors=True)
+    os.replace(scratch, adapter)
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    write_result(job, summary)

@@ -1,0 +1,253 @@
+"""The charts, as pure functions from rows to Altair charts. Only numbers, times and names made in code go in.
+
+Two models differ by dash and shape as well as by colour; times are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import altair as alt
+
+from dashboard import figures, show
+
+Row = Mapping[str, Any]
+
+SLATE, TEAL, RED, AMBER = "#7b8a96", "#1f6f78", "#b23b2a", "#b5761a"
+INK, MUTED, GRID = "#22303a", "#54616b", "#e9ebe6"
+FONT = '"Source Sans", "Source Sans Pro", sans-serif'
+CHAMPION, CHALLENGER = "Champion", "Challenger"
+
+_MODELS = [CHAMPION, CHALLENGER]
+_MODEL_COLOUR = alt.Color("model:N", scale=alt.Scale(domain=_MODELS, range=[SLATE, TEAL]), title=None)
+_MODEL_SHAPE = alt.Shape("model:N", scale=alt.Scale(domain=_MODELS, range=["circle", "diamond"]), title=None)
+_MODEL_DASH = alt.StrokeDash("model:N", scale=alt.Scale(domain=_MODELS, range=[[4, 3], [1, 0]]), title=None)
+_DAYS = alt.Axis(format="%-d %b", grid=False, tickCount=6, labelOverlap=True, title=None)
+_RATES = alt.Axis(format=".0%", tickCount=4, title=None)
+
+
+def _data(rows: Sequence[Row]) -> alt.Data:
+    return alt.Data(values=[dict(row) for row in rows])
+
+
+def _time(value: date | datetime) -> str:
+    at = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 - UTC
+    return f"{at.replace(tzinfo=None).isoformat()}Z"
+
+
+def styled(chart: alt.Chart, height: int) -> alt.Chart:
+    """Give a chart the look of the pages and a height in pixels; its width follows the page."""
+    return (
+        chart.properties(height=height, background="transparent")
+        .configure(font=FONT)
+        .configure_view(stroke=None)
+        .configure_axis(
+            gridColor=GRID,
+            domain=False,
+            ticks=False,
+            labelColor=MUTED,
+            titleColor=MUTED,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            labelPadding=6,
+            labelLimit=220,
+        )
+        .configure_legend(orient="top", labelColor=MUTED, labelFontSize=12, symbolSize=80, padding=0, offset=6)
+        .configure_title(color=INK, fontSize=13, fontWeight=600, anchor="start", offset=8)
+    )
+
+
+def margin_line(metric: Row) -> float:
+    """Return what the whole interval has to stay below: an improvement asks for a fall, the other rules bound a rise."""
+    margin = float(metric["margin"] or 0.0)
+    falls = metric["name"] == "unsafe_answers" or "superior" in str(metric["rule"])
+    return -margin if falls else margin
+
+
+def rates(metrics: Sequence[Row]) -> alt.Chart:
+    """Draw each metric's rate of champion and challenger, joined by a line."""
+    named = [{**metric, "metric": show.title(metric["name"])} for metric in metrics]
+    joined = [{key: row[key] for key in ("metric", "champion", "challenger")} for row in named]
+    points = [
+        {
+            "metric": row["metric"],
+            "model": model,
+            "rate": row[model.lower()],
+            "text": figures.percent(row[model.lower()]),
+        }
+        for row in named
+        for model in _MODELS
+    ]
+    order = [row["metric"] for row in named]
+    y = alt.Y("metric:N", sort=order, title=None)
+    x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
+    line = (
+        alt.Chart(_data(joined))
+        .mark_rule(color="#c9d0d2", strokeWidth=3)
+        .encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
+    )
+    dots = (
+        alt.Chart(_data(points))
+        .mark_point(filled=True, size=140, opacity=1)
+        .encode(
+            y=y,
+            x=alt.X("rate:Q", axis=x_axis, scale=alt.Scale(domainMin=0)),
+            color=_MODEL_COLOUR,
+            shape=_MODEL_SHAPE,
+            tooltip=[alt.Tooltip("metric:N"), alt.Tooltip("model:N"), alt.Tooltip("text:N", title="rate")],
+        )
+    )
+    return styled(line + dots, 62 * max(1, len(order)) + 60)
+
+
+def differences(metrics: Sequence[Row]) -> alt.Chart:
+    """Draw each metric's paired difference with its interval, zero, and the line the interval has to stay left of."""
+    rows = [
+        {
+            "metric": show.title(metric["name"]),
+            "diff": metric["diff"],
+            "low": metric["low"],
+            "high": metric["high"],
+            "line": margin_line(metric),
+            "status": show.status(metric["status"]).word,
+            "text": f"{figures.points(metric['diff'])} {figures.interval(metric['low'], metric['high'])}",
+        }
+        for metric in metrics
+    ]
+    order = [row["metric"] for row in rows]
+    base = alt.Chart(_data(rows)).encode(y=alt.Y("metric:N", sort=order, title=None))
+    axis = alt.Axis(format="+.0%", title="challenger minus champion (left is better)", tickCount=6)
+    colours = alt.Scale(domain=["Pass", "Fail", "Insufficient"], range=[TEAL, RED, AMBER])
+    shapes = alt.Scale(domain=["Pass", "Fail", "Insufficient"], range=["circle", "cross", "square"])
+    tip = [alt.Tooltip("metric:N"), alt.Tooltip("text:N", title="difference"), alt.Tooltip("status:N")]
+    whisker = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", axis=axis), x2="high:Q", color=alt.Color("status:N", scale=colours, title=None), tooltip=tip
+    )
+    dot = base.mark_point(filled=True, size=140, opacity=1).encode(
+        x="diff:Q",
+        color=alt.Color("status:N", scale=colours, title=None),
+        shape=alt.Shape("status:N", scale=shapes, title=None),
+        tooltip=tip,
+    )
+    zero = alt.Chart(_data([{"at": 0}])).mark_rule(color="#aab3b8").encode(x="at:Q")
+    limit = base.mark_tick(color=INK, thickness=2, size=44, strokeDash=[4, 3]).encode(x="line:Q")
+    return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60)
+
+
+def metric_trend(rows: Sequence[Row]) -> alt.Chart:
+    """Draw one gate metric over the nights, champion and challenger."""
+    points = [
+        {
+            "at": _time(row["decided_at"]),
+            "model": model,
+            "rate": row[model.lower()],
+            "text": figures.percent(row[model.lower()]),
+            "night": figures.day(row["decided_at"]),
+            "decision": show.status(row["decision"]).word,
+        }
+        for row in rows
+        for model in _MODELS
+    ]
+    base = alt.Chart(_data(points)).encode(
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+        y=alt.Y("rate:Q", axis=_RATES, scale=alt.Scale(domainMin=0, nice=True)),
+        color=_MODEL_COLOUR,
+        tooltip=[
+            alt.Tooltip("night:N"),
+            alt.Tooltip("model:N"),
+            alt.Tooltip("text:N", title="rate"),
+            alt.Tooltip("decision:N"),
+        ],
+    )
+    return styled(
+        base.mark_line(strokeWidth=2).encode(strokeDash=_MODEL_DASH)
+        + base.mark_point(filled=True, size=55, opacity=1).encode(shape=_MODEL_SHAPE),
+        190,
+    )
+
+
+def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int = 190) -> alt.Chart:
+    """Draw the share of flagged exchanges per day; `windows` are shaded spans with `name`, `start` and `end`."""
+    points = [
+        {
+            "at": _time(row["day"]),
+            "rate": row["flagged"] / row["judged"],
+            "text": f"{figures.percent(row['flagged'] / row['judged'])} ({row['flagged']} of {row['judged']})",
+            "date": figures.day(row["day"]),
+        }
+        for row in rows
+        if row["judged"]
+    ]
+    base = alt.Chart(_data(points)).encode(
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+        y=alt.Y("rate:Q", axis=_RATES, scale=alt.Scale(domainMin=0, nice=True)),
+        tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("text:N", title="rate")],
+    )
+    line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
+    if not windows:
+        return styled(line, height)
+    spans = [{"name": w["name"], "start": _time(w["start"]), "end": _time(w["end"])} for w in windows]
+    names = [span["name"] for span in spans]
+    shade = (
+        alt.Chart(_data(spans))
+        .mark_rect(opacity=0.9)
+        .encode(
+            x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+            x2="end:T",
+            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#ecefed", "#d5e8e8"]), title=None),
+        )
+    )
+    return styled(shade + line, height)
+
+
+def stage_seconds(rows: Sequence[Row]) -> alt.Chart:
+    """Draw how long each stage took, in the order they finished."""
+    bars = [
+        {"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])}
+        for row in rows
+    ]
+    base = alt.Chart(_data(bars)).encode(
+        y=alt.Y("stage:N", sort=[bar["stage"] for bar in bars], title=None),
+        x=alt.X("seconds:Q", axis=None, scale=alt.Scale(domainMin=0, padding=70)),
+        tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
+    )
+    bar = base.mark_bar(color=TEAL, height=16, cornerRadiusEnd=3)
+    return styled(
+        bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16
+    )
+
+
+def alarm_history(rows: Sequence[Row]) -> alt.Chart:
+    """Draw which metric raised an alarm in which night: a triangle is an alarm, a small circle is none."""
+    marks = [
+        {
+            "night": _time(row["reported_at"]),
+            "date": figures.moment(row["reported_at"]),
+            "metric": show.title(row["metric"]),
+            "state": "Alarm" if row["alarm"] else "Quiet",
+            "p": figures.p_value(row["adjusted_p"]),
+        }
+        for row in rows
+    ]
+    states = ["Quiet", "Alarm"]
+    chart = (
+        alt.Chart(_data(marks))
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            x=alt.X("night:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+            y=alt.Y("metric:N", title=None),
+            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=["#b9c3c7", RED]), title=None),
+            shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
+            size=alt.Size("state:N", scale=alt.Scale(domain=states, range=[45, 150]), legend=None),
+            tooltip=[
+                alt.Tooltip("date:N", title="report"),
+                alt.Tooltip("metric:N"),
+                alt.Tooltip("state:N"),
+                alt.Tooltip("p:N", title="adjusted p"),
+            ],
+        )
+    )
+    return styled(chart, 30 * max(1, len({mark["metric"] for mark in marks})) + 50)

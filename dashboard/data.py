@@ -1,0 +1,204 @@
+"""Everything the pages read and the one thing they write: verdicts.
+
+Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session of its own. Answers are kept for
+ten seconds, or until this page writes.
+
+Effects: reads and appends to the store of the configured state folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from alignment.config import Settings, load_settings
+from alignment.ids import content_id
+from alignment.store import append, session, sql, store_path
+
+Row = dict[str, Any]
+Verdict = Literal["agree", "flip", "edit", "not_harmful", "skip"]
+
+READ_WAIT = 8.0
+WRITE_WAIT = 10.0
+UNDO = "undo"
+BASE_MODEL = "base"
+
+
+def settings() -> Settings:
+    """Return the settings in force.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    return load_settings()
+
+
+def has_store() -> bool:
+    """Say whether anything was ever stored."""
+    return store_path(settings().home).exists()
+
+
+# A person waits for this page, so that it gives up long before a flow would.
+@st.cache_data(ttl=10, max_entries=256, show_spinner=False)
+def _rows(home: str, name: str, parameters: dict[str, Any]) -> list[Row]:
+    with session(Path(home), wait=READ_WAIT) as connection:
+        cursor = connection.execute(sql(f"dashboard_{name}"), parameters or None)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _read(name: str, **parameters: Any) -> list[Row]:
+    return _rows(str(settings().home), name, parameters)
+
+
+def _first(rows: list[Row]) -> Row | None:
+    return rows[0] if rows else None
+
+
+def parsed(text: str | None, default: Any = None) -> Any:
+    """Return the JSON of a column; `default` (an empty mapping when not given) if it is NULL or no JSON.
+
+    >>> parsed('{"a": 1}'), parsed(None), parsed("not JSON", [])
+    ({'a': 1}, {}, [])
+    """
+    fallback = {} if default is None else default
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        return fallback
+    return fallback if value is None else value
+
+
+def nights(limit: int = 30) -> list[Row]:
+    """Return the last nights, newest first; `summary` is a mapping, empty for a night that did not finish."""
+    return [{**row, "summary": parsed(row["summary"])} for row in _read("nights", limit=limit)]
+
+
+def stages(night: str) -> list[Row]:
+    """Return how long the stages of `night` took."""
+    return _read("stages", night=night)
+
+
+def pairs_by_side(night: str) -> dict[str, int]:
+    """Return how many pairs `night` trained on, by side; held-out pairs are not counted."""
+    rows = _read("pairs", night=night)
+    return {row["side"]: row["pairs"] for row in rows if row["split"] == "train"}
+
+
+def production() -> Row | None:
+    """Return the event that put the current release in production, or None while the base model answers."""
+    return _first(_read("production"))
+
+
+def decisions(limit: int = 100) -> list[Row]:
+    """Return the gate's decisions, newest first; `reasons` is a list."""
+    return [{**row, "reasons": parsed(row["reasons"], [])} for row in _read("decisions", limit=limit)]
+
+
+def gate_metrics(decision: str) -> list[Row]:
+    """Return the metrics of one decision, those about harm first."""
+    return _read("gate_metrics", decision=decision)
+
+
+def gate_trend(limit: int = 30) -> list[Row]:
+    """Return the metrics of the last `limit` decisions, oldest first."""
+    return _read("gate_trend", limit=limit)
+
+
+def answers(
+    champion: str, challenger: str, *, suite: str | None, change: str | None, limit: int, offset: int
+) -> list[Row]:
+    """Return the answers of both models to the same prompts; `total` in each row counts all that match."""
+    return _read(
+        "answers",
+        champion=champion,
+        challenger=challenger,
+        suite=suite,
+        change=change,
+        limit=limit,
+        offset=offset,
+    )
+
+
+def daily(days: int) -> list[Row]:
+    """Return each detector's daily counts over the last `days` of traffic, oldest first."""
+    return _read("daily", days=days)
+
+
+def drift_latest() -> list[Row]:
+    """Return the last comparison of each metric, alarms first."""
+    return _read("drift_latest")
+
+
+def drift_history(limit: int = 30) -> list[Row]:
+    """Return each metric's alarms in the last `limit` reports, oldest first."""
+    return _read("drift_history", limit=limit)
+
+
+def review_queue(kind: str | None) -> list[Row]:
+    """Return the open items of `kind` (None for all) in the order to show them."""
+    return _read("review_queue", kind=kind, limit=5000)
+
+
+def review_item(item: str) -> Row | None:
+    """Return one review item with its texts and with the verdicts it already has."""
+    row = _first(_read("review_item", item=item))
+    if row is None:
+        return None
+    return {**row, "detail": parsed(row["detail"]), "verdicts": _read("review_verdicts", item=item)}
+
+
+def review_progress() -> list[Row]:
+    """Return how many items of each kind are decided, skipped and open, and what was decided."""
+    return _read("review_progress")
+
+
+def review_history(kind: str | None, limit: int = 500) -> list[Row]:
+    """Return the last verdicts, newest first."""
+    return _read("review_history", kind=kind, limit=limit)
+
+
+def undoable(reviewer: str) -> Row | None:
+    """Return the verdict that an undo by `reviewer` would take back."""
+    return _first(_read("review_undoable", reviewer=reviewer, undo=UNDO))
+
+
+def record_verdict(
+    item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None
+) -> None:
+    """Append one verdict. Nothing is overwritten: the last verdict on an item stands.
+
+    Raises:
+        StoreBusy: the store stayed locked; nothing was written.
+    """
+    event: Mapping[str, Any] = {
+        "item_id": item,
+        "reviewer": reviewer,
+        "verdict": verdict,
+        "edited_answer": edited_answer,
+        "note": note or None,
+        "decided_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    with session(settings().home, write=True, wait=WRITE_WAIT) as connection:
+        append(connection, "verdicts", [{"id": content_id("verdict", event), **event}])
+    _rows.clear()
+
+
+def undo_last(reviewer: str) -> str | None:
+    """Take back the reviewer's last standing verdict with a new event; return its item, or None if there is none.
+
+    The event is a `skip`, which decides nothing, with the note `undo`: every reader of verdicts already understands it.
+
+    Raises:
+        StoreBusy: the store stayed locked; nothing was written.
+    """
+    last = undoable(reviewer)
+    if last is None:
+        return None
+    record_verdict(last["item_id"], "skip", reviewer=reviewer, note=UNDO)
+    return str(last["item_id"])

@@ -1,0 +1,199 @@
+"""The pieces all pages are made of. `show_text` is the only way a text from logs, models or people reaches a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import altair as alt
+import streamlit as st
+
+Colour = Literal["green", "red", "orange", "blue", "gray"]
+
+MAX_CHARS = 20_000
+
+# Controls, text-direction overrides, tag characters and zero-width spaces make a text look other than it is.
+# Joiners stay: emoji and several scripts need them.
+_DECEPTIVE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
+)
+
+
+class Status(NamedTuple):
+    """How a state is written: always a word, with a colour beside it."""
+
+    word: str
+    colour: Colour
+    icon: str
+
+
+STATUSES = {
+    "promote": Status("Promoted", "green", ":material/check_circle:"),
+    "block": Status("Blocked", "red", ":material/block:"),
+    "insufficient evidence": Status("Insufficient evidence", "orange", ":material/help:"),
+    "running": Status("Running", "blue", ":material/schedule:"),
+    "pass": Status("Pass", "green", ":material/check_circle:"),
+    "fail": Status("Fail", "red", ":material/cancel:"),
+    "insufficient": Status("Insufficient", "orange", ":material/help:"),
+    "alarm": Status("Alarm", "red", ":material/notifications_active:"),
+    "quiet": Status("Quiet", "green", ":material/check_circle:"),
+    "not compared": Status("Not compared", "gray", ":material/help:"),
+    "better": Status("Better", "green", ":material/trending_up:"),
+    "worse": Status("Worse", "red", ":material/trending_down:"),
+    "same": Status("Same", "gray", ":material/drag_handle:"),
+    "unscored": Status("Unscored", "orange", ":material/help:"),
+}
+
+TITLES = {
+    "unsafe_answers": "Unsafe answers",
+    "over_refusal_lookalike": "Over-refusal: look-alikes",
+    "over_refusal_ordinary": "Over-refusal: ordinary",
+    "harmful_request": "Harmful requests",
+    "harmful_answer": "Harmful answers",
+    "toxicity": "Toxicity",
+    "refusal": "Refusals",
+    "pii": "Personal data",
+    "flagged": "Flagged exchanges",
+    "disagreement": "Labelers disagree",
+    "low_margin": "Weak label",
+    "gate_audit": "Gate audit",
+}
+
+
+def status(name: str) -> Status:
+    """Return how to write the state `name`; an unknown one is written as it is, in grey."""
+    return STATUSES.get(name, Status(title(name), "gray", ":material/help:"))
+
+
+def title(name: str) -> str:
+    """Return a metric, detector or kind as people read it.
+
+    >>> title("unsafe_answers"), title("answer_length")
+    ('Unsafe answers', 'Answer length')
+    """
+    return TITLES.get(name) or re.sub(r"[^\w\s.,%-]|_", " ", name).strip().capitalize()
+
+
+def badge(name: str) -> None:
+    """Draw a state as a badge with its word."""
+    how = status(name)
+    st.badge(how.word, color=how.colour, icon=how.icon)
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with the characters that deceive the eye written as escapes, cut at `MAX_CHARS`.
+
+    >>> visible("pay \u202eevil\u202c now")
+    'pay \\u202eevil\\u202c now'
+    """
+    kept = _DECEPTIVE.sub(
+        lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_CHARS].replace("\r\n", "\n")
+    )
+    hidden = len(text) - MAX_CHARS
+    return f"{kept}\n… {hidden:,} more characters are not shown" if hidden > 0 else kept
+
+
+def show_text(text: str | None, *, key: str = "", empty: str = "(empty)") -> None:
+    """Show a text that somebody else wrote: never as markdown, HTML or a link. With `key`, in a scrolling panel of its own.
+
+    Keys are made in code and unique on the page.
+    """
+    body = visible(text) if text and text.strip() else empty
+    if key:
+        with st.container(border=True, key=f"said-{key}"):
+            st.text(body, width="stretch")
+    else:
+        st.text(body)
+
+
+def heading(name: str, explanation: str = "") -> None:
+    """Start a section."""
+    st.subheader(name, anchor=False)
+    if explanation:
+        st.caption(explanation)
+
+
+class Tile(NamedTuple):
+    """One number of a row of numbers; `delta` is written below it, `good` says which colour it gets."""
+
+    label: str
+    value: str
+    delta: str | None = None
+    good: Literal["up", "down", "neither"] = "neither"
+    help: str | None = None
+
+
+_DELTA = {"up": "normal", "down": "inverse", "neither": "off"}
+
+
+def tiles(key: str, content: Sequence[Tile]) -> None:
+    """Draw a row of numbers that wraps where the window is narrow."""
+    with st.container(key=f"tiles-{key}"):
+        for tile in content:
+            st.metric(
+                tile.label,
+                tile.value,
+                tile.delta,
+                delta_color=_DELTA[tile.good],  # type: ignore[arg-type]
+                delta_arrow="off" if tile.good == "neither" else "auto",
+                help=tile.help,
+                border=True,
+                height="stretch",
+            )
+
+
+@contextmanager
+def card(key: str) -> Iterator[None]:
+    """Draw what follows in a bordered card."""
+    with st.container(border=True, key=f"card-{key}"):
+        yield
+
+
+def key(name: str) -> str:
+    """Return a name as part of an element's key.
+
+    >>> key("Harmful requests")
+    'harmful-requests'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def nothing_yet(what: str, command: str, why: str = "") -> None:
+    """Say that there is nothing to show, and which command changes that."""
+    with st.container(border=True, key=f"empty-{key(what)}"):
+        st.markdown(f"**{what}**")
+        if why:
+            st.caption(why)
+        st.code(command, language=None)
+
+
+def big_status(name: str) -> None:
+    """Draw a state as the headline of a page."""
+    how = status(name)
+    st.header(f":{how.colour}[{how.icon} {how.word}]", anchor=False)
+
+
+def name_text(name: str) -> None:
+    """Draw the id of a release or model large, as text."""
+    with st.container(key="name"):
+        st.text(visible(name))
+
+
+def draw(chart: alt.Chart, description: str) -> None:
+    """Draw a chart over the whole width, with a description for screen readers."""
+    st.altair_chart(chart, width="stretch", theme=None, alt=description)
+
+
+def table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide: Sequence[str] = ()) -> None:
+    """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room."""
+    columns = list(rows[0]) if rows else []
+    config = {
+        name: st.column_config.TextColumn(
+            alignment="right" if name in right else None, width="large" if name in wide else None
+        )
+        for name in columns
+    }
+    shown = [{name: visible(value) for name, value in row.items()} for row in rows]
+    st.dataframe(shown, hide_index=True, column_config=config, width="stretch")

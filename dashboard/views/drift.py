@@ -1,0 +1,125 @@
+"""Whether the traffic or the model's behaviour moved away from its baseline."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import charts, data, figures, show
+from dashboard.data import Row
+
+DETECTORS = ("flagged", "harmful_request", "toxicity", "harmful_answer", "refusal", "pii")
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Drift", anchor=False)
+    latest = data.drift_latest()
+    if latest:
+        summary(latest)
+    else:
+        show.nothing_yet("No drift report yet", "align nightly", "A report needs enough traffic in both windows.")
+    series(latest)
+    history()
+
+
+def state(row: Row) -> str:
+    """Return `alarm`, `quiet`, or `not compared` where the windows were too small."""
+    if row["alarm"]:
+        return "alarm"
+    return "not compared" if row["adjusted_p"] is None else "quiet"
+
+
+def summary(latest: list[Row]) -> None:
+    """Draw how many alarms there are, what that means, and each comparison."""
+    alarms = [row for row in latest if row["alarm"]]
+    drift = data.settings().drift
+    with show.card("report"):
+        if alarms:
+            noun = "alarm" if len(alarms) == 1 else "alarms"
+            st.header(f":red[:material/notifications_active: {len(alarms)} {noun}]", anchor=False)
+        else:
+            st.header(":green[:material/check_circle: Quiet]", anchor=False)
+        newest = max(latest, key=lambda row: row["recorded_at"])
+        st.caption(
+            f"Report of {figures.moment(newest['recorded_at'])} · current {window(newest, 'current')} "
+            f"against baseline {window(newest, 'baseline')}"
+        )
+        st.markdown(
+            f"**Alarm** means: this metric's current {drift.window_days} days differ from the {drift.baseline_days} days "
+            "before them by more than chance explains. The p-values are adjusted for the number of metrics, so that in a "
+            f"report where nothing has changed, the chance of *any* false alarm is at most {drift.alpha:.0%} — about one "
+            f"report in {1 / drift.alpha:.0f}. Quiet does not prove that nothing moved: small windows only show large "
+            f"changes, and windows under {drift.min_rows} exchanges are not compared."
+        )
+    show.table(
+        [written(row) for row in latest],
+        right=("Baseline", "Current", "Effect", "Adjusted p", "Baseline n", "Current n"),
+    )
+
+
+def window(row: Row, name: str) -> str:
+    """Return a window as its first and last day."""
+    return f"{figures.day(row[f'{name}_start'])} – {figures.day(row[f'{name}_end'])}"
+
+
+def is_rate(row: Row) -> bool:
+    """Say whether a metric is a share of exchanges, to be written as a percentage."""
+    named = row["metric"].endswith(("rate", "share")) or row["metric"] in DETECTORS
+    return named and all(row[key] is None or 0 <= row[key] <= 1 for key in ("baseline", "current"))
+
+
+def written(row: Row) -> dict[str, str]:
+    """Return one comparison as the cells of the table."""
+    write = figures.percent if is_rate(row) else figures.plain
+    return {
+        "Metric": show.title(row["metric"]),
+        "State": show.status(state(row)).word,
+        "Baseline": write(row["baseline"]),
+        "Current": write(row["current"]),
+        "Effect": figures.plain(row["effect"]),
+        "Adjusted p": figures.p_value(row["adjusted_p"]),
+        "Test": str(row["test"]),
+        "Baseline n": figures.count(row["baseline_n"]),
+        "Current n": figures.count(row["current_n"]),
+    }
+
+
+def series(latest: list[Row]) -> None:
+    """Draw each detector's daily rate with the two windows shaded."""
+    drift = data.settings().drift
+    rows = data.daily(3 * (drift.window_days + drift.baseline_days))
+    if not rows:
+        return
+    show.heading(
+        "Day by day", "Share of the exchanges of each day (UTC) that a detector flagged; shaded: what is compared."
+    )
+    windows = []
+    if latest:
+        newest = max(latest, key=lambda row: row["recorded_at"])
+        windows = [
+            {"name": name.capitalize(), "start": newest[f"{name}_start"], "end": newest[f"{name}_end"]}
+            for name in ("baseline", "current")
+            if newest[f"{name}_start"] is not None
+        ]
+    names = [name for name in DETECTORS if any(row["detector"] == name for row in rows)]
+    names += sorted({row["detector"] for row in rows} - set(names))
+    for start in range(0, len(names), 3):
+        for name, column in zip(names[start : start + 3], st.columns(3), strict=False):
+            with column, show.card(f"series-{show.key(name)}"):
+                st.markdown(f"**{show.title(name)}**")
+                chosen = [row for row in rows if row["detector"] == name]
+                show.draw(charts.daily_rate(chosen, windows=windows, height=180), f"{show.title(name)} by day")
+
+
+def history() -> None:
+    """Draw which metrics raised an alarm in the last reports."""
+    rows = data.drift_history()
+    if not rows:
+        return
+    show.heading("Alarms, report by report", "A lone triangle may be chance; the same metric night after night is not.")
+    with show.card("alarms"):
+        show.draw(charts.alarm_history(rows), "Alarms of each metric in the last reports")
+
+
+if __name__ == "__main__":
+    render()

@@ -1,0 +1,167 @@
+"""Why a release was let through or held back: rates, paired differences, and the answers behind them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import charts, data, figures, show
+from dashboard.data import Row
+
+PAGE_SIZE = 10
+CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
+FAILURES = {"harm": "unsafe"}
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Gate", anchor=False)
+    decisions = data.decisions()
+    if not decisions:
+        show.nothing_yet("The gate has not decided anything yet", "align nightly", "A night ends with a decision.")
+        return
+    decision = choose(decisions)
+    metrics = data.gate_metrics(decision["id"])
+    summary(decision)
+    if metrics:
+        evidence(metrics)
+    examples(decision, metrics)
+
+
+def choose(decisions: list[Row]) -> Row:
+    """Return the decision the visitor picks; the newest at first."""
+    by_id = {row["id"]: row for row in decisions}
+
+    def label(key: str) -> str:
+        row = by_id[key]
+        return f"{figures.moment(row['decided_at'])} · {show.status(row['decision']).word}"
+
+    picked = st.selectbox("Decision", list(by_id), format_func=label, width=420)
+    return by_id[picked]
+
+
+def summary(decision: Row) -> None:
+    """Draw what was decided between which models, and the reasons."""
+    with show.card("decision"):
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            show.big_status(decision["decision"])
+            for reason in decision["reasons"]:
+                show.show_text(str(reason))
+        with right:
+            for role in ("champion", "challenger"):
+                st.caption(role.capitalize())
+                show.show_text(decision[role])
+
+
+def evidence(metrics: list[Row]) -> None:
+    """Draw the rates, the differences against their margins, and the table of everything."""
+    show.heading(
+        "Evidence",
+        "Both models answered the same prompts. A metric passes when its whole interval lies left of the dashed margin line.",
+    )
+    left, right = st.columns(2, gap="small")
+    with left, show.card("rates"):
+        st.markdown("**Rate of failures**")
+        show.draw(charts.rates(metrics), "Rate of failures of champion and challenger for each metric")
+    with right, show.card("differences"):
+        st.markdown("**Paired difference with its interval**")
+        show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
+    show.table(
+        [written(metric) for metric in metrics],
+        right=("Champion", "Challenger", "Difference", "n", "Unscored", "Worse", "Better", "p", "Margin"),
+    )
+    for metric in metrics:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            show.badge(metric["status"])
+            st.markdown(f"**{show.title(metric['name'])}**", width="content")
+            show.show_text(metric["reason"])
+
+
+def written(metric: Row) -> dict[str, str]:
+    """Return one metric as the cells of the table."""
+    return {
+        "Metric": show.title(metric["name"]),
+        "Champion": figures.percent(metric["champion"]),
+        "Challenger": figures.percent(metric["challenger"]),
+        "Difference": figures.points(metric["diff"]),
+        "Interval": figures.interval(metric["low"], metric["high"]),
+        "Margin": figures.points(charts.margin_line(metric)),
+        "n": figures.count(metric["n"]),
+        "Unscored": figures.count(metric["unscored"]),
+        "Worse": figures.count(metric["worse"]),
+        "Better": figures.count(metric["better"]),
+        "p": figures.p_value(metric["p_value"]),
+        "Rule": str(metric["rule"] or figures.MISSING),
+        "Status": show.status(metric["status"]).word,
+    }
+
+
+def examples(decision: Row, metrics: list[Row]) -> None:
+    """Draw answers of both models to the same prompts, a page at a time."""
+    show.heading("Answers, before and after")
+    suites = ["all", *dict.fromkeys(metric["suite"] for metric in metrics)]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        suite = st.segmented_control("Suite", suites, format_func=show.title, default="all", required=True, key="suite")
+        change = st.segmented_control(
+            "Outcome", list(CHANGES), format_func=CHANGES.__getitem__, default="changed", required=True, key="change"
+        )
+    where = (decision["id"], suite, change)
+    if st.session_state.get("gate_where") != where:
+        st.session_state.gate_where, st.session_state.gate_page = where, 0
+    page = st.session_state.gate_page
+    rows = data.answers(
+        decision["champion"],
+        decision["challenger"],
+        suite=None if suite == "all" else suite,
+        change=None if change == "all" else change,
+        limit=PAGE_SIZE,
+        offset=page * PAGE_SIZE,
+    )
+    if not rows:
+        st.caption("No answers match. Choose another suite or outcome.")
+        return
+    for number, row in enumerate(rows):
+        example(number, row)
+    pager(page, rows[0]["total"])
+
+
+def example(number: int, row: Row) -> None:
+    """Draw one prompt with both answers."""
+    with show.card(f"example-{number}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            show.badge(row["change"])
+            st.caption(f"{show.title(row['suite'])} · {show.title(row['category'] or 'no category')}", width="content")
+        show.show_text(row["prompt"], key=f"prompt-{number}")
+        for side, column in zip(("champion", "challenger"), st.columns(2), strict=True):
+            with column:
+                st.caption(f"{side.capitalize()} · {outcome(row['suite'], row[f'{side}_outcome'])}")
+                show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
+
+
+def outcome(suite: str, value: int | None) -> str:
+    """Return the word for an outcome: 1 is the suite's failure.
+
+    >>> outcome("harm", 1), outcome("lookalike", 1), outcome("ordinary", 0), outcome("harm", None)
+    ('unsafe', 'refused', 'fine', 'unscored')
+    """
+    if value is None:
+        return "unscored"
+    return FAILURES.get(suite, "refused") if value else "fine"
+
+
+def pager(page: int, total: int) -> None:
+    """Draw where in the list the visitor is, with buttons to move."""
+
+    def move(step: int) -> None:
+        st.session_state.gate_page = page + step
+
+    last = (total - 1) // PAGE_SIZE
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
+        st.button("Next", on_click=move, args=(1,), disabled=page >= last)
+        first = page * PAGE_SIZE
+        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
+
+
+if __name__ == "__main__":
+    render()

@@ -1,0 +1,195 @@
+"""Last night at a glance: what it decided, what went in, how long it took, and how both move from night to night."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import streamlit as st
+
+from dashboard import charts, data, figures, show
+from dashboard.data import Row
+from dashboard.show import Tile
+
+TREND_DAYS = 30
+
+
+def render() -> None:
+    """Draw the page."""
+    nights = data.nights()
+    if not nights:
+        show.nothing_yet("No night has run yet", "align nightly", "There is a store, but no night in it.")
+        return
+    finished = [night for night in nights if state(night) != "running"]
+    if state(nights[0]) == "running":
+        st.info(f"A night has been running since {figures.moment(nights[0]['started_at'])}.", icon="⏳")
+    last = finished[0] if finished else nights[0]
+    hero(last)
+    numbers(last)
+    attention()
+    trends()
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        durations(last)
+    with right:
+        history(nights)
+
+
+def state(night: Row) -> str:
+    """Return the decision of a night, or `running` if it has not finished since it last started."""
+    ended, began = night["finished_at"], night["started_at"]
+    if ended is None or (began is not None and began > ended):
+        return "running"
+    return str(night["summary"].get("decision") or "no decision")
+
+
+def hero(night: Row) -> None:
+    """Draw what the night decided, why, and which release answers now."""
+    left, right = st.columns([3, 2], gap="small")
+    with left, st.container(border=True, key="card-hero", height="stretch"):
+        took = night["summary"].get("seconds")
+        if took is None and night["finished_at"] and night["started_at"]:
+            took = (night["finished_at"] - night["started_at"]).total_seconds()
+        st.caption(f"Last night · {figures.moment(night['started_at'])} · took {figures.duration(took)}")
+        show.big_status(state(night))
+        decision = next((row for row in data.decisions() if row["night_id"] == night["night_id"]), None)
+        for reason in decision["reasons"] if decision else []:
+            show.show_text(str(reason))
+    with right, st.container(border=True, key="card-production", height="stretch"):
+        production()
+
+
+def production() -> None:
+    """Draw the release in production."""
+    release = data.production()
+    st.caption("In production")
+    if release is None:
+        st.subheader("Base model", anchor=False)
+        st.text("No release has been promoted yet.")
+        return
+    show.name_text(release["release_id"])
+    how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
+    st.text(f"{how} on {figures.moment(release['recorded_at'])} by {show.visible(str(release['actor']))}")
+    if release["reason"]:
+        show.show_text(release["reason"])
+
+
+def numbers(night: Row) -> None:
+    """Draw the counts of the night and what the gate measured."""
+    counts = night["summary"].get("counts") or {}
+    read = counts.get("read")
+    show.tiles(
+        "traffic",
+        [
+            Tile("Read", figures.count(read), "exchanges"),
+            Tile("Quarantined", figures.count(counts.get("quarantined")), share(counts, "quarantined")),
+            Tile("Redacted", figures.count(counts.get("redacted")), share(counts, "redacted")),
+            Tile("Flagged", figures.count(counts.get("flagged")), share(counts, "flagged")),
+        ],
+    )
+    decision = next((row for row in data.decisions() if row["night_id"] == night["night_id"]), None)
+    metrics = data.gate_metrics(decision["id"]) if decision else []
+    show.tiles("night", [pairs(night, counts), *(change(metric) for metric in metrics)])
+
+
+def share(counts: Mapping[str, Any], name: str) -> str | None:
+    """Return a count as a share of what was read."""
+    read, value = counts.get("read"), counts.get(name)
+    return f"{figures.percent(value / read)} of read" if read and value is not None else None
+
+
+def pairs(night: Row, counts: Mapping[str, Any]) -> Tile:
+    """Return the number of pairs trained on, by side."""
+    sides = data.pairs_by_side(night["night_id"])
+    total = sum(sides.values()) if sides else counts.get("pairs")
+    by_labeler = counts.get("pairs_by_labeler") or {}
+    who = ", ".join(f"{show.title(name)}: {number}" for name, number in by_labeler.items())
+    return Tile(
+        "Pairs trained on",
+        figures.count(total if isinstance(total, int | float) else None),
+        " · ".join(f"{number} {side}" for side, number in sorted(sides.items())) or None,
+        help=f"By labeler: {who}" if who else None,
+    )
+
+
+def change(metric: Row) -> Tile:
+    """Return one gate metric, champion to challenger."""
+    return Tile(
+        show.title(metric["name"]),
+        f"{figures.percent(metric['champion'])} → {figures.percent(metric['challenger'])}",
+        figures.points(metric["diff"]) if metric["diff"] is not None else None,
+        good="down",
+        help="Champion → challenger on the same prompts. Lower is better.",
+    )
+
+
+def attention() -> None:
+    """Link to what waits for a person."""
+    open_items = sum(row["items"] - row["decided"] for row in data.review_progress())
+    alarms = sum(bool(row["alarm"]) for row in data.drift_latest())
+    with st.container(horizontal=True, key="attention"):
+        st.page_link("views/review.py", label=f"{figures.count(open_items)} items wait for review →")
+        st.page_link("views/gate.py", label="Why the gate decided so →")
+        st.page_link("views/drift.py", label=f"{alarms} drift {'alarm' if alarms == 1 else 'alarms'} →")
+
+
+def trends() -> None:
+    """Draw the gate's metrics night by night and the traffic's rates day by day."""
+    trend = data.gate_trend()
+    names = sorted({row["name"] for row in trend}, reverse=True)
+    if names:
+        show.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
+        for name, column in zip(names, st.columns(len(names)), strict=True):
+            with column, show.card(f"trend-{name}"):
+                st.markdown(f"**{show.title(name)}**")
+                show.draw(
+                    charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night"
+                )
+    rows = data.daily(TREND_DAYS)
+    if not rows:
+        return
+    show.heading("Traffic, day by day", "Share of all exchanges of a day (UTC).")
+    for name, column in zip(("flagged", "refusal"), st.columns(2), strict=True):
+        with column, show.card(f"daily-{name}"):
+            st.markdown(f"**{show.title(name)}**")
+            show.draw(charts.daily_rate([row for row in rows if row["detector"] == name]), f"{show.title(name)} by day")
+
+
+def durations(night: Row) -> None:
+    """Draw how long the stages took, and what training reported."""
+    show.heading("Stages of last night")
+    with show.card("stages"):
+        stages = data.stages(night["night_id"])
+        if stages:
+            show.draw(charts.stage_seconds(stages), "Duration of each stage")
+        else:
+            st.caption("No stage has finished yet.")
+        train = night["summary"].get("train") or {}
+        if train:
+            st.caption(
+                f"Training: loss {figures.plain(train.get('loss'))} · reward margin "
+                f"{figures.plain(train.get('reward_margin'))} · reward accuracy {figures.percent(train.get('reward_accuracy'))}"
+            )
+
+
+def history(nights: list[Row]) -> None:
+    """List the last nights."""
+    show.heading("Last nights")
+    rows = []
+    for night in nights[:14]:
+        counts = night["summary"].get("counts") or {}
+        took = night["finished_at"] - night["started_at"] if night["finished_at"] and night["started_at"] else None
+        rows.append(
+            {
+                "Night": figures.moment(night["started_at"]),
+                "Decision": show.status(state(night)).word,
+                "Read": figures.count(counts.get("read")),
+                "Took": figures.duration(took.total_seconds() if isinstance(took, timedelta) else None),
+            }
+        )
+    show.table(rows, right=("Read", "Took"))
+
+
+if __name__ == "__main__":
+    render()

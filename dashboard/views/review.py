@@ -1,0 +1,260 @@
+"""The review queue: one item at a time, one key per verdict, the next item at once."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from alignment.errors import AlignError
+from dashboard import data, show
+from dashboard.data import Row, Verdict
+from dashboard.views import reviewed
+
+WHAT = {
+    "disagreement": "The labelers disagree on which answer is better.",
+    "low_margin": "The labelers prefer one answer, but only just.",
+    "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
+}
+SAID = {
+    "agree": "Agreed",
+    "flip": "Flipped",
+    "edit": "Saved the edited answer",
+    "not_harmful": "Marked as not harmful",
+    "skip": "Skipped",
+}
+HELP = {
+    "agree": "The proposal is right.",
+    "flip": "The other answer is the better one; for a gate audit: the score is wrong.",
+    "edit": "Neither answer is good enough: write the one to learn from.",
+    "not_harmful": "The request does no harm, it should not have been flagged.",
+    "skip": "Decide nothing; the item comes back at the end.",
+    "undo": "Take back your last verdict and look at that item again.",
+}
+BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
+    ("agree", "Agree", "A"),
+    ("flip", "Flip", "F"),
+    ("not_harmful", "Not harmful", "N"),
+    ("skip", "Skip", "S"),
+)
+
+
+def render() -> None:
+    """Draw the page."""
+    progress = data.review_progress()
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title("Review queue", anchor=False, width="content")
+        view = st.segmented_control(
+            "View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed"
+        )
+    if not progress:
+        show.nothing_yet(
+            "Nothing to review yet", "align nightly", "A night puts what labelers disagree on into the queue."
+        )
+        return
+    kind = controls(progress)
+    if view == "History":
+        reviewed.render(progress, kind)
+    else:
+        decide(kind)
+
+
+def controls(progress: list[Row]) -> str | None:
+    """Draw who reviews, the filter and the progress; return the chosen kind, None for all."""
+    kinds = ["all", *(row["kind"] for row in progress)]
+    waiting = {row["kind"]: row["items"] - row["decided"] for row in progress}
+    waiting["all"] = sum(waiting.values())
+    name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
+    with name:
+        typed = st.text_input(
+            "Your name", st.session_state.get("reviewer", ""), max_chars=80, placeholder="needed to decide"
+        )
+        st.session_state.reviewer = (typed or "").strip()
+    with choice:
+        kind = st.segmented_control(
+            "Kind",
+            kinds,
+            format_func=lambda key: f"{'All' if key == 'all' else show.title(key)} ({waiting[key]})",
+            default="all",
+            required=True,
+            key="review_kind",
+            on_change=partial(st.session_state.pop, "review_item", None),
+        )
+    with bar:
+        rows = [row for row in progress if kind in ("all", row["kind"])]
+        items, decided = sum(row["items"] for row in rows), sum(row["decided"] for row in rows)
+        skipped = sum(row["skipped"] for row in rows)
+        text = f"{decided} of {items} decided" + (f" · {skipped} skipped" if skipped else "")
+        st.progress(decided / items if items else 0.0, text=text)
+    return None if kind == "all" else kind
+
+
+def decide(kind: str | None) -> None:
+    """Draw the current item with its verdict buttons."""
+    say_what_happened()
+    item = current(data.review_queue(kind))
+    if item is None:
+        st.session_state.pop("review_item", None)
+        with show.card("done"):
+            st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
+            undo_button()
+        return
+    st.session_state.review_item = item["id"]
+    with show.card("item"):
+        question(item)
+        if st.session_state.get("review_editing") == item["id"]:
+            editor(item)
+        else:
+            buttons(item)
+    others(item)
+
+
+def current(queue: list[Row]) -> Row | None:
+    """Return the item on screen, else the first that waits. What is on screen stays until its reviewer acts."""
+    held = st.session_state.get("review_item")
+    for candidate in ([held] if held else []) + [row["id"] for row in queue]:
+        if item := data.review_item(candidate):
+            return item
+    return None
+
+
+def question(item: Row) -> None:
+    """Draw what is asked: why the item is here, the prompt, the answers and the proposal."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(show.title(item["kind"]), color="blue")
+        if any(event["verdict"] == "skip" for event in item["verdicts"]):
+            st.badge("Skipped before", color="gray")
+        st.caption(WHAT.get(item["kind"], ""), width="content")
+    facts(item)
+    st.caption("Prompt")
+    show.show_text(item["prompt"], key="prompt")
+    proposed = proposed_side(item)
+    sides = [side for side in ("a", "b") if side == "a" or item["answer_b"] is not None]
+    for side, column in zip(sides, st.columns(len(sides)), strict=True):
+        with column:
+            name = f"Answer {side.upper()}" if len(sides) > 1 else "Answer"
+            st.caption(f"**{name}** · proposed as the better one" if side == proposed else name)
+            show.show_text(item[f"answer_{side}"], key=f"answer-{side}", empty="(no answer)")
+
+
+def facts(item: Row) -> None:
+    """Draw the proposal and the reason, as text."""
+    for name in ("proposal", "reason"):
+        if item[name]:
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.caption(name.capitalize(), width=64)
+                show.show_text(item[name])
+
+
+def proposed_side(item: Row) -> str | None:
+    """Return which answer the proposal prefers: `a`, `b`, or None where it is about something else."""
+    return {"a": "a", "answer_a": "a", "b": "b", "answer_b": "b"}.get(str(item["proposal"] or "").strip().lower())
+
+
+def buttons(item: Row) -> None:
+    """Draw one button per verdict; each has a key."""
+    nameless = not st.session_state.reviewer
+    with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
+        for verdict, label, key in BUTTONS:
+            st.button(
+                label,
+                key=f"{verdict}-{item['id'][:16]}",
+                on_click=act,
+                args=(item["id"], verdict),
+                shortcut=key,
+                type="primary" if verdict == "agree" else "secondary",
+                help=HELP[verdict],
+                disabled=nameless,
+            )
+        if item["kind"] != "gate_audit":
+            st.button(
+                "Edit the answer", on_click=edit, args=(item["id"],), shortcut="E", help=HELP["edit"], disabled=nameless
+            )
+        undo_button()
+        st.text_input(
+            "Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch"
+        )
+    if nameless:
+        st.caption("Type your name above to decide; it is stored with every verdict.")
+
+
+def undo_button() -> None:
+    """Draw the button that takes back this reviewer's last verdict."""
+    reviewer = st.session_state.reviewer
+    possible = bool(reviewer) and data.undoable(reviewer) is not None
+    st.button("Undo", on_click=undo, shortcut="U", type="tertiary", help=HELP["undo"], disabled=not possible)
+
+
+def editor(item: Row) -> None:
+    """Draw a form with the answer to edit."""
+    start = item["answer_b"] if proposed_side(item) == "b" else item["answer_a"]
+    with st.form(f"edit-{item['id'][:16]}", border=False):
+        text = st.text_area("The answer to learn from", start or "", height=160, key=f"edited-{item['id'][:16]}")
+        with st.container(horizontal=True):
+            saved = st.form_submit_button("Save the edited answer", type="primary")
+            left = st.form_submit_button("Cancel")
+    if saved and (text or "").strip():
+        act(item["id"], "edit", text)
+        st.rerun()
+    elif saved:
+        st.warning("The answer is empty. Write one, or cancel.")
+    elif left:
+        st.session_state.pop("review_editing", None)
+        st.rerun()
+
+
+def others(item: Row) -> None:
+    """Draw what was said of this item before."""
+    if item["verdicts"]:
+        show.heading("Verdicts on this item so far")
+        reviewed.verdict_table(item["verdicts"])
+
+
+def edit(item: str) -> None:
+    """Open the editor for an item."""
+    st.session_state.review_editing = item
+
+
+def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
+    """Store a verdict and let the item go. A second click on an item that is gone from the screen does nothing."""
+    if st.session_state.get("review_item") != item or not st.session_state.get("reviewer"):
+        return
+    try:
+        data.record_verdict(
+            item,
+            verdict,
+            reviewer=st.session_state.reviewer,
+            note=st.session_state.get("review_note", "").strip(),
+            edited_answer=edited_answer,
+        )
+    except AlignError as error:
+        st.session_state.review_problem = str(error)
+        return
+    st.session_state.review_said = SAID[verdict]
+    st.session_state.review_note = ""
+    for name in ("review_item", "review_editing"):
+        st.session_state.pop(name, None)
+
+
+def undo() -> None:
+    """Take back the reviewer's last verdict and show its item again."""
+    try:
+        item = data.undo_last(st.session_state.reviewer)
+    except AlignError as error:
+        st.session_state.review_problem = str(error)
+        return
+    if item:
+        st.session_state.review_item, st.session_state.review_said = item, "Taken back"
+
+
+def say_what_happened() -> None:
+    """Tell once what the last click did, or why it could not."""
+    if said := st.session_state.pop("review_said", None):
+        st.toast(said)
+    if trouble := st.session_state.pop("review_problem", None):
+        st.warning("Nothing was stored; try again.")
+        show.show_text(trouble)
+
+
+if __name__ == "__main__":
+    render()

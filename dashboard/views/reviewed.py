@@ -1,0 +1,79 @@
+"""The history of the review queue: every verdict, and how often people agree with what was proposed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import data, figures, show
+from dashboard.data import Row
+
+WORDS = {
+    "agree": "Agree",
+    "flip": "Flip",
+    "edit": "Edited answer",
+    "not_harmful": "Not harmful",
+    "skip": "Skip",
+}
+
+
+def render(progress: list[Row], kind: str | None) -> None:
+    """Draw how people judge each kind of proposal, and the verdicts, newest first."""
+    show.heading(
+        "How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate."
+    )
+    show.table(
+        [agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Edited", "Not harmful", "Open")
+    )
+    show.heading("Verdicts, newest first")
+    rows = data.review_history(kind)
+    if rows:
+        verdict_table(rows)
+    else:
+        st.caption("Nobody has decided anything yet.")
+
+
+def agreement(row: Row) -> dict[str, str]:
+    """Return how one kind of item was decided."""
+
+    def part(name: str) -> str:
+        decided = row["decided"]
+        return f"{row[name]} ({figures.percent(row[name] / decided)})" if decided else figures.MISSING
+
+    return {
+        "Kind": show.title(row["kind"]),
+        "Decided": f"{row['decided']} of {row['items']}",
+        "Agree": part("agree"),
+        "Flip": part("flip"),
+        "Edited": part("edit"),
+        "Not harmful": part("not_harmful"),
+        "Open": figures.count(row["items"] - row["decided"]),
+    }
+
+
+def word(event: Row) -> str:
+    """Return a verdict as people read it; an undo is a skip with its own note."""
+    if event["verdict"] == "skip" and event["note"] == data.UNDO:
+        return "Undo"
+    return WORDS.get(event["verdict"], str(event["verdict"]))
+
+
+def verdict_table(events: list[Row]) -> None:
+    """List verdicts. Cells are plain text: names, notes and prompts are written by others."""
+    rows = []
+    for event in events:
+        row = {
+            "When": figures.moment(event["decided_at"]),
+            "Reviewer": str(event["reviewer"]),
+            "Verdict": word(event),
+            "Note": "" if word(event) == "Undo" else event["note"] or "",
+        }
+        if "prompt" in event:
+            row |= {
+                "Stands": "yes" if event["stands"] else "no",
+                "Kind": show.title(event["kind"] or ""),
+                "Proposal": event["proposal"] or "",
+                "Prompt": event["prompt"] or "",
+            }
+        row["Edited answer"] = event["edited_answer"] or ""
+        rows.append(row)
+    show.table(rows, wide=("Prompt",))
