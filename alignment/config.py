@@ -127,9 +127,7 @@ class Serve(_Section):
 class Settings(BaseSettings):
     """Every setting of the project."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="ALIGN_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None
-    )
+    model_config = SettingsConfigDict(env_prefix="ALIGN_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None)
     home: Path = Field(Path("var"), description="the state folder")
     ingest: Ingest = Ingest()
     model: Model = Model()
@@ -245,5 +243,3 @@ def log_patterns(settings: Settings) -> list[str]:
     """Return the configured log files and globs, with `sample` replaced by the bundled file's path."""
     sample = files("alignment.samples") / "traffic.jsonl.gz"
     return [str(sample) if pattern == SAMPLE_LOGS else pattern for pattern in settings.ingest.logs]
-
-

@@ -206,8 +206,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
 def stage_seconds(rows: Sequence[Row]) -> alt.Chart:
     """Draw how long each stage took, in the order they finished."""
     bars = [
-        {"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])}
-        for row in rows
+        {"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])} for row in rows
     ]
     base = alt.Chart(_data(bars)).encode(
         y=alt.Y("stage:N", sort=[bar["stage"] for bar in bars], title=None),
@@ -215,9 +214,7 @@ def stage_seconds(rows: Sequence[Row]) -> alt.Chart:
         tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
     )
     bar = base.mark_bar(color=TEAL, height=16, cornerRadiusEnd=3)
-    return styled(
-        bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16
-    )
+    return styled(bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16)
 
 
 def alarm_history(rows: Sequence[Row]) -> alt.Chart:

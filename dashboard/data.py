@@ -110,9 +110,7 @@ def gate_trend(limit: int = 30) -> list[Row]:
     return _read("gate_trend", limit=limit)
 
 
-def answers(
-    champion: str, challenger: str, *, suite: str | None, change: str | None, limit: int, offset: int
-) -> list[Row]:
+def answers(champion: str, challenger: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
     """Return the answers of both models to the same prompts; `total` in each row counts all that match."""
     return _read(
         "answers",
@@ -168,9 +166,7 @@ def undoable(reviewer: str) -> Row | None:
     return _first(_read("review_undoable", reviewer=reviewer, undo=UNDO))
 
 
-def record_verdict(
-    item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None
-) -> None:
+def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None) -> None:
     """Append one verdict. Nothing is overwritten: the last verdict on an item stands.
 
     Raises:

@@ -16,9 +16,7 @@ MAX_CHARS = 20_000
 
 # Controls, text-direction overrides, tag characters and zero-width spaces make a text look other than it is.
 # Joiners stay: emoji and several scripts need them.
-_DECEPTIVE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
-)
+_DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
 
 
 class Status(NamedTuple):
@@ -88,9 +86,7 @@ def visible(text: str) -> str:
     >>> visible("pay \u202eevil\u202c now")
     'pay \\u202eevil\\u202c now'
     """
-    kept = _DECEPTIVE.sub(
-        lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_CHARS].replace("\r\n", "\n")
-    )
+    kept = _DECEPTIVE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_CHARS].replace("\r\n", "\n"))
     hidden = len(text) - MAX_CHARS
     return f"{kept}\n… {hidden:,} more characters are not shown" if hidden > 0 else kept
 
@@ -190,9 +186,7 @@ def table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide:
     """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room."""
     columns = list(rows[0]) if rows else []
     config = {
-        name: st.column_config.TextColumn(
-            alignment="right" if name in right else None, width="large" if name in wide else None
-        )
+        name: st.column_config.TextColumn(alignment="right" if name in right else None, width="large" if name in wide else None)
         for name in columns
     }
     shown = [{name: visible(value) for name, value in row.items()} for row in rows]

@@ -45,7 +45,10 @@ def fixed_candidates(selected: Selected, guidance: Guidance) -> list[Candidate]:
     harm = selected.side is Side.HARM
     wordings = guidance.safe_completions if harm else guidance.contrast_refusals
     wording = wordings[int(unit_interval("wording", selected.interaction.id) * len(wordings))]
-    return [logged, _candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance)]
+    return [
+        logged,
+        _candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance),
+    ]
 
 
 def revision_id(selected: Selected, model_id: str, guidance: Guidance) -> str:

@@ -192,9 +192,7 @@ def _write_usable(
     ).to_arrow_table()
     masked = pa.Table.from_pylist([_redact_row(row, key) for row in hits.to_pylist()], schema=_REDACTED_SCHEMA)
     connection.register("masked", masked)
-    usable = connection.execute(
-        sql("ingest_usable"), {"source_file": log_file.id, "ingested_at": now}
-    ).to_arrow_table()
+    usable = connection.execute(sql("ingest_usable"), {"source_file": log_file.id, "ingested_at": now}).to_arrow_table()
     pq.write_table(usable.drop_columns(list(_SIGNALS)), folder / "interactions.parquet")
     pq.write_table(_signal_rows(usable, now), folder / "signals.parquet")
     redacted = sum(row["pii"] != "{}" for row in masked.select(["pii"]).to_pylist())
@@ -220,9 +218,7 @@ def _signal_rows(usable: pa.Table, now: datetime) -> pa.Table:
     )
 
 
-def _write_quarantine(
-    connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime
-) -> int:
+def _write_quarantine(connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime) -> int:
     refused = connection.execute("SELECT line_number, reason, line FROM parsed WHERE reason IS NOT NULL").fetchall()
     rows = [
         {

@@ -20,7 +20,12 @@ class ChatModel(Protocol):
         ...
 
     def generate(
-        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[str]:
         """Answer each conversation; greedy when `temperature` is 0. An answer may be empty.
 

@@ -95,7 +95,12 @@ class LocalModel:
         return model.to(device).eval()
 
     def generate(
-        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[str]:
         """See `ChatModel.generate`."""
         prompts = [
@@ -126,7 +131,9 @@ class LocalModel:
                 f"a conversation of {encoded.input_ids.shape[1]} tokens does not fit the model's {limit}; "
                 "lower [candidates] max_prompt_chars"
             )
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
+        )
         output = self._model.generate(
             **encoded.to(self._model.device),
             max_new_tokens=max_new_tokens,

@@ -9,20 +9,33 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from alignment.wording import plain
 
 CATEGORIES = (
     "violence", "weapons", "self_harm", "hate", "sexual", "crime", "fraud", "privacy", "malware", "misinformation",
 )  # fmt: skip
 OWN = Path(__file__).parent / "data"
 _MODERATION_CATEGORY = {"V": "violence", "S": "sexual", "SH": "self_harm", "H": "hate", "HR": "hate", "V2": "violence"}
+_OPENS_AS_REFUSAL = re.compile(
+    r"^[^a-z]*(?:\w+: |\[[^\]]*\]:? |\([^)]*\):? )?(?:i'm (?:really |very )?sorry|i am sorry|i apologi[sz]e|i can't|i cannot)\b"
+)
+_MIGHT_DECLINE = re.compile(
+    r"\b(?:sorry|apolog\w+|cannot|can't|won't|unable|not able|illegal|wrong|not okay|don't think|shouldn't|not comfortable"
+    r"|against|harm\w*|bad idea|rather not|not going to|stop|why would|why do you)\b"
+)
 _RBR_REFUSES = ("inability_to_comply", "reference_safety_policy", "apology")
 
 
 class Request(NamedTuple):
-    """A user's message: `harm` is 0 or 1, `category` one of CATEGORIES or None; rows of one `group` are never split."""
+    """A user's message. `harm` is 0 or 1; `category` its theme (a safe look-alike has one too), one of CATEGORIES, or None.
+
+    Rows of one `group` are never split between folds.
+    """
 
     text: str
     harm: int
@@ -45,7 +58,7 @@ class Answered(NamedTuple):
 def own_requests() -> list[Request]:
     """Return the project's own requests: harmful ones, safe look-alikes and ordinary ones."""
     return [
-        Request(row["text"], int(row["label"] == "harm"), row["category"] if row["label"] == "harm" else None,
+        Request(row["text"], int(row["label"] == "harm"), row["category"] if row["label"] != "ordinary" else None,
                 f"own-{row['label']}", f"own-{number // 4}")
         for number, row in enumerate(_jsonl(OWN / "requests.jsonl"))
     ]  # fmt: skip
@@ -61,10 +74,7 @@ def own_answers() -> list[Answered]:
 
 def public_requests(folder: Path) -> list[Request]:
     """Return harmful and harmless requests of the public sets in `folder`."""
-    rows = [
-        Request(row["Behavior"], 1, None, "advbench", f"adv-{i}")
-        for i, row in enumerate(_csv(folder / "advbench.csv"))
-    ]
+    rows = [Request(row["Behavior"], 1, None, "advbench", f"adv-{i}") for i, row in enumerate(_csv(folder / "advbench.csv"))]
     rows += [
         Request(row["Behavior"], 1, None, "harmbench", f"hb-{i}")
         for i, row in enumerate(_csv(folder / "harmbench_val.csv"))
@@ -75,14 +85,7 @@ def public_requests(folder: Path) -> list[Request]:
         for i, row in enumerate(_csv(folder / "gptfuzz_questions.csv"))
         if i % 2 == 0
     ]
-    return rows + list(_rbr_requests(folder)) + list(_moderation_requests(folder))
-
-
-def _rbr_requests(folder: Path) -> Iterator[Request]:
-    for i, row in enumerate(_jsonl(folder / "rbr_train.jsonl")):
-        text = row["prompt"][-1]["content"]
-        if row["response_type"] in {"Comply", "Hard Refuse"}:
-            yield Request(text, int(row["response_type"] == "Hard Refuse"), None, "rbr", f"rbr-{text[:60]}-{i % 1}")
+    return rows + list(_moderation_requests(folder))
 
 
 def _moderation_requests(folder: Path) -> Iterator[Request]:
@@ -94,27 +97,35 @@ def _moderation_requests(folder: Path) -> Iterator[Request]:
 
 def public_answers(folder: Path) -> list[Answered]:
     """Return labelled answers of the public sets in `folder`."""
-    return [*_gptfuzz(folder), *_rbr_answers(folder)]
+    return [*_gptfuzz(folder), *_rbr_answers(folder), *_hh(folder)]
 
 
 def _gptfuzz(folder: Path) -> Iterator[Answered]:
+    """Answers that people called harmful do not decline; others do where they open as refusals do, else nobody knows."""
     questions = {row["index"]: row["text"] for row in _csv(folder / "gptfuzz_questions.csv")}
     for row in _csv(folder / "gptfuzz_train.csv.gz"):
-        index = row["question"]
+        index, label = row["question"], int(row["label"])
         if int(index) % 2 == 0:
-            label = int(row["label"])
-            yield Answered(questions[index], row["Response"], None, label, "gptfuzz-even", f"gptfuzz-{index}")
+            refusal = 0 if label else 1 if _OPENS_AS_REFUSAL.search(plain(row["Response"])) else None
+            yield Answered(questions[index], row["Response"], refusal, label, "gptfuzz-even", f"gptfuzz-{index}")
 
 
 def _rbr_answers(folder: Path) -> Iterator[Answered]:
     for row in _jsonl(folder / "rbr_train.jsonl"):
         labels, prompt = row["propositions"], row["prompt"][-1]["content"]
-        answer = row["completion"][-1]["content"]
-        complies = labels["fully_complies"]
+        complies, disallowed = labels["fully_complies"], labels["disallowed_content"]
         refuses = any(labels[name] for name in _RBR_REFUSES) and not complies
-        harmful = None if row["response_type"] != "Comply" and not labels["disallowed_content"] else int(labels["disallowed_content"])
+        harmful = int(disallowed) if disallowed or row["response_type"] == "Comply" else None
         refusal = 1 if refuses else 0 if complies and not labels["apology"] else None
-        yield Answered(prompt, answer, refusal, harmful, "rbr", f"rbr-{prompt[:60]}")
+        yield Answered(prompt, row["completion"][-1]["content"], refusal, harmful, "rbr", f"rbr-{prompt[:60]}")
+
+
+def _hh(folder: Path) -> Iterator[Answered]:
+    """Every other human-preferred answer, where nothing in it looks like declining: natural answers that do not refuse."""
+    for number, row in enumerate(_jsonl(folder / "hh_harmless_base_test.jsonl.gz")):
+        before, _, answer = row["chosen"].rpartition("\n\nAssistant:")
+        if number % 2 == 0 and answer.strip() and not _MIGHT_DECLINE.search(plain(answer)):
+            yield Answered(before.rpartition("Human:")[2].strip(), answer.strip(), 0, None, "hh-even", f"hh-{number}")
 
 
 def _csv(path: Path) -> list[dict[str, str]]:

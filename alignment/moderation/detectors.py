@@ -18,6 +18,7 @@ from alignment.models.embedder import Embedder
 from alignment.moderation.corpora import CATEGORIES
 from alignment.moderation.heads import (
     Reading,
+    category_input,
     harm_input,
     heads_version,
     logits,
@@ -31,6 +32,7 @@ from alignment.wording import degenerate
 
 _PLACEHOLDER = re.compile(r"<(?:EMAIL|PHONE|CARD|IBAN|SSN|IP|KEY|PRIVATE_KEY)_[0-9a-f]+>")
 _TOXICITY_CHARS = 4000
+_BLOCK = 2048
 
 
 class Score(NamedTuple):
@@ -91,12 +93,9 @@ class _Rule:
 
 
 def _harmful_request(exchanges: Exchanges) -> list[Score]:
-    columns = request_input(exchanges.reading)
-    best = logits("category", columns).argmax(axis=1)
-    return [
-        Score(float(value), CATEGORIES[int(index)])
-        for value, index in zip(probability("harmful_request", columns), best, strict=True)
-    ]
+    best = logits("category", category_input(exchanges.reading)).argmax(axis=1)
+    values = probability("harmful_request", request_input(exchanges.reading)).tolist()
+    return [Score(value, CATEGORIES[index]) for value, index in zip(values, best.tolist(), strict=True)]
 
 
 def _harmful_answer(exchanges: Exchanges) -> list[Score]:
@@ -166,19 +165,31 @@ def moderate(
 ) -> list[Detection]:
     """Return one detection per exchange and detector, exchanges in order and detectors in order within each.
 
-    `thresholds` overrides a detector's own by name. A text that occurs twice is embedded once. No exchanges: no detections.
+    `thresholds` overrides a detector's own by name. Equal texts of a block of 2,048 are embedded once.
+    No exchanges: no detections.
     """
-    if not exchanges:
-        return []
-    prompts, answers = [item.prompt for item in exchanges], [item.response for item in exchanges]
+    named = [(each, _full_version(each, embedder)) for each in detectors]
+    found: list[Detection] = []
+    for start in range(0, len(exchanges), _BLOCK):
+        found += _moderate_block(exchanges[start : start + _BLOCK], embedder, thresholds, named)
+    return found
+
+
+def _moderate_block(
+    items: Sequence[Interaction],
+    embedder: Embedder,
+    thresholds: Mapping[str, float],
+    named: Sequence[tuple[Detector, str]],
+) -> list[Detection]:
+    prompts, answers = [item.prompt for item in items], [item.response for item in items]
     batch = Exchanges(prompts, answers, read(prompts, answers, embedder=embedder))
-    scored = [(each, _full_version(each, embedder), each.score(batch)) for each in detectors]
+    scored = [(each, version, each.score(batch)) for each, version in named]
     return [
         Detection(
             item.id, each.name, version, round(scores[row].value, 6),
             scores[row].value >= thresholds.get(each.name, each.threshold), scores[row].label,
         )
-        for row, item in enumerate(exchanges)
+        for row, item in enumerate(items)
         for each, version, scores in scored
     ]  # fmt: skip
 

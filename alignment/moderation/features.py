@@ -22,7 +22,7 @@ PHRASES: dict[str, str] = {
     "sorry": r"\b(?:sorry|apologi[sz]e|apologies|my regrets|regret to|regrettably|unfortunately|i'm afraid|i am afraid|forgive me)\b",
     "cannot_do": rf"\b(?:i|we|i'm|i am|we're)\b[^.!?,;:]{{0,40}}?{_NOT}\s+(?:\w+\s+){{0,3}}?{_DO}\b",
     "cannot_bare": rf"(?:^|[.!?,;:]\s|\bbut )(?:i|we)(?:'m| am| are)? (?:really |simply |just |truly )?{_NOT}\b",
-    "dropped_subject": rf"^(?:no[,.]? )?(?:sorry[,.]? )?(?:can't|cannot|won't|unable to|not able to|not going to)\b",
+    "dropped_subject": r"^(?:no[,.]? )?(?:sorry[,.]? )?(?:can't|cannot|won't|unable to|not able to|not going to)\b",
     "decline_word": r"\b(?:i|we)\b[^.!?]{0,30}\b(?:decline|refuse|must pass|rather not|prefer not to|draw the line|have to (?:say no|pass|stop)|leave that (?:one )?alone|stop(?:ping)? here|steer clear|opt out|not (?:something|one|a thing) (?:i|we))\b",
     "wont_idiom": r"\b(?:that's|that is|this is|it's|it is)\b[^.!?]{0,25}\b(?:not something|something) (?:i|we)(?:'m| am| are| do| will|'ll)?\b[^.!?]{0,20}(?:not|can't|cannot|won't|don't|help|do|assist|support)|\bnot (?:something|a request) (?:i|we) (?:can|will|do)|\bnot (?:able|willing|comfortable|allowed|permitted|designed|programmed|authori[sz]ed)\b",
     "beyond_me": r"\b(?:beyond|outside) (?:my|the scope)|\b(?:off[- ]limits|not on the table)\b|\bi have to be (?:clear|honest|firm|direct)\b|\bno[,.] (?:i|that|this|and|it)\b",

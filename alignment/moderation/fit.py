@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,35 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.models.embedder import Embedder
-from alignment.moderation.corpora import CATEGORIES, Answered, Request, own_answers, own_requests, public_answers, public_requests
-from alignment.moderation.heads import WEIGHTS, harm_input, read, refusal_input, request_input
-from alignment.moderation.measure import cross_validated, fit_linear, figures
+from alignment.moderation.corpora import (
+    CATEGORIES,
+    Answered,
+    Request,
+    own_answers,
+    own_requests,
+    public_answers,
+    public_requests,
+)
+from alignment.moderation.heads import WEIGHTS, category_input, harm_input, read, refusal_input, request_input
+from alignment.moderation.measure import cross_validated, figures, fit_linear
 from alignment.moderation.sheet import write_card
 
 Matrix = npt.NDArray[np.float32]
-Vector = npt.NDArray[np.float64]
 
-REQUEST_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-ordinary": 2.0, "openai-moderation": 0.3, "rbr": 0.5}
-ANSWER_WEIGHT = {"gptfuzz-even": 0.3, "rbr": 1.0, "own-handwritten": 3.0, "own-smollm2": 3.0, "hh-even": 0.2}
-C = {"harmful_request": 0.3, "category": 1.0, "refusal": 0.3, "harmful_answer": 1.0}
+REQUEST_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-ordinary": 2.0, "advbench": 0.3, "openai-moderation": 0.1}
+REFUSAL_WEIGHT = {"own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.5, "gptfuzz-even": 0.2, "hh-even": 0.15}
+HARM_WEIGHT = {"own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.3, "gptfuzz-even": 0.6}
+C = {"harmful_request": 3.0, "category": 10.0, "refusal": 1.0, "harmful_answer": 1.0}
 
 
 def main() -> int:
     """Fit every head, print the figures and write weights and card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=os.environ.get("ALIGN_DATA_DIR"), required="ALIGN_DATA_DIR" not in os.environ)
+    default = os.environ.get("ALIGN_DATA_DIR")
+    parser.add_argument("--data", type=Path, default=default, required=default is None)
     folder = Path(parser.parse_args().data)
     embedder = Embedder()
-    tensors, report = fit_all(
-        own_requests() + public_requests(folder), own_answers() + public_answers(folder), embedder=embedder
-    )
+    tensors, report = fit_all(own_requests() + public_requests(folder), own_answers() + public_answers(folder), embedder=embedder)
     from safetensors.numpy import save_file
 
     WEIGHTS.parent.mkdir(exist_ok=True)
@@ -47,44 +55,39 @@ def main() -> int:
     return 0
 
 
-def fit_all(
-    requests: list[Request], answers: list[Answered], *, embedder: Embedder
-) -> tuple[dict[str, Matrix], dict[str, Any]]:
+def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embedder) -> tuple[dict[str, Matrix], dict[str, Any]]:
     """Return the tensors of all heads and their cross-validated figures by head and source."""
+    asked = read([row.text for row in requests], [""] * len(requests), embedder=embedder)
+    said = read([row.prompt for row in answers], [row.response for row in answers], embedder=embedder)
+    themes = [CATEGORIES.index(row.category) if row.category else None for row in requests]
+    tasks = (
+        ("harmful_request", request_input(asked), [row.harm for row in requests], requests, REQUEST_WEIGHT),
+        ("category", category_input(asked), themes, requests, {}),
+        ("refusal", refusal_input(said), [row.refusal for row in answers], answers, REFUSAL_WEIGHT),
+        ("harmful_answer", harm_input(said), [row.harmful for row in answers], answers, HARM_WEIGHT),
+    )
     tensors: dict[str, Matrix] = {}
     report: dict[str, Any] = {}
-    asked = read([row.text for row in requests], [""] * len(requests), embedder=embedder)
-    columns = request_input(asked)
-    weight = np.array([REQUEST_WEIGHT.get(row.source, 1.0) for row in requests])
-    labels = np.array([row.harm for row in requests])
-    _one(tensors, report, "harmful_request", columns, labels, weight, requests)
-    chosen = [i for i, row in enumerate(requests) if row.category]
-    tensors.update(_category(columns[chosen], [requests[i] for i in chosen], report))
-    said = read([row.prompt for row in answers], [row.response for row in answers], embedder=embedder)
-    for head, columns in (("refusal", refusal_input(said)), ("harmful_answer", harm_input(said))):
-        field = "refusal" if head == "refusal" else "harmful"
-        known = [i for i, row in enumerate(answers) if getattr(row, field) is not None]
-        labels = np.array([getattr(answers[i], field) for i in known])
-        weight = np.array([ANSWER_WEIGHT.get(answers[i].source, 1.0) for i in known])
-        _one(tensors, report, head, columns[known], labels, weight, [answers[i] for i in known])
+    for head, columns, labels, rows, weights in tasks:
+        kernel, bias, report[head] = _one(head, columns, labels, rows, weights)
+        tensors |= {f"{head}.0.weight": kernel, f"{head}.0.bias": bias}
     return tensors, report
 
 
 def _one(
-    tensors: dict[str, Matrix], report: dict[str, Any], head: str, columns: Matrix, labels: Any, weight: Any, rows: Any
-) -> None:
-    tensors[f"{head}.0.weight"], tensors[f"{head}.0.bias"] = fit_linear(columns, labels, weight, c=C[head])
-    report[head] = cross_validated(columns, labels, weight, c=C[head], sources=[r.source for r in rows], groups=[r.group for r in rows])
-
-
-def _category(columns: Matrix, rows: list[Request], report: dict[str, Any]) -> dict[str, Matrix]:
-    labels = np.array([CATEGORIES.index(row.category or "") for row in rows])
-    weight = np.array([REQUEST_WEIGHT.get(row.source, 1.0) for row in rows])
-    report["category"] = cross_validated(
-        columns, labels, weight, c=C["category"], sources=[r.source for r in rows], groups=[r.group for r in rows]
-    )
-    kernel, bias = fit_linear(columns, labels, weight, c=C["category"])
-    return {"category.0.weight": kernel, "category.0.bias": bias}
+    head: str,
+    columns: Matrix,
+    labels: Sequence[int | None],
+    rows: Sequence[Request] | Sequence[Answered],
+    weights: dict[str, float],
+) -> tuple[Matrix, Matrix, dict[str, dict[str, float]]]:
+    known = [row for row, label in enumerate(labels) if label is not None]
+    truth = np.array([labels[row] for row in known])
+    weight = np.array([weights.get(rows[row].source, 1.0) for row in known])
+    sources, groups = [rows[row].source for row in known], [rows[row].group for row in known]
+    kernel, bias = fit_linear(columns[known], truth, weight, c=C[head])
+    measured = cross_validated(columns[known], truth, weight, c=C[head], sources=sources, groups=groups)
+    return kernel, bias, measured
 
 
 if __name__ == "__main__":

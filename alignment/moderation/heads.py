@@ -17,6 +17,7 @@ from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256
 from alignment.models.embedder import Embedder
 from alignment.moderation.features import RULES_ID, Views, intent, lexical
+from alignment.moderation.grams import request_grams
 
 Matrix = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights" / "heads.safetensors"
@@ -27,6 +28,7 @@ class Reading(NamedTuple):
 
     prompt: Matrix
     intent: Matrix
+    grams: Matrix
     whole: Matrix
     opening: Matrix
     ending: Matrix
@@ -39,12 +41,17 @@ def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) 
     texts = [*prompts, *(v.whole for v in views), *(v.opening for v in views), *(v.ending for v in views)]
     vectors = np.asarray(embedder.embed(texts), dtype=np.float32)
     prompt, whole, opening, ending = np.split(vectors, 4) if texts else [np.zeros((0, 384), np.float32)] * 4
-    return Reading(prompt, intent(prompts), whole, opening, ending, lexical(answers))
+    return Reading(prompt, intent(prompts), request_grams(prompts), whole, opening, ending, lexical(answers))
 
 
 def request_input(reading: Reading) -> Matrix:
-    """Return the columns that the harmful-request and category heads see."""
-    return np.hstack([reading.prompt, reading.intent])
+    """Return the columns that the harmful-request head sees."""
+    return np.hstack([reading.prompt, reading.intent, reading.grams])
+
+
+def category_input(reading: Reading) -> Matrix:
+    """Return the columns that the category head sees."""
+    return reading.prompt
 
 
 def refusal_input(reading: Reading) -> Matrix:

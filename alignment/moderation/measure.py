@@ -16,7 +16,8 @@ def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[
     """Return (kernel, bias) of an L2-regularised logistic regression: (columns, 1) for two classes, (columns, classes) else."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=3000).fit(columns, labels, sample_weight=weight)
+    solver = "liblinear" if len(np.unique(labels)) == 2 else "lbfgs"
+    model = LogisticRegression(C=c, max_iter=1000, solver=solver).fit(columns, labels, sample_weight=weight)
     return (
         np.ascontiguousarray(model.coef_.T, dtype=np.float32),
         np.ascontiguousarray(model.intercept_, dtype=np.float32),

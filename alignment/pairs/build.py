@@ -71,9 +71,7 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
             return f"label_{judgement.verdict}"
         if item.complained:
             return "waits_for_review"
-        return _Preference(
-            best.text, worst.text, best.kind, worst.kind, (judgement.labeler,), judgement.judge_margin
-        )
+        return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler,), judgement.judge_margin)
     if human.verdict == "agree":
         return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler, HUMAN), 1.0)
     if human.verdict == "flip":

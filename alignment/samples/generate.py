@@ -151,7 +151,11 @@ def _with_faults(rng: random.Random, lines: list[str]) -> Iterator[str]:
 def generate(home: Path, target: Path) -> int:
     """Write the sample traffic to `target`; return its number of lines."""
     rng = random.Random(SEED)
-    model = LocalModel(chat_model_path(home), batch_size=64, progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True))  # noqa: T201
+    model = LocalModel(
+        chat_model_path(home),
+        batch_size=64,
+        progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
+    )
 
     def answer(turns: Sequence[dict[str, Any]], seed: int) -> None:
         conversations = [turn["messages"] for turn in turns]

@@ -135,7 +135,11 @@ def _plain(value: Any) -> Any:
 
 
 def append(
-    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], *, key: Sequence[str] = ("id",)
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    key: Sequence[str] = ("id",),
 ) -> int:
     """Append the rows whose `key` the table does not hold yet; return how many were new.
 
@@ -147,9 +151,7 @@ def append(
     return append_arrow(connection, table, incoming, key=key)
 
 
-def append_arrow(
-    connection: duckdb.DuckDBPyConnection, table: str, incoming: pa.Table, *, key: Sequence[str] = ("id",)
-) -> int:
+def append_arrow(connection: duckdb.DuckDBPyConnection, table: str, incoming: pa.Table, *, key: Sequence[str] = ("id",)) -> int:
     """As `append`, for an Arrow table. Of rows with the same key the first wins."""
     keys = ", ".join(key)
     connection.register("incoming", incoming)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import sys
@@ -13,18 +14,19 @@ from alignment.train.job import finished, read_job
 
 def main() -> int:
     """Train the run named on the command line; 0 when its result is there."""
-    if len(sys.argv) != 2:
-        print("usage: python -m alignment.train run.json", file=sys.stderr)  # noqa: T201
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter.")
+    parser.add_argument("run", type=Path, help="the run.json that 'align train' wrote")
+    parser.add_argument("--parent", type=int, help="stop at a checkpoint when this process is gone")
+    arguments = parser.parse_args()
     try:
-        job = read_job(Path(sys.argv[1]))
+        job = read_job(arguments.run)
         # An orphan of a killed flow may still be saving its checkpoint: wait for it.
         lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished(job.folder):
             from alignment.train.run import train
 
-            train(job)
+            train(job, parent=arguments.parent)
     except AlignError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

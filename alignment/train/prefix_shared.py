@@ -57,9 +57,7 @@ def share(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, pad: int
         visible[pair, end:, start:end] = False
         index += [(pair, at - 1, pair, at - 1) for at in range(start, end)]
         # The last prompt token predicts the first token of both answers.
-        index += [
-            (pair, start - 1 if at == 0 else end + at - 1, other, starts[other] + at - 1) for at in range(tail)
-        ]
+        index += [(pair, start - 1 if at == 0 else end + at - 1, other, starts[other] + at - 1) for at in range(tail)]
     mask = torch.zeros((pairs, 1, width, width), device=device, dtype=dtype)
     mask.masked_fill_(~visible.unsqueeze(1), torch.finfo(dtype).min)
     row, source, target_row, target = (torch.tensor(column, device=device) for column in zip(*index, strict=True))

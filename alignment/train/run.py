@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,14 @@ from alignment.train.trainer import SharedPrefixDPOTrainer
 class _Progress(TrainerCallback):  # type: ignore[misc]
     """Writes each logged step to `metrics.jsonl` and stdout; ends an orphaned run."""
 
-    def __init__(self, folder: Path, pairs: int) -> None:
-        self.path, self.pairs, self.parent = folder / METRICS, pairs, os.getppid()
+    def __init__(self, folder: Path, parent: int | None) -> None:
+        self.path, self.parent, self.asked = folder / METRICS, parent, False
+        # A second signal ends the process at once, as the default does.
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, _: Any) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the values of one step."""
@@ -44,13 +51,15 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop at a checkpoint when the flow that started this run was killed: its next run resumes here."""
-        if os.getppid() != self.parent:
+        """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
+        if self.asked or (self.parent is not None and os.getppid() != self.parent):
             control.should_save = control.should_training_stop = True
 
 
-def train(job: TrainJob) -> dict[str, Any]:
+def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     """Train, or resume from the last checkpoint; return the summary that is also written.
+
+    With `parent`, a process id, training stops at a checkpoint when that process is no longer this one's parent.
 
     Raises:
         InputError: no pair fits the token limit.
@@ -61,7 +70,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.base)
     rows = _dataset(job, tokenizer)
     model = _load(job.base)
-    callback = _Progress(job.folder, len(rows["train"]))
+    callback = _Progress(job.folder, parent)
     trainer = SharedPrefixDPOTrainer(
         model=model,
         args=_arguments(job, len(rows["train"])),
@@ -81,7 +90,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     checkpoints = sorted((job.folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
     trainer.train(resume_from_checkpoint=str(checkpoints[-1].parent) if checkpoints else None)
     if trainer.state.global_step < trainer.state.max_steps:
-        raise TrainingError(f"training stopped at step {trainer.state.global_step}: its flow is gone; run it again to resume")
+        raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
     _save(job, trainer, tokenizer, summary)

@@ -8,9 +8,7 @@ from typing import Any
 from alignment.records import Message
 
 
-def tokenise(
-    pair: Mapping[str, Any], tokenizer: Any, *, max_completion_tokens: int
-) -> dict[str, list[int]]:
+def tokenise(pair: Mapping[str, Any], tokenizer: Any, *, max_completion_tokens: int) -> dict[str, list[int]]:
     """Return prompt_ids, chosen_ids and rejected_ids of a pair.
 
     An answer longer than `max_completion_tokens` is cut and then has no end-of-turn token: the model must not learn to stop in

@@ -36,11 +36,13 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return the frozen base's log-probs of a batch, (B,) for chosen and (B,) for rejected."""
         base = self.accelerator.unwrap_model(self.model)
-        with torch.no_grad(), disable_gradient_checkpointing(base, self.args.gradient_checkpointing_kwargs), use_adapter(base, None):
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(base, self.args.gradient_checkpointing_kwargs),
+            use_adapter(base, None),
+        ):
             labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            outputs = self._shared(base)(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels
-            )
+            outputs = self._shared(base)(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels)
         return outputs.log_probs.sum(1).chunk(2, dim=0)
 
     def _shared(self, model: Any) -> PrefixShared:
@@ -49,8 +51,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         precision = str(self.model.get_base_model().dtype)
         keys = [
-            reference.key(self._base_id, precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])
-            for row in dataset
+            reference.key(self._base_id, precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset
         ]
         known = reference.load(self._reference_cache)
         missing = sorted(

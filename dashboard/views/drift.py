@@ -90,9 +90,7 @@ def series(latest: list[Row]) -> None:
     rows = data.daily(3 * (drift.window_days + drift.baseline_days))
     if not rows:
         return
-    show.heading(
-        "Day by day", "Share of the exchanges of each day (UTC) that a detector flagged; shaded: what is compared."
-    )
+    show.heading("Day by day", "Share of the exchanges of each day (UTC) that a detector flagged; shaded: what is compared.")
     windows = []
     if latest:
         newest = max(latest, key=lambda row: row["recorded_at"])

@@ -143,9 +143,7 @@ def trends() -> None:
         for name, column in zip(names, st.columns(len(names)), strict=True):
             with column, show.card(f"trend-{name}"):
                 st.markdown(f"**{show.title(name)}**")
-                show.draw(
-                    charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night"
-                )
+                show.draw(charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night")
     rows = data.daily(TREND_DAYS)
     if not rows:
         return

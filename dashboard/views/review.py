@@ -44,13 +44,9 @@ def render() -> None:
     progress = data.review_progress()
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Review queue", anchor=False, width="content")
-        view = st.segmented_control(
-            "View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed"
-        )
+        view = st.segmented_control("View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed")
     if not progress:
-        show.nothing_yet(
-            "Nothing to review yet", "align nightly", "A night puts what labelers disagree on into the queue."
-        )
+        show.nothing_yet("Nothing to review yet", "align nightly", "A night puts what labelers disagree on into the queue.")
         return
     kind = controls(progress)
     if view == "History":
@@ -66,9 +62,7 @@ def controls(progress: list[Row]) -> str | None:
     waiting["all"] = sum(waiting.values())
     name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
     with name:
-        typed = st.text_input(
-            "Your name", st.session_state.get("reviewer", ""), max_chars=80, placeholder="needed to decide"
-        )
+        typed = st.text_input("Your name", st.session_state.get("reviewer", ""), max_chars=80, placeholder="needed to decide")
         st.session_state.reviewer = (typed or "").strip()
     with choice:
         kind = st.segmented_control(
@@ -167,13 +161,9 @@ def buttons(item: Row) -> None:
                 disabled=nameless,
             )
         if item["kind"] != "gate_audit":
-            st.button(
-                "Edit the answer", on_click=edit, args=(item["id"],), shortcut="E", help=HELP["edit"], disabled=nameless
-            )
+            st.button("Edit the answer", on_click=edit, args=(item["id"],), shortcut="E", help=HELP["edit"], disabled=nameless)
         undo_button()
-        st.text_input(
-            "Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch"
-        )
+        st.text_input("Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch")
     if nameless:
         st.caption("Type your name above to decide; it is stored with every verdict.")
 

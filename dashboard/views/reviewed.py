@@ -18,12 +18,8 @@ WORDS = {
 
 def render(progress: list[Row], kind: str | None) -> None:
     """Draw how people judge each kind of proposal, and the verdicts, newest first."""
-    show.heading(
-        "How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate."
-    )
-    show.table(
-        [agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Edited", "Not harmful", "Open")
-    )
+    show.heading("How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate.")
+    show.table([agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Edited", "Not harmful", "Open"))
     show.heading("Verdicts, newest first")
     rows = data.review_history(kind)
     if rows:

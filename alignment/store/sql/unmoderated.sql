@@ -1,0 +1,12 @@
+-- Purpose: exchanges that one of the detectors, in its current version, has not seen.
+-- Parameters: versions VARCHAR[] ('detector@version').
+-- Grain: one exchange.
+SELECT id, conversation_id, user_id, created_at, model, messages::VARCHAR AS messages, response
+FROM interactions
+ANTI JOIN (
+    SELECT interaction_id FROM detections
+    WHERE list_contains($versions, detector || '@' || version)
+    GROUP BY interaction_id
+    HAVING count(DISTINCT detector) >= len($versions)
+) AS seen ON seen.interaction_id = interactions.id
+ORDER BY id;

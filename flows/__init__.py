@@ -1,0 +1,1 @@
+"""Prefect flows: the nightly loop, its stages, and the `align` command."""

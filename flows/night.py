@@ -1,0 +1,143 @@
+"""What all stages of a night share: its identity, its lock, its clock and its models.
+
+A night is addressed by what it learns from (traffic, signals, verdicts, settings, constitution). A night that was killed is
+therefore taken up by the next run, and a run with nothing new finds its night finished.
+
+Effects: reads and writes the store; loads models.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.config import Settings
+from alignment.errors import NightRunning
+from alignment.ids import content_id, short
+from alignment.labels import load_constitution
+from alignment.models.embedded import EMBEDDED, chat_model_path
+from alignment.records import Interaction
+from alignment.store import append, query, session, sql
+
+
+class Night(NamedTuple):
+    """A night's id, and its summary if it was finished before."""
+
+    id: str
+    finished: dict[str, Any] | None
+
+
+def now() -> datetime:
+    """Return the time as the store keeps it: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def night_lock(home: Path) -> Iterator[None]:
+    """Hold the only night of a state folder; a killed process lets go by itself.
+
+    Raises:
+        NightRunning: another process holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 100).decode("ascii", "replace").strip() or "unknown"
+            raise NightRunning(
+                f"another night is running in {str(home)!r} (process {holder}); wait for it, or look at 'align status'"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def plan_night(settings: Settings, *, force: bool = False) -> Night:
+    """Return tonight's identity; with `force`, a new one even if nothing is new."""
+    [found] = query(settings.home, sql("night_fingerprint"))
+    constitution = load_constitution(settings.labels.constitution)
+    parts = [settings.fingerprint, constitution.fingerprint, found]
+    if force:
+        [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
+        parts.append(row["n"])
+    night_id = short(content_id(*parts))
+    rows = query(settings.home, "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' LIMIT 1", [night_id])
+    return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
+
+
+def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any]) -> None:
+    """Append an event of a night."""
+    row = {
+        "id": content_id(night_id, event),
+        "night_id": night_id,
+        "event": event,
+        "summary": summary,
+        "recorded_at": now(),
+    }
+    with session(home, write=True) as connection:
+        append(connection, "night_events", [row])
+
+
+@contextmanager
+def stage(home: Path, night_id: str, name: str) -> Iterator[dict[str, Any]]:
+    """Time a stage; what the block puts into the dictionary is stored as its counts."""
+    counts: dict[str, Any] = {}
+    started = time.perf_counter()
+    yield counts
+    moment = now()
+    row = {
+        "id": content_id(night_id, name, moment),
+        "night_id": night_id,
+        "stage": name,
+        "seconds": time.perf_counter() - started,
+        "counts": counts,
+        "finished_at": moment,
+    }
+    with session(home, write=True) as connection:
+        append(connection, "stage_runs", [row])
+
+
+def base_path(settings: Settings) -> Path:
+    """Return the folder of the base model."""
+    return chat_model_path(settings.home) if settings.model.path == EMBEDDED else Path(settings.model.path).expanduser()
+
+
+@cache
+def base_weights(folder: Path) -> str:
+    """Return the content address of the base model's weights; hashed once a process."""
+    from alignment.models.local import weights_id
+
+    return weights_id(folder)
+
+
+@cache
+def embedder() -> Any:
+    """Return the sentence embedder, loaded once a process."""
+    from alignment.models.embedder import Embedder
+
+    return Embedder()
+
+
+def interaction(row: dict[str, Any]) -> Interaction:
+    """Return the record of a store row."""
+    return Interaction(
+        row["id"],
+        row["conversation_id"],
+        row["user_id"],
+        row["created_at"],
+        row["model"],
+        tuple(json.loads(row["messages"])),
+        row["response"],
+    )

@@ -1,0 +1,114 @@
+"""The whole loop: logs in, pairs built, model trained, release gated, drift reported."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from alignment.config import Settings, load_settings
+from alignment.release import current
+from alignment.store import migrate, query
+from flows.curate import curate
+from flows.ingest import ingest
+from flows.monitor import monitor
+from flows.night import night_lock, plan_night, record_night, stage
+from flows.release import release
+from flows.show import headline, say
+from flows.train import train
+
+
+@flow(name="nightly")
+def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any]:
+    """Run a night, or finish the one that was killed; return its summary.
+
+    `logs` stands in for the configured log files; `force` runs a night even if there is nothing new.
+    """
+    settings = load_settings()
+    with night_lock(settings.home):
+        migrate(settings.home)
+        started = time.perf_counter()
+        headline("ingest")
+        read = ingest(logs)
+        night = plan_night(settings, force=force)
+        if night.finished:
+            say("nothing new since the last night: trained nothing, called no model")
+            return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
+        record_night(settings.home, night.id, "started", {})
+        headline("curate")
+        with stage(settings.home, night.id, "curate") as counts:
+            counts |= curate(night.id)
+        headline("train")
+        with stage(settings.home, night.id, "train") as counts:
+            trained = train(night.id)
+            counts |= trained
+        headline("release")
+        with stage(settings.home, night.id, "release") as counts:
+            released = release(night.id, trained["folder"])
+            counts |= {"decision": released["decision"]}
+        headline("monitor")
+        with stage(settings.home, night.id, "monitor") as counts:
+            alarms = monitor(night.id)
+            counts |= {"alarms": alarms}
+        summary = _summary(settings, night.id, read, trained, released, alarms, time.perf_counter() - started)
+        record_night(settings.home, night.id, "finished", summary)
+    create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
+    return summary
+
+
+def _summary(
+    settings: Settings,
+    night_id: str,
+    read: dict[str, Any],
+    trained: dict[str, Any],
+    released: dict[str, Any],
+    alarms: list[str],
+    seconds: float,
+) -> dict[str, Any]:
+    [counted] = query(
+        settings.home,
+        "SELECT (SELECT count(DISTINCT interaction_id) FROM detections WHERE flagged AND detector IN "
+        "('harmful_request', 'harmful_answer', 'toxicity')) AS flagged, (SELECT count(*) FROM open_reviews) AS open_reviews",
+    )
+    stages = query(
+        settings.home,
+        "SELECT stage, sum(seconds) AS seconds, min(finished_at) AS first FROM stage_runs WHERE night_id = ? GROUP BY stage "
+        "ORDER BY first",
+        [night_id],
+    )
+    [curated] = query(
+        settings.home,
+        "SELECT counts FROM stage_runs WHERE night_id = ? AND stage = 'curate' ORDER BY finished_at DESC LIMIT 1",
+        [night_id],
+    )
+    return {
+        "night_id": night_id,
+        "counts": {**read, **counted, **json.loads(curated["counts"])},
+        "train": trained,
+        **released,
+        "alarms": alarms,
+        "stages": {row["stage"]: row["seconds"] for row in stages},
+        "seconds": seconds,
+    }
+
+
+def _markdown(summary: dict[str, Any]) -> str:
+    rows = [
+        f"| {metric['name']} | {metric['champion']:.1%} | {metric['challenger']:.1%} | {metric['diff']:+.1%} "
+        f"[{metric['low']:+.1%}, {metric['high']:+.1%}] | {metric['status']} |"
+        for metric in summary["metrics"]
+    ]
+    return "\n".join(
+        [
+            f"# Night {summary['night_id']}: {summary['decision']}",
+            "",
+            f"In production: `{summary['release_id']}`",
+            "",
+            "| metric | champion | challenger | change, interval | status |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )

@@ -1,0 +1,114 @@
+"""Train tonight's challenger in a process of its own, and keep what it logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from alignment.config import load_settings
+from alignment.errors import NoSpace, TrainingError
+from alignment.ids import content_id
+from alignment.store import append, session
+from alignment.train import TrainJob, read_result, write_job
+from alignment.train.job import METRICS, finished
+from flows.curate import load_pairs
+from flows.night import base_path, base_weights, now
+from flows.show import progress
+
+_LOG_TAIL = 2000
+
+
+@task
+def fit(night_id: str) -> str:
+    """Train on the night's pairs, or find the finished run; return its folder."""
+    settings = load_settings()
+    base = base_path(settings)
+    base_id = base_weights(base)
+    job = write_job(
+        settings.home / "training",
+        base,
+        base_id,
+        settings.home / "reference" / f"{base_id[:16]}.parquet",
+        load_pairs(settings, night_id),
+        settings.train,
+    )
+    if not finished(job.folder):
+        _run(job)
+    return str(job.folder)
+
+
+def _run(job: TrainJob) -> None:
+    """Run the training process, with its steps as a bar and the rest in `train.log`."""
+    log = job.folder / "train.log"
+    command = [sys.executable, "-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as process,
+        progress("train") as advance,
+    ):
+        try:
+            for line in process.stdout or ():
+                if line.startswith('{"step"'):
+                    row = json.loads(line)
+                    advance(row["step"], row["of"])
+        except BaseException:
+            # Ctrl-C reaches only this process: the child saves a checkpoint and goes.
+            process.send_signal(signal.SIGTERM)
+            raise
+    if process.returncode != 0:
+        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
+        if "No space left" in tail:
+            raise NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
+        last = tail.splitlines()[-1] if tail else f"exit status {process.returncode}"
+        raise TrainingError(f"training stopped: {last}. The whole log is in {str(log)!r}; run the same command again to resume")
+
+
+@task
+def record(night_id: str, folder: str) -> dict[str, Any]:
+    """Store a finished run's summary and metrics; return the summary."""
+    settings = load_settings()
+    result = read_result(Path(folder))
+    summary = {
+        "pairs": result.pairs,
+        "steps": result.steps,
+        "loss": result.loss,
+        "reward_margin": result.reward_margin,
+        "reward_accuracy": result.reward_accuracy,
+        "seconds": result.seconds,
+    }
+    run = {
+        "id": content_id(night_id, result.run_id),
+        "night_id": night_id,
+        "base": base_weights(base_path(settings)),
+        "release_id": None,
+        "config": settings.train.model_dump(),
+        "summary": summary,
+        "seconds": result.seconds,
+        "finished_at": now(),
+    }
+    values = {}
+    # A resumed run repeats the steps after its checkpoint: the last value of a step stands.
+    for line in (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for name, value in row.items():
+            if name not in ("step", "of") and isinstance(value, int | float):
+                values[row["step"], name] = float(value)
+    metrics = [{"run_id": result.run_id, "step": step, "name": name, "value": value} for (step, name), value in values.items()]
+    with session(settings.home, write=True) as connection:
+        append(connection, "training_runs", [run])
+        append(connection, "training_metrics", metrics, key=("run_id", "step", "name"))
+    return summary
+
+
+@flow(name="train")
+def train(night_id: str) -> dict[str, Any]:
+    """Train the challenger of a night; return its summary and the run's folder."""
+    folder = fit(night_id)
+    return {**record(night_id, folder), "folder": folder}
