@@ -46,9 +46,7 @@ def printable(text: str) -> str:
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    return HashingVectorizer(
-        analyzer="char_wb", ngram_range=(_GRAMS, _GRAMS), n_features=_BUCKETS, alternate_sign=False, norm="l2"
-    )
+    return HashingVectorizer(analyzer="char_wb", ngram_range=(_GRAMS, _GRAMS), n_features=_BUCKETS, alternate_sign=False, norm="l2")
 
 
 def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:

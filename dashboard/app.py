@@ -26,8 +26,7 @@ def main() -> None:
     st.set_page_config(page_title="Continuous alignment", page_icon="🧭", layout="wide")
     st.html(HERE / "style.css")
     pages = [
-        st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview")
-        for name, title in PAGES.items()
+        st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview") for name, title in PAGES.items()
     ]
     page = st.navigation(pages, position="top")
     try:

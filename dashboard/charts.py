@@ -61,7 +61,7 @@ def styled(chart: alt.Chart, height: int) -> alt.Chart:
 
 
 def margin_line(metric: Row) -> float:
-    """Return what the whole interval has to stay below: an improvement asks for a fall, the other rules bound a rise."""
+    """Return what the whole interval has to stay below: an improvement asks for a fall, other rules bound a rise."""
     margin = float(metric["margin"] or 0.0)
     falls = metric["name"] == "unsafe_answers" or "superior" in str(metric["rule"])
     return -margin if falls else margin
@@ -205,9 +205,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
 
 def stage_seconds(rows: Sequence[Row]) -> alt.Chart:
     """Draw how long each stage took, in the order they finished."""
-    bars = [
-        {"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])} for row in rows
-    ]
+    bars = [{"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])} for row in rows]
     base = alt.Chart(_data(bars)).encode(
         y=alt.Y("stage:N", sort=[bar["stage"] for bar in bars], title=None),
         x=alt.X("seconds:Q", axis=None, scale=alt.Scale(domainMin=0, padding=70)),

@@ -92,9 +92,9 @@ def visible(text: str) -> str:
 
 
 def show_text(text: str | None, *, key: str = "", empty: str = "(empty)") -> None:
-    """Show a text that somebody else wrote: never as markdown, HTML or a link. With `key`, in a scrolling panel of its own.
+    """Show a text that somebody else wrote: never as markdown, HTML or a link.
 
-    Keys are made in code and unique on the page.
+    With `key`, in a scrolling panel of its own; keys are made in code and unique on the page.
     """
     body = visible(text) if text and text.strip() else empty
     if key:

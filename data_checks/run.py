@@ -98,9 +98,7 @@ def check(suite: str, frame: pd.DataFrame, *, batch: str, now: datetime) -> Chec
         chunk = needed.iloc[start : start + CHUNK_ROWS].reset_index(drop=True)
         loaded = _batch_definition().get_batch(batch_parameters={"dataframe": chunk})
         for expectation in expectations:
-            outcome = loaded.validate(
-                getattr(gx.expectations, expectation.kind)(**expectation.arguments), result_format=_RESULT_FORMAT
-            )
+            outcome = loaded.validate(getattr(gx.expectations, expectation.kind)(**expectation.arguments), result_format=_RESULT_FORMAT)
             failed = outcome.result.get("unexpected_index_list") or []
             if expectation.severity == "row":
                 for position in failed:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -185,10 +186,7 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
         _print_json(decided)
     else:
         _print_rows(
-            [
-                {k: m[k] for k in ("name", "champion", "challenger", "diff", "low", "high", "n", "status")}
-                for m in decided["metrics"]
-            ],
+            [{k: m[k] for k in ("name", "champion", "challenger", "diff", "low", "high", "n", "status")} for m in decided["metrics"]],
             as_json=False,
         )
         print(f"Verdict: {decided['decision']}")
@@ -227,9 +225,10 @@ def dashboard_command(
 ) -> None:
     """Show the overview, the gate, the review queue and drift in a browser."""
     settings = _start()
-    import dashboard
-
-    page = Path(dashboard.__file__).with_name("app.py")
+    found = find_spec("dashboard")
+    if found is None or found.origin is None:
+        raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")
+    page = Path(found.origin).with_name("app.py")
     arguments = [
         f"--server.port={port or settings.serve.dashboard_port}",
         f"--server.headless={str(headless).lower()}",
@@ -334,9 +333,7 @@ def _recorded(settings: Settings, release_id: str, event: str, actor: str, reaso
 
 
 @command(releases, "promote")
-def release_promote(
-    release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown"
-) -> None:
+def release_promote(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
     """Put a registered release into production by hand."""
     settings = _start()
     from alignment.release import promote
@@ -360,9 +357,7 @@ def release_rollback(reason: Annotated[str, typer.Option(help="why, for the reco
 
 
 @command(releases, "quarantine")
-def release_quarantine(
-    release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown"
-) -> None:
+def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
     """Bar a release from production for good; rolls back if it is there."""
     settings = _start()
     from alignment.release import current, quarantine

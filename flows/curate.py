@@ -68,9 +68,7 @@ def choose(night_id: str) -> int:
 def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     """Return what is labelled tonight with whether its user complained."""
     rows = query(settings.home, sql("selected"), {"night_id": night_id})
-    return [
-        (Selected(interaction(row), Side(row["side"]), row["category"], row["principle_id"]), row["complained"]) for row in rows
-    ]
+    return [(Selected(interaction(row), Side(row["side"]), row["category"], row["principle_id"]), row["complained"]) for row in rows]
 
 
 def _save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
@@ -214,8 +212,7 @@ def build(night_id: str) -> dict[str, Any]:
         if one.interaction.id in judgements
     ]
     human = {
-        row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"])
-        for row in query(settings.home, sql("human_verdicts"))
+        row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"]) for row in query(settings.home, sql("human_verdicts"))
     }
     prompts = [prompt.prompt for suite in SUITES for prompt in load_suite(suite)]
     known = load_pairs(settings)
@@ -236,10 +233,7 @@ def build(night_id: str) -> dict[str, Any]:
         append(
             connection,
             "pair_sets",
-            [
-                {"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split}
-                for pair in training_set
-            ],
+            [{"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split} for pair in training_set],
         )
         append(
             connection,

@@ -75,8 +75,7 @@ def _summary(
     )
     stages = query(
         settings.home,
-        "SELECT stage, sum(seconds) AS seconds, min(finished_at) AS first FROM stage_runs WHERE night_id = ? GROUP BY stage "
-        "ORDER BY first",
+        "SELECT stage, sum(seconds) AS seconds, min(finished_at) AS first FROM stage_runs WHERE night_id = ? GROUP BY stage ORDER BY first",
         [night_id],
     )
     [curated] = query(

@@ -44,7 +44,7 @@ def evaluate(release_id: str, adapter: str | None) -> list[str]:
     total = sum(map(len, prompts.values()))
     known = {row["id"] for row in query(settings.home, "SELECT id FROM eval_answers")}
     with progress(f"evaluate {release_id}") as advance:
-        for suite, asked in prompts.items():
+        for asked in prompts.values():
             for batch in batches(asked, settings.model.batch_size):
                 wanted = [answer_id(prompt, model.model_id, limit) for prompt in batch]
                 if not known.issuperset(wanted):
@@ -153,12 +153,11 @@ def gate(night_id: str, champion: str, champion_ids: list[str], challenger: str,
     decision = decide(champion, challenger, answers, expected, settings.gate)
     moment = now()
     with session(settings.home, write=True) as connection:
-        row = {"id": decision.id, "night_id": night_id, "champion": champion, "challenger": challenger}
+        row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": champion, "challenger": challenger}
         row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": moment}
         append(connection, "gate_decisions", [row])
         metrics = [
-            {"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)}
-            for metric in decision.metrics
+            {"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics
         ]
         append(connection, "gate_metrics", metrics)
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, moment))

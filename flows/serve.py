@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -86,7 +87,7 @@ def serve(settings: Settings) -> None:
 
         # A night that is due while one runs waits for it, and then finds what is new.
         one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-        stages = [flow.to_deployment(flow.name, concurrency_limit=one) for flow in (ingest, curate, train, release, monitor)]
-        night = nightly.to_deployment("nightly", cron=settings.serve.cron, concurrency_limit=one)
+        stages: list[Any] = [each.to_deployment(each.name, concurrency_limit=one) for each in (ingest, curate, train, release, monitor)]
+        night: Any = nightly.to_deployment("nightly", cron=settings.serve.cron, concurrency_limit=one)
         say(f"Prefect at {url.removesuffix('/api')}; the night runs at {settings.serve.cron!r} (UTC); stop with Ctrl-C")
         serve_deployments(night, *stages, pause_on_shutdown=False)

@@ -17,18 +17,20 @@ _SHOWN = 700
 
 
 class Guidance(Protocol):
-    """What candidates need of a principle."""
-
-    id: str
-    critique_request: str
-    revision_request: str
-    safe_completions: tuple[str, ...]
-    contrast_refusals: tuple[str, ...]
+    """What candidates need of a principle; `version` is its content address."""
 
     @property
-    def version(self) -> str:
-        """Content address of the principle."""
-        ...
+    def id(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def critique_request(self) -> str: ...
+    @property
+    def revision_request(self) -> str: ...
+    @property
+    def safe_completions(self) -> tuple[str, ...]: ...
+    @property
+    def contrast_refusals(self) -> tuple[str, ...]: ...
 
 
 def _candidate(selected: Selected, kind: str, text: str, model: str, guidance: Guidance, **detail: str) -> Candidate:
@@ -66,9 +68,7 @@ def revision_batches(selected: Sequence[Selected], size: int) -> list[list[Selec
     return [harm[start : start + size] for start in range(0, len(harm), size)]
 
 
-def revisions(
-    model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int
-) -> list[Candidate]:
+def revisions(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
     """Let the model criticise and rewrite each logged answer by its principle; both texts are kept."""
     critiques = model.generate(
         [_critique_request(one, rule) for one, rule in zip(batch, guidance, strict=True)], max_new_tokens=max_new_tokens

@@ -120,6 +120,5 @@ def _holm(found: list[Drift], settings: Settings) -> list[Drift]:
         running = max(running, min((found[index].p_value or 0.0) * (len(order) - rank), 1.0))
         adjusted[index] = running
     return [
-        one._replace(adjusted_p=adjusted.get(i), alarm=one.alarm and adjusted.get(i, 1.0) <= settings.alpha)
-        for i, one in enumerate(found)
+        one._replace(adjusted_p=adjusted.get(i), alarm=one.alarm and adjusted.get(i, 1.0) <= settings.alpha) for i, one in enumerate(found)
     ]

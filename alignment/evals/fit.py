@@ -106,7 +106,7 @@ def _columns(rows: Sequence[Row]) -> Any:
 def _model(model: str, columns: Any, labels: Any, weight: Any) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=C[model] / 10, max_iter=2000).fit(columns, labels, sample_weight=weight)
+    return LogisticRegression(C=C[model] / 10, max_iter=1000, solver="liblinear").fit(columns, labels, sample_weight=weight)
 
 
 def _weights(rows: Sequence[Row]) -> Any:

@@ -72,8 +72,7 @@ def stage(home: Path, log_file: LogFile, settings: Ingest, *, now: datetime, lat
         read = _read_lines(connection, log_file.path)
         if read == 0:
             raise InputError(
-                f"the log file {str(log_file.path)!r} holds no line; if logging stopped, repair it, "
-                "else take the file out of [ingest] logs"
+                f"the log file {str(log_file.path)!r} holds no line; if logging stopped, repair it, else take the file out of [ingest] logs"
             )
         connection.execute(
             sql("ingest_parse"),
@@ -182,9 +181,7 @@ _REDACTED_SCHEMA = pa.schema(
 )
 
 
-def _write_usable(
-    connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime
-) -> tuple[int, int]:
+def _write_usable(connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime) -> tuple[int, int]:
     hits = connection.execute(
         "SELECT line_number, messages::VARCHAR AS messages, response, edit FROM parsed WHERE reason IS NULL AND "
         "(regexp_matches(line, $prefilter) OR contains(line, '\\u0000'))",
@@ -213,9 +210,7 @@ def _signal_rows(usable: pa.Table, now: datetime) -> pa.Table:
         if row[kind]
     ]
     names = ("id", "interaction_id", "kind", "value")
-    return pa.Table.from_pylist(
-        rows, schema=pa.schema([*((name, pa.string()) for name in names), ("recorded_at", pa.timestamp("us"))])
-    )
+    return pa.Table.from_pylist(rows, schema=pa.schema([*((name, pa.string()) for name in names), ("recorded_at", pa.timestamp("us"))]))
 
 
 def _write_quarantine(connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime) -> int:

@@ -114,9 +114,7 @@ def load_constitution(path: str = "") -> Constitution:
         raw = yaml.safe_load(source.read_text(encoding="utf-8"))
         return Constitution.model_validate(raw)
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the constitution {str(source)!r}: {error.strerror}; correct [labels] constitution"
-        ) from error
+        raise ConfigError(f"cannot read the constitution {str(source)!r}: {error.strerror}; correct [labels] constitution") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"the constitution {str(source)!r} is not valid YAML: {error}") from error
     except ValidationError as error:

@@ -64,9 +64,7 @@ def load_tokenizer(model: str | Path) -> Any:
 class LocalModel:
     """A causal language model in this process."""
 
-    def __init__(
-        self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None) -> None:
         self.folder, self.adapter = folder, adapter
         self.batch_size, self.progress = batch_size, progress
 
@@ -131,9 +129,7 @@ class LocalModel:
                 f"a conversation of {encoded.input_ids.shape[1]} tokens does not fit the model's {limit}; "
                 "lower [candidates] max_prompt_chars"
             )
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
-        )
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
         output = self._model.generate(
             **encoded.to(self._model.device),
             max_new_tokens=max_new_tokens,

@@ -161,9 +161,7 @@ def promote(home: Path, release_id: str, *, actor: str, reason: str, now: dateti
     with _lock(home):
         verify(home, release_id)
         if is_quarantined(home, release_id):
-            raise ReleaseError(
-                f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'"
-            )
+            raise ReleaseError(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
         previous = current(home)
         if previous != release_id:
             _point(home, release_id, event="promoted", actor=actor, reason=reason, now=now)

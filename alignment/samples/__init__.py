@@ -1,4 +1,5 @@
-"""Bundled sample traffic: what a gateway in front of the embedded model would have logged in 21 days.
+"""Bundled sample traffic: 21 days in front of the embedded model.
 
-`prompts.jsonl` was written by hand for this project; `generate.py` asks the embedded model every prompt and writes `traffic.jsonl.gz`.
+`prompts.jsonl` was written by hand for this project;
+`generate.py` asks the embedded model every prompt and writes `traffic.jsonl.gz`.
 """

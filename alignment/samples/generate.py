@@ -154,7 +154,7 @@ def generate(home: Path, target: Path) -> int:
     model = LocalModel(
         chat_model_path(home),
         batch_size=64,
-        progress=lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
+        progress=lambda done, total: print(f"\r{done}/{total}", end=""),  # noqa: T201
     )
 
     def answer(turns: Sequence[dict[str, Any]], seed: int) -> None:

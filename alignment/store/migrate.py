@@ -35,9 +35,7 @@ def migrations() -> list[Migration]:
 
 
 def _applied(connection: duckdb.DuckDBPyConnection) -> int:
-    exists = connection.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'schema_migrations'"
-    ).fetchone()
+    exists = connection.execute("SELECT count(*) FROM information_schema.tables WHERE table_name = 'schema_migrations'").fetchone()
     if not exists or not exists[0]:
         return 0
     row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()

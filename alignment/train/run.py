@@ -155,7 +155,7 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
     tail = logged[-max(len(logged) // 10, 1) :]
 
     def late(name: str) -> float:
-        return sum(row[name] for row in tail) / len(tail)
+        return float(sum(row[name] for row in tail) / len(tail))
 
     return {
         "pairs": len(rows["train"]),

@@ -50,9 +50,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         precision = str(self.model.get_base_model().dtype)
-        keys = [
-            reference.key(self._base_id, precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset
-        ]
+        keys = [reference.key(self._base_id, precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
         known = reference.load(self._reference_cache)
         missing = sorted(
             (index for index, key in enumerate(keys) if key not in known),

@@ -45,9 +45,9 @@ def summary(latest: list[Row]) -> None:
             f"against baseline {window(newest, 'baseline')}"
         )
         st.markdown(
-            f"**Alarm** means: this metric's current {drift.window_days} days differ from the {drift.baseline_days} days "
-            "before them by more than chance explains. The p-values are adjusted for the number of metrics, so that in a "
-            f"report where nothing has changed, the chance of *any* false alarm is at most {drift.alpha:.0%} — about one "
+            f"**Alarm** means: the current {drift.window_days} days of this metric differ from the {drift.baseline_days} "
+            "days before them by more than chance explains. The p-values are adjusted for the number of metrics: where "
+            f"nothing has changed, the chance of *any* false alarm in a report is at most {drift.alpha:.0%}, about one "
             f"report in {1 / drift.alpha:.0f}. Quiet does not prove that nothing moved: small windows only show large "
             f"changes, and windows under {drift.min_rows} exchanges are not compared."
         )

@@ -57,7 +57,7 @@ def evidence(metrics: list[Row]) -> None:
     """Draw the rates, the differences against their margins, and the table of everything."""
     show.heading(
         "Evidence",
-        "Both models answered the same prompts. A metric passes when its whole interval lies left of the dashed margin line.",
+        "Both models answered the same prompts. A metric passes when its whole interval lies left of the dashed line.",
     )
     left, right = st.columns(2, gap="small")
     with left, show.card("rates"):

@@ -141,7 +141,7 @@ def trends() -> None:
     if names:
         show.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
         for name, column in zip(names, st.columns(len(names)), strict=True):
-            with column, show.card(f"trend-{name}"):
+            with column, show.card(f"trend-{show.key(name)}"):
                 st.markdown(f"**{show.title(name)}**")
                 show.draw(charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night")
     rows = data.daily(TREND_DAYS)
@@ -167,7 +167,8 @@ def durations(night: Row) -> None:
         if train:
             st.caption(
                 f"Training: loss {figures.plain(train.get('loss'))} · reward margin "
-                f"{figures.plain(train.get('reward_margin'))} · reward accuracy {figures.percent(train.get('reward_accuracy'))}"
+                f"{figures.plain(train.get('reward_margin'))} · "
+                f"reward accuracy {figures.percent(train.get('reward_accuracy'))}"
             )
 
 
