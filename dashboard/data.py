@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import duckdb
 import streamlit as st
 
 from alignment.config import Settings, load_settings
@@ -27,6 +28,14 @@ READ_WAIT = 8.0
 WRITE_WAIT = 10.0
 UNDO = "undo"
 BASE_MODEL = "base"
+
+
+class Board(NamedTuple):
+    """What the review page shows: the progress by kind, the item to decide, and what an undo would take back."""
+
+    progress: list[Row]
+    item: Row | None
+    undoable: Row | None
 
 
 def settings() -> Settings:
@@ -47,9 +56,13 @@ def has_store() -> bool:
 @st.cache_data(ttl=10, max_entries=256, show_spinner=False)
 def _rows(home: str, name: str, parameters: dict[str, Any]) -> list[Row]:
     with session(Path(home), wait=READ_WAIT) as connection:
-        cursor = connection.execute(sql(f"dashboard_{name}"), parameters or None)
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return _run(connection, name, **parameters)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[Row]:
+    cursor = connection.execute(sql(f"dashboard_{name}"), parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _read(name: str, **parameters: Any) -> list[Row]:
@@ -138,17 +151,31 @@ def drift_history(limit: int = 30) -> list[Row]:
     return _read("drift_history", limit=limit)
 
 
-def review_queue(kind: str | None) -> list[Row]:
+def review_queue(kind: str | None, limit: int = 5000) -> list[Row]:
     """Return the open items of `kind` (None for all) in the order to show them."""
-    return _read("review_queue", kind=kind, limit=5000)
+    return _read("review_queue", kind=kind, limit=limit)
 
 
-def review_item(item: str) -> Row | None:
-    """Return one review item with its texts and with the verdicts it already has."""
-    row = _first(_read("review_item", item=item))
-    if row is None:
-        return None
-    return {**row, "detail": parsed(row["detail"]), "verdicts": _read("review_verdicts", item=item)}
+def review_board(kind: str | None, *, held: str | None, reviewer: str) -> Board:
+    """Return what the review page shows, from one session: the item `held` on screen, else the next one of `kind`."""
+    return _board(str(settings().home), kind, held, reviewer)
+
+
+@st.cache_data(ttl=10, max_entries=256, show_spinner=False)
+def _board(home: str, kind: str | None, held: str | None, reviewer: str) -> Board:
+    with session(Path(home), wait=READ_WAIT) as connection:
+        waiting = [{"id": held}] if held else []
+        waiting += _run(connection, "review_queue", kind=kind, limit=1)
+        items = (_first(_run(connection, "review_item", item=row["id"])) for row in waiting)
+        item = next((found for found in items if found), None)
+        if item is not None:
+            verdicts = _run(connection, "review_verdicts", item=item["id"])
+            item = {**item, "detail": parsed(item["detail"]), "verdicts": verdicts}
+        return Board(
+            _run(connection, "review_progress"),
+            item,
+            _first(_run(connection, "review_undoable", reviewer=reviewer, undo=UNDO)),
+        )
 
 
 def review_progress() -> list[Row]:
@@ -159,11 +186,6 @@ def review_progress() -> list[Row]:
 def review_history(kind: str | None, limit: int = 500) -> list[Row]:
     """Return the last verdicts, newest first."""
     return _read("review_history", kind=kind, limit=limit)
-
-
-def undoable(reviewer: str) -> Row | None:
-    """Return the verdict that an undo by `reviewer` would take back."""
-    return _first(_read("review_undoable", reviewer=reviewer, undo=UNDO))
 
 
 def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None) -> None:
@@ -183,6 +205,7 @@ def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = ""
     with session(settings().home, write=True, wait=WRITE_WAIT) as connection:
         append(connection, "verdicts", [{"id": content_id("verdict", event), **event}])
     _rows.clear()
+    _board.clear()
 
 
 def undo_last(reviewer: str) -> str | None:
@@ -193,7 +216,7 @@ def undo_last(reviewer: str) -> str | None:
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
     """
-    last = undoable(reviewer)
+    last = _first(_read("review_undoable", reviewer=reviewer, undo=UNDO))
     if last is None:
         return None
     record_verdict(last["item_id"], "skip", reviewer=reviewer, note=UNDO)

@@ -34,7 +34,8 @@ Matrix = npt.NDArray[np.float32]
 REQUEST_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-ordinary": 2.0, "advbench": 0.3, "openai-moderation": 0.1}
 REFUSAL_WEIGHT = {"own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.5, "gptfuzz-even": 0.2, "hh-even": 0.15}
 HARM_WEIGHT = {"own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.3, "gptfuzz-even": 0.6}
-C = {"harmful_request": 3.0, "category": 10.0, "refusal": 1.0, "harmful_answer": 1.0}
+CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0}
+C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 
 
 def main() -> int:
@@ -62,7 +63,7 @@ def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embed
     themes = [CATEGORIES.index(row.category) if row.category else None for row in requests]
     tasks = (
         ("harmful_request", request_input(asked), [row.harm for row in requests], requests, REQUEST_WEIGHT),
-        ("category", category_input(asked), themes, requests, {}),
+        ("category", category_input(asked), themes, requests, CATEGORY_WEIGHT),
         ("refusal", refusal_input(said), [row.refusal for row in answers], answers, REFUSAL_WEIGHT),
         ("harmful_answer", harm_input(said), [row.harmful for row in answers], answers, HARM_WEIGHT),
     )

@@ -11,11 +11,38 @@ from typing import Any
 from alignment.models.embedder import Embedder
 from alignment.moderation.features import RULES_ID
 from alignment.moderation.heads import WEIGHTS
-from alignment.moderation.measure import figures
+from alignment.moderation.measure import FOLDS, figures
+
+_CARD = """# Card of the moderation heads
+
+What they are: four linear heads on all-MiniLM-L6-v2 vectors (mean pooled, {embedder}), phrase counts and, for requests, hashed
+words: harmful request, its category, refusal, harmful answer. Weights in heads.safetensors, fitted by
+`python -m alignment.moderation.fit --data DIR`.
+
+Data (labels are people's unless marked weak; none of these texts ships, except the project's own):
+
+- The project's own requests (data/requests.jsonl) and answers (data/answers.jsonl; by hand, and answers of
+  SmolLM2-135M-Instruct, Apache-2.0, labelled by hand). The bundled traffic and the gate's suites are not in them.
+- AdvBench, HarmBench validation, GPTFuzz questions with an even index (MIT): harmful requests.
+- OpenAI moderation release (MIT): categories of prompts, at low weight; rows without a positive label count as harmless.
+- GPTFuzz answers to questions with an even index (MIT): harmful labels; refusal labels are weak.
+- OpenAI safety-RBR (MIT): propositions of people, at low weight, as they are noisy.
+- HH-RLHF harmless-base test, every other preferred answer without declining words (MIT): weak "does not decline".
+
+Figures from {folds}-fold cross-validation, folds never splitting a question (threshold 0.5; weak labels flatter the refusal
+figures of gptfuzz and hh, and the hand-written answers are hard on purpose):
+
+{lines}
+
+Limits: English; only the first 128 tokens, the opening and the last 400 characters of an answer are read; the category is a
+best guess even where the request is harmless.
+"""
 
 
 def write_card(report: dict[str, Any], *, embedder: Embedder) -> None:
     """Write both forms of the card."""
     card = {"embedder": embedder.version, "rules": RULES_ID, "figures": report}
     WEIGHTS.with_name("card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    WEIGHTS.with_name("card.md").write_text("# Heads\n\n" + "\n".join(f"- {line}" for line in figures(report)) + "\n")
+    lines = "\n".join(f"    {line}" for line in figures(report))
+    text = _CARD.format(lines=lines, folds=FOLDS, embedder=embedder.version)
+    WEIGHTS.with_name("card.md").write_text(text, encoding="utf-8")

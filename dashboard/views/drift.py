@@ -7,6 +7,8 @@ import streamlit as st
 from dashboard import charts, data, figures, show
 from dashboard.data import Row
 
+# What is no share of exchanges: medians of lengths, and how far the mix of categories moved.
+DISTANCES = ("harm_categories",)
 DETECTORS = ("flagged", "harmful_request", "toxicity", "harmful_answer", "refusal", "pii")
 
 
@@ -46,7 +48,7 @@ def summary(latest: list[Row]) -> None:
         )
         st.markdown(
             f"**Alarm** means: the current {drift.window_days} days of this metric differ from the {drift.baseline_days} "
-            "days before them by more than chance explains. The p-values are adjusted for the number of metrics: where "
+            "days before them by more than chance explains, and visibly. The p-values are adjusted for the number of metrics: where "
             f"nothing has changed, the chance of *any* false alarm in a report is at most {drift.alpha:.0%}, about one "
             f"report in {1 / drift.alpha:.0f}. Quiet does not prove that nothing moved: small windows only show large "
             f"changes, and windows under {drift.min_rows} exchanges are not compared."
@@ -54,6 +56,10 @@ def summary(latest: list[Row]) -> None:
     show.table(
         [written(row) for row in latest],
         right=("Baseline", "Current", "Effect", "Adjusted p", "Baseline n", "Current n"),
+    )
+    st.caption(
+        "Effect: of a rate, the change in points; of a length (medians are shown), how much likelier the current value is the "
+        "larger one, from -1 to 1; of the kinds of harm, the share of requests that would have to change kind."
     )
 
 
@@ -64,19 +70,19 @@ def window(row: Row, name: str) -> str:
 
 def is_rate(row: Row) -> bool:
     """Say whether a metric is a share of exchanges, to be written as a percentage."""
-    named = row["metric"].endswith(("rate", "share")) or row["metric"] in DETECTORS
-    return named and all(row[key] is None or 0 <= row[key] <= 1 for key in ("baseline", "current"))
+    return row["metric"] in (*DETECTORS, "complained")
 
 
 def written(row: Row) -> dict[str, str]:
     """Return one comparison as the cells of the table."""
     write = figures.percent if is_rate(row) else figures.plain
+    distance = row["metric"] in DISTANCES
     return {
         "Metric": show.title(row["metric"]),
         "State": show.status(state(row)).word,
-        "Baseline": write(row["baseline"]),
-        "Current": write(row["current"]),
-        "Effect": figures.plain(row["effect"]),
+        "Baseline": figures.MISSING if distance else write(row["baseline"]),
+        "Current": figures.MISSING if distance else write(row["current"]),
+        "Effect": figures.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
         "Adjusted p": figures.p_value(row["adjusted_p"]),
         "Test": str(row["test"]),
         "Baseline n": figures.count(row["baseline_n"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import streamlit as st
@@ -48,16 +47,18 @@ def hero(night: Row) -> None:
     """Draw what the night decided, why, and which release answers now."""
     left, right = st.columns([3, 2], gap="small")
     with left, st.container(border=True, key="card-hero", height="stretch"):
-        took = night["summary"].get("seconds")
-        if took is None and night["finished_at"] and night["started_at"]:
-            took = (night["finished_at"] - night["started_at"]).total_seconds()
-        st.caption(f"Last night · {figures.moment(night['started_at'])} · took {figures.duration(took)}")
+        took = figures.duration(night["summary"].get("seconds"))
+        st.caption(f"Last night · {figures.moment(night['started_at'])} · took {took}")
         show.big_status(state(night))
-        decision = next((row for row in data.decisions() if row["night_id"] == night["night_id"]), None)
-        for reason in decision["reasons"] if decision else []:
+        for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
             show.show_text(str(reason))
     with right, st.container(border=True, key="card-production", height="stretch"):
         production()
+
+
+def decided(night: Row) -> Row | None:
+    """Return the gate's decision of a night."""
+    return next((row for row in data.decisions() if row["night_id"] == night["night_id"]), None)
 
 
 def production() -> None:
@@ -65,10 +66,10 @@ def production() -> None:
     release = data.production()
     st.caption("In production")
     if release is None:
-        st.subheader("Base model", anchor=False)
+        show.name_text("Base model")
         st.text("No release has been promoted yet.")
         return
-    show.name_text(release["release_id"])
+    show.name_text("Base model" if release["release_id"] == data.BASE_MODEL else release["release_id"])
     how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
     st.text(f"{how} on {figures.moment(release['recorded_at'])} by {show.visible(str(release['actor']))}")
     if release["reason"]:
@@ -85,11 +86,11 @@ def numbers(night: Row) -> None:
             Tile("Read", figures.count(read), "exchanges"),
             Tile("Quarantined", figures.count(counts.get("quarantined")), share(counts, "quarantined")),
             Tile("Redacted", figures.count(counts.get("redacted")), share(counts, "redacted")),
-            Tile("Flagged", figures.count(counts.get("flagged")), share(counts, "flagged")),
+            Tile("Flagged", figures.count(counts.get("flagged")), "of all traffic so far"),
         ],
     )
-    decision = next((row for row in data.decisions() if row["night_id"] == night["night_id"]), None)
-    metrics = data.gate_metrics(decision["id"]) if decision else []
+    decision = decided(night)
+    metrics = night["summary"].get("metrics") or (data.gate_metrics(decision["id"]) if decision else [])
     show.tiles("night", [pairs(night, counts), *(change(metric) for metric in metrics)])
 
 
@@ -178,13 +179,12 @@ def history(nights: list[Row]) -> None:
     rows = []
     for night in nights[:14]:
         counts = night["summary"].get("counts") or {}
-        took = night["finished_at"] - night["started_at"] if night["finished_at"] and night["started_at"] else None
         rows.append(
             {
                 "Night": figures.moment(night["started_at"]),
                 "Decision": show.status(state(night)).word,
                 "Read": figures.count(counts.get("read")),
-                "Took": figures.duration(took.total_seconds() if isinstance(took, timedelta) else None),
+                "Took": figures.duration(night["summary"].get("seconds")),
             }
         )
     show.table(rows, right=("Read", "Took"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import streamlit as st
 
 from alignment.errors import AlignError
 from dashboard import data, show
-from dashboard.data import Row, Verdict
+from dashboard.data import Board, Row, Verdict
 from dashboard.views import reviewed
 
 WHAT = {
-    "disagreement": "The labelers disagree on which answer is better.",
-    "low_margin": "The labelers prefer one answer, but only just.",
+    "disagreement": "The signals disagree on which answer is better.",
+    "low_margin": "The labeler prefers one answer, but only just.",
     "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
 }
 SAID = {
@@ -41,29 +42,37 @@ BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
 
 def render() -> None:
     """Draw the page."""
-    progress = data.review_progress()
+    reviewer = st.session_state.setdefault("reviewer", "")
+    board = data.review_board(chosen_kind(), held=st.session_state.get("review_item"), reviewer=reviewer)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Review queue", anchor=False, width="content")
         view = st.segmented_control("View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed")
-    if not progress:
-        show.nothing_yet("Nothing to review yet", "align nightly", "A night puts what labelers disagree on into the queue.")
+    if not board.progress:
+        show.nothing_yet("Nothing to review yet", "align nightly", "A night puts here what its labeler is not sure of.")
         return
-    kind = controls(progress)
+    controls(board.progress)
     if view == "History":
-        reviewed.render(progress, kind)
+        reviewed.render(board.progress, chosen_kind())
     else:
-        decide(kind)
+        decide(board)
 
 
-def controls(progress: list[Row]) -> str | None:
-    """Draw who reviews, the filter and the progress; return the chosen kind, None for all."""
+def chosen_kind() -> str | None:
+    """Return the kind of item the visitor filters for, None for all."""
+    kind = st.session_state.get("review_kind") or "all"
+    return None if kind == "all" else str(kind)
+
+
+def controls(progress: list[Row]) -> None:
+    """Draw who reviews, the filter and the progress."""
     kinds = ["all", *(row["kind"] for row in progress)]
     waiting = {row["kind"]: row["items"] - row["decided"] for row in progress}
     waiting["all"] = sum(waiting.values())
     name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
     with name:
-        typed = st.text_input("Your name", st.session_state.get("reviewer", ""), max_chars=80, placeholder="needed to decide")
-        st.session_state.reviewer = (typed or "").strip()
+        # Streamlit forgets a field that is not drawn; the name is kept apart, for when the visitor comes back.
+        st.session_state.setdefault("reviewer_typed", st.session_state.reviewer)
+        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=name_given)
     with choice:
         kind = st.segmented_control(
             "Kind",
@@ -80,18 +89,22 @@ def controls(progress: list[Row]) -> str | None:
         skipped = sum(row["skipped"] for row in rows)
         text = f"{decided} of {items} decided" + (f" · {skipped} skipped" if skipped else "")
         st.progress(decided / items if items else 0.0, text=text)
-    return None if kind == "all" else kind
 
 
-def decide(kind: str | None) -> None:
-    """Draw the current item with its verdict buttons."""
+def name_given() -> None:
+    """Keep the name that was typed."""
+    st.session_state.reviewer = (st.session_state.reviewer_typed or "").strip()
+
+
+def decide(board: Board) -> None:
+    """Draw the current item with its verdict buttons. What is on screen stays until its reviewer acts."""
     say_what_happened()
-    item = current(data.review_queue(kind))
+    item, can_undo = board.item, board.undoable is not None
     if item is None:
         st.session_state.pop("review_item", None)
         with show.card("done"):
             st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
-            undo_button()
+            undo_button(can_undo)
         return
     st.session_state.review_item = item["id"]
     with show.card("item"):
@@ -99,17 +112,8 @@ def decide(kind: str | None) -> None:
         if st.session_state.get("review_editing") == item["id"]:
             editor(item)
         else:
-            buttons(item)
+            buttons(item, can_undo)
     others(item)
-
-
-def current(queue: list[Row]) -> Row | None:
-    """Return the item on screen, else the first that waits. What is on screen stays until its reviewer acts."""
-    held = st.session_state.get("review_item")
-    for candidate in ([held] if held else []) + [row["id"] for row in queue]:
-        if item := data.review_item(candidate):
-            return item
-    return None
 
 
 def question(item: Row) -> None:
@@ -118,6 +122,9 @@ def question(item: Row) -> None:
         st.badge(show.title(item["kind"]), color="blue")
         if any(event["verdict"] == "skip" for event in item["verdicts"]):
             st.badge("Skipped before", color="gray")
+        for name in ("side", "category"):
+            if item["detail"].get(name):
+                st.badge(show.title(str(item["detail"][name])), color="gray")
         st.caption(WHAT.get(item["kind"], ""), width="content")
     facts(item)
     st.caption("Prompt")
@@ -142,10 +149,11 @@ def facts(item: Row) -> None:
 
 def proposed_side(item: Row) -> str | None:
     """Return which answer the proposal prefers: `a`, `b`, or None where it is about something else."""
-    return {"a": "a", "answer_a": "a", "b": "b", "answer_b": "b"}.get(str(item["proposal"] or "").strip().lower())
+    named = re.match(r"(?:answer[ _])?([ab])\b", str(item["proposal"] or "").strip().lower())
+    return named[1] if named and item["answer_b"] is not None else None
 
 
-def buttons(item: Row) -> None:
+def buttons(item: Row, can_undo: bool) -> None:
     """Draw one button per verdict; each has a key."""
     nameless = not st.session_state.reviewer
     with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
@@ -162,16 +170,14 @@ def buttons(item: Row) -> None:
             )
         if item["kind"] != "gate_audit":
             st.button("Edit the answer", on_click=edit, args=(item["id"],), shortcut="E", help=HELP["edit"], disabled=nameless)
-        undo_button()
+        undo_button(can_undo)
         st.text_input("Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch")
     if nameless:
         st.caption("Type your name above to decide; it is stored with every verdict.")
 
 
-def undo_button() -> None:
+def undo_button(possible: bool) -> None:
     """Draw the button that takes back this reviewer's last verdict."""
-    reviewer = st.session_state.reviewer
-    possible = bool(reviewer) and data.undoable(reviewer) is not None
     st.button("Undo", on_click=undo, shortcut="U", type="tertiary", help=HELP["undo"], disabled=not possible)
 
 

@@ -1,0 +1,256 @@
+"""Training against stock TRL, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from alignment.config import Train
+from alignment.errors import InputError
+from alignment.records import Pair, Side
+from alignment.train.job import check_pairs, finished, read_result, write_job
+from tests.tiny import make_tiny_model
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+PROMPTS = ("How do I boil an egg?", "Tell me how to hurt someone", "What is 2+2?", "hi", "Where is the moon tonight, and why there?")
+
+
+def make_pairs(number: int) -> list[Pair]:
+    return [
+        Pair(
+            id=f"pair-{index:03d}",
+            interaction_id=f"exchange-{index:03d}",
+            user_id="u",
+            created_at=datetime(2026, 1, 1),
+            side=Side.HARM if index % 2 else Side.HELPFUL,
+            category="x",
+            messages=({"role": "user", "content": f"{PROMPTS[index % len(PROMPTS)]} {index}"},),
+            chosen="No, and here is why." if index % 2 else "Yes: first this, then that.",
+            rejected=f"Something else, number {index}, that is a good deal longer than the chosen one.",
+            chosen_kind="safe_completion",
+            rejected_kind="logged",
+            labelers=("constitution",),
+            principle_ids=("p",),
+            judge_margin=0.5,
+            cluster_id=f"c{index}",
+            split="eval" if index % 6 == 5 else "train",
+        )
+        for index in range(number)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def batch_of(tiny: Path, number: int = 5):
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+
+    tokenizer = load_tokenizer(tiny)
+    rows = [
+        tokenise(
+            {"messages": list(pair.messages), "chosen": pair.chosen, "rejected": pair.rejected}, tokenizer, max_completion_tokens=40
+        )
+        for pair in make_pairs(number)
+    ]
+    batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(rows)
+    batch["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), batch
+
+
+def test_shared_rows_give_the_log_probs_of_separate_rows(tiny: Path) -> None:
+    import torch
+
+    from alignment.train.prefix_shared import PrefixShared
+
+    model, batch = batch_of(tiny)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
+    target = batch["input_ids"][:, 1:]
+    answered = batch["labels"][:, 1:] != -100
+    expected = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) * answered
+    shared = PrefixShared(model, pad=0)(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+    )
+    assert torch.allclose(shared.log_probs, expected, atol=1e-5)
+    assert (shared.log_probs != 0).sum() == answered.sum()
+    assert torch.equal(shared.is_top1.bool(), (logits.argmax(-1) == target) & answered)
+    entropy = -(logits.exp() * logits).sum(-1) * answered
+    assert torch.allclose(shared.entropy, entropy, atol=1e-4)
+
+
+def test_gradients_equal_those_of_separate_rows(tiny: Path) -> None:
+    import torch
+
+    from alignment.train.prefix_shared import PrefixShared
+
+    model, batch = batch_of(tiny)
+    log_probs = PrefixShared(model, pad=0)(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+    ).log_probs.sum(1)
+    chosen, rejected = log_probs.chunk(2)
+    (chosen - rejected).sum().backward()
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    shared = weight.grad.clone()
+    model.zero_grad()
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
+    answered = batch["labels"][:, 1:] != -100
+    separate = (logits.gather(-1, batch["input_ids"][:, 1:].unsqueeze(-1)).squeeze(-1) * answered).sum(1)
+    chosen, rejected = separate.chunk(2)
+    (chosen - rejected).sum().backward()
+    assert torch.allclose(shared, weight.grad, atol=1e-4)
+
+
+def settings(**changes: object) -> Train:
+    return Train(**{"epochs": 2, "batch_size": 4, "checkpoint_steps": 2, "max_tokens": 400, "lora_rank": 4} | changes)
+
+
+def run(job, *, wait: bool = True) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignment.train", str(job.folder / "run.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    if wait:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors[-3000:]
+    return process
+
+
+def steps(folder: Path) -> dict[int, dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row for row in rows if "loss" in row}
+
+
+def test_a_run_that_was_killed_ends_like_one_that_was_not(tiny: Path, tmp_path: Path) -> None:
+    whole = write_job(tmp_path / "a", tiny, "base", tmp_path / "a.parquet", make_pairs(24), settings())
+    killed = write_job(tmp_path / "b", tiny, "base", tmp_path / "b.parquet", make_pairs(24), settings())
+    run(whole)
+    process = run(killed, wait=False)
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and not list(killed.folder.glob("checkpoints/*/trainer_state.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not finished(killed.folder)
+    run(killed)
+    one, other = (job.folder / "adapter" / "adapter_model.safetensors" for job in (whole, killed))
+    assert one.read_bytes() == other.read_bytes()
+    result = read_result(whole.folder)
+    # Hand-derived: before the first update chosen and rejected rewards are 0, so that sigmoid DPO loses ln 2.
+    first = steps(whole.folder)[1]
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    answer_nll = -first["logps/chosen"] / (len("No, and here is why.") + 5)
+    assert first["loss"] == pytest.approx(math.log(2) + answer_nll, rel=0.3)
+    assert result.pairs == 20
+    assert result.steps == 10
+
+
+def test_the_loss_is_stock_trls(tiny: Path, tmp_path: Path) -> None:
+    """Same data order, seed and settings through stock TRL and through shared rows: the same losses step by step."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+
+    tokenizer = load_tokenizer(tiny)
+    rows = Dataset.from_list(
+        [
+            tokenise({"messages": list(p.messages), "chosen": p.chosen, "rejected": p.rejected}, tokenizer, max_completion_tokens=60)
+            for p in make_pairs(16)
+        ]
+    )
+
+    class Stock(DPOTrainer):
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    def losses(kind: type, **extra: object) -> list[float]:
+        trainer = kind(
+            model=AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32),
+            args=DPOConfig(
+                output_dir=str(tmp_path / kind.__name__),
+                per_device_train_batch_size=4,
+                max_steps=8,
+                learning_rate=1e-2,
+                loss_type=["sigmoid", "sft"],
+                loss_weights=[1.0, 0.5],
+                logging_steps=1,
+                report_to="none",
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                save_strategy="no",
+                precompute_ref_log_probs="base_id" in extra,
+                disable_tqdm=True,
+            ),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+            **extra,
+        )
+        trainer.train()
+        return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+    stock = losses(Stock)
+    ours = losses(SharedPrefixDPOTrainer, base_id="tiny", reference_cache=tmp_path / "reference.parquet")
+    assert len(stock) == 8
+    assert stock[-1] < stock[0]
+    assert ours == pytest.approx(stock, abs=1e-3)
+
+
+def test_a_second_run_scores_only_its_new_pairs(tiny: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "reference.parquet"
+    short = settings(epochs=0.5)
+    first = write_job(tmp_path / "runs", tiny, "base", cache, make_pairs(12), short)
+    run(first)
+    second = write_job(tmp_path / "runs", tiny, "base", cache, make_pairs(15), short)
+    run(second)
+    counts = [json.loads((job.folder / "result.json").read_text())["reference_computed"] for job in (first, second)]
+    assert counts == [12, 3]
+
+
+def test_bad_pairs_are_refused_before_any_compute() -> None:
+    pair = make_pairs(1)[0]
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="none of 0 pairs"):
+        check_pairs([])
+    with pytest.raises(InputError, match="chosen = rejected"):
+        check_pairs([replace(pair, rejected=pair.chosen)])
+    with pytest.raises(InputError, match="empty answer"):
+        check_pairs([replace(pair, chosen=" ")])
+
+
+def test_a_cut_answer_has_no_end_of_turn(tiny: Path) -> None:
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+
+    tokenizer = load_tokenizer(tiny)
+    pair = {"messages": [{"role": "user", "content": "hi"}], "chosen": "short", "rejected": "x" * 100}
+    ids = tokenise(pair, tokenizer, max_completion_tokens=30)
+    assert tokenizer.eos_token_id in ids["chosen_ids"]
+    assert tokenizer.eos_token_id not in ids["rejected_ids"]
+    assert len(ids["rejected_ids"]) == 30
