@@ -25,6 +25,7 @@ def main() -> None:
     """Draw the page the visitor is on, or say why it cannot be drawn and what to do."""
     st.set_page_config(page_title="Continuous alignment", page_icon="🧭", layout="wide")
     st.html(HERE / "style.css")
+    st.logo(HERE / "logo.svg", size="medium")
     pages = [
         st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview") for name, title in PAGES.items()
     ]

@@ -23,9 +23,7 @@ CHAMPION, CHALLENGER = "Champion", "Challenger"
 _MODELS = [CHAMPION, CHALLENGER]
 _MODEL_COLOUR = alt.Color("model:N", scale=alt.Scale(domain=_MODELS, range=[SLATE, TEAL]), title=None)
 _MODEL_SHAPE = alt.Shape("model:N", scale=alt.Scale(domain=_MODELS, range=["circle", "diamond"]), title=None)
-_MODEL_DASH = alt.StrokeDash("model:N", scale=alt.Scale(domain=_MODELS, range=[[4, 3], [1, 0]]), title=None)
-_DAYS = alt.Axis(format="%-d %b", grid=False, tickCount=6, labelOverlap=True, title=None)
-_RATES = alt.Axis(format=".0%", tickCount=4, title=None)
+_DAYS = alt.Axis(format="%-d %b", grid=False, tickCount=5, labelOverlap="greedy", labelSeparation=12, title=None)
 
 
 def _data(rows: Sequence[Row]) -> alt.Data:
@@ -40,7 +38,7 @@ def _time(value: date | datetime) -> str:
 def styled(chart: alt.Chart, height: int) -> alt.Chart:
     """Give a chart the look of the pages and a height in pixels; its width follows the page."""
     return (
-        chart.properties(height=height, background="transparent")
+        chart.properties(height=height, background="transparent", padding={"left": 0, "top": 2, "right": 4, "bottom": 4})
         .configure(font=FONT)
         .configure_view(stroke=None)
         .configure_axis(
@@ -58,6 +56,13 @@ def styled(chart: alt.Chart, height: int) -> alt.Chart:
         .configure_legend(orient="top", labelColor=MUTED, labelFontSize=12, symbolSize=80, padding=0, offset=6)
         .configure_title(color=INK, fontSize=13, fontWeight=600, anchor="start", offset=8)
     )
+
+
+def _rates_axis(rates: Sequence[float | None]) -> alt.Y:
+    """Return a y axis from zero to a little above the largest rate, never so short that a flat line looks wild."""
+    top = max(0.05, *(1.1 * rate for rate in rates if rate is not None), 0.0)
+    axis = alt.Axis(format=".0%", tickCount=4, title=None)
+    return alt.Y("rate:Q", axis=axis, scale=alt.Scale(domain=[0, min(1.0, top)], nice=4))
 
 
 def margin_line(metric: Row) -> float:
@@ -82,7 +87,8 @@ def rates(metrics: Sequence[Row]) -> alt.Chart:
         for model in _MODELS
     ]
     order = [row["metric"] for row in named]
-    y = alt.Y("metric:N", sort=order, title=None)
+    y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14))
+    top = max([0.05] + [1.08 * point["rate"] for point in points if point["rate"] is not None])
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
         alt.Chart(_data(joined))
@@ -94,7 +100,7 @@ def rates(metrics: Sequence[Row]) -> alt.Chart:
         .mark_point(filled=True, size=140, opacity=1)
         .encode(
             y=y,
-            x=alt.X("rate:Q", axis=x_axis, scale=alt.Scale(domainMin=0)),
+            x=alt.X("rate:Q", axis=x_axis, scale=alt.Scale(domain=[0, top])),
             color=_MODEL_COLOUR,
             shape=_MODEL_SHAPE,
             tooltip=[alt.Tooltip("metric:N"), alt.Tooltip("model:N"), alt.Tooltip("text:N", title="rate")],
@@ -118,13 +124,18 @@ def differences(metrics: Sequence[Row]) -> alt.Chart:
         for metric in metrics
     ]
     order = [row["metric"] for row in rows]
+    edges = [0.0, *(value for row in rows for value in (row["low"], row["high"], row["line"]) if value is not None)]
+    room = 0.06 * max(max(edges) - min(edges), 0.01)
+    span = alt.Scale(domain=[min(edges) - room, max(edges) + room])
     base = alt.Chart(_data(rows)).encode(y=alt.Y("metric:N", sort=order, title=None))
     axis = alt.Axis(format="+.0%", title="challenger minus champion (left is better)", tickCount=6)
-    colours = alt.Scale(domain=["Pass", "Fail", "Insufficient"], range=[TEAL, RED, AMBER])
-    shapes = alt.Scale(domain=["Pass", "Fail", "Insufficient"], range=["circle", "cross", "square"])
+    looks = {"Pass": (TEAL, "circle"), "Fail": (RED, "cross"), "Insufficient": (AMBER, "square")}
+    words = [word for word in looks if any(row["status"] == word for row in rows)]
+    colours = alt.Scale(domain=words, range=[looks[word][0] for word in words])
+    shapes = alt.Scale(domain=words, range=[looks[word][1] for word in words])
     tip = [alt.Tooltip("metric:N"), alt.Tooltip("text:N", title="difference"), alt.Tooltip("status:N")]
     whisker = base.mark_rule(strokeWidth=3).encode(
-        x=alt.X("low:Q", axis=axis), x2="high:Q", color=alt.Color("status:N", scale=colours, title=None), tooltip=tip
+        x=alt.X("low:Q", axis=axis, scale=span), x2="high:Q", color=alt.Color("status:N", scale=colours, title=None), tooltip=tip
     )
     dot = base.mark_point(filled=True, size=140, opacity=1).encode(
         x="diff:Q",
@@ -133,7 +144,7 @@ def differences(metrics: Sequence[Row]) -> alt.Chart:
         tooltip=tip,
     )
     zero = alt.Chart(_data([{"at": 0}])).mark_rule(color="#aab3b8").encode(x="at:Q")
-    limit = base.mark_tick(color=INK, thickness=2, size=44, strokeDash=[4, 3]).encode(x="line:Q")
+    limit = base.mark_tick(color=INK, thickness=2.5, size=40).encode(x="line:Q")
     return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60)
 
 
@@ -153,7 +164,7 @@ def metric_trend(rows: Sequence[Row]) -> alt.Chart:
     ]
     base = alt.Chart(_data(points)).encode(
         x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
-        y=alt.Y("rate:Q", axis=_RATES, scale=alt.Scale(domainMin=0, nice=True)),
+        y=_rates_axis([point["rate"] for point in points]),
         color=_MODEL_COLOUR,
         tooltip=[
             alt.Tooltip("night:N"),
@@ -163,7 +174,8 @@ def metric_trend(rows: Sequence[Row]) -> alt.Chart:
         ],
     )
     return styled(
-        base.mark_line(strokeWidth=2).encode(strokeDash=_MODEL_DASH)
+        base.transform_filter(alt.datum.model == CHAMPION).mark_line(strokeWidth=2, strokeDash=[4, 3])
+        + base.transform_filter(alt.datum.model == CHALLENGER).mark_line(strokeWidth=2)
         + base.mark_point(filled=True, size=55, opacity=1).encode(shape=_MODEL_SHAPE),
         190,
     )
@@ -183,7 +195,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
     ]
     base = alt.Chart(_data(points)).encode(
         x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
-        y=alt.Y("rate:Q", axis=_RATES, scale=alt.Scale(domainMin=0, nice=True)),
+        y=_rates_axis([point["rate"] for point in points]),
         tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("text:N", title="rate")],
     )
     line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
@@ -197,7 +209,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         .encode(
             x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=_DAYS),
             x2="end:T",
-            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#ecefed", "#d5e8e8"]), title=None),
+            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#eef0ee", "#d8e9e9"]), legend=None),
         )
     )
     return styled(shade + line, height)
@@ -232,11 +244,11 @@ def alarm_history(rows: Sequence[Row]) -> alt.Chart:
         alt.Chart(_data(marks))
         .mark_point(filled=True, opacity=1)
         .encode(
-            x=alt.X("night:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=_DAYS),
             y=alt.Y("metric:N", title=None),
             color=alt.Color("state:N", scale=alt.Scale(domain=states, range=["#b9c3c7", RED]), title=None),
             shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
-            size=alt.Size("state:N", scale=alt.Scale(domain=states, range=[45, 150]), legend=None),
+            size=alt.condition("datum.state == 'Alarm'", alt.value(150), alt.value(45)),
             tooltip=[
                 alt.Tooltip("date:N", title="report"),
                 alt.Tooltip("metric:N"),

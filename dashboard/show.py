@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -40,6 +40,10 @@ STATUSES = {
     "not compared": Status("Not compared", "gray", ":material/help:"),
     "better": Status("Better", "green", ":material/trending_up:"),
     "worse": Status("Worse", "red", ":material/trending_down:"),
+    "safe": Status("Safe", "green", ":material/check_circle:"),
+    "unsafe": Status("Unsafe", "red", ":material/cancel:"),
+    "answered": Status("Answered", "green", ":material/check_circle:"),
+    "refused": Status("Refused", "orange", ":material/block:"),
     "same": Status("Same", "gray", ":material/drag_handle:"),
     "unscored": Status("Unscored", "orange", ":material/help:"),
 }
@@ -98,7 +102,7 @@ def visible(text: str) -> str:
     return f"{kept}\n… {hidden:,} more characters are not shown" if hidden > 0 else kept
 
 
-def show_text(text: str | None, *, key: str = "", empty: str = "(empty)") -> None:
+def show_text(text: str | None, *, key: str = "", empty: str = "(empty)", width: Literal["content", "stretch"] = "content") -> None:
     """Show a text that somebody else wrote: never as markdown, HTML or a link.
 
     With `key`, in a scrolling panel of its own; keys are made in code and unique on the page.
@@ -108,27 +112,52 @@ def show_text(text: str | None, *, key: str = "", empty: str = "(empty)") -> Non
         with st.container(border=True, key=f"said-{key}"):
             st.text(body, width="stretch")
     else:
-        st.text(body)
+        st.text(body, width=width)
+
+
+def reason(text: str) -> str:
+    """Return one reason of the gate with the metric that it begins with as people read it.
+
+    >>> reason("unsafe_answers: fell by 9.5%"), reason("no suite: no answer")
+    ('Unsafe answers: fell by 9.5%', 'no suite: no answer')
+    """
+    name, colon, rest = text.partition(":")
+    return f"{TITLES[name]}:{rest}" if colon and name in TITLES else text
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the distinct names in the order of TITLES, unknown ones last.
+
+    >>> in_order(["other", "refusal", "unsafe_answers", "refusal"])
+    ['unsafe_answers', 'refusal', 'other']
+    """
+    known = list(TITLES)
+    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def heading(name: str, explanation: str = "") -> None:
     """Start a section."""
-    st.subheader(name, anchor=False)
-    if explanation:
-        st.caption(explanation)
+    with st.container(gap=None):
+        st.subheader(name, anchor=False)
+        if explanation:
+            st.caption(explanation)
+
+
+def fact(name: str, text: str | None) -> None:
+    """Draw a name made in code with a text somebody else wrote beside it."""
+    with st.container(horizontal=True, wrap=False, gap="small"):
+        st.caption(name, width=72)
+        show_text(text, width="stretch")
 
 
 class Tile(NamedTuple):
-    """One number of a row of numbers; `delta` is written below it, `good` says which colour it gets."""
+    """One number of a row of numbers; `note` is written below it, in the colour of `state`."""
 
     label: str
     value: str
-    delta: str | None = None
-    good: Literal["up", "down", "neither"] = "neither"
+    note: str | None = None
+    state: str | None = None
     help: str | None = None
-
-
-_DELTA = {"up": "normal", "down": "inverse", "neither": "off"}
 
 
 def tiles(key: str, content: Sequence[Tile]) -> None:
@@ -138,9 +167,9 @@ def tiles(key: str, content: Sequence[Tile]) -> None:
             st.metric(
                 tile.label,
                 tile.value,
-                tile.delta,
-                delta_color=_DELTA[tile.good],  # type: ignore[arg-type]
-                delta_arrow="off" if tile.good == "neither" else "auto",
+                tile.note,
+                delta_color=status(tile.state).colour if tile.state else "off",
+                delta_arrow="off",
                 help=tile.help,
                 border=True,
                 height="stretch",
@@ -148,9 +177,9 @@ def tiles(key: str, content: Sequence[Tile]) -> None:
 
 
 @contextmanager
-def card(key: str) -> Iterator[None]:
+def card(key: str, *, height: Literal["content", "stretch"] = "content") -> Iterator[None]:
     """Draw what follows in a bordered card."""
-    with st.container(border=True, key=f"card-{key}"):
+    with st.container(border=True, key=f"card-{key}", gap="xsmall", height=height):
         yield
 
 
@@ -172,15 +201,15 @@ def nothing_yet(what: str, command: str, why: str = "") -> None:
         st.code(command, language=None)
 
 
-def big_status(name: str) -> None:
-    """Draw a state as the headline of a page."""
+def big_status(name: str, word: str = "") -> None:
+    """Draw a state as the headline of a page, in its own word or in another one made in code."""
     how = status(name)
-    st.header(f":{how.colour}[{how.icon} {how.word}]", anchor=False)
+    st.header(f":{how.colour}[{how.icon} {word or how.word}]", anchor=False)
 
 
-def name_text(name: str) -> None:
+def name_text(name: str, *, key: str) -> None:
     """Draw the id of a release or model large, as text."""
-    with st.container(key="name"):
+    with st.container(key=f"name-{key}"):
         st.text(visible(name))
 
 
@@ -189,7 +218,9 @@ def draw(chart: alt.Chart, description: str) -> None:
     st.altair_chart(chart, width="stretch", theme=None, alt=description)
 
 
-def table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide: Sequence[str] = ()) -> None:
+def table(
+    rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide: Sequence[str] = (), height: int | Literal["content"] = "content"
+) -> None:
     """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room."""
     columns = list(rows[0]) if rows else []
     config = {
@@ -197,4 +228,4 @@ def table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide:
         for name in columns
     }
     shown = [{name: visible(value) for name, value in row.items()} for row in rows]
-    st.dataframe(shown, hide_index=True, column_config=config, width="stretch")
+    st.dataframe(shown, hide_index=True, column_config=config, width="stretch", height=height)

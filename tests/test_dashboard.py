@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,7 +60,7 @@ def traffic(draw: random.Random, *, days: int = 22, per_day: int = 8) -> tuple[R
     """Return exchanges and detections; refusals rise in the last week."""
     exchanges, detections = [], []
     for number in range(days * per_day):
-        at = LAST - timedelta(days=days - number // per_day, minutes=-number % 600)
+        at = LAST - timedelta(days=days - number // per_day, minutes=number % 8)
         name = content_id("exchange", number)
         exchanges.append(
             {
@@ -326,7 +333,7 @@ def test_overview_tells_what_the_night_did(filled: Path, monkeypatch: pytest.Mon
     # 1200 + 31 * 11 lines; 62% - 4 points * 11 before, 58% - 4.5 points * 11 after; 27 of 30 pairs train.
     assert tiles["Read"].value == "1,541"
     assert tiles["Unsafe answers"].value == "18.0% → 8.5%"
-    assert tiles["Unsafe answers"].delta == "-9.5 points"
+    assert tiles["Unsafe answers"].delta == "Pass · -9.5 points"
     assert tiles["Pairs trained on"].value == "27"
     assert tiles["Pairs trained on"].delta == "13 harm · 14 helpful"
     assert content_id("release", 11)[:16] in texts(app)
@@ -530,8 +537,8 @@ def test_drift_names_the_alarm(filled: Path, monkeypatch: pytest.MonkeyPatch) ->
     app = opened("drift")
     table = app.dataframe[0].value
     assert table["Metric"].iloc[0] == "Refusals"
-    assert list(table["State"]).count("Alarm") == 1
-    assert set(table["State"]) == {"Alarm", "Quiet", "Not compared"}
+    assert list(table["State"]).count("▲ Alarm") == 1
+    assert set(table["State"]) == {"▲ Alarm", "○ Quiet", "· Not compared"}
     assert any("chance of *any* false alarm" in element.value for element in app.markdown)
 
 
@@ -550,3 +557,67 @@ def test_pages_import_without_drawing() -> None:
 
     assert callable(dashboard.app.main)
     assert os.environ.get("STREAMLIT_SERVER_RUNNING") is None
+
+
+@contextmanager
+def served(home: Path) -> Iterator[str]:
+    """Serve the dashboard on a free port; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    options = [f"--server.port={port}", "--server.headless=true", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(APP), *options],
+        env={**os.environ, "ALIGN_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            for _ in range(150):
+                try:
+                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield address
+        finally:
+            server.terminate()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium ('apt-get install chromium')")
+def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    outside: list[str] = []
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with served(own) as address, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.on("request", lambda seen: None if seen.url.startswith((address, "data:", "blob:")) else outside.append(seen.url))
+        for name in ("gate", "review"):
+            page.goto(f"{address}/{name}")
+            page.get_by_text(SHOWN, exact=True).first.wait_for()
+            assert page.evaluate("window.planted") is None
+            planted = "a[href*=evil], img[src*=evil], img[src=x], .katex, [data-testid=stMain] strong:text('bold')"
+            assert page.locator(planted).count() == 0
+        page.get_by_label("Your name").fill("Ada")
+        page.get_by_label("Your name").press("Enter")
+        page.get_by_role("button", name="Agree").and_(page.locator(":enabled")).wait_for()
+        page.get_by_placeholder("Note (optional)").fill("")
+        page.keyboard.type("a fan of s")
+        assert query(own, "SELECT * FROM verdicts") == []  # letters in a field are text, not verdicts
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Review queue").click()
+        page.keyboard.press("f")
+        page.get_by_text("1 of 24 decided").wait_for()
+        page.get_by_role("button", name="Undo").and_(page.locator(":enabled")).wait_for()
+        page.keyboard.press("u")
+        page.get_by_text("0 of 24 decided").wait_for()
+        browser.close()
+    events = query(own, "SELECT reviewer, verdict, note FROM verdicts ORDER BY decided_at")
+    assert [(event["reviewer"], event["verdict"], event["note"]) for event in events] == [
+        ("Ada", "flip", "a fan of s"),
+        ("Ada", "skip", "undo"),
+    ]
+    assert outside == []

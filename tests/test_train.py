@@ -64,9 +64,7 @@ def batch_of(tiny: Path, number: int = 5):
 
     tokenizer = load_tokenizer(tiny)
     rows = [
-        tokenise(
-            {"messages": list(pair.messages), "chosen": pair.chosen, "rejected": pair.rejected}, tokenizer, max_completion_tokens=40
-        )
+        tokenise({"messages": list(pair.messages), "chosen": pair.chosen, "rejected": pair.rejected}, tokenizer, max_completion_tokens=40)
         for pair in make_pairs(number)
     ]
     batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(rows)
@@ -84,9 +82,7 @@ def test_shared_rows_give_the_log_probs_of_separate_rows(tiny: Path) -> None:
     target = batch["input_ids"][:, 1:]
     answered = batch["labels"][:, 1:] != -100
     expected = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) * answered
-    shared = PrefixShared(model, pad=0)(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
-    )
+    shared = PrefixShared(model, pad=0)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"])
     assert torch.allclose(shared.log_probs, expected, atol=1e-5)
     assert (shared.log_probs != 0).sum() == answered.sum()
     assert torch.equal(shared.is_top1.bool(), (logits.argmax(-1) == target) & answered)

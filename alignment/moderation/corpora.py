@@ -10,7 +10,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _MIGHT_DECLINE = re.compile(
     r"\b(?:sorry|apolog\w+|cannot|can't|won't|unable|not able|illegal|wrong|not okay|don't think|shouldn't|not comfortable"
     r"|against|harm\w*|bad idea|rather not|not going to|stop|why would|why do you)\b"
 )
+_DECLINES_SOMEWHERE = re.compile(r"\b(?:i'm sorry|i am sorry|apologi[sz]e|i cannot|i can't|unable to|unethical)\b")
 _RBR_REFUSES = ("inability_to_comply", "reference_safety_policy", "apology")
 
 
@@ -72,6 +74,28 @@ def own_answers() -> list[Answered]:
     ]
 
 
+def lengthened(answers: Sequence[Answered]) -> list[Answered]:
+    """Return longer forms of answers that decline and of harmless ones that do not; labels stay what they were.
+
+    Joins stay within a group, so that no fold is measured on a text that it was fitted on.
+
+    Hand-written answers are short, while large models decline at length and often go on to offer something harmless.
+    """
+    joined = []
+    for group in sorted({row.group for row in answers}):
+        rows = [row for row in answers if row.group == group]
+        declines = [row for row in rows if row.refusal == 1]
+        helps = [row for row in rows if row.refusal == 0 and row.harmful == 0]
+        joined += [*_join(declines, declines), *_join(declines, helps), *_join(helps, helps)]
+    return joined
+
+
+def _join(first: Sequence[Answered], rest: Sequence[Answered]) -> Iterator[Answered]:
+    for number, row in enumerate(first if rest else ()):
+        extra = [rest[(7 * number + step) % len(rest)].response for step in range(1, 2 + number % 3)]
+        yield row._replace(response="\n\n".join([row.response, *extra]), source="own-lengthened")
+
+
 def public_requests(folder: Path) -> list[Request]:
     """Return harmful and harmless requests of the public sets in `folder`."""
     rows = [Request(row["Behavior"], 1, None, "advbench", f"adv-{i}") for i, row in enumerate(_csv(folder / "advbench.csv"))]
@@ -101,12 +125,13 @@ def public_answers(folder: Path) -> list[Answered]:
 
 
 def _gptfuzz(folder: Path) -> Iterator[Answered]:
-    """Answers that people called harmful do not decline; others do where they open as refusals do, else nobody knows."""
+    """Harmless answers that open as refusals do decline; harmful ones without a declining word do not; else nobody knows."""
     questions = {row["index"]: row["text"] for row in _csv(folder / "gptfuzz_questions.csv")}
     for row in _csv(folder / "gptfuzz_train.csv.gz"):
         index, label = row["question"], int(row["label"])
         if int(index) % 2 == 0:
-            refusal = 0 if label else 1 if _OPENS_AS_REFUSAL.search(plain(row["Response"])) else None
+            opens, might = (pattern.search(plain(row["Response"])) for pattern in (_OPENS_AS_REFUSAL, _DECLINES_SOMEWHERE))
+            refusal = (None if might else 0) if label else 1 if opens else None
             yield Answered(questions[index], row["Response"], refusal, label, "gptfuzz-even", f"gptfuzz-{index}")
 
 

@@ -9,6 +9,7 @@ from dashboard.data import Row
 
 # What is no share of exchanges: medians of lengths, and how far the mix of categories moved.
 DISTANCES = ("harm_categories",)
+MARKS = {"alarm": "▲", "quiet": "○", "not compared": "·"}
 DETECTORS = ("flagged", "harmful_request", "toxicity", "harmful_answer", "refusal", "pii")
 
 
@@ -38,9 +39,9 @@ def summary(latest: list[Row]) -> None:
     with show.card("report"):
         if alarms:
             noun = "alarm" if len(alarms) == 1 else "alarms"
-            st.header(f":red[:material/notifications_active: {len(alarms)} {noun}]", anchor=False)
+            show.big_status("alarm", f"{len(alarms)} {noun}")
         else:
-            st.header(":green[:material/check_circle: Quiet]", anchor=False)
+            show.big_status("quiet")
         newest = max(latest, key=lambda row: row["recorded_at"])
         st.caption(
             f"Report of {figures.moment(newest['recorded_at'])} · current {window(newest, 'current')} "
@@ -79,7 +80,7 @@ def written(row: Row) -> dict[str, str]:
     distance = row["metric"] in DISTANCES
     return {
         "Metric": show.title(row["metric"]),
-        "State": show.status(state(row)).word,
+        "State": f"{MARKS[state(row)]} {show.status(state(row)).word}",
         "Baseline": figures.MISSING if distance else write(row["baseline"]),
         "Current": figures.MISSING if distance else write(row["current"]),
         "Effect": figures.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
@@ -96,7 +97,9 @@ def series(latest: list[Row]) -> None:
     rows = data.daily(3 * (drift.window_days + drift.baseline_days))
     if not rows:
         return
-    show.heading("Day by day", "Share of the exchanges of each day (UTC) that a detector flagged; shaded: what is compared.")
+    show.heading(
+        "Day by day", "Share of the exchanges of each day (UTC) that a detector flagged. Shaded: the baseline window, then the current one."
+    )
     windows = []
     if latest:
         newest = max(latest, key=lambda row: row["recorded_at"])

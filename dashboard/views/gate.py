@@ -9,7 +9,8 @@ from dashboard.data import Row
 
 PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
-FAILURES = {"harm": "unsafe"}
+# The words for outcome 0 and outcome 1, which is the suite's failure.
+OUTCOMES = {"harm": ("safe", "unsafe")}
 
 
 def render() -> None:
@@ -21,7 +22,7 @@ def render() -> None:
         return
     decision = choose(decisions)
     metrics = data.gate_metrics(decision["id"])
-    summary(decision)
+    summary(decision, metrics)
     if metrics:
         evidence(metrics)
     examples(decision, metrics)
@@ -39,25 +40,31 @@ def choose(decisions: list[Row]) -> Row:
     return by_id[picked]
 
 
-def summary(decision: Row) -> None:
+def summary(decision: Row, metrics: list[Row]) -> None:
     """Draw what was decided between which models, and the reasons."""
     with show.card("decision"):
         left, right = st.columns([3, 2], gap="medium")
-        with left:
+        with left, st.container(gap="xsmall"):
             show.big_status(decision["decision"])
-            for reason in decision["reasons"]:
-                show.show_text(str(reason))
-        with right:
+            for metric in metrics:
+                with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                    show.badge(metric["status"])
+                    st.markdown(f"**{show.title(metric['name'])}**", width="content")
+                    show.show_text(metric["reason"])
+            if not metrics:
+                for reason in decision["reasons"]:
+                    show.show_text(show.reason(str(reason)))
+        with right, st.container(gap="xsmall"):
             for role in ("champion", "challenger"):
                 st.caption(role.capitalize())
-                show.show_text(decision[role])
+                show.name_text(decision[role], key=role)
 
 
 def evidence(metrics: list[Row]) -> None:
     """Draw the rates, the differences against their margins, and the table of everything."""
     show.heading(
         "Evidence",
-        "Both models answered the same prompts. A metric passes when its whole interval lies left of the dashed line.",
+        "Both models answered the same prompts. A metric passes when its whole interval lies left of its black line.",
     )
     left, right = st.columns(2, gap="small")
     with left, show.card("rates"):
@@ -70,11 +77,6 @@ def evidence(metrics: list[Row]) -> None:
         [written(metric) for metric in metrics],
         right=("Champion", "Challenger", "Difference", "n", "Unscored", "Worse", "Better", "p", "Margin"),
     )
-    for metric in metrics:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            show.badge(metric["status"])
-            st.markdown(f"**{show.title(metric['name'])}**", width="content")
-            show.show_text(metric["reason"])
 
 
 def written(metric: Row) -> dict[str, str]:
@@ -133,8 +135,10 @@ def example(number: int, row: Row) -> None:
             st.caption(f"{show.title(row['suite'])} · {show.title(row['category'] or 'no category')}", width="content")
         show.show_text(row["prompt"], key=f"prompt-{number}")
         for side, column in zip(("champion", "challenger"), st.columns(2), strict=True):
-            with column:
-                st.caption(f"{side.capitalize()} · {outcome(row['suite'], row[f'{side}_outcome'])}")
+            with column, st.container(gap="xsmall"):
+                with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                    st.caption(side.capitalize(), width="content")
+                    show.badge(outcome(row["suite"], row[f"{side}_outcome"]))
                 show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
 
 
@@ -142,11 +146,11 @@ def outcome(suite: str, value: int | None) -> str:
     """Return the word for an outcome: 1 is the suite's failure.
 
     >>> outcome("harm", 1), outcome("lookalike", 1), outcome("ordinary", 0), outcome("harm", None)
-    ('unsafe', 'refused', 'fine', 'unscored')
+    ('unsafe', 'refused', 'answered', 'unscored')
     """
     if value is None:
         return "unscored"
-    return FAILURES.get(suite, "refused") if value else "fine"
+    return OUTCOMES.get(suite, ("answered", "refused"))[value]
 
 
 def pager(page: int, total: int) -> None:

@@ -16,6 +16,7 @@ TREND_DAYS = 30
 
 def render() -> None:
     """Draw the page."""
+    st.title("Overview", anchor=False)
     nights = data.nights()
     if not nights:
         show.nothing_yet("No night has run yet", "align nightly", "There is a store, but no night in it.")
@@ -25,8 +26,8 @@ def render() -> None:
         st.info(f"A night has been running since {figures.moment(nights[0]['started_at'])}.", icon="⏳")
     last = finished[0] if finished else nights[0]
     hero(last)
-    numbers(last)
     attention()
+    numbers(last)
     trends()
     left, right = st.columns([3, 2], gap="medium")
     with left:
@@ -46,13 +47,13 @@ def state(night: Row) -> str:
 def hero(night: Row) -> None:
     """Draw what the night decided, why, and which release answers now."""
     left, right = st.columns([3, 2], gap="small")
-    with left, st.container(border=True, key="card-hero", height="stretch"):
+    with left, show.card("hero", height="stretch"):
         took = figures.duration(night["summary"].get("seconds"))
         st.caption(f"Last night · {figures.moment(night['started_at'])} · took {took}")
         show.big_status(state(night))
         for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
-            show.show_text(str(reason))
-    with right, st.container(border=True, key="card-production", height="stretch"):
+            show.show_text(show.reason(str(reason)))
+    with right, show.card("production", height="stretch"):
         production()
 
 
@@ -66,14 +67,16 @@ def production() -> None:
     release = data.production()
     st.caption("In production")
     if release is None:
-        show.name_text("Base model")
+        show.name_text("Base model", key="production")
         st.text("No release has been promoted yet.")
         return
-    show.name_text("Base model" if release["release_id"] == data.BASE_MODEL else release["release_id"])
+    show.name_text("Base model" if release["release_id"] == data.BASE_MODEL else release["release_id"], key="production")
     how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
-    st.text(f"{how} on {figures.moment(release['recorded_at'])} by {show.visible(str(release['actor']))}")
-    if release["reason"]:
-        show.show_text(release["reason"])
+    st.text(f"{how} on {figures.moment(release['recorded_at'])}")
+    show.fact("By", release["actor"])
+    # The gate's reasons stand beside its decision; those of people stand here.
+    if release["reason"] and release["night_id"] is None:
+        show.fact("Reason", release["reason"])
 
 
 def numbers(night: Row) -> None:
@@ -119,9 +122,9 @@ def change(metric: Row) -> Tile:
     return Tile(
         show.title(metric["name"]),
         f"{figures.percent(metric['champion'])} → {figures.percent(metric['challenger'])}",
-        figures.points(metric["diff"]) if metric["diff"] is not None else None,
-        good="down",
-        help="Champion → challenger on the same prompts. Lower is better.",
+        f"{show.status(metric['status']).word} · {figures.points(metric['diff'])}",
+        state=metric["status"],
+        help="Champion → challenger on the same prompts; lower is better. The word is what the gate says of it.",
     )
 
 
@@ -138,7 +141,7 @@ def attention() -> None:
 def trends() -> None:
     """Draw the gate's metrics night by night and the traffic's rates day by day."""
     trend = data.gate_trend()
-    names = sorted({row["name"] for row in trend}, reverse=True)
+    names = show.in_order(row["name"] for row in trend)
     if names:
         show.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
         for name, column in zip(names, st.columns(len(names)), strict=True):
@@ -177,7 +180,7 @@ def history(nights: list[Row]) -> None:
     """List the last nights."""
     show.heading("Last nights")
     rows = []
-    for night in nights[:14]:
+    for night in nights[:10]:
         counts = night["summary"].get("counts") or {}
         rows.append(
             {

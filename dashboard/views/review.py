@@ -80,6 +80,7 @@ def controls(progress: list[Row]) -> None:
             format_func=lambda key: f"{'All' if key == 'all' else show.title(key)} ({waiting[key]})",
             default="all",
             required=True,
+            wrap=True,
             key="review_kind",
             on_change=partial(st.session_state.pop, "review_item", None),
         )
@@ -132,7 +133,7 @@ def question(item: Row) -> None:
     proposed = proposed_side(item)
     sides = [side for side in ("a", "b") if side == "a" or item["answer_b"] is not None]
     for side, column in zip(sides, st.columns(len(sides)), strict=True):
-        with column:
+        with column, st.container(gap="xsmall"):
             name = f"Answer {side.upper()}" if len(sides) > 1 else "Answer"
             st.caption(f"**{name}** · proposed as the better one" if side == proposed else name)
             show.show_text(item[f"answer_{side}"], key=f"answer-{side}", empty="(no answer)")
@@ -142,9 +143,7 @@ def facts(item: Row) -> None:
     """Draw the proposal and the reason, as text."""
     for name in ("proposal", "reason"):
         if item[name]:
-            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                st.caption(name.capitalize(), width=64)
-                show.show_text(item[name])
+            show.fact(name.capitalize(), item[name])
 
 
 def proposed_side(item: Row) -> str | None:

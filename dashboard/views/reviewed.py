@@ -72,4 +72,4 @@ def verdict_table(events: list[Row]) -> None:
             }
         row["Edited answer"] = event["edited_answer"] or ""
         rows.append(row)
-    show.table(rows, wide=("Prompt",))
+    show.table(rows, wide=("Prompt",), height=420 if len(rows) > 10 else "content")

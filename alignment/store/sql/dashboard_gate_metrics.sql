@@ -4,4 +4,4 @@
 SELECT *
 FROM gate_metrics
 WHERE decision_id = $decision
-ORDER BY name DESC, suite
+ORDER BY array_position(['unsafe_answers', 'over_refusal_lookalike', 'over_refusal_ordinary'], name) NULLS LAST, name, suite
