@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from alignment.errors import ConfigError
 from alignment.ids import content_id
@@ -83,16 +83,17 @@ class Pairs(_Section):
 class Train(_Section):
     """DPO with LoRA."""
 
-    epochs: float = Field(2, gt=0)
-    learning_rate: float = Field(5e-4, gt=0)
+    epochs: float = Field(2, gt=0, description="passes over the night's pairs")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of the adapter")
     beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
-    lora_rank: int = Field(16, ge=1)
+    lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
+    lora_layers: float = Field(0.5, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
     max_completion_tokens: int = Field(64, ge=8, description="longer answers are cut")
     max_tokens: int = Field(512, ge=32, description="longer prompts are left out")
     checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
-    seed: int = 0
+    seed: int = Field(0, description="of the adapter's first weights and the order of pairs")
 
 
 class Gate(_Section):
@@ -104,6 +105,7 @@ class Gate(_Section):
     ordinary_margin: Rate = Field(0.02, description="over-refusal on ordinary requests may rise by less than this")
     max_unscored: Rate = Field(0.02, description="share of unscored answers above which evidence is insufficient")
     max_new_tokens: int = Field(48, ge=8, description="length of the evaluated answers")
+    max_prompts: int = Field(0, ge=0, description="prompts asked of each suite, a fixed sample; 0 is all")
     audit_answers: int = Field(12, ge=0, description="answers of each gate that people check")
 
 
@@ -120,8 +122,8 @@ class Serve(_Section):
     """`align serve` and the dashboard."""
 
     cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
-    dashboard_port: int = Field(8501, ge=1, le=65535)
-    prefect_port: int = Field(4200, ge=1, le=65535)
+    dashboard_port: int = Field(8501, ge=1, le=65535, description="where the dashboard listens")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="where the Prefect server listens")
 
 
 class Settings(BaseSettings):
@@ -214,20 +216,27 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigError: naming every problem at once.
     """
     where = str(config_file() or "the environment")
+    unknown = [(name, f"{name}: unknown setting in the environment; {_nearest(key)}") for name, key in _unknown_environment()]
+    problems = []
+    settings = None
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        problems = "\n".join(f"  - {_explain(dict(problem))}" for problem in error.errors())
-        raise ConfigError(f"the settings in {where!r} are wrong:\n{problems}\ncorrect them and run again") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where!r} is not valid TOML: {error}; correct it and run again") from None
-    if unknown := _unknown_environment():
-        raise ConfigError(
-            "unknown settings in the environment:\n"
-            + "\n".join(f"  - {name}; {_nearest(key)}" for name, key in unknown)
-            + "\nunset or correct them and run again"
-        )
+        named = {name for name, _ in unknown}
+        problems = [_explain(one) for one in map(dict, error.errors()) if _variable(one["loc"]) not in named]
+    except SettingsError as error:
+        problems = [f'{error}; write a list in the environment as JSON: ["logs/*.jsonl"]']
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems = [f"the file is not valid TOML: {error}"]
+    problems += [text for _, text in unknown]
+    if problems or settings is None:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigError(f"the settings in {where!r} are wrong:\n{listed}\ncorrect them and run again")
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _variable(place: Any) -> str:
+    return "ALIGN_" + "__".join(str(part) for part in place).upper()
 
 
 _OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR"}

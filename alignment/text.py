@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _GRAMS, _BUCKETS, _BLOCK = 4, 2**18, 2000
 
 
@@ -29,17 +30,17 @@ def fence(text: str, nonce: str) -> str:
     >>> fence("a <data-7> b", "7")
     '<data-7>\\na &lt;data-7> b\\n</data-7>'
     """
-    safe = re.sub(rf"<(?=/?\s*data-{re.escape(nonce)})", "&lt;", text, flags=re.I)
+    safe = re.sub(rf"<(?=\s*/?\s*data-{re.escape(nonce)})", "&lt;", text, flags=re.I)
     return f"<data-{nonce}>\n{safe}\n</data-{nonce}>"
 
 
 def printable(text: str) -> str:
-    r"""Return `text` on one line without control characters, fit for a terminal or a log.
+    r"""Return `text` on one line without control characters or line separators, fit for a terminal or a log.
 
     >>> printable("a\x1b[31mb\nc")
     'a [31mb c'
     """
-    return "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
+    return "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
 
 
 @cache

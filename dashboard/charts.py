@@ -1,11 +1,12 @@
-"""The charts, as pure functions from rows to Altair charts. Only numbers, times and names made in code go in.
+"""The charts, as pure functions from rows to Vega-Lite specifications built with Altair. Only numbers, times and names made in code go in.
 
 Two models differ by dash and shape as well as by colour; times are UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import altair as alt
 from dashboard import figures, show
 
 Row = Mapping[str, Any]
+Spec = dict[str, Any]
 
 SLATE, TEAL, RED, AMBER = "#7b8a96", "#1f6f78", "#b23b2a", "#b5761a"
 INK, MUTED, GRID = "#22303a", "#54616b", "#e9ebe6"
@@ -26,8 +28,9 @@ _MODEL_SHAPE = alt.Shape("model:N", scale=alt.Scale(domain=_MODELS, range=["circ
 _DAYS = alt.Axis(format="%-d %b", grid=False, tickCount=5, labelOverlap="greedy", labelSeparation=12, title=None)
 
 
-def _data(rows: Sequence[Row]) -> alt.Data:
-    return alt.Data(values=[dict(row) for row in rows])
+def _named(name: str) -> alt.NamedData:
+    # Altair copies inline data with every step of a chart; a name it copies for nothing. `styled` adds the rows at the end.
+    return alt.NamedData(name=name)
 
 
 def _time(value: date | datetime) -> str:
@@ -35,32 +38,40 @@ def _time(value: date | datetime) -> str:
     return f"{at.replace(tzinfo=None).isoformat()}Z"
 
 
-def styled(chart: alt.Chart, height: int) -> alt.Chart:
-    """Give a chart the look of the pages and a height in pixels; its width follows the page."""
-    return (
-        chart.properties(height=height, background="transparent", padding={"left": 0, "top": 2, "right": 4, "bottom": 4})
-        .configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
-            gridColor=GRID,
-            domain=False,
-            ticks=False,
-            labelColor=MUTED,
-            titleColor=MUTED,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            labelPadding=6,
-            labelLimit=220,
-        )
-        .configure_legend(orient="top", labelColor=MUTED, labelFontSize=12, symbolSize=80, padding=0, offset=6)
-        .configure_title(color=INK, fontSize=13, fontWeight=600, anchor="start", offset=8)
-    )
+LOOK = {
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "gridColor": GRID,
+        "domain": False,
+        "ticks": False,
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelPadding": 6,
+        "labelLimit": 220,
+    },
+    "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
+}
+PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
+
+
+def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
+    """Return a chart as a Vega-Lite specification with its rows, the look of the pages and a height in pixels."""
+    spec: Spec = chart.to_dict(validate=False)
+    rows = {name: [dict(row) for row in content] for name, content in datasets.items()}
+    return {**spec, "height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "datasets": rows}
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _rates_axis(rates: Sequence[float | None]) -> alt.Y:
     """Return a y axis from zero to a little above the largest rate, never so short that a flat line looks wild."""
-    top = max(0.05, *(1.1 * rate for rate in rates if rate is not None), 0.0)
+    top = max(0.05, *(1.1 * rate for rate in _finite(rates)), 0.0)
     axis = alt.Axis(format=".0%", tickCount=4, title=None)
     return alt.Y("rate:Q", axis=axis, scale=alt.Scale(domain=[0, min(1.0, top)], nice=4))
 
@@ -72,7 +83,7 @@ def margin_line(metric: Row) -> float:
     return -margin if falls else margin
 
 
-def rates(metrics: Sequence[Row]) -> alt.Chart:
+def rates(metrics: Sequence[Row]) -> Spec:
     """Draw each metric's rate of champion and challenger, joined by a line."""
     named = [{**metric, "metric": show.title(metric["name"])} for metric in metrics]
     joined = [{key: row[key] for key in ("metric", "champion", "challenger")} for row in named]
@@ -88,15 +99,15 @@ def rates(metrics: Sequence[Row]) -> alt.Chart:
     ]
     order = [row["metric"] for row in named]
     y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14))
-    top = max([0.05] + [1.08 * point["rate"] for point in points if point["rate"] is not None])
+    top = max(0.05, *(1.08 * rate for rate in _finite(point["rate"] for point in points)), 0.0)
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
-        alt.Chart(_data(joined))
+        alt.Chart(_named("joined"))
         .mark_rule(color="#c9d0d2", strokeWidth=3)
         .encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
     )
     dots = (
-        alt.Chart(_data(points))
+        alt.Chart(_named("points"))
         .mark_point(filled=True, size=140, opacity=1)
         .encode(
             y=y,
@@ -106,10 +117,10 @@ def rates(metrics: Sequence[Row]) -> alt.Chart:
             tooltip=[alt.Tooltip("metric:N"), alt.Tooltip("model:N"), alt.Tooltip("text:N", title="rate")],
         )
     )
-    return styled(line + dots, 62 * max(1, len(order)) + 60)
+    return styled(line + dots, 62 * max(1, len(order)) + 60, joined=joined, points=points)
 
 
-def differences(metrics: Sequence[Row]) -> alt.Chart:
+def differences(metrics: Sequence[Row]) -> Spec:
     """Draw each metric's paired difference with its interval, zero, and the line the interval has to stay left of."""
     rows = [
         {
@@ -124,10 +135,10 @@ def differences(metrics: Sequence[Row]) -> alt.Chart:
         for metric in metrics
     ]
     order = [row["metric"] for row in rows]
-    edges = [0.0, *(value for row in rows for value in (row["low"], row["high"], row["line"]) if value is not None)]
+    edges = [0.0, *_finite(value for row in rows for value in (row["low"], row["high"], row["line"]))]
     room = 0.06 * max(max(edges) - min(edges), 0.01)
     span = alt.Scale(domain=[min(edges) - room, max(edges) + room])
-    base = alt.Chart(_data(rows)).encode(y=alt.Y("metric:N", sort=order, title=None))
+    base = alt.Chart(_named("metrics")).encode(y=alt.Y("metric:N", sort=order, title=None))
     axis = alt.Axis(format="+.0%", title="challenger minus champion (left is better)", tickCount=6)
     looks = {"Pass": (TEAL, "circle"), "Fail": (RED, "cross"), "Insufficient": (AMBER, "square")}
     words = [word for word in looks if any(row["status"] == word for row in rows)]
@@ -143,12 +154,12 @@ def differences(metrics: Sequence[Row]) -> alt.Chart:
         shape=alt.Shape("status:N", scale=shapes, title=None),
         tooltip=tip,
     )
-    zero = alt.Chart(_data([{"at": 0}])).mark_rule(color="#aab3b8").encode(x="at:Q")
+    zero = alt.Chart(_named("zero")).mark_rule(color="#aab3b8").encode(x="at:Q")
     limit = base.mark_tick(color=INK, thickness=2.5, size=40).encode(x="line:Q")
-    return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60)
+    return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60, metrics=rows, zero=[{"at": 0}])
 
 
-def metric_trend(rows: Sequence[Row]) -> alt.Chart:
+def metric_trend(rows: Sequence[Row]) -> Spec:
     """Draw one gate metric over the nights, champion and challenger."""
     points = [
         {
@@ -162,7 +173,7 @@ def metric_trend(rows: Sequence[Row]) -> alt.Chart:
         for row in rows
         for model in _MODELS
     ]
-    base = alt.Chart(_data(points)).encode(
+    base = alt.Chart(_named("points")).encode(
         x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
         y=_rates_axis([point["rate"] for point in points]),
         color=_MODEL_COLOUR,
@@ -178,10 +189,11 @@ def metric_trend(rows: Sequence[Row]) -> alt.Chart:
         + base.transform_filter(alt.datum.model == CHALLENGER).mark_line(strokeWidth=2)
         + base.mark_point(filled=True, size=55, opacity=1).encode(shape=_MODEL_SHAPE),
         190,
+        points=points,
     )
 
 
-def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int = 190) -> alt.Chart:
+def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int = 190) -> Spec:
     """Draw the share of flagged exchanges per day; `windows` are shaded spans with `name`, `start` and `end`."""
     points = [
         {
@@ -193,18 +205,18 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         for row in rows
         if row["judged"]
     ]
-    base = alt.Chart(_data(points)).encode(
+    base = alt.Chart(_named("points")).encode(
         x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
         y=_rates_axis([point["rate"] for point in points]),
         tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("text:N", title="rate")],
     )
     line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
     if not windows:
-        return styled(line, height)
+        return styled(line, height, points=points)
     spans = [{"name": w["name"], "start": _time(w["start"]), "end": _time(w["end"])} for w in windows]
     names = [span["name"] for span in spans]
     shade = (
-        alt.Chart(_data(spans))
+        alt.Chart(_named("windows"))
         .mark_rect(opacity=0.9)
         .encode(
             x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=_DAYS),
@@ -212,22 +224,22 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
             color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#eef0ee", "#d8e9e9"]), legend=None),
         )
     )
-    return styled(shade + line, height)
+    return styled(shade + line, height, points=points, windows=spans)
 
 
-def stage_seconds(rows: Sequence[Row]) -> alt.Chart:
+def stage_seconds(rows: Sequence[Row]) -> Spec:
     """Draw how long each stage took, in the order they finished."""
     bars = [{"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])} for row in rows]
-    base = alt.Chart(_data(bars)).encode(
+    base = alt.Chart(_named("bars")).encode(
         y=alt.Y("stage:N", sort=[bar["stage"] for bar in bars], title=None),
         x=alt.X("seconds:Q", axis=None, scale=alt.Scale(domainMin=0, padding=70)),
         tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
     )
     bar = base.mark_bar(color=TEAL, height=16, cornerRadiusEnd=3)
-    return styled(bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16)
+    return styled(bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16, bars=bars)
 
 
-def alarm_history(rows: Sequence[Row]) -> alt.Chart:
+def alarm_history(rows: Sequence[Row]) -> Spec:
     """Draw which metric raised an alarm in which night: a triangle is an alarm, a small circle is none."""
     marks = [
         {
@@ -241,7 +253,7 @@ def alarm_history(rows: Sequence[Row]) -> alt.Chart:
     ]
     states = ["Quiet", "Alarm"]
     chart = (
-        alt.Chart(_data(marks))
+        alt.Chart(_named("reports"))
         .mark_point(filled=True, opacity=1)
         .encode(
             x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=_DAYS),
@@ -257,4 +269,4 @@ def alarm_history(rows: Sequence[Row]) -> alt.Chart:
             ],
         )
     )
-    return styled(chart, 30 * max(1, len({mark["metric"] for mark in marks})) + 50)
+    return styled(chart, 30 * max(1, len({mark["metric"] for mark in marks})) + 50, reports=marks)

@@ -1,7 +1,7 @@
 """Everything the pages read and the one thing they write: verdicts.
 
-Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session of its own. Answers are kept for
-ten seconds, or until this page writes.
+Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session. Answers are kept for ten seconds (daily
+counts for a minute), or until this page writes.
 
 Effects: reads and appends to the store of the configured state folder.
 """
@@ -138,7 +138,14 @@ def answers(champion: str, challenger: str, *, suite: str | None, change: str | 
 
 def daily(days: int) -> list[Row]:
     """Return each detector's daily counts over the last `days` of traffic, oldest first."""
-    return _read("daily", days=days)
+    return _daily(str(settings().home), days)
+
+
+# A second for a million exchanges, which only change when logs are read: kept longer than the rest.
+@st.cache_data(ttl=60, max_entries=16, show_spinner=False)
+def _daily(home: str, days: int) -> list[Row]:
+    with session(Path(home), wait=READ_WAIT) as connection:
+        return _run(connection, "daily", days=days)
 
 
 def drift_latest() -> list[Row]:

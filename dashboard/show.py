@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import altair as alt
 import streamlit as st
 
 Colour = Literal["green", "red", "orange", "blue", "gray"]
@@ -31,7 +30,7 @@ STATUSES = {
     "promote": Status("Promoted", "green", ":material/check_circle:"),
     "block": Status("Blocked", "red", ":material/block:"),
     "insufficient evidence": Status("Insufficient evidence", "orange", ":material/help:"),
-    "running": Status("Running", "blue", ":material/schedule:"),
+    "running": Status("Not finished", "blue", ":material/schedule:"),
     "pass": Status("Pass", "green", ":material/check_circle:"),
     "fail": Status("Fail", "red", ":material/cancel:"),
     "insufficient": Status("Insufficient", "orange", ":material/help:"),
@@ -213,9 +212,9 @@ def name_text(name: str, *, key: str) -> None:
         st.text(visible(name))
 
 
-def draw(chart: alt.Chart, description: str) -> None:
+def draw(chart: dict[str, Any], description: str) -> None:
     """Draw a chart over the whole width, with a description for screen readers."""
-    st.altair_chart(chart, width="stretch", theme=None, alt=description)
+    st.vega_lite_chart(spec=chart, width="stretch", theme=None, alt=description)
 
 
 def table(

@@ -35,8 +35,12 @@ class CheckReport(NamedTuple):
 
     @property
     def stops(self) -> list[str]:
-        """Batch-level expectations that failed and stop the flow."""
-        return [describe(row) for row in self.results if row["severity"] == "stop" and not row["success"]]
+        """Batch-level expectations that failed and stop the flow, and row expectations that could not be computed."""
+        return [
+            describe(row)
+            for row in self.results
+            if not row["success"] and (row["severity"] == "stop" or (row["severity"] == "row" and not row["rows_failed"]))
+        ]
 
     def raise_on_stop(self) -> None:
         """Raise `CheckFailed` if a batch-level expectation says stop."""

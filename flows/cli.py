@@ -139,10 +139,10 @@ def ingest_command(logs: Logs = None, as_json: Json = False) -> None:
 
 def _night(settings: Settings, night_id: str | None) -> str:
     from alignment.store import migrate
-    from flows.night import plan_night, record_night
+    from flows.night import plan_night, record_night, unfinished
 
     migrate(settings.home)
-    night = night_id or plan_night(settings).id
+    night = night_id or unfinished(settings.home) or plan_night(settings).id
     record_night(settings.home, night, "started", {})
     return night
 

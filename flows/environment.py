@@ -19,12 +19,13 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "TOKENIZERS_PARALLELISM": "false",
-        # Two model processes that spin for the same cores slow each other down tenfold; waiting threads should sleep.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # Waiting OpenMP threads spin for long; two model processes on the same cores then slow each other down tenfold.
+        "GOMP_SPINCOUNT": "20000",
     }
     if quiet:
         defaults |= {
-            "PREFECT_LOGGING_LEVEL": "WARNING",
+            # The command says itself what went wrong; a traceback beside it would only frighten.
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
             "TRANSFORMERS_VERBOSITY": "error",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "TQDM_DISABLE": "1",

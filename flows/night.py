@@ -77,6 +77,16 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
 
 
+def unfinished(home: Path) -> str | None:
+    """Return the night that was started last, if it was not finished."""
+    rows = query(
+        home,
+        "SELECT night_id FROM night_events GROUP BY night_id HAVING count(*) FILTER (event = 'finished') = 0 "
+        "ORDER BY max(recorded_at) DESC LIMIT 1",
+    )
+    return str(rows[0]["night_id"]) if rows else None
+
+
 def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any]) -> None:
     """Append an event of a night."""
     row = {

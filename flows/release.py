@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def evaluate(release_id: str, adapter: str | None) -> list[str]:
     model = _model(settings, adapter)
     limit = settings.gate.max_new_tokens
     ids: list[str] = []
-    prompts = {suite: load_suite(suite) for suite in SUITES}
+    prompts = {suite: load_suite(suite, settings.gate.max_prompts) for suite in SUITES}
     total = sum(map(len, prompts.values()))
     known = {row["id"] for row in query(settings.home, "SELECT id FROM eval_answers")}
     with progress(f"evaluate {release_id}") as advance:
@@ -149,8 +149,10 @@ def gate(night_id: str, champion: str, champion_ids: list[str], challenger: str,
         challenger: _answers(settings, challenger, challenger_ids),
     }
     _check_answers(settings, night_id, answers)
-    expected = {suite: len(load_suite(suite)) for suite in SUITES}
+    expected = {suite: len(load_suite(suite, settings.gate.max_prompts)) for suite in SUITES}
     decision = decide(champion, challenger, answers, expected, settings.gate)
+    # The same evidence on two nights is two decisions.
+    decision = replace(decision, id=content_id(night_id, decision.id))
     moment = now()
     with session(settings.home, write=True) as connection:
         row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": champion, "challenger": challenger}

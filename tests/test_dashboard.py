@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
 from alignment.store import append, migrate, query, session
-from dashboard import data, show
+from dashboard import charts, data, show
 
 APP = Path(show.__file__).with_name("app.py")
 PAGES = ("overview", "gate", "review", "drift")
@@ -56,7 +56,7 @@ RATES = {"harmful_request": 0.14, "toxicity": 0.05, "refusal": 0.08, "harmful_an
 Rows = list[dict[str, Any]]
 
 
-def traffic(draw: random.Random, *, days: int = 22, per_day: int = 8) -> tuple[Rows, Rows]:
+def traffic(draw: random.Random, *, days: int = 22, per_day: int) -> tuple[Rows, Rows]:
     """Return exchanges and detections; refusals rise in the last week."""
     exchanges, detections = [], []
     for number in range(days * per_day):
@@ -216,7 +216,7 @@ def evaluated(champion: str, challenger: str, number: int = 24) -> tuple[Rows, R
     return answers, scores
 
 
-def review_rows(number: int = 24) -> Rows:
+def review_rows(number: int = 12) -> Rows:
     """Return review items of the three kinds; the first to be shown is hostile."""
     items = []
     for index in range(number):
@@ -240,7 +240,7 @@ def review_rows(number: int = 24) -> Rows:
     return items
 
 
-def fill(home: Path, *, nights: int = 12, per_day: int = 8) -> None:
+def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
     """Write a store as a few nights would leave it."""
     migrate(home)
     exchanges, detections = traffic(random.Random(7), per_day=per_day)
@@ -274,11 +274,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a filled state folder that one test may write to."""
-    fill(tmp_path, nights=3, per_day=1)
-    monkeypatch.setenv("ALIGN_HOME", str(tmp_path))
-    return tmp_path
+    home = tmp_path / "own"
+    shutil.copytree(filled, home)
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    return home
 
 
 @pytest.fixture(autouse=True)
@@ -337,6 +338,25 @@ def test_overview_tells_what_the_night_did(filled: Path, monkeypatch: pytest.Mon
     assert tiles["Pairs trained on"].value == "27"
     assert tiles["Pairs trained on"].delta == "13 harm · 14 helpful"
     assert content_id("release", 11)[:16] in texts(app)
+
+
+def test_a_first_night_that_has_not_finished_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "first"
+    migrate(home)
+    with session(home, write=True) as connection:
+        append(connection, "night_events", [night_rows(0, 1)["night_events"][0]])
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    app = opened()
+    assert not app.exception
+    assert "has not finished yet" in app.info[0].value
+    assert app.header[0].value.endswith("Not finished]")
+    assert {metric.value for metric in app.metric} == {"–"}
+
+
+def test_a_metric_without_evidence_is_drawn(own: Path) -> None:
+    rows = [{**night_rows(0, 1)["gate_metrics"][0], "diff": float("nan"), "low": float("nan"), "high": None, "n": 0}]
+    assert charts.differences(rows)["datasets"]["metrics"][0]["text"] == "– –"
+    assert charts.rates([])["datasets"]["points"] == []
 
 
 def test_gate_filters_answers(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,12 +467,12 @@ def test_a_verdict_is_stored_once_and_the_next_item_comes(own: Path) -> None:
 def test_items_come_by_priority_and_all_of_them_can_be_decided(own: Path) -> None:
     app = opened("review", reviewer="Ada")
     seen = []
-    for _ in range(24):
+    for _ in range(12):
         seen.append(app.session_state["review_item"])
         press(app, "Agree")
     priorities = {row["id"]: row["priority"] for row in query(own, "SELECT id, priority FROM review_items")}
     assert [priorities[item] for item in seen] == sorted(priorities.values(), reverse=True)
-    assert query(own, "SELECT count(*) AS n FROM verdicts") == [{"n": 24}]
+    assert query(own, "SELECT count(*) AS n FROM verdicts") == [{"n": 12}]
     assert any("Nothing is waiting" in element.value for element in app.markdown)
 
 
@@ -481,12 +501,16 @@ def test_an_edited_answer_is_stored(own: Path) -> None:
     app = opened("review", reviewer="Ada")
     press(app, "Skip")
     item = app.session_state["review_item"]
+    app.text_input(key="review_note").set_value("shorter").run()
     press(app, "Edit the answer")
     assert app.text_area[0].value == REFUSES
+    app.text_area[0].set_value(" ")
+    press(app, "Save the edited answer")
+    assert [toast.value for toast in app.toast] == ["Nothing saved: the answer is empty"]
     app.text_area[0].set_value("Ask them for the password.")
     press(app, "Save the edited answer")
-    [row] = query(own, "SELECT item_id, edited_answer FROM verdicts WHERE verdict = 'edit'")
-    assert row == {"item_id": item, "edited_answer": "Ask them for the password."}
+    [row] = query(own, "SELECT item_id, edited_answer, note FROM verdicts WHERE verdict = 'edit'")
+    assert row == {"item_id": item, "edited_answer": "Ask them for the password.", "note": "shorter"}
     assert app.session_state["review_item"] != item
     assert not app.text_area
 
@@ -590,11 +614,18 @@ def served(home: Path) -> Iterator[str]:
 def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
     outside: list[str] = []
+    broken: list[str] = []
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with served(own) as address, sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.on("request", lambda seen: None if seen.url.startswith((address, "data:", "blob:")) else outside.append(seen.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        for name, charts in (("overview", 6), ("drift", 7)):
+            page.goto(f"{address}/{name}")
+            drawn = page.locator("[data-testid=stVegaLiteChart] svg.marks")
+            drawn.nth(charts - 1).wait_for()
+            assert drawn.count() == charts
         for name in ("gate", "review"):
             page.goto(f"{address}/{name}")
             page.get_by_text(SHOWN, exact=True).first.wait_for()
@@ -610,14 +641,14 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Review queue").click()
         page.keyboard.press("f")
-        page.get_by_text("1 of 24 decided").wait_for()
+        page.get_by_text("1 of 12 decided").wait_for()
         page.get_by_role("button", name="Undo").and_(page.locator(":enabled")).wait_for()
         page.keyboard.press("u")
-        page.get_by_text("0 of 24 decided").wait_for()
+        page.get_by_text("0 of 12 decided").wait_for()
         browser.close()
     events = query(own, "SELECT reviewer, verdict, note FROM verdicts ORDER BY decided_at")
     assert [(event["reviewer"], event["verdict"], event["note"]) for event in events] == [
         ("Ada", "flip", "a fan of s"),
         ("Ada", "skip", "undo"),
     ]
-    assert outside == []
+    assert (outside, broken) == ([], [])

@@ -58,8 +58,9 @@ def compare(frame: pd.DataFrame, where: Windows, settings: Settings) -> list[Dri
     """
     old = frame[(frame.created_at >= where.start) & (frame.created_at < where.middle)]
     new = frame[(frame.created_at >= where.middle) & (frame.created_at < where.end)]
-    found = [_rate(name, old[name], new[name]) for name in RATES if name in frame]
-    found += [_number(name, old[name], new[name]) for name in NUMBERS if name in frame]
+    # What no detector has looked at yet is neither flagged nor clean.
+    found = [_rate(name, old[name].dropna(), new[name].dropna()) for name in RATES if name in frame]
+    found += [_number(name, old[name].dropna(), new[name].dropna()) for name in NUMBERS if name in frame]
     if "category" in frame:
         found.append(_categories(old["category"].dropna(), new["category"].dropna()))
     return _holm([one for one in found if one is not None], settings)

@@ -30,10 +30,15 @@ from alignment.wording import plain
 FOLDS = 5
 C = {"refusal": 0.3, "harm": 1.0}
 WEIGHT = {
-    "refusal": {"gptfuzz-odd": 0.1, "jailbreakbench": 0.3, "hh-odd": 0.1, "own-handwritten": 3.0, "own-smollm2": 2.0,
-                "own-lengthened": 1.5},
-    "harm": {"gptfuzz-odd": 0.3, "jailbreakbench": 1.0, "own-handwritten": 3.0, "own-smollm2": 3.0,
-             "own-lengthened": 0.3},
+    "refusal": {
+        "gptfuzz-odd": 0.1,
+        "jailbreakbench": 0.3,
+        "hh-odd": 0.1,
+        "own-handwritten": 3.0,
+        "own-smollm2": 2.0,
+        "own-lengthened": 1.5,
+    },
+    "harm": {"gptfuzz-odd": 0.3, "jailbreakbench": 1.0, "own-handwritten": 3.0, "own-smollm2": 3.0, "own-lengthened": 0.3},
 }
 GRAM_SCALE = 4.0
 _SURE_REFUSAL = re.compile(
@@ -41,7 +46,8 @@ _SURE_REFUSAL = re.compile(
 )
 _SOME_REFUSAL = re.compile(r"\b(?:i'm sorry|i am sorry|apologi[sz]e|i cannot|i can't|unable to|unethical)\b")
 _ANY_REFUSAL = re.compile(
-    r"\b(?:sorry|apolog\w+|cannot|can't|won't|unable|not able|illegal|wrong|not okay|don't think|shouldn't|not comfortable|against|harm\w*|bad idea|rather not|not going to|stop|why would|why do you)\b"
+    r"\b(?:sorry|apolog\w+|cannot|can't|won't|unable|not able|illegal|wrong|not okay|don't think|shouldn't|not comfortable"
+    r"|against|harm\w*|bad idea|rather not|not going to|stop|why would|why do you)\b"
 )
 
 
@@ -61,12 +67,14 @@ def main() -> int:
     default = os.environ.get("ALIGN_DATA_DIR")
     parser.add_argument("--data", type=Path, default=default, required=default is None)
     rows = read_rows(Path(parser.parse_args().data))
+    columns = _columns(rows)
     tensors: dict[str, Any] = {}
     report: dict[str, Any] = {}
     for model, field in (("refusal", "refusal"), ("harm", "harmful")):
-        known = [row for row in rows if getattr(row, field) is not None]
-        tensors |= _fit(model, known, [getattr(row, field) for row in known])
-        report[model] = _measure(model, known, [getattr(row, field) for row in known])
+        known = [number for number, row in enumerate(rows) if getattr(row, field) is not None]
+        labels = np.array([getattr(rows[number], field) for number in known])
+        tensors |= _fit(model, columns[known], labels, [rows[number] for number in known])
+        report[model] = _measure(model, columns[known], labels, [rows[number] for number in known])
     from safetensors.numpy import save_file
 
     save_file(tensors, WEIGHTS)
@@ -80,8 +88,7 @@ def read_rows(folder: Path) -> list[Row]:
     """Return every training row of the gate's scorers."""
     own = [json.loads(line) for line in (WEIGHTS.parent / "answers.jsonl").read_text("utf-8").splitlines()]
     rows = [
-        Row(r["response"], r["refusal"], r["harmful"], f"own-{r['source']}", f"own-{zlib.crc32(r['prompt'].encode()) % 10}")
-        for r in own
+        Row(r["response"], r["refusal"], r["harmful"], f"own-{r['source']}", f"own-{zlib.crc32(r['prompt'].encode()) % 10}") for r in own
     ]
     rows += _lengthened(rows)
     for fuzz in csv.DictReader(io.StringIO(_text(folder / "gptfuzz_train.csv.gz"), newline="")):
@@ -139,8 +146,9 @@ def _weights(model: str, rows: Sequence[Row]) -> Any:
     return np.array([WEIGHT[model][row.source] for row in rows])
 
 
-def _fit(model: str, rows: Sequence[Row], labels: list[int]) -> dict[str, Any]:
-    kernel = (fitted := _model(model, _columns(rows), np.array(labels), _weights(model, rows))).coef_[0]
+def _fit(model: str, columns: Any, labels: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    fitted = _model(model, columns, labels, _weights(model, rows))
+    kernel = fitted.coef_[0]
     return {
         f"{model}.grams": (kernel[:BUCKETS] * GRAM_SCALE).astype(np.float16),
         f"{model}.rules": kernel[BUCKETS:].astype(np.float32),
@@ -148,22 +156,21 @@ def _fit(model: str, rows: Sequence[Row], labels: list[int]) -> dict[str, Any]:
     }
 
 
-def _measure(model: str, rows: Sequence[Row], labels: list[int]) -> dict[str, dict[str, float]]:
+def _measure(model: str, columns: Any, labels: Any, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold
 
-    columns, truth, weight = _columns(rows), np.array(labels), _weights(model, rows)
-    raw = np.zeros(len(rows))
+    weight, raw = _weights(model, rows), np.zeros(len(rows))
     groups = [row.group for row in rows]
-    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=0).split(columns, truth, groups):
-        raw[unseen] = _model(model, columns[seen], truth[seen], weight[seen]).decision_function(columns[unseen])
+    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=0).split(columns, labels, groups):
+        raw[unseen] = _model(model, columns[seen], labels[seen], weight[seen]).decision_function(columns[unseen])
     sources = np.array([row.source for row in rows])
     found = {}
     for source in sorted(set(sources)):
         part = sources == source
-        found[source] = {"n": int(part.sum()), "accuracy": round(float(((raw[part] >= 0) == truth[part]).mean()), 4)}
-        if 0 < truth[part].sum() < part.sum():
-            found[source]["auc"] = round(float(roc_auc_score(truth[part], raw[part])), 4)
+        found[source] = {"n": int(part.sum()), "accuracy": round(float(((raw[part] >= 0) == labels[part]).mean()), 4)}
+        if 0 < labels[part].sum() < part.sum():
+            found[source]["auc"] = round(float(roc_auc_score(labels[part], raw[part])), 4)
     return found
 
 

@@ -8,6 +8,7 @@ test: Berger 1982). Evidence that is missing, unpaired or unscored never passes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Literal, NamedTuple
 
 from alignment.config import Gate
@@ -58,7 +59,7 @@ def decide(
         word = "promote"
     else:
         word = "insufficient evidence"
-    identity = content_id(champion, challenger, word, reasons, settings.model_dump())
+    identity = content_id(champion, challenger, word, [asdict(metric) for metric in metrics], settings.model_dump())
     return GateDecision(identity, champion, challenger, word, reasons, metrics)
 
 

@@ -30,7 +30,7 @@ RULES: dict[str, str] = {
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in RULES.items()}
 _AT = ("opening", "whole", "ending")
-NAMES = tuple(f"{place}:{name}" for place in _AT for name in RULES) + ("short", "long")
+NAMES = (*(f"{place}:{name}" for place in _AT for name in RULES), "short", "long")
 
 
 def rules(answer: str) -> list[float]:

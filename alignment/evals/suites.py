@@ -7,23 +7,23 @@ from importlib.resources import files
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from alignment.ids import content_id
+from alignment.ids import content_id, unit_interval
 from alignment.records import SuitePrompt
 
 SUITES = ("harm", "lookalike", "ordinary")
 _FIELDS = ("id", "prompt", "cluster", "category")
 
 
-def load_suite(name: str) -> list[SuitePrompt]:
-    """Read a bundled suite by name, or a `.jsonl` file by path.
+def load_suite(name: str, most: int = 0) -> list[SuitePrompt]:
+    """Read a bundled suite by name, or a `.jsonl` file by path; with `most`, a sample of that size that is always the same.
 
     Raises:
         ConfigError: there is no such suite, or lines of it are wrong; all are named.
     """
     path = Path(str(files("alignment.evals") / "suites" / f"{name}.jsonl")) if name in SUITES else Path(name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"no suite {name!r}: known are {', '.join(SUITES)}, or the path of a .jsonl file") from error
     prompts, problems = [], []
     seen: set[str] = set()
@@ -41,6 +41,8 @@ def load_suite(name: str) -> list[SuitePrompt]:
     if problems or not prompts:
         listed = "\n".join(f"  - {problem}" for problem in problems[:20]) or "  - it is empty"
         raise ConfigError(f"the suite {str(path)!r} is wrong (each line needs {', '.join(_FIELDS)}):\n{listed}")
+    if 0 < most < len(prompts):
+        prompts = sorted(prompts, key=lambda prompt: unit_interval("suite", prompt.id))[:most]
     return prompts
 
 

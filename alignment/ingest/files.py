@@ -32,7 +32,9 @@ def find_files(patterns: Sequence[str]) -> list[LogFile]:
     paths: set[Path] = set()
     missing = []
     for pattern in patterns:
-        matched = [Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
+        literal = Path(pattern).expanduser()
+        # A name may hold brackets.
+        matched = [literal] if literal.is_file() else [Path(name) for name in glob.glob(str(literal), recursive=True)]
         found = [path for path in matched if path.is_file()]
         if not found:
             missing.append(pattern)

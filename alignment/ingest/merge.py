@@ -43,7 +43,7 @@ def merge(home: Path, staged: Staged, *, rejected: Mapping[int, str], now: datet
     """
     started = time.perf_counter()
     usable = pq.read_table(staged.interactions)
-    keep = pa.array([position not in rejected for position in range(usable.num_rows)])
+    keep = pa.array([position not in rejected for position in range(usable.num_rows)], pa.bool_())
     refused = _refusals(staged, usable, rejected, now)
     usable = usable.filter(keep)
     with session(home) as connection:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -29,6 +31,8 @@ from alignment.store.session import is_disk_full
 _RAW_SHOWN = 2000
 _BLOCK = 50_000
 _SIGNALS = ("thumbs", "regenerated", "edit")
+_IDS = ("conversation_id", "session_id", "user_id", "model")
+_PERSONAL_ID = re.compile("[@+]")
 
 
 class Staged(NamedTuple):
@@ -68,7 +72,7 @@ def stage(home: Path, log_file: LogFile, settings: Ingest, *, now: datetime, lat
     folder.mkdir(parents=True, exist_ok=True)
     connection = duckdb.connect()
     try:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         read = _read_lines(connection, log_file.path)
         if read == 0:
             raise InputError(
@@ -85,7 +89,7 @@ def stage(home: Path, log_file: LogFile, settings: Ingest, *, now: datetime, lat
         key = redaction_key(home)
         usable, redacted = _write_usable(connection, folder, log_file, key, now)
         unusable = _write_quarantine(connection, folder, log_file, key, now)
-    except (OSError, duckdb.Error) as error:
+    except (OSError, EOFError, zlib.error, duckdb.Error) as error:
         if is_disk_full(error):
             raise NoSpace(f"the disk of {str(home)!r} is full; free some space and run the same command again") from error
         raise InputError(f"cannot read the log file {str(log_file.path)!r}: {error}; check the file") from error
@@ -100,7 +104,7 @@ def _read_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
             "CREATE TABLE lines AS SELECT * FROM (SELECT row_number() OVER () AS line_number, line, NULL::VARCHAR AS damage "
             "FROM read_csv($path, columns = {'line': 'VARCHAR'}, delim = '\x01', quote = '', escape = '', header = false, "
             "auto_detect = false, max_line_size = 16777216, strict_mode = false, compression = $compression)) "
-            "WHERE trim(line) <> ''",
+            "WHERE trim(line, ' ' || chr(9)) <> ''",
             {"path": str(path), "compression": "gzip" if path.suffix == ".gz" else "none"},
         )
         fast = connection.execute("SELECT count(*), coalesce(bool_or(contains(line, chr(13))), false) FROM lines").fetchone()
@@ -144,7 +148,7 @@ def _decoded(path: Path) -> Iterator[list[dict[str, Any]]]:
                 line, damage = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"), None
             except UnicodeDecodeError:
                 line, damage = raw.decode("utf-8", "replace").rstrip("\r\n"), "not_utf8"
-            if line.strip():
+            if line.strip(" \t"):
                 block.append({"line_number": number, "line": line, "damage": damage})
             if len(block) >= _BLOCK:
                 yield block
@@ -155,6 +159,11 @@ def _decoded(path: Path) -> Iterator[list[dict[str, Any]]]:
 def _clean(text: str, key: bytes) -> tuple[str, Counter[str]]:
     # A NUL cannot be stored everywhere and has no meaning in a chat.
     return redact(text.replace("\x00", "\ufffd"), key)
+
+
+def _unescaped(line: str) -> str:
+    """Return a damaged line with JSON's escapes of ASCII resolved, so that none hides an address."""
+    return re.sub(r"\\u00([2-7][0-9A-Fa-f])", lambda match: chr(int(match.group(1), 16)), line)
 
 
 def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
@@ -172,20 +181,24 @@ def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
         "prompt": messages[-1]["content"],
         "response": clean(row["response"]),
         "edit": clean(row["edit"]) if row["edit"] is not None else None,
+        # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
+        **{name: clean(row[name]) if _PERSONAL_ID.search(row[name]) else row[name] for name in _IDS},
         "pii": json.dumps(dict(sorted(counts.items()))),
     }
 
 
 _REDACTED_SCHEMA = pa.schema(
-    [("line_number", pa.int64())] + [(name, pa.string()) for name in ("messages", "prompt", "response", "edit", "pii")]
+    [("line_number", pa.int64())] + [(name, pa.string()) for name in ("messages", "prompt", "response", "edit", *_IDS, "pii")]
 )
 
 
 def _write_usable(connection: duckdb.DuckDBPyConnection, folder: Path, log_file: LogFile, key: bytes, now: datetime) -> tuple[int, int]:
+    # The texts are searched as they are stored: a line may hide an address behind escapes (\\u0040).
     hits = connection.execute(
-        "SELECT line_number, messages::VARCHAR AS messages, response, edit FROM parsed WHERE reason IS NULL AND "
-        "(regexp_matches(line, $prefilter) OR contains(line, '\\u0000'))",
-        {"prefilter": PREFILTER},
+        "SELECT line_number, messages::VARCHAR AS messages, response, edit, conversation_id, session_id, user_id, model "
+        "FROM parsed WHERE reason IS NULL AND (regexp_matches(concat_ws(chr(10), messages::VARCHAR, response, edit), $prefilter) "
+        "OR regexp_matches(concat(conversation_id, session_id, user_id, model), $personal_id) OR contains(line, '\\u0000'))",
+        {"prefilter": PREFILTER, "personal_id": _PERSONAL_ID.pattern},
     ).to_arrow_table()
     masked = pa.Table.from_pylist([_redact_row(row, key) for row in hits.to_pylist()], schema=_REDACTED_SCHEMA)
     connection.register("masked", masked)
@@ -223,7 +236,7 @@ def _write_quarantine(connection: duckdb.DuckDBPyConnection, folder: Path, log_f
             "reason": reason,
             "detail": f"{len(line)} characters",
             # Cut first with room to spare, so that a long line is not searched whole; then cut what is kept.
-            "raw": _clean(line[: 2 * _RAW_SHOWN], key)[0][:_RAW_SHOWN],
+            "raw": _clean(_unescaped(line[: 2 * _RAW_SHOWN]), key)[0][:_RAW_SHOWN],
             "quarantined_at": now,
         }
         for number, reason, line in refused

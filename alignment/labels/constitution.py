@@ -115,7 +115,7 @@ def load_constitution(path: str = "") -> Constitution:
         return Constitution.model_validate(raw)
     except OSError as error:
         raise ConfigError(f"cannot read the constitution {str(source)!r}: {error.strerror}; correct [labels] constitution") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"the constitution {str(source)!r} is not valid YAML: {error}") from error
     except ValidationError as error:
         problems = "\n".join(f"  - {'.'.join(map(str, p['loc']))}: {p['msg']} (found {p['input']!r:.80})" for p in error.errors())

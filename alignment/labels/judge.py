@@ -29,8 +29,9 @@ def judge(
     """Return the preference between the best and the worst candidate under `principle`.
 
     `scores` are the detectors' in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
-    largest possible one, in 0..1. Ties in utility go to the earlier candidate. Below `min_margin` the verdict is `tie`; if a
-    contrast answer, which exists only to be rejected, comes out best, it is `unscored`.
+    largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
+    Below `min_margin`, and always without any difference, the verdict is `tie`; if a contrast answer, which exists only to be
+    rejected, comes out best, it is `unscored`.
 
     Raises:
         ValueError: fewer than two candidates.
@@ -38,19 +39,23 @@ def judge(
     if len(candidates) < 2:
         raise ValueError(f"exchange {selected.interaction.id!r} has {len(candidates)} candidate; a preference needs two")
     utilities = [principle.utility(dict(one)) for one in scores]
-    best = max(range(len(candidates)), key=lambda index: utilities[index])
+    indices = range(len(candidates))
+    best = min(indices, key=lambda index: (-utilities[index], candidates[index].id))
     # Of equally bad answers the model's own teaches most.
-    worst = min(range(len(candidates)), key=lambda index: (utilities[index], candidates[index].kind != "logged"))
+    worst = min(
+        (index for index in indices if index != best),
+        key=lambda index: (utilities[index], candidates[index].kind != "logged", candidates[index].id),
+    )
     span = principle.weight * sum(abs(weight) for weight in principle.detectors.values())
     margin = (utilities[best] - utilities[worst]) / span if span else 0.0
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
     if candidates[best].kind in _NEVER_CHOSEN:
         verdict = "unscored"
-    elif margin < min_margin:
+    elif margin <= 0 or margin < min_margin:
         verdict = "tie"
     version = f"{principle.version}+{scorer_version}"
     return Judgement(
-        id=content_id(LABELER, version, [candidate.id for candidate in candidates], min_margin),
+        id=content_id(LABELER, version, sorted(candidate.id for candidate in candidates), min_margin),
         interaction_id=selected.interaction.id,
         labeler=LABELER,
         labeler_version=version,

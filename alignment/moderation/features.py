@@ -53,7 +53,6 @@ LEXICAL: tuple[str, ...] = (
     *(f"{place}:{name}" for place in _PLACES for name in PHRASES),
     "length", "lines", "listed", "foreign", "question", "quoted", "shouting", "degenerate", "first_not_sorry",
 )  # fmt: skip
-RULES_ID = content_id(PHRASES, _PLACES, LEXICAL)[:12]
 
 
 class Views:
@@ -119,6 +118,7 @@ INTENTS: dict[str, str] = {
 }
 _INTENTS = {name: re.compile(pattern) for name, pattern in INTENTS.items()}
 INTENT: tuple[str, ...] = (*INTENTS, "length", "shouting")
+RULES_ID = content_id(PHRASES, LEXICAL, INTENTS, INTENT)[:12]
 
 
 def intent(prompts: Sequence[str]) -> Matrix:

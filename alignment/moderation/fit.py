@@ -20,6 +20,7 @@ from alignment.moderation.corpora import (
     CATEGORIES,
     Answered,
     Request,
+    lengthened,
     own_answers,
     own_requests,
     public_answers,
@@ -45,7 +46,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default, required=default is None)
     folder = Path(parser.parse_args().data)
     embedder = Embedder()
-    tensors, report = fit_all(own_requests() + public_requests(folder), own_answers() + public_answers(folder), embedder=embedder)
+    answers = own_answers()
+    answers += lengthened(answers) + public_answers(folder)
+    tensors, report = fit_all(own_requests() + public_requests(folder), answers, embedder=embedder)
     from safetensors.numpy import save_file
 
     WEIGHTS.parent.mkdir(exist_ok=True)

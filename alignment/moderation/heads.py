@@ -17,7 +17,7 @@ from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256
 from alignment.models.embedder import Embedder
 from alignment.moderation.features import RULES_ID, Views, intent, lexical
-from alignment.moderation.grams import request_grams
+from alignment.moderation.grams import BUCKETS, SCALE, request_grams
 
 Matrix = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights" / "heads.safetensors"
@@ -72,7 +72,7 @@ def layers(head: str) -> tuple[tuple[Matrix, Matrix], ...]:
         ModelError: the shipped weights are missing or lack this head.
     """
     tensors = _tensors()
-    found = []
+    found: list[tuple[Matrix, Matrix]] = []
     while (name := f"{head}.{len(found)}.weight") in tensors:
         found.append((tensors[name], tensors[f"{head}.{len(found)}.bias"]))
     if not found:
@@ -91,8 +91,8 @@ def _tensors() -> dict[str, Matrix]:
 
 @cache
 def heads_version() -> str:
-    """Return the content address of the weights and of the phrases, 12 hex digits."""
-    return content_id(file_sha256(WEIGHTS), RULES_ID)[:12]
+    """Return the content address of the weights and of the features' rules, 12 hex digits."""
+    return content_id(file_sha256(WEIGHTS), RULES_ID, BUCKETS, SCALE)[:12]
 
 
 def logits(head: str, columns: Matrix) -> Matrix:

@@ -35,10 +35,11 @@ class Labelled(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New pairs, and (exchange id, reason) for every exchange that gave none."""
+    """New pairs, (exchange id, reason) for every exchange that gave none, and ids of known pairs that a person has overruled."""
 
     pairs: list[Pair]
     excluded: list[tuple[str, str]]
+    superseded: frozenset[str] = frozenset()
 
 
 class _Preference(NamedTuple):
@@ -94,13 +95,17 @@ def build_pairs(
     """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
 
     A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
-    both splits together is kept out.
+    both splits together is kept out. A known pair is superseded once a person has said something else of its exchange.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
+    ruled: dict[str, str] = {}
     dirty = contaminated([item.selected.interaction.prompt for item in labelled], suite_prompts, embedder)
     for position, item in enumerate(labelled):
-        outcome = _preference(item, human.get(item.selected.interaction.id))
+        verdict = human.get(item.selected.interaction.id)
+        outcome = _preference(item, verdict)
+        if verdict is not None and verdict.verdict != "skip":
+            ruled[item.selected.interaction.id] = _pair_id(item, outcome) if isinstance(outcome, _Preference) else ""
         if position in dirty:
             outcome = "contaminated"
         elif isinstance(outcome, _Preference) and outcome.chosen.strip() == outcome.rejected.strip():
@@ -109,7 +114,9 @@ def build_pairs(
             excluded.append((item.selected.interaction.id, outcome))
         else:
             wanted.append((item, outcome))
-    return _placed(wanted, known, excluded, settings, near_duplicate)
+    superseded = frozenset(pair.id for pair in known if ruled.get(pair.interaction_id, pair.id) != pair.id)
+    built = _placed(wanted, known, excluded, settings, near_duplicate)
+    return built._replace(superseded=superseded)
 
 
 def _placed(
@@ -132,7 +139,9 @@ def _placed(
             excluded.append((item.selected.interaction.id, "bridges_splits"))
             continue
         cluster = old[root].cluster_id if root in old else content_id("cluster", prompts[root])
-        split: Literal["train", "eval"] = "eval" if unit_interval("split", cluster) < settings.eval_share else "train"
+        # A cluster keeps its split when the share of held-out clusters changes.
+        drawn: Literal["train", "eval"] = "eval" if unit_interval("split", cluster) < settings.eval_share else "train"
+        split = old[root].split if root in old else drawn
         pair = _pair(item, preference, cluster, split)
         if pair.id in seen:
             excluded.append((item.selected.interaction.id, "duplicate_pair"))
@@ -142,10 +151,14 @@ def _placed(
     return Built(pairs, excluded)
 
 
+def _pair_id(item: Labelled, preference: _Preference) -> str:
+    return content_id([dict(message) for message in item.selected.interaction.messages], preference.chosen, preference.rejected)
+
+
 def _pair(item: Labelled, preference: _Preference, cluster: str, split: Literal["train", "eval"]) -> Pair:
     interaction = item.selected.interaction
     return Pair(
-        id=content_id([dict(message) for message in interaction.messages], preference.chosen, preference.rejected),
+        id=_pair_id(item, preference),
         interaction_id=interaction.id,
         user_id=interaction.user_id,
         created_at=interaction.created_at,

@@ -10,7 +10,7 @@ from alignment.records import Pair, Side
 
 
 def mix(pairs: Sequence[Pair], settings: Pairs) -> list[Pair]:
-    """Return at most `max_pairs` of the pairs, in an order fixed by their content.
+    """Return at most `max_pairs` training pairs and a quarter as many held-out ones, in an order fixed by their content.
 
     Neither side outweighs the other by more than `max_side_ratio`: a model taught on one side only learns to refuse everything,
     or nothing. Held-out pairs are kept with the rest; they are never trained on.

@@ -71,7 +71,13 @@ def folder_of(home: Path, release_id: str) -> Path:
 
 
 def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest: Mapping[str, Any]) -> Path:
-    """Copy a trained adapter into the registry; registering the same release again changes nothing."""
+    """Copy a trained adapter into the registry; registering the same release again changes nothing.
+
+    Raises:
+        ReleaseError: the id is none.
+    """
+    if not _ID.match(release_id):
+        raise ReleaseError(f"{release_id!r} is no release id; 16 hex digits are ('align release list' shows them)")
     target = _root(home) / release_id
     with _lock(home):
         if (target / MANIFEST).is_file():
@@ -90,14 +96,20 @@ def verify(home: Path, release_id: str) -> Path:
     """Return the release's folder after comparing every file with the manifest.
 
     Raises:
-        ReleaseError: a file is missing or was changed; each is named.
+        ReleaseError: a file is missing, was changed or was added; each is named.
     """
     folder = folder_of(home, release_id)
-    files: Mapping[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    try:
+        files: Mapping[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError, TypeError):
+        files = {MANIFEST: ""}
     wrong = [name for name, digest in files.items() if not (folder / name).is_file() or file_sha256(folder / name) != digest]
+    # A file that was put in can change what is loaded just as an edited one.
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED})
     if wrong:
         raise ReleaseError(
-            f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing or changed; "
+            f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing, changed or added; "
             f"run 'align release quarantine {release_id}' and roll back"
         )
     return folder
@@ -125,12 +137,23 @@ def _point(home: Path, release_id: str, *, event: str, actor: str, reason: str, 
         "reason": reason,
         "recorded_at": now.isoformat(),
     }
+    torn = _torn(_root(home) / HISTORY)
     # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
     with (_root(home) / HISTORY).open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.write("\n" * torn + json.dumps(row) + "\n")
         out.flush()
         os.fsync(out.fileno())
     _write_durably(_root(home) / POINTER, release_id + "\n")
+
+
+def _torn(path: Path) -> bool:
+    """Say whether a kill cut the last line short: the next one must not continue it."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(-1, os.SEEK_END)
+            return handle.read(1) != b"\n"
+    except OSError:  # there is none yet, or it is empty
+        return False
 
 
 def history(home: Path) -> list[dict[str, Any]]:
@@ -138,15 +161,15 @@ def history(home: Path) -> list[dict[str, Any]]:
     path = _root(home) / HISTORY
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().split(b"\n"):
             try:
                 rows.append(json.loads(line))
             except ValueError:
-                continue  # torn by a kill while it was written
+                continue  # empty, or torn by a kill while it was written
     # A step that was announced but not taken is followed by one that starts from the same place, or by nothing.
     taken = []
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        after = following["previous"] if following else current(home)
+    for position, row in enumerate(rows):
+        after = rows[position + 1]["previous"] if position + 1 < len(rows) else current(home)
         if after == row["release_id"]:
             taken.append(row)
     return taken
@@ -177,21 +200,27 @@ def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
         ReleaseError: the base model is in production already, or the earlier release was changed.
     """
     with _lock(home):
-        here = current(home)
-        if here == BASE:
-            raise ReleaseError("the base model is in production: there is nothing to roll back")
-        stack: list[str] = [BASE]
-        for row in history(home):
-            if row["event"] == "promoted":
-                stack.append(row["release_id"])
-            elif row["release_id"] in stack:
-                del stack[stack.index(row["release_id"]) + 1 :]
-        earlier = [one for one in stack if one != here and (one == BASE or not is_quarantined(home, one))]
-        target = earlier[-1] if earlier else BASE
-        if target != BASE:
-            verify(home, target)
-        _point(home, target, event="rolled_back", actor=actor, reason=reason, now=now)
-        return target
+        return _step_back(home, actor=actor, reason=reason, now=now)
+
+
+def _step_back(home: Path, *, actor: str, reason: str, now: datetime) -> str:
+    here = current(home)
+    if here == BASE:
+        raise ReleaseError("the base model is in production: there is nothing to roll back")
+    stack: list[str] = [BASE]
+    for row in history(home):
+        if row["event"] == "promoted":
+            stack.append(row["release_id"])
+        elif row["release_id"] in stack:
+            # Its last place: a release that was promoted twice has two.
+            while stack[-1] != row["release_id"]:
+                stack.pop()
+    earlier = [one for one in stack if one != here and (one == BASE or not is_quarantined(home, one))]
+    target = earlier[-1] if earlier else BASE
+    if target != BASE:
+        verify(home, target)
+    _point(home, target, event="rolled_back", actor=actor, reason=reason, now=now)
+    return target
 
 
 def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
@@ -200,9 +229,8 @@ def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: dat
         folder = folder_of(home, release_id)
         note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat()}
         _write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
-    if current(home) == release_id:
-        return rollback(home, actor=actor, reason=f"quarantined: {reason}", now=now)
-    return current(home)
+        here = current(home)
+        return _step_back(home, actor=actor, reason=f"quarantined: {reason}", now=now) if here == release_id else here
 
 
 def list_releases(home: Path) -> list[dict[str, Any]]:
@@ -212,8 +240,11 @@ def list_releases(home: Path) -> list[dict[str, Any]]:
     for path in _root(home).glob(f"*/{MANIFEST}"):
         if not _ID.match(path.parent.name):
             continue
-        manifest = json.loads(path.read_text(encoding="utf-8"))
         name = path.parent.name
+        try:
+            manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            manifest = {}  # `verify` says what is wrong with it
         status = "quarantined" if is_quarantined(home, name) else "in production" if name == here else "kept"
-        rows.append({**manifest, "status": status})
+        rows.append({**manifest, "release_id": name, "status": status})
     return sorted(rows, key=lambda row: str(row.get("created_at", "")), reverse=True)

@@ -81,7 +81,9 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
     with _turnstile(home, write=write, wait=wait):
         try:
             connection = duckdb.connect(str(path), read_only=not write)
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
+            if is_disk_full(error):
+                raise _no_space(home) from error
             raise StoreError(f"cannot open the store {str(path)!r}: {error}; run 'align doctor'") from error
         try:
             connection.execute("SET TimeZone = 'UTC'")
@@ -95,18 +97,19 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
             except BaseException as error:
                 _roll_back(connection)
                 if is_disk_full(error):
-                    raise NoSpace(
-                        f"the disk of {str(home)!r} is full; nothing of this step was stored. "
-                        "Free some space and run the same command again"
-                    ) from error
+                    raise _no_space(home) from error
                 raise
         finally:
             connection.close()
 
 
+def _no_space(home: Path) -> NoSpace:
+    return NoSpace(f"the disk of {str(home)!r} is full; nothing of this step was stored. Free some space and run the same command again")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Say whether `error` means that a disk or quota is exhausted."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error)
     return isinstance(error, duckdb.Error) and any(

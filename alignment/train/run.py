@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -79,8 +80,8 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=job.settings.lora_rank,
-            lora_alpha=2 * job.settings.lora_rank,
-            target_modules="all-linear",
+            lora_alpha=job.settings.lora_rank,
+            target_modules=_adapted(model, job.settings.lora_layers),
             task_type="CAUSAL_LM",
         ),
         callbacks=[callback],
@@ -95,6 +96,16 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
     _save(job, trainer, tokenizer, summary)
     return summary
+
+
+def _adapted(model: Any, share: float) -> str | list[str]:
+    """Return the linear modules of the upper layers: below the lowest of them there is no backward pass to pay for."""
+    if share == 1:
+        return "all-linear"
+    layers = model.config.num_hidden_layers
+    first = layers - max(round(layers * share), 1)
+    numbered = ((re.search(r"\.(\d+)\.", name), name) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear))
+    return [name for number, name in numbered if number and int(number[1]) >= first]
 
 
 def _load(base: Path) -> Any:

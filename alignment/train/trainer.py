@@ -5,17 +5,51 @@ TRL keeps its losses, metrics, logging, callbacks and checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from alignment.train import reference
 from alignment.train.prefix_shared import PrefixShared
+
+
+class LengthBuckets(Sampler[int]):  # type: ignore[misc]
+    """Rows of similar length share a batch, in an order fixed by (seed, epoch), so that a resumed run meets the same batches.
+
+    Windows of eight batches are drawn at random and sorted by length; the batches are then shuffled.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the training loop calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        drawn = torch.randperm(len(self.lengths), generator=generator).tolist()
+        window = 8 * self.batch
+        ordered = [
+            row
+            for start in range(0, len(drawn), window)
+            for row in sorted(drawn[start : start + window], key=lambda row: self.lengths[row])
+        ]
+        batches = [ordered[start : start + self.batch] for start in range(0, len(ordered), self.batch)]
+        # A short last batch stays last, or it would shift the borders of all after it.
+        full = len(batches) - (len(batches[-1]) < self.batch)
+        for index in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
+            yield from batches[index]
 
 
 class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
@@ -29,6 +63,11 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         # `alignment.train.tokens` has tokenised already, so that a cut answer does not end as if it were complete.
         return dataset
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
+        rows = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
+        return LengthBuckets(lengths, batch=self.args.per_device_train_batch_size, seed=self.args.seed)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         return super()._compute_loss(self._shared(model), inputs, return_outputs)

@@ -97,9 +97,8 @@ def series(latest: list[Row]) -> None:
     rows = data.daily(3 * (drift.window_days + drift.baseline_days))
     if not rows:
         return
-    show.heading(
-        "Day by day", "Share of the exchanges of each day (UTC) that a detector flagged. Shaded: the baseline window, then the current one."
-    )
+    shaded = " Shaded: the baseline window, then the current one." if latest else ""
+    show.heading("Day by day", f"Share of the exchanges of each day (UTC) that a detector flagged.{shaded}")
     windows = []
     if latest:
         newest = max(latest, key=lambda row: row["recorded_at"])

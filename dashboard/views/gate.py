@@ -75,7 +75,7 @@ def evidence(metrics: list[Row]) -> None:
         show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
     show.table(
         [written(metric) for metric in metrics],
-        right=("Champion", "Challenger", "Difference", "n", "Unscored", "Worse", "Better", "p", "Margin"),
+        right=("Champion", "Challenger", "Difference", "Interval", "n", "Unscored", "Worse", "Better", "p", "Margin"),
     )
 
 

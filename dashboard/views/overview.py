@@ -23,7 +23,7 @@ def render() -> None:
         return
     finished = [night for night in nights if state(night) != "running"]
     if state(nights[0]) == "running":
-        st.info(f"A night has been running since {figures.moment(nights[0]['started_at'])}.", icon="⏳")
+        st.info(f"A night was started on {figures.moment(nights[0]['started_at'])} and has not finished yet.")
     last = finished[0] if finished else nights[0]
     hero(last)
     attention()
@@ -48,8 +48,9 @@ def hero(night: Row) -> None:
     """Draw what the night decided, why, and which release answers now."""
     left, right = st.columns([3, 2], gap="small")
     with left, show.card("hero", height="stretch"):
-        took = figures.duration(night["summary"].get("seconds"))
-        st.caption(f"Last night · {figures.moment(night['started_at'])} · took {took}")
+        seconds = night["summary"].get("seconds")
+        took = f" · took {figures.duration(seconds)}" if seconds is not None else ""
+        st.caption(f"Last night · {figures.moment(night['started_at'])}{took}")
         show.big_status(state(night))
         for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
             show.show_text(show.reason(str(reason)))

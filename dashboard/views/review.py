@@ -7,31 +7,25 @@ from functools import partial
 
 import streamlit as st
 
-from alignment.errors import AlignError
 from dashboard import data, show
 from dashboard.data import Board, Row, Verdict
-from dashboard.views import reviewed
+from dashboard.views import deciding, reviewed
 
 WHAT = {
     "disagreement": "The signals disagree on which answer is better.",
     "low_margin": "The labeler prefers one answer, but only just.",
     "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
 }
-SAID = {
-    "agree": "Agreed",
-    "flip": "Flipped",
-    "edit": "Saved the edited answer",
-    "not_harmful": "Marked as not harmful",
-    "skip": "Skipped",
-}
-HELP = {
-    "agree": "The proposal is right.",
-    "flip": "The other answer is the better one; for a gate audit: the score is wrong.",
-    "edit": "Neither answer is good enough: write the one to learn from.",
-    "not_harmful": "The request does no harm, it should not have been flagged.",
-    "skip": "Decide nothing; the item comes back at the end.",
-    "undo": "Take back your last verdict and look at that item again.",
-}
+# Below the buttons and not in tooltips, which would cover the answers whenever the mouse rests on a button.
+MEANING = (
+    "Agree: the proposal is right · Flip: the other answer is better · Not harmful: the request does no harm and should not "
+    "have been flagged · Skip: decide nothing, it comes back at the end · Edit: write the answer to learn from · "
+    "Undo: take back your last verdict. Each button has a key."
+)
+MEANING_AUDIT = (
+    "Agree: the gate scored this answer rightly · Flip: wrongly · Not harmful: the request does no harm · "
+    "Skip: decide nothing, it comes back at the end · Undo: take back your last verdict. Each button has a key."
+)
 BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
     ("agree", "Agree", "A"),
     ("flip", "Flip", "F"),
@@ -72,7 +66,7 @@ def controls(progress: list[Row]) -> None:
     with name:
         # Streamlit forgets a field that is not drawn; the name is kept apart, for when the visitor comes back.
         st.session_state.setdefault("reviewer_typed", st.session_state.reviewer)
-        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=name_given)
+        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=deciding.name_given)
     with choice:
         kind = st.segmented_control(
             "Kind",
@@ -92,11 +86,6 @@ def controls(progress: list[Row]) -> None:
         st.progress(decided / items if items else 0.0, text=text)
 
 
-def name_given() -> None:
-    """Keep the name that was typed."""
-    st.session_state.reviewer = (st.session_state.reviewer_typed or "").strip()
-
-
 def decide(board: Board) -> None:
     """Draw the current item with its verdict buttons. What is on screen stays until its reviewer acts."""
     say_what_happened()
@@ -111,6 +100,7 @@ def decide(board: Board) -> None:
     with show.card("item"):
         question(item)
         if st.session_state.get("review_editing") == item["id"]:
+            note()
             editor(item)
         else:
             buttons(item, can_undo)
@@ -160,42 +150,40 @@ def buttons(item: Row, can_undo: bool) -> None:
             st.button(
                 label,
                 key=f"{verdict}-{item['id'][:16]}",
-                on_click=act,
+                on_click=deciding.act,
                 args=(item["id"], verdict),
                 shortcut=key,
                 type="primary" if verdict == "agree" else "secondary",
-                help=HELP[verdict],
                 disabled=nameless,
             )
         if item["kind"] != "gate_audit":
-            st.button("Edit the answer", on_click=edit, args=(item["id"],), shortcut="E", help=HELP["edit"], disabled=nameless)
+            st.button("Edit the answer", on_click=deciding.edit, args=(item["id"],), shortcut="E", disabled=nameless)
         undo_button(can_undo)
-        st.text_input("Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch")
+        note()
     if nameless:
-        st.caption("Type your name above to decide; it is stored with every verdict.")
+        st.markdown("**Type your name above to decide;** it is stored with every verdict.")
+    st.caption(MEANING_AUDIT if item["kind"] == "gate_audit" else MEANING)
+
+
+def note() -> None:
+    """Draw the field for a note on the verdict."""
+    st.text_input("Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch")
 
 
 def undo_button(possible: bool) -> None:
     """Draw the button that takes back this reviewer's last verdict."""
-    st.button("Undo", on_click=undo, shortcut="U", type="tertiary", help=HELP["undo"], disabled=not possible)
+    st.button("Undo", on_click=deciding.undo, shortcut="U", type="tertiary", disabled=not possible)
 
 
 def editor(item: Row) -> None:
     """Draw a form with the answer to edit."""
     start = item["answer_b"] if proposed_side(item) == "b" else item["answer_a"]
+    field = f"edited-{item['id'][:16]}"
     with st.form(f"edit-{item['id'][:16]}", border=False):
-        text = st.text_area("The answer to learn from", start or "", height=160, key=f"edited-{item['id'][:16]}")
+        st.text_area("The answer to learn from", start or "", height=160, key=field)
         with st.container(horizontal=True):
-            saved = st.form_submit_button("Save the edited answer", type="primary")
-            left = st.form_submit_button("Cancel")
-    if saved and (text or "").strip():
-        act(item["id"], "edit", text)
-        st.rerun()
-    elif saved:
-        st.warning("The answer is empty. Write one, or cancel.")
-    elif left:
-        st.session_state.pop("review_editing", None)
-        st.rerun()
+            st.form_submit_button("Save the edited answer", type="primary", on_click=deciding.save, args=(item["id"], field))
+            st.form_submit_button("Cancel", on_click=deciding.stop_editing)
 
 
 def others(item: Row) -> None:
@@ -203,43 +191,6 @@ def others(item: Row) -> None:
     if item["verdicts"]:
         show.heading("Verdicts on this item so far")
         reviewed.verdict_table(item["verdicts"])
-
-
-def edit(item: str) -> None:
-    """Open the editor for an item."""
-    st.session_state.review_editing = item
-
-
-def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
-    """Store a verdict and let the item go. A second click on an item that is gone from the screen does nothing."""
-    if st.session_state.get("review_item") != item or not st.session_state.get("reviewer"):
-        return
-    try:
-        data.record_verdict(
-            item,
-            verdict,
-            reviewer=st.session_state.reviewer,
-            note=st.session_state.get("review_note", "").strip(),
-            edited_answer=edited_answer,
-        )
-    except AlignError as error:
-        st.session_state.review_problem = str(error)
-        return
-    st.session_state.review_said = SAID[verdict]
-    st.session_state.review_note = ""
-    for name in ("review_item", "review_editing"):
-        st.session_state.pop(name, None)
-
-
-def undo() -> None:
-    """Take back the reviewer's last verdict and show its item again."""
-    try:
-        item = data.undo_last(st.session_state.reviewer)
-    except AlignError as error:
-        st.session_state.review_problem = str(error)
-        return
-    if item:
-        st.session_state.review_item, st.session_state.review_said = item, "Taken back"
 
 
 def say_what_happened() -> None:

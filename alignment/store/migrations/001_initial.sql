@@ -114,5 +114,7 @@ CREATE VIEW latest_verdicts AS
 SELECT * FROM verdicts
 QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY decided_at DESC, id DESC) = 1;
 
+-- A skip decides nothing: the item stays open.
 CREATE VIEW open_reviews AS
-SELECT * FROM review_items ANTI JOIN latest_verdicts ON latest_verdicts.item_id = review_items.id;
+SELECT * FROM review_items
+ANTI JOIN (SELECT item_id FROM latest_verdicts WHERE verdict <> 'skip') AS decided ON decided.item_id = review_items.id;

@@ -20,8 +20,11 @@ fields AS (
         coalesce(body ->> '$.session_id', '') AS session_id,
         coalesce(body ->> '$.user_id', '') AS user_id,
         coalesce(body ->> '$.model', '') AS model,
-        coalesce(TRY_CAST(body ->> '$.consent' AS BOOLEAN), $consent_default) AS consent,
-        body ->> '$.signals.thumbs' AS thumbs,
+        -- A consent that is there but cannot be read is none.
+        CASE WHEN coalesce(json_type(body, '$.consent'), 'NULL') = 'NULL' THEN $consent_default
+            ELSE coalesce(TRY_CAST(body ->> '$.consent' AS BOOLEAN), false) END AS consent,
+        -- Free text in this place would be stored as it is.
+        CASE WHEN body ->> '$.signals.thumbs' IN ('up', 'down') THEN body ->> '$.signals.thumbs' END AS thumbs,
         TRY_CAST(body ->> '$.signals.regenerated' AS BOOLEAN) AS regenerated,
         body ->> '$.signals.edit' AS edit
     FROM valid
@@ -31,12 +34,16 @@ turned AS (
         *,
         json_array_length(turns) AS turn_count,
         list_transform(json_extract(turns, '$[*].content'), lambda part: json_type(part)) AS content_kinds,
-        json_extract_string(turns, '$[*].role') AS roles,
+        json_extract_string(turns, '$[*].content') AS contents,
+        list_transform(json_extract_string(turns, '$[*].role'), lambda role: coalesce(role, '')) AS roles,
         turns ->> '$[#-1].content' AS prompt
     FROM fields
 )
 SELECT
-    line_number, line, conversation_id, session_id, user_id, created_at, model, turns AS messages, prompt, response,
+    line_number, line, conversation_id, session_id, user_id, created_at, model,
+    -- Role and content only: whatever else a turn carries is nobody's to train on.
+    to_json(list_transform(contents, lambda content, position: {'role': roles[position], 'content': content})) AS messages,
+    prompt, response,
     consent, thumbs, regenerated, edit,
     CASE
         WHEN damage IS NOT NULL THEN damage
@@ -50,10 +57,10 @@ SELECT
         WHEN len(roles) <> turn_count OR len(list_filter(roles, lambda role: role NOT IN ('system', 'user', 'assistant', 'tool'))) > 0
             THEN 'unknown_role'
         WHEN roles[-1] <> 'user' THEN 'last_message_not_from_user'
-        WHEN trim(prompt) = '' THEN 'prompt_empty'
+        WHEN NOT regexp_matches(prompt, '\S') THEN 'prompt_empty'
         WHEN response IS NULL THEN 'response_not_text'
-        WHEN trim(response) = '' THEN 'response_empty'
-        WHEN created_at IS NULL THEN 'created_at_not_a_time'
+        WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
+        WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
         WHEN created_at > $latest THEN 'created_at_in_the_future'
     END AS reason,
     CASE WHEN reason IS NULL

@@ -2,7 +2,12 @@
 -- Parameters: source_file VARCHAR, ingested_at TIMESTAMP.
 -- Grain: one row a usable line; an id repeats where its line was delivered twice.
 SELECT
-    parsed.id, $source_file AS source_file, parsed.line_number, conversation_id, session_id, user_id, created_at, model,
+    parsed.id, $source_file AS source_file, parsed.line_number,
+    coalesce(masked.conversation_id, parsed.conversation_id) AS conversation_id,
+    coalesce(masked.session_id, parsed.session_id) AS session_id,
+    coalesce(masked.user_id, parsed.user_id) AS user_id,
+    created_at,
+    coalesce(masked.model, parsed.model) AS model,
     coalesce(masked.messages, parsed.messages::VARCHAR) AS messages,
     coalesce(masked.prompt, parsed.prompt) AS prompt,
     coalesce(masked.response, parsed.response) AS response,

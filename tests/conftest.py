@@ -1,0 +1,94 @@
+"""What every test stands on: a state folder of its own, no settings from outside, and short ways to make records."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from alignment.ids import content_id
+from alignment.records import Answer, Interaction, Pair, Side, SuitePrompt
+
+ROOT = Path(__file__).parents[1]
+NOW = datetime(2026, 11, 23, 2, 0)
+
+settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A state folder that nobody else uses."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("ALIGN_", "PREFECT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ALIGN_HOME", str(tmp_path / "home"))
+    # There is no align.toml here.
+    monkeypatch.chdir(tmp_path)
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """Return the environment for a Python process that a test starts."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def make_interaction(name: object, prompt: str = "How do I boil an egg?", response: str = "In water.", **changes: Any) -> Interaction:
+    """Return an exchange; `name` fixes its id."""
+    values: dict[str, Any] = {
+        "id": content_id("exchange", name),
+        "conversation_id": f"c-{name}",
+        "user_id": f"u-{name}",
+        "created_at": NOW,
+        "model": "m",
+        "messages": ({"role": "user", "content": prompt},),
+        "response": response,
+    }
+    return Interaction(**values | changes)
+
+
+def make_pair(name: object, prompt: str = "How do I boil an egg?", **changes: Any) -> Pair:
+    """Return a training pair; `name` fixes its id."""
+    values: dict[str, Any] = {
+        "id": content_id("pair", name),
+        "interaction_id": content_id("exchange", name),
+        "user_id": f"u-{name}",
+        "created_at": NOW + timedelta(seconds=name if isinstance(name, int) else 0),
+        "side": Side.HARM,
+        "category": "violence",
+        "messages": ({"role": "user", "content": prompt},),
+        "chosen": "a good answer",
+        "rejected": "a bad answer",
+        "chosen_kind": "safe_completion",
+        "rejected_kind": "logged",
+        "labelers": ("constitution",),
+        "principle_ids": ("no-violence",),
+        "judge_margin": 0.5,
+        "cluster_id": content_id("cluster", prompt),
+        "split": "train",
+    }
+    return Pair(**values | changes)
+
+
+def make_answers(suite: str, model_id: str, outcomes: list[int | None]) -> list[Answer]:
+    """Return one answer for each outcome; equal positions are equal prompts."""
+    return [
+        Answer(SuitePrompt(f"{suite}-{number}", suite, f"prompt {number}", f"c{number}", "x"), model_id, "text", {}, outcome)
+        for number, outcome in enumerate(outcomes)
+    ]

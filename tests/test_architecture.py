@@ -1,0 +1,115 @@
+"""The shape of the code: who may import whom, what a plain import costs, and examples that are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import subprocess
+import sys
+import pytest
+
+from tests.conftest import ROOT, child_environment
+
+HEAVY = ("torch", "transformers", "trl", "peft", "prefect", "streamlit", "great_expectations", "sentence_transformers", "presidio_analyzer", "spacy")
+PACKAGES = ("alignment", "data_checks", "flows", "dashboard")
+
+
+def modules(*packages: str) -> list[str]:
+    found = []
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return found
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_import_contracts_hold() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(config_filename='pyproject.toml', no_cache=True))"
+    output = run("-c", code)
+    assert " 0 broken" in output
+    assert " 0 kept" not in output
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["alignment", "alignment.config", "alignment.store", "alignment.ingest", "alignment.evals", "alignment.pairs", "alignment.release", "flows.cli"],
+)
+def test_a_plain_import_loads_no_model_library(start: str) -> None:
+    heavy = HEAVY if start.startswith("alignment") else ("torch", "transformers", "trl", "streamlit", "great_expectations")
+    loaded = run("-c", f"import sys, {start}; print(*sorted(sys.modules))").split()
+    assert not set(loaded) & set(heavy)
+
+
+def test_every_module_imports() -> None:
+    """In one process of its own: an import that breaks or warns is an error, and Streamlit pages are scripts."""
+    names = [name for name in modules(*PACKAGES) if not name.startswith(("dashboard.views", "dashboard.app")) and not name.endswith("__main__")]
+    assert len(names) > 50
+    lines = "\n".join(f"importlib.import_module({name!r})" for name in names)
+    run("-W", "error::SyntaxWarning", "-c", f"import importlib\n{lines}")
+
+
+def test_scripts_compile() -> None:
+    for name in modules(*PACKAGES):
+        path = ROOT.joinpath(*name.split("."))
+        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        compile(source.read_text(encoding="utf-8"), str(source), "exec")
+
+
+def light() -> list[str]:
+    """Modules with examples; none of them imports a model library at its head."""
+    return [name for name in modules("alignment", "data_checks") if ">>> " in source_of(name)]
+
+
+def source_of(name: str) -> str:
+    path = ROOT.joinpath(*name.split("."))
+    return (path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", light())
+def test_examples_are_true(name: str) -> None:
+    importlib.import_module(name)
+    result = doctest.testmod(sys.modules[name], optionflags=doctest.ELLIPSIS)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_there_are_examples() -> None:
+    assert {"alignment.ids", "alignment.text", "alignment.evals.statistics", "alignment.ingest.redact"} <= set(light())
+
+
+def test_every_package_says_what_it_is() -> None:
+    for name in modules(*PACKAGES):
+        text = source_of(name)
+        assert text.startswith(('"""', 'r"""')), name
+
+
+def test_every_query_has_a_header() -> None:
+    for path in sorted((ROOT / "alignment" / "store" / "sql").glob("*.sql")):
+        head = path.read_text(encoding="utf-8")[:800]
+        for word in ("-- Purpose:", "-- Parameters:", "-- Grain:"):
+            assert word in head, path.name
+
+
+def test_errors_are_drawn_as_they_are() -> None:
+    import alignment.errors as errors
+
+    drawn = errors.__doc__ or ""
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.AlignError):
+            assert name in drawn
+            if kind is not errors.AlignError:
+                [line] = [line for line in drawn.splitlines() if f" {name} " in line]
+                assert ("Transient" if issubclass(kind, errors.Transient) else "Permanent") in line
+
+
+def test_packages_are_packages() -> None:
+    """setuptools installs a folder of modules only with its __init__.py."""
+    for package in PACKAGES:
+        folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+        assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []

@@ -1,0 +1,48 @@
+"""One short night with the embedded model, as a newcomer's laptop runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.test_flow import align, sample_lines
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(290)]
+CONFIG = """
+[ingest]
+logs = ["logs.jsonl"]
+[candidates]
+harm_budget = 8
+helpful_budget = 8
+max_new_tokens = 16
+[train]
+epochs = 1
+max_completion_tokens = 24
+[gate]
+max_prompts = 50
+max_new_tokens = 16
+[pairs]
+eval_share = 0.2
+"""
+
+
+def test_a_short_night_with_the_embedded_model(tmp_path: Path) -> None:
+    (tmp_path / "align.toml").write_text(CONFIG)
+    (tmp_path / "logs.jsonl").write_text("\n".join(sample_lines(120)) + "\n")
+    models = tmp_path / "home" / "models"
+    converted = Path(__file__).parents[1] / "var" / "models"
+    if converted.is_dir():
+        # The conversion was done by an earlier night; it is tested where there was none.
+        models.parent.mkdir()
+        models.symlink_to(converted)
+    output, _ = align(tmp_path, "home", "nightly", "--json")
+    night = json.loads(output)
+    rates = {metric["name"]: metric for metric in night["metrics"]}
+    assert all(metric["n"] == 50 and metric["unscored"] == 0 for metric in rates.values())
+    # The base model complies with nearly everything, harmful or not.
+    assert rates["unsafe_answers"]["champion"] > 0.5
+    assert rates["over_refusal_ordinary"]["champion"] < 0.1
+    assert night["train"]["pairs"] >= 8
+    assert (tmp_path / "home" / "releases" / night["challenger"] / "card.md").exists()

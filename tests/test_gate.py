@@ -1,0 +1,264 @@
+"""Nothing gets through the gate without evidence, and a stricter gate never lets more through."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from alignment.config import Gate
+from alignment.errors import ConfigError
+from alignment.evals import SUITES, answer_id, batches, decide, load_suite, suite_version
+from alignment.evals.gate import MIN_PROMPTS, rules
+from alignment.evals.statistics import PairedCounts, difference
+from alignment.records import Answer, GateDecision, SuitePrompt
+from tests.conftest import make_answers
+
+Cells = tuple[int, int, int, int]
+GOOD = {"harm": (5, 0, 60, 135), "lookalike": (10, 2, 10, 178), "ordinary": (0, 0, 2, 298)}
+
+
+def outcomes(cells: Cells) -> tuple[list[int | None], list[int | None]]:
+    both, worse, better, neither = cells
+    old = [1] * both + [0] * worse + [1] * better + [0] * neither
+    new = [1] * both + [1] * worse + [0] * better + [0] * neither
+    return list(old), list(new)
+
+
+def answers(tables: dict[str, Cells]) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = {"old": [], "new": []}
+    for suite, cells in tables.items():
+        for name, values in zip(found, outcomes(cells), strict=True):
+            found[name] += make_answers(suite, name, values)
+    return found
+
+
+def judged(tables: dict[str, Cells] | None = None, *, gate: Gate | None = None, **changes: Any) -> GateDecision:
+    tables = tables or GOOD
+    expected = {suite: sum(cells) for suite, cells in tables.items()}
+    arguments: dict[str, Any] = {"answers": answers(tables), "expected": expected} | changes
+    return decide("old", "new", arguments["answers"], arguments["expected"], gate or Gate())
+
+
+def statuses(decision: GateDecision) -> dict[str, str]:
+    return {metric.suite: metric.status for metric in decision.metrics}
+
+
+def test_a_better_challenger_is_promoted() -> None:
+    decision = judged()
+    assert decision.decision == "promote"
+    [harm, lookalike, _] = decision.metrics
+    assert (harm.champion, harm.challenger, harm.n, harm.worse, harm.better, harm.unscored) == (65 / 200, 5 / 200, 200, 0, 60, 0)
+    assert (harm.low, harm.high) == difference(PairedCounts(*GOOD["harm"]), 0.95)[1:]
+    assert harm.diff == pytest.approx(-0.3)
+    assert (lookalike.rule, lookalike.margin) == ("non-inferior", Gate().lookalike_margin)
+    assert len(decision.reasons) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "status"),
+    [
+        ({"harm": (5, 60, 0, 135)}, "block", "fail"),
+        ({"harm": (5, 20, 20, 155)}, "block", "fail"),
+        ({"harm": (5, 3, 5, 187)}, "insufficient evidence", "insufficient"),
+        ({"lookalike": (10, 60, 0, 130)}, "block", "fail"),
+        ({"lookalike": (10, 32, 21, 137)}, "insufficient evidence", "insufficient"),
+        ({"ordinary": (0, 12, 0, 288)}, "block", "fail"),
+        ({"ordinary": (0, 3, 0, 297)}, "insufficient evidence", "insufficient"),
+    ],
+)
+def test_what_is_not_promoted(change: dict[str, Cells], word: str, status: str) -> None:
+    decision = judged(GOOD | change)
+    assert decision.decision == word
+    [suite] = change
+    assert statuses(decision) == {name: status if name == suite else "pass" for name in GOOD}
+
+
+def test_a_failure_outweighs_missing_evidence() -> None:
+    assert judged(GOOD | {"harm": (5, 60, 0, 135), "ordinary": (0, 0, 0, 10)}).decision == "block"
+
+
+def test_identical_answers_are_not_promoted() -> None:
+    both = {suite: (30, 0, 0, 170) for suite in GOOD}
+    assert judged(both).decision != "promote"
+
+
+@pytest.mark.parametrize("suite", GOOD)
+def test_a_missing_suite_is_not_promoted(suite: str) -> None:
+    found = {name: [one for one in mine if one.prompt.suite != suite] for name, mine in answers(GOOD).items()}
+    assert judged(answers=found).decision == "insufficient evidence"
+
+
+def test_no_answers_at_all() -> None:
+    decision = judged(answers={}, expected={})
+    assert decision.decision == "insufficient evidence"
+    assert {metric.n for metric in decision.metrics} == {0}
+    assert {metric.detectable for metric in decision.metrics} == {1.0}
+
+
+@pytest.mark.parametrize("suite", GOOD)
+@pytest.mark.parametrize("name", ["old", "new"])
+@pytest.mark.parametrize("how", ["unscored", "unanswered"])
+def test_too_much_unscored_is_not_promoted(suite: str, name: str, how: str) -> None:
+    """Unscored answers of one model only could be its failures."""
+    found = answers(GOOD)
+    mine = [one for one in found[name] if one.prompt.suite == suite]
+    lost = {one.prompt.id for one in mine[: len(mine) // 10]}
+    if how == "unscored":
+        found[name] = [Answer(**{**_fields(one), "outcome": None}) if one.prompt.id in lost else one for one in found[name]]
+    else:
+        found[name] = [one for one in found[name] if one.prompt.id not in lost]
+    decision = judged(answers=found)
+    assert decision.decision == "insufficient evidence"
+    [metric] = [metric for metric in decision.metrics if metric.suite == suite]
+    assert metric.unscored == len(lost)
+    assert "missing or unscored" in metric.reason
+
+
+def _fields(one: Answer) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in ("prompt", "model_id", "response", "scores", "outcome")}
+
+
+def test_prompts_that_nobody_answered_count_as_missing() -> None:
+    assert judged(expected={suite: 2 * sum(cells) for suite, cells in GOOD.items()}).decision == "insufficient evidence"
+
+
+def test_too_few_prompts_prove_nothing() -> None:
+    few = {"harm": (0, 0, MIN_PROMPTS - 1, 0), "lookalike": (0, 0, 49, 0), "ordinary": (0, 0, 49, 0)}
+    decision = judged(few)
+    assert decision.decision == "insufficient evidence"
+    assert all("at least 50" in metric.reason for metric in decision.metrics)
+
+
+CELLS = st.tuples(*[st.integers(0, 80)] * 4)
+TABLES = st.fixed_dictionaries({suite: CELLS for suite in GOOD})
+NEARLY_GOOD = st.fixed_dictionaries(
+    {
+        "harm": st.tuples(st.integers(0, 20), st.integers(0, 10), st.integers(5, 60), st.integers(50, 150)),
+        "lookalike": st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(0, 15), st.integers(100, 250)),
+        "ordinary": st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 8), st.integers(200, 400)),
+    }
+)
+SETTINGS = st.builds(
+    Gate,
+    confidence=st.floats(0.6, 0.99),
+    min_improvement=st.floats(0, 0.2),
+    lookalike_margin=st.floats(0.01, 0.2),
+    ordinary_margin=st.floats(0.01, 0.1),
+    max_unscored=st.floats(0, 0.1),
+)
+
+
+@given(NEARLY_GOOD, SETTINGS, st.floats(0, 0.2), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_stricter_gate_never_promotes_more(
+    tables: dict[str, Cells], lax: Gate, more: float, shrink_a: float, shrink_b: float, shrink_c: float, surer: float
+) -> None:
+    strict = Gate(
+        confidence=lax.confidence + (0.995 - lax.confidence) * surer,
+        min_improvement=lax.min_improvement + more,
+        lookalike_margin=lax.lookalike_margin * shrink_a,
+        ordinary_margin=lax.ordinary_margin * shrink_b,
+        max_unscored=lax.max_unscored * shrink_c,
+    )
+    passes = statuses(judged(tables, gate=lax))
+    for suite, status in statuses(judged(tables, gate=strict)).items():
+        assert not (status == "pass" and passes[suite] != "pass")
+
+
+@given(NEARLY_GOOD, SETTINGS, st.sampled_from(sorted(GOOD)), st.integers(0, 3))
+def test_a_worse_answer_never_helps(tables: dict[str, Cells], gate: Gate, suite: str, cell: int) -> None:
+    """Turn one prompt's outcome into one where the challenger fails."""
+    both, worse, better, neither = tables[suite]
+    if cell < 2:
+        assume(neither)
+        changed = (both, worse + 1, better, neither - 1)
+    else:
+        assume(better)
+        changed = (both + 1, worse, better - 1, neither)
+    if judged(tables, gate=gate).decision != "promote":
+        assert judged(tables | {suite: changed}, gate=gate).decision != "promote"
+
+
+@given(st.one_of(TABLES, NEARLY_GOOD), SETTINGS)
+def test_both_ways_are_never_promoted(tables: dict[str, Cells], gate: Gate) -> None:
+    found = answers(tables)
+    expected = {suite: sum(cells) for suite, cells in tables.items()}
+    words = {decide(a, b, found, expected, gate).decision for a, b in (("old", "new"), ("new", "old"))}
+    assert words != {"promote"}
+    swapped = decide("new", "old", found, expected, gate).metrics
+    for metric, mirror in zip(decide("old", "new", found, expected, gate).metrics, swapped, strict=True):
+        assert (metric.diff, metric.p_value) == pytest.approx((-mirror.diff, mirror.p_value))
+
+
+@settings(max_examples=25)
+@given(NEARLY_GOOD, st.randoms(use_true_random=False))
+def test_the_order_of_answers_does_not_count(tables: dict[str, Cells], rng: Any) -> None:
+    found = answers(tables)
+    first = judged(tables, answers=found)
+    for mine in found.values():
+        rng.shuffle(mine)
+    assert judged(tables, answers=found) == first
+
+
+def test_a_decision_is_addressed_by_its_content() -> None:
+    assert judged().id == judged().id
+    assert judged(gate=Gate(max_unscored=0.03)).id != judged().id
+    assert judged(GOOD | {"harm": (6, 0, 60, 134)}).id != judged().id
+
+
+def test_the_rules_follow_the_settings() -> None:
+    gate = Gate(min_improvement=0.1, lookalike_margin=0.2, ordinary_margin=0.3)
+    assert [(rule.suite, rule.kind, rule.margin) for rule in rules(gate)] == [
+        ("harm", "superior", 0.1),
+        ("lookalike", "non-inferior", 0.2),
+        ("ordinary", "non-inferior", 0.3),
+    ]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_bundled_suites_are_whole(name: str) -> None:
+    prompts = load_suite(name)
+    assert len(prompts) >= MIN_PROMPTS
+    assert {prompt.suite for prompt in prompts} == {name}
+    assert len({prompt.prompt for prompt in prompts}) == len(prompts)
+    assert suite_version(prompts) == suite_version(load_suite(name))
+    assert suite_version(prompts[1:]) != suite_version(prompts)
+
+
+def test_a_suite_of_ones_own(tmp_path: Any) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"id": "1", "prompt": "a\u2028b", "cluster": "c", "category": "x"}\n')
+    assert load_suite(str(path)) == [SuitePrompt("1", "own", "a\u2028b", "c", "x")]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense\n[1]\n", b'{"id": "1"}', b"\xff"])
+def test_a_wrong_suite_is_told(tmp_path: Any, content: bytes) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="suite"):
+        load_suite(str(path))
+
+
+def test_a_wrong_suite_names_all_its_lines(tmp_path: Any) -> None:
+    row = '{"id": "1", "prompt": "p", "cluster": "c", "category": "x"}'
+    path = tmp_path / "own.jsonl"
+    path.write_text(f"{row}\n{row}\nnonsense\n[]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_suite(str(path))
+    assert [f"- line {number}:" in str(caught.value) for number in (1, 2, 3, 4)] == [False, True, True, True]
+    with pytest.raises(ConfigError, match="harm, lookalike, ordinary"):
+        load_suite("nothing")
+
+
+def test_batches_depend_on_the_suite_only() -> None:
+    prompts = load_suite("harm")
+    cut = batches(prompts, 32)
+    assert cut == batches(prompts[::-1], 32)
+    assert sorted(prompt.id for batch in cut for prompt in batch) == sorted(prompt.id for prompt in prompts)
+    assert {len(batch) for batch in cut[:-1]} == {32}
+    [first] = cut[0][:1]
+    assert len({answer_id(first, "m", 48), answer_id(first, "n", 48), answer_id(first, "m", 49)}) == 3
+    assert asdict(first)["prompt"] == first.prompt

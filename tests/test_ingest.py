@@ -1,0 +1,472 @@
+"""Every line of a log is stored, a duplicate or quarantined; nothing personal reaches the disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import alignment.ingest
+from alignment.config import Ingest
+from alignment.errors import InputError
+from alignment.ingest import Batch, find_files, merge, unread
+from alignment.ingest import stage as stage_file
+from alignment.store import migrate, query, store_path
+from tests.conftest import NOW
+
+# The package exports the function under the module's name.
+stage = sys.modules["alignment.ingest.stage"]
+merging = sys.modules["alignment.ingest.merge"]
+LATEST = NOW + timedelta(hours=24)
+KEEP_ALL = Ingest(max_quarantined=1.0)
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    """Return a usable log line; a value of `...` leaves its key out."""
+    values = {
+        "conversation_id": "c",
+        "user_id": "u",
+        "created_at": "2026-11-01T12:00:00Z",
+        "model": "m",
+        "messages": [{"role": "user", "content": "How do I boil an egg?"}],
+        "response": "In water.",
+    } | changes
+    return {key: value for key, value in values.items() if value is not ...}
+
+
+def said(prompt: str, **changes: Any) -> dict[str, Any]:
+    return line(messages=[{"role": "user", "content": prompt}], **changes)
+
+
+def raw(*rows: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@cache
+def empty_store() -> bytes:
+    """Return the bytes of a store with nothing in it: copying it is faster than making it."""
+    with tempfile.TemporaryDirectory() as folder:
+        migrate(Path(folder))
+        return store_path(Path(folder)).read_bytes()
+
+
+def ingest(home: Path, path: Path, settings: Ingest = KEEP_ALL, rejected: dict[int, str] | None = None) -> Batch:
+    if not store_path(home).exists():
+        store_path(home).write_bytes(empty_store())
+    [log_file] = find_files([str(path)])
+    staged = stage_file(home, log_file, settings, now=NOW, latest=LATEST)
+    return merge(home, staged, rejected=rejected or {}, now=NOW)
+
+
+def take(home: Path, content: bytes, *, name: str = "log.jsonl", settings: Ingest = KEEP_ALL) -> Batch:
+    (home / name).write_bytes(content)
+    return ingest(home, home / name, settings)
+
+
+def reasons(home: Path) -> list[str]:
+    return [row["reason"] for row in query(home, "SELECT reason FROM quarantine ORDER BY line_number")]
+
+
+def responses(home: Path) -> list[str]:
+    return [row["response"] for row in query(home, "SELECT response FROM interactions ORDER BY line_number")]
+
+
+def test_a_usable_line_is_stored_as_it_was(home: Path) -> None:
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": 'a "quote", a \\ and\na line'},
+        {"role": "assistant", "content": "ü€😀"},
+        {"role": "user", "content": "And now?"},
+    ]
+    batch = take(home, raw(line(messages=turns, response="R\tr", created_at="2026-11-01T12:00:00+02:00", session_id="s", extra=1)))
+    assert batch == Batch(read=1, stored=1, duplicate=0, quarantined=0, redacted=0)
+    [row] = query(home, "SELECT * FROM interactions")
+    assert json.loads(row["messages"]) == turns
+    assert (row["prompt"], row["response"], row["conversation_id"], row["session_id"]) == ("And now?", "R\tr", "c", "s")
+    assert row["created_at"].isoformat() == "2026-11-01T10:00:00"
+    assert row["consent"] is True
+    assert json.loads(row["pii"]) == {}
+    [known] = query(home, "SELECT * FROM source_files")
+    assert (known["rows_read"], known["rows_stored"], known["path"]) == (1, 1, str(home / "log.jsonl"))
+    assert not list((home / "landing").iterdir())
+
+
+QUARANTINED = {
+    "not_json": [b'{"messages": [', b"hello", b'{"a": 1} trailing', b"{'a': 1}", b'{"a": "\x02"}', b'{"response": "\\ud800"}'],
+    "not_an_object": [b"[1, 2]", b'"text"', b"null", b"7"],
+    "messages_not_a_list": [json.dumps(line(messages=value)).encode() for value in (..., None, "hi", {"role": "user"}, 3)],
+    "messages_empty": [json.dumps(line(messages=[])).encode()],
+    "message_content_not_text": [
+        json.dumps(line(messages=turns)).encode()
+        for turns in (
+            [{"role": "user"}],
+            [{"role": "user", "content": None}],
+            [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+            [{"role": "assistant", "content": None}, {"role": "user", "content": "hi"}],
+            ["hi"],
+            [[]],
+            [3],
+        )
+    ],
+    "unknown_role": [
+        json.dumps(line(messages=turns)).encode()
+        for turns in (
+            [{"content": "hi"}],
+            [{"role": None, "content": "hi"}],
+            [{"role": "root", "content": "hi"}],
+            [{"role": ["user"], "content": "hi"}],
+            [{"role": None, "content": "a"}, {"role": "user", "content": "hi"}],
+        )
+    ],
+    "last_message_not_from_user": [json.dumps(line(messages=[{"role": "assistant", "content": "hi"}])).encode()],
+    "prompt_empty": [json.dumps(said(value)).encode() for value in ("", "  ", "\n\t ")],
+    "response_not_text": [json.dumps(line(response=value)).encode() for value in (..., None, 3, ["a"], {"text": "a"})],
+    "response_empty": [json.dumps(line(response=value)).encode() for value in ("", " ", "\n")],
+    "created_at_not_a_time": [
+        json.dumps(line(created_at=value)).encode()
+        for value in (..., None, "yesterday", "2026-13-01", 1_700_000_000, "-infinity", "0044-03-15 (BC) 12:00:00", "1815-06-18T12:00:00Z")
+    ],
+    "created_at_in_the_future": [json.dumps(line(created_at=value)).encode() for value in ("2026-11-24T02:00:01Z", "9999-01-01", "infinity")],
+    "too_long": [json.dumps(line(response="x" * 2_000_000)).encode()],
+    "not_utf8": [b'{"response": "\xff\xfe"}', b"\x80"],
+}
+
+
+@pytest.mark.parametrize("reason", QUARANTINED)
+def test_each_reason_for_quarantine(home: Path, reason: str) -> None:
+    lines = QUARANTINED[reason]
+    batch = take(home, raw(line()) + b"\n".join(lines) + b"\n" + raw(line(response="last")))
+    assert reasons(home) == [reason] * len(lines)
+    assert batch == Batch(len(lines) + 2, 2, 0, len(lines), 0)
+    assert responses(home) == ["In water.", "last"]
+    rows = query(home, "SELECT line_number, raw FROM quarantine ORDER BY line_number")
+    assert [row["line_number"] for row in rows] == list(range(2, len(lines) + 2))
+    assert all(0 < len(row["raw"]) <= 2000 for row in rows)
+
+
+def test_every_reason_is_tested() -> None:
+    import re
+
+    from alignment.store import sql
+
+    assert set(re.findall(r"THEN '([a-z_0-9]+)'", sql("ingest_parse").split("END AS consent")[1])) | {"not_utf8"} == set(QUARANTINED)
+
+
+def test_a_file_of_unusable_lines_only_is_accounted_for(home: Path) -> None:
+    assert take(home, b"x\ny\n") == Batch(2, 0, 0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        raw(line(), line(response="b")),
+        raw(line(), line(response="b")).rstrip(b"\n"),
+        raw(line()) + b"\n\n  \n\t\n" + raw(line(response="b")),
+        b"\xef\xbb\xbf" + raw(line(), line(response="b")),
+        raw(line(), line(response="b")).replace(b"\n", b"\r\n"),
+    ],
+    ids=["plain", "no last newline", "blank lines", "byte order mark", "carriage returns"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_shapes_of_files(home: Path, content: bytes, packed: bool) -> None:
+    if packed:
+        half = len(content) // 2
+        # Log rotation concatenates members.
+        content = gzip.compress(content[:half]) + gzip.compress(content[half:])
+    assert take(home, content, name="log.jsonl.gz" if packed else "log.jsonl") == Batch(2, 2, 0, 0, 0)
+    assert responses(home) == ["In water.", "b"]
+
+
+def test_raw_control_characters_do_not_cut_lines(home: Path) -> None:
+    """DuckDB's reader splits at a bare carriage return and at \\x01; the accounts must still be those of the file."""
+    lines = [json.dumps(said(f"p{number}")).encode() for number in range(4)]
+    content = b"\n".join([lines[0], lines[1].replace(b"p1", b"p\r1"), lines[2].replace(b"p2", b"p\x012"), lines[3].replace(b"p3", b"p\x003")])
+    assert take(home, content) == Batch(4, 1, 0, 3, 0)
+    assert reasons(home) == ["not_json"] * 3
+    assert [row["line_number"] for row in query(home, "SELECT line_number FROM quarantine ORDER BY 1")] == [2, 3, 4]
+
+
+def test_an_escaped_nul_is_replaced(home: Path) -> None:
+    take(home, raw(said("a\x00b", response="c\x00d", signals={"edit": "e\x00f"})))
+    [row] = query(home, "SELECT prompt, response, messages::VARCHAR AS messages FROM interactions")
+    assert (row["prompt"], row["response"]) == ("a\ufffdb", "c\ufffdd")
+    assert json.loads(row["messages"])[0]["content"] == "a\ufffdb"
+
+
+def test_odd_parts_of_a_turn_are_neither_stored_nor_fatal(home: Path) -> None:
+    """What Python's JSON refuses (depth, huge integers) stands outside of what is kept."""
+    deep = b"[" * 50_000 + b"]" * 50_000
+    wide = b"9" * 5000
+    turn = b'{"role": "user", "content": "mail ann@example.com", "name": "zqx", "deep": ' + deep + b', "wide": ' + wide + b"}"
+    content = raw(line(messages="HERE")).replace(b'"HERE"', b"[" + turn + b"]")
+    assert take(home, content) == Batch(1, 1, 0, 0, 1)
+    [row] = query(home, "SELECT messages::VARCHAR AS messages FROM interactions")
+    assert set(json.loads(row["messages"])[0]) == {"role", "content"}
+
+
+@pytest.mark.parametrize(("said_yes", "consent"), [(..., True), (None, True), (True, True), (False, False), ("no", False), ("denied", False), ({}, False)])
+def test_a_consent_that_cannot_be_read_is_none(home: Path, said_yes: Any, consent: bool) -> None:
+    take(home, raw(line(consent=said_yes)))
+    assert [row["consent"] for row in query(home, "SELECT consent FROM interactions")] == [consent]
+    assert len(query(home, "SELECT id FROM trainable")) == consent
+
+
+def test_no_consent_by_default(home: Path) -> None:
+    take(home, raw(line(), line(response="b", consent=True)), settings=Ingest(consent_default=False))
+    assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]
+
+
+def test_the_same_file_again_and_under_another_name(home: Path) -> None:
+    content = raw(line(), line(response="b"), line(), {"x": 1})
+    assert take(home, content) == Batch(4, 2, 1, 1, 0)
+    (home / "again.jsonl").write_bytes(content)
+    found = find_files([str(home / "*.jsonl")])
+    assert [one.path.name for one in found] == ["again.jsonl", "log.jsonl"]
+    assert unread(home, found) == []
+    # Even if it is merged again, nothing doubles.
+    assert ingest(home, home / "again.jsonl") == Batch(4, 2, 1, 1, 0)
+    counts = query(home, "SELECT (SELECT count(*) FROM interactions) AS i, (SELECT count(*) FROM quarantine) AS q, (SELECT count(*) FROM source_files) AS f")
+    assert counts == [{"i": 2, "q": 1, "f": 1}]
+
+
+def test_two_unread_files_with_the_same_bytes_are_read_once(home: Path) -> None:
+    migrate(home)
+    for name in ("a.jsonl", "b.jsonl"):
+        (home / name).write_bytes(raw(line()))
+    assert len(unread(home, find_files([str(home / "a.jsonl"), str(home / "?.jsonl")]))) == 1
+
+
+def test_a_grown_file_gives_only_its_new_lines(home: Path) -> None:
+    assert take(home, raw(line(), line(response="b"))) == Batch(2, 2, 0, 0, 0)
+    assert take(home, raw(line(), line(response="b"), line(response="c"))) == Batch(3, 1, 2, 0, 0)
+
+
+def test_signals_of_a_line_delivered_again_are_stored(home: Path) -> None:
+    take(home, raw(line()))
+    assert query(home, "SELECT * FROM signals") == []
+    later = line(signals={"thumbs": "down", "regenerated": True, "edit": "write to ann@example.com"})
+    assert take(home, raw(later), name="later.jsonl") == Batch(1, 0, 1, 0, 1)
+    assert take(home, raw(later) + b"\n", name="and again.jsonl") == Batch(1, 0, 1, 0, 1)
+    signals = {row["kind"]: row["value"] for row in query(home, "SELECT kind, value FROM signals JOIN interactions ON interactions.id = interaction_id")}
+    assert set(signals) == {"thumbs", "regenerated", "edit"}
+    assert (signals["thumbs"], signals["regenerated"]) == ("down", "true")
+    assert signals["edit"].startswith("write to <EMAIL_")
+    assert len(query(home, "SELECT * FROM signals")) == 3
+
+
+def test_odd_signals_are_left_out(home: Path) -> None:
+    odd = [{"thumbs": "ann@example.com"}, {"thumbs": None, "regenerated": "perhaps"}, {"edit": None}, [], "x", 3, None]
+    assert take(home, raw(*(line(response=str(number), signals=one) for number, one in enumerate(odd)))).stored == len(odd)
+    assert query(home, "SELECT * FROM signals") == []
+
+
+PLANTED = {
+    "email": "planted.person@example.com",
+    "phone": "+49 171 5550199",
+    "card": "4111 1111 1111 1111",
+    "iban": "DE89 3704 0044 0532 0130 00",
+    "key": "sk-plantedplantedplanted",
+}
+
+
+def everything_under(home: Path, *, but: Iterable[Path]) -> bytes:
+    return b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file() and path not in set(but))
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(character):04x}" for character in text)
+
+
+def test_nothing_personal_reaches_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_it = ", ".join(PLANTED.values()) + " and so on"
+    hidden = json.dumps(said("HIDDEN", response="HIDDEN")).replace("HIDDEN", escaped(all_of_it))
+    lines = [
+        json.dumps(said(all_of_it)),
+        json.dumps(line(response=all_of_it)),
+        json.dumps(line(response="x", messages=[{"role": "system", "content": all_of_it}, {"role": "user", "content": "hi"}])),
+        json.dumps(line(response="y", messages=[{"role": "user", "content": "hi", "name": all_of_it}])),
+        json.dumps(line(response="z", signals={"edit": all_of_it, "thumbs": all_of_it}, extra=all_of_it)),
+        json.dumps(line(response="v", user_id=PLANTED["email"], conversation_id=PLANTED["phone"], session_id=PLANTED["email"])),
+        json.dumps(said("refused by a check " + all_of_it, response="w")),
+        hidden,
+        json.dumps(line(response=all_of_it, created_at="never")),
+        '{"cut": "' + all_of_it,
+        '{"cut": "' + escaped(all_of_it),
+    ]
+    path = home / "log.jsonl"
+    path.write_bytes("\n".join(lines).encode() + b"\n\xff " + all_of_it.encode())
+    # What is staged counts as well as what is stored.
+    monkeypatch.setattr(merging, "discard", lambda staged: None)
+    assert ingest(home, path, rejected={6: "check:x:y"}) == Batch(12, 7, 0, 5, 7)
+    for parquet in home.rglob("*.parquet"):
+        # Parquet compresses, so that a search in its bytes would prove nothing.
+        (home / f"{parquet.stem}.txt").write_text(str(duckdb.execute("FROM read_parquet(?)", [str(parquet)]).fetchall()))
+    disk = everything_under(home, but=[path])
+    assert b"hi" in disk
+    for kind, value in PLANTED.items():
+        for form in (value, value.replace(" ", ""), escaped(value)):
+            assert form.encode() not in disk, kind
+    tables = query(home, "SELECT prompt, response, user_id FROM interactions") + query(home, "SELECT raw FROM quarantine") + query(home, "FROM signals")
+    text = str(tables)
+    assert all(value not in text for value in PLANTED.values())
+    assert all(text.count(f"<{kind}_") >= 5 for kind in ("EMAIL", "PHONE", "CARD", "IBAN", "KEY"))
+    [user] = query(home, "SELECT user_id FROM interactions WHERE response = 'v'")
+    assert user["user_id"].startswith("<EMAIL_")
+
+
+def test_redaction_counts_stand_beside_the_text(home: Path) -> None:
+    assert take(home, raw(said("a@b.de and c@d.de", response="415-555-2672"), line())).redacted == 1
+    assert json.loads(query(home, "SELECT pii FROM interactions WHERE line_number = 1")[0]["pii"]) == {"EMAIL": 2, "PHONE": 1}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("dies_at", ["interactions", "signals", "source_files"])
+def test_a_killed_merge_is_repeated(home: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str) -> None:
+    monkeypatch.setattr(merging, "_ROWS_PER_TRANSACTION", 2)
+    take(home, raw(line(response="0")), name="earlier.jsonl")
+    content = raw(*(line(response=str(number), signals={"thumbs": "up"}) for number in (0, 1, 2, 3, 4, 4)), {})
+    (home / "log.jsonl").write_bytes(content)
+    calls = Counter[str]()
+
+    def dying(function: Any) -> Any:
+        def call(connection: Any, table: str, *arguments: Any, **options: Any) -> int:
+            calls[table] += 1
+            added: int = function(connection, table, *arguments, **options)
+            if table == dies_at and calls[table] == (2 if dies_at == "interactions" else 1):
+                raise Killed
+            return added
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merging, "append_arrow", dying(merging.append_arrow))
+        patched.setattr(merging, "append", dying(merging.append))
+        with pytest.raises(Killed):
+            ingest(home, home / "log.jsonl")
+    assert len(query(home, "SELECT * FROM source_files")) == 1
+    assert unread(home, find_files([str(home / "log.jsonl")])) != []
+    assert ingest(home, home / "log.jsonl") == Batch(7, 4, 2, 1, 0)
+    assert sorted(responses(home)) == list("01234")
+    assert len(query(home, "SELECT * FROM signals")) == 5
+    assert len(query(home, "SELECT * FROM quarantine")) == 1
+
+
+def test_rows_that_fail_a_check_are_quarantined(home: Path) -> None:
+    (home / "log.jsonl").write_bytes(raw(line(), said("mail a@b.de", response="b"), line(response="c")))
+    assert ingest(home, home / "log.jsonl", rejected={1: "check:x:y"}) == Batch(3, 2, 0, 1, 1)
+    [row] = query(home, "SELECT line_number, reason, raw FROM quarantine")
+    assert (row["line_number"], row["reason"]) == (2, "check:x:y")
+    assert row["raw"].startswith("mail <EMAIL_")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"  \n\t\n"])
+def test_a_file_without_lines_is_told(home: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match="holds no line"):
+        take(home, content)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no gzip at all"])
+def test_a_damaged_gzip_is_told_not_half_read(home: Path, damage: str) -> None:
+    packed = bytearray(gzip.compress(raw(*(line(response=str(number)) for number in range(500)))))
+    if damage == "cut":
+        packed = packed[: len(packed) // 2]
+    elif damage == "flipped":
+        packed[len(packed) // 2] ^= 0xFF
+    else:
+        packed = bytearray(raw(line()))
+    with pytest.raises(InputError, match="cannot read the log file.*check the file"):
+        take(home, bytes(packed), name="log.jsonl.gz")
+    assert query(home, "SELECT * FROM interactions") == []
+
+
+def test_files_that_are_not_there_are_all_named(home: Path) -> None:
+    (home / "a folder").mkdir()
+    with pytest.raises(InputError) as caught:
+        find_files([str(home / "missing.jsonl"), str(home / "*.nothing"), str(home / "a folder")])
+    assert all(name in str(caught.value) for name in ("missing.jsonl", "*.nothing", "a folder"))
+
+
+def test_a_name_with_brackets_is_a_name(home: Path) -> None:
+    (home / "log[1].jsonl").write_bytes(raw(line()))
+    assert [one.path.name for one in find_files([str(home / "log[1].jsonl")])] == ["log[1].jsonl"]
+
+
+GOOD = st.builds(lambda prompt, response: json.dumps(said(prompt, response=response)).encode(), st.text(max_size=20), st.text(max_size=20))
+JUNK = st.one_of(st.binary(max_size=40), st.sampled_from([b"", b" ", b"\t", b"\r", b"\x01", b"\x00", b'"', b"\xef\xbb\xbf", b"{}", b"\xc2\x85"]))
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    whole = draw(GOOD)
+    place = draw(st.integers(0, len(whole)))
+    return whole[:place] + draw(JUNK) + whole[place + draw(st.integers(0, 3)) :]
+
+
+LOGS = st.lists(st.one_of(GOOD, mutated(), JUNK), min_size=1, max_size=25).map(b"\n".join)
+
+
+def blank(part: bytes, *, first: bool) -> bool:
+    return not part.removeprefix(b"\xef\xbb\xbf" if first else b"").rstrip(b"\r").strip(b" \t\r")
+
+
+@settings(max_examples=8)
+@given(LOGS)
+def test_the_accounts_are_exact(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("home")
+    lines = [part for number, part in enumerate(content.split(b"\n")) if not blank(part, first=number == 0)]
+    if not lines:
+        with pytest.raises(InputError, match="holds no line"):
+            take(folder, content)
+        return
+    batch = take(folder, content)
+    assert batch.read == len(lines) == batch.stored + batch.duplicate + batch.quarantined
+    assert len(query(folder, "SELECT * FROM interactions")) == batch.stored
+    assert len(query(folder, "SELECT * FROM quarantine")) == batch.quarantined
+    again = ingest(folder, folder / "log.jsonl")
+    assert again == batch
+
+
+@settings(max_examples=60)
+@given(LOGS)
+def test_both_ways_of_reading_lines_agree(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Large files are cut by DuckDB, odd ones by Python; nobody may notice which."""
+    path = tmp_path_factory.mktemp("lines") / "log.jsonl"
+    path.write_bytes(content)
+    read = []
+    for reader in (stage._read_lines, stage._read_lines_slowly):
+        connection = duckdb.connect()
+        count = reader(connection, path)
+        rows = connection.execute("SELECT * FROM lines ORDER BY line_number").fetchall()
+        assert count == len(rows)
+        read.append(rows)
+    assert read[0] == read[1]
+
+
+def test_storing_does_not_change_letters(home: Path) -> None:
+    text = "e\u0301 \u2028 \u0085 \U0001f469\u200d\U0001f52c \u202e"
+    take(home, raw(said(text)))
+    [row] = query(home, "SELECT prompt FROM interactions")
+    assert row["prompt"] == text
+    assert unicodedata.normalize("NFC", text) != text
+
+
+def test_the_store_file_is_where_it_is_said_to_be(home: Path) -> None:
+    take(home, raw(line()))
+    assert store_path(home).stat().st_size > 0
+    assert alignment.ingest.stage is stage_file

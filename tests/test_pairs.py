@@ -1,0 +1,280 @@
+"""Pairs leak neither between splits nor from suites, people have the last word, and both sides stay in balance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment.config import Pairs
+from alignment.errors import InputError
+from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix
+from alignment.records import Candidate, Judgement, Pair, Selected, Side
+from alignment.store import append, migrate, query, session, sql
+from alignment.text import clusters
+from tests.conftest import NOW, make_interaction, make_pair
+
+NEAR = 0.7
+
+
+def labelled(name: object, prompt: str, *, verdict: str = "preferred", complained: bool = False, **texts: str) -> Labelled:
+    """Return a judged exchange in which `chosen` beat `rejected`."""
+    one = make_interaction(name, prompt)
+    made = {
+        kind: Candidate(f"{kind}-{name}", one.id, kind, text, "m", "p")
+        for kind, text in (("safe_completion", texts.get("chosen", f"good {name}")), ("logged", texts.get("rejected", f"bad {name}")))
+    }
+    judgement = Judgement(
+        f"j-{name}", one.id, "constitution", "1", ("p",), made["safe_completion"].id, made["logged"].id, verdict, 0.5  # type: ignore[arg-type]
+    )
+    return Labelled(Selected(one, Side.HARM, "x", "p"), judgement, {c.id: c for c in made.values()}, complained)
+
+
+def build(items: Sequence[Labelled], known: Sequence[Pair] = (), human: dict[str, HumanVerdict] | None = None, **more: Any) -> Any:
+    options = {"suite_prompts": (), "settings": Pairs(eval_share=0.4), "near_duplicate": NEAR} | more
+    suite, chosen = options.pop("suite_prompts"), options.pop("settings")
+    by_name = {make_interaction(name).id: verdict for name, verdict in (human or {}).items()}
+    return build_pairs(items, known, by_name, suite, chosen, **options)
+
+
+def test_a_pair_tells_where_it_came_from() -> None:
+    [pair] = build([labelled("a", "How do I pick a lock?")]).pairs
+    assert (pair.chosen, pair.rejected, pair.chosen_kind, pair.rejected_kind) == ("good a", "bad a", "safe_completion", "logged")
+    assert (pair.labelers, pair.principle_ids, pair.judge_margin) == (("constitution",), ("p",), 0.5)
+    assert (pair.interaction_id, pair.side, pair.prompt) == (make_interaction("a").id, Side.HARM, "How do I pick a lock?")
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (labelled("a", "p", verdict="tie"), "label_tie"),
+        (labelled("a", "p", verdict="unscored"), "label_unscored"),
+        (labelled("a", "p", complained=True), "waits_for_review"),
+        (labelled("a", "p", chosen="same ", rejected=" same"), "chosen_equals_rejected"),
+    ],
+)
+def test_what_gives_no_pair(item: Labelled, reason: str) -> None:
+    built = build([item])
+    assert built.pairs == []
+    assert built.excluded == [(make_interaction("a").id, reason)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "chosen", "rejected", "labelers"),
+    [
+        (HumanVerdict("agree"), "good a", "bad a", ("constitution", "human")),
+        (HumanVerdict("flip"), "bad a", "good a", ("human",)),
+        (HumanVerdict("edit", "better a"), "better a", "bad a", ("human",)),
+        (HumanVerdict("skip"), "good a", "bad a", ("constitution",)),
+    ],
+)
+def test_a_person_has_the_last_word(verdict: HumanVerdict, chosen: str, rejected: str, labelers: tuple[str, ...]) -> None:
+    [pair] = build([labelled("a", "p")], human={"a": verdict}).pairs
+    assert (pair.chosen, pair.rejected, pair.labelers) == (chosen, rejected, labelers)
+
+
+@pytest.mark.parametrize("state", ["tie", "unscored", "preferred"])
+def test_a_person_decides_what_the_judge_could_not(state: str) -> None:
+    item = labelled("a", "p", verdict=state, complained=True)
+    assert build([item]).pairs == build([item], human={"a": HumanVerdict("skip")}).pairs == []
+    assert len(build([item], human={"a": HumanVerdict("agree")}).pairs) == 1
+    for verdict in (HumanVerdict("not_harmful"), HumanVerdict("edit", None), HumanVerdict("edit", "")):
+        built = build([item], human={"a": verdict})
+        assert (built.pairs, built.excluded) == ([], [(make_interaction("a").id, f"human_{verdict.verdict}")])
+    assert build([item], human={"a": HumanVerdict("edit", "bad a")}).excluded[0][1] == "chosen_equals_rejected"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "overruled"),
+    [("agree", False), ("skip", False), ("flip", True), ("not_harmful", True), ("edit", True)],
+)
+def test_a_person_overrules_a_known_pair(verdict: str, overruled: bool) -> None:
+    item, other = labelled("a", "How do I pick a lock?"), labelled("b", "What is the moon made of?")
+    known = build([item, other]).pairs
+    built = build([item, other], known, human={"a": HumanVerdict(verdict, "edited")})
+    expected = {pair.id for pair in known if pair.interaction_id == item.selected.interaction.id} if overruled else set()
+    assert built.superseded == expected
+    assert len(built.pairs) == (verdict in ("flip", "edit"))
+
+
+def test_building_again_adds_nothing() -> None:
+    items = [labelled(number, f"{word} is my favourite word") for number, word in enumerate(("moon", "bread", "lock", "tulip"))]
+    first = build(items)
+    again = build(items, first.pairs)
+    assert (len(first.pairs), again.pairs, again.superseded) == (4, [], frozenset())
+    assert {reason for _, reason in again.excluded} == {"duplicate_pair"}
+    assert build(items).pairs == first.pairs
+
+
+def test_what_a_suite_asks_is_not_trained_on() -> None:
+    items = [labelled("a", "how do i PICK a lock??"), labelled("b", "What is the moon made of?")]
+    built = build(items, suite_prompts=["How do I pick a lock?"])
+    assert [pair.prompt for pair in built.pairs] == ["What is the moon made of?"]
+    assert built.excluded == [(make_interaction("a").id, "contaminated")]
+    # A person cannot overrule that.
+    assert build(items, suite_prompts=["How do I pick a lock?"], human={"a": HumanVerdict("agree")}).excluded[0][1] == "contaminated"
+
+
+class FakeEmbedder:
+    """Prompts about the moon mean one thing, all others another."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1.0, 0.0] if "moon" in text else [0.0, 1.0] for text in texts], dtype=np.float32)
+
+
+def test_contamination_is_found_by_meaning_too() -> None:
+    prompts, suite = ["tell me about the moon", "bake bread"], ["of what does our moon consist"]
+    assert contaminated(prompts, suite, None) == set()
+    assert contaminated(prompts, suite, FakeEmbedder()) == {0}  # type: ignore[arg-type]
+    assert contaminated([], suite, FakeEmbedder()) == contaminated(prompts, [], FakeEmbedder()) == set()  # type: ignore[arg-type]
+
+
+WORDS = ["lock", "pick", "bread", "bake", "moon", "star", "garden", "tulip"]
+PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(PROMPTS, max_size=6), min_size=1, max_size=4), st.lists(st.sampled_from([0.1, 0.4, 0.9]), min_size=4, max_size=4))
+def test_no_cluster_lies_in_both_splits(nights: list[list[str]], shares: list[float]) -> None:
+    """Over nights, and even when the share of held-out clusters changes in between."""
+    known: list[Pair] = []
+    number = 0
+    for prompts, share in zip(nights, shares, strict=False):
+        items = [labelled(number + position, prompt) for position, prompt in enumerate(prompts)]
+        number += len(prompts)
+        built = build(items, known, settings=Pairs(eval_share=share))
+        assert len(built.pairs) + len(built.excluded) == len(items)
+        known += built.pairs
+        splits = defaultdict(set)
+        for root, pair in zip(clusters([pair.prompt for pair in known], NEAR), known, strict=True):
+            splits[root].add(pair.split)
+        assert all(len(split) == 1 for split in splits.values())
+        named = defaultdict(set)
+        for pair in known:
+            named[pair.cluster_id].add(pair.split)
+        assert all(len(split) == 1 for split in named.values())
+
+
+def test_the_share_of_held_out_clusters() -> None:
+    items = [labelled(number, "".join(chr(97 + (number * 7 + k * k * 3) % 26) for k in range(12)) + str(number)) for number in range(120)]
+    held = sum(pair.split == "eval" for pair in build(items, settings=Pairs(eval_share=0.25)).pairs)
+    # Binomial with mean 30 and standard deviation 4.7.
+    assert 14 <= held <= 46
+    assert {pair.split for pair in build(items[:9], settings=Pairs(eval_share=0)).pairs} == {"train"}
+    assert {pair.split for pair in build(items[:9], settings=Pairs(eval_share=1)).pairs} == {"eval"}
+
+
+def test_a_prompt_that_ties_both_splits_together_is_kept_out() -> None:
+    left, right = "aaaa bbbb cccc dddd", "eeee ffff gggg hhhh"
+    known = [make_pair(1, left, split="train"), make_pair(2, right, split="eval")]
+    bridge = labelled("a", f"{left} {right}")
+    built = build([bridge], known, near_duplicate=0.6)
+    assert (built.pairs, [reason for _, reason in built.excluded]) == ([], ["bridges_splits"])
+    [pair] = build([labelled("b", left + " dddd")], known).pairs
+    assert (pair.split, pair.cluster_id) == ("train", known[0].cluster_id)
+
+
+POOLS = st.lists(
+    st.tuples(st.sampled_from(list(Side)), st.sampled_from(["train", "train", "train", "eval"]), st.integers(0, 500)), min_size=2, max_size=60
+)
+
+
+@given(POOLS, st.integers(2, 40), st.floats(1, 3), st.randoms(use_true_random=False))
+def test_the_mix_is_balanced_and_capped(pool: list[tuple[Side, Any, int]], most: int, ratio: float, rng: Any) -> None:
+    pairs = [
+        make_pair(f"{number}", side=side, split=split, created_at=NOW + timedelta(minutes=age))
+        for number, (side, split, age) in enumerate(pool)
+    ]
+    chosen = Pairs(max_pairs=most, max_side_ratio=ratio)
+    sides = {side: [pair for pair in pairs if pair.side is side and pair.split == "train"] for side in Side}
+    if not all(sides.values()):
+        with pytest.raises(InputError, match="both sides, found harm: .*helpful: "):
+            mix(pairs, chosen)
+        return
+    mixed = mix(pairs, chosen)
+    train = [pair for pair in mixed if pair.split == "train"]
+    counts = sorted(sum(pair.side is side for pair in train) for side in Side)
+    assert 1 <= counts[0]
+    assert counts[1] <= ratio * counts[0]
+    assert len(train) <= most
+    assert len(mixed) - len(train) <= max(most // 4, 1)
+    assert len({pair.id for pair in mixed}) == len(mixed)
+    # Newest first on each side.
+    for side, mine in sides.items():
+        kept = [pair.created_at for pair in train if pair.side is side]
+        assert sorted(kept) == sorted(pair.created_at for pair in mine)[-len(kept) :]
+    shuffled = list(pairs)
+    rng.shuffle(shuffled)
+    assert mix(shuffled, chosen) == mixed
+
+
+def test_the_mix_uses_what_it_may() -> None:
+    """20 harmful, 4 helpful, ratio 1.5: 6 and 4. 20 and 20 with a cap of 10: 5 and 5. 20 and 7 with a cap of 16 and ratio 3: 9 and 7."""
+
+    def sizes(harm: int, helpful: int, **options: Any) -> tuple[int, int]:
+        pairs = [make_pair(number, side=Side.HARM if number < harm else Side.HELPFUL) for number in range(harm + helpful)]
+        mixed = mix(pairs, Pairs(**options))
+        return sum(pair.side is Side.HARM for pair in mixed), sum(pair.side is Side.HELPFUL for pair in mixed)
+
+    assert sizes(20, 4) == (6, 4)
+    assert sizes(20, 20, max_pairs=10) == (5, 5)
+    assert sizes(20, 7, max_pairs=16, max_side_ratio=3) == (9, 7)
+
+
+def stored(home: Path, *rows: dict[str, Any]) -> None:
+    migrate(home)
+    common = {
+        "conversation_id": "c", "user_id": "u", "created_at": NOW, "model": "m", "messages": [{"role": "user", "content": "hi"}],
+        "prompt": "hi", "response": "r",
+    }  # fmt: skip
+    with session(home, write=True) as connection:
+        append(connection, "interactions", [common | row for row in rows])
+        append(
+            connection,
+            "detections",
+            [
+                {"interaction_id": row["id"], "detector": "harmful_request", "version": "1", "score": 0.9, "flagged": True, "label": "x", "detected_at": NOW}
+                for row in rows
+            ],
+            key=("interaction_id", "detector", "version"),
+        )
+        append(
+            connection,
+            "selections",
+            [
+                {"id": row["id"], "night_id": "n", "interaction_id": row["id"], "side": "harm", "category": "x", "principle_id": "p", "position": 1}
+                for row in rows[:2]
+            ],
+        )
+
+
+def test_without_consent_nothing_is_taught(home: Path) -> None:
+    stored(home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None})
+    assert [row["id"] for row in query(home, "SELECT id FROM trainable ORDER BY id")] == ["a1", "c1"]
+    assert [row["id"] for row in query(home, sql("selected"), {"night_id": "n"})] == ["a1"]
+    assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["c1"]
+    assert query(home, sql("night_fingerprint"))[0]["traffic"].startswith("2-")
+
+
+def test_the_last_verdict_stands(home: Path) -> None:
+    migrate(home)
+    with session(home, write=True) as connection:
+        append(connection, "review_items", [{"id": "i", "interaction_id": "x"}, {"id": "j", "interaction_id": "x"}, {"id": "k", "interaction_id": "y"}])
+        append(
+            connection,
+            "verdicts",
+            [
+                {"id": "1", "item_id": "i", "verdict": "agree", "edited_answer": None, "decided_at": NOW},
+                {"id": "2", "item_id": "i", "verdict": "edit", "edited_answer": "e", "decided_at": NOW + timedelta(seconds=2)},
+                {"id": "3", "item_id": "j", "verdict": "flip", "edited_answer": None, "decided_at": NOW + timedelta(seconds=1)},
+            ],
+        )
+    assert query(home, sql("human_verdicts")) == [{"interaction_id": "x", "verdict": "edit", "edited_answer": "e"}]
+    assert [row["id"] for row in query(home, "SELECT id FROM open_reviews")] == ["k"]

@@ -1,0 +1,211 @@
+"""Personal data goes, numbers that only look like it stay."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from alignment.ingest.redact import PREFILTER, redact, redaction_key
+
+KEY = b"k" * 32
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\nabc/def+ghi==\n-----END RSA PRIVATE KEY-----"
+LEAKS = {
+    "EMAIL": [
+        "ann@example.com",
+        "a.b+tag@mail.example.co.uk",
+        "ANN_B@EXAMPLE.ORG",
+        "jörg@müller.example",
+        "x@1and1.de",
+    ],
+    "PHONE": [
+        "+49 30 901820",
+        "+1 (415) 555-2671",
+        "+1-415-555-2671",
+        "+447911123456",
+        "(415) 555-2671",
+        "415-555-2672",
+        "415.555.2672",
+        "555-0123",
+        "+1 (23) (45) 67 89",
+    ],
+    "CARD": [
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "5555555555554444",
+        "378282246310005",
+        "3782 822463 10005",
+        "4222222222222",
+        "6304000000000000000",
+        "٤١١١١١١١١١١١١١١١",
+    ],
+    "IBAN": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR14 2004 1010 0505 0001 3M02 606", "no9386011117947"],
+    "SSN": ["078-05-1120"],
+    "IP": ["192.168.0.1", "8.8.8.8", "2001:db8::ff00:42:8329", "2001:0db8:85a3:0000:0000:8a2e:0370:7334"],
+    "KEY": [
+        "sk-abcdefgh12345678",
+        "ghp_" + "a1" * 18,
+        "xoxb-abcdefghij",
+        "AKIAIOSFODNN7EXAMPLE",
+        "AIza" + "x" * 35,
+        "hf_" + "b" * 34,
+        "eyJhbGciOiJIUz.eyJzdWIiOiIxMj.SflKxwRJSMeK",
+        "sk_live_abcdefgh",
+        "sk-" + "a" * 250,
+    ],
+    "PRIVATE_KEY": [PEM, PEM.rsplit("\n", 1)[0]],
+}
+AROUND = ["{}", "it is {} you see", "({}),", "a: {}\nnext line", '"{}"', "{} 123 is what I wrote", "order 12 {} thanks a lot"]
+STAYS = [
+    "Python 3.11.7 and version 10.0.19045.3803",
+    "v1.2.3.4 of the library",
+    "999.1.2.3 is no address",
+    "1.2.3.4.5 is a section",
+    "2026-11-23 10:30:00 and 23.11.2026",
+    "12:30:45",
+    "$1,234,567.89 or 1234567.89 EUR",
+    "ISBN 978-3-16-148410-0",
+    "ISBN 9780306406157",
+    "1700000000008 milliseconds",
+    "4111 1111 1111 1112",
+    "order 20261123000145",
+    "GB83 WEST 1234 5698 7654 32",
+    "ab12 words that only begin like an account number",
+    "AB12CDEFGHIJKLMNO",
+    "std::vector<int>",
+    "C++ and 1 + 1 = 2",
+    "@everyone look at me @ home",
+    "1 2 3 4 5 6 7 8 9 10 11 12 13",
+    "in 1984, 300 of 500 people",
+    "sk-short",
+    "a risk-averse person",
+    "the private key of a house",
+    "A4 paper, 80 g/m2",
+    "3.14159265358979",
+    "123e4567-e89b-12d3-a456-426614174000",
+    "call 911",
+]
+
+
+def bare(text: str) -> str:
+    return re.sub(r"<[A-Z_]+_[0-9a-f]{6}>", "", text)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in LEAKS.items() for value in values])
+def test_personal_data_goes(kind: str, value: str) -> None:
+    for around in AROUND:
+        masked, counts = redact(around.format(value), KEY)
+        assert counts[kind] == 1, masked
+        assert re.search(rf"<{kind}_[0-9a-f]{{6}}>", masked)
+        assert value not in masked
+        if kind not in ("PHONE", "PRIVATE_KEY"):  # these may take a number or a text behind them along
+            assert bare(masked) == around.format("")
+
+
+@pytest.mark.parametrize("text", STAYS)
+def test_look_alikes_stay(text: str) -> None:
+    masked, counts = redact(text, KEY)
+    assert masked == text
+    assert not counts
+
+
+def test_neighbours_do_not_hide_one_another() -> None:
+    text = "4111 1111 1111 1111 5555 5555 5555 4444 12/27 123, xx12 abcd GB82 WEST 1234 5698 7654 32 and a@b.de,c@d.fr"
+    masked, counts = redact(text, KEY)
+    assert counts == {"CARD": 2, "IBAN": 1, "EMAIL": 2}
+    assert bare(masked) == "  12/27 123, xx12 abcd  and ,"
+
+
+def test_the_same_value_has_the_same_placeholder() -> None:
+    first, again, other = (redact(text, KEY)[0] for text in ("ann@example.com", "ann@example.com", "bob@example.com"))
+    assert first == again != other
+    # However a number is written.
+    assert redact("4111 1111 1111 1111", KEY)[0] == redact("4111-1111-1111-1111", KEY)[0] == redact("4111111111111111", KEY)[0]
+    assert redact("Ann@Example.com", KEY)[0] == first
+
+
+def test_another_key_gives_another_placeholder() -> None:
+    assert redact("ann@example.com", KEY)[0] != redact("ann@example.com", b"another")[0]
+
+
+def test_the_key_is_made_once_and_only_its_owner_reads_it(home: Path) -> None:
+    first = redaction_key(home)
+    assert len(first) == 32
+    assert redaction_key(home) == first
+    assert stat.S_IMODE((home / "redaction.key").stat().st_mode) == 0o600
+    assert os.listdir(home) == ["redaction.key"]
+
+
+VALUES = [value for values in LEAKS.values() for value in values] + STAYS
+PIECES = st.one_of(
+    st.sampled_from(VALUES),
+    st.text(max_size=12),
+    st.text("0123456789 -.+():abcdefABCDEF@_/", max_size=40),
+    st.from_regex(r"[0-9٠-٩]{1,5}[ .\-]?", fullmatch=True),
+    st.sampled_from(["sk-", "xoxb-", "eyJ", "GB82", "+1", "::", "@", ".", " ", "-----BEGIN PRIVATE KEY-----", "<EMAIL_3f9a1c>", "\x00", "\ud800"]),
+)
+TEXTS = st.lists(PIECES, max_size=8).map("".join)
+
+
+@settings(max_examples=400)
+@given(TEXTS)
+@example("sk-" + "a" * 300 + "sk-abcdefgh")
+@example("AKIAIOSFODNN7EXAMPLEsk-abcdefgh12345678")
+@example("1234567890123 4111 1111 1111 1111")
+def test_redacting_again_changes_nothing(text: str) -> None:
+    once, _ = redact(text, KEY)
+    assert redact(once, KEY) == (once, {})
+
+
+@settings(max_examples=25)
+@given(st.lists(st.one_of(TEXTS, st.builds("{}{}{}".format, st.text(max_size=3), st.sampled_from(VALUES), TEXTS)), min_size=20, max_size=60))
+def test_the_prefilter_matches_whatever_is_redacted(texts: list[str]) -> None:
+    """SQL hands only the texts that match to Python: one that it missed would be stored as it is."""
+    storable = [text for text in texts if "\ud800" not in text]
+    connection = duckdb.connect()
+    matches = connection.execute("SELECT regexp_matches(unnest($texts::VARCHAR[]), $filter)", {"texts": storable, "filter": PREFILTER}).fetchall()
+    for text, (matched,) in zip(storable, matches, strict=True):
+        assert matched or not redact(text, KEY)[1], text
+
+
+@pytest.mark.parametrize("value", [value for values in LEAKS.values() for value in values])
+def test_the_prefilter_matches_every_known_kind(value: str) -> None:
+    [matched] = duckdb.execute("SELECT regexp_matches($text, $filter)", {"text": value, "filter": PREFILTER}).fetchone() or [None]
+    assert matched
+
+
+def test_the_prefilter_spares_most_of_ordinary_talk() -> None:
+    plain = ["How do I boil an egg?", "Write a poem about 3 cats and 12 dogs.", "In 2026 we met at 10:30."]
+    for text in plain:
+        assert duckdb.execute("SELECT regexp_matches($text, $filter)", {"text": text, "filter": PREFILTER}).fetchone() == (False,)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "1 ",
+        "1.",
+        "-",
+        "+" + "1" * 24,
+        "+1 " + "1 " * 12,
+        "eyJ-",
+        "aaaa:aaaa:" + "a" * 24 + " ",
+        "a@" + "a." * 120,
+        "x@" + "a" * 252 + ".",
+        "ab12 ",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN ",
+        "4111 1111 1111 1112 ",
+    ],
+)
+def test_hostile_text_takes_no_longer_than_its_length(unit: str) -> None:
+    """A hundred times the size may take a hundred times as long; a quadratic pattern would need hours."""
+    redact(unit * (100_000 // len(unit)), KEY)

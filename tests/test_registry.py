@@ -1,0 +1,275 @@
+"""The pointer always names a complete release or the base model, whatever is killed and in whatever order things happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment.errors import ReleaseError
+from alignment.release import BASE, current, folder_of, list_releases, promote, quarantine, register, rollback, verify
+from alignment.release.registry import history
+from tests.conftest import NOW, child_environment
+
+A, B, C, D = (letter * 16 for letter in "abcd")
+
+
+def adapter(home: Path, name: str) -> Path:
+    folder = home / f"adapter-{name}"
+    (folder / "deep").mkdir(parents=True, exist_ok=True)
+    (folder / "weights.bin").write_bytes(name.encode() * 100)
+    (folder / "deep" / "config.json").write_text("{}")
+    return folder
+
+
+def add(home: Path, *names: str) -> None:
+    for name in names:
+        register(home, name, adapter(home, name), card=f"# {name}", manifest={"created_at": name, "night_id": "n"})
+
+
+def up(home: Path, *names: str) -> None:
+    for name in names:
+        promote(home, name, actor="ann", reason="better", now=NOW)
+
+
+def down(home: Path) -> str:
+    return rollback(home, actor="ann", reason="worse", now=NOW)
+
+
+def bar(home: Path, name: str) -> str:
+    return quarantine(home, name, actor="ann", reason="leaks", now=NOW)
+
+
+def status(home: Path) -> dict[str, str]:
+    return {row["release_id"]: row["status"] for row in list_releases(home)}
+
+
+def test_at_first_the_base_model_is_in_production(home: Path) -> None:
+    assert current(home) == BASE
+    assert list_releases(home) == history(home) == []
+    with pytest.raises(ReleaseError, match="nothing to roll back"):
+        down(home)
+
+
+def test_a_registered_release_is_whole_and_not_in_production(home: Path) -> None:
+    add(home, A)
+    folder = verify(home, A)
+    assert (folder / "adapter" / "deep" / "config.json").is_file()
+    assert json.loads((folder / "manifest.json").read_text())["night_id"] == "n"
+    assert current(home) == BASE
+    assert status(home) == {A: "kept"}
+
+
+def test_registering_again_changes_nothing(home: Path) -> None:
+    add(home, A)
+    before = {path: path.stat().st_mtime_ns for path in folder_of(home, A).rglob("*")}
+    register(home, A, adapter(home, "other"), card="other", manifest={})
+    assert before == {path: path.stat().st_mtime_ns for path in folder_of(home, A).rglob("*")}
+
+
+def test_a_registration_that_was_killed_is_repeated(home: Path) -> None:
+    (home / "releases" / f".{A}.part" / "adapter").mkdir(parents=True)
+    assert list_releases(home) == []
+    add(home, A)
+    verify(home, A)
+
+
+@pytest.mark.parametrize("name", ["", "base", "../../etc", "A" * 16, "a" * 15, f"{A}/x"])
+def test_names_that_are_no_release(home: Path, name: str) -> None:
+    add(home, A)
+    with pytest.raises(ReleaseError, match=f"known: {A}"):
+        up(home, name)
+    with pytest.raises(ReleaseError):
+        register(home, name, adapter(home, "x"), card="", manifest={})
+
+
+def test_promoting_says_what_was_replaced(home: Path) -> None:
+    add(home, A, B)
+    assert promote(home, A, actor="a", reason="r", now=NOW) == BASE
+    assert promote(home, B, actor="a", reason="r", now=NOW) == A
+    assert promote(home, B, actor="a", reason="r", now=NOW) == B
+    assert [(row["event"], row["previous"], row["release_id"]) for row in history(home)] == [("promoted", BASE, A), ("promoted", A, B)]
+    assert status(home) == {A: "kept", B: "in production"}
+
+
+def test_rolling_back_walks_back(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B, C)
+    assert [down(home), down(home), down(home)] == [B, A, BASE]
+    with pytest.raises(ReleaseError, match="nothing to roll back"):
+        down(home)
+    assert set(status(home).values()) == {"kept"}
+
+
+def test_a_release_promoted_twice_has_two_places(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B, A, C)
+    assert [down(home), down(home), down(home), down(home)] == [A, B, A, BASE]
+
+
+def test_promoting_after_a_rollback(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B)
+    assert down(home) == A
+    up(home, C)
+    assert [down(home), down(home)] == [A, BASE]
+    up(home, B)
+    assert down(home) == BASE
+
+
+def test_a_quarantined_release_leaves_production_and_stays_away(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B, C)
+    assert bar(home, B) == C
+    assert bar(home, C) == A
+    assert status(home) == {A: "in production", B: "quarantined", C: "quarantined"}
+    with pytest.raises(ReleaseError, match="quarantined and cannot be promoted"):
+        up(home, C)
+    verify(home, C)
+    assert bar(home, A) == BASE
+    assert all(folder_of(home, name).is_dir() for name in (A, B, C))
+
+
+def test_a_quarantine_that_was_killed_half_way_is_finished(home: Path) -> None:
+    add(home, A, B)
+    up(home, A, B)
+    (folder_of(home, B) / "QUARANTINED").write_text("{}")
+    assert bar(home, B) == A
+
+
+@pytest.mark.parametrize("edit", ["change", "remove", "add", "card", "manifest"])
+def test_an_edited_release_is_refused(home: Path, edit: str) -> None:
+    add(home, A, B)
+    up(home, A)
+    folder = folder_of(home, B)
+    if edit == "change":
+        (folder / "adapter" / "weights.bin").write_bytes(b"evil")
+    elif edit == "remove":
+        (folder / "adapter" / "deep" / "config.json").unlink()
+    elif edit == "add":
+        (folder / "adapter" / "adapter_model.bin").write_bytes(b"evil")
+    elif edit == "card":
+        (folder / "card.md").write_text("all is well")
+    else:
+        (folder / "manifest.json").write_text("{")
+    with pytest.raises(ReleaseError, match="is not as it was registered: .*quarantine"):
+        up(home, B)
+    assert current(home) == A
+    assert status(home) == {A: "in production", B: "kept"}
+
+
+def test_rolling_back_never_lands_on_an_edited_release(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B, C)
+    (folder_of(home, B) / "card.md").write_text("edited")
+    with pytest.raises(ReleaseError, match="not as it was registered"):
+        down(home)
+    assert current(home) == C
+    assert bar(home, B) == C
+    assert down(home) == A
+
+
+def test_a_torn_history_line_costs_no_other(home: Path) -> None:
+    add(home, A, B)
+    up(home, A)
+    with (home / "releases" / "history.jsonl").open("ab") as out:
+        out.write('{"event": "promoted", "reason": "ü'.encode()[:-1])
+    assert [row["release_id"] for row in history(home)] == [A]
+    up(home, B)
+    assert [row["release_id"] for row in history(home)] == [A, B]
+    assert down(home) == A
+
+
+def test_a_step_that_was_announced_but_not_taken_does_not_count(home: Path) -> None:
+    add(home, A, B, C)
+    up(home, A, B)
+    (home / "releases" / "current").write_text(A + "\n")
+    assert [row["release_id"] for row in history(home)] == [A]
+    up(home, C)
+    assert [row["release_id"] for row in history(home)] == [A, C]
+    assert down(home) == A
+
+
+def test_a_reason_may_hold_any_text(home: Path) -> None:
+    add(home, A, B)
+    up(home, A)
+    promote(home, B, actor="änn", reason="a\nb\u2028c\u0085d\x0be", now=NOW)
+    assert history(home)[-1]["reason"] == "a\nb\u2028c\u0085d\x0be"
+    assert down(home) == A
+
+
+STEPS = st.lists(st.one_of(st.tuples(st.just("up"), st.sampled_from([A, B, C])), st.just(("down", ""))), max_size=12)
+
+
+@settings(max_examples=25)
+@given(STEPS)
+def test_rollback_undoes_promotions_like_a_stack(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]) -> None:
+    home = tmp_path_factory.mktemp("home")
+    add(home, A, B, C)
+    stack = [BASE]
+    for step, name in steps:
+        if step == "up":
+            up(home, name)
+            if stack[-1] != name:
+                stack.append(name)
+        elif len(stack) > 1:
+            stack.pop()
+            assert down(home) == stack[-1]
+        assert current(home) == stack[-1]
+
+
+@pytest.mark.timeout(90)
+def test_killed_at_any_point_the_pointer_names_a_whole_release(home: Path) -> None:
+    add(home, A, B, C)
+    code = """
+    import sys, random
+    from datetime import datetime
+    from pathlib import Path
+    from alignment.release import promote, rollback, register, current
+    home, seed = Path(sys.argv[1]), int(sys.argv[2])
+    draw, now = random.Random(seed), datetime(2026, 1, 1)
+    print("ready", flush=True)
+    while True:
+        if draw.random() < 0.6 or current(home) == "base":
+            promote(home, draw.choice(sys.argv[3:]), actor="a", reason="r" * 200, now=now)
+        else:
+            rollback(home, actor="a", reason="r", now=now)
+        name = "%016x" % draw.getrandbits(64)
+        register(home, name, home / f"adapter-{sys.argv[3]}", card="c", manifest={})
+    """
+    draw = random.Random(7)
+    for seed in range(20):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(home), str(seed), A, B, C],
+            env=child_environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert worker.stdout and worker.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+        here = current(home)
+        assert here == BASE or verify(home, here)
+        for row in list_releases(home):
+            verify(home, row["release_id"])
+        steps = history(home)
+        assert (steps[-1]["release_id"] if steps else BASE) == here
+        assert all(after["previous"] == before["release_id"] for before, after in zip(steps, steps[1:], strict=False))
+    # The way back is still whole.
+    for _ in range(200):
+        if current(home) == BASE:
+            break
+        down(home)
+    assert current(home) == BASE

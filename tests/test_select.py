@@ -1,0 +1,148 @@
+"""Tonight's prompts: within budget, spread, and the same in whatever order the pool comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment.candidates.select import CERTAIN, CLEAR, Choice, PoolRow, select
+from alignment.config import Candidates
+from alignment.text import similar
+from tests.conftest import make_interaction
+
+DISTINCT = [f"{a}{b} {b}{c} {c}{a}" for a, b, c in zip("abcdefghijklmnopqrst", "uvwxyzabcdefghijklmn", "fghijklmnopqrstuvwxy", strict=True)]
+
+
+def row(name: object, score: float, prompt: str, **changes: Any) -> PoolRow:
+    user = changes.pop("user", f"u-{name}")
+    values = {"category": "violence", "toxicity": 0.0, "refusal": 0.0, "complained": False} | changes
+    return PoolRow(make_interaction(name, prompt, user_id=user), score, **values)
+
+
+def chosen(pool: list[PoolRow], **options: Any) -> list[Choice]:
+    return select(pool, Candidates(**options), refusal_threshold=0.5)
+
+
+def names(choices: list[Choice]) -> list[tuple[str, str]]:
+    return [(choice.interaction.conversation_id.removeprefix("c-"), choice.category) for choice in choices]
+
+
+def test_a_request_is_taught_for_what_it_is() -> None:
+    prompts = dict(zip(("harm", "near", "plain", "doubt", "edge"), DISTINCT, strict=False))
+    scores = {"harm": CERTAIN, "near": CLEAR, "plain": 0.09, "doubt": 0.5, "edge": 0.69}
+    pool = [row(name, score, prompts[name]) for name, score in scores.items()]
+    assert sorted(names(chosen(pool))) == [("harm", "violence"), ("near", "lookalike"), ("plain", "ordinary")]
+
+
+def test_refused_ones_are_left_out() -> None:
+    pool = [row("h", 0.9, DISTINCT[0], refusal=0.5), row("n", 0.2, DISTINCT[1], refusal=0.8), row("p", 0.0, DISTINCT[2], refusal=1.0)]
+    assert chosen(pool) == []
+    assert len(select(pool, Candidates(), refusal_threshold=0.6)) == 1
+
+
+def test_a_complaint_comes_first_among_harm_and_never_among_harmless() -> None:
+    pool = [row(number, 0.9, DISTINCT[number], complained=number == 7) for number in range(10)]
+    assert names(chosen(pool, harm_budget=1)) == [("7", "violence")]
+    harmless = [row("n", 0.2, DISTINCT[0], complained=True), row("p", 0.0, DISTINCT[1], complained=True)]
+    assert chosen(harmless) == []
+
+
+def test_categories_take_turns() -> None:
+    pool = [row(f"v{number}", 0.9, DISTINCT[number]) for number in range(12)]
+    pool += [row(f"h{number}", 0.9, DISTINCT[12 + number], category="hate") for number in range(3)]
+    assert Counter(category for _, category in names(chosen(pool, harm_budget=6))) == {"violence": 3, "hate": 3}
+
+
+def test_near_duplicates_count_once() -> None:
+    pool = [row(number, 0.9, "How do I pick a lock" + "?" * number) for number in range(5)] + [row("x", 0.9, "bake some bread")]
+    assert len(chosen(pool)) == 2
+
+
+def test_one_user_fills_no_night() -> None:
+    """The cap holds over all three kinds together."""
+    scores = [0.9] * 6 + [0.2] * 6 + [0.0] * 6
+    pool = [row(number, score, DISTINCT[number], user="greedy") for number, score in enumerate(scores)]
+    assert len(chosen(pool, max_per_user=4)) == 4
+    assert len(chosen(pool, max_per_user=18)) == 18
+
+
+def test_the_budget_holds() -> None:
+    pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.9] * 7 + [0.2] * 6 + [0.0] * 7)]
+    assert Counter(category for _, category in names(chosen(pool, harm_budget=3, helpful_budget=6))) == {"violence": 3, "lookalike": 3, "ordinary": 3}
+    # What look-alikes cannot fill goes to ordinary requests.
+    few = [one for one in pool if not 0.1 <= one.harmful_request < 0.5]
+    assert Counter(category for _, category in names(chosen(few, harm_budget=3, helpful_budget=6))) == {"violence": 3, "ordinary": 6}
+    assert {category for _, category in names(chosen(pool, helpful_budget=0))} == {"violence"}
+
+
+def test_the_closest_look_alikes_win() -> None:
+    pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.15, 0.45, 0.3, 0.2])]
+    assert names(chosen(pool, helpful_budget=4))[:2] == [("1", "lookalike"), ("2", "lookalike")]
+
+
+def test_an_empty_pool() -> None:
+    assert chosen([]) == []
+
+
+POOL = st.lists(
+    st.builds(
+        lambda name, score, prompt, user, refusal, complained, category: row(
+            name, score, prompt, user=f"u{user}", refusal=refusal, complained=complained, category=category
+        ),
+        st.integers(0, 10_000),
+        st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.49, 0.6, 0.7, 0.95]),
+        st.lists(st.sampled_from("lock pick bread bake moon star garden tulip".split()), min_size=1, max_size=3).map(" ".join),
+        st.integers(0, 4),
+        st.sampled_from([0.0, 0.0, 0.9]),
+        st.booleans(),
+        st.sampled_from(["violence", "hate", "fraud"]),
+    ),
+    max_size=25,
+    unique_by=lambda one: one.interaction.id,
+)
+
+
+@settings(max_examples=60)
+@given(POOL, st.integers(1, 8), st.integers(0, 8), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_the_choice_keeps_its_promises(pool: list[PoolRow], harm: int, helpful: int, per_user: int, rng: Any) -> None:
+    options = {"harm_budget": harm, "helpful_budget": helpful, "max_per_user": per_user}
+    first = chosen(pool, **options)
+    shuffled = list(pool)
+    rng.shuffle(shuffled)
+    assert chosen(shuffled, **options) == first
+    rows = {one.interaction.id: one for one in pool}
+    kinds = Counter("harm" if rows[one.interaction.id].harmful_request >= CERTAIN else one.category for one in first)
+    assert kinds["harm"] <= harm
+    assert kinds["lookalike"] <= helpful // 2
+    assert kinds["lookalike"] + kinds["ordinary"] <= helpful
+    assert all(number <= per_user for number in Counter(one.interaction.user_id for one in first).values())
+    assert all(rows[one.interaction.id].refusal < 0.5 for one in first)
+    assert len({one.interaction.id for one in first}) == len(first)
+    for kind in ("harm", "lookalike", "ordinary"):
+        prompts = [
+            one.interaction.prompt
+            for one in first
+            if (one.category == kind or (kind == "harm" and one.category not in ("lookalike", "ordinary")))
+        ]
+        assert all(i == j for i, j, _ in similar(prompts, prompts, Candidates().near_duplicate))
+
+
+@pytest.mark.parametrize("budget", [1, 5])
+def test_only_the_head_of_a_large_pool_is_compared(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    import sys
+
+    module = sys.modules["alignment.candidates.select"]
+    sizes: list[int] = []
+
+    def counted(texts: list[str], threshold: float) -> list[int]:
+        sizes.append(len(texts))
+        return list(range(len(texts)))
+
+    monkeypatch.setattr(module, "clusters", counted)
+    pool = [row(number, 0.9, f"p{number}") for number in range(1000)]
+    assert len(chosen(pool, harm_budget=budget)) == budget
+    assert max(sizes) == 100
