@@ -6,11 +6,23 @@ import doctest
 import importlib
 import subprocess
 import sys
+
 import pytest
 
 from tests.conftest import ROOT, child_environment
 
-HEAVY = ("torch", "transformers", "trl", "peft", "prefect", "streamlit", "great_expectations", "sentence_transformers", "presidio_analyzer", "spacy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "prefect",
+    "streamlit",
+    "great_expectations",
+    "sentence_transformers",
+    "presidio_analyzer",
+    "spacy",
+)
 PACKAGES = ("alignment", "data_checks", "flows", "dashboard")
 
 
@@ -38,7 +50,16 @@ def test_the_import_contracts_hold() -> None:
 
 @pytest.mark.parametrize(
     "start",
-    ["alignment", "alignment.config", "alignment.store", "alignment.ingest", "alignment.evals", "alignment.pairs", "alignment.release", "flows.cli"],
+    [
+        "alignment",
+        "alignment.config",
+        "alignment.store",
+        "alignment.ingest",
+        "alignment.evals",
+        "alignment.pairs",
+        "alignment.release",
+        "flows.cli",
+    ],
 )
 def test_a_plain_import_loads_no_model_library(start: str) -> None:
     heavy = HEAVY if start.startswith("alignment") else ("torch", "transformers", "trl", "streamlit", "great_expectations")
@@ -48,7 +69,9 @@ def test_a_plain_import_loads_no_model_library(start: str) -> None:
 
 def test_every_module_imports() -> None:
     """In one process of its own: an import that breaks or warns is an error, and Streamlit pages are scripts."""
-    names = [name for name in modules(*PACKAGES) if not name.startswith(("dashboard.views", "dashboard.app")) and not name.endswith("__main__")]
+    names = [
+        name for name in modules(*PACKAGES) if not name.startswith(("dashboard.views", "dashboard.app")) and not name.endswith("__main__")
+    ]
     assert len(names) > 50
     lines = "\n".join(f"importlib.import_module({name!r})" for name in names)
     run("-W", "error::SyntaxWarning", "-c", f"import importlib\n{lines}")

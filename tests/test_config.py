@@ -62,7 +62,9 @@ def test_unknown_section_in_the_file() -> None:
     assert "trane: unknown key" in problems()
 
 
-@pytest.mark.parametrize(("name", "hint"), [("ALIGN_TRAIN__EPOCS", "train.epochs"), ("ALIGN_HOMES", "home"), ("ALIGN_TRAIN_EPOCHS", "train.epochs")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("ALIGN_TRAIN__EPOCS", "train.epochs"), ("ALIGN_HOMES", "home"), ("ALIGN_TRAIN_EPOCHS", "train.epochs")]
+)
 def test_unknown_key_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, hint: str) -> None:
     monkeypatch.setenv(name, "3")
     message = problems()
@@ -72,7 +74,13 @@ def test_unknown_key_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: s
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("train.epochs", "many"), ("gate.confidence", "1.5"), ("train.lora_rank", "0"), ("drift.alpha", "0"), ("serve.dashboard_port", "70000")],
+    [
+        ("train.epochs", "many"),
+        ("gate.confidence", "1.5"),
+        ("train.lora_rank", "0"),
+        ("drift.alpha", "0"),
+        ("serve.dashboard_port", "70000"),
+    ],
 )
 def test_wrong_values(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:
     monkeypatch.setenv("ALIGN_" + key.upper().replace(".", "__"), value)

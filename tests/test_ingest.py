@@ -139,7 +139,9 @@ QUARANTINED = {
         json.dumps(line(created_at=value)).encode()
         for value in (..., None, "yesterday", "2026-13-01", 1_700_000_000, "-infinity", "0044-03-15 (BC) 12:00:00", "1815-06-18T12:00:00Z")
     ],
-    "created_at_in_the_future": [json.dumps(line(created_at=value)).encode() for value in ("2026-11-24T02:00:01Z", "9999-01-01", "infinity")],
+    "created_at_in_the_future": [
+        json.dumps(line(created_at=value)).encode() for value in ("2026-11-24T02:00:01Z", "9999-01-01", "infinity")
+    ],
     "too_long": [json.dumps(line(response="x" * 2_000_000)).encode()],
     "not_utf8": [b'{"response": "\xff\xfe"}', b"\x80"],
 }
@@ -193,7 +195,9 @@ def test_shapes_of_files(home: Path, content: bytes, packed: bool) -> None:
 def test_raw_control_characters_do_not_cut_lines(home: Path) -> None:
     """DuckDB's reader splits at a bare carriage return and at \\x01; the accounts must still be those of the file."""
     lines = [json.dumps(said(f"p{number}")).encode() for number in range(4)]
-    content = b"\n".join([lines[0], lines[1].replace(b"p1", b"p\r1"), lines[2].replace(b"p2", b"p\x012"), lines[3].replace(b"p3", b"p\x003")])
+    content = b"\n".join(
+        [lines[0], lines[1].replace(b"p1", b"p\r1"), lines[2].replace(b"p2", b"p\x012"), lines[3].replace(b"p3", b"p\x003")]
+    )
     assert take(home, content) == Batch(4, 1, 0, 3, 0)
     assert reasons(home) == ["not_json"] * 3
     assert [row["line_number"] for row in query(home, "SELECT line_number FROM quarantine ORDER BY 1")] == [2, 3, 4]
@@ -217,7 +221,9 @@ def test_odd_parts_of_a_turn_are_neither_stored_nor_fatal(home: Path) -> None:
     assert set(json.loads(row["messages"])[0]) == {"role", "content"}
 
 
-@pytest.mark.parametrize(("said_yes", "consent"), [(..., True), (None, True), (True, True), (False, False), ("no", False), ("denied", False), ({}, False)])
+@pytest.mark.parametrize(
+    ("said_yes", "consent"), [(..., True), (None, True), (True, True), (False, False), ("no", False), ("denied", False), ({}, False)]
+)
 def test_a_consent_that_cannot_be_read_is_none(home: Path, said_yes: Any, consent: bool) -> None:
     take(home, raw(line(consent=said_yes)))
     assert [row["consent"] for row in query(home, "SELECT consent FROM interactions")] == [consent]
@@ -238,7 +244,10 @@ def test_the_same_file_again_and_under_another_name(home: Path) -> None:
     assert unread(home, found) == []
     # Even if it is merged again, nothing doubles.
     assert ingest(home, home / "again.jsonl") == Batch(4, 2, 1, 1, 0)
-    counts = query(home, "SELECT (SELECT count(*) FROM interactions) AS i, (SELECT count(*) FROM quarantine) AS q, (SELECT count(*) FROM source_files) AS f")
+    counts = query(
+        home,
+        "SELECT (SELECT count(*) FROM interactions) AS i, (SELECT count(*) FROM quarantine) AS q, (SELECT count(*) FROM source_files) AS f",
+    )
     assert counts == [{"i": 2, "q": 1, "f": 1}]
 
 
@@ -260,7 +269,10 @@ def test_signals_of_a_line_delivered_again_are_stored(home: Path) -> None:
     later = line(signals={"thumbs": "down", "regenerated": True, "edit": "write to ann@example.com"})
     assert take(home, raw(later), name="later.jsonl") == Batch(1, 0, 1, 0, 1)
     assert take(home, raw(later) + b"\n", name="and again.jsonl") == Batch(1, 0, 1, 0, 1)
-    signals = {row["kind"]: row["value"] for row in query(home, "SELECT kind, value FROM signals JOIN interactions ON interactions.id = interaction_id")}
+    signals = {
+        row["kind"]: row["value"]
+        for row in query(home, "SELECT kind, value FROM signals JOIN interactions ON interactions.id = interaction_id")
+    }
     assert set(signals) == {"thumbs", "regenerated", "edit"}
     assert (signals["thumbs"], signals["regenerated"]) == ("down", "true")
     assert signals["edit"].startswith("write to <EMAIL_")
@@ -319,7 +331,11 @@ def test_nothing_personal_reaches_the_disk(home: Path, monkeypatch: pytest.Monke
     for kind, value in PLANTED.items():
         for form in (value, value.replace(" ", ""), escaped(value)):
             assert form.encode() not in disk, kind
-    tables = query(home, "SELECT prompt, response, user_id FROM interactions") + query(home, "SELECT raw FROM quarantine") + query(home, "FROM signals")
+    tables = (
+        query(home, "SELECT prompt, response, user_id FROM interactions")
+        + query(home, "SELECT raw FROM quarantine")
+        + query(home, "FROM signals")
+    )
     text = str(tables)
     assert all(value not in text for value in PLANTED.values())
     assert all(text.count(f"<{kind}_") >= 5 for kind in ("EMAIL", "PHONE", "CARD", "IBAN", "KEY"))
@@ -377,7 +393,7 @@ def test_rows_that_fail_a_check_are_quarantined(home: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"  \n\t\n"])
 def test_a_file_without_lines_is_told(home: Path, content: bytes) -> None:
-    with pytest.raises(InputError, match="holds no line"):
+    with pytest.raises(InputError, match=r"holds no line"):
         take(home, content)
 
 
@@ -390,7 +406,7 @@ def test_a_damaged_gzip_is_told_not_half_read(home: Path, damage: str) -> None:
         packed[len(packed) // 2] ^= 0xFF
     else:
         packed = bytearray(raw(line()))
-    with pytest.raises(InputError, match="cannot read the log file.*check the file"):
+    with pytest.raises(InputError, match=r"cannot read the log file.*check the file"):
         take(home, bytes(packed), name="log.jsonl.gz")
     assert query(home, "SELECT * FROM interactions") == []
 
@@ -408,7 +424,9 @@ def test_a_name_with_brackets_is_a_name(home: Path) -> None:
 
 
 GOOD = st.builds(lambda prompt, response: json.dumps(said(prompt, response=response)).encode(), st.text(max_size=20), st.text(max_size=20))
-JUNK = st.one_of(st.binary(max_size=40), st.sampled_from([b"", b" ", b"\t", b"\r", b"\x01", b"\x00", b'"', b"\xef\xbb\xbf", b"{}", b"\xc2\x85"]))
+JUNK = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"", b" ", b"\t", b"\r", b"\x01", b"\x00", b'"', b"\xef\xbb\xbf", b"{}", b"\xc2\x85"])
+)
 
 
 @st.composite
@@ -431,7 +449,7 @@ def test_the_accounts_are_exact(tmp_path_factory: pytest.TempPathFactory, conten
     folder = tmp_path_factory.mktemp("home")
     lines = [part for number, part in enumerate(content.split(b"\n")) if not blank(part, first=number == 0)]
     if not lines:
-        with pytest.raises(InputError, match="holds no line"):
+        with pytest.raises(InputError, match=r"holds no line"):
             take(folder, content)
         return
     batch = take(folder, content)

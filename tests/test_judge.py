@@ -98,7 +98,9 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES, st.floats(0, 1), st.randoms(use_true_random=False))
-def test_the_order_of_candidates_does_not_count(entries: list[tuple[str, tuple[float, ...]]], min_margin: float, rng: random.Random) -> None:
+def test_the_order_of_candidates_does_not_count(
+    entries: list[tuple[str, tuple[float, ...]]], min_margin: float, rng: random.Random
+) -> None:
     competing = [(candidate(f"n{number}", kind), scores(*values)) for number, (kind, values) in enumerate(entries)]
     first = decide(*competing, min_margin=min_margin)
     rng.shuffle(competing)

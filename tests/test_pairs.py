@@ -32,7 +32,15 @@ def labelled(name: object, prompt: str, *, verdict: str = "preferred", complaine
         for kind, text in (("safe_completion", texts.get("chosen", f"good {name}")), ("logged", texts.get("rejected", f"bad {name}")))
     }
     judgement = Judgement(
-        f"j-{name}", one.id, "constitution", "1", ("p",), made["safe_completion"].id, made["logged"].id, verdict, 0.5  # type: ignore[arg-type]
+        f"j-{name}",
+        one.id,
+        "constitution",
+        "1",
+        ("p",),
+        made["safe_completion"].id,
+        made["logged"].id,
+        verdict,
+        0.5,  # type: ignore[arg-type]
     )
     return Labelled(Selected(one, Side.HARM, "x", "p"), judgement, {c.id: c for c in made.values()}, complained)
 
@@ -182,7 +190,9 @@ def test_a_prompt_that_ties_both_splits_together_is_kept_out() -> None:
 
 
 POOLS = st.lists(
-    st.tuples(st.sampled_from(list(Side)), st.sampled_from(["train", "train", "train", "eval"]), st.integers(0, 500)), min_size=2, max_size=60
+    st.tuples(st.sampled_from(list(Side)), st.sampled_from(["train", "train", "train", "eval"]), st.integers(0, 500)),
+    min_size=2,
+    max_size=60,
 )
 
 
@@ -195,13 +205,13 @@ def test_the_mix_is_balanced_and_capped(pool: list[tuple[Side, Any, int]], most:
     chosen = Pairs(max_pairs=most, max_side_ratio=ratio)
     sides = {side: [pair for pair in pairs if pair.side is side and pair.split == "train"] for side in Side}
     if not all(sides.values()):
-        with pytest.raises(InputError, match="both sides, found harm: .*helpful: "):
+        with pytest.raises(InputError, match=r"both sides, found harm: .*helpful: "):
             mix(pairs, chosen)
         return
     mixed = mix(pairs, chosen)
     train = [pair for pair in mixed if pair.split == "train"]
     counts = sorted(sum(pair.side is side for pair in train) for side in Side)
-    assert 1 <= counts[0]
+    assert counts[0] >= 1
     assert counts[1] <= ratio * counts[0]
     assert len(train) <= most
     assert len(mixed) - len(train) <= max(most // 4, 1)
@@ -240,7 +250,15 @@ def stored(home: Path, *rows: dict[str, Any]) -> None:
             connection,
             "detections",
             [
-                {"interaction_id": row["id"], "detector": "harmful_request", "version": "1", "score": 0.9, "flagged": True, "label": "x", "detected_at": NOW}
+                {
+                    "interaction_id": row["id"],
+                    "detector": "harmful_request",
+                    "version": "1",
+                    "score": 0.9,
+                    "flagged": True,
+                    "label": "x",
+                    "detected_at": NOW,
+                }
                 for row in rows
             ],
             key=("interaction_id", "detector", "version"),
@@ -249,14 +267,24 @@ def stored(home: Path, *rows: dict[str, Any]) -> None:
             connection,
             "selections",
             [
-                {"id": row["id"], "night_id": "n", "interaction_id": row["id"], "side": "harm", "category": "x", "principle_id": "p", "position": 1}
+                {
+                    "id": row["id"],
+                    "night_id": "n",
+                    "interaction_id": row["id"],
+                    "side": "harm",
+                    "category": "x",
+                    "principle_id": "p",
+                    "position": 1,
+                }
                 for row in rows[:2]
             ],
         )
 
 
 def test_without_consent_nothing_is_taught(home: Path) -> None:
-    stored(home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None})
+    stored(
+        home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None}
+    )
     assert [row["id"] for row in query(home, "SELECT id FROM trainable ORDER BY id")] == ["a1", "c1"]
     assert [row["id"] for row in query(home, sql("selected"), {"night_id": "n"})] == ["a1"]
     assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["c1"]
@@ -266,7 +294,11 @@ def test_without_consent_nothing_is_taught(home: Path) -> None:
 def test_the_last_verdict_stands(home: Path) -> None:
     migrate(home)
     with session(home, write=True) as connection:
-        append(connection, "review_items", [{"id": "i", "interaction_id": "x"}, {"id": "j", "interaction_id": "x"}, {"id": "k", "interaction_id": "y"}])
+        append(
+            connection,
+            "review_items",
+            [{"id": "i", "interaction_id": "x"}, {"id": "j", "interaction_id": "x"}, {"id": "k", "interaction_id": "y"}],
+        )
         append(
             connection,
             "verdicts",

@@ -57,7 +57,7 @@ def status(home: Path) -> dict[str, str]:
 def test_at_first_the_base_model_is_in_production(home: Path) -> None:
     assert current(home) == BASE
     assert list_releases(home) == history(home) == []
-    with pytest.raises(ReleaseError, match="nothing to roll back"):
+    with pytest.raises(ReleaseError, match=r"nothing to roll back"):
         down(home)
 
 
@@ -87,7 +87,7 @@ def test_a_registration_that_was_killed_is_repeated(home: Path) -> None:
 @pytest.mark.parametrize("name", ["", "base", "../../etc", "A" * 16, "a" * 15, f"{A}/x"])
 def test_names_that_are_no_release(home: Path, name: str) -> None:
     add(home, A)
-    with pytest.raises(ReleaseError, match=f"known: {A}"):
+    with pytest.raises(ReleaseError, match=rf"known: {A}"):
         up(home, name)
     with pytest.raises(ReleaseError):
         register(home, name, adapter(home, "x"), card="", manifest={})
@@ -106,7 +106,7 @@ def test_rolling_back_walks_back(home: Path) -> None:
     add(home, A, B, C)
     up(home, A, B, C)
     assert [down(home), down(home), down(home)] == [B, A, BASE]
-    with pytest.raises(ReleaseError, match="nothing to roll back"):
+    with pytest.raises(ReleaseError, match=r"nothing to roll back"):
         down(home)
     assert set(status(home).values()) == {"kept"}
 
@@ -133,7 +133,7 @@ def test_a_quarantined_release_leaves_production_and_stays_away(home: Path) -> N
     assert bar(home, B) == C
     assert bar(home, C) == A
     assert status(home) == {A: "in production", B: "quarantined", C: "quarantined"}
-    with pytest.raises(ReleaseError, match="quarantined and cannot be promoted"):
+    with pytest.raises(ReleaseError, match=r"quarantined and cannot be promoted"):
         up(home, C)
     verify(home, C)
     assert bar(home, A) == BASE
@@ -162,7 +162,7 @@ def test_an_edited_release_is_refused(home: Path, edit: str) -> None:
         (folder / "card.md").write_text("all is well")
     else:
         (folder / "manifest.json").write_text("{")
-    with pytest.raises(ReleaseError, match="is not as it was registered: .*quarantine"):
+    with pytest.raises(ReleaseError, match=r"is not as it was registered: .*quarantine"):
         up(home, B)
     assert current(home) == A
     assert status(home) == {A: "in production", B: "kept"}
@@ -172,7 +172,7 @@ def test_rolling_back_never_lands_on_an_edited_release(home: Path) -> None:
     add(home, A, B, C)
     up(home, A, B, C)
     (folder_of(home, B) / "card.md").write_text("edited")
-    with pytest.raises(ReleaseError, match="not as it was registered"):
+    with pytest.raises(ReleaseError, match=r"not as it was registered"):
         down(home)
     assert current(home) == C
     assert bar(home, B) == C

@@ -72,7 +72,11 @@ def test_one_user_fills_no_night() -> None:
 
 def test_the_budget_holds() -> None:
     pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.9] * 7 + [0.2] * 6 + [0.0] * 7)]
-    assert Counter(category for _, category in names(chosen(pool, harm_budget=3, helpful_budget=6))) == {"violence": 3, "lookalike": 3, "ordinary": 3}
+    assert Counter(category for _, category in names(chosen(pool, harm_budget=3, helpful_budget=6))) == {
+        "violence": 3,
+        "lookalike": 3,
+        "ordinary": 3,
+    }
     # What look-alikes cannot fill goes to ordinary requests.
     few = [one for one in pool if not 0.1 <= one.harmful_request < 0.5]
     assert Counter(category for _, category in names(chosen(few, harm_budget=3, helpful_budget=6))) == {"violence": 3, "ordinary": 6}
@@ -95,7 +99,9 @@ POOL = st.lists(
         ),
         st.integers(0, 10_000),
         st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.49, 0.6, 0.7, 0.95]),
-        st.lists(st.sampled_from("lock pick bread bake moon star garden tulip".split()), min_size=1, max_size=3).map(" ".join),
+        st.lists(st.sampled_from(["lock", "pick", "bread", "bake", "moon", "star", "garden", "tulip"]), min_size=1, max_size=3).map(
+            " ".join
+        ),
         st.integers(0, 4),
         st.sampled_from([0.0, 0.0, 0.9]),
         st.booleans(),

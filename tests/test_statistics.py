@@ -137,7 +137,7 @@ def test_count(pairs: list[tuple[int, int]]) -> None:
 
 
 def test_count_wants_pairs() -> None:
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         count([1, 0], [1])
 
 

@@ -69,12 +69,12 @@ def test_a_newer_schema_is_refused(home: Path) -> None:
     migrate(home)
     with session(home, write=True) as connection:
         connection.execute("INSERT INTO schema_migrations VALUES (99, 'future', now()::TIMESTAMP)")
-    with pytest.raises(StoreError, match="schema 99.*install the newer version"):
+    with pytest.raises(StoreError, match=r"schema 99.*install the newer version"):
         migrate(home)
 
 
 def test_no_store_yet_names_the_command(home: Path) -> None:
-    with pytest.raises(StoreError, match="no store at .*align"):
+    with pytest.raises(StoreError, match=r"no store at .*align"):
         query(home, "SELECT 1")
     assert not store_path(home).exists()
 
@@ -84,7 +84,7 @@ def test_a_damaged_store_is_told(home: Path, damage: bytes) -> None:
     migrate(home)
     whole = store_path(home).read_bytes()
     store_path(home).write_bytes(damage or whole[: len(whole) // 2])
-    with pytest.raises(StoreError, match="cannot open the store.*align doctor") as caught:
+    with pytest.raises(StoreError, match=r"cannot open the store.*align doctor") as caught:
         query(home, "SELECT * FROM verdicts")
     assert not isinstance(caught.value, Transient)
 
@@ -111,7 +111,10 @@ def test_append_by_several_columns_stores_json(home: Path) -> None:
         keys = ("night_id", "event")
         assert append(connection, "night_events", [row], key=keys) == 1
         assert append(connection, "night_events", [row | {"id": "2"}, row | {"id": "3", "event": "finished"}], key=keys) == 1
-    assert query(home, "SELECT id, summary ->> '$.a[1]' AS a FROM night_events ORDER BY id") == [{"id": "1", "a": "ü"}, {"id": "3", "a": "ü"}]
+    assert query(home, "SELECT id, summary ->> '$.a[1]' AS a FROM night_events ORDER BY id") == [
+        {"id": "1", "a": "ü"},
+        {"id": "3", "a": "ü"},
+    ]
 
 
 def test_an_exception_rolls_the_whole_session_back(home: Path) -> None:
@@ -125,7 +128,7 @@ def test_an_exception_rolls_the_whole_session_back(home: Path) -> None:
 
 def test_a_reader_cannot_write(home: Path) -> None:
     migrate(home)
-    with pytest.raises(duckdb.Error, match="read-only"), session(home) as connection:
+    with pytest.raises(duckdb.Error, match=r"read-only"), session(home) as connection:
         append(connection, "verdicts", [verdict("x")])
 
 
@@ -257,7 +260,7 @@ def test_every_way_a_disk_is_full(number: int) -> None:
 
 def test_a_full_disk_in_the_block_becomes_no_space(home: Path) -> None:
     migrate(home)
-    with pytest.raises(NoSpace, match="Free some space"), session(home, write=True) as connection:
+    with pytest.raises(NoSpace, match=r"Free some space"), session(home, write=True) as connection:
         append(connection, "verdicts", [verdict("lost")])
         raise OSError(errno.EFBIG, "File too large")
     assert ids(home) == []

@@ -80,7 +80,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=job.settings.lora_rank,
-            lora_alpha=job.settings.lora_rank,
+            lora_alpha=2 * job.settings.lora_rank,
             target_modules=_adapted(model, job.settings.lora_layers),
             task_type="CAUSAL_LM",
         ),
