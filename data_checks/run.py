@@ -61,9 +61,10 @@ def describe(row: dict[str, Any]) -> str:
 def _context() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
-
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    # It announces its temporary folder at level INFO, on a logger that it has set up itself.
+    logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)

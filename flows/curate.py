@@ -225,7 +225,8 @@ def build(night_id: str) -> dict[str, Any]:
         near_duplicate=settings.candidates.near_duplicate,
         embedder=embedder(),
     )
-    training_set = mix([*known, *built.pairs], settings.pairs)
+    standing = [pair for pair in known if pair.id not in built.superseded]
+    training_set = mix([*standing, *built.pairs], settings.pairs)
     _check_pairs(settings, night_id, training_set)
     moment = now()
     with session(settings.home, write=True) as connection:

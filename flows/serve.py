@@ -6,6 +6,7 @@ Effects: starts processes, listens on loopback.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,8 +72,14 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     )
 
 
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
+
+
 def serve(settings: Settings) -> None:
     """Serve `nightly` on its cron and each stage for runs by hand, until stopped."""
+    # Without a handler SIGTERM would end this process at once and leave the server behind.
+    signal.signal(signal.SIGTERM, _stop)
     # Imported here, because Prefect reads PREFECT_API_URL when a flow is made ready to serve.
     with server(settings) as url:
         from prefect import serve as serve_deployments

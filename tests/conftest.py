@@ -14,7 +14,7 @@ from alignment.ids import content_id
 from alignment.records import Answer, Interaction, Pair, Side, SuitePrompt
 
 ROOT = Path(__file__).parents[1]
-NOW = datetime(2026, 11, 23, 2, 0)  # noqa: DTZ001 - the store keeps UTC without a zone
+NOW = datetime(2026, 11, 23, 2, 0)  # the store keeps UTC without a zone
 
 settings.register_profile(
     "tests",

@@ -26,7 +26,7 @@ from dashboard import charts, data, show
 
 APP = Path(show.__file__).with_name("app.py")
 PAGES = ("overview", "gate", "review", "drift")
-LAST = datetime(2026, 11, 22, 2, 0)  # noqa: DTZ001 - the store keeps UTC without a zone
+LAST = datetime(2026, 11, 22, 2, 0)
 HOSTILE = (
     "<script>window.planted = true</script><img src=x onerror='window.planted = true'> "
     "[click](https://evil.example/a) ![pixel](https://evil.example/p.png) :material/skull: :red[x] $e^{i\\pi}$ "

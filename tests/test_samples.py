@@ -91,5 +91,7 @@ def test_suites_share_no_meaning_with_the_traffic() -> None:
     embedder = Embedder()
     taught, asked = user_texts(), suite_texts()
     cosines = embedder.embed(asked) @ embedder.embed(taught).T
-    close = [(asked[i], taught[cosines[i].argmax()], float(cosines[i].max())) for i in range(len(asked)) if cosines[i].max() >= SAME_MEANING]
+    close = [
+        (asked[i], taught[cosines[i].argmax()], float(cosines[i].max())) for i in range(len(asked)) if cosines[i].max() >= SAME_MEANING
+    ]
     assert close == []

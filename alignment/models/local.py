@@ -121,7 +121,7 @@ class LocalModel:
                 self.progress(min(start + self.batch_size, len(order)), len(order))
         return answers
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
     def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:
         encoded = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         if encoded.input_ids.shape[1] > limit:

@@ -110,7 +110,8 @@ def read_job(path: Path) -> TrainJob:
 
 def read_pairs(job: TrainJob) -> list[dict[str, Any]]:
     """Return the run's pairs as they were written."""
-    return [json.loads(line) for line in (job.folder / PAIRS).read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: chat text may hold other line ends, such as U+2028.
+    return [json.loads(line) for line in (job.folder / PAIRS).read_text(encoding="utf-8").split("\n") if line]
 
 
 def finished(folder: Path) -> bool:
