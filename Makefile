@@ -33,7 +33,8 @@ nightly: $(READY) ## run tonight's loop (sets everything up the first time)
 	@$(BIN)/align nightly
 
 test: $(DEV) ## run the tests (sets everything up the first time)
-	@$(BIN)/python -m pytest -q
+	@# one thread a worker: two model processes that share cores slow each other down
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(DEV) ## run formatting, lint, types and import rules, as CI does
 	@$(BIN)/ruff format --check .

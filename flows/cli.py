@@ -374,3 +374,7 @@ def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help
 def main() -> None:
     """Entry point of `align`."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"lookalike": (10, 60, 0, 130)}, "block", "fail"),
         ({"lookalike": (10, 32, 21, 137)}, "insufficient evidence", "insufficient"),
         ({"ordinary": (0, 12, 0, 288)}, "block", "fail"),
-        ({"ordinary": (0, 3, 0, 297)}, "insufficient evidence", "insufficient"),
+        ({"ordinary": (0, 20, 11, 269)}, "insufficient evidence", "insufficient"),
     ],
 )
 def test_what_is_not_promoted(change: dict[str, Cells], word: str, status: str) -> None:

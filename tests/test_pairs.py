@@ -233,7 +233,7 @@ def test_the_mix_uses_what_it_may() -> None:
         mixed = mix(pairs, Pairs(**options))
         return sum(pair.side is Side.HARM for pair in mixed), sum(pair.side is Side.HELPFUL for pair in mixed)
 
-    assert sizes(20, 4) == (6, 4)
+    assert sizes(20, 4, max_side_ratio=1.5) == (6, 4)
     assert sizes(20, 20, max_pairs=10) == (5, 5)
     assert sizes(20, 7, max_pairs=16, max_side_ratio=3) == (9, 7)
 

@@ -183,6 +183,9 @@ def test_the_loss_is_stock_trls(tiny: Path, tmp_path: Path) -> None:
         def _prepare_dataset(self, dataset, *_):
             return dataset
 
+        # The same batches in the same order.
+        _get_train_sampler = SharedPrefixDPOTrainer._get_train_sampler
+
     def losses(kind: type, **extra: object) -> list[float]:
         trainer = kind(
             model=AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32),
