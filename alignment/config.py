@@ -57,8 +57,8 @@ class Moderation(_Section):
 class Candidates(_Section):
     """Which prompts are labelled tonight, and how many."""
 
-    harm_budget: int = Field(160, ge=1, description="harmful prompts a night")
-    helpful_budget: int = Field(320, ge=0, description="harmless prompts a night, half of them close to the harmful ones")
+    harm_budget: int = Field(96, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(144, ge=0, description="harmless prompts a night, half of them close to the harmful ones")
     max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
     max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
@@ -88,7 +88,7 @@ class Train(_Section):
     beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
-    lora_layers: float = Field(0.5, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
+    lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
     max_completion_tokens: int = Field(32, ge=8, description="longer answers are cut")
     max_tokens: int = Field(512, ge=32, description="longer prompts are left out")

@@ -11,9 +11,13 @@ from pathlib import Path
 
 def prepare(home: Path, *, quiet: bool = True) -> None:
     """Keep Prefect's state under `home`, its telemetry off, and the model libraries from asking a hub in vain."""
+    # Prefect makes its folder only where the one above it exists.
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
     defaults = {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The default of 20 s is too short on a busy machine.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
