@@ -16,7 +16,7 @@ complained AS (
     SELECT DISTINCT interaction_id FROM signals WHERE (kind = 'thumbs' AND value = 'down') OR kind = 'regenerated'
 )
 SELECT
-    created_at, harmful_request, category, refusal, toxicity, pii,
+    created_at, harmful_request, category, refusal, toxicity, said.pii,
     (complained.interaction_id IS NOT NULL)::INTEGER AS complained,
     length(prompt) AS prompt_length, length(response) AS response_length
 FROM interactions
