@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_flow import align, sample_lines
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 CONFIG = """
 [ingest]
 logs = ["logs.jsonl"]

@@ -15,7 +15,7 @@ import pytest
 from alignment.store import query
 from tests.tiny import make_tiny_model
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
 STAGES = ("ingest", "curate", "train", "release", "monitor")
 CONFIG = """
 [ingest]
@@ -77,7 +77,7 @@ def start(workplace: Path, home: str, *arguments: str) -> subprocess.Popen[str]:
 
 def align(workplace: Path, home: str, *arguments: str, status: int = 0) -> tuple[str, str]:
     process = start(workplace, home, *arguments)
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=900)
     assert process.returncode == status, errors[-4000:] + output[-2000:]
     return output, errors
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 STAGES = {"nightly", "ingest", "curate", "train", "release", "monitor"}
 
 
@@ -54,7 +54,7 @@ def served(tmp_path: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(url: str, body: dict[str, Any], enough: int, seconds: float = 100) -> list[dict[str, Any]]:
+def wait_for(url: str, body: dict[str, Any], enough: int, seconds: float = 300) -> list[dict[str, Any]]:
     deadline = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
