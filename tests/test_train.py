@@ -125,7 +125,7 @@ def run(job, *, wait: bool = True) -> subprocess.Popen[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if wait:
-        _, errors = process.communicate(timeout=200)
+        _, errors = process.communicate(timeout=800)
         assert process.returncode == 0, errors[-3000:]
     return process
 
