@@ -121,6 +121,7 @@ def test_a_second_night_without_news_does_nothing(workplace: Path, whole_night: 
     assert query(workplace / "whole", "SELECT count(*) AS n FROM stage_runs") == before
 
 
+@pytest.mark.skipif("KILL_TESTS" not in os.environ, reason="takes minutes; set KILL_TESTS=1 to run it")
 def test_a_night_killed_in_every_stage_ends_with_the_same_pairs(workplace: Path, whole_night: dict) -> None:
     for stage in STAGES:
         process = start(workplace, "killed", "nightly")
