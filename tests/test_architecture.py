@@ -77,13 +77,6 @@ def test_every_module_imports() -> None:
     run("-W", "error::SyntaxWarning", "-c", f"import importlib\n{lines}")
 
 
-def test_scripts_compile() -> None:
-    for name in modules(*PACKAGES):
-        path = ROOT.joinpath(*name.split("."))
-        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
-        compile(source.read_text(encoding="utf-8"), str(source), "exec")
-
-
 def light() -> list[str]:
     """Modules with examples; none of them imports a model library at its head."""
     return [name for name in modules("alignment", "data_checks") if ">>> " in source_of(name)]
