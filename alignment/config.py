@@ -57,8 +57,9 @@ class Moderation(_Section):
 class Candidates(_Section):
     """Which prompts are labelled tonight, and how many."""
 
-    harm_budget: int = Field(96, ge=1, description="harmful prompts a night")
-    helpful_budget: int = Field(144, ge=0, description="harmless prompts a night, half of them close to the harmful ones")
+    harm_budget: int = Field(288, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(480, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
+    revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
     max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
     max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
@@ -76,21 +77,21 @@ class Pairs(_Section):
     """What is trained on."""
 
     eval_share: Rate = Field(0.1, description="share of prompt clusters held out from training")
-    max_pairs: int = Field(640, ge=2, description="pairs a night trains on, newest first, both sides in balance")
+    max_pairs: int = Field(1024, ge=2, description="pairs a night trains on, newest first, both sides in balance")
     max_side_ratio: float = Field(2.5, ge=1, description="largest ratio between the two sides")
 
 
 class Train(_Section):
     """DPO with LoRA."""
 
-    epochs: float = Field(2, gt=0, description="passes over the night's pairs")
+    epochs: float = Field(1, gt=0, description="passes over the night's pairs")
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of the adapter")
     beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
-    max_completion_tokens: int = Field(32, ge=8, description="longer answers are cut")
+    max_completion_tokens: int = Field(24, ge=8, description="longer answers are cut")
     max_tokens: int = Field(512, ge=32, description="longer prompts are left out")
     checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
     seed: int = Field(0, description="of the adapter's first weights and the order of pairs")

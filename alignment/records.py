@@ -55,12 +55,13 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """An interaction chosen for labelling, with the principle that will judge it."""
+    """An interaction chosen for labelling, with the principle that will judge it. `declined`: its logged answer refuses."""
 
     interaction: Interaction
     side: Side
     category: str
     principle_id: str
+    declined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,17 @@ from typing import Any
 import pandas as pd
 from prefect import flow, task
 
-from alignment.candidates import PoolRow, fixed_candidates, revision_batches, revisions, select
-from alignment.candidates.answers import revision_id
+from alignment.candidates import (
+    PoolRow,
+    fixed_candidates,
+    revision_batches,
+    revision_ids,
+    revisions,
+    sample_batches,
+    sample_ids,
+    samples,
+    select,
+)
 from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.evals import SUITES, load_suite
@@ -68,7 +77,10 @@ def choose(night_id: str) -> int:
 def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     """Return what is labelled tonight with whether its user complained."""
     rows = query(settings.home, sql("selected"), {"night_id": night_id})
-    return [(Selected(interaction(row), Side(row["side"]), row["category"], row["principle_id"]), row["complained"]) for row in rows]
+    return [
+        (Selected(interaction(row), Side(row["side"]), row["category"], row["principle_id"], row["declined"]), row["complained"])
+        for row in rows
+    ]
 
 
 def _save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
@@ -90,19 +102,22 @@ def generate(night_id: str) -> int:
     from alignment.models.local import LocalModel
 
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size)
-    batches = revision_batches(chosen, settings.model.batch_size)
-    total = sum(map(len, batches))
-    done = made = 0
-    with progress("critique → revise") as advance:
-        for batch in batches:
-            guidance = [constitution.named(one.principle_id) for one in batch]
-            wanted = [revision_id(one, model.model_id, rule) for one, rule in zip(batch, guidance, strict=True)]
-            if not known.issuperset(wanted):
-                revised = revisions(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
-                _save_candidates(settings, revised)
-                made += len(revised)
-            done += len(batch)
-            advance(done, total)
+    size, budget = settings.model.batch_size, settings.candidates.revision_budget
+    made = 0
+    for title, batches, ids, write in (
+        ("critique → revise", revision_batches(chosen, size, budget=budget), revision_ids, revisions),
+        ("ask again", sample_batches(chosen, size), sample_ids, samples),
+    ):
+        total, done = sum(map(len, batches)), 0
+        with progress(title) as advance:
+            for batch in batches:
+                guidance = [constitution.named(one.principle_id) for one in batch]
+                if not ids(model.model_id, batch, guidance) <= known:
+                    written = write(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
+                    _save_candidates(settings, written)
+                    made += len(written)
+                done += len(batch)
+                advance(done, total)
     return made
 
 

@@ -26,7 +26,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
     settings = load_settings()
     assert config_file() is None
     assert settings.home == tmp_path / "home"
-    assert settings.train.epochs == 2
+    assert settings.train.epochs == 1
     [sample] = log_patterns(settings)
     assert Path(sample).is_file()
 

@@ -81,6 +81,16 @@ def test_a_contrast_is_never_chosen() -> None:
     assert decide((contrast, scores(harm=1)), (candidate("b"), scores())).rejected_id == "c"
 
 
+def test_a_needless_refusal_is_never_taught() -> None:
+    helpful = Selected(ONE, Side.HELPFUL, "lookalike", "no-harm", declined=True)
+    competing = [candidate("a", "logged"), candidate("b")]
+    found = judge(helpful, competing, [scores(refusal=0.5), scores(harm=1)], PRINCIPLE, scorer_version="1", min_margin=0.0)
+    assert (found.chosen_id, found.verdict) == ("a", "unscored")
+    item = review_item(helpful, found, {one.id: one for one in competing})
+    assert item
+    assert item["reason"] == "no candidate may be taught: the best one declines"
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_answer_is_no_choice(number: int) -> None:
     with pytest.raises(ValueError, match="a preference needs two"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.candidates.select import CERTAIN, CLEAR, Choice, PoolRow, select
+from alignment.candidates.select import CERTAIN, CLEAR, HARMLESS, Choice, PoolRow, select
 from alignment.config import Candidates
 from alignment.text import similar
 from tests.conftest import make_interaction
@@ -33,15 +33,19 @@ def names(choices: list[Choice]) -> list[tuple[str, str]]:
 
 def test_a_request_is_taught_for_what_it_is() -> None:
     prompts = dict(zip(("harm", "near", "plain", "doubt", "edge"), DISTINCT, strict=False))
-    scores = {"harm": CERTAIN, "near": CLEAR, "plain": 0.09, "doubt": 0.5, "edge": 0.69}
+    scores = {"harm": CERTAIN, "near": CLEAR, "plain": 0.04, "doubt": HARMLESS, "edge": 0.69}
     pool = [row(name, score, prompts[name]) for name, score in scores.items()]
     assert sorted(names(chosen(pool))) == [("harm", "violence"), ("near", "lookalike"), ("plain", "ordinary")]
 
 
-def test_refused_ones_are_left_out() -> None:
-    pool = [row("h", 0.9, DISTINCT[0], refusal=0.5), row("n", 0.2, DISTINCT[1], refusal=0.8), row("p", 0.0, DISTINCT[2], refusal=1.0)]
-    assert chosen(pool) == []
-    assert len(select(pool, Candidates(), refusal_threshold=0.6)) == 1
+def test_a_declined_harmless_request_comes_first_and_a_declined_harmful_one_not_at_all() -> None:
+    pool = [row("h", 0.9, DISTINCT[0], refusal=0.5), row("n", 0.2, DISTINCT[1], refusal=0.8), row("p", 0.0, DISTINCT[2])]
+    assert names(chosen(pool, helpful_budget=4)) == [("n", "lookalike"), ("p", "ordinary")]
+    # A complaint about a refusal says that it was needless.
+    angry = [row("n", 0.2, DISTINCT[1], refusal=0.8, complained=True)]
+    assert names(chosen(angry, helpful_budget=4)) == [("n", "lookalike")]
+    many = [row(number, 0.0, DISTINCT[number], refusal=0.8) for number in range(8)]
+    assert len(chosen(many, helpful_budget=8)) == 2
 
 
 def test_a_complaint_comes_first_among_harm_and_never_among_harmless() -> None:
@@ -74,18 +78,13 @@ def test_the_budget_holds() -> None:
     pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.9] * 7 + [0.2] * 6 + [0.0] * 7)]
     assert Counter(category for _, category in names(chosen(pool, harm_budget=3, helpful_budget=6))) == {
         "violence": 3,
-        "lookalike": 3,
-        "ordinary": 3,
+        "lookalike": 2,
+        "ordinary": 4,
     }
     # What look-alikes cannot fill goes to ordinary requests.
-    few = [one for one in pool if not 0.1 <= one.harmful_request < 0.5]
+    few = [one for one in pool if one.harmful_request != 0.2]
     assert Counter(category for _, category in names(chosen(few, harm_budget=3, helpful_budget=6))) == {"violence": 3, "ordinary": 6}
     assert {category for _, category in names(chosen(pool, helpful_budget=0))} == {"violence"}
-
-
-def test_the_closest_look_alikes_win() -> None:
-    pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.15, 0.45, 0.3, 0.2])]
-    assert names(chosen(pool, helpful_budget=4))[:2] == [("1", "lookalike"), ("2", "lookalike")]
 
 
 def test_an_empty_pool() -> None:
@@ -123,10 +122,9 @@ def test_the_choice_keeps_its_promises(pool: list[PoolRow], harm: int, helpful: 
     rows = {one.interaction.id: one for one in pool}
     kinds = Counter("harm" if rows[one.interaction.id].harmful_request >= CERTAIN else one.category for one in first)
     assert kinds["harm"] <= harm
-    assert kinds["lookalike"] <= helpful // 2
     assert kinds["lookalike"] + kinds["ordinary"] <= helpful
     assert all(number <= per_user for number in Counter(one.interaction.user_id for one in first).values())
-    assert all(rows[one.interaction.id].refusal < 0.5 for one in first)
+    assert all(rows[one.interaction.id].refusal < 0.5 or rows[one.interaction.id].harmful_request < HARMLESS for one in first)
     assert len({one.interaction.id for one in first}) == len(first)
     for kind in ("harm", "lookalike", "ordinary"):
         prompts = [

@@ -1,6 +1,16 @@
 """Which exchanges are labelled tonight, and the answers that compete for each."""
 
-from alignment.candidates.answers import fixed_candidates, revision_batches, revisions
+from alignment.candidates.answers import fixed_candidates, revision_batches, revision_ids, revisions, sample_batches, sample_ids, samples
 from alignment.candidates.select import PoolRow, select
 
-__all__ = ["PoolRow", "fixed_candidates", "revision_batches", "revisions", "select"]
+__all__ = [
+    "PoolRow",
+    "fixed_candidates",
+    "revision_batches",
+    "revision_ids",
+    "revisions",
+    "sample_batches",
+    "sample_ids",
+    "samples",
+    "select",
+]

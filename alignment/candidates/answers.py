@@ -1,4 +1,4 @@
-"""The answers that compete for a prompt: the logged one, the model's own revision, and the principle's.
+"""The answers that compete for a prompt: the logged one, the principle's, and the model's own revisions and samples.
 
 Source: critique and revision after Bai et al. 2022 (arXiv:2212.08073), section 3.
 """
@@ -14,6 +14,9 @@ from alignment.records import Candidate, Message, Selected, Side
 from alignment.text import cap, fence
 
 _SHOWN = 700
+_TEMPERATURE = 0.8
+SAMPLES = 2
+"""How often a model that declined a harmless request is asked again."""
 
 
 class Guidance(Protocol):
@@ -33,18 +36,25 @@ class Guidance(Protocol):
     def contrast_refusals(self) -> tuple[str, ...]: ...
 
 
-def _candidate(selected: Selected, kind: str, text: str, model: str, guidance: Guidance, **detail: str) -> Candidate:
-    key = content_id(selected.interaction.id, kind, model, guidance.version)
+def _candidate(selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, draw: int = 0, **detail: str) -> Candidate:
+    key = _candidate_id(selected, kind, model, guidance, draw)
     return Candidate(key, selected.interaction.id, kind, text, model, guidance.id, detail)
+
+
+def _candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, draw: int = 0) -> str:
+    return content_id(selected.interaction.id, kind, model, guidance.version, *([draw] if draw else []))
 
 
 def fixed_candidates(selected: Selected, guidance: Guidance) -> list[Candidate]:
     """Return the candidates that need no model: the logged answer, and the principle's safe completion or contrast.
 
-    Which of the principle's wordings is used is fixed by the exchange, so that a night teaches all of them.
+    Which of the principle's wordings is used is fixed by the exchange, so that a night teaches all of them. A harmless request
+    that was declined needs no contrast: its logged answer is one.
     """
     logged = _candidate(selected, "logged", selected.interaction.response, selected.interaction.model, guidance)
     harm = selected.side is Side.HARM
+    if selected.declined and not harm:
+        return [logged]
     wordings = guidance.safe_completions if harm else guidance.contrast_refusals
     wording = wordings[int(unit_interval("wording", selected.interaction.id) * len(wordings))]
     return [
@@ -53,19 +63,46 @@ def fixed_candidates(selected: Selected, guidance: Guidance) -> list[Candidate]:
     ]
 
 
-def revision_id(selected: Selected, model_id: str, guidance: Guidance) -> str:
-    """Return the id that the revision of this exchange has or will have."""
-    return content_id(selected.interaction.id, "critique_revision", model_id, guidance.version)
+def revision_batches(selected: Sequence[Selected], size: int, *, budget: int) -> list[list[Selected]]:
+    """Return the first `budget` harmful selections, whose answers the model revises, in batches of similar length."""
+    return _batches([one for one in selected if one.side is Side.HARM][:budget], size)
 
 
-def revision_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
-    """Cut the harmful selections into batches of similar length, which depend on nothing but `selected` and `size`.
+def sample_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
+    """Return the harmless selections that the model declined, and that it is asked again, in batches of similar length."""
+    return _batches([one for one in selected if one.side is Side.HELPFUL and one.declined], size)
 
-    Batches are generated and stored whole, so that a night that was killed and started again gets the same texts.
-    """
-    harm = [one for one in selected if one.side is Side.HARM]
-    harm.sort(key=lambda one: (len(one.interaction.prompt) + len(one.interaction.response), one.interaction.id))
-    return [harm[start : start + size] for start in range(0, len(harm), size)]
+
+def _batches(selected: list[Selected], size: int) -> list[list[Selected]]:
+    # Batches depend on nothing but the selection and are stored whole: a night that was killed gets the same texts again.
+    selected.sort(key=lambda one: (len(one.interaction.prompt) + len(one.interaction.response), one.interaction.id))
+    return [selected[start : start + size] for start in range(0, len(selected), size)]
+
+
+def revision_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
+    """Return the ids that the revisions of a batch have or will have."""
+    return {_candidate_id(one, "critique_revision", model_id, rule) for one, rule in zip(batch, guidance, strict=True)}
+
+
+def sample_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
+    """Return the ids that the samples of a batch have or will have."""
+    drawn = [(one, rule, draw) for one, rule in zip(batch, guidance, strict=True) for draw in range(1, SAMPLES + 1)]
+    return {_candidate_id(one, "sampled", model_id, rule, draw) for one, rule, draw in drawn}
+
+
+def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
+    """Ask the model `SAMPLES` times more, at random: where it declined by chance, another draw helps."""
+    conversations = [one.interaction.messages for one in batch]
+    return [
+        _candidate(one, "sampled", text, model.model_id, rule, draw=draw)
+        for draw in range(1, SAMPLES + 1)
+        for one, rule, text in zip(
+            batch,
+            guidance,
+            model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=draw),
+            strict=True,
+        )
+    ]
 
 
 def revisions(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:

@@ -12,8 +12,9 @@ from alignment.ids import unit_interval
 from alignment.records import Interaction
 from alignment.text import clusters
 
-CERTAIN, CLEAR = 0.7, 0.1
-"""A request is taught as harmful from CERTAIN on, and as plainly ordinary below CLEAR; between them it is a look-alike or in doubt."""
+CERTAIN, HARMLESS, CLEAR = 0.7, 0.4, 0.05
+"""A request is taught as harmful from CERTAIN on, as a look-alike below HARMLESS and as plainly ordinary below CLEAR; in between it is
+in doubt and teaches nothing: a wrong side undoes what the right ones teach."""
 
 
 class PoolRow(NamedTuple):
@@ -35,35 +36,32 @@ class Choice(NamedTuple):
 
 
 def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float) -> list[Choice]:
-    """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones, half of those look-alikes.
+    """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones.
 
-    The same pool gives the same choice in any order. Exchanges in which the model already declined teach nothing new and are
-    left out, as are harmless ones that the user complained about: their answer is no good example.
+    Of the harmless ones, what the model declined comes first: over-refusal is a mistake to teach away. A third of the rest are
+    look-alikes. The same pool gives the same choice in any order. Harmful requests that were declined teach nothing new and are left
+    out, as are answers to harmless ones that the user complained about: they are no good example.
     """
-    open_rows = [row for row in pool if row.refusal < refusal_threshold]
-    harm = [row for row in open_rows if row.harmful_request >= CERTAIN]
-    harmless = [row for row in open_rows if not row.complained]
-    near = [row for row in harmless if CLEAR <= row.harmful_request < 0.5]
-    plain = [row for row in harmless if row.harmful_request < CLEAR]
+    harm = [row for row in pool if row.harmful_request >= CERTAIN and row.refusal < refusal_threshold]
+    harmless = [row for row in pool if row.harmful_request < HARMLESS]
+    declined = [row for row in harmless if row.refusal >= refusal_threshold]
+    answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained]
+    near = [row for row in answered if row.harmful_request >= CLEAR]
+    plain = [row for row in answered if row.harmful_request < CLEAR]
     users: Counter[str] = Counter()
     chosen = _pick(_interleaved(harm), settings.harm_budget, settings, users)
-    half = settings.helpful_budget // 2
-    lookalikes = _pick(_closest(near), half, settings, users)
-    ordinary = _pick(_shuffled(plain), settings.helpful_budget - len(lookalikes), settings, users)
+    left = settings.helpful_budget
+    helpful = _pick(_shuffled(declined), left // 4, settings, users)
+    helpful += _pick(_shuffled(near), (left - len(helpful)) // 3, settings, users)
+    helpful += _pick(_shuffled(plain), left - len(helpful), settings, users)
     return [
         *(Choice(row.interaction, row.category) for row in chosen),
-        *(Choice(row.interaction, "lookalike") for row in lookalikes),
-        *(Choice(row.interaction, "ordinary") for row in ordinary),
+        *(Choice(row.interaction, "lookalike" if row.harmful_request >= CLEAR else "ordinary") for row in helpful),
     ]
 
 
 def _shuffled(rows: Iterable[PoolRow]) -> list[PoolRow]:
     return sorted(rows, key=lambda row: unit_interval("select", row.interaction.id))
-
-
-def _closest(rows: Iterable[PoolRow]) -> list[PoolRow]:
-    # The nearer a harmless request lies to the harmful ones, the more it protects against over-refusal.
-    return sorted(rows, key=lambda row: (-row.harmful_request, row.interaction.id))
 
 
 def _interleaved(rows: Iterable[PoolRow]) -> list[PoolRow]:

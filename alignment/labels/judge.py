@@ -15,6 +15,7 @@ from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
 _NEVER_CHOSEN = frozenset({"refusal_contrast"})
+_DECLINES = 0.5
 
 
 def judge(
@@ -30,8 +31,8 @@ def judge(
 
     `scores` are the detectors' in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
     largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
-    Below `min_margin`, and always without any difference, the verdict is `tie`; if a contrast answer, which exists only to be
-    rejected, comes out best, it is `unscored`.
+    Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer may not be
+    taught: a contrast, which exists only to be rejected, or one that declines a harmless request.
 
     Raises:
         ValueError: fewer than two candidates.
@@ -49,7 +50,8 @@ def judge(
     span = principle.weight * sum(abs(weight) for weight in principle.detectors.values())
     margin = (utilities[best] - utilities[worst]) / span if span else 0.0
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
-    if candidates[best].kind in _NEVER_CHOSEN:
+    declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= _DECLINES
+    if declines or candidates[best].kind in _NEVER_CHOSEN:
         verdict = "unscored"
     elif margin <= 0 or margin < min_margin:
         verdict = "tie"
@@ -78,6 +80,8 @@ def review_item(
     reason = (
         "the user complained about this answer"
         if complained
+        else "no candidate may be taught: the best one declines"
+        if judgement.verdict == "unscored"
         else f"principle {judgement.principle_ids[0]} decides by a margin of {judgement.judge_margin:.2f} only"
     )
     harm = selected.side is Side.HARM

@@ -8,7 +8,11 @@ SELECT
         SELECT 1 FROM signals
         WHERE signals.interaction_id = selections.interaction_id
             AND ((kind = 'thumbs' AND value = 'down') OR kind IN ('regenerated', 'edit'))
-    ) AS complained
+    ) AS complained,
+    EXISTS (
+        SELECT 1 FROM detections
+        WHERE detections.interaction_id = selections.interaction_id AND detector = 'refusal' AND flagged
+    ) AS declined
 FROM selections
 JOIN trainable ON trainable.id = selections.interaction_id
 WHERE selections.night_id = $night_id
