@@ -19,6 +19,7 @@ import streamlit as st
 
 from alignment.config import Settings, load_settings
 from alignment.ids import content_id
+from alignment.release import BASE, current
 from alignment.store import append, session, sql, store_path
 
 Row = dict[str, Any]
@@ -27,7 +28,6 @@ Verdict = Literal["agree", "flip", "edit", "not_harmful", "skip"]
 READ_WAIT = 8.0
 WRITE_WAIT = 10.0
 UNDO = "undo"
-BASE_MODEL = "base"
 
 
 class Board(NamedTuple):
@@ -104,8 +104,13 @@ def pairs_by_side(night: str) -> dict[str, int]:
 
 
 def production() -> Row | None:
-    """Return the event that put the current release in production, or None while the base model answers."""
-    return _first(_read("production"))
+    """Return the release that the registry points to and the event that put it there; None while nothing else than the base ever was.
+
+    A pointer that was moved without its event (a full disk) is shown without one.
+    """
+    release = current(settings().home)
+    event = _first(_read("production", release=release))
+    return event or (None if release == BASE else {"release_id": release, "event": None, "reason": None, "night_id": None})
 
 
 def decisions(limit: int = 100) -> list[Row]:
@@ -156,11 +161,6 @@ def drift_latest() -> list[Row]:
 def drift_history(limit: int = 30) -> list[Row]:
     """Return each metric's alarms in the last `limit` reports, oldest first."""
     return _read("drift_history", limit=limit)
-
-
-def review_queue(kind: str | None, limit: int = 5000) -> list[Row]:
-    """Return the open items of `kind` (None for all) in the order to show them."""
-    return _read("review_queue", kind=kind, limit=limit)
 
 
 def review_board(kind: str | None, *, held: str | None, reviewer: str) -> Board:

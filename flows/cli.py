@@ -152,10 +152,12 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
     settings = _start()
     from flows.curate import curate
-    from flows.night import night_lock
+    from flows.night import night_lock, stage
 
     with night_lock(settings.home):
-        counts = curate(_night(settings, night))
+        night_id = _night(settings, night)
+        with stage(settings.home, night_id, "curate") as counts:
+            counts |= curate(night_id)
     _print_rows([counts], as_json=as_json)
 
 
@@ -163,11 +165,13 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
     settings = _start()
-    from flows.night import night_lock
+    from flows.night import night_lock, stage
     from flows.train import train
 
     with night_lock(settings.home):
-        summary = train(_night(settings, night))
+        night_id = _night(settings, night)
+        with stage(settings.home, night_id, "train") as summary:
+            summary |= train(night_id)
     _print_rows([summary], as_json=as_json)
 
 
@@ -175,13 +179,18 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 def gate_command(night: NightId = None, as_json: Json = False) -> None:
     """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
     settings = _start()
-    from flows.night import night_lock
+    from flows.night import night_lock, record_night, stage
+    from flows.nightly import summarise
     from flows.release import release
     from flows.train import train
 
     with night_lock(settings.home):
         night_id = _night(settings, night)
-        decided = release(night_id, train(night_id)["folder"])
+        trained = train(night_id)
+        with stage(settings.home, night_id, "release") as counts:
+            decided = release(night_id, trained["folder"])
+            counts |= {"decision": decided["decision"]}
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, {}, trained, decided, []))
     if as_json:
         _print_json(decided)
     else:
@@ -200,9 +209,10 @@ def monitor_command(as_json: Json = False) -> None:
     settings = _start()
     from alignment.store import migrate, query
     from flows.monitor import monitor
+    from flows.night import now
 
     migrate(settings.home)
-    name = f"by-hand-{datetime.now().astimezone().isoformat(timespec='seconds')}"
+    name = f"by-hand-{now().isoformat(timespec='seconds')}"
     monitor(name)
     columns = "metric, test, baseline, current, effect, adjusted_p, alarm, baseline_n, current_n"
     rows = query(settings.home, f"SELECT {columns} FROM drift_results WHERE night_id = ? ORDER BY alarm DESC, metric", [name])  # noqa: S608

@@ -46,8 +46,9 @@ def report(night_id: str) -> list[dict[str, Any]]:
 
 
 @flow(name="monitor")
-def monitor(night_id: str = "by-hand") -> list[str]:
-    """Report drift; each alarm is also a Prefect event `alignment.drift.alarm`. Return the metrics in alarm."""
+def monitor(night_id: str | None = None) -> list[str]:
+    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return the metrics in alarm."""
+    night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
     alarms = [row for row in report(night_id) if row["alarm"]]
     for row in alarms:
         emit_event(

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -81,10 +81,10 @@ def unfinished(home: Path) -> str | None:
     """Return the night that was started last, if it was not finished."""
     rows = query(
         home,
-        "SELECT night_id FROM night_events GROUP BY night_id HAVING count(*) FILTER (event = 'finished') = 0 "
-        "ORDER BY max(recorded_at) DESC LIMIT 1",
+        "SELECT night_id, count(*) FILTER (event = 'finished') AS ends FROM night_events GROUP BY night_id "
+        "ORDER BY min(recorded_at) DESC LIMIT 1",
     )
-    return str(rows[0]["night_id"]) if rows else None
+    return str(rows[0]["night_id"]) if rows and not rows[0]["ends"] else None
 
 
 def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any]) -> None:
@@ -106,12 +106,17 @@ def stage(home: Path, night_id: str, name: str) -> Iterator[dict[str, Any]]:
     counts: dict[str, Any] = {}
     started = time.perf_counter()
     yield counts
+    record_stage(home, night_id, name, time.perf_counter() - started, counts)
+
+
+def record_stage(home: Path, night_id: str, name: str, seconds: float, counts: Mapping[str, Any]) -> None:
+    """Store what a stage of a night did and how long it took."""
     moment = now()
     row = {
         "id": content_id(night_id, name, moment),
         "night_id": night_id,
         "stage": name,
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
         "counts": counts,
         "finished_at": moment,
     }

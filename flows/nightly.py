@@ -15,7 +15,7 @@ from alignment.store import migrate, query
 from flows.curate import curate
 from flows.ingest import ingest
 from flows.monitor import monitor
-from flows.night import night_lock, plan_night, record_night, stage
+from flows.night import night_lock, plan_night, record_night, record_stage, stage
 from flows.release import release
 from flows.show import headline, say
 from flows.train import train
@@ -33,11 +33,13 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         started = time.perf_counter()
         headline("ingest")
         read = ingest(logs)
+        seconds = time.perf_counter() - started
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
         record_night(settings.home, night.id, "started", {})
+        record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")
         with stage(settings.home, night.id, "curate") as counts:
             counts |= curate(night.id)
@@ -53,21 +55,16 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         with stage(settings.home, night.id, "monitor") as counts:
             alarms = monitor(night.id)
             counts |= {"alarms": alarms}
-        summary = _summary(settings, night.id, read, trained, released, alarms, time.perf_counter() - started)
+        summary = summarise(settings, night.id, read, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 
 
-def _summary(
-    settings: Settings,
-    night_id: str,
-    read: dict[str, Any],
-    trained: dict[str, Any],
-    released: dict[str, Any],
-    alarms: list[str],
-    seconds: float,
+def summarise(
+    settings: Settings, night_id: str, read: dict[str, Any], trained: dict[str, Any], released: dict[str, Any], alarms: list[str]
 ) -> dict[str, Any]:
+    """Return what a night did, for people and for the store; a night in several attempts took what they took together."""
     [counted] = query(
         settings.home,
         "SELECT (SELECT count(DISTINCT interaction_id) FROM detections WHERE flagged AND detector IN "
@@ -80,17 +77,17 @@ def _summary(
     )
     [curated] = query(
         settings.home,
-        "SELECT counts FROM stage_runs WHERE night_id = ? AND stage = 'curate' ORDER BY finished_at DESC LIMIT 1",
+        "SELECT max_by(counts, finished_at) AS counts FROM stage_runs WHERE night_id = ? AND stage = 'curate'",
         [night_id],
     )
     return {
         "night_id": night_id,
-        "counts": {**read, **counted, **json.loads(curated["counts"])},
+        "counts": {**read, **counted, **json.loads(curated["counts"] or "{}")},
         "train": trained,
         **released,
         "alarms": alarms,
         "stages": {row["stage"]: row["seconds"] for row in stages},
-        "seconds": seconds,
+        "seconds": sum(row["seconds"] for row in stages),
     }
 
 

@@ -79,7 +79,7 @@ def test_every_module_imports() -> None:
 
 def light() -> list[str]:
     """Modules with examples; none of them imports a model library at its head."""
-    return [name for name in modules("alignment", "data_checks") if ">>> " in source_of(name)]
+    return [name for name in modules("alignment", "data_checks", "dashboard") if ">>> " in source_of(name)]
 
 
 def source_of(name: str) -> str:

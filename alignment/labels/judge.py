@@ -93,7 +93,7 @@ def review_item(
         "prompt": selected.interaction.prompt,
         "answer_a": candidates[judgement.chosen_id].text,
         "answer_b": candidates[judgement.rejected_id].text,
-        "proposal": "A is better",
+        "proposal": "" if judgement.verdict == "unscored" else "A is better",
         "detail": {"judgement_id": judgement.id, "side": selected.side, "category": selected.category},
         # What could teach the model to do harm is looked at first; then the least certain.
         "priority": (1.0 if harm else 0.5) + (1.0 - judgement.judge_margin) / 2,

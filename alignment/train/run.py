@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,19 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, parent: int | None) -> None:
         self.path, self.parent, self.asked = folder / METRICS, parent, False
-        # A second signal ends the process at once, as the default does.
+        # Asked again, it still only asks: a service manager and the flow may both send the signal.
         signal.signal(signal.SIGTERM, self._ask)
 
-    def _ask(self, number: int, _: Any) -> None:
+    def _ask(self, *_: Any) -> None:
         self.asked = True
-        signal.signal(number, signal.SIG_DFL)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the values of one step."""
         row = {"step": state.global_step, "of": state.max_steps, **(logs or {})}
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
+        with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
+            print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
         loss = row.get("loss")
         if loss is not None and not loss == loss:
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")

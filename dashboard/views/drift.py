@@ -41,7 +41,7 @@ def summary(latest: list[Row]) -> None:
             noun = "alarm" if len(alarms) == 1 else "alarms"
             show.big_status("alarm", f"{len(alarms)} {noun}")
         else:
-            show.big_status("quiet")
+            show.big_status("quiet" if any(state(row) == "quiet" for row in latest) else "not compared")
         newest = max(latest, key=lambda row: row["recorded_at"])
         st.caption(
             f"Report of {figures.moment(newest['recorded_at'])} · current {window(newest, 'current')} "

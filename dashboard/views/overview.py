@@ -71,7 +71,9 @@ def production() -> None:
         show.name_text("Base model", key="production")
         st.text("No release has been promoted yet.")
         return
-    show.name_text("Base model" if release["release_id"] == data.BASE_MODEL else release["release_id"], key="production")
+    show.name_text("Base model" if release["release_id"] == data.BASE else release["release_id"], key="production")
+    if release["event"] is None:
+        return
     how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
     st.text(f"{how} on {figures.moment(release['recorded_at'])}")
     show.fact("By", release["actor"])

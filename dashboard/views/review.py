@@ -12,7 +12,7 @@ from dashboard.data import Board, Row, Verdict
 from dashboard.views import deciding, reviewed
 
 WHAT = {
-    "disagreement": "The signals disagree on which answer is better.",
+    "disagreement": "The labeler cannot decide: its user complained, or no answer may be taught.",
     "low_margin": "The labeler prefers one answer, but only just.",
     "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
 }

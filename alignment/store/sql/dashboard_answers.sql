@@ -3,18 +3,18 @@
 -- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first.
 WITH scored AS (
     SELECT
-        answers.model_id, answers.suite, answers.suite_version, answers.prompt_id, answers.prompt, answers.category,
+        answers.model_id, answers.suite, answers.prompt_id, answers.prompt, answers.category,
         answers.response, scores.outcome
     FROM eval_answers AS answers
     LEFT JOIN eval_scores AS scores ON scores.answer_id = answers.id
     WHERE answers.model_id IN ($champion, $challenger)
     QUALIFY row_number() OVER (
-        PARTITION BY answers.model_id, answers.suite, answers.prompt_id
+        PARTITION BY answers.model_id, answers.suite, answers.prompt_id, answers.prompt
         ORDER BY answers.created_at DESC, answers.id DESC, scores.scored_at DESC NULLS LAST, scores.id DESC
     ) = 1
 ), compared AS (
     SELECT
-        before.suite, before.prompt_id, before.prompt, before.category,
+        suite, prompt_id, prompt, before.category,
         before.response AS champion_answer, before.outcome AS champion_outcome,
         after.response AS challenger_answer, after.outcome AS challenger_outcome,
         CASE
@@ -24,7 +24,7 @@ WITH scored AS (
             ELSE 'same'
         END AS change
     FROM scored AS before
-    JOIN scored AS after USING (suite, suite_version, prompt_id)
+    JOIN scored AS after USING (suite, prompt_id, prompt)
     WHERE before.model_id = $champion AND after.model_id = $challenger
 )
 SELECT *, count(*) OVER () AS total

@@ -2,7 +2,7 @@
 -- Parameters: $reviewer; $undo, the note that marks an undo.
 -- Grain: at most one row.
 SELECT item_id, verdict
-FROM latest_verdicts
+FROM reviewer_verdicts
 WHERE reviewer = $reviewer AND NOT (verdict = 'skip' AND coalesce(note = $undo, false))
 ORDER BY decided_at DESC, id DESC
 LIMIT 1

@@ -1,8 +1,8 @@
--- Purpose: what people decided about labelled exchanges.
+-- Purpose: what people decided about labelled exchanges, and the judgement that they had before them.
 -- Parameters: none.
--- Grain: one exchange; the last verdict on it stands.
-SELECT interaction_id, verdict, edited_answer
+-- Grain: one exchange; the last verdict on it stands, and a skip decides nothing.
+SELECT interaction_id, verdict, edited_answer, review_items.detail ->> 'judgement_id' AS judgement_id
 FROM review_items
 JOIN latest_verdicts ON latest_verdicts.item_id = review_items.id
-WHERE interaction_id IS NOT NULL
+WHERE interaction_id IS NOT NULL AND verdict <> 'skip'
 QUALIFY row_number() OVER (PARTITION BY interaction_id ORDER BY decided_at DESC, latest_verdicts.id DESC) = 1;
