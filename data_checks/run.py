@@ -42,13 +42,10 @@ class CheckReport(NamedTuple):
             if not row["success"] and (row["severity"] == "stop" or (row["severity"] == "row" and not row["rows_failed"]))
         ]
 
-    def raise_on_stop(self) -> None:
-        """Raise `CheckFailed` if a batch-level expectation says stop."""
+    def raise_on_stop(self, what: str) -> None:
+        """Raise `CheckFailed`, naming `what` was checked, if a batch-level expectation says stop."""
         if self.stops:
-            raise CheckFailed(
-                f"the data check {self.results[0]['suite']!r} stops here: {'; '.join(self.stops)}. "
-                "Look at the data ('align status' names the batch), repair it and run again"
-            )
+            raise CheckFailed(f"the data check {self.results[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. Repair it and run again")
 
 
 def describe(row: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.config import Settings, load_settings
-from alignment.errors import AlignError
+from alignment.errors import AlignError, InputError, NoSpace
 from alignment.text import printable
 from flows.environment import prepare
 
@@ -38,10 +38,14 @@ out = Console(highlight=False)
 
 
 def _root_cause(error: BaseException) -> AlignError | None:
+    from alignment.store.session import is_disk_full
+
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, AlignError):
             return seen
+        if is_disk_full(seen):
+            return NoSpace(f"the disk is full ({seen}); free some space and run the same command again")
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -139,9 +143,11 @@ def ingest_command(logs: Logs = None, as_json: Json = False) -> None:
 
 def _night(settings: Settings, night_id: str | None) -> str:
     from alignment.store import migrate
-    from flows.night import plan_night, record_night, unfinished
+    from flows.night import night_ids, plan_night, record_night, unfinished
 
     migrate(settings.home)
+    if night_id and night_id not in (known := night_ids(settings.home)):
+        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
     night = night_id or unfinished(settings.home) or plan_night(settings).id
     record_night(settings.home, night, "started", {})
     return night
@@ -190,7 +196,7 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
         with stage(settings.home, night_id, "release") as counts:
             decided = release(night_id, trained["folder"])
             counts |= {"decision": decided["decision"]}
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, {}, trained, decided, []))
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, []))
     if as_json:
         _print_json(decided)
     else:
@@ -317,8 +323,22 @@ def release_list(as_json: Json = False) -> None:
     from alignment.release import list_releases
 
     columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
-    rows = [{name: row.get(name, "") for name in columns} for row in list_releases(settings.home)]
+    decided = _decisions(settings)
+    rows = [
+        {name: row.get(name, "") for name in columns} | ({"decision": decided[row["release_id"]]} if row["release_id"] in decided else {})
+        for row in list_releases(settings.home)
+    ]
     _print_rows(rows, as_json=as_json)
+
+
+def _decisions(settings: Settings) -> dict[str, str]:
+    """Return the gate's last word on each release: a release that was registered once may be gated again."""
+    from alignment.store import query, store_path
+
+    if not store_path(settings.home).exists():
+        return {}
+    rows = query(settings.home, "SELECT challenger, max_by(decision, decided_at) AS decision FROM gate_decisions GROUP BY challenger")
+    return {row["challenger"]: row["decision"] for row in rows}
 
 
 @command(releases, "show")
@@ -332,6 +352,8 @@ def release_show(release_id: str, as_json: Json = False) -> None:
         _print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     else:
         print((folder / "card.md").read_text(encoding="utf-8"))
+        if decision := _decisions(settings).get(release_id):
+            print(f"The gate's last word: {decision}")
 
 
 def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:

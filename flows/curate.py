@@ -31,7 +31,7 @@ from alignment.pairs import HumanVerdict, Labelled, build_pairs, mix
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.store import append, query, session, sql
 from data_checks import check
-from flows.night import base_path, embedder, interaction, now
+from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.show import progress, say
 
 
@@ -76,11 +76,16 @@ def choose(night_id: str) -> int:
 
 def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     """Return what is labelled tonight with whether its user complained."""
-    rows = query(settings.home, sql("selected"), {"night_id": night_id})
-    return [
-        (Selected(interaction(row), Side(row["side"]), row["category"], row["principle_id"], row["declined"]), row["complained"])
-        for row in rows
-    ]
+    rows = query(settings.home, sql("selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
+    constitution = load_constitution(settings.labels.constitution)
+    known = {principle.id for principle in constitution.principles}
+    found = []
+    for row in rows:
+        side = Side(row["side"])
+        # A principle that was renamed or removed since leaves its exchanges to the one that covers them now.
+        principle = row["principle_id"] if row["principle_id"] in known else constitution.main(side, row["category"]).id
+        found.append((Selected(interaction(row), side, row["category"], principle, row["declined"]), row["complained"]))
+    return found
 
 
 def _save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
@@ -96,7 +101,9 @@ def generate(night_id: str) -> int:
     constitution = load_constitution(settings.labels.constitution)
     chosen = [one for one, _ in _selected(settings, night_id)]
     known = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
-    fixed = [candidate for one in chosen for candidate in fixed_candidates(one, constitution.named(one.principle_id))]
+    fixed = [
+        candidate for one in chosen for candidate in fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)
+    ]
     _save_candidates(settings, [candidate for candidate in fixed if candidate.id not in known])
 
     from alignment.models.local import LocalModel
@@ -128,11 +135,9 @@ def _candidates(settings: Settings, chosen: Sequence[Selected]) -> dict[str, lis
         "SELECT * EXCLUDE (created_at) FROM candidates WHERE list_contains(?, interaction_id) ORDER BY id",
         [wanted],
     )
-    principles = {one.interaction.id: one.principle_id for one in chosen}
     found: dict[str, list[Candidate]] = {}
     for row in rows:
-        if row["principle_id"] == principles[row["interaction_id"]]:
-            found.setdefault(row["interaction_id"], []).append(Candidate(**{**row, "detail": json.loads(row["detail"])}))
+        found.setdefault(row["interaction_id"], []).append(Candidate(**{**row, "detail": json.loads(row["detail"])}))
     return found
 
 
@@ -144,7 +149,10 @@ def label(night_id: str) -> dict[str, int]:
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
     chosen = _selected(settings, night_id)
-    candidates = _candidates(settings, [one for one, _ in chosen])
+    known = _candidates(settings, [one for one, _ in chosen])
+    candidates = {
+        one.interaction.id: [each for each in known[one.interaction.id] if each.principle_id == one.principle_id] for one, _ in chosen
+    }
     pairs = [(one, candidate) for one, _ in chosen for candidate in candidates[one.interaction.id]]
     scores = score_answers([one.interaction.prompt for one, _ in pairs], [c.text for _, c in pairs], embedder=embedder())
     by_candidate = {candidate.id: score for (_, candidate), score in zip(pairs, scores, strict=True)}
@@ -194,12 +202,13 @@ def load_pairs(settings: Settings, night_id: str | None = None) -> list[Pair]:
     ]
 
 
-def _latest_judgements(settings: Settings, chosen: Sequence[Selected]) -> dict[str, Judgement]:
+def _judgements(settings: Settings, chosen: Sequence[Selected], decided: Sequence[str]) -> dict[str, Judgement]:
+    """Return each exchange's judgement: the one that a person decided on (`decided`), else the latest."""
     rows = query(
         settings.home,
         "SELECT * EXCLUDE (created_at) FROM judgements WHERE list_contains(?, interaction_id) "
-        "QUALIFY row_number() OVER (PARTITION BY interaction_id ORDER BY created_at DESC, id) = 1",
-        [[one.interaction.id for one in chosen]],
+        "QUALIFY row_number() OVER (PARTITION BY interaction_id ORDER BY list_contains(?, id) DESC, created_at DESC, id) = 1",
+        [[one.interaction.id for one in chosen], list(decided)],
     )
     return {
         row["interaction_id"]: Judgement(
@@ -214,7 +223,8 @@ def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
     settings = load_settings()
     chosen = _selected(settings, night_id)
-    judgements = _latest_judgements(settings, [one for one, _ in chosen])
+    ruled = query(settings.home, sql("human_verdicts"))
+    judgements = _judgements(settings, [one for one, _ in chosen], [row["judgement_id"] for row in ruled])
     candidates = _candidates(settings, [one for one, _ in chosen])
     labelled = [
         Labelled(
@@ -226,9 +236,7 @@ def build(night_id: str) -> dict[str, Any]:
         for one, complained in chosen
         if one.interaction.id in judgements
     ]
-    human = {
-        row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"]) for row in query(settings.home, sql("human_verdicts"))
-    }
+    human = {row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"]) for row in ruled}
     prompts = [prompt.prompt for suite in SUITES for prompt in load_suite(suite)]
     known = load_pairs(settings)
     built = build_pairs(
@@ -284,7 +292,7 @@ def _check_pairs(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> No
     report = check("pairs", frame, batch=night_id, now=now())
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    report.raise_on_stop()
+    report.raise_on_stop(f"the pairs of night {night_id}")
     for warning in report.warnings:
         say(f"warning: {warning}")
 
@@ -303,15 +311,16 @@ def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
 def curate(night_id: str) -> dict[str, Any]:
     """Build the training set of a night; return counts. A night that was built before is not built again."""
     settings = load_settings()
-    if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):
-        choose(night_id)
-        if not _selected(settings, night_id) and not load_pairs(settings):
-            raise InputError(
-                "nothing to label: no exchange was flagged, consents to training and is new. Add logs ('align ingest --logs PATH'), "
-                "or lower [moderation] harmful_request"
-            )
-        generate(night_id)
-        label(night_id)
-        build(night_id)
-    [row] = query(settings.home, "SELECT count(*) AS n FROM selections WHERE night_id = ?", [night_id])
-    return {"selected": row["n"], **pair_counts(settings, night_id)}
+    with night_lock(settings.home):
+        if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):
+            choose(night_id)
+            if not _selected(settings, night_id) and not load_pairs(settings):
+                raise InputError(
+                    "nothing to label: no exchange is new, consents to training and is short enough. Add logs ('align ingest --logs …'), "
+                    f"or raise [candidates] max_prompt_chars ({settings.candidates.max_prompt_chars})"
+                )
+            generate(night_id)
+            label(night_id)
+            build(night_id)
+        [row] = query(settings.home, "SELECT count(*) AS n FROM selections WHERE night_id = ?", [night_id])
+        return {"selected": row["n"], **pair_counts(settings, night_id)}

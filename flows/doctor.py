@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from alignment.config import Settings, log_patterns
 from alignment.errors import AlignError
+from alignment.ids import short
 from alignment.ingest import find_files
 from alignment.labels import load_constitution
 from alignment.models.embedded import embedder_path
 from alignment.release import BASE, current, list_releases, verify
 from alignment.store import query, store_path
-from flows.night import base_path
+from flows.night import base_path, base_weights
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
@@ -54,7 +55,11 @@ def _constitution(settings: Settings) -> str:
 
 
 def _models(settings: Settings) -> str:
-    return f"{base_path(settings)}, {embedder_path().parent.name}"
+    from alignment.models.local import load_tokenizer
+
+    base = base_path(settings)
+    load_tokenizer(base)
+    return f"{base} ({short(base_weights(base))}), {embedder_path().parent.name}"
 
 
 def _store(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from alignment.errors import AlignError, CheckFailed, InputError
 from alignment.ingest import Batch, LogFile, find_files, merge, stage, unread
 from alignment.store import append, migrate, query, session, sql
 from data_checks import check
-from flows.night import embedder, interaction, now
+from flows.night import embedder, interaction, night_lock, now
 from flows.show import progress, say
 
 _SCORED_TOGETHER = 512
@@ -33,7 +33,7 @@ def read_file(log_file: LogFile) -> Batch:
     report = check("interactions", pd.read_parquet(staged.interactions), batch=log_file.id, now=moment)
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    report.raise_on_stop()
+    report.raise_on_stop(f"the log file {str(log_file.path)!r}")
     for warning in report.warnings:
         say(f"warning: {warning}")
     return merge(settings.home, staged, rejected=report.rejected, now=moment)
@@ -80,22 +80,23 @@ def ingest(logs: list[str] | None = None) -> dict[str, Any]:
     A file that cannot be used does not keep the others out; it fails the flow after them.
     """
     settings = load_settings()
-    migrate(settings.home)
-    patterns = logs or log_patterns(settings)
-    totals = dict.fromkeys(Batch._fields, 0)
-    problems: list[AlignError] = []
-    for log_file in unread(settings.home, find_files(patterns)):
-        try:
-            batch = read_file(log_file)
-        except InputError as error:
-            problems.append(error)
-            continue
-        say(f"{log_file.path.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
-        totals = {name: totals[name] + value for name, value in batch._asdict().items()}
-    if problems:
-        raise type(problems[0])("\n".join(str(error) for error in problems))
-    moderated = moderate_new() if totals["stored"] or _backlog(settings) else 0
-    return {**totals, "moderated": moderated}
+    with night_lock(settings.home):
+        migrate(settings.home)
+        patterns = logs or log_patterns(settings)
+        totals = dict.fromkeys(Batch._fields, 0)
+        problems: list[AlignError] = []
+        for log_file in unread(settings.home, find_files(patterns)):
+            try:
+                batch = read_file(log_file)
+            except InputError as error:
+                problems.append(error)
+                continue
+            say(f"{log_file.path.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
+            totals = {name: totals[name] + value for name, value in batch._asdict().items()}
+        if problems:
+            raise type(problems[0])("\n".join(str(error) for error in problems))
+        moderated = moderate_new() if totals["stored"] or _backlog(settings) else 0
+        return {**totals, "moderated": moderated}
 
 
 def _backlog(settings: Settings) -> bool:

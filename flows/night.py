@@ -40,13 +40,19 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+_HELD: set[Path] = set()
+
+
 @contextmanager
 def night_lock(home: Path) -> Iterator[None]:
-    """Hold the only night of a state folder; a killed process lets go by itself.
+    """Hold the only night of a state folder; a killed process lets go by itself. Stages of a night share its lock.
 
     Raises:
         NightRunning: another process holds it.
     """
+    if home in _HELD:
+        yield
+        return
     home.mkdir(parents=True, exist_ok=True)
     handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -59,8 +65,10 @@ def night_lock(home: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+        _HELD.add(home)
         yield
     finally:
+        _HELD.discard(home)
         os.close(handle)
 
 
@@ -75,6 +83,12 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     night_id = short(content_id(*parts))
     rows = query(settings.home, "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' LIMIT 1", [night_id])
     return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
+
+
+def night_ids(home: Path) -> list[str]:
+    """Return the nights that were ever started, newest first."""
+    rows = query(home, "SELECT night_id FROM night_events GROUP BY night_id ORDER BY min(recorded_at) DESC")
+    return [str(row["night_id"]) for row in rows]
 
 
 def unfinished(home: Path) -> str | None:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
 from alignment.release import current
-from alignment.store import migrate, query
+from alignment.store import migrate, query, sql
 from flows.curate import curate
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -55,16 +55,16 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         with stage(settings.home, night.id, "monitor") as counts:
             alarms = monitor(night.id)
             counts |= {"alarms": alarms}
-        summary = summarise(settings, night.id, read, trained, released, alarms)
+        summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 
 
-def summarise(
-    settings: Settings, night_id: str, read: dict[str, Any], trained: dict[str, Any], released: dict[str, Any], alarms: list[str]
-) -> dict[str, Any]:
+def summarise(settings: Settings, night_id: str, trained: dict[str, Any], released: dict[str, Any], alarms: list[str]) -> dict[str, Any]:
     """Return what a night did, for people and for the store; a night in several attempts took what they took together."""
+    # From the store and not from this run: a night that was killed after it had read its logs has read them all the same.
+    [read] = query(settings.home, sql("night_read"), {"night_id": night_id})
     [counted] = query(
         settings.home,
         "SELECT (SELECT count(DISTINCT interaction_id) FROM detections WHERE flagged AND detector IN "

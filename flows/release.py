@@ -12,6 +12,7 @@ import pandas as pd
 from prefect import flow, task
 
 from alignment.config import Settings, load_settings
+from alignment.errors import ReleaseError
 from alignment.evals import SUITES, answer, answer_id, batches, decide, load_suite, suite_version
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision, SuitePrompt
@@ -21,7 +22,7 @@ from alignment.store import append, query, session
 from alignment.train import read_result
 from data_checks import check
 from flows.curate import load_pairs
-from flows.night import base_path, now
+from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress, say
 
 ACTOR = "nightly gate"
@@ -177,7 +178,7 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
     report = check("eval_answers", frame, batch=night_id, now=now())
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    report.raise_on_stop()
+    report.raise_on_stop(f"the answers of night {night_id}")
 
 
 def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any) -> list[dict[str, Any]]:
@@ -203,8 +204,11 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
 
 
 @task
-def apply(night_id: str, decision: GateDecision, folder: str) -> str:
-    """Register the challenger and, if the gate says so, promote it; return what is in production."""
+def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
+    """Register the challenger and, if the gate says so, promote it.
+
+    Return the decision as it was carried out: evidence against a champion that is no longer in production is insufficient.
+    """
     settings = load_settings()
     result = read_result(Path(folder))
     pairs = load_pairs(settings, night_id)
@@ -229,12 +233,23 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> str:
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
     events = [("registered", f"night {night_id}")]
     if decision.decision == "promote":
-        promote(settings.home, decision.challenger, actor=ACTOR, reason=f"gate {short(decision.id)}", now=moment)
+        try:
+            promote(
+                settings.home,
+                decision.challenger,
+                actor=ACTOR,
+                reason=f"gate {short(decision.id)}",
+                now=moment,
+                replacing=decision.champion,
+            )
+        except ReleaseError as error:
+            decision = replace(decision, decision="insufficient evidence", reasons=(*decision.reasons, str(error)))
+    if decision.decision == "promote":
         events.append(("promoted", "; ".join(decision.reasons)))
     else:
         events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
     record_events(settings, [(decision.challenger, event, ACTOR, reason, night_id) for event, reason in events])
-    return current(settings.home)
+    return decision
 
 
 def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str, str | None]]) -> None:
@@ -261,24 +276,41 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
 def release(night_id: str, folder: str) -> dict[str, Any]:
     """Gate the trained run in `folder` against what is in production; return the decision and its metrics."""
     settings = load_settings()
-    adapter = Path(folder) / "adapter"
-    challenger = short(_model(settings, str(adapter)).model_id)
-    champion = _champion(settings, night_id)
-    champion_adapter = None if champion == BASE else str(verify(settings.home, champion) / "adapter")
-    champion_ids = evaluate(champion, champion_adapter)
-    challenger_ids = evaluate(challenger, str(adapter))
-    decision = gate(night_id, champion, champion_ids, challenger, challenger_ids)
-    in_production = apply(night_id, decision, folder)
-    if in_production != challenger:
-        say(f"{challenger} was not released: {decision.decision}")
-    return {
-        "champion": champion,
-        "challenger": challenger,
-        "decision": decision.decision,
-        "reasons": list(decision.reasons),
-        "metrics": [asdict(metric) for metric in decision.metrics],
-        "release_id": in_production,
-    }
+    with night_lock(settings.home):
+        adapter = Path(folder) / "adapter"
+        challenger = short(_model(settings, str(adapter)).model_id)
+        champion = _champion(settings, night_id)
+        champion_adapter = None if champion == BASE else _adapter(settings, champion)
+        champion_ids = evaluate(champion, champion_adapter)
+        challenger_ids = evaluate(challenger, str(adapter))
+        decision = apply(night_id, gate(night_id, champion, champion_ids, challenger, challenger_ids), folder)
+        if decision.decision != "promote":
+            say(f"{challenger} was not released: {decision.decision}")
+        return {
+            "champion": champion,
+            "challenger": challenger,
+            "decision": decision.decision,
+            "reasons": list(decision.reasons),
+            "metrics": [asdict(metric) for metric in decision.metrics],
+            "release_id": current(settings.home),
+        }
+
+
+def _adapter(settings: Settings, release_id: str) -> str:
+    """Return the adapter of a release, which only its own base may carry.
+
+    Raises:
+        ReleaseError: its files were changed, or [model] path names another base by now.
+    """
+    adapter = verify(settings.home, release_id) / "adapter"
+    trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
+    here = base_weights(base_path(settings))
+    if trained_on != here:
+        raise ReleaseError(
+            f"release {release_id} in production was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is "
+            f"{short(here)}; restore [model] path, or roll back to the base model ('align release rollback --reason TEXT')"
+        )
+    return str(adapter)
 
 
 def _champion(settings: Settings, night_id: str) -> str:

@@ -19,7 +19,7 @@ from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.curate import load_pairs
-from flows.night import base_path, base_weights, now
+from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress
 
 _LOG_TAIL = 2000
@@ -96,7 +96,10 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
     values = {}
     # A resumed run repeats the steps after its checkpoint: the last value of a step stands.
     for line in (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # empty, or cut by a full disk; its step was logged again
         for name, value in row.items():
             if name not in ("step", "of") and isinstance(value, int | float):
                 values[row["step"], name] = float(value)
@@ -110,5 +113,6 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
 @flow(name="train")
 def train(night_id: str) -> dict[str, Any]:
     """Train the challenger of a night; return its summary and the run's folder."""
-    folder = fit(night_id)
-    return {**record(night_id, folder), "folder": folder}
+    with night_lock(load_settings().home):
+        folder = fit(night_id)
+        return {**record(night_id, folder), "folder": folder}

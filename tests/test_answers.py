@@ -39,7 +39,7 @@ HARM, HARMLESS, DECLINED = selected("h", Side.HARM), selected("n", Side.HELPFUL)
     [(HARM, ["logged", "safe_completion"]), (HARMLESS, ["logged", "refusal_contrast"]), (DECLINED, ["logged"])],
 )
 def test_what_needs_no_model(one: Selected, kinds: list[str]) -> None:
-    assert [candidate.kind for candidate in fixed_candidates(one, CONSTITUTION.named(one.principle_id))] == kinds
+    assert [candidate.kind for candidate in fixed_candidates(one, CONSTITUTION.named(one.principle_id), CONSTITUTION.refusals)] == kinds
 
 
 def test_only_harm_is_revised_and_only_what_was_declined_is_asked_again() -> None:

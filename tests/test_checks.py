@@ -55,7 +55,7 @@ def answers(rows: int = 100, **columns: Any) -> pd.DataFrame:
 def test_good_data_passes(suite: str, frame: pd.DataFrame) -> None:
     report = check(suite, frame, batch="b", now=NOW)
     assert (report.rejected, report.stops, report.warnings) == ({}, [], [])
-    report.raise_on_stop()
+    report.raise_on_stop("a test")
     assert len(report.results) == len(SUITES[suite])
     assert all(row["success"] for row in report.results)
     assert {row["rows_checked"] for row in report.results} == {len(frame)}
@@ -103,8 +103,8 @@ def test_a_bad_row_is_named(column: str, bad: object) -> None:
 def test_a_bad_batch_stops(suite: str, frame: pd.DataFrame) -> None:
     report = check(suite, frame, batch="b", now=NOW)
     assert report.stops
-    with pytest.raises(CheckFailed, match=f"{suite}.*repair it and run again"):
-        report.raise_on_stop()
+    with pytest.raises(CheckFailed, match=f"{suite}.*Repair it and run again"):
+        report.raise_on_stop("a test")
 
 
 def test_a_few_unscored_answers_are_allowed() -> None:
@@ -115,7 +115,7 @@ def test_warnings_do_not_stop() -> None:
     report = check("interactions", exchanges(response=["the same"] * 4), batch="b", now=NOW)
     assert len(report.warnings) == 1
     assert "response" in report.warnings[0]
-    report.raise_on_stop()
+    report.raise_on_stop("a test")
     assert check("pairs", pairs(side=["harm"] * 4), batch="b", now=NOW).warnings
 
 

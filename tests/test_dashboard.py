@@ -21,8 +21,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
-from alignment.store import append, migrate, query, session
-from dashboard import charts, data, show
+from alignment.store import append, migrate, query, session, sql
+from dashboard import data, show
 
 APP = Path(show.__file__).with_name("app.py")
 PAGES = ("overview", "gate", "review", "drift")
@@ -263,6 +263,8 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
         append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
         for table, rows in tables.items():
             append(connection, table, rows)
+    (home / "releases").mkdir()
+    (home / "releases" / "current").write_text(last)
 
 
 @pytest.fixture(scope="module")
@@ -482,7 +484,7 @@ def test_skip_comes_back_last_and_undo_brings_the_item_back(own: Path) -> None:
         (first, "skip", "undo"),
     ]
     assert next(button for button in app.button if button.label == "Undo").disabled
-    assert [row["id"] for row in data.review_queue(None)][-2:] == [second, first]
+    assert [row["id"] for row in query(own, sql("dashboard_review_queue"), {"kind": None, "limit": 99})][-2:] == [second, first]
 
 
 def test_an_edited_answer_is_stored(own: Path) -> None:

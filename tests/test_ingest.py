@@ -230,6 +230,14 @@ def test_a_consent_that_cannot_be_read_is_none(home: Path, said_yes: Any, consen
     assert len(query(home, "SELECT id FROM trainable")) == consent
 
 
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_who_once_said_no_is_not_trained_on(home: Path, order: tuple[bool, bool]) -> None:
+    for consent in order:
+        take(home, raw(line(consent=consent)))
+    assert len(query(home, "SELECT id FROM interactions")) == 1
+    assert query(home, "SELECT id FROM trainable") == []
+
+
 def test_no_consent_by_default(home: Path) -> None:
     take(home, raw(line(), line(response="b", consent=True)), settings=Ingest(consent_default=False))
     assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]

@@ -164,7 +164,7 @@ def test_the_bundled_constitution() -> None:
 
 
 def plain() -> dict[str, Any]:
-    helpful = PRINCIPLE.model_copy(update={"id": "be-helpful", "side": Side.HELPFUL, "contrast_refusals": ("no",)})
+    helpful = PRINCIPLE.model_copy(update={"id": "be-helpful", "side": Side.HELPFUL})
     rows = [one.model_dump(mode="json") for one in (PRINCIPLE, helpful)]
     return {"version": "1", "name": "own", "principles": rows}
 

@@ -286,7 +286,11 @@ def test_without_consent_nothing_is_taught(home: Path) -> None:
         home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None}
     )
     assert [row["id"] for row in query(home, "SELECT id FROM trainable ORDER BY id")] == ["a1", "c1"]
-    assert [row["id"] for row in query(home, sql("selected"), {"night_id": "n"})] == ["a1"]
+    assert [row["id"] for row in query(home, sql("selected"), {"night_id": "n", "refusal": 0.5})] == ["a1"]
+    # The night chose a1 and b1 but built no pairs yet: nothing is used up.
+    assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["a1", "c1"]
+    with session(home, write=True) as connection:
+        append(connection, "pair_sets", [{"id": "s", "night_id": "n", "pair_id": "p", "split": "train"}])
     assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["c1"]
     assert query(home, sql("night_fingerprint"))[0]["traffic"].startswith("2-")
 
@@ -297,7 +301,11 @@ def test_the_last_verdict_stands(home: Path) -> None:
         append(
             connection,
             "review_items",
-            [{"id": "i", "interaction_id": "x"}, {"id": "j", "interaction_id": "x"}, {"id": "k", "interaction_id": "y"}],
+            [
+                {"id": "i", "interaction_id": "x", "detail": {"judgement_id": "seen"}},
+                {"id": "j", "interaction_id": "x"},
+                {"id": "k", "interaction_id": "y"},
+            ],
         )
         append(
             connection,
@@ -308,5 +316,29 @@ def test_the_last_verdict_stands(home: Path) -> None:
                 {"id": "3", "item_id": "j", "verdict": "flip", "edited_answer": None, "decided_at": NOW + timedelta(seconds=1)},
             ],
         )
-    assert query(home, sql("human_verdicts")) == [{"interaction_id": "x", "verdict": "edit", "edited_answer": "e"}]
+    assert query(home, sql("human_verdicts")) == [{"interaction_id": "x", "verdict": "edit", "edited_answer": "e", "judgement_id": "seen"}]
     assert [row["id"] for row in query(home, "SELECT id FROM open_reviews")] == ["k"]
+
+
+def test_nobody_takes_back_what_another_person_said(home: Path) -> None:
+    migrate(home)
+
+    def said(number: int, reviewer: str, verdict: str) -> list[str]:
+        event = {"id": str(number), "item_id": "i", "reviewer": reviewer, "verdict": verdict, "decided_at": NOW + timedelta(seconds=number)}
+        with session(home, write=True) as connection:
+            append(connection, "verdicts", [event])
+        return [row["verdict"] for row in query(home, "SELECT verdict FROM latest_verdicts")]
+
+    assert said(1, "Ada", "agree") == ["agree"]
+    assert said(2, "Ben", "skip") == ["agree"]
+    assert said(3, "Ben", "flip") == ["flip"]
+    assert said(4, "Ben", "skip") == ["agree"]
+    assert said(5, "Ada", "skip") == ["skip"]
+
+
+def test_a_pair_falls_with_the_verdict_that_it_rests_on() -> None:
+    by_hand = make_pair(1, labelers=("human",))
+    by_rule = make_pair(2, "How do I bake bread?")
+    stays = build_pairs([], [by_hand, by_rule], {by_hand.interaction_id: HumanVerdict("flip")}, [], Pairs(), near_duplicate=0.7)
+    assert stays.superseded == frozenset()
+    assert build_pairs([], [by_hand, by_rule], {}, [], Pairs(), near_duplicate=0.7).superseded == {by_hand.id}

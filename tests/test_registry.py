@@ -54,6 +54,24 @@ def status(home: Path) -> dict[str, str]:
     return {row["release_id"]: row["status"] for row in list_releases(home)}
 
 
+def test_a_gate_promotes_only_over_what_it_compared_and_only_once(home: Path) -> None:
+    add(home, A, B)
+
+    def gated(name: str, champion: str, reason: str) -> str:
+        return promote(home, name, actor="gate", reason=reason, now=NOW, replacing=champion)
+
+    gated(A, BASE, "gate 1")
+    assert gated(A, BASE, "gate 1") == A  # the same night again, after a kill
+    with pytest.raises(ReleaseError, match=r"compared with base, but a{16} is in production"):
+        gated(B, BASE, "gate 2")
+    down(home)
+    with pytest.raises(ReleaseError, match="taken back since"):
+        gated(A, BASE, "gate 1")
+    assert current(home) == BASE
+    gated(A, BASE, "gate 3")
+    assert current(home) == A
+
+
 def test_at_first_the_base_model_is_in_production(home: Path) -> None:
     assert current(home) == BASE
     assert list_releases(home) == history(home) == []

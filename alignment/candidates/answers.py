@@ -32,34 +32,34 @@ class Guidance(Protocol):
     def revision_request(self) -> str: ...
     @property
     def safe_completions(self) -> tuple[str, ...]: ...
-    @property
-    def contrast_refusals(self) -> tuple[str, ...]: ...
 
 
-def _candidate(selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, draw: int = 0, **detail: str) -> Candidate:
-    key = _candidate_id(selected, kind, model, guidance, draw)
+def _candidate(
+    selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, which: object = None, **detail: str
+) -> Candidate:
+    key = _candidate_id(selected, kind, model, guidance, which)
     return Candidate(key, selected.interaction.id, kind, text, model, guidance.id, detail)
 
 
-def _candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, draw: int = 0) -> str:
-    return content_id(selected.interaction.id, kind, model, guidance.version, *([draw] if draw else []))
+def _candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
+    return content_id(selected.interaction.id, kind, model, guidance.version, which)
 
 
-def fixed_candidates(selected: Selected, guidance: Guidance) -> list[Candidate]:
-    """Return the candidates that need no model: the logged answer, and the principle's safe completion or contrast.
+def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[str]) -> list[Candidate]:
+    """Return the candidates that need no model: the logged answer, and the principle's safe completion or a contrast.
 
-    Which of the principle's wordings is used is fixed by the exchange, so that a night teaches all of them. A harmless request
-    that was declined needs no contrast: its logged answer is one.
+    The contrast to a harmless request is one of `refusals`, the constitution's own. Which wording is used is fixed by the exchange,
+    so that a night teaches all of them. A harmless request that was declined needs no contrast: its logged answer is one.
     """
     logged = _candidate(selected, "logged", selected.interaction.response, selected.interaction.model, guidance)
     harm = selected.side is Side.HARM
     if selected.declined and not harm:
         return [logged]
-    wordings = guidance.safe_completions if harm else guidance.contrast_refusals
+    wordings = guidance.safe_completions if harm else refusals
     wording = wordings[int(unit_interval("wording", selected.interaction.id) * len(wordings))]
     return [
         logged,
-        _candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance),
+        _candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance, which=wording),
     ]
 
 
@@ -94,7 +94,7 @@ def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guid
     """Ask the model `SAMPLES` times more, at random: where it declined by chance, another draw helps."""
     conversations = [one.interaction.messages for one in batch]
     return [
-        _candidate(one, "sampled", text, model.model_id, rule, draw=draw)
+        _candidate(one, "sampled", text, model.model_id, rule, which=draw)
         for draw in range(1, SAMPLES + 1)
         for one, rule, text in zip(
             batch,

@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from alignment.config import Gate
+from alignment.config import MIN_PROMPTS, Gate
 from alignment.evals.statistics import count, detectable, difference, mcnemar
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
-
-MIN_PROMPTS = 50
 
 
 class Rule(NamedTuple):

@@ -30,7 +30,7 @@ from alignment.store.session import is_disk_full
 
 _RAW_SHOWN = 2000
 _BLOCK = 50_000
-_SIGNALS = ("thumbs", "regenerated", "edit")
+_SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
 _PERSONAL_ID = re.compile("[@+]")
 

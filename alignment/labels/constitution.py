@@ -48,15 +48,12 @@ class Principle(BaseModel):
     refusal_strategy: Literal["decline", "redirect", "crisis_support", "comply"]
     detectors: dict[Literal["harmful_answer", "refusal", "degenerate", "relevance"], float]
     safe_completions: tuple[Text, ...] = ()
-    contrast_refusals: tuple[Text, ...] = ()
     examples: Examples = Examples()
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Principle:
         if self.side is Side.HARM and not self.safe_completions:
             raise ValueError("a harm principle needs at least one of safe_completions")
-        if self.side is Side.HELPFUL and not self.contrast_refusals:
-            raise ValueError("a helpful principle needs at least one of contrast_refusals")
         return self
 
     @property
@@ -96,6 +93,15 @@ class Constitution(BaseModel):
     def named(self, principle_id: str) -> Principle:
         """Return the principle with this id (KeyError if there is none)."""
         return {principle.id: principle for principle in self.principles}[principle_id]
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Return every safe completion. To harmless requests these are the answers to reject.
+
+        Both sides teach with the same texts on purpose: only the request then tells which is right, and a model cannot learn to
+        tell the sides apart by their wording.
+        """
+        return tuple(text for principle in self.principles for text in principle.safe_completions)
 
     @property
     def fingerprint(self) -> str:

@@ -1,1 +1,1 @@
-"""Chat models behind one protocol: local transformers, any OpenAI-compatible server, the embedded model."""
+"""Chat models behind one protocol, the embedded model, and the sentence embedder."""

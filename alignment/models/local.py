@@ -8,6 +8,7 @@ Effects: loads weights; uses the CPU or GPU.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,21 @@ def load_tokenizer(model: str | Path) -> Any:
     return tokenizer
 
 
+def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """Return a conversation as the model's template writes it.
+
+    The template's control tokens are broken up where a text contains them: a log line must not forge a turn.
+    """
+    control = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    pattern = re.compile("|".join(re.escape(token) for token in sorted(control, key=len, reverse=True)) or r"(?!)")
+
+    def plain(text: str) -> str:
+        return pattern.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
+
+    safe = [{**message, "content": plain(message["content"])} for message in messages]
+    return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
 class LocalModel:
     """A causal language model in this process."""
 
@@ -101,10 +117,7 @@ class LocalModel:
         seed: int = 0,
     ) -> list[str]:
         """See `ChatModel.generate`."""
-        prompts = [
-            self._tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
-            for conversation in conversations
-        ]
+        prompts = [render(self._tokenizer, conversation, add_generation_prompt=True) for conversation in conversations]
         limit = self._model.config.max_position_embeddings - max_new_tokens
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))

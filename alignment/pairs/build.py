@@ -95,7 +95,8 @@ def build_pairs(
     """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
 
     A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
-    both splits together is kept out. A known pair is superseded once a person has said something else of its exchange.
+    both splits together is kept out. A known pair is superseded once a person has said something else of its exchange,
+    or has taken back the verdict that it rests on.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
@@ -108,13 +109,19 @@ def build_pairs(
             ruled[item.selected.interaction.id] = _pair_id(item, outcome) if isinstance(outcome, _Preference) else ""
         if position in dirty:
             outcome = "contaminated"
+        elif isinstance(outcome, _Preference) and not (outcome.chosen.strip() and outcome.rejected.strip()):
+            outcome = "empty_answer"
         elif isinstance(outcome, _Preference) and outcome.chosen.strip() == outcome.rejected.strip():
             outcome = "chosen_equals_rejected"
         if isinstance(outcome, str):
             excluded.append((item.selected.interaction.id, outcome))
         else:
             wanted.append((item, outcome))
-    superseded = frozenset(pair.id for pair in known if ruled.get(pair.interaction_id, pair.id) != pair.id)
+    superseded = frozenset(
+        pair.id
+        for pair in known
+        if ruled.get(pair.interaction_id, pair.id) != pair.id or (HUMAN in pair.labelers and pair.interaction_id not in human)
+    )
     built = _placed(wanted, known, excluded, settings, near_duplicate)
     return built._replace(superseded=superseded)
 

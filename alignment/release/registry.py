@@ -110,7 +110,7 @@ def verify(home: Path, release_id: str) -> Path:
     if wrong:
         raise ReleaseError(
             f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing, changed or added; "
-            f"run 'align release quarantine {release_id}' and roll back"
+            f"run 'align release quarantine {release_id} --reason TEXT', which also rolls back"
         )
     return folder
 
@@ -175,19 +175,30 @@ def history(home: Path) -> list[dict[str, Any]]:
     return taken
 
 
-def promote(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
+def promote(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, replacing: str | None = None) -> str:
     """Put a verified release into production; return what it replaced. Promoting the current release changes nothing.
 
+    With `replacing`, the release it was compared with, it takes that one's place only, and never twice for one `reason`: a
+    rollback by people stands.
+
     Raises:
-        ReleaseError: it is unknown, changed or quarantined.
+        ReleaseError: it is unknown, changed or quarantined, or something else than `replacing` is in production.
     """
     with _lock(home):
         verify(home, release_id)
         if is_quarantined(home, release_id):
             raise ReleaseError(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
         previous = current(home)
-        if previous != release_id:
-            _point(home, release_id, event="promoted", actor=actor, reason=reason, now=now)
+        if previous == release_id:
+            return previous
+        if replacing is not None:
+            if previous != replacing:
+                raise ReleaseError(
+                    f"{release_id} was compared with {replacing}, but {previous} is in production by now; run 'align nightly --force'"
+                )
+            if any(row["release_id"] == release_id and row["reason"] == reason for row in history(home)):
+                raise ReleaseError(f"{release_id} was promoted for this and taken back since; 'align release promote' is for people")
+        _point(home, release_id, event="promoted", actor=actor, reason=reason, now=now)
         return previous
 
 

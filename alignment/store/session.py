@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error)
-    return isinstance(error, duckdb.Error) and any(
+    return isinstance(error, duckdb.Error | shutil.Error) and any(
         sign in text for sign in ("No space left", "Could not write all bytes", "File too large")
     )
 

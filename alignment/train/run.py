@@ -35,6 +35,10 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, parent: int | None) -> None:
         self.path, self.parent, self.asked = folder / METRICS, parent, False
+        # A full disk may have cut the last line: what follows must not continue it.
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write("\n")
         # Asked again, it still only asks: a service manager and the flow may both send the signal.
         signal.signal(signal.SIGTERM, self._ask)
 
@@ -89,14 +93,22 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         base_id=job.base_id,
         reference_cache=job.reference_cache,
     )
-    checkpoints = sorted((job.folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1].parent) if checkpoints else None)
+    trainer.train(resume_from_checkpoint=_checkpoint(job))
     if trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
     _save(job, trainer, tokenizer, summary)
     return summary
+
+
+def _checkpoint(job: TrainJob) -> str | None:
+    """Return the newest whole checkpoint: its state file is written last, and a full disk can cut it."""
+    for state in sorted((job.folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime, reverse=True):
+        with suppress(ValueError):
+            json.loads(state.read_text(encoding="utf-8"))
+            return str(state.parent)
+    return None
 
 
 def _adapted(model: Any, share: float) -> str | list[str]:
@@ -200,5 +212,6 @@ def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) 
     (scratch / "manifest.json").write_text(json.dumps(manifest | {"id": content_id(canonical(manifest))}, indent=1))
     shutil.rmtree(adapter, ignore_errors=True)
     os.replace(scratch, adapter)
-    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    # The result first: a kill in between must not cost the run its checkpoints.
     write_result(job, summary)
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignment.models.local import render
 from alignment.records import Message
 
 
@@ -26,5 +27,5 @@ def tokenise(pair: Mapping[str, Any], tokenizer: Any, *, max_completion_tokens: 
 
 
 def _ids(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+    text = render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

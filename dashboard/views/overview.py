@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from alignment.release import BASE
 from dashboard import charts, data, figures, show
 from dashboard.data import Row
 from dashboard.show import Tile
@@ -71,7 +72,7 @@ def production() -> None:
         show.name_text("Base model", key="production")
         st.text("No release has been promoted yet.")
         return
-    show.name_text("Base model" if release["release_id"] == data.BASE else release["release_id"], key="production")
+    show.name_text("Base model" if release["release_id"] == BASE else release["release_id"], key="production")
     if release["event"] is None:
         return
     how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"

@@ -1,14 +1,14 @@
 -- Purpose: what drift compares: per exchange, what detectors and users said of it.
 -- Parameters: since TIMESTAMP.
--- Grain: one moderated exchange.
+-- Grain: one moderated exchange. Of several versions of a detector the last one that ran counts.
 WITH said AS (
     SELECT
         interaction_id,
-        max(flagged::INTEGER) FILTER (detector = 'harmful_request') AS harmful_request,
-        max(label) FILTER (detector = 'harmful_request' AND flagged) AS category,
-        max(flagged::INTEGER) FILTER (detector = 'refusal') AS refusal,
-        max(flagged::INTEGER) FILTER (detector = 'toxicity') AS toxicity,
-        max(flagged::INTEGER) FILTER (detector = 'pii') AS pii
+        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
+        arg_max(label, detected_at) FILTER (detector = 'harmful_request') AS category,
+        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'refusal') AS refusal,
+        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'toxicity') AS toxicity,
+        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'pii') AS pii
     FROM detections
     GROUP BY interaction_id
 ),
@@ -16,7 +16,7 @@ complained AS (
     SELECT DISTINCT interaction_id FROM signals WHERE (kind = 'thumbs' AND value = 'down') OR kind = 'regenerated'
 )
 SELECT
-    created_at, harmful_request, category, refusal, toxicity, said.pii,
+    created_at, harmful_request, CASE WHEN harmful_request = 1 THEN category END AS category, refusal, toxicity, said.pii,
     (complained.interaction_id IS NOT NULL)::INTEGER AS complained,
     length(prompt) AS prompt_length, length(response) AS response_length
 FROM interactions

@@ -16,7 +16,8 @@ SELECT
     $ingested_at::TIMESTAMP AS ingested_at,
     thumbs,
     CASE WHEN regenerated THEN 'true' END AS regenerated,
-    CASE WHEN masked.line_number IS NULL THEN parsed.edit ELSE masked.edit END AS edit
+    CASE WHEN masked.line_number IS NULL THEN parsed.edit ELSE masked.edit END AS edit,
+    CASE WHEN NOT consent THEN 'true' END AS no_consent
 FROM parsed LEFT JOIN masked USING (line_number)
 WHERE reason IS NULL
 ORDER BY parsed.line_number;

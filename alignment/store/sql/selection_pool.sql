@@ -1,13 +1,13 @@
 -- Purpose: exchanges that may be labelled tonight, with what the detectors and the users said of them.
 -- Parameters: max_chars BIGINT.
--- Grain: one trainable, moderated exchange that no earlier night selected.
+-- Grain: one trainable, moderated exchange that no night has built pairs from. Of several versions of a detector the last counts.
 WITH said AS (
     SELECT
         interaction_id,
-        max(score) FILTER (detector = 'harmful_request') AS harmful_request,
-        max(label) FILTER (detector = 'harmful_request') AS category,
-        max(score) FILTER (detector = 'toxicity') AS toxicity,
-        max(score) FILTER (detector = 'refusal') AS refusal
+        arg_max(score, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
+        arg_max(label, detected_at) FILTER (detector = 'harmful_request') AS category,
+        arg_max(score, detected_at) FILTER (detector = 'toxicity') AS toxicity,
+        arg_max(score, detected_at) FILTER (detector = 'refusal') AS refusal
     FROM detections
     GROUP BY interaction_id
 ),
@@ -21,6 +21,9 @@ SELECT
 FROM trainable
 JOIN said ON said.interaction_id = trainable.id
 LEFT JOIN complained ON complained.interaction_id = trainable.id
-ANTI JOIN selections ON selections.interaction_id = trainable.id
+ANTI JOIN (
+    -- A night that was given up before it built its pairs used nothing up.
+    SELECT interaction_id FROM selections SEMI JOIN pair_sets ON pair_sets.night_id = selections.night_id
+) AS used ON used.interaction_id = trainable.id
 WHERE length(trainable.messages::VARCHAR) <= $max_chars
 ORDER BY trainable.id;

@@ -7,3 +7,8 @@ QUALIFY row_number() OVER (PARTITION BY item_id, reviewer ORDER BY decided_at DE
 CREATE OR REPLACE VIEW latest_verdicts AS
 SELECT * FROM reviewer_verdicts
 QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY verdict = 'skip', decided_at DESC, id DESC) = 1;
+
+-- Who once said no is not trained on, in whichever order the lines came.
+CREATE OR REPLACE VIEW trainable AS
+SELECT * FROM interactions
+WHERE consent AND NOT EXISTS (SELECT 1 FROM signals WHERE signals.interaction_id = interactions.id AND kind = 'no_consent');
