@@ -57,8 +57,8 @@ class Moderation(_Section):
 class Candidates(_Section):
     """Which prompts are labelled tonight, and how many."""
 
-    harm_budget: int = Field(288, ge=1, description="harmful prompts a night")
-    helpful_budget: int = Field(480, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
+    harm_budget: int = Field(240, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(400, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
     revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
     max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
