@@ -57,13 +57,13 @@ class Moderation(_Section):
 class Candidates(_Section):
     """Which prompts are labelled tonight, and how many."""
 
-    harm_budget: int = Field(240, ge=1, description="harmful prompts a night")
-    helpful_budget: int = Field(400, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
+    harm_budget: int = Field(264, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(376, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
     revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
     max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
     max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
-    max_new_tokens: int = Field(32, ge=8, description="length of generated critiques and revisions")
+    max_new_tokens: int = Field(32, ge=8, description="length of generated critiques, revisions and samples")
 
 
 class Labels(_Section):
@@ -85,7 +85,7 @@ class Train(_Section):
     """DPO with LoRA."""
 
     epochs: float = Field(1, gt=0, description="passes over the night's pairs")
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of the adapter")
+    learning_rate: float = Field(8e-4, gt=0, description="peak learning rate of the adapter")
     beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")

@@ -10,6 +10,7 @@
     │   └── EndpointError      Transient   a model server did not answer as it should
     ├── TrainingError          Permanent   training stopped and cannot go on as it is
     ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
+    │   └── ReleaseMoved       Permanent   people or another night changed what is in production since the gate compared
     ├── NightRunning           Permanent   another night holds the lock
     └── NoSpace                Permanent   the disk is full
 
@@ -65,6 +66,10 @@ class TrainingError(AlignError, Permanent):
 
 class ReleaseError(AlignError, Permanent):
     """A release is missing, incomplete or was edited."""
+
+
+class ReleaseMoved(ReleaseError):
+    """What is in production is no longer what the gate compared with."""
 
 
 class NightRunning(AlignError, Permanent):

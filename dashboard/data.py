@@ -104,7 +104,7 @@ def pairs_by_side(night: str) -> dict[str, int]:
 
 
 def production() -> Row | None:
-    """Return the release that the registry points to and the event that put it there; None while nothing else than the base ever was.
+    """Return the release that the registry points to and the event that put it there; None if only the base model ever was.
 
     A pointer that was moved without its event (a full disk) is shown without one.
     """

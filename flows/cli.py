@@ -185,6 +185,7 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 def gate_command(night: NightId = None, as_json: Json = False) -> None:
     """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
     settings = _start()
+    from flows.monitor import monitor
     from flows.night import night_lock, record_night, stage
     from flows.nightly import summarise
     from flows.release import release
@@ -196,7 +197,9 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
         with stage(settings.home, night_id, "release") as counts:
             decided = release(night_id, trained["folder"])
             counts |= {"decision": decided["decision"]}
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, []))
+        with stage(settings.home, night_id, "monitor") as counts:
+            counts |= {"alarms": (alarms := monitor(night_id))}
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
     if as_json:
         _print_json(decided)
     else:

@@ -167,9 +167,11 @@ def label(night_id: str) -> dict[str, int]:
             constitution.named(one.principle_id),
             scorer_version=version,
             min_margin=settings.labels.min_margin,
+            declines_at=settings.moderation.refusal,
         )
         judgements.append(judgement)
-        doubtful = complained and one.side is Side.HELPFUL
+        # A complaint about a needless refusal says what the judge says.
+        doubtful = complained and one.side is Side.HELPFUL and not one.declined
         if item := review_item(one, judgement, {c.id: c for c in competing}, complained=doubtful):
             items.append(item)
     moment = now()
@@ -231,7 +233,7 @@ def build(night_id: str) -> dict[str, Any]:
             one,
             judgements[one.interaction.id],
             {candidate.id: candidate for candidate in candidates[one.interaction.id]},
-            complained and one.side is Side.HELPFUL,
+            complained and one.side is Side.HELPFUL and not one.declined,
         )
         for one, complained in chosen
         if one.interaction.id in judgements
@@ -316,8 +318,8 @@ def curate(night_id: str) -> dict[str, Any]:
             choose(night_id)
             if not _selected(settings, night_id) and not load_pairs(settings):
                 raise InputError(
-                    "nothing to label: no exchange is new, consents to training and is short enough. Add logs ('align ingest --logs …'), "
-                    f"or raise [candidates] max_prompt_chars ({settings.candidates.max_prompt_chars})"
+                    "nothing to label: no exchange is new, consents to training, is clearly harmful or harmless, and has at most "
+                    f"{settings.candidates.max_prompt_chars} characters ([candidates] max_prompt_chars); add logs: 'align ingest --logs …'"
                 )
             generate(night_id)
             label(night_id)

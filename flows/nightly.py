@@ -16,7 +16,7 @@ from flows.curate import curate
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.night import night_lock, plan_night, record_night, record_stage, stage
-from flows.release import release
+from flows.release import adapter_of, release
 from flows.show import headline, say
 from flows.train import train
 
@@ -38,6 +38,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
+        # A release that cannot be compared with stops the night before it costs an hour.
+        adapter_of(settings, current(settings.home))
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")
@@ -62,7 +64,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
 
 
 def summarise(settings: Settings, night_id: str, trained: dict[str, Any], released: dict[str, Any], alarms: list[str]) -> dict[str, Any]:
-    """Return what a night did, for people and for the store; a night in several attempts took what they took together."""
+    """Return what a night did, for people and for the store; the attempts of a night that ended count together."""
     # From the store and not from this run: a night that was killed after it had read its logs has read them all the same.
     [read] = query(settings.home, sql("night_read"), {"night_id": night_id})
     [counted] = query(

@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import flow, task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError
+from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.evals import SUITES, answer, answer_id, batches, decide, load_suite, suite_version
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision, SuitePrompt
@@ -154,17 +154,19 @@ def gate(night_id: str, champion: str, champion_ids: list[str], challenger: str,
     decision = decide(champion, challenger, answers, expected, settings.gate)
     # The same evidence on two nights is two decisions.
     decision = replace(decision, id=content_id(night_id, decision.id))
-    moment = now()
+    _save_decision(settings, night_id, decision)
     with session(settings.home, write=True) as connection:
-        row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": champion, "challenger": challenger}
-        row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": moment}
-        append(connection, "gate_decisions", [row])
-        metrics = [
-            {"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics
-        ]
-        append(connection, "gate_metrics", metrics)
-        append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, moment))
+        append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now()))
     return decision
+
+
+def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:
+    row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
+    row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now()}
+    metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
+    with session(settings.home, write=True) as connection:
+        append(connection, "gate_decisions", [row])
+        append(connection, "gate_metrics", metrics)
 
 
 def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[Answer]]) -> None:
@@ -242,8 +244,14 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
                 now=moment,
                 replacing=decision.champion,
             )
-        except ReleaseError as error:
-            decision = replace(decision, decision="insufficient evidence", reasons=(*decision.reasons, str(error)))
+        except ReleaseMoved as error:
+            decision = replace(
+                decision,
+                id=content_id(decision.id, str(error)),
+                decision="insufficient evidence",
+                reasons=(*decision.reasons, str(error)),
+            )
+            _save_decision(settings, night_id, decision)
     if decision.decision == "promote":
         events.append(("promoted", "; ".join(decision.reasons)))
     else:
@@ -280,8 +288,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
         adapter = Path(folder) / "adapter"
         challenger = short(_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
-        champion_adapter = None if champion == BASE else _adapter(settings, champion)
-        champion_ids = evaluate(champion, champion_adapter)
+        champion_ids = evaluate(champion, adapter_of(settings, champion))
         challenger_ids = evaluate(challenger, str(adapter))
         decision = apply(night_id, gate(night_id, champion, champion_ids, challenger, challenger_ids), folder)
         if decision.decision != "promote":
@@ -296,19 +303,21 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
         }
 
 
-def _adapter(settings: Settings, release_id: str) -> str:
-    """Return the adapter of a release, which only its own base may carry.
+def adapter_of(settings: Settings, release_id: str) -> str | None:
+    """Return the adapter of a release, which only its own base may carry; None for the base model.
 
     Raises:
         ReleaseError: its files were changed, or [model] path names another base by now.
     """
+    if release_id == BASE:
+        return None
     adapter = verify(settings.home, release_id) / "adapter"
     trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
     here = base_weights(base_path(settings))
     if trained_on != here:
         raise ReleaseError(
-            f"release {release_id} in production was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is "
-            f"{short(here)}; restore [model] path, or roll back to the base model ('align release rollback --reason TEXT')"
+            f"release {release_id} was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is {short(here)}; "
+            "restore [model] path, or run 'align release rollback --reason TEXT' until the base model is in production"
         )
     return str(adapter)
 

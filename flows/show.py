@@ -81,7 +81,7 @@ def _data_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"pairs, {side} side", f"{number:,}")
     train = summary.get("train")
     if train:
-        table.add_row("training pairs × steps", f"{train['pairs']} × {train['steps']}")
+        table.add_row("trained on", f"{train['pairs']} pairs in {train['steps']} steps")
         table.add_row("loss", f"{train['loss']:.3f}")
         table.add_row("rewards/margins", f"{train['reward_margin']:.2f}")
         table.add_row("rewards/accuracies", _percent(train["reward_accuracy"]))
@@ -89,18 +89,22 @@ def _data_table(summary: dict[str, Any]) -> Table:
 
 
 def _gate_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"Gate: {summary['champion']} → {summary['challenger']}", title_justify="left")
-    for column in ("metric", "champion", "challenger", "change", "interval", "n", "unscored", "status"):
-        table.add_column(column, justify="left" if column in ("metric", "status") else "right")
+    # No frame: the rows fit a terminal of 80 columns.
+    table = Table(
+        title=f"Gate: {summary['champion']} → {summary['challenger']}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in ("metric", "rate", "change, points", "n, unscored", "status"):
+        table.add_column(column, justify="left" if column in ("metric", "status") else "right", no_wrap=column == "metric")
     for metric in summary["metrics"]:
         table.add_row(
             metric["name"],
-            _percent(metric["champion"]),
-            _percent(metric["challenger"]),
-            f"{metric['diff']:+.1%}",
-            f"[{metric['low']:+.1%}, {metric['high']:+.1%}]".replace("[", r"\["),
-            str(metric["n"]),
-            str(metric["unscored"]),
+            f"{_percent(metric['champion'])} → {_percent(metric['challenger'])}",
+            rf"{100 * metric['diff']:+.1f} \[{100 * metric['low']:+.1f}, {100 * metric['high']:+.1f}]",
+            f"{metric['n']}, {metric['unscored']}",
             metric["status"],
         )
     return table

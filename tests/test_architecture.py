@@ -78,7 +78,7 @@ def test_every_module_imports() -> None:
 
 
 def light() -> list[str]:
-    """Modules with examples; none of them imports a model library at its head."""
+    """Modules with examples."""
     return [name for name in modules("alignment", "data_checks", "dashboard") if ">>> " in source_of(name)]
 
 

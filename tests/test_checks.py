@@ -103,7 +103,7 @@ def test_a_bad_row_is_named(column: str, bad: object) -> None:
 def test_a_bad_batch_stops(suite: str, frame: pd.DataFrame) -> None:
     report = check(suite, frame, batch="b", now=NOW)
     assert report.stops
-    with pytest.raises(CheckFailed, match=f"{suite}.*Repair it and run again"):
+    with pytest.raises(CheckFailed, match=f"{suite}.* stops a test: .*Repair it and run again"):
         report.raise_on_stop("a test")
 
 

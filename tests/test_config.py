@@ -57,6 +57,11 @@ def test_unknown_key_in_the_file() -> None:
     assert "train.epocs: unknown key; did you mean 'train.epochs'?" in problems()
 
 
+def test_a_suite_too_small_to_decide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_GATE__MAX_PROMPTS", "49")
+    assert "give 0 for all, or at least 50" in problems()
+
+
 def test_unknown_section_in_the_file() -> None:
     write("[trane]\nepochs = 3\n")
     assert "trane: unknown key" in problems()

@@ -80,7 +80,6 @@ def test_what_gives_no_pair(item: Labelled, reason: str) -> None:
         (HumanVerdict("agree"), "good a", "bad a", ("constitution", "human")),
         (HumanVerdict("flip"), "bad a", "good a", ("human",)),
         (HumanVerdict("edit", "better a"), "better a", "bad a", ("human",)),
-        (HumanVerdict("skip"), "good a", "bad a", ("constitution",)),
     ],
 )
 def test_a_person_has_the_last_word(verdict: HumanVerdict, chosen: str, rejected: str, labelers: tuple[str, ...]) -> None:
@@ -91,8 +90,10 @@ def test_a_person_has_the_last_word(verdict: HumanVerdict, chosen: str, rejected
 @pytest.mark.parametrize("state", ["tie", "unscored", "preferred"])
 def test_a_person_decides_what_the_judge_could_not(state: str) -> None:
     item = labelled("a", "p", verdict=state, complained=True)
-    assert build([item]).pairs == build([item], human={"a": HumanVerdict("skip")}).pairs == []
-    assert len(build([item], human={"a": HumanVerdict("agree")}).pairs) == 1
+    assert build([item]).pairs == []
+    # Of an unscored judgement nothing was proposed.
+    assert len(build([item], human={"a": HumanVerdict("agree")}).pairs) == (state != "unscored")
+    assert len(build([item], human={"a": HumanVerdict("flip")}).pairs) == 1
     for verdict in (HumanVerdict("not_harmful"), HumanVerdict("edit", None), HumanVerdict("edit", "")):
         built = build([item], human={"a": verdict})
         assert (built.pairs, built.excluded) == ([], [(make_interaction("a").id, f"human_{verdict.verdict}")])
@@ -101,7 +102,7 @@ def test_a_person_decides_what_the_judge_could_not(state: str) -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "overruled"),
-    [("agree", False), ("skip", False), ("flip", True), ("not_harmful", True), ("edit", True)],
+    [("agree", False), ("flip", True), ("not_harmful", True), ("edit", True)],
 )
 def test_a_person_overrules_a_known_pair(verdict: str, overruled: bool) -> None:
     item, other = labelled("a", "How do I pick a lock?"), labelled("b", "What is the moon made of?")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.errors import ReleaseError
+from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.release import BASE, current, folder_of, list_releases, promote, quarantine, register, rollback, verify
 from alignment.release.registry import history
 from tests.conftest import NOW, child_environment
@@ -65,10 +65,12 @@ def test_a_gate_promotes_only_over_what_it_compared_and_only_once(home: Path) ->
     with pytest.raises(ReleaseError, match=r"compared with base, but a{16} is in production"):
         gated(B, BASE, "gate 2")
     down(home)
-    with pytest.raises(ReleaseError, match="taken back since"):
+    with pytest.raises(ReleaseError, match="rolled back before"):
         gated(A, BASE, "gate 1")
     assert current(home) == BASE
-    gated(A, BASE, "gate 3")
+    with pytest.raises(ReleaseMoved):
+        gated(A, BASE, "gate 3")
+    up(home, A)
     assert current(home) == A
 
 

@@ -38,9 +38,9 @@ class Choice(NamedTuple):
 def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float) -> list[Choice]:
     """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones.
 
-    Of the harmless ones, what the model declined comes first: over-refusal is a mistake to teach away. A third of the rest are
-    look-alikes. The same pool gives the same choice in any order. Harmful requests that were declined teach nothing new and are left
-    out, as are answers to harmless ones that the user complained about: they are no good example.
+    Of the harmless ones, what the model declined comes first, up to a quarter: over-refusal is a mistake to teach away. A third of
+    the rest are look-alikes. The same pool gives the same choice in any order. Harmful requests that were declined teach nothing new
+    and are left out, as are answers to harmless ones that the user complained about: they are no good example.
     """
     harm = [row for row in pool if row.harmful_request >= CERTAIN and row.refusal < refusal_threshold]
     harmless = [row for row in pool if row.harmful_request < HARMLESS]

@@ -15,7 +15,6 @@ from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
 _NEVER_CHOSEN = frozenset({"refusal_contrast"})
-_DECLINES = 0.5
 
 
 def judge(
@@ -26,13 +25,15 @@ def judge(
     *,
     scorer_version: str,
     min_margin: float,
+    declines_at: float = 0.5,
 ) -> Judgement:
     """Return the preference between the best and the worst candidate under `principle`.
 
     `scores` are the detectors' in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
     largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
     Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer may not be
-    taught: a contrast, which exists only to be rejected, or one that declines a harmless request.
+    taught: a contrast, which exists only to be rejected, or one that declines a harmless request (a
+    refusal score of `declines_at` and more).
 
     Raises:
         ValueError: fewer than two candidates.
@@ -50,7 +51,7 @@ def judge(
     span = principle.weight * sum(abs(weight) for weight in principle.detectors.values())
     margin = (utilities[best] - utilities[worst]) / span if span else 0.0
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
-    declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= _DECLINES
+    declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= declines_at
     if declines or candidates[best].kind in _NEVER_CHOSEN:
         verdict = "unscored"
     elif margin <= 0 or margin < min_margin:

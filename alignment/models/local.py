@@ -1,6 +1,6 @@
 """A local transformers model as a `ChatModel`, with an optional LoRA adapter.
 
-Batches are formed by length over the whole request and padded on the left. Which conversations share a batch depends only on
+Batches are formed by length over the whole request and padded after what they share. Which conversations share a batch depends only on
 the request, because in bfloat16 a different batch can flip a token.
 
 Effects: loads weights; uses the CPU or GPU.
@@ -174,7 +174,7 @@ class LocalModel:
         cache = None
         if shared and len(rows) > 1:
             # What all prompts share, mostly the system prompt, is computed once.
-            cache = self._model.model(tokens[:1, :shared], use_cache=True).past_key_values
+            cache = self._model.base_model(tokens[:1, :shared], use_cache=True).past_key_values
             cache.batch_repeat_interleave(len(rows))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
         output = self._model.generate(

@@ -19,7 +19,7 @@ HUMAN = "human"
 
 
 class HumanVerdict(NamedTuple):
-    """What a person said of the preference of one exchange."""
+    """What a person said of the preference of one exchange: agree, flip, edit or not_harmful. A skip says nothing and is none."""
 
     verdict: str
     edited_answer: str | None = None
@@ -67,13 +67,14 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
     """Return what to teach, or why nothing: a person's verdict wins over the labeler's."""
     judgement = item.judgement
     best, worst = item.candidates[judgement.chosen_id], item.candidates[judgement.rejected_id]
-    if human is None or human.verdict == "skip":
+    if human is None:
         if judgement.verdict != "preferred":
             return f"label_{judgement.verdict}"
         if item.complained:
             return "waits_for_review"
         return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler,), judgement.judge_margin)
-    if human.verdict == "agree":
+    # Nothing was proposed of an unscored judgement, so that there is nothing to agree to.
+    if human.verdict == "agree" and judgement.verdict != "unscored":
         return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler, HUMAN), 1.0)
     if human.verdict == "flip":
         return _Preference(worst.text, best.text, worst.kind, best.kind, (HUMAN,), 1.0)
@@ -105,7 +106,7 @@ def build_pairs(
     for position, item in enumerate(labelled):
         verdict = human.get(item.selected.interaction.id)
         outcome = _preference(item, verdict)
-        if verdict is not None and verdict.verdict != "skip":
+        if verdict is not None:
             ruled[item.selected.interaction.id] = _pair_id(item, outcome) if isinstance(outcome, _Preference) else ""
         if position in dirty:
             outcome = "contaminated"

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import ReleaseError
+from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.ids import file_sha256
 
 BASE = "base"
@@ -178,11 +178,12 @@ def history(home: Path) -> list[dict[str, Any]]:
 def promote(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, replacing: str | None = None) -> str:
     """Put a verified release into production; return what it replaced. Promoting the current release changes nothing.
 
-    With `replacing`, the release it was compared with, it takes that one's place only, and never twice for one `reason`: a
-    rollback by people stands.
+    With `replacing`, the release it was compared with, it takes that one's place only, and not after a rollback from it: what people
+    took back only people promote again.
 
     Raises:
-        ReleaseError: it is unknown, changed or quarantined, or something else than `replacing` is in production.
+        ReleaseError: it is unknown, changed or quarantined.
+        ReleaseMoved: something else than `replacing` is in production, or it was rolled back before.
     """
     with _lock(home):
         verify(home, release_id)
@@ -193,11 +194,11 @@ def promote(home: Path, release_id: str, *, actor: str, reason: str, now: dateti
             return previous
         if replacing is not None:
             if previous != replacing:
-                raise ReleaseError(
+                raise ReleaseMoved(
                     f"{release_id} was compared with {replacing}, but {previous} is in production by now; run 'align nightly --force'"
                 )
-            if any(row["release_id"] == release_id and row["reason"] == reason for row in history(home)):
-                raise ReleaseError(f"{release_id} was promoted for this and taken back since; 'align release promote' is for people")
+            if any(row["event"] == "rolled_back" and row["previous"] == release_id for row in history(home)):
+                raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
         _point(home, release_id, event="promoted", actor=actor, reason=reason, now=now)
         return previous
 

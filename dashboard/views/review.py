@@ -12,7 +12,7 @@ from dashboard.data import Board, Row, Verdict
 from dashboard.views import deciding, reviewed
 
 WHAT = {
-    "disagreement": "The labeler cannot decide: its user complained, or no answer may be taught.",
+    "disagreement": "The labeler cannot decide: the user complained, or no answer may be taught.",
     "low_margin": "The labeler prefers one answer, but only just.",
     "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
 }
@@ -145,8 +145,10 @@ def proposed_side(item: Row) -> str | None:
 def buttons(item: Row, can_undo: bool) -> None:
     """Draw one button per verdict; each has a key."""
     nameless = not st.session_state.reviewer
+    # Where nothing is proposed there is nothing to agree to or to flip.
+    open_question = not item["proposal"] and item["kind"] != "gate_audit"
     with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
-        for verdict, label, key in BUTTONS:
+        for verdict, label, key in BUTTONS[2 * open_question :]:
             st.button(
                 label,
                 key=f"{verdict}-{item['id'][:16]}",

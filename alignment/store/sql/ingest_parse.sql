@@ -23,6 +23,7 @@ fields AS (
         -- A consent that is there but cannot be read is none.
         CASE WHEN coalesce(json_type(body, '$.consent'), 'NULL') = 'NULL' THEN $consent_default
             ELSE coalesce(TRY_CAST(body ->> '$.consent' AS BOOLEAN), false) END AS consent,
+        coalesce(json_type(body, '$.consent'), 'NULL') <> 'NULL' AND NOT consent AS said_no,
         -- Free text in this place would be stored as it is.
         CASE WHEN body ->> '$.signals.thumbs' IN ('up', 'down') THEN body ->> '$.signals.thumbs' END AS thumbs,
         TRY_CAST(body ->> '$.signals.regenerated' AS BOOLEAN) AS regenerated,
@@ -44,7 +45,7 @@ SELECT
     -- Role and content only: whatever else a turn carries is nobody's to train on.
     to_json(list_transform(contents, lambda content, position: {'role': roles[position], 'content': content})) AS messages,
     prompt, response,
-    consent, thumbs, regenerated, edit,
+    consent, said_no, thumbs, regenerated, edit,
     CASE
         WHEN damage IS NOT NULL THEN damage
         WHEN bytes > $max_line_bytes THEN 'too_long'

@@ -17,7 +17,7 @@ SELECT
     thumbs,
     CASE WHEN regenerated THEN 'true' END AS regenerated,
     CASE WHEN masked.line_number IS NULL THEN parsed.edit ELSE masked.edit END AS edit,
-    CASE WHEN NOT consent THEN 'true' END AS no_consent
+    CASE WHEN said_no THEN 'true' END AS no_consent
 FROM parsed LEFT JOIN masked USING (line_number)
 WHERE reason IS NULL
 ORDER BY parsed.line_number;

@@ -3,5 +3,5 @@
 -- Grain: one row. The sums do not depend on the order of rows; ids are uniform hex digits.
 SELECT
     (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM trainable) AS traffic,
-    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM latest_verdicts WHERE verdict <> 'skip') AS verdicts,
-    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM signals) AS signals;
+    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM verdicts WHERE verdict <> 'skip' OR note = 'undo') AS verdicts,
+    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM signals WHERE kind <> 'no_consent') AS signals;

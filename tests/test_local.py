@@ -1,0 +1,66 @@
+"""A local model's answers depend neither on what else is in the batch nor on how an adapter was loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignment.models import local
+from alignment.models.local import LocalModel, padded
+from tests.tiny import make_tiny_model
+
+TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]
+CONVERSATIONS = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}] for text in TEXTS]
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 the shape of a batch can flip a token."""
+    monkeypatch.setattr(local, "best_dtype", lambda: torch.float32)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def test_a_batch_answers_like_its_conversations_alone(tiny: Path) -> None:
+    together = LocalModel(tiny, batch_size=4).generate(CONVERSATIONS, max_new_tokens=12)
+    alone = LocalModel(tiny, batch_size=1).generate(CONVERSATIONS, max_new_tokens=12)
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared", "tokens"),
+    [
+        ([[1, 2, 3], [1, 2, 4, 5]], 2, [[1, 2, 0, 3], [1, 2, 4, 5]]),
+        ([[1], [1, 2]], 0, [[0, 1], [1, 2]]),
+        ([[1, 2], [1, 2]], 1, [[1, 2], [1, 2]]),
+        ([[7, 8]], 1, [[7, 8]]),
+    ],
+)
+def test_rows_share_all_but_a_last_token(rows: list[list[int]], shared: int, tokens: list[list[int]]) -> None:
+    found = padded(rows, 0)
+    assert (found[0].tolist(), found[2]) == (tokens, shared)
+    assert found[1].sum(1).tolist() == [len(row) for row in rows]
+
+
+@pytest.mark.filterwarnings("default")  # peft asks transformers for a renamed attribute
+def test_an_adapter_answers_as_it_was_trained(tiny: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, 9, 20, 33]])
+    loaded = LocalModel(tiny, adapter=tmp_path / "adapter")._model
+    with torch.no_grad():
+        wanted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), tmp_path / "adapter").eval()(ids).logits
+        torch.testing.assert_close(loaded(ids).logits, wanted, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(loaded(ids).logits, LocalModel(tiny)._model(ids).logits, atol=1e-3)

@@ -1,0 +1,67 @@
+"""Which night a stage belongs to, and what its summary counts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from alignment.config import Settings
+from alignment.records import Side
+from alignment.store import append, migrate, query, session, sql
+from flows.curate import _selected
+from flows.night import night_ids, night_lock, unfinished
+from tests.conftest import NOW, make_interaction
+
+
+def put(home: Path, table: str, *rows: dict[str, Any]) -> None:
+    migrate(home)
+    with session(home, write=True) as connection:
+        append(connection, table, rows)
+
+
+def event(night: str, name: str, hours: int) -> dict[str, Any]:
+    return {"id": f"{night}-{name}", "night_id": night, "event": name, "recorded_at": NOW + timedelta(hours=hours)}
+
+
+def test_only_the_last_night_can_be_unfinished(home: Path) -> None:
+    put(home, "night_events", event("given up", "started", 0), event("second", "started", 1))
+    assert unfinished(home) == "second"
+    put(home, "night_events", event("second", "finished", 2))
+    assert unfinished(home) is None
+    assert night_ids(home) == ["second", "given up"]
+
+
+def test_a_night_has_read_what_came_since_the_one_before(home: Path) -> None:
+    put(home, "night_events", event("first", "started", 0), event("first", "finished", 2), event("second", "started", 4))
+    for hours, rows in ((1, 5), (3, 7), (5, 11)):
+        put(home, "source_files", {"id": str(hours), "rows_read": rows, "rows_stored": rows, "ingested_at": NOW + timedelta(hours=hours)})
+
+    def read(night: str) -> int:
+        return query(home, sql("night_read"), {"night_id": night})[0]["read"]
+
+    # The first night's own end does not hide its files; a file of a killed attempt counts with the next.
+    assert read("second") == 18
+    assert read("first") == 23
+
+
+def test_a_stage_shares_the_lock_of_its_night(home: Path) -> None:
+    with night_lock(home), night_lock(home):
+        pass
+    with night_lock(home):
+        pass
+
+
+def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -> None:
+    one = make_interaction("x")
+    row = {"id": one.id, "conversation_id": "c", "user_id": "u", "created_at": NOW, "model": "m", "prompt": one.prompt}
+    put(home, "interactions", {**row, "messages": list(one.messages), "response": "no", "consent": True})
+    refused = {"interaction_id": one.id, "detector": "refusal", "version": "1", "score": 0.6, "detected_at": NOW}
+    with session(home, write=True) as connection:
+        append(connection, "detections", [refused], key=("interaction_id", "detector", "version"))
+    chosen = {"interaction_id": one.id, "side": "helpful", "category": "ordinary", "principle_id": "was-renamed", "position": 0}
+    put(home, "selections", {**chosen, "id": "s", "night_id": "n"})
+    [(selected, complained)] = _selected(Settings(home=home), "n")
+    assert (selected.principle_id, selected.side, selected.declined, complained) == ("be-helpful", Side.HELPFUL, True, False)
+    [(selected, _)] = _selected(Settings(home=home, moderation={"refusal": 0.7}), "n")  # type: ignore[arg-type]
+    assert not selected.declined
