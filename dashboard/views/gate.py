@@ -51,9 +51,9 @@ def summary(decision: Row, metrics: list[Row]) -> None:
                     show.badge(metric["status"])
                     st.markdown(f"**{show.title(metric['name'])}**", width="content")
                     show.show_text(metric["reason"])
-            if not metrics:
-                for reason in decision["reasons"]:
-                    show.show_text(show.reason(str(reason)))
+            # What is no metric's reason, such as a promotion that came too late.
+            for reason in decision["reasons"][len(metrics) :]:
+                show.show_text(show.reason(str(reason)))
         with right, st.container(gap="xsmall"):
             for role in ("champion", "challenger"):
                 st.caption(role.capitalize())
