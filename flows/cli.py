@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a tabl
 Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file or glob, instead of [ingest] logs; may be repeated")]
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
+_ROOM = 64 * 2**20
 out = Console(highlight=False)
 
 
@@ -80,9 +82,15 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
     return register
 
 
-def _start(*, quiet: bool = True) -> Settings:
+def _start(*, quiet: bool = True, writes: bool = False) -> Settings:
+    """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing."""
     settings = load_settings()
     prepare(settings.home, quiet=quiet)
+    if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
+        raise NoSpace(
+            f"only {free >> 20} MiB are free for {str(settings.home)!r}, {_ROOM >> 20} are needed to start; free some space and run the "
+            "same command again"
+        )
     return settings
 
 
@@ -99,7 +107,8 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     table = Table()
     for name in rows[0]:
-        table.add_column(name.replace("_", " "))
+        # An id that is cut cannot be copied.
+        table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
     for row in rows:
         table.add_row(*(printable(_shown(value)).replace("[", r"\[") for value in row.values()))
     out.print(table)
@@ -118,7 +127,7 @@ def nightly_command(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop once: ingest, curate, train, gate, monitor. A night that was killed goes on where it stopped."""
-    _start()
+    _start(writes=True)
     from flows.nightly import nightly
     from flows.show import show_summary
 
@@ -132,7 +141,7 @@ def nightly_command(
 @command(app, "ingest")
 def ingest_command(logs: Logs = None, as_json: Json = False) -> None:
     """Read new log files: normalise, check, redact, quarantine, moderate."""
-    settings = _start()
+    settings = _start(writes=True)
     from flows.ingest import ingest
     from flows.night import night_lock
 
@@ -156,7 +165,7 @@ def _night(settings: Settings, night_id: str | None) -> str:
 @command(app, "curate")
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
-    settings = _start()
+    settings = _start(writes=True)
     from flows.curate import curate
     from flows.night import night_lock, stage
 
@@ -170,7 +179,7 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "train")
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
-    settings = _start()
+    settings = _start(writes=True)
     from flows.night import night_lock, stage
     from flows.train import train
 
@@ -184,7 +193,7 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "gate")
 def gate_command(night: NightId = None, as_json: Json = False) -> None:
     """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
-    settings = _start()
+    settings = _start(writes=True)
     from flows.monitor import monitor
     from flows.night import night_lock, record_night, stage
     from flows.nightly import summarise
@@ -215,7 +224,7 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "monitor")
 def monitor_command(as_json: Json = False) -> None:
     """Compare the last days of traffic with those before them."""
-    settings = _start()
+    settings = _start(writes=True)
     from alignment.store import migrate, query
     from flows.monitor import monitor
     from flows.night import now
@@ -231,7 +240,7 @@ def monitor_command(as_json: Json = False) -> None:
 @command(app, "serve")
 def serve_command() -> None:
     """Run nights on a schedule, with every stage as a deployment; starts a Prefect server if none is configured."""
-    settings = _start(quiet=False)
+    settings = _start(quiet=False, writes=True)
     from flows.serve import serve
 
     serve(settings)
@@ -327,10 +336,10 @@ def release_list(as_json: Json = False) -> None:
 
     columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
     decided = _decisions(settings)
-    rows = [
-        {name: row.get(name, "") for name in columns} | ({"decision": decided[row["release_id"]]} if row["release_id"] in decided else {})
-        for row in list_releases(settings.home)
-    ]
+    rows = []
+    for row in list_releases(settings.home):
+        last = {"decision": decided.get(row["release_id"], row.get("decision", "")), "created_at": str(row.get("created_at", ""))[:19]}
+        rows.append({name: ({**row, **last}).get(name, "") for name in columns})
     _print_rows(rows, as_json=as_json)
 
 

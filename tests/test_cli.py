@@ -1,0 +1,35 @@
+"""What the command line says when it cannot start, and that it prints ids whole."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import cli
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_a_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30, 3 * 2**20))
+    for command in ("nightly", "ingest", "serve"):
+        result = CliRunner().invoke(cli.app, [command])
+        assert result.exit_code == 1
+        assert "only 3 MiB are free" in result.stderr
+        assert "64 are needed" in result.stderr
+    # Rolling back must work on a full disk: it is not asked for room.
+    assert "MiB" not in CliRunner().invoke(cli.app, ["release", "rollback", "--reason", "x"]).stderr
+
+
+def test_ids_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "out", cli.Console(width=60, highlight=False))
+    row: dict[str, Any] = {"release_id": "0123456789abcdef", "status": "in production", "reason": "because " * 20}
+    cli._print_rows([row], as_json=False)
+    assert "0123456789abcdef" in capsys.readouterr().out
