@@ -18,6 +18,8 @@ class Usage(NamedTuple):
 
 
 def test_a_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It sets environment variables, which would outlive this test.
+    monkeypatch.setattr(cli, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30, 3 * 2**20))
     for command in ("nightly", "ingest", "serve"):
         result = CliRunner().invoke(cli.app, [command])
