@@ -75,7 +75,7 @@ def choose(night_id: str) -> int:
 
 
 def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
-    """Return what is labelled tonight with whether its user complained."""
+    """Return what is labelled tonight, with whether a complaint leaves it to people."""
     rows = query(settings.home, sql("selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
     constitution = load_constitution(settings.labels.constitution)
     known = {principle.id for principle in constitution.principles}
@@ -84,7 +84,9 @@ def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
         side = Side(row["side"])
         # A principle that was renamed or removed since leaves its exchanges to the one that covers them now.
         principle = row["principle_id"] if row["principle_id"] in known else constitution.main(side, row["category"]).id
-        found.append((Selected(interaction(row), side, row["category"], principle, row["declined"]), row["complained"]))
+        one = Selected(interaction(row), side, row["category"], principle, row["declined"])
+        # A complaint about a needless refusal says what the judge says; about any other helpful answer a person decides.
+        found.append((one, row["complained"] and side is Side.HELPFUL and not one.declined))
     return found
 
 
@@ -158,7 +160,7 @@ def label(night_id: str) -> dict[str, int]:
     by_candidate = {candidate.id: score for (_, candidate), score in zip(pairs, scores, strict=True)}
     version = content_id(versions(embedder=embedder()))[:12]
     judgements, items = [], []
-    for one, complained in chosen:
+    for one, doubtful in chosen:
         competing = candidates[one.interaction.id]
         judgement = judge(
             one,
@@ -170,8 +172,6 @@ def label(night_id: str) -> dict[str, int]:
             declines_at=settings.moderation.refusal,
         )
         judgements.append(judgement)
-        # A complaint about a needless refusal says what the judge says.
-        doubtful = complained and one.side is Side.HELPFUL and not one.declined
         if item := review_item(one, judgement, {c.id: c for c in competing}, complained=doubtful):
             items.append(item)
     moment = now()
@@ -233,9 +233,9 @@ def build(night_id: str) -> dict[str, Any]:
             one,
             judgements[one.interaction.id],
             {candidate.id: candidate for candidate in candidates[one.interaction.id]},
-            complained and one.side is Side.HELPFUL and not one.declined,
+            doubtful,
         )
-        for one, complained in chosen
+        for one, doubtful in chosen
         if one.interaction.id in judgements
     ]
     human = {row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"]) for row in ruled}

@@ -234,29 +234,25 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
     }
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
     events = [("registered", f"night {night_id}")]
-    if decision.decision == "promote":
-        try:
-            promote(
-                settings.home,
-                decision.challenger,
-                actor=ACTOR,
-                reason=f"gate {short(decision.id)}",
-                now=moment,
-                replacing=decision.champion,
-            )
-        except ReleaseMoved as error:
-            decision = replace(
-                decision,
-                id=content_id(decision.id, str(error)),
-                decision="insufficient evidence",
-                reasons=(*decision.reasons, str(error)),
-            )
-            _save_decision(settings, night_id, decision)
+    decision = _promoted(settings, night_id, decision) if decision.decision == "promote" else decision
     if decision.decision == "promote":
         events.append(("promoted", "; ".join(decision.reasons)))
     else:
         events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
     record_events(settings, [(decision.challenger, event, ACTOR, reason, night_id) for event, reason in events])
+    return decision
+
+
+def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> GateDecision:
+    """Promote the challenger; if production is no longer what the gate compared, store and return a decision that says so."""
+    reason = f"gate {short(decision.id)}"
+    try:
+        promote(settings.home, decision.challenger, actor=ACTOR, reason=reason, now=now(), replacing=decision.champion)
+    except ReleaseMoved as error:
+        reasons = (*decision.reasons, str(error))
+        moved = replace(decision, id=content_id(decision.id, str(error)), decision="insufficient evidence", reasons=reasons)
+        _save_decision(settings, night_id, moved)
+        return moved
     return decision
 
 
