@@ -20,7 +20,7 @@ import streamlit as st
 from alignment.config import Settings, load_settings
 from alignment.ids import content_id
 from alignment.release import BASE, current
-from alignment.store import append, session, sql, store_path
+from alignment.store import append_durably, session, sql, store_path
 
 Row = dict[str, Any]
 Verdict = Literal["agree", "flip", "edit", "not_harmful", "skip"]
@@ -209,8 +209,8 @@ def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = ""
         "note": note or None,
         "decided_at": datetime.now(UTC).replace(tzinfo=None),
     }
-    with session(settings().home, write=True, wait=WRITE_WAIT) as connection:
-        append(connection, "verdicts", [{"id": content_id("verdict", event), **event}])
+    # A person's time cannot be had again: the verdict is on disk twice before the page says that it was taken.
+    append_durably(settings().home, "verdicts", [{"id": content_id("verdict", event), **event}], wait=WRITE_WAIT)
     _rows.clear()
     _board.clear()
 

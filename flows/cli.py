@@ -142,11 +142,13 @@ def nightly_command(
 def ingest_command(logs: Logs = None, as_json: Json = False) -> None:
     """Read new log files: normalise, check, redact, quarantine, moderate."""
     settings = _start(writes=True)
+    from alignment.store import export
     from flows.ingest import ingest
     from flows.night import night_lock
 
     with night_lock(settings.home):
         counts = ingest(logs)
+        export(settings.home)
     _print_rows([counts], as_json=as_json)
 
 
@@ -194,6 +196,7 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 def gate_command(night: NightId = None, as_json: Json = False) -> None:
     """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
     settings = _start(writes=True)
+    from alignment.store import export
     from flows.monitor import monitor
     from flows.night import night_lock, record_night, stage
     from flows.nightly import summarise
@@ -209,6 +212,7 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
         with stage(settings.home, night_id, "monitor") as counts:
             counts |= {"alarms": (alarms := monitor(night_id))}
         record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
+        export(settings.home)
     if as_json:
         _print_json(decided)
     else:
@@ -317,14 +321,40 @@ def status_command(as_json: Json = False) -> None:
 
 
 @command(app, "doctor")
-def doctor_command(as_json: Json = False) -> None:
-    """Check versions, disk, settings, model files, the store and the registry. Exit status 1 if something is wrong."""
-    settings = _start()
-    from flows.doctor import examine
+def doctor_command(
+    quick: Annotated[bool, typer.Option("--quick", help="do not read the whole store and evidence")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="make a damaged store anew from evidence, its readable rows and logs")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="rebuild without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check versions, disk, settings, model files, the store, its evidence and the registry. Exit status 1 if something is wrong."""
+    if rebuild:
+        _rebuild(yes=yes, as_json=as_json)
+        return
+    from flows.doctor import diagnose
 
-    findings = examine(settings)
+    findings = diagnose(quick=quick)
     _print_rows(findings, as_json=as_json)
     if any(row["result"] == "wrong" for row in findings):
+        raise typer.Exit(1)
+
+
+def _rebuild(*, yes: bool, as_json: bool) -> None:
+    settings = _start(writes=True)
+    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Rebuild the store in {settings.home}? The old file is kept beside it.")):
+        raise InputError("nothing was changed; run 'align doctor --rebuild --yes' to rebuild without being asked")
+    from flows.rebuild import rebuild
+
+    rows, lost = rebuild(settings)
+    if as_json:
+        _print_json({"tables": rows, "lost": lost})
+    elif rows:
+        _print_rows(rows, as_json=False)
+    if not rows and not lost and not as_json:
+        print("the store is whole: nothing was rebuilt")
+    for line in lost:
+        print(f"lost: {printable(line)}", file=sys.stderr)
+    if lost:
         raise typer.Exit(1)
 
 

@@ -1,26 +1,41 @@
-"""`align doctor`: what has to be right before a night can run.
+"""`align doctor`: what has to be right before a night can run, and whether what was kept is as it was written.
 
 Effects: reads; converts the embedded model if that was never done.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from alignment.config import Settings, log_patterns
-from alignment.errors import AlignError
+from alignment.config import Settings, load_settings, log_patterns
+from alignment.errors import AlignError, ConfigError
 from alignment.ids import short
 from alignment.ingest import find_files
 from alignment.labels import load_constitution
-from alignment.models.embedded import embedder_path
+from alignment.models.embedded import EMBEDDED, embedder_path
+from alignment.models.whole import model_problems
 from alignment.release import BASE, current, list_releases, verify
 from alignment.store import query, store_path
-from flows.night import base_path, base_weights
+from alignment.store.evidence import read_journal
+from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
+from alignment.store.manifest import read_manifest
+from alignment.store.session import EVIDENCE, REBUILD, wal_path
+from flows.environment import prepare
+from flows.night import base_path, base_weights, now
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
+_RELEASED = datetime(2026, 11, 1)  # noqa: DTZ001 - times are UTC without a zone here
+_CLOCK_SLACK = timedelta(minutes=5)
+_LISTED = 5
 
 
 def _versions(_: Settings) -> str:
@@ -45,6 +60,37 @@ def _disk(settings: Settings) -> str:
     return f"{free:.0f} GiB free"
 
 
+def _writable(settings: Settings) -> str:
+    folders = [settings.home, Path(os.environ.get("PREFECT_HOME") or settings.home / "prefect")]
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise AlignError(f"cannot write into {str(folder)!r}: {error.strerror}; correct its owner or permissions") from error
+    return ", ".join(map(str, folders))
+
+
+def _clock(settings: Settings) -> str:
+    moment = now()
+    if moment < _RELEASED:
+        raise AlignError(f"the clock says {moment:%Y-%m-%d}, which is before this project was written; set the clock")
+    if store_path(settings.home).exists():
+        try:
+            [row] = query(
+                settings.home,
+                "SELECT greatest((SELECT max(ingested_at) FROM source_files), (SELECT max(recorded_at) FROM night_events)) AS last",
+            )
+        except Exception:
+            return f"{moment:%Y-%m-%d %H:%M} UTC; not compared with the store, which cannot be read"
+        if row["last"] and row["last"] > moment + _CLOCK_SLACK:
+            raise AlignError(
+                f"the clock says {moment:%Y-%m-%d %H:%M}, but the store was written at {row['last']:%Y-%m-%d %H:%M}; set the clock"
+            )
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def _logs(settings: Settings) -> str:
     return f"{len(find_files(log_patterns(settings)))} log files"
 
@@ -55,18 +101,37 @@ def _constitution(settings: Settings) -> str:
 
 
 def _models(settings: Settings) -> str:
+    base = base_path(settings)
+    if problems := model_problems(base):
+        advice = "remove this folder, the next night makes it again" if settings.model.path == EMBEDDED else "copy the model again"
+        raise AlignError(f"the model in {str(base)!r} is not whole: {'; '.join(problems)}; {advice}")
     from alignment.models.local import load_tokenizer
 
-    base = base_path(settings)
     load_tokenizer(base)
     return f"{base} ({short(base_weights(base))}), {embedder_path().parent.name}"
 
 
-def _store(settings: Settings) -> str:
-    if not store_path(settings.home).exists():
+def _store(settings: Settings, *, quick: bool) -> str:
+    home = settings.home
+    if not store_path(home).exists() and not any(path.exists() for path in (home / EVIDENCE, home / REBUILD, wal_path(home))):
         return "none yet; the first night makes it"
-    [row] = query(settings.home, "SELECT count(*) AS n FROM interactions")
-    return f"{row['n']:,} exchanges"
+    if findings := store_findings(home, quick=quick):
+        raise AlignError("; ".join(findings) + "; run 'align doctor --rebuild', which keeps the old file")
+    [row] = query(home, "SELECT count(*) AS n FROM interactions")
+    return f"{row['n']:,} exchanges; " + ("not read in full (--quick)" if quick else "every table read in full")
+
+
+def _evidence(settings: Settings, *, quick: bool) -> str:
+    home = settings.home
+    if findings := evidence_findings(home, quick=quick):
+        shown = "; ".join(findings[:_LISTED]) + (f"; and {len(findings) - _LISTED} more" if len(findings) > _LISTED else "")
+        raise AlignError(f"{shown}; run 'align doctor --rebuild'")
+    manifest = read_manifest(home)
+    waiting = sum(map(len, read_journal(home)[0].values()))
+    if manifest is None:
+        return f"none yet; the next night writes it ({waiting} rows in the journal)"
+    rows = sum(held.rows for held in manifest.tables.values())
+    return f"{rows:,} rows of {len(manifest.tables)} tables as of {manifest.exported_at}, {waiting} in the journal"
 
 
 def _registry(settings: Settings) -> str:
@@ -79,23 +144,91 @@ def _registry(settings: Settings) -> str:
     return f"{len(names)} releases, all as registered; in production: {here}"
 
 
-_CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (
-    ("versions", _versions),
-    ("disk", _disk),
-    ("logs", _logs),
-    ("constitution", _constitution),
-    ("models", _models),
-    ("store", _store),
-    ("releases", _registry),
-)
+def _holder(home: Path) -> str | None:
+    """Return the process that holds the night's lock, None if nobody does."""
+    try:
+        handle = os.open(home / ".night.lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        process = os.read(handle, 100).decode("ascii", "replace").strip()
+        # A process that is gone let go by itself; only else the lock is touched, which could turn a starting night away.
+        if not process.isdigit() or not Path(f"/proc/{process}").exists():
+            return None
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return process
+    finally:
+        os.close(handle)
+    return None
 
 
-def examine(settings: Settings) -> list[dict[str, str]]:
-    """Return one row a check: what, `right` or `wrong`, and what was found or what to do."""
-    rows = []
-    for name, look in _CHECKS:
-        try:
-            rows.append({"check": name, "result": "right", "found": look(settings)})
-        except AlignError as error:
-            rows.append({"check": name, "result": "wrong", "found": str(error)})
-    return rows
+def _lock(settings: Settings) -> str:
+    holder = _holder(settings.home)
+    return f"a night is running (process {holder})" if holder else "no night is running"
+
+
+def _leftovers(settings: Settings) -> str:
+    home = settings.home
+    if (home / REBUILD).exists() and not _holder(home):
+        raise AlignError("a rebuild was interrupted; run 'align doctor --rebuild' again")
+    found = sorted({*_left_behind(home), *evidence_leftovers(home)})
+    if not found:
+        return "none"
+    size = sum(path.stat().st_size for one in found for path in (one, *one.rglob("*")) if path.is_file()) >> 20
+    names = ", ".join(str(path.relative_to(home)) for path in found[:_LISTED]) + (" …" if len(found) > _LISTED else "")
+    used = "in use by the night that runs" if _holder(home) else "may be removed when nobody needs them"
+    return f"{len(found)} ({size} MiB): {names}; {used}"
+
+
+def _left_behind(home: Path) -> Iterator[Path]:
+    for pattern in ("landing/*", "*.damaged-*", "models/.convert-*", "releases/.*.part", ".redaction-*", ".rebuild"):
+        yield from home.glob(pattern)
+
+
+def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]:
+    return (
+        ("versions", _versions),
+        ("disk", _disk),
+        ("folders", _writable),
+        ("clock", _clock),
+        ("logs", _logs),
+        ("constitution", _constitution),
+        ("models", _models),
+        ("store", partial(_store, quick=quick)),
+        ("evidence", partial(_evidence, quick=quick)),
+        ("releases", _registry),
+        ("lock", _lock),
+        ("leftovers", _leftovers),
+    )
+
+
+def diagnose(*, quick: bool = False) -> list[dict[str, str]]:
+    """As `examine`, for the settings in force; if they are wrong, that is a finding and only what needs none is looked at."""
+    try:
+        settings = load_settings()
+        prepare(settings.home)
+    except ConfigError as error:
+        return [{"check": "settings", "result": "wrong", "found": str(error)}, _look("versions", _versions, Settings.model_construct())]
+    except OSError as error:
+        found = f"cannot make the state folder {str(settings.home)!r}: {error.strerror}; correct its permissions, or set ALIGN_HOME"
+        return [{"check": "settings", "result": "wrong", "found": found}]
+    return [{"check": "settings", "result": "right", "found": f"state in {settings.home}"}, *examine(settings, quick=quick)]
+
+
+def examine(settings: Settings, *, quick: bool = False) -> list[dict[str, str]]:
+    """Return one row a check: what, `right` or `wrong`, and what was found or what to do.
+
+    `quick` reads neither every block of the store nor the contents of the evidence.
+    """
+    return [_look(name, look, settings) for name, look in _checks(quick=quick)]
+
+
+def _look(name: str, look: Callable[[Settings], str], settings: Settings) -> dict[str, str]:
+    try:
+        return {"check": name, "result": "right", "found": look(settings)}
+    except AlignError as error:
+        return {"check": name, "result": "wrong", "found": str(error)}
+    except Exception as error:
+        # One check that breaks must not keep the others from being read.
+        return {"check": name, "result": "wrong", "found": f"the check itself failed: {type(error).__name__}: {error}; please report this"}

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
 from alignment.release import current
-from alignment.store import migrate, query, sql
+from alignment.store import export, migrate, query, sql
 from flows.curate import curate
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -37,6 +37,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
+            export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
         # A release that cannot be compared with stops the night before it costs an hour.
         adapter_of(settings, current(settings.home))
@@ -59,6 +60,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             counts |= {"alarms": alarms}
         summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
+        export(settings.home)
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 

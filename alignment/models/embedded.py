@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from alignment.errors import ModelError
+from alignment.models.whole import record_files
 
 EMBEDDED = "embedded"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,6 +53,7 @@ def chat_model_path(home: Path) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=".convert-", dir=target.parent))
         try:
             _convert(package, scratch)
+            record_files(scratch)
             # Two first runs at once convert twice; the rename decides, and both read the same bytes.
             if not target.exists():
                 os.replace(scratch, target)

@@ -1,6 +1,18 @@
-"""The one place that opens the store: a DuckDB file behind a turnstile of two lock files."""
+"""The one place that opens the store: a DuckDB file behind a turnstile of two lock files, and the evidence that outlives it."""
 
+from alignment.store.evidence import append_durably, export, rewrite_evidence, rewriting
 from alignment.store.migrate import migrate
 from alignment.store.session import append, query, session, sql, store_path
 
-__all__ = ["append", "migrate", "query", "session", "sql", "store_path"]
+__all__ = [
+    "append",
+    "append_durably",
+    "export",
+    "migrate",
+    "query",
+    "rewrite_evidence",
+    "rewriting",
+    "session",
+    "sql",
+    "store_path",
+]

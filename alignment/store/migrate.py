@@ -42,24 +42,36 @@ def _applied(connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def migrate(home: Path) -> int:
-    """Bring the store of `home` to this code's schema; return its version. Costs one read when nothing is to do.
+def schema_version(home: Path) -> int:
+    """Return the version of the schema that the store of `home` has.
+
+    Raises:
+        StoreError: there is no store, it cannot be read, or newer code wrote it.
+    """
+    with session(home) as connection:
+        version = _applied(connection)
+    refuse_newer(version, f"the store in {str(home)!r}")
+    return version
+
+
+def refuse_newer(version: int, what: str) -> None:
+    """Raise StoreError if `what` has a schema that this code does not know."""
+    if version > (known := migrations()[-1].version):
+        raise StoreError(f"{what} has schema {version}, this code knows {known}; install the newer version of this project")
+
+
+def migrate(home: Path, *, upto: int | None = None) -> int:
+    """Bring the store of `home` to this code's schema (or `upto` a version of it); return its version.
+
+    Costs one read when nothing is to do.
 
     Raises:
         StoreError: the store was written by newer code.
     """
-    known = migrations()
+    known = [one for one in migrations() if upto is None or one.version <= upto]
     home.mkdir(parents=True, exist_ok=True)
-    if store_path(home).exists():
-        with session(home) as connection:
-            version = _applied(connection)
-        if version > known[-1].version:
-            raise StoreError(
-                f"the store in {str(home)!r} has schema {version}, this code knows {known[-1].version}; "
-                "install the newer version of this project"
-            )
-        if version == known[-1].version:
-            return version
+    if store_path(home).exists() and (version := schema_version(home)) >= known[-1].version:
+        return version
     with session(home, write=True) as connection:
         done = _applied(connection)
         for migration in known:

@@ -28,11 +28,17 @@ import pyarrow as pa
 from alignment.errors import NoSpace, StoreBusy, StoreError
 
 _POLL_SECONDS = 0.005
+EVIDENCE, REBUILD = "evidence", ".rebuild"
 
 
 def store_path(home: Path) -> Path:
     """Return where the store of the state folder `home` lies."""
     return home / "store.duckdb"
+
+
+def wal_path(home: Path) -> Path:
+    """Return where DuckDB keeps what a killed writer committed last."""
+    return home / "store.duckdb.wal"
 
 
 def _acquire(fd: int, mode: int, deadline: float, holder: Path) -> None:
@@ -68,15 +74,52 @@ def _turnstile(home: Path, *, write: bool, wait: float) -> Iterator[None]:
 
 
 @contextmanager
+def exclusive(home: Path, *, wait: float = 120.0) -> Iterator[None]:
+    """Keep every session of every process out, to exchange the store's file.
+
+    Raises:
+        StoreBusy: it stayed locked for `wait` seconds.
+    """
+    with _turnstile(home, write=True, wait=wait):
+        yield
+
+
+@contextmanager
+def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
+    """Hold a lock file of its own beside the store's.
+
+    Raises:
+        StoreBusy: another process held it for `wait` seconds.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _acquire(handle, fcntl.LOCK_EX, time.monotonic() + wait, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _refuse_a_gap(home: Path) -> None:
+    """A store that is gone is not begun anew where its evidence is: that would read as a loss of all of it."""
+    path = store_path(home)
+    if path.exists() and path.stat().st_size:
+        return
+    if (home / EVIDENCE / "manifest.json").exists() or (home / REBUILD).exists() or wal_path(home).exists():
+        state = "empty" if path.exists() else "gone"
+        raise StoreError(f"the store {str(path)!r} is {state}, but there is more of it beside it; run 'align doctor --rebuild'")
+
+
+@contextmanager
 def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the store; with `write`, the block is one transaction that commits at its end and rolls back on an exception.
 
     Raises:
         StoreBusy: it stayed locked for `wait` seconds.
-        StoreError: there is no store yet, or DuckDB cannot read it.
+        StoreError: there is no store yet, it is gone, or DuckDB cannot read it.
         NoSpace: the disk is full; the transaction was rolled back.
     """
     path = store_path(home)
+    _refuse_a_gap(home)
     if not path.exists() and not write:
         raise StoreError(f"there is no store at {str(path)!r}; run 'align nightly' or 'align ingest' first")
     with _turnstile(home, write=write, wait=wait):
@@ -85,11 +128,14 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise _no_space(home) from error
-            raise StoreError(f"cannot open the store {str(path)!r}: {error}; run 'align doctor'") from error
+            if "Could not set lock" in str(error):
+                raise StoreBusy(f"another program has the store {str(path)!r} open; close it ({_first_line(error)})") from error
+            raise StoreError(f"cannot open the store {str(path)!r}: {_first_line(error)}; run 'align doctor'") from error
         try:
             connection.execute("SET TimeZone = 'UTC'")
             if not write:
-                yield connection
+                with _damage_told(path):
+                    yield connection
                 return
             connection.begin()
             try:
@@ -99,9 +145,34 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
                 _roll_back(connection)
                 if is_disk_full(error):
                     raise _no_space(home) from error
-                raise
+                with _damage_told(path):
+                    raise
         finally:
             connection.close()
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        if not is_damage(error):
+            raise
+        raise StoreError(f"cannot read the store {str(path)!r}: {_first_line(error)}; run 'align doctor'") from error
+
+
+_DAMAGE = ("Corrupt", "checksum", "Could not read enough bytes", "Failure while replaying WAL", "has been invalidated")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Say whether DuckDB found its own file other than it wrote it."""
+    if isinstance(error, duckdb.SerializationException | duckdb.InternalException | duckdb.FatalException):
+        return True
+    return isinstance(error, duckdb.Error) and any(sign in str(error) for sign in _DAMAGE)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _no_space(home: Path) -> NoSpace:

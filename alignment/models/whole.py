@@ -1,0 +1,73 @@
+"""Are a model's files whole? Told from sizes and sums, without loading any model library.
+
+Effects: reads model folders; `record_files` writes one file into them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+from alignment.ids import file_sha256
+
+RECORD = "files.json"
+_LONGEST_HEADER = 100_000_000
+
+
+def record_files(folder: Path) -> None:
+    """Write the sums of all files of `folder` into it, so that damage can be told later."""
+    sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD}
+    scratch = folder / f".{RECORD}.part"
+    scratch.write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    os.replace(scratch, folder / RECORD)
+
+
+def model_problems(folder: Path) -> list[str]:
+    """Return what is wrong with a model's files: against the sums if they were recorded, else by the sizes that safetensors tell."""
+    if not folder.is_dir():
+        return [f"there is no folder {str(folder)!r}"]
+    problems = [problem for path in sorted(folder.glob("*.safetensors")) if (problem := _weights_problem(path))]
+    if not any(folder.glob("*.safetensors")):
+        problems.append("there is no .safetensors file")
+    problems += [f"{name} is missing" for name in ("config.json", *_shards(folder)) if not (folder / name).is_file()]
+    try:
+        sums: dict[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return problems
+    except ValueError:
+        return [*problems, f"{RECORD} is damaged"]
+    for name, digest in sums.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif file_sha256(path) != digest:
+            problems.append(f"{name} was changed")
+    return list(dict.fromkeys(problems))
+
+
+def _shards(folder: Path) -> list[str]:
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return sorted(set(index["weight_map"].values()))
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return ["model.safetensors.index.json (it is there, but damaged)"]
+
+
+def _weights_problem(path: Path) -> str | None:
+    """Say whether a file ends where its header says. Source: the safetensors format (8 bytes of length, a JSON header, data)."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > min(size, _LONGEST_HEADER):
+                return f"{path.name} is cut or damaged (its header is longer than the file)"
+            header = json.loads(handle.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return f"{path.name} is damaged (its header cannot be read)"
+    expected = 8 + length + end
+    return None if size == expected else f"{path.name} has {size} bytes instead of {expected}"

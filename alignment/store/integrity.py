@@ -1,0 +1,139 @@
+"""Is the store whole, does it hold what its evidence holds, and is the evidence as it was written?
+
+Each answer is a list of findings in words, empty if all is well; damage is never an exception here.
+
+Effects: reads the store in short sessions, and the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from alignment.errors import StoreBusy, StoreError
+from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, moved, read_journal, tables
+from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
+from alignment.store.migrate import schema_version
+from alignment.store.restore import SHARED_IDS
+from alignment.store.session import EVIDENCE, query, session, sql
+
+_SCAN_ROWS = 200_000
+
+
+def store_findings(home: Path, *, quick: bool = False) -> list[str]:
+    """Return what is wrong with the store; `quick` does not read every block of it.
+
+    DuckDB keeps a checksum with every block and looks at it whenever it reads one, so that reading everything finds all damage.
+
+    Raises:
+        StoreBusy: it stayed locked, so that nothing can be said about it.
+    """
+    try:
+        schema_version(home)
+        with session(home) as connection:
+            names = tables(connection)
+    except StoreBusy:
+        raise
+    except (StoreError, duckdb.Error) as error:
+        return [_told(error)]
+    unreadable = {} if quick else {name: told for name in names if (told := _unreadable(home, name))}
+    findings = [f"table {name!r} cannot be read: {told}" for name, told in unreadable.items()]
+    for look in (_repeated_ids, _broken_rules, _fewer_than_evidence, _fewer_than_journal):
+        try:
+            findings += look(home, [name for name in names if name not in unreadable])
+        except StoreBusy:
+            raise
+        except (StoreError, duckdb.Error) as error:
+            findings.append(_told(error))
+    return list(dict.fromkeys(findings))
+
+
+def _told(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].removesuffix("; run 'align doctor'")
+
+
+def _unreadable(home: Path, table: str) -> str | None:
+    start = end = 0
+    try:
+        with session(home) as connection:
+            row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchone()  # noqa: S608
+            end = int(row[0]) if row else 0
+        for start in range(0, end, _SCAN_ROWS):
+            with session(home) as connection:
+                connection.execute(
+                    f'SELECT bit_xor(hash(t)) FROM "{table}" AS t WHERE rowid >= ? AND rowid < ?',  # noqa: S608
+                    [start, start + _SCAN_ROWS],
+                ).fetchall()
+    except StoreBusy:
+        raise
+    except (StoreError, duckdb.Error) as error:
+        return _told(error)
+    return None
+
+
+def _repeated_ids(home: Path, names: list[str]) -> Iterator[str]:
+    for name in names:
+        with session(home) as connection:
+            if name in SHARED_IDS or not has_id(connection, name):
+                continue
+            row = connection.execute(
+                f'SELECT count(*) FROM (SELECT id FROM "{name}" GROUP BY id HAVING count(*) > 1)'  # noqa: S608
+            ).fetchone()
+        if row and row[0]:
+            yield f"{row[0]} ids of {name!r} are there more than once"
+
+
+def _broken_rules(home: Path, names: list[str]) -> Iterator[str]:
+    needed = {"interactions", "source_files", "pairs", "pair_sets", "review_items", "verdicts"}
+    if needed <= set(names):
+        yield from (f"{row['broken']} {row['rule']}" for row in query(home, sql("integrity")) if row["broken"])
+
+
+def _fewer_than_evidence(home: Path, names: list[str]) -> Iterator[str]:
+    try:
+        manifest = read_manifest(home)
+    except StoreError:
+        return  # a finding about the evidence
+    if manifest is None or any((home / EVIDENCE).glob(f"{STALE}*")):
+        return
+    for table, held in manifest.tables.items():
+        if table in names and moved(home, table, held) and (missing := missing_rows(home, table, held)):
+            yield f"{missing} rows of {table!r} are in the evidence but not in the store"
+
+
+def _fewer_than_journal(home: Path, names: list[str]) -> Iterator[str]:
+    rows, _ = read_journal(home)
+    for table, entries in rows.items():
+        if table not in names:
+            continue
+        ids: list[Any] = [entry.get("id") for entry in entries]
+        [held] = query(home, f'SELECT count(DISTINCT id) AS n FROM "{table}" WHERE list_contains(?, id)', [ids])  # noqa: S608
+        if missing := len(set(ids)) - held["n"]:
+            yield f"{missing} rows of {table!r} are in the journal but not in the store"
+
+
+def evidence_findings(home: Path, *, quick: bool = False) -> list[str]:
+    """Return what is wrong with the evidence; `quick` compares sizes and no content."""
+    try:
+        manifest = read_manifest(home)
+    except StoreError as error:
+        return [_told(error)]
+    findings = [f"{name} is missing or damaged" for name in damaged_manifests(home)]
+    if manifest:
+        parts = (part for held in manifest.tables.values() for part in held.parts)
+        findings += [problem for part in parts if (problem := part_problem(home, part, quick=quick))]
+    _, unreadable = read_journal(home)
+    if unreadable:
+        findings.append(f"{unreadable} lines of the journal cannot be read")
+    return findings
+
+
+def evidence_leftovers(home: Path) -> list[Path]:
+    """Return files that a killed export left; the next one takes them away."""
+    try:
+        return [*leftover_parts(home), *(home / EVIDENCE).glob(f"{STALE}*")]
+    except StoreError:
+        return []

@@ -1,0 +1,192 @@
+"""A store made anew: from the evidence, and from what can still be read of the damaged one.
+
+Effects: writes the store of another state folder, `target`; reads that of `home`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.errors import StoreBusy, StoreError
+from alignment.store.evidence import STALE, has_id, read_journal, read_rows, tables
+from alignment.store.manifest import Manifest, part_problem, read_manifest
+from alignment.store.migrate import migrate, refuse_newer, schema_version
+from alignment.store.session import EVIDENCE, append, append_arrow, session, store_path
+
+SHARED_IDS = frozenset({"source_files"})
+"""Tables in which rows share an id: a log file has one for each batch of it."""
+LOG_TABLES = frozenset({"interactions", "signals", "quarantine"})
+"""Tables that reading the logs again fills."""
+
+
+@dataclass
+class Restored:
+    """Where rows came from, by table, and in words what could not be had. `expected` counts what the old store held, as far as known."""
+
+    evidence: dict[str, int] = field(default_factory=dict)
+    journal: dict[str, int] = field(default_factory=dict)
+    store: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    exported_at: str = ""
+    evidence_damaged: bool = False
+
+
+def restore(home: Path, target: Path) -> Restored:
+    """Fill a new store in `target` with the evidence of `home`, then with what the store of `home` still gives.
+
+    A part that is not as it was written is named and skipped.
+
+    Raises:
+        StoreError: evidence or store were written by newer code.
+    """
+    found = Restored()
+    manifest = _manifest(home, found)
+    old = _old_schema(home, found)
+    migrate(target, upto=manifest.schema if manifest else old)
+    if manifest:
+        _load_parts(home, target, manifest, found)
+        if old is not None and old < manifest.schema:
+            found.problems.append(f"the old store has schema {old}, older than the evidence's {manifest.schema}: nothing was read from it")
+            old = None
+    if old is not None:
+        migrate(target, upto=old)
+        _salvage(home, target, found)
+    migrate(target)
+    load_journal(home, target, found)
+    _read_logs_again(target, found)
+    return found
+
+
+def _manifest(home: Path, found: Restored) -> Manifest | None:
+    try:
+        manifest = read_manifest(home)
+    except StoreError:
+        found.problems.append("both manifests of the evidence are damaged: no part of it was used")
+        found.evidence_damaged = True
+        return None
+    if manifest is None:
+        found.problems.append(
+            "there is no evidence: verdicts, pairs, answers and decisions that cannot be read from the old store are lost; "
+            "exchanges come from the logs that are left"
+        )
+        return None
+    refuse_newer(manifest.schema, f"the evidence in {str(home)!r}")
+    if any((home / EVIDENCE).glob(f"{STALE}*")):
+        found.problems.append("rows were being erased or changed when the evidence was last touched: erase them again")
+    found.exported_at = manifest.exported_at
+    found.expected = {name: held.rows for name, held in manifest.tables.items()}
+    return manifest
+
+
+def _old_schema(home: Path, found: Restored) -> int | None:
+    """Return the schema of the old store, None if it cannot be opened."""
+    if not store_path(home).exists():
+        found.problems.append("the store is gone: nothing could be read from it")
+        return None
+    try:
+        return schema_version(home) or None
+    except StoreBusy:
+        raise
+    except StoreError as error:
+        if "newer" in str(error):
+            raise
+        return None
+
+
+def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -> None:
+    for table, held in manifest.tables.items():
+        found.evidence[table] = 0
+        for part in held.parts:
+            problem = part_problem(home, part)
+            if problem is None:
+                try:
+                    found.evidence[table] += _add(target, table, pq.read_table(home / EVIDENCE / part.file))
+                    continue
+                except (OSError, pa.ArrowException, duckdb.Error) as error:
+                    problem = f"{part.file} cannot be loaded: {str(error).splitlines()[0]} ({part.rows} rows)"
+            found.problems.append(f"evidence {problem}")
+            found.evidence_damaged = True
+
+
+def _add(target: Path, table: str, rows: pa.Table) -> int:
+    with session(target, write=True) as connection:
+        if table not in tables(connection):
+            raise duckdb.CatalogException(f"there is no table {table!r}")
+        if has_id(connection, table) and table not in SHARED_IDS:
+            return append_arrow(connection, table, rows)
+        connection.register("rows", rows)
+        # Whole rows, and NULLs as equals.
+        names = ", ".join(f'"{name}"' for name in rows.column_names)
+        counted = connection.execute(
+            f'INSERT INTO "{table}" BY NAME SELECT * FROM rows EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
+        ).fetchone()
+        connection.unregister("rows")
+        return int(counted[0]) if counted else 0
+
+
+def _salvage(home: Path, target: Path, found: Restored) -> None:
+    with session(target) as connection:
+        wanted = tables(connection)
+    for table in wanted:
+        try:
+            with session(home) as connection:
+                row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0), count(*) FROM "{table}"').fetchone()  # noqa: S608
+        except StoreBusy:
+            raise
+        except (StoreError, duckdb.Error):
+            found.problems.append(f"the old store's table {table!r} cannot be read")
+            continue
+        end, count = row or (0, 0)
+        found.expected[table] = max(found.expected.get(table, 0), count)
+        found.store[table] = sum(_salvage_range(home, target, table, start, min(start + _RANGE, end)) for start in range(0, end, _RANGE))
+
+
+_RANGE = 50_000
+
+
+def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -> int:
+    added = 0
+    try:
+        for rows in read_rows(home, table, start, end):
+            added += _add(target, table, rows)
+    except StoreBusy:
+        raise
+    except (StoreError, duckdb.Error):
+        # What is missing in the end is counted; a block that cannot be read is not worth a line of its own.
+        return added
+    return added
+
+
+def load_journal(home: Path, target: Path, found: Restored) -> None:
+    """Add the journal's rows that the store of `target` does not hold."""
+    rows, unreadable = read_journal(home)
+    if unreadable:
+        found.problems.append(f"{unreadable} lines of the journal cannot be read")
+        found.evidence_damaged = True
+    for table, entries in rows.items():
+        try:
+            with session(target, write=True) as connection:
+                added = append(connection, table, entries)
+        except duckdb.Error as error:
+            found.problems.append(f"{len(entries)} journalled rows of {table!r} cannot be loaded: {str(error).splitlines()[0]}")
+            found.evidence_damaged = True
+            continue
+        found.journal[table] = found.journal.get(table, 0) + added
+
+
+def _read_logs_again(target: Path, found: Restored) -> None:
+    """Forget that the logs were read whose rows are not all there: what was read before is found again and not stored twice."""
+    with session(target, write=True) as connection:
+        for table in LOG_TABLES:
+            row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608
+            if row and row[0] < found.expected.get(table, 0):
+                paths = [str(one[0]) for one in connection.execute("SELECT DISTINCT path FROM source_files").fetchall()]
+                there = [path for path in paths if Path(path).is_file()]
+                connection.execute("DELETE FROM source_files WHERE list_contains(?, path)", [there])
+                return

@@ -1,0 +1,159 @@
+"""`align doctor --rebuild`: a new store from the evidence, the old store's readable rows and the logs that are left.
+
+The new store is made in `<home>/.rebuild` and put into place by renames; the old one is kept beside it. A rebuild that was killed
+is run again with the same command: before the exchange it starts over, after it goes on with the logs.
+
+Effects: replaces the store and, if it was damaged, the evidence; reads logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.config import Settings
+from alignment.errors import AlignError
+from alignment.store import export, query, store_path
+from alignment.store.evidence import tables
+from alignment.store.integrity import evidence_findings, store_findings
+from alignment.store.manifest import sync_folder
+from alignment.store.restore import Restored, load_journal, restore
+from alignment.store.session import EVIDENCE, REBUILD, exclusive, session, wal_path
+from flows.night import night_lock, now
+from flows.show import say
+
+_REPORT = "restored.json"
+
+
+class Rebuilt(NamedTuple):
+    """One row a table (where its rows came from), and what is lost, in words; no rows if there was nothing to do."""
+
+    rows: list[dict[str, Any]]
+    lost: list[str]
+
+
+def rebuild(settings: Settings) -> Rebuilt:
+    """Repair the store, or the evidence of a whole one; nothing is deleted.
+
+    Raises:
+        NightRunning: a night is running.
+        StoreError: store or evidence were written by newer code.
+    """
+    home = settings.home
+    with night_lock(home):
+        found = _unfinished(home)
+        if found is None:
+            broken = store_findings(home)
+            if not broken:
+                return Rebuilt([], _renew_evidence(home))
+            for finding in broken:
+                say(finding)
+            found = _restored(home)
+            _exchange(home)
+        lost = _finish(settings, found)
+        rows = _rows(home, found)
+        shutil.rmtree(home / REBUILD)
+        return Rebuilt(rows, lost + [f"{row['lost']} rows of {row['table']!r} are lost" for row in rows if row["lost"]])
+
+
+def _unfinished(home: Path) -> Restored | None:
+    """Return what an earlier, killed rebuild found, if its store is in place already or nothing is."""
+    folder = home / REBUILD
+    try:
+        found = Restored(**json.loads((folder / _REPORT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    if store_path(folder).exists():
+        if store_path(home).exists():
+            return None
+        _exchange(home)
+    return found
+
+
+def _restored(home: Path) -> Restored:
+    folder = home / REBUILD
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        found = restore(home, folder)
+    except AlignError:
+        shutil.rmtree(folder)
+        raise
+    with (folder / _REPORT).open("w", encoding="utf-8") as out:
+        json.dump(asdict(found), out)
+        out.flush()
+        os.fsync(out.fileno())
+    return found
+
+
+def _aside(path: Path, stamp: str) -> None:
+    if path.exists():
+        kept = path.with_name(f"{path.name}.damaged-{stamp}")
+        os.replace(path, kept)
+        say(f"kept: {kept}")
+
+
+def _stamp() -> str:
+    return now().strftime("%Y%m%dT%H%M%S%f")
+
+
+def _exchange(home: Path) -> None:
+    stamp = _stamp()
+    with exclusive(home):
+        _aside(store_path(home), stamp)
+        # The old log of changes must not be replayed into the new store.
+        _aside(wal_path(home), stamp)
+        os.replace(store_path(home / REBUILD), store_path(home))
+        sync_folder(home)
+
+
+def _finish(settings: Settings, found: Restored) -> list[str]:
+    # Verdicts that came while the new store was made.
+    again = Restored()
+    load_journal(settings.home, settings.home, again)
+    found.journal = {name: found.journal.get(name, 0) + again.journal.get(name, 0) for name in {*found.journal, *again.journal}}
+    lost = list(found.problems)
+    if found.evidence_damaged:
+        _aside(settings.home / EVIDENCE, _stamp())
+    from flows.ingest import ingest
+
+    try:
+        ingest()
+    except AlignError as error:
+        lost.append(f"the logs could not all be read: {error}")
+    export(settings.home)
+    return lost
+
+
+def _renew_evidence(home: Path) -> list[str]:
+    broken = evidence_findings(home)
+    if broken:
+        _aside(home / EVIDENCE, _stamp())
+        export(home)
+        say("the store is whole; the evidence was damaged and is written afresh")
+    return []
+
+
+def _rows(home: Path, found: Restored) -> list[dict[str, Any]]:
+    with session(home) as connection:
+        names = tables(connection)
+    rows = []
+    for name in names:
+        [held] = query(home, f'SELECT count(*) AS n FROM "{name}"')  # noqa: S608 - a name from the schema
+        from_evidence, from_journal, from_store = (part.get(name, 0) for part in (found.evidence, found.journal, found.store))
+        rows.append(
+            {
+                "table": name,
+                "evidence": from_evidence,
+                "journal": from_journal,
+                "old store": from_store,
+                "logs": max(0, held["n"] - from_evidence - from_journal - from_store),
+                "rows now": held["n"],
+                "lost": max(0, found.expected.get(name, 0) - held["n"]),
+            }
+        )
+    return rows
