@@ -24,8 +24,8 @@ from alignment.models.embedded import EMBEDDED, embedder_path
 from alignment.models.whole import model_problems
 from alignment.release import BASE, current, list_releases, verify
 from alignment.store import query, store_path
-from alignment.store.evidence import read_journal
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
+from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
 from flows.environment import prepare

@@ -1,6 +1,7 @@
 """The one place that opens the store: a DuckDB file behind a turnstile of two lock files, and the evidence that outlives it."""
 
-from alignment.store.evidence import append_durably, export, rewrite_evidence, rewriting
+from alignment.store.evidence import export, rewrite_evidence, rewriting
+from alignment.store.journal import append_durably
 from alignment.store.migrate import migrate
 from alignment.store.session import append, query, session, sql, store_path
 

@@ -1,25 +1,21 @@
-"""What survives the loss of the store: every table as Parquet parts under `<home>/evidence`, and a journal for what may not wait.
+"""What survives the loss of the store: every table as Parquet parts under `<home>/evidence`.
 
 An export writes the rows that came since the last one, up to one instant for all tables, and then replaces the manifest: parts
 that no manifest names do not count, so that a kill leaves the evidence of the export before. Rows are told apart by DuckDB's
 `rowid`, which only grows while rows are appended. Who deletes or updates rows does it inside `rewriting`; rows that are missing
 without that are a loss, and an export refuses to forget them.
 
-`append_durably` puts a row into the journal, on disk, before it commits it to the store.
-
 Effects: writes `<home>/evidence`, reads the store in sessions of at most 100,000 rows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import duckdb
@@ -27,14 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import NoSpace, StoreBusy, StoreError
-from alignment.ids import content_id, file_sha256
+from alignment.ids import file_sha256
+from alignment.store.journal import rotate
 from alignment.store.manifest import Held, Manifest, Part, read_manifest, sync_folder, write_manifest
 from alignment.store.migrate import schema_version
-from alignment.store.session import EVIDENCE, append, exclusive_file, is_disk_full, session, sql
+from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, session, sql
 
 _FIRST_CHUNK, _MOST_ROWS, _CHUNK_BYTES = 10_000, 100_000, 64 * 2**20
 _LOCK, _LOCK_WAIT = ".evidence.lock", 600.0
-JOURNAL, STALE = "journal", "stale-"
+STALE = "stale-"
 
 
 class _Bound(NamedTuple):
@@ -111,76 +108,6 @@ def rewriting(home: Path) -> Iterator[dict[str, int]]:
         written |= _export(home)
 
 
-def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *, wait: float = 120.0) -> int:
-    """As `append` in a session of its own, and in the journal on disk before that commits; return how many rows were new.
-
-    Raises:
-        StoreBusy: the store stayed locked; nothing was written.
-        StoreError: the journal cannot be written; nothing was stored.
-        NoSpace: the disk is full; nothing was stored.
-    """
-    number = uuid4().hex
-    logged = False
-    try:
-        with session(home, write=True, wait=wait) as connection:
-            added = append(connection, table, rows)
-            logged = True
-            _log(home, [{"table": table, "row": dict(row), "write": number} for row in rows])
-    except BaseException:
-        if logged:
-            # The store did not take them: a rebuild must not either.
-            with contextlib.suppress(StoreError, NoSpace):
-                _log(home, [{"withdrawn": number}])
-        raise
-    return added
-
-
-def _log(home: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    path = home / EVIDENCE / f"{JOURNAL}.jsonl"
-    lines = []
-    for entry in entries:
-        plain = json.loads(json.dumps(entry, ensure_ascii=False, default=str))
-        lines.append(json.dumps({"sum": content_id(plain), **plain}, ensure_ascii=False) + "\n")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not path.exists()
-        with path.open("a+b") as out:
-            torn = out.tell() > 0 and (out.seek(-1, os.SEEK_END), out.read(1))[1] != b"\n"
-            out.write(b"\n" * torn + "".join(lines).encode("utf-8", "surrogatepass"))
-            out.flush()
-            os.fsync(out.fileno())
-        if fresh:
-            sync_folder(path.parent)
-    except OSError as error:
-        if is_disk_full(error):
-            raise NoSpace(f"the disk of {str(home)!r} is full; nothing was stored. Free some space and try again") from error
-        raise StoreError(
-            f"cannot write {str(path)!r}: {error.strerror}; nothing was stored. Correct its permissions and try again"
-        ) from error
-
-
-def read_journal(home: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """Return the journalled rows that the store was asked to keep, by table, and how many lines cannot be read."""
-    entries, unreadable = [], 0
-    for path in sorted((home / EVIDENCE).glob(f"{JOURNAL}*.jsonl")):
-        for line in path.read_bytes().split(b"\n"):
-            if not line:
-                continue
-            try:
-                entry = dict(json.loads(line))
-                if entry.pop("sum") != content_id(entry):
-                    raise ValueError("the line was changed")
-                entries.append(entry)
-            except (ValueError, KeyError, TypeError):
-                unreadable += 1
-    withdrawn = {entry.get("withdrawn") for entry in entries}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        if "row" in entry and entry["write"] not in withdrawn:
-            found.setdefault(entry["table"], []).append(entry["row"])
-    return found, unreadable
-
-
 def _export(home: Path) -> dict[str, int]:
     folder = home / EVIDENCE
     announced = sorted(folder.glob(f"{STALE}*"))
@@ -238,12 +165,10 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
 
 def _snapshot(home: Path, before: Manifest) -> tuple[dict[str, _Bound], list[Path], str]:
     """Fix the instant that is exported. No writer is at work meanwhile, so that what the journal holds is in the store by now."""
-    folder = home / EVIDENCE
     with session(home) as connection:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(folder / f"{JOURNAL}.jsonl", folder / f"{JOURNAL}-{uuid4().hex}.jsonl")
+        journals = rotate(home)
         bounds = {table: _bound(connection, table, before.tables.get(table)) for table in tables(connection)}
-        return bounds, list(folder.glob(f"{JOURNAL}-*.jsonl")), datetime.now(UTC).isoformat(timespec="seconds")
+        return bounds, journals, datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _bound(connection: duckdb.DuckDBPyConnection, table: str, old: Held | None) -> _Bound:
@@ -265,7 +190,7 @@ def moved(home: Path, table: str, old: Held) -> bool:
 
 def _write_parts(home: Path, table: str, start: int, end: int, number: int) -> list[Part]:
     folder = home / EVIDENCE / table
-    parts = []
+    parts: list[Part] = []
     for rows in read_rows(home, table, start, end):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{number:06}-{len(parts):04}.parquet"

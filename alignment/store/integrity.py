@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 
 from alignment.errors import StoreBusy, StoreError
-from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, moved, read_journal, tables
+from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, moved, tables
+from alignment.store.journal import read_journal
 from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
 from alignment.store.migrate import schema_version
 from alignment.store.restore import SHARED_IDS

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import StoreBusy, StoreError
-from alignment.store.evidence import STALE, has_id, read_journal, read_rows, tables
+from alignment.store.evidence import STALE, has_id, read_rows, tables
+from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
 from alignment.store.migrate import migrate, refuse_newer, schema_version
 from alignment.store.session import EVIDENCE, append, append_arrow, session, store_path
