@@ -36,9 +36,7 @@ def fill(home: Path, *, start: int = 0, rows: int = 40) -> None:
             columns = connection.execute(f'DESCRIBE "{table}"').fetchall()
             values = [_value(table, name, kind) for name, kind, *_ in columns]
             names = ", ".join(f'"{name}"' for name, *_ in columns)
-            connection.execute(
-                f'INSERT INTO "{table}" ({names}) SELECT {", ".join(values)} FROM range({start}, {start + rows}) AS r(n)'
-            )
+            connection.execute(f'INSERT INTO "{table}" ({names}) SELECT {", ".join(values)} FROM range({start}, {start + rows}) AS r(n)')
 
 
 def _value(table: str, name: str, kind: str) -> str:

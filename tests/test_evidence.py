@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -414,4 +413,4 @@ def test_the_manifest_is_plain(home: Path) -> None:
     rewrite_evidence(home)
     body = json.loads((home / "evidence" / "manifest.json").read_text())
     assert body["tables"]["verdicts"]["rows"] == 40
-    assert os.listdir(home / "evidence" / "verdicts") == ["000001-0000.parquet"]
+    assert [path.name for path in (home / "evidence" / "verdicts").iterdir()] == ["000001-0000.parquet"]

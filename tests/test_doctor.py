@@ -1,0 +1,455 @@
+"""`align doctor` finds real damage of every kind, says it in one sentence, and `--rebuild` repairs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment.config import load_settings
+from alignment.errors import StoreBusy, StoreError
+from alignment.models.whole import model_problems, record_files
+from alignment.store import append_durably, export, query, session, store_path
+from alignment.store.integrity import evidence_findings, store_findings
+from alignment.store.session import REBUILD, wal_path
+from flows import cli, doctor
+from flows.rebuild import rebuild
+from tests.conftest import child_environment
+from tests.filled import everything, fill, verdict
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It sets environment variables, which would outlive this test.
+    monkeypatch.setattr(cli, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(doctor, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr("flows.ingest.ingest", lambda: {})
+
+
+def leave_a_wal(home: Path) -> None:
+    """Commit a verdict and die before DuckDB folds its log into the file."""
+    code = """
+    import os, sys
+    from pathlib import Path
+    from alignment.store import append, session
+    with session(Path(sys.argv[1]), write=True) as connection:
+        append(connection, "verdicts", [{"id": f"late-{n}", "item_id": sys.argv[2]} for n in range(200)])
+        connection.commit()
+        os._exit(9)
+    """
+    item = query(home, "SELECT id FROM review_items LIMIT 1")[0]["id"]
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(home), item], env=child_environment(), check=False)
+    assert done.returncode == 9
+    assert wal_path(home).stat().st_size > 0
+
+
+def _flip(path: Path, at: int, length: int = 16) -> None:
+    content = bytearray(path.read_bytes())
+    for place in range(at, at + length):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _used_block(home: Path) -> int:
+    """Return where a block with verdicts lies in the file: 3 headers of 4 KiB, then blocks of 256 KiB."""
+    [row] = query(home, "SELECT min(block_id) AS block FROM pragma_storage_info('verdicts') WHERE column_name = 'note' AND block_id >= 0")
+    return 3 * 4096 + int(row["block"]) * 262_144
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "flipped in the middle": lambda home: _flip(store_path(home), _used_block(home) + 200),
+    "cut": lambda home: os.truncate(store_path(home), store_path(home).stat().st_size * 6 // 10),
+    "cut to a header": lambda home: os.truncate(store_path(home), 5000),
+    "empty": lambda home: os.truncate(store_path(home), 0),
+    "garbage header": lambda home: _flip(store_path(home), 0, 3 * 4096),
+    "not a database": lambda home: store_path(home).write_bytes(b"garbage" * 10_000),
+    "gone": lambda home: store_path(home).unlink(),
+    "a directory": lambda home: (store_path(home).unlink(), store_path(home).mkdir()),
+}
+
+
+def findings(home: Path, **options: bool) -> dict[str, dict[str, str]]:
+    with pytest.MonkeyPatch.context() as patched:
+        # The embedded model would be converted.
+        patched.setattr(doctor, "_models", lambda _: "not looked at")
+        rows = doctor.examine(load_settings(home=home), **options)
+    return {row["check"]: row for row in rows}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_one_clear_finding_and_is_repaired(home: Path, kind: str) -> None:
+    fill(home, rows=3000)
+    export(home)
+    before = everything(home)
+    DAMAGE[kind](home)
+    [finding] = [row for name, row in findings(home).items() if name == "store"]
+    assert finding["result"] == "wrong"
+    assert "run 'align doctor --rebuild'" in finding["found"]
+    assert "\n" not in finding["found"]
+    assert "Traceback" not in finding["found"]
+    rows, lost = rebuild(load_settings(home=home))
+    assert lost == ([] if kind != "gone" else ["the store is gone: nothing could be read from it"])
+    assert everything(home) == before
+    assert {row["table"]: row["rows now"] for row in rows} == {name: len(found) for name, found in before.items()}
+    assert store_findings(home) == evidence_findings(home) == []
+    assert not (home / REBUILD).exists()
+    assert bool(list(home.glob("store.duckdb.damaged-*"))) == (kind != "gone")
+    assert set(export(home).values()) == {0}
+
+
+def test_a_damaged_wal_is_found_and_the_evidence_comes_back(home: Path) -> None:
+    fill(home)
+    export(home)
+    append_durably(home, "verdicts", [verdict("in the journal")])
+    before = everything(home)
+    leave_a_wal(home)
+    _flip(wal_path(home), wal_path(home).stat().st_size // 2)
+    assert "WAL" in findings(home)["store"]["found"]
+    assert findings(home)["store"]["result"] == "wrong"
+    with pytest.raises(StoreError, match="align doctor"):
+        query(home, "SELECT 1")
+    rebuild(load_settings(home=home))
+    # What was only in the damaged log and in no journal is gone; nothing else is.
+    assert everything(home) == before
+    assert not wal_path(home).exists()
+    assert list(home.glob("store.duckdb.wal.damaged-*"))
+
+
+def test_a_wal_that_was_emptied_is_found_by_the_journal(home: Path) -> None:
+    """DuckDB takes a cut log for one that a kill cut, and says nothing."""
+    fill(home)
+    export(home)
+    leave_a_wal(home)
+    shutil.copy(wal_path(home), home / "copy.wal")
+    (home / "evidence" / "journal.jsonl").unlink(missing_ok=True)
+    from alignment.store.journal import _log
+
+    _log(home, [{"table": "verdicts", "row": {"id": "late-0"}, "write": "w"}])
+    assert findings(home)["store"]["result"] == "right"
+    os.truncate(wal_path(home), 0)
+    assert "1 rows of 'verdicts' are in the journal but not in the store" in findings(home)["store"]["found"]
+
+
+def test_random_damage_never_ends_in_a_traceback(home: Path) -> None:
+    import random
+
+    fill(home, rows=2000)
+    whole = store_path(home).read_bytes()
+    seen = set()
+    rng = random.Random(7)
+    for _ in range(25):
+        store_path(home).write_bytes(whole)
+        _flip(store_path(home), rng.randrange(len(whole) - 64), 64)
+        found = findings(home)["store"]
+        assert "check itself failed" not in found["found"]
+        seen.add(found["result"])
+    assert "wrong" in seen
+
+
+def test_quick_does_not_read_the_tables(home: Path) -> None:
+    fill(home, rows=3000)
+    DAMAGE["flipped in the middle"](home)
+    assert "table 'verdicts' cannot be read" in findings(home)["store"]["found"]
+    assert findings(home, quick=True)["store"]["result"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ("DELETE FROM interactions WHERE line_number = 3", "1 pairs whose exchange is not there"),
+        ("DELETE FROM pairs WHERE judge_margin = 0", "1 rows of pair_sets whose pair is not there"),
+        ("DELETE FROM review_items WHERE priority = 0", "1 verdicts on items that are not there"),
+        ("UPDATE source_files SET rows_read = 7 WHERE rows_read = 3", "1 log files whose lines do not add up"),
+        ("INSERT INTO verdicts FROM verdicts LIMIT 1", "1 ids of 'verdicts' are there more than once"),
+    ],
+)
+def test_broken_rules_between_tables_are_found(home: Path, change: str, finding: str) -> None:
+    fill(home)
+    assert store_findings(home) == []
+    with session(home, write=True) as connection:
+        connection.execute(change)
+    assert any(finding in one for one in store_findings(home))
+
+
+def test_without_evidence_what_the_old_store_gives_is_kept(home: Path) -> None:
+    fill(home, rows=3000)
+    before = everything(home)
+    DAMAGE["flipped in the middle"](home)
+    rows, lost = rebuild(load_settings(home=home))
+    assert "there is no evidence" in lost[0]
+    assert lost[-1] == "3000 rows of 'verdicts' are lost"
+    after = everything(home)
+    assert after == before | {"verdicts": []}
+    assert {row["table"]: row["old store"] for row in rows} == {name: len(found) for name, found in after.items()}
+
+
+def test_rows_newer_than_the_evidence_come_from_the_old_store(home: Path) -> None:
+    fill(home, rows=3000)
+    export(home)
+    fill(home, start=3000, rows=7)
+    before = everything(home)
+    DAMAGE["flipped in the middle"](home)
+    rows, lost = rebuild(load_settings(home=home))
+    found = {row["table"]: row for row in rows}
+    assert (found["pairs"]["evidence"], found["pairs"]["old store"]) == (3000, 7)
+    assert lost == ["7 rows of 'verdicts' are lost"]
+    assert {name: len(one) for name, one in everything(home).items()} == {
+        name: len(one) - 7 * (name == "verdicts") for name, one in before.items()
+    }
+
+
+def test_a_damaged_part_is_reported_and_the_evidence_kept_aside(home: Path) -> None:
+    fill(home)
+    export(home)
+    before = everything(home)
+    [part] = (home / "evidence" / "judgements").glob("*")
+    _flip(part, 50)
+    store_path(home).unlink()
+    _, lost = rebuild(load_settings(home=home))
+    assert f"evidence judgements/{part.name} was changed (40 rows)" in lost
+    assert "40 rows of 'judgements' are lost" in lost
+    assert everything(home) == before | {"judgements": []}
+    [aside] = home.glob("evidence.damaged-*")
+    assert (aside / "judgements" / part.name).exists()
+    assert evidence_findings(home) == []
+
+
+def test_evidence_of_a_whole_store_is_written_afresh(home: Path) -> None:
+    fill(home)
+    export(home)
+    before = everything(home)
+    for path in (home / "evidence").glob("manifest*"):
+        path.write_text("{")
+    assert findings(home)["evidence"]["result"] == "wrong"
+    assert rebuild(load_settings(home=home)) == ([], [])
+    assert findings(home)["evidence"]["result"] == "right"
+    assert everything(home) == before
+    assert list(home.glob("evidence.damaged-*"))
+
+
+def test_a_whole_store_is_left_alone(home: Path) -> None:
+    fill(home)
+    export(home)
+    stamp = store_path(home).stat().st_mtime_ns
+    assert rebuild(load_settings(home=home)) == ([], [])
+    assert store_path(home).stat().st_mtime_ns == stamp
+
+
+def test_logs_are_read_again_where_exchanges_are_missing(home: Path, tmp_path: Path) -> None:
+    fill(home)
+    there = tmp_path / "there.jsonl"
+    there.write_text("x")
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE source_files SET path = ? WHERE rows_read < 10", [str(there)])
+    export(home)
+    [part] = (home / "evidence" / "interactions").glob("*")
+    part.unlink()
+    store_path(home).unlink()
+    rebuild(load_settings(home=home))
+    # What is still there will be read again; what is gone stays on record as read.
+    assert query(home, "SELECT count(*) AS n FROM source_files") == [{"n": 30}]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("at", ["loading", "restored", "aside", "exchanged", "ingest", "export"])
+def test_a_rebuild_that_is_killed_is_run_again(home: Path, at: str) -> None:
+    fill(home, rows=3000)
+    export(home)
+    append_durably(home, "verdicts", [verdict("late")])
+    before = everything(home)
+    DAMAGE["flipped in the middle"](home)
+    code = """
+    import os, sys
+    from pathlib import Path
+    from alignment.config import load_settings
+    from alignment.store import restore
+    import flows.ingest
+    from flows import rebuild
+    at, real = sys.argv[2], os.replace
+    die = lambda *_, **__: os._exit(9)
+    def replace(source, target):
+        if at == "aside" and "damaged-" in str(target):
+            real(source, target)
+            os._exit(9)
+        real(source, target)
+        if at == "exchanged" and Path(target).name == "store.duckdb":
+            os._exit(9)
+    os.replace = replace
+    flows.ingest.ingest = die if at == "ingest" else lambda: {}
+    if at == "loading":
+        restore._salvage = die
+    if at == "restored":
+        rebuild._exchange = die
+    if at == "export":
+        rebuild.export = die
+    rebuild.rebuild(load_settings(home=Path(sys.argv[1])))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(home), at], env=child_environment(), check=False)
+    assert done.returncode == 9
+    if at == "aside":
+        with pytest.raises(StoreError, match="doctor --rebuild"):
+            query(home, "SELECT 1")
+    assert "interrupted" in findings(home)["leftovers"]["found"]
+    _, lost = rebuild(load_settings(home=home))
+    assert lost == []
+    assert everything(home) == before
+    assert store_findings(home) == evidence_findings(home) == []
+    assert not (home / REBUILD).exists()
+
+
+def test_a_busy_store_is_not_taken_for_a_damaged_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(home)
+
+    def busy(*_: object, **__: object) -> None:
+        raise StoreBusy("locked")
+
+    monkeypatch.setattr("alignment.store.integrity.schema_version", busy)
+    with pytest.raises(StoreBusy):
+        rebuild(load_settings(home=home))
+    assert findings(home)["store"] == {"check": "store", "result": "wrong", "found": "locked"}
+
+
+def test_a_newer_store_is_not_rebuilt(home: Path) -> None:
+    fill(home)
+    export(home)
+    with session(home, write=True) as connection:
+        connection.execute("INSERT INTO schema_migrations VALUES (99, 'future', now()::TIMESTAMP)")
+    with pytest.raises(StoreError, match="install the newer version"):
+        rebuild(load_settings(home=home))
+    assert not (home / REBUILD).exists()
+    assert not list(home.glob("*damaged*"))
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, ["doctor", *arguments])
+
+
+def test_rebuild_asks_first(home: Path) -> None:
+    fill(home)
+    store_path(home).write_bytes(b"")
+    result = run("--rebuild")
+    assert result.exit_code == 1
+    assert "nothing was changed" in result.stderr
+    assert "--yes" in result.stderr
+    assert store_path(home).stat().st_size == 0
+
+
+def test_the_command_prints_what_came_from_where(home: Path) -> None:
+    fill(home)
+    export(home)
+    store_path(home).write_bytes(b"")
+    result = run("--rebuild", "--yes", "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed["lost"] == []
+    assert {row["evidence"] for row in printed["tables"]} == {40}
+    assert "kept: " in result.stderr
+    again = run("--rebuild", "--yes")
+    assert again.exit_code == 0
+    assert "nothing was rebuilt" in again.stdout
+
+
+def test_a_loss_ends_with_status_1(home: Path) -> None:
+    fill(home)
+    store_path(home).write_bytes(b"garbage" * 10_000)
+    result = run("--rebuild", "--yes")
+    assert result.exit_code == 1
+    assert "lost: there is no evidence" in result.stderr
+    assert store_findings(home) == []
+
+
+def test_wrong_settings_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_TRAIN__EPOCHS", "-1")
+    result = run("--json")
+    assert result.exit_code == 1
+    found = {row["check"]: row for row in json.loads(result.stdout)}
+    assert "train.epochs" in found["settings"]["found"]
+    assert set(found) == {"settings", "versions"}
+
+
+def test_the_clock_is_compared_with_the_store(home: Path) -> None:
+    fill(home)
+    assert findings(home)["clock"]["result"] == "right"
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE night_events SET recorded_at = '2200-01-01'")
+    assert "the store was written at 2200-01-01" in findings(home)["clock"]["found"]
+
+
+def test_who_holds_the_lock_is_told(home: Path) -> None:
+    import fcntl
+
+    assert findings(home)["lock"]["found"] == "no night is running"
+    with (home / ".night.lock").open("w") as handle:
+        handle.write(str(os.getpid()))
+        handle.flush()
+        # The name of a process that lives is not enough.
+        assert findings(home)["lock"]["found"] == "no night is running"
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert findings(home)["lock"]["found"] == f"a night is running (process {os.getpid()})"
+
+
+def test_leftovers_are_listed(home: Path) -> None:
+    assert findings(home)["leftovers"]["found"] == "none"
+    (home / "landing" / "abc").mkdir(parents=True)
+    (home / "store.duckdb.damaged-x").write_text("x")
+    found = findings(home)["leftovers"]
+    assert found["result"] == "right"
+    assert "landing/abc" in found["found"]
+    assert "store.duckdb.damaged-x" in found["found"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(home: Path) -> None:
+    (home / "prefect").mkdir(mode=0o500)
+    assert "correct its owner or permissions" in findings(home)["folders"]["found"]
+
+
+def test_a_check_that_breaks_does_not_hide_the_others(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> str:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(doctor, "list_releases", broken)
+    found = findings(home)
+    assert "ZeroDivisionError: oops; please report this" in found["releases"]["found"]
+    assert found["lock"]["result"] == "right"
+
+
+def test_model_files_are_told_whole_from_damaged(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "m")
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    assert model_problems(model) == []
+    weights.write_bytes(whole[:-10])
+    assert model_problems(model) == [f"model.safetensors has {len(whole) - 10} bytes instead of {len(whole)}"]
+    weights.write_bytes(b"\xff" * 20)
+    assert "cut or damaged" in model_problems(model)[0]
+    weights.write_bytes(b"")
+    assert "cannot be read" in model_problems(model)[0]
+    weights.write_bytes(whole)
+    record_files(model)
+    assert model_problems(model) == []
+    _flip(weights, len(whole) - 100)
+    assert model_problems(model) == ["model.safetensors was changed"]
+    (model / "config.json").unlink()
+    assert "config.json is missing" in model_problems(model)
+
+
+def test_a_damaged_model_is_a_finding(home: Path, tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "m")
+    settings = load_settings(home=home, model={"path": str(model)})
+    looked = {row["check"]: row for row in doctor.examine(settings)}
+    assert looked["models"]["result"] == "right", looked["models"]
+    os.truncate(model / "model.safetensors", 5000)
+    looked = {row["check"]: row for row in doctor.examine(settings)}
+    assert "is not whole" in looked["models"]["found"]
+    assert "copy the model again" in looked["models"]["found"]
