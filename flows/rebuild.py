@@ -117,6 +117,8 @@ def _finish(settings: Settings, found: Restored) -> list[str]:
     load_journal(settings.home, settings.home, again)
     found.journal = {name: found.journal.get(name, 0) + again.journal.get(name, 0) for name in {*found.journal, *again.journal}}
     lost = list(found.problems)
+    if found.store_unread and found.exported_at:
+        say(f"nothing could be read from the old store; the evidence is as of {found.exported_at}, the journal and the logs are newer")
     if found.evidence_damaged:
         _aside(settings.home / EVIDENCE, _stamp())
     from flows.ingest import ingest

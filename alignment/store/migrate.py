@@ -48,10 +48,15 @@ def schema_version(home: Path) -> int:
     Raises:
         StoreError: there is no store, it cannot be read, or newer code wrote it.
     """
-    with session(home) as connection:
-        version = _applied(connection)
+    version = applied_version(home)
     refuse_newer(version, f"the store in {str(home)!r}")
     return version
+
+
+def applied_version(home: Path) -> int:
+    """Return the version of the schema that the store of `home` has, known to this code or not."""
+    with session(home) as connection:
+        return _applied(connection)
 
 
 def refuse_newer(version: int, what: str) -> None:

@@ -5,22 +5,27 @@ Effects: writes the store of another state folder, `target`; reads that of `home
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import StoreBusy, StoreError
-from alignment.store.evidence import STALE, has_id, read_rows, tables
+from alignment.store.evidence import STALE, has_id, moved, read_rows, tables
 from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
-from alignment.store.migrate import migrate, refuse_newer, schema_version
+from alignment.store.migrate import applied_version, migrate, refuse_newer
 from alignment.store.session import EVIDENCE, append, append_arrow, session, store_path
 
+_T = TypeVar("_T")
 SHARED_IDS = frozenset({"source_files"})
 """Tables in which rows share an id: a log file has one for each batch of it."""
+_RANGE = 50_000
 LOG_TABLES = frozenset({"interactions", "signals", "quarantine"})
 """Tables that reading the logs again fills."""
 
@@ -35,6 +40,7 @@ class Restored:
     expected: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     exported_at: str = ""
+    store_unread: bool = False
     evidence_damaged: bool = False
 
 
@@ -48,7 +54,8 @@ def restore(home: Path, target: Path) -> Restored:
     """
     found = Restored()
     manifest = _manifest(home, found)
-    old = _old_schema(home, found)
+    old = _old_schema(home)
+    found.store_unread = old is None
     migrate(target, upto=manifest.schema if manifest else old)
     if manifest:
         _load_parts(home, target, manifest, found)
@@ -57,7 +64,7 @@ def restore(home: Path, target: Path) -> Restored:
             old = None
     if old is not None:
         migrate(target, upto=old)
-        _salvage(home, target, found)
+        _salvage(home, target, manifest, found)
     migrate(target)
     load_journal(home, target, found)
     _read_logs_again(target, found)
@@ -85,19 +92,14 @@ def _manifest(home: Path, found: Restored) -> Manifest | None:
     return manifest
 
 
-def _old_schema(home: Path, found: Restored) -> int | None:
+def _old_schema(home: Path) -> int | None:
     """Return the schema of the old store, None if it cannot be opened."""
-    if not store_path(home).exists():
-        found.problems.append("the store is gone: nothing could be read from it")
+    if not store_path(home).is_file():
         return None
-    try:
-        return schema_version(home) or None
-    except StoreBusy:
-        raise
-    except StoreError as error:
-        if "newer" in str(error):
-            raise
-        return None
+    version = _unless_damaged(partial(applied_version, home), None)
+    if version is not None:
+        refuse_newer(version, f"the store in {str(home)!r}")
+    return version
 
 
 def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -> None:
@@ -107,7 +109,7 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
             problem = part_problem(home, part)
             if problem is None:
                 try:
-                    found.evidence[table] += _add(target, table, pq.read_table(home / EVIDENCE / part.file))
+                    found.evidence[table] += _add(target, table, pq.read_table(home / EVIDENCE / part.file), fresh=True)
                     continue
                 except (OSError, pa.ArrowException, duckdb.Error) as error:
                     problem = f"{part.file} cannot be loaded: {str(error).splitlines()[0]} ({part.rows} rows)"
@@ -115,7 +117,8 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
             found.evidence_damaged = True
 
 
-def _add(target: Path, table: str, rows: pa.Table) -> int:
+def _add(target: Path, table: str, rows: pa.Table, *, fresh: bool = False) -> int:
+    """Add the rows that the table does not hold; parts of one export are `fresh`, they never hold the same row."""
     with session(target, write=True) as connection:
         if table not in tables(connection):
             raise duckdb.CatalogException(f"there is no table {table!r}")
@@ -124,31 +127,50 @@ def _add(target: Path, table: str, rows: pa.Table) -> int:
         connection.register("rows", rows)
         # Whole rows, and NULLs as equals.
         names = ", ".join(f'"{name}"' for name in rows.column_names)
+        known = "" if fresh else f'EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
         counted = connection.execute(
-            f'INSERT INTO "{table}" BY NAME SELECT * FROM rows EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
+            f'INSERT INTO "{table}" BY NAME SELECT * FROM rows {known}'  # noqa: S608 - names from the schema
         ).fetchone()
         connection.unregister("rows")
         return int(counted[0]) if counted else 0
 
 
-def _salvage(home: Path, target: Path, found: Restored) -> None:
+def _seen(home: Path, table: str, manifest: Manifest | None, found: Restored) -> int:
+    """Return the rowid below which the new store has all that the old one has: what was exported and loaded whole."""
+    held = manifest.tables.get(table) if manifest else None
+    if held is None or found.evidence.get(table) != held.rows or moved(home, table, held):
+        return 0
+    return held.end
+
+
+def _unless_damaged(read: Callable[[], _T], otherwise: _T) -> _T:
+    try:
+        return read()
+    except StoreBusy:
+        raise
+    except (StoreError, duckdb.Error):
+        return otherwise
+
+
+def _extent(home: Path, table: str) -> tuple[int, int] | None:
+    with session(home) as connection:
+        row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0), count(*) FROM "{table}"').fetchone()  # noqa: S608
+    return (int(row[0]), int(row[1])) if row else None
+
+
+def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restored) -> None:
     with session(target) as connection:
         wanted = tables(connection)
     for table in wanted:
-        try:
-            with session(home) as connection:
-                row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0), count(*) FROM "{table}"').fetchone()  # noqa: S608
-        except StoreBusy:
-            raise
-        except (StoreError, duckdb.Error):
+        start = _unless_damaged(partial(_seen, home, table, manifest, found), 0)
+        extent = _unless_damaged(partial(_extent, home, table), None)
+        if extent is None:
             found.problems.append(f"the old store's table {table!r} cannot be read")
             continue
-        end, count = row or (0, 0)
+        end, count = extent
         found.expected[table] = max(found.expected.get(table, 0), count)
-        found.store[table] = sum(_salvage_range(home, target, table, start, min(start + _RANGE, end)) for start in range(0, end, _RANGE))
-
-
-_RANGE = 50_000
+        ranges = [(first, min(first + _RANGE, end)) for first in range(start, end, _RANGE)]
+        found.store[table] = sum(_salvage_range(home, target, table, *one) for one in ranges)
 
 
 def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -> int:
