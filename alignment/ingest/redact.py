@@ -23,6 +23,9 @@ PREFILTER = (
 )
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python."""
 
+PERSONAL_ID = r"[@+]"
+"""RE2 pattern of ids that are searched as texts are."""
+
 Span = tuple[int, int]
 
 
