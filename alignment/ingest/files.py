@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,8 +107,8 @@ def _remote(pattern: str) -> list[LogFile]:
 
 
 def _changed(info: dict[str, Any]) -> int:
-    moment = info.get("LastModified") or info.get("mtime") or info.get("updated") or info.get("last_modified")
-    return int(moment.timestamp() * 1e9) if hasattr(moment, "timestamp") else 0
+    moments = (info.get(name) for name in ("LastModified", "mtime", "updated", "last_modified"))
+    return next((int(moment.timestamp() * 1e9) for moment in moments if isinstance(moment, datetime)), 0)
 
 
 def open_packed(log_file: LogFile) -> Any:

@@ -160,7 +160,8 @@ def _piece(data: bytes, *, first: bool) -> _Piece:
 
 
 def _repaired(data: bytes, offsets: Any) -> tuple[pa.StringArray, pa.StringArray]:
-    lines, damage = [], []
+    lines: list[str] = []
+    damage: list[str | None] = []
     for start, end in zip(offsets, offsets[1:], strict=False):
         raw = data[start:end]
         try:

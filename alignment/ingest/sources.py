@@ -147,8 +147,9 @@ def _try(source: LogSource, fields: Mapping[str, str]) -> None:
     try:
         for field, expression in fields.items():
             try:
-                connection.execute(  # noqa: S608 - settings, not data
-                    f"SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', $shape) AS x)",
+                connection.execute(
+                    # Settings, not data.
+                    f"SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', $shape) AS x)",  # noqa: S608
                     {"shape": source.shape},
                 )
             except duckdb.Error as error:

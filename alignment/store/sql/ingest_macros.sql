@@ -1,6 +1,6 @@
 -- Purpose: what the presets of alignment/ingest/presets.toml need to read other people's formats.
 -- Parameters: none.
--- Grain: macros only. A turn is STRUCT(role JSON, content JSON); what cannot be read is NULL and quarantines its line later.
+-- Grain: macros only. Within them `->` would be taken for a lambda, so it is written json_extract. A turn is STRUCT(role JSON, content JSON); what cannot be read is NULL and quarantines its line later.
 CREATE MACRO unpacked(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' AND regexp_matches(value ->> '$', '^\s*[\[{]') AND json_valid(value ->> '$') THEN (value ->> '$')::JSON
     ELSE value
@@ -24,7 +24,7 @@ CREATE MACRO turn_role(role) AS CASE role
 CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transform(from_json(list, '["JSON"]'), lambda turn: {
     'role': to_json(turn_role(turn ->> '$.role')),
     'content': to_json(coalesce(
-        content_text(coalesce(turn -> '$.content', turn -> '$.parts')),
+        content_text(coalesce(json_extract(turn, '$.content'), json_extract(turn, '$.parts'))),
         CASE WHEN turn ->> '$.role' = 'assistant' AND coalesce(json_type(turn, '$.content'), 'NULL') = 'NULL' THEN '' END))
 }) END;
 CREATE MACRO before_last(list) AS list[:-2];
@@ -37,24 +37,24 @@ CREATE MACRO transcript(text) AS list_transform(
     lambda pair: {
         'role': to_json(CASE pair[1] WHEN 'Human' THEN 'user' WHEN 'Assistant' THEN 'assistant' END), 'content': to_json(trim(pair[2]))});
 
-CREATE MACRO request(line) AS coalesce(unpacked(line -> '$.request.body'), unpacked(line -> '$.request'));
-CREATE MACRO answer_body(line) AS coalesce(unpacked(line -> '$.response.body'), unpacked(line -> '$.response'));
+CREATE MACRO request(line) AS coalesce(unpacked(json_extract(line, '$.request.body')), unpacked(json_extract(line, '$.request')));
+CREATE MACRO answer_body(line) AS coalesce(unpacked(json_extract(line, '$.response.body')), unpacked(json_extract(line, '$.response')));
 
 CREATE MACRO generations(line) AS CASE
     WHEN json_type(line, '$.observations') = 'ARRAY' THEN list_transform(
-        list_filter(from_json(line -> '$.observations', '["JSON"]'), lambda one: one ->> '$.type' = 'GENERATION'),
+        list_filter(from_json(json_extract(line, '$.observations'), '["JSON"]'), lambda one: one ->> '$.type' = 'GENERATION'),
         lambda one: json_merge_patch(
-            json_object('userId', coalesce(line -> '$.userId', line -> '$.trace.userId'),
-                'sessionId', coalesce(line -> '$.sessionId', line -> '$.trace.sessionId')), one))
+            json_object('userId', coalesce(json_extract(line, '$.userId'), json_extract(line, '$.trace.userId')),
+                'sessionId', coalesce(json_extract(line, '$.sessionId'), json_extract(line, '$.trace.sessionId'))), one))
     WHEN coalesce(line ->> '$.type', 'GENERATION') = 'GENERATION' THEN [line]
 END;
 CREATE MACRO langfuse_input(input) AS CASE
     WHEN json_type(input) = 'ARRAY' THEN turns(input)
-    WHEN json_type(input, '$.messages') = 'ARRAY' THEN turns(input -> '$.messages')
+    WHEN json_type(input, '$.messages') = 'ARRAY' THEN turns(json_extract(input, '$.messages'))
     WHEN json_type(input) = 'VARCHAR' THEN [{'role': to_json('user'), 'content': input}]
 END;
 CREATE MACRO langfuse_output(output) AS coalesce(
-    content_text(output -> '$.content'), content_text(output -> '$.choices[0].message.content'), content_text(output -> '$[0].content'),
+    content_text(json_extract(output, '$.content')), content_text(json_extract(output, '$.choices[0].message.content')), content_text(json_extract(output, '$[0].content')),
     CASE WHEN json_type(output) = 'VARCHAR' THEN output ->> '$' END);
 
 -- OTLP JSON: attributes are a list of keys and values; a message is a JSON text or nested the same way.
@@ -65,21 +65,21 @@ CREATE MACRO value_text(value) AS
 CREATE MACRO attribute_text(attributes, name) AS value_text(attribute(attributes, name));
 CREATE MACRO packed_json(value) AS CASE WHEN json_valid(value ->> '$.stringValue') THEN (value ->> '$.stringValue')::JSON END;
 CREATE MACRO nested_parts(value) AS array_to_string(list_transform(
-    from_json(value -> '$.arrayValue.values', '["JSON"]'),
-    lambda part: coalesce(attribute_text(part -> '$.kvlistValue.values', 'content'),
-        '[' || coalesce(attribute_text(part -> '$.kvlistValue.values', 'type'), 'part') || ']')), chr(10));
+    from_json(json_extract(value, '$.arrayValue.values'), '["JSON"]'),
+    lambda part: coalesce(attribute_text(json_extract(part, '$.kvlistValue.values'), 'content'),
+        '[' || coalesce(attribute_text(json_extract(part, '$.kvlistValue.values'), 'type'), 'part') || ']')), chr(10));
 CREATE MACRO otel_turns(value) AS CASE
     WHEN json_type(value, '$.stringValue') = 'VARCHAR' THEN turns(packed_json(value))
-    ELSE list_transform(from_json(value -> '$.arrayValue.values', '["JSON"]'), lambda turn: {
-        'role': to_json(turn_role(attribute_text(turn -> '$.kvlistValue.values', 'role'))),
-        'content': to_json(nested_parts(attribute(turn -> '$.kvlistValue.values', 'parts')))})
+    ELSE list_transform(from_json(json_extract(value, '$.arrayValue.values'), '["JSON"]'), lambda turn: {
+        'role': to_json(turn_role(attribute_text(json_extract(turn, '$.kvlistValue.values'), 'role'))),
+        'content': to_json(nested_parts(attribute(json_extract(turn, '$.kvlistValue.values'), 'parts')))})
 END;
 CREATE MACRO otel_system(value) AS CASE WHEN value IS NULL THEN [] ELSE [{
     'role': to_json('system'), 'content': to_json(coalesce(content_text(packed_json(value)), nested_parts(value)))}] END;
 CREATE MACRO genai_spans(line) AS list_filter(
     flatten(list_transform(
-        from_json(line -> '$.resourceSpans', '["JSON"]'),
+        from_json(json_extract(line, '$.resourceSpans'), '["JSON"]'),
         lambda resource: flatten(list_transform(
-            from_json(coalesce(resource -> '$.scopeSpans', '[]'::JSON), '["JSON"]'),
-            lambda scope: from_json(coalesce(scope -> '$.spans', '[]'::JSON), '["JSON"]'))))),
-    lambda span: attribute(span -> '$.attributes', 'gen_ai.output.messages') IS NOT NULL);
+            from_json(coalesce(json_extract(resource, '$.scopeSpans'), '[]'::JSON), '["JSON"]'),
+            lambda scope: from_json(coalesce(json_extract(scope, '$.spans'), '[]'::JSON), '["JSON"]'))))),
+    lambda span: attribute(json_extract(span, '$.attributes'), 'gen_ai.output.messages') IS NOT NULL);
