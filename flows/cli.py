@@ -334,11 +334,15 @@ def release_list(as_json: Json = False) -> None:
     settings = _start()
     from alignment.release import list_releases
 
+    from flows.erase import training_of
+
     columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
-    decided = _decisions(settings)
+    decided, training = _decisions(settings), training_of(settings)
+    columns += ("training",) * bool(training)
     rows = []
     for row in list_releases(settings.home):
         last = {"decision": decided.get(row["release_id"], row.get("decision", "")), "created_at": str(row.get("created_at", ""))[:19]}
+        last["training"] = training.get(row["release_id"], "")
         rows.append({name: ({**row, **last}).get(name, "") for name in columns})
     _print_rows(rows, as_json=as_json)
 
@@ -359,13 +363,17 @@ def release_show(release_id: str, as_json: Json = False) -> None:
     settings = _start()
     from alignment.release import folder_of
 
-    folder = folder_of(settings.home, release_id)
+    from flows.erase import training_of
+
+    folder, training = folder_of(settings.home, release_id), training_of(settings).get(release_id)
     if as_json:
-        _print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+        _print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")) | ({"training": training} if training else {}))
     else:
         print((folder / "card.md").read_text(encoding="utf-8"))
         if decision := _decisions(settings).get(release_id):
             print(f"The gate's last word: {decision}")
+        if training:
+            print(f"Training: {training}")
 
 
 def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:
@@ -415,10 +423,16 @@ def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help
     print(f"{release_id} is quarantined; {target} is in production")
 
 
+import flows.cli_data  # noqa: E402, F401 - it registers its commands on the app above
+
+
 def main() -> None:
     """Entry point of `align`."""
     app()
 
 
 if __name__ == "__main__":
-    main()
+    # `python -m flows.cli` is a second copy of this module; the commands of flows.cli_data hang on the first.
+    from flows.cli import main as start
+
+    start()
