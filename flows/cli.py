@@ -333,12 +333,10 @@ def release_list(as_json: Json = False) -> None:
     """List all releases, newest first."""
     settings = _start()
     from alignment.release import list_releases
-
     from flows.erase import training_of
 
-    columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
     decided, training = _decisions(settings), training_of(settings)
-    columns += ("training",) * bool(training)
+    columns = ["release_id", "status", "decision", "champion", "night_id", "created_at", *["training"] * bool(training)]
     rows = []
     for row in list_releases(settings.home):
         last = {"decision": decided.get(row["release_id"], row.get("decision", "")), "created_at": str(row.get("created_at", ""))[:19]}
@@ -362,7 +360,6 @@ def release_show(release_id: str, as_json: Json = False) -> None:
     """Show a release's card, or with --json its manifest."""
     settings = _start()
     from alignment.release import folder_of
-
     from flows.erase import training_of
 
     folder, training = folder_of(settings.home, release_id), training_of(settings).get(release_id)

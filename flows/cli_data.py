@@ -66,7 +66,7 @@ def _show_erasure(done: dict[str, Any]) -> None:
 @command(app, "trace")
 def trace_command(
     name: Annotated[str, typer.Argument(metavar="ID", help="an id, its first 8 or more digits, or PATH:LINE of a log file")],
-    limit: Annotated[int, typer.Option("--limit", min=1, help="parts shown of each thing; the others are counted")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="pairs shown of a night; the others are counted")] = 10,
     as_json: Json = False,
 ) -> None:
     """Follow an id both ways: back to the lines of log files, and on to the nights and releases that learnt from them."""

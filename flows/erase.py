@@ -66,4 +66,4 @@ def training_of(settings: Settings) -> dict[str, str]:
     """Return what has to be said of the training of releases, by release; most have nothing."""
     if not store_path(settings.home).exists():
         return {}
-    return {release: f"on pairs of a person erased {since:%Y-%m-%d}" for release, since in trained_on_erased(settings.home).items()}
+    return {release: f"on data erased {since:%Y-%m-%d}" for release, since in trained_on_erased(settings.home).items()}

@@ -36,11 +36,7 @@ def look_up(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Found:
     ids = {str(row[0]) for row in connection.execute("SELECT DISTINCT id FROM doomed").fetchall()}
     scrubber = Scrubber(subject.forms)
     mentions = {table: len(_scrubbed(connection, table, scrubber)) for table in TEXT_COLUMNS}
-    files = connection.execute(
-        "SELECT DISTINCT path FROM source_files SEMI JOIN "
-        "(SELECT source_file FROM interactions SEMI JOIN doomed USING (id) UNION SELECT source_file FROM quarantine SEMI JOIN doomed USING (id)) "
-        "ON source_file = source_files.id ORDER BY path"
-    ).fetchall()
+    files = connection.execute(sql("erase_log_files")).fetchall()
     return Found(
         counts,
         {table: number for table, number in mentions.items() if number},

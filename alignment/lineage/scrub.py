@@ -39,8 +39,8 @@ class Subject(NamedTuple):
 
 
 def _escapes(text: str) -> list[str]:
-    """Return `text` as it may stand in a file: plain, or in a JSON string of either kind."""
-    return list(dict.fromkeys([text, *(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))]))
+    """Return `text` as it may stand in a file: plain, in a JSON string of either kind, or quoted by an error message."""
+    return list(dict.fromkeys([text, *(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)), repr(text)[1:-1]]))
 
 
 def _word(form: str) -> str:
@@ -82,7 +82,9 @@ class Scrubber:
 
     @cached_property
     def _quotes(self) -> tuple[str, ...]:
-        longest = sorted({text for text in self.texts if len(text) >= _MIN_TEXT}, key=lambda text: (-len(text), text))
+        # By line, because what quotes a text may break or escape it there.
+        lines = {line.strip() for text in self.texts for line in text.split("\n")}
+        longest = sorted((line for line in lines if len(line) >= _MIN_TEXT), key=lambda line: (-len(line), line))
         return tuple(each for text in longest for each in _escapes(text))
 
     @cached_property

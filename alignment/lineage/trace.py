@@ -6,7 +6,7 @@ Effects: reads the store.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,12 +56,9 @@ class _Store(NamedTuple):
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def node(self, kind: str, id_: str, facts: dict[str, Any], nodes: Sequence[Node] = (), *, total: int | None = None) -> Node:
-        """Return a node with at most `limit` parts; `total` is how many there are where not all were read."""
-        shown = tuple(nodes[: self.limit])
-        return Node(
-            kind, id_, {name: value for name, value in facts.items() if value is not None}, shown, (total or len(nodes)) - len(shown)
-        )
+
+def _node(kind: str, id_: str, facts: Mapping[str, Any], parts: Sequence[Node] = (), *, more: int = 0) -> Node:
+    return Node(kind, id_, {name: value for name, value in facts.items() if value is not None}, tuple(parts), more)
 
 
 def find(home: Path, name: str) -> Thing:
@@ -92,7 +89,7 @@ def find(home: Path, name: str) -> Thing:
 
 
 def trace(home: Path, name: str, *, limit: int = 10) -> Trace:
-    """Follow what `name` names both ways; of each thing at most `limit` parts are shown, and the others counted.
+    """Follow what `name` names both ways; of a night's pairs at most `limit` are shown, and the others counted.
 
     Raises:
         InputError: see `find`.
@@ -109,17 +106,17 @@ def _line(store: _Store, table: str, id_: str) -> tuple[Node, ...]:
         "WHERE row.id = ? GROUP BY line_number",
         id_,
     )
-    return tuple(store.node("log line", f"{row['path']}:{row['line_number']}", {}) for row in rows)
+    return tuple(_node("log line", f"{row['path']}:{row['line_number']}", {}) for row in rows)
 
 
 def _exchange(store: _Store, id_: str | None) -> tuple[Node, ...]:
     rows = store.rows("SELECT user_id, created_at, model, prompt, response, consent FROM interactions WHERE id = ?", id_)
-    return tuple(store.node("exchange", str(id_), row, _line(store, "interactions", str(id_))) for row in rows)
+    return tuple(_node("exchange", str(id_), row, _line(store, "interactions", str(id_))) for row in rows)
 
 
 def _candidates(store: _Store, condition: str, *values: Any) -> tuple[Node, ...]:
     rows = store.rows(f"SELECT id, kind, model, principle_id, text FROM candidates WHERE {condition} ORDER BY id", *values)  # noqa: S608
-    return tuple(store.node("candidate", row.pop("id"), row) for row in rows)
+    return tuple(_node("candidate", row.pop("id"), row) for row in rows)
 
 
 def _judgements(store: _Store, condition: str, *values: Any) -> tuple[Node, ...]:
@@ -128,7 +125,7 @@ def _judgements(store: _Store, condition: str, *values: Any) -> tuple[Node, ...]
         *values,
     )
     return tuple(
-        store.node(
+        _node(
             "judgement",
             row["id"],
             {name: row[name] for name in ("labeler", "verdict", "judge_margin")},
@@ -143,24 +140,24 @@ def _reviews(store: _Store, interaction_id: str) -> tuple[Node, ...]:
         "SELECT id, kind, reason, proposal FROM review_items WHERE interaction_id = ? ORDER BY created_at, id",
         interaction_id,
     )
-    return tuple(store.node("review item", row_id, row, _verdicts(store, row_id)) for row in rows for row_id in [row.pop("id")])
+    return tuple(_node("review item", row_id, row, _verdicts(store, row_id)) for row in rows for row_id in [row.pop("id")])
 
 
 def _verdicts(store: _Store, item_id: str) -> tuple[Node, ...]:
     rows = store.rows(
         "SELECT id, reviewer, verdict, edited_answer, note, decided_at FROM verdicts WHERE item_id = ? ORDER BY decided_at", item_id
     )
-    return tuple(store.node("verdict", row.pop("id"), row) for row in rows)
+    return tuple(_node("verdict", row.pop("id"), row) for row in rows)
 
 
 def _releases(store: _Store, night: str) -> tuple[Node, ...]:
     rows = store.connection.execute(sql("trace_releases"), {"night": night}).fetchall()
-    return tuple(store.node("release", id_, {"events": events}) for id_, events in rows)
+    return tuple(_node("release", id_, {"events": events}) for id_, events in rows)
 
 
 def _nights(store: _Store, pair_id: str) -> tuple[Node, ...]:
     rows = store.rows("SELECT night_id, split FROM pair_sets WHERE pair_id = ? ORDER BY night_id", pair_id)
-    return tuple(store.node("night", row["night_id"], {"split": row["split"]}, _releases(store, row["night_id"])) for row in rows)
+    return tuple(_node("night", row["night_id"], {"split": row["split"]}, _releases(store, row["night_id"])) for row in rows)
 
 
 _PAIR_FACTS = "side, category, labelers::VARCHAR AS labelers, judge_margin, chosen_kind, chosen, rejected_kind, rejected"
@@ -168,7 +165,7 @@ _PAIR_FACTS = "side, category, labelers::VARCHAR AS labelers, judge_margin, chos
 
 def _pairs_into(store: _Store, condition: str, *values: Any) -> tuple[Node, ...]:
     rows = store.rows(f"SELECT id, {_PAIR_FACTS} FROM pairs WHERE {condition} ORDER BY built_at, id", *values)  # noqa: S608
-    return tuple(store.node("pair", row_id, row, _nights(store, row_id)) for row in rows for row_id in [row.pop("id")])
+    return tuple(_node("pair", row_id, row, _nights(store, row_id)) for row in rows for row_id in [row.pop("id")])
 
 
 def _pair_origin(store: _Store, pair_id: str) -> tuple[Node, ...]:
@@ -195,9 +192,9 @@ def _set_of(store: _Store, night: str) -> Node:
         night,
         store.limit,
     )
-    pairs = [store.node("pair", row_id, row, _pair_origin(store, row_id)) for row in shown for row_id in [row.pop("id")]]
+    pairs = [_node("pair", row_id, row, _pair_origin(store, row_id)) for row in shown for row_id in [row.pop("id")]]
     facts = {f"{row['split']} pairs, {row['side']} side": row["n"] for row in sides}
-    return store.node("night", night, facts, pairs, total=sum(row["n"] for row in sides))
+    return _node("night", night, facts, pairs, more=sum(row["n"] for row in sides) - len(pairs))
 
 
 def _trace_release(store: _Store, id_: str) -> Trace:
@@ -209,8 +206,8 @@ def _trace_release(store: _Store, id_: str) -> Trace:
     events = store.rows(
         "SELECT id, event, actor, reason, recorded_at FROM release_events WHERE release_id = ? ORDER BY recorded_at, id", id_
     )
-    happened = tuple(store.node("event", row.pop("id"), row) for row in events)
-    return Trace(store.node("release", id_, {}), tuple(_set_of(store, row["night_id"]) for row in nights), happened)
+    happened = tuple(_node("event", row.pop("id"), row) for row in events)
+    return Trace(_node("release", id_, {}), tuple(_set_of(store, row["night_id"]) for row in nights), happened)
 
 
 def _trace_night(store: _Store, id_: str) -> Trace:
@@ -220,7 +217,7 @@ def _trace_night(store: _Store, id_: str) -> Trace:
 
 def _trace_pair(store: _Store, id_: str) -> Trace:
     [whole] = _pairs_into(store, "id = ?", id_)
-    return Trace(store.node("pair", id_, whole.facts), _pair_origin(store, id_), whole.parts)
+    return Trace(_node("pair", id_, whole.facts), _pair_origin(store, id_), whole.parts)
 
 
 def _trace_judgement(store: _Store, id_: str) -> Trace:
@@ -229,7 +226,7 @@ def _trace_judgement(store: _Store, id_: str) -> Trace:
     one = row["interaction_id"]
     reviewed = [item for item in _reviews(store, one) if _judged_by(store, item.id) == id_]
     return Trace(
-        store.node("judgement", id_, whole.facts),
+        _node("judgement", id_, whole.facts),
         (*whole.parts, *_exchange(store, one)),
         (*reviewed, *_pairs_into(store, "interaction_id = ?", one)),
     )
@@ -237,7 +234,7 @@ def _trace_judgement(store: _Store, id_: str) -> Trace:
 
 def _judged_by(store: _Store, item_id: str) -> str | None:
     [row] = store.rows("SELECT detail ->> 'judgement_id' AS judgement FROM review_items WHERE id = ?", item_id)
-    return row["judgement"]
+    return str(row["judgement"]) if row["judgement"] else None
 
 
 def _trace_candidate(store: _Store, id_: str) -> Trace:
@@ -253,7 +250,7 @@ def _trace_review(store: _Store, id_: str) -> Trace:
     one = row.pop("interaction_id")
     judged = _judgements(store, "id = ?", _judged_by(store, id_))
     pairs = _pairs_into(store, "interaction_id = ?", one)
-    return Trace(store.node("review item", id_, row), (*judged, *_exchange(store, one)), (*_verdicts(store, id_), *pairs))
+    return Trace(_node("review item", id_, row), (*judged, *_exchange(store, one)), (*_verdicts(store, id_), *pairs))
 
 
 def _trace_exchange(store: _Store, id_: str) -> Trace:
@@ -264,14 +261,14 @@ def _trace_exchange(store: _Store, id_: str) -> Trace:
         *_judgements(store, "interaction_id = ?", id_),
         *_reviews(store, id_),
         *_pairs_into(store, "interaction_id = ?", id_),
-        *(store.node("kept out", row.pop("id"), row) for row in kept_out),
+        *(_node("kept out", row.pop("id"), row) for row in kept_out),
     )
-    return Trace(store.node("exchange", id_, whole.facts), whole.parts, became)
+    return Trace(_node("exchange", id_, whole.facts), whole.parts, became)
 
 
 def _trace_quarantined(store: _Store, id_: str) -> Trace:
     [row] = store.rows("SELECT reason, detail, raw, quarantined_at FROM quarantine WHERE id = ?", id_)
-    return Trace(store.node("quarantined line", id_, row), _line(store, "quarantine", id_), ())
+    return Trace(_node("quarantined line", id_, row), _line(store, "quarantine", id_), ())
 
 
 _TRACERS: dict[str, Callable[[_Store, str], Trace]] = {

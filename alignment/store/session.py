@@ -125,6 +125,7 @@ def rewrite(home: Path, fill: Callable[[duckdb.DuckDBPyConnection], None], *, wa
         try:
             _fold_log(path)
             _copy_into(path, scratch, fill)
+            _sync(scratch)
         except BaseException as error:
             _remove_scratch(home, scratch)
             if is_disk_full(error):
@@ -132,7 +133,6 @@ def rewrite(home: Path, fill: Callable[[duckdb.DuckDBPyConnection], None], *, wa
             if isinstance(error, duckdb.Error):
                 raise StoreError(f"cannot rewrite the store {str(path)!r}: {error}; it is unchanged. Run 'align doctor'") from error
             raise
-        _sync(scratch)
         os.replace(scratch, path)
         _sync(home)
 
