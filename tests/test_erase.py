@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -87,7 +86,11 @@ def leave_things(home: Path) -> None:
     (run / "pairs.jsonl.part").write_text(said)
     (home / "prefect-server.log").write_text(f"{PLAIN} failed: {said!r}\nand {redacted(home, PERSONAL)} as well\n")
     with closing(sqlite3.connect(home / "prefect" / "prefect.db")) as prefect, prefect:
+        prefect.execute("PRAGMA secure_delete = OFF")
         prefect.execute("UPDATE flow_run_state SET message = ?", [f"Cannot read {said} of {PLAIN} and {redacted(home, PERSONAL)}"])
+        # What was deleted before lies in free pages.
+        prefect.execute("CREATE TABLE old AS SELECT ? AS message", [f"{PLAIN} and {redacted(home, PERSONAL)} " * 500])
+        prefect.execute("DROP TABLE old")
     (home / "releases" / "history.jsonl").write_text(json.dumps({"event": "promoted", "reason": f"{PLAIN} liked it"}) + '\n{"torn')
 
 
@@ -450,7 +453,7 @@ def test_scrubbing_reads_json_as_json() -> None:
     assert content_id(untouched) == content_id(scrubber.cell(untouched))
 
 
-def test_home_is_never_needed_to_be_named_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_its_plan_and_what_it_did(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, "interactions", exchange("a", "ann-quill"))
     monkeypatch.setattr(cli, "prepare", lambda *_, **__: None)
     asked = ["erase", "--subject", "ann-quill", "--reason", "ann-quill wants it"]
@@ -459,4 +462,3 @@ def test_home_is_never_needed_to_be_named_twice(home: Path, monkeypatch: pytest.
     done = json.loads(CliRunner().invoke(cli.app, [*asked, "--json"]).stdout)
     assert done["rows"] == {"interactions": 1}
     assert "erased before" in CliRunner().invoke(cli.app, asked).stdout
-    assert os.environ["ALIGN_HOME"] == str(home)

@@ -101,7 +101,11 @@ def test_a_release_goes_back_to_the_line_of_a_log(store: Path) -> None:
     ],
 )
 def test_every_thing_is_followed_both_ways(store: Path, name: str, origin: set[tuple[str, str]], became: set[tuple[str, str]]) -> None:
-    check(trace(store, name), origin, became)
+    found = trace(store, name)
+    check(found, origin, became)
+    # However many batches a file was read in, a line of it is one.
+    lines = [node.id for node in walk(found.origin) if node.kind == "log line"]
+    assert len(lines) == len(set(lines))
 
 
 def test_of_many_pairs_a_few_are_shown_and_all_are_counted(store: Path) -> None:
