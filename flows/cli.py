@@ -15,15 +15,8 @@ import typer
 from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
-from flows.cli_release import releases
-from flows.command import Json, command, print_json, print_rows, start
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Continuous alignment: from flagged production logs to a safer release, every night.",
-)
-app.add_typer(releases, name="release")
+from flows import cli_data, cli_release  # noqa: F401 - they register their commands
+from flows.command import Json, app, command, print_json, print_rows, start
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
 Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob or URL, instead of the configured sources; may be repeated")]

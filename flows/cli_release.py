@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from alignment.config import Settings
-from flows.command import Actor, Json, command, print_json, print_rows, start
+from flows.command import Actor, Json, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
+app.add_typer(releases, name="release")
 
 
 @command(releases, "list")
@@ -18,12 +19,14 @@ def release_list(as_json: Json = False) -> None:
     """List all releases, newest first."""
     settings = start()
     from alignment.release import list_releases
+    from flows.erase import training_of
 
-    columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
-    decided = _decisions(settings)
+    decided, training = _decisions(settings), training_of(settings)
+    columns = ["release_id", "status", "decision", "champion", "night_id", "created_at", *["training"] * bool(training)]
     rows = []
     for row in list_releases(settings.home):
         last = {"decision": decided.get(row["release_id"], row.get("decision", "")), "created_at": str(row.get("created_at", ""))[:19]}
+        last["training"] = training.get(row["release_id"], "")
         rows.append({name: ({**row, **last}).get(name, "") for name in columns})
     print_rows(rows, as_json=as_json)
 
@@ -43,14 +46,17 @@ def release_show(release_id: str, as_json: Json = False) -> None:
     """Show a release's card, or with --json its manifest."""
     settings = start()
     from alignment.release import folder_of
+    from flows.erase import training_of
 
-    folder = folder_of(settings.home, release_id)
+    folder, training = folder_of(settings.home, release_id), training_of(settings).get(release_id)
     if as_json:
-        print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-    else:
-        print((folder / "card.md").read_text(encoding="utf-8"))
-        if decision := _decisions(settings).get(release_id):
-            print(f"The gate's last word: {decision}")
+        print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")) | ({"training": training} if training else {}))
+        return
+    print((folder / "card.md").read_text(encoding="utf-8"))
+    if decision := _decisions(settings).get(release_id):
+        print(f"The gate's last word: {decision}")
+    if training:
+        print(f"Training: {training}")
 
 
 def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:

@@ -19,6 +19,12 @@ from alignment.errors import AlignError, NoSpace
 from alignment.text import printable
 from flows.environment import prepare
 
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Continuous alignment: from flagged production logs to a safer release, every night.",
+)
+
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
 _ROOM = 64 * 2**20
@@ -96,11 +102,11 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         # An id that is cut cannot be copied.
         table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
     for row in rows:
-        table.add_row(*(printable(_shown(value)).replace("[", r"\[") for value in row.values()))
+        table.add_row(*(printable(shown(value)).replace("[", r"\[") for value in row.values()))
     out.print(table)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -33,6 +33,7 @@ from alignment.ingest import (
 from alignment.ingest.ahead import ahead
 from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
+from alignment.lineage import erased_keys
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.session import append_arrow
 from data_checks import CheckReport, check, columns
@@ -44,7 +45,8 @@ _SCORED_TOGETHER = 512
 
 def _context(settings: Settings) -> Context:
     moment = now()
-    return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew)
+    erased = tuple(sorted(erased_keys(settings.home)))
+    return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew, erased)
 
 
 def _parsed(source: LogSource, reading: Reading, context: Context) -> Iterator[Parsed]:

@@ -215,7 +215,8 @@ def test_both_transcripts_of_a_preference_are_exchanges(home: Path) -> None:
     assert ingest(home, home / "log.jsonl", preset="hh") == Batch(2, 2, 0, 0, 0)
     rows = query(
         home,
-        "SELECT response, value, json_array_length(messages) AS turns FROM interactions JOIN signals ON interaction_id = interactions.id ORDER BY response",
+        "SELECT response, value, json_array_length(messages) AS turns FROM interactions "
+        "JOIN signals ON interaction_id = interactions.id ORDER BY response",
     )
     assert rows == [{"response": "7 minutes", "value": "up", "turns": 3}, {"response": "Go away", "value": "down", "turns": 3}]
 

@@ -76,7 +76,7 @@ def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str]
     records = parsed.records.take(pa.array(sorted(rejected), pa.int64())).to_pylist()
     return quarantine_table(
         [
-            quarantine_row(reading.id, row["line_number"], record, reason, "a data check", row["prompt"], context)
+            quarantine_row(reading.id, row["line_number"], record, reason, "a data check", row["prompt"], row["user_id"], context)
             for row, record, (_, reason) in zip(rows, records, sorted(rejected.items()), strict=True)
         ]
     )

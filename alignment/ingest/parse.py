@@ -173,12 +173,14 @@ def _unescaped(line: str) -> str:
 
 _QUARANTINE = pa.schema(
     [("id", pa.string()), ("source_file", pa.string()), ("line_number", pa.int64()), ("record_number", pa.int64())]
-    + [(name, pa.string()) for name in ("reason", "detail", "raw")]
+    + [(name, pa.string()) for name in ("reason", "detail", "raw", "user_id")]
     + [("quarantined_at", pa.timestamp("us"))]
 )
 
 
-def quarantine_row(file_id: str, line_number: int, record: int, reason: str, detail: str, raw: str, context: Context) -> dict[str, Any]:
+def quarantine_row(
+    file_id: str, line_number: int, record: int, reason: str, detail: str, raw: str, user_id: str | None, context: Context
+) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
     # Cut first with room to spare, so that a long line is not searched whole; then cut what is kept.
     shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip("\r\n")), context.key)[0][:_RAW_SHOWN]
@@ -190,6 +192,8 @@ def quarantine_row(file_id: str, line_number: int, record: int, reason: str, det
         "reason": reason,
         "detail": detail,
         "raw": shown,
+        # Whose line it was, so that an erasure finds it.
+        "user_id": _clean(user_id, context.key)[0] if user_id and reason != "erased_subject" else "",
         "quarantined_at": context.now,
     }
 
@@ -200,7 +204,7 @@ def quarantine_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Table:
-    rows = refused.select(["line_number", "record_number", "reason", "line"]).to_pylist()
+    rows = refused.select(["line_number", "record_number", "reason", "line", "user_id"]).to_pylist()
     return quarantine_table(
         [
             quarantine_row(
@@ -210,6 +214,7 @@ def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Ta
                 row["reason"],
                 f"{len(row['line'])} characters",
                 row["line"],
+                row["user_id"],
                 context,
             )
             for row in rows
