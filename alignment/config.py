@@ -37,6 +37,7 @@ class Ingest(_Section):
     max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
     consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
     max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+    ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
 
 
 class Model(_Section):

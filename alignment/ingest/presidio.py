@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
@@ -35,7 +35,6 @@ _CALLS = (
 _BIRTH = r"born|birth|birthday|birthdate|dob|geboren|geburts\w*|naissance|nacimiento"
 
 _SURE: dict[str, str] = {
-    "EmailRecognizer": "EMAIL",
     "IbanRecognizer": "IBAN",
     "CryptoRecognizer": "CRYPTO",
     "MacAddressRecognizer": "MAC",
@@ -82,14 +81,17 @@ _WITH_WORDS: dict[str, tuple[str, str]] = {
 }
 """Recognisers of what many ordinary numbers look like (of random ones, a tenth has the right check digit): they count beside such words.
 
-Left out: cards and IP addresses (the fast rules know more layouts; presidio takes times in milliseconds for cards and Haskell's `::` for
-addresses), URLs (not personal by themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT, registers).
+Left out: e-mail, cards and IP addresses (the fast rules know more of them; presidio takes times in milliseconds for cards, Haskell's `::`
+for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by themselves), plates (`is at 192`), postcodes, and what
+belongs to companies (VAT, registers).
 """
 
 _BEFORE, _AFTER = 60, 40
 _PIECE, _OVERLAP = 2000, 200
 _ROUNDS = 20
-_DIGIT_OR_AT = re.compile(r"[\d@]")
+_ASKED = 200
+"""Numbers of one text that phonenumbers is asked about, at 10 ms for the worst; in a longer dump, all that look like its numbers go."""
+_DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{1,4}([\-./])\d{1,2}\1\d{1,4}")
 _NUMBER = re.compile(r"[+(\d][\d ()+.\-/\u00a0\u2010-\u2015]{6,60}")
 _NAMES = {"PERSON": "PERSON", "PER": "PERSON", "LOC": "LOCATION", "GPE": "LOCATION", "LOCATION": "LOCATION"}
@@ -124,14 +126,6 @@ class DeepRedactor:
         self._phones = _phones()
         self._names = _load_names(ner_model) if ner_model else None
 
-    @cached_property
-    def version(self) -> str:
-        """Content address of everything that decides what is found."""
-        meta = {} if self._names is None else {name: self._names.meta.get(name) for name in ("lang", "name", "version")}
-        words = {name: (kind, words) for name, (kind, words) in _WITH_WORDS.items()}
-        libraries = [version(name) for name in ("presidio_analyzer", "phonenumbers")]
-        return content_id(libraries, _SURE, words, _CALLS, meta, _BEFORE, _AFTER)[:12]
-
     def redact(self, text: str, key: bytes) -> tuple[str, Counter[str]]:
         """Return the text with placeholders, and how many of each kind are new; doing it again changes nothing.
 
@@ -149,22 +143,22 @@ class DeepRedactor:
 
     def _once(self, text: str, key: bytes) -> tuple[str, Counter[str]]:
         counts: Counter[str] = Counter()
-        parts = PLACEHOLDER.split(text)
+        parts, asked = PLACEHOLDER.split(text), iter(range(_ASKED))
         for place in range(0, len(parts), 2):
             part, after, done = parts[place], 0, []
-            for found in _merged(self._find(part), part):
+            for found in _merged(self._find(part, asked), part):
                 done += [part[after : found.start], placeholder(found.kind, part[found.start : found.end], key)]
                 after = found.end
                 counts[found.kind] += 1
             parts[place] = "".join([*done, part[after:]])
         return "".join(parts), counts
 
-    def _find(self, text: str) -> Iterator[_Found]:
+    def _find(self, text: str, asked: Iterator[int]) -> Iterator[_Found]:
         for offset in range(0, max(len(text) - _OVERLAP, 1), _PIECE - _OVERLAP):
             piece = text[offset : offset + _PIECE]
             found = [*self._find_names(piece)]
-            if _DIGIT_OR_AT.search(piece):
-                found += [*self._find_patterns(piece), *self._find_phones(piece)]
+            if _DIGIT.search(piece):
+                found += [*self._find_patterns(piece), *self._find_phones(piece, asked)]
             for one in found:
                 yield one._replace(start=offset + one.start, end=offset + one.end)
 
@@ -172,16 +166,17 @@ class DeepRedactor:
         for kind, find, entities, words in self._recognisers:
             for hit in find(piece, entities):
                 start, end = hit.start, hit.end
-                # presidio takes a path with an @ in it for an e-mail address.
-                path = kind == "EMAIL" and "/" in piece[start:end]
-                if not path and _whole(piece, start, end) and (words is None or _beside(words, piece, start, end)):
+                if _whole(piece, start, end) and (words is None or _beside(words, piece, start, end)):
                     yield _Found(start, end, kind, hit.score)
 
-    def _find_phones(self, piece: str) -> Iterator[_Found]:
+    def _find_phones(self, piece: str, asked: Iterator[int]) -> Iterator[_Found]:
         """Look for telephone numbers only where digits are: the recogniser needs milliseconds for a text without any."""
         for number in _NUMBER.finditer(piece):
             worded = _beside(_WORDS_FOR_CALLS, piece, *number.span())
             if sum(character.isdigit() for character in number.group()) < 7 or not (worded or _TRUNK.search(number.group())):
+                continue
+            if next(asked, None) is None:
+                yield _Found(*number.span(), "PHONE", 0.1)
                 continue
             start = max(number.start() - 10, 0)
             for hit in self._phones(piece[start : number.end() + 10], ["PHONE_NUMBER"]):
@@ -199,11 +194,37 @@ class DeepRedactor:
                 yield _Found(entity.start_char, entity.end_char, kind, 0.3)
 
 
+def deep_version(ner_model: str = "") -> str:
+    """Return the content address of everything that decides what is found. Loads nothing.
+
+    Raises:
+        ConfigError: there is no such spaCy model.
+    """
+    libraries = [version(name) for name in ("presidio_analyzer", "phonenumbers")]
+    patterns = [_NUMBER.pattern, _TRUNK.pattern, _DATE.pattern, _WORDS_FOR_CALLS.pattern]
+    return content_id(libraries, _SURE, _WITH_WORDS, patterns, _model_version(ner_model) if ner_model else "")[:12]
+
+
+def _model_version(model: str) -> str:
+    try:
+        meta = Path(model) / "meta.json"
+        return meta.read_text(encoding="utf-8") if meta.is_file() else f"{model}=={version(model)}"
+    except (PackageNotFoundError, OSError, ValueError) as error:
+        raise _no_model(model, error) from error
+
+
+def _no_model(model: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"[ingest] ner_model = {model!r} cannot be loaded ({error}); "
+        "give the folder of a spaCy model, install its package, or leave it empty"
+    )
+
+
 def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
 
 
-_TRUNK = re.compile(r"[+(]|(?<!\d)0\d{0,6}[ ()\-./\u00a0\u2010-\u2015]")
+_TRUNK = re.compile(r"[+(]|(?<!\d)0\d{1,6}[ ()\-./\u00a0\u2010-\u2015]")
 _WORDS_FOR_CALLS = _words(_CALLS)
 
 
@@ -230,10 +251,6 @@ def _merged(found: Iterable[_Found], text: str) -> list[_Found]:
 
 
 def _recognisers() -> list[_Recogniser]:
-    import tldextract
-
-    # Its public list of suffixes comes with the package; it would fetch a newer one.
-    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)  # type: ignore[assignment]
     from presidio_analyzer import predefined_recognizers as known
 
     made = []
@@ -260,7 +277,4 @@ def _load_names(model: str) -> Any:
     try:
         return spacy.load(model)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"[ingest] ner_model = {model!r} cannot be loaded ({error}); "
-            "give the folder of a spaCy model, install its package, or leave it empty"
-        ) from error
+        raise _no_model(model, error) from error
