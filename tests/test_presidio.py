@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
-from alignment.ingest.presidio import PLACEHOLDER, DeepRedactor, deep_version
+from alignment.ingest.presidio import PLACEHOLDER, DeepRedactor, _Found, _merged, _Recogniser, deep_version
 from alignment.ingest.redact import redact, redaction_key
 from alignment.pairs import HumanVerdict
 from alignment.records import Candidate
@@ -33,6 +33,7 @@ from tests.test_redact import STAYS, TEXTS
 KEY = b"k" * 32
 FOUND = [
     ("PHONE", "my mobile is {}, boiler still cold", "07700 900255"),
+    ("PHONE", "at _{}_ or", "07700 900255"),
     ("PHONE", "Leeds, {}.", "07700 900461"),
     ("PHONE", "call me: {}", "4155552671"),
     ("PHONE", "Ruf an unter {} bitte", "(030) 901820"),
@@ -59,6 +60,8 @@ LEFT = [
     "CSV has dates as 3/4/24, 04-03-2024 and 2018-10-10",
     "the number 44051401359 without its word",
     "reference 9434765919",
+    "my PESEL is not 4405140135903289",
+    "see f(030) 901820 there",
     "born to run, in 1984 or 2001",
     "https://www.google.com/maps/place/North/@37.3362725,-121.8244",
     "data Tree a = Leaf :: add | Node",
@@ -99,6 +102,22 @@ def test_the_fast_rules_come_along_and_placeholders_stay() -> None:
     assert masked.startswith("<EMAIL_3f9a1c><PHONE_")
     assert masked.endswith(", <PHONE_3f9a1c8b2d77>")
     assert redact("ann@example.com", KEY)[0] in masked
+
+
+def test_of_places_that_overlap_nothing_is_left() -> None:
+    inner, across, longer = _Found(4, 6, "B", 0.9), _Found(8, 14, "C", 0.4), _Found(0, 10, "A", 0.4)
+    assert _merged([across, inner, longer], "x" * 20) == [_Found(0, 14, "B", 0.9)]
+    assert _merged([inner, longer], "x" * 20) == [_Found(0, 10, "B", 0.9)]
+    assert _merged([longer, across], "x" * 20) == [_Found(0, 14, "A", 0.4)]
+    assert _merged([inner, _Found(6, 8, "D", 0.1)], "x" * 20) == [inner, _Found(6, 8, "D", 0.1)]
+
+
+def test_what_shows_only_when_its_neighbour_is_gone_goes_too() -> None:
+    one = DeepRedactor()
+    first = re.compile(r"\A#\d")
+    one._recognisers = [_Recogniser("CODE", lambda text, _: [_Found(*hit.span(), "CODE", 1.0) for hit in first.finditer(text)], [], None)]
+    masked, counts = one.redact("#1#2#3", KEY)
+    assert (bare(masked), counts) == ("", {"CODE": 3})
 
 
 def test_the_same_value_has_the_same_placeholder_however_it_is_written() -> None:

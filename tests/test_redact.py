@@ -220,6 +220,22 @@ def test_the_prefilter_matches_whatever_is_redacted_also_in_json(texts: list[str
     assert not missed
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\x1f", '"', "\\", "(", " "])
+def test_what_stands_before_hides_nothing_from_the_prefilter(before: str) -> None:
+    values = [before + value for values in LEAKS.values() for value in [*values, "a:b:cccccccc:d:e"]]
+    assert all(redact(value, KEY)[1] for value in values)
+    missed = duckdb.execute(
+        "SELECT text FROM (SELECT unnest($texts::VARCHAR[]) AS text) WHERE NOT regexp_matches(to_json(text)::VARCHAR, $filter)",
+        {"texts": values, "filter": PREFILTER},
+    ).fetchall()
+    assert not missed
+
+
+def test_addresses_that_touch_are_two() -> None:
+    masked, counts = redact("a@b.de+x@c.fr", KEY)
+    assert (bare(masked), counts) == ("", {"EMAIL": 2})
+
+
 def test_the_prefilter_knows_every_digit_and_letter_that_the_rules_know() -> None:
     """RE2 and Python bring tables of their own: a newer one must not open a gap."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]

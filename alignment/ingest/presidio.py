@@ -233,8 +233,8 @@ def _beside(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
 
 
 def _whole(text: str, start: int, end: int) -> bool:
-    """Say whether a place is no part of a longer word or number."""
-    return not (re.match(r"\w", text[end : end + 1]) or re.match(r"\w", text[max(start - 1, 0) : start]))
+    """Say whether a place is no part of a longer word or number. An underscore is no part: it is also markup."""
+    return not (text[end : end + 1].isalnum() or text[max(start - 1, 0) : start].isalnum())
 
 
 def _merged(found: Iterable[_Found], text: str) -> list[_Found]:
