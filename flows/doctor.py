@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from alignment.config import Settings, log_patterns
+from alignment.config import Settings
 from alignment.errors import AlignError
 from alignment.ids import short
-from alignment.ingest import find_files
+from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import embedder_path
 from alignment.release import BASE, current, list_releases, verify
@@ -46,7 +46,7 @@ def _disk(settings: Settings) -> str:
 
 
 def _logs(settings: Settings) -> str:
-    return f"{len(find_files(log_patterns(settings)))} log files"
+    return ", ".join(f"{source.name}: {len(source.find())} log files" for source in log_sources(settings))
 
 
 def _constitution(settings: Settings) -> str:

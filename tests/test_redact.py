@@ -339,7 +339,8 @@ def test_an_id_that_gives_somebody_away_is_hidden(value: str) -> None:
     assert re.search(r"<[A-Z]+_[0-9a-f]{12}>", masked)
     assert masked == redact_id(value, KEY) != redact_id(value.replace("2", "3").replace("nn", "na").replace("1", "2"), KEY)
     assert redact_id(masked, KEY) == masked
-    assert duckdb.execute("SELECT regexp_matches($text, $filter)", {"text": value, "filter": PERSONAL_ID}).fetchone() == (True,)
+    for text in (value, f"c1\n{value}\nm"):
+        assert duckdb.execute("SELECT regexp_matches($text, $filter)", {"text": text, "filter": PERSONAL_ID}).fetchone() == (True,)
 
 
 @pytest.mark.parametrize("value", NOT_PERSONAL)
