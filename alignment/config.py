@@ -50,6 +50,7 @@ class Ingest(_Section):
     consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
     purpose_default: str = Field("training", description="what a line that names no purpose may be used for; only `training` is trained on")
     max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+    ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
 
 
 class Model(_Section):
