@@ -23,7 +23,11 @@ from typing import Any
 import duckdb
 
 KEYS = "conversation_id, user_id, created_at, messages, response"
-WORDS = ["please", "tell", "me", "how", "to", "write", "a", "short", "letter", "about", "my", "garden", "because", "the", "neighbours", "complain", "when", "it", "rains", "and", "nobody", "answers", "the", "phone", "could", "you", "explain", "why", "bread", "needs", "salt", "or", "what", "happens", "if", "the", "oven", "is", "too", "hot", "for", "an", "hour", "thanks", "I", "would", "rather", "not", "call", "them", "again", "today"]
+TEXT = (
+    "please tell me how to write a short letter about my garden because the neighbours complain when it rains and nobody answers the "
+    "phone could you explain why bread needs salt or what happens if the oven is too hot for an hour thanks I would rather not call them"
+)
+WORDS = TEXT.split()
 
 
 def lines(rows: int, *, seed: int = 0) -> Iterator[str]:
@@ -96,10 +100,8 @@ def loop(log: Path, home: Path) -> int:
 
 def plain(log: Path, home: Path) -> int:
     """Normalise, dedupe and quarantine, without redaction and data checks."""
-    from alignment.ingest import parse as _  # noqa: F401 - loads the module under its name
-
-    sys.modules["alignment.ingest.parse"].PREFILTER = "a^"  # type: ignore[attr-defined]
     flow = _flow()
+    sys.modules["alignment.ingest.parse"].PREFILTER = "a^"  # type: ignore[attr-defined]
     flow._check = lambda *_: flow.CheckReport({}, [])
     return _read(log)
 

@@ -120,3 +120,34 @@ def bench_ingest(
     from bench.ingest import run
 
     print_rows(run(rows, repeat), as_json=as_json)
+
+
+@command(benches, "kill")
+def bench_kill(
+    runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Kill ingestion at random moments and count what was lost or stored twice. Exit status 1 if anything was."""
+    import tempfile
+    from pathlib import Path
+
+    from bench.kill import run
+
+    start()
+    with tempfile.TemporaryDirectory() as folder:
+        kills = run(Path(folder) / "kills", runs)
+    print_rows([kills._asdict()], as_json=as_json)
+    if kills.lost or kills.twice or kills.unaccounted:
+        raise typer.Exit(1)
+
+
+@command(benches, "concurrency")
+def bench_concurrency(
+    seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,
+    rows: Annotated[int, typer.Option(min=1000, help="log lines that are read meanwhile in the second")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Measure the waits of a writer, four readers and a reviewer, alone and while a large log is read."""
+    from bench.concurrency import run
+
+    print_rows(run(seconds, rows), as_json=as_json)

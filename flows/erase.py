@@ -7,7 +7,7 @@ from typing import Any
 from alignment.config import Settings
 from alignment.errors import StoreError
 from alignment.ids import subject_key
-from alignment.ingest.redact import redact, redaction_key
+from alignment.ingest.redact import redact, redact_id, redaction_key
 from alignment.lineage import ErasePlan, Subject, apply_erasure, plan_erasure, trained_on_erased
 from alignment.release import current, list_releases
 from alignment.store import migrate, store_path
@@ -17,8 +17,9 @@ from flows.night import night_lock, now
 def subject(settings: Settings, user_id: str) -> Subject:
     """Return the forms in which the store may name a user: as the logs wrote the id, and as ingestion masks it."""
     key = redaction_key(settings.home)
-    masked = redact(user_id, key)[0]
-    return Subject(tuple(dict.fromkeys((user_id, masked))), subject_key(key, user_id), subject_key(key, masked))
+    masked = redact_id(user_id, key)
+    # Earlier versions masked ids as they mask texts.
+    return Subject(tuple(dict.fromkeys((user_id, masked, redact(user_id, key)[0]))), subject_key(key, user_id), subject_key(key, masked))
 
 
 def _plan(settings: Settings, user_id: str) -> ErasePlan:

@@ -38,6 +38,7 @@ from alignment.store import append, migrate, query, session, sql
 from alignment.store.session import append_arrow
 from data_checks import CheckReport, check, columns
 from flows.night import embedder, interaction, night_lock, now
+from flows.redact import redact_deeply
 from flows.show import progress, say
 
 _SCORED_TOGETHER = 512
@@ -200,6 +201,8 @@ def ingest(
         if problems:
             raise _together(problems)
         moderated = moderate_new() if not dry_run and (total.stored or _backlog(settings)) else 0
+        if not dry_run:
+            redact_deeply()
         return {**total._asdict(), "moderated": moderated}
 
 
@@ -228,4 +231,5 @@ def replay_quarantine(reason: str | None = None, source: str | None = None) -> d
         outcomes = replay(settings.home, sources, rejects, context, reason=reason, source=source)
         if outcomes["stored"]:
             moderate_new()
+            redact_deeply()
         return dict(outcomes)

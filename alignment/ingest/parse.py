@@ -17,10 +17,11 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
-from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact
+from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
 
 _RAW_SHOWN = 2000
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
+_ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
 _TEXTS = ("messages", "prompt", "response", "edit", *_IDS)
 _STORED = (
@@ -126,6 +127,11 @@ def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
         counts.update(found)
         return masked
 
+    def clean_id(value: str) -> str:
+        masked = redact_id(value, key)
+        counts.update(_ID_KIND.findall(masked) if masked != value else ())
+        return masked
+
     messages = [{"role": turn["role"], "content": clean(turn["content"])} for turn in json.loads(row["messages"])]
     return {
         "messages": json.dumps(messages, ensure_ascii=False),
@@ -133,7 +139,7 @@ def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
         "response": clean(row["response"]),
         "edit": clean(row["edit"]) if row["edit"] is not None else None,
         # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
-        **{name: clean(row[name]) for name in _IDS},
+        **{name: clean_id(row[name]) for name in _IDS},
         "pii": json.dumps(dict(sorted(counts.items()))),
     }
 
@@ -193,7 +199,7 @@ def quarantine_row(
         "detail": detail,
         "raw": shown,
         # Whose line it was, so that an erasure finds it.
-        "user_id": _clean(user_id, context.key)[0] if user_id and reason != "erased_subject" else "",
+        "user_id": redact_id(user_id, context.key) if user_id and reason != "erased_subject" else "",
         "quarantined_at": context.now,
     }
 
