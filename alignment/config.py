@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tomllib
 from datetime import timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,14 +28,29 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LogSourceSettings(_Section):
+    """One source of logs, `[ingest.sources.NAME]`."""
+
+    logs: list[str] = Field(description="log files, globs or URLs")
+    preset: str = Field("gateway", description="kind of log")
+    fields: dict[str, str] = Field({}, description="SQL expression a field, over `body`, instead of the preset's")
+
+
 class Ingest(_Section):
     """Where logs come from and what a usable line is."""
 
-    logs: list[str] = Field([SAMPLE_LOGS], description="log files or globs; 'sample' is the bundled sample traffic")
+    logs: list[str] = Field(
+        [SAMPLE_LOGS], description="log files, globs or s3://, gs://, az:// URLs; 'sample' is the bundled sample traffic"
+    )
+    preset: str = Field("gateway", description="kind of log: gateway, messages, prompt_response, hh, openai, litellm, langfuse or otel")
+    fields: dict[str, str] = Field({}, description="SQL expressions over `body` (JSON) in place of the preset's, a field each")
+    sources: dict[str, LogSourceSettings] = Field({}, description="more sources, each a table with its own logs, preset and fields")
     max_line_bytes: int = Field(1_048_576, ge=1024, description="longer lines are quarantined")
     max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
     consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
+    purpose_default: str = Field("training", description="what a line that names no purpose may be used for; only `training` is trained on")
     max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+    ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
 
 
 class Model(_Section):
@@ -263,9 +277,3 @@ def _unknown_environment() -> list[tuple[str, str]]:
             if key not in known:
                 found.append((name, key))
     return found
-
-
-def log_patterns(settings: Settings) -> list[str]:
-    """Return the configured log files and globs, with `sample` replaced by the bundled file's path."""
-    sample = files("alignment.samples") / "traffic.jsonl.gz"
-    return [str(sample) if pattern == SAMPLE_LOGS else pattern for pattern in settings.ingest.logs]

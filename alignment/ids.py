@@ -33,6 +33,19 @@ def short(full_id: str) -> str:
     return full_id[:_SHORT]
 
 
+def subject_key(key: bytes, user_id: str) -> str:
+    """Return what stands for an erased person: a hash that only the holder of the state folder's secret can compute.
+
+    In SQL: `sha256(concat_ws(chr(31), $key, user_id, $key))`, where `$key` is `key.hex()`. The key encloses the id, so that nobody can
+    extend one person's hash to another's.
+
+    >>> subject_key(b"k", "ann") == subject_key(b"l", "ann")
+    False
+    """
+    secret = key.hex()
+    return hashlib.sha256(f"{secret}\x1f{user_id}\x1f{secret}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes. Never call it on the open store (it would drop DuckDB's lock)."""
     with path.open("rb") as handle:

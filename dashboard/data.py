@@ -19,6 +19,7 @@ import streamlit as st
 
 from alignment.config import Settings, load_settings
 from alignment.ids import content_id
+from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, current
 from alignment.store import append_durably, session, sql, store_path
 
@@ -195,8 +196,12 @@ def review_history(kind: str | None, limit: int = 500) -> list[Row]:
     return _read("review_history", kind=kind, limit=limit)
 
 
+def _redacted(text: str) -> str:
+    return redact(text, redaction_key(settings().home))[0]
+
+
 def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None) -> None:
-    """Append one verdict. Nothing is overwritten: the last verdict on an item stands.
+    """Append one verdict. Nothing is overwritten: the last verdict on an item stands. What people write is redacted like logs.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -205,8 +210,8 @@ def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = ""
         "item_id": item,
         "reviewer": reviewer,
         "verdict": verdict,
-        "edited_answer": edited_answer,
-        "note": note or None,
+        "edited_answer": _redacted(edited_answer) if edited_answer else edited_answer,
+        "note": _redacted(note) if note else None,
         "decided_at": datetime.now(UTC).replace(tzinfo=None),
     }
     # A person's time cannot be had again: the verdict is on disk twice before the page says that it was taken.

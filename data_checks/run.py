@@ -85,6 +85,11 @@ def _columns(expectations: Sequence[Expectation]) -> list[str]:
     return sorted(names)
 
 
+def columns(suite: str) -> list[str]:
+    """Return the columns that the suite called `suite` reads."""
+    return _columns(SUITES[suite])
+
+
 def check(suite: str, frame: pd.DataFrame, *, batch: str, now: datetime) -> CheckReport:
     """Run the suite called `suite` on `frame`; positions in the report count from 0 over the whole frame.
 

@@ -32,7 +32,7 @@ def _warn(kind: str, **arguments: Any) -> Expectation:
 
 INTERACTIONS = (
     _stop("ExpectTableRowCountToBeBetween", min_value=1),
-    _row("ExpectColumnValuesToMatchRegex", column="id", regex="^[0-9a-f]{64}$"),
+    _row("ExpectColumnValuesToMatchRegex", column="id", regex="^[0-9a-f]{32}$"),
     _row("ExpectColumnValueLengthsToBeBetween", column="prompt", min_value=1, max_value=200_000),
     _row("ExpectColumnValueLengthsToBeBetween", column="response", min_value=1, max_value=200_000),
     _row("ExpectColumnValuesToBeBetween", column="created_at", min_value="2015-01-01T00:00:00"),

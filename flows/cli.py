@@ -2,122 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import datetime
-from functools import wraps
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from alignment.config import Settings, load_settings
-from alignment.errors import AlignError, InputError, NoSpace
+from alignment.config import Settings
+from alignment.errors import AlignError, InputError
+from alignment.ids import short
 from alignment.text import printable
-from flows.environment import prepare
+from flows import cli_data, cli_release  # noqa: F401 - they register their commands
+from flows.command import Json, app, command, print_json, print_rows, start
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Continuous alignment: from flagged production logs to a safer release, every night.",
-)
-releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
-app.add_typer(releases, name="release")
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file or glob, instead of [ingest] logs; may be repeated")]
+Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
+Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob or URL, instead of the configured sources; may be repeated")]
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
-Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
-_ROOM = 64 * 2**20
-out = Console(highlight=False)
-
-
-def _root_cause(error: BaseException) -> AlignError | None:
-    from alignment.store.session import is_disk_full
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, AlignError):
-            return seen
-        if is_disk_full(seen):
-            return NoSpace(f"the disk is full ({seen}); free some space and run the same command again")
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn an error of this project into one message and exit status 1."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on from here", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except Exception as error:
-            known = _root_cause(error)
-            if known is None:
-                raise
-            print(f"error: {known}", file=sys.stderr)
-            raise typer.Exit(1) from None
-
-    return wrapped
-
-
-def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose errors are messages."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        group.command(name)(_fails_clearly(function))
-        return function
-
-    return register
-
-
-def _start(*, quiet: bool = True, writes: bool = False) -> Settings:
-    """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing."""
-    settings = load_settings()
-    prepare(settings.home, quiet=quiet)
-    if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
-        raise NoSpace(
-            f"only {free >> 20} MiB are free for {str(settings.home)!r}, {_ROOM >> 20} are needed to start; free some space and run the "
-            "same command again"
-        )
-    return settings
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
-
-
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        _print_json(rows)
-        return
-    if not rows:
-        print("nothing to show")
-        return
-    table = Table()
-    for name in rows[0]:
-        # An id that is cut cannot be copied.
-        table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
-    for row in rows:
-        table.add_row(*(printable(_shown(value)).replace("[", r"\[") for value in row.values()))
-    out.print(table)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 @command(app, "nightly")
@@ -127,29 +31,55 @@ def nightly_command(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop once: ingest, curate, train, gate, monitor. A night that was killed goes on where it stopped."""
-    _start(writes=True)
+    start(writes=True)
     from flows.nightly import nightly
     from flows.show import show_summary
 
     summary = nightly(logs, force)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         show_summary(summary)
 
 
 @command(app, "ingest")
-def ingest_command(logs: Logs = None, as_json: Json = False) -> None:
-    """Read new log files: normalise, check, redact, quarantine, moderate."""
-    settings = _start(writes=True)
+def ingest_command(
+    logs: Logs = None,
+    preset: Preset = None,
+    source: Annotated[str | None, typer.Option(help="only this one of the configured sources")] = None,
+    since: Annotated[datetime | None, typer.Option(help="only files that changed since then (UTC)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be stored and quarantined, and store nothing")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="list quarantined lines instead")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
+    reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Read what is new in the logs: normalise, check, redact, quarantine, moderate."""
+    settings = start(writes=not quarantine)
+    if quarantine:
+        print_rows(_quarantined(settings, reason, source, limit), as_json=as_json)
+        return
     from alignment.store import export
-    from flows.ingest import ingest
+    from flows.ingest import ingest, replay_quarantine
     from flows.night import night_lock
 
     with night_lock(settings.home):
-        counts = ingest(logs)
-        export(settings.home)
-    _print_rows([counts], as_json=as_json)
+        if replay:
+            outcomes = replay_quarantine(reason, source)
+            print_rows([{"outcome": name, "lines": number} for name, number in outcomes.items()], as_json=as_json)
+        else:
+            moment = since.replace(tzinfo=UTC) if since else None
+            print_rows([ingest(logs, preset, source, moment, dry_run)], as_json=as_json)
+        if not dry_run:
+            export(settings.home)
+
+
+def _quarantined(settings: Settings, reason: str | None, source: str | None, limit: int) -> list[dict[str, object]]:
+    from alignment.store import query, sql
+
+    rows = query(settings.home, sql("quarantine_list"), {"reason": reason, "source": source, "limit": limit})
+    return [{**row, "id": short(row["id"])} for row in rows]
 
 
 def _night(settings: Settings, night_id: str | None) -> str:
@@ -167,7 +97,7 @@ def _night(settings: Settings, night_id: str | None) -> str:
 @command(app, "curate")
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
-    settings = _start(writes=True)
+    settings = start(writes=True)
     from flows.curate import curate
     from flows.night import night_lock, stage
 
@@ -175,13 +105,13 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
         night_id = _night(settings, night)
         with stage(settings.home, night_id, "curate") as counts:
             counts |= curate(night_id)
-    _print_rows([counts], as_json=as_json)
+    print_rows([counts], as_json=as_json)
 
 
 @command(app, "train")
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
-    settings = _start(writes=True)
+    settings = start(writes=True)
     from flows.night import night_lock, stage
     from flows.train import train
 
@@ -189,13 +119,13 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
         night_id = _night(settings, night)
         with stage(settings.home, night_id, "train") as summary:
             summary |= train(night_id)
-    _print_rows([summary], as_json=as_json)
+    print_rows([summary], as_json=as_json)
 
 
 @command(app, "gate")
 def gate_command(night: NightId = None, as_json: Json = False) -> None:
     """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
-    settings = _start(writes=True)
+    settings = start(writes=True)
     from alignment.store import export
     from flows.monitor import monitor
     from flows.night import night_lock, record_night, stage
@@ -214,9 +144,9 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
         record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
         export(settings.home)
     if as_json:
-        _print_json(decided)
+        print_json(decided)
     else:
-        _print_rows(
+        print_rows(
             [{k: m[k] for k in ("name", "champion", "challenger", "diff", "low", "high", "n", "status")} for m in decided["metrics"]],
             as_json=False,
         )
@@ -228,7 +158,7 @@ def gate_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "monitor")
 def monitor_command(as_json: Json = False) -> None:
     """Compare the last days of traffic with those before them."""
-    settings = _start(writes=True)
+    settings = start(writes=True)
     from alignment.store import migrate, query
     from flows.monitor import monitor
     from flows.night import now
@@ -238,13 +168,13 @@ def monitor_command(as_json: Json = False) -> None:
     monitor(name)
     columns = "metric, test, baseline, current, effect, adjusted_p, alarm, baseline_n, current_n"
     rows = query(settings.home, f"SELECT {columns} FROM drift_results WHERE night_id = ? ORDER BY alarm DESC, metric", [name])  # noqa: S608
-    _print_rows(rows, as_json=as_json)
+    print_rows(rows, as_json=as_json)
 
 
 @command(app, "serve")
 def serve_command() -> None:
     """Run nights on a schedule, with every stage as a deployment; starts a Prefect server if none is configured."""
-    settings = _start(quiet=False, writes=True)
+    settings = start(quiet=False, writes=True)
     from flows.serve import serve
 
     serve(settings)
@@ -256,7 +186,7 @@ def dashboard_command(
     headless: Annotated[bool, typer.Option(help="do not open a browser")] = True,
 ) -> None:
     """Show the overview, the gate, the review queue and drift in a browser."""
-    settings = _start()
+    settings = start()
     found = find_spec("dashboard")
     if found is None or found.origin is None:
         raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")
@@ -287,7 +217,7 @@ def _dashboard_environment(settings: Settings) -> dict[str, str]:
 @command(app, "status")
 def status_command(as_json: Json = False) -> None:
     """Show what is in production, the last night, its stages, and what waits for people."""
-    settings = _start()
+    settings = start()
     from alignment.release import current
     from alignment.store import query
 
@@ -298,13 +228,14 @@ def status_command(as_json: Json = False) -> None:
     )
     files = query(
         settings.home,
-        "SELECT path, rows_read, rows_stored, rows_duplicate, rows_quarantined, rows_redacted FROM source_files "
-        "ORDER BY ingested_at DESC LIMIT 10",
+        "SELECT source, max_by(path, ingested_at) AS path, sum(rows_read)::BIGINT AS read, sum(rows_stored)::BIGINT AS stored, "
+        "sum(rows_duplicate)::BIGINT AS duplicate, sum(rows_quarantined)::BIGINT AS quarantined, sum(rows_redacted)::BIGINT AS redacted "
+        "FROM source_files GROUP BY source, id ORDER BY max(ingested_at) DESC LIMIT 10",
     )
-    reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM quarantine GROUP BY reason ORDER BY lines DESC")
+    reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM open_quarantine GROUP BY reason ORDER BY lines DESC")
     [reviews] = query(settings.home, "SELECT count(*) AS open FROM open_reviews")
     if as_json:
-        _print_json(
+        print_json(
             {
                 "release": current(settings.home),
                 "nights": nights,
@@ -317,7 +248,7 @@ def status_command(as_json: Json = False) -> None:
     print(f"In production: {current(settings.home)}; open reviews: {reviews['open']}")
     for title, rows in (("Nights", nights), ("Log files", files), ("Quarantine", reasons)):
         print(f"\n{title}")
-        _print_rows(rows, as_json=False)
+        print_rows(rows, as_json=False)
 
 
 @command(app, "doctor")
@@ -334,115 +265,28 @@ def doctor_command(
     from flows.doctor import diagnose
 
     findings = diagnose(quick=quick)
-    _print_rows(findings, as_json=as_json)
+    print_rows(findings, as_json=as_json)
     if any(row["result"] == "wrong" for row in findings):
         raise typer.Exit(1)
 
 
 def _rebuild(*, yes: bool, as_json: bool) -> None:
-    settings = _start(writes=True)
+    settings = start(writes=True)
     if not yes and not (sys.stdin.isatty() and typer.confirm(f"Rebuild the store in {settings.home}? The old file is kept beside it.")):
         raise InputError("nothing was changed; run 'align doctor --rebuild --yes' to rebuild without being asked")
     from flows.rebuild import rebuild
 
     rows, lost = rebuild(settings)
     if as_json:
-        _print_json({"tables": rows, "lost": lost})
+        print_json({"tables": rows, "lost": lost})
     elif rows:
-        _print_rows(rows, as_json=False)
+        print_rows(rows, as_json=False)
     if not rows and not lost and not as_json:
         print("the store is whole: nothing was rebuilt")
     for line in lost:
         print(f"lost: {printable(line)}", file=sys.stderr)
     if lost:
         raise typer.Exit(1)
-
-
-@command(releases, "list")
-def release_list(as_json: Json = False) -> None:
-    """List all releases, newest first."""
-    settings = _start()
-    from alignment.release import list_releases
-
-    columns = ("release_id", "status", "decision", "champion", "night_id", "created_at")
-    decided = _decisions(settings)
-    rows = []
-    for row in list_releases(settings.home):
-        last = {"decision": decided.get(row["release_id"], row.get("decision", "")), "created_at": str(row.get("created_at", ""))[:19]}
-        rows.append({name: ({**row, **last}).get(name, "") for name in columns})
-    _print_rows(rows, as_json=as_json)
-
-
-def _decisions(settings: Settings) -> dict[str, str]:
-    """Return the gate's last word on each release: a release that was registered once may be gated again."""
-    from alignment.store import query, store_path
-
-    if not store_path(settings.home).exists():
-        return {}
-    rows = query(settings.home, "SELECT challenger, max_by(decision, decided_at) AS decision FROM gate_decisions GROUP BY challenger")
-    return {row["challenger"]: row["decision"] for row in rows}
-
-
-@command(releases, "show")
-def release_show(release_id: str, as_json: Json = False) -> None:
-    """Show a release's card, or with --json its manifest."""
-    settings = _start()
-    from alignment.release import folder_of
-
-    folder = folder_of(settings.home, release_id)
-    if as_json:
-        _print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-    else:
-        print((folder / "card.md").read_text(encoding="utf-8"))
-        if decision := _decisions(settings).get(release_id):
-            print(f"The gate's last word: {decision}")
-
-
-def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:
-    from alignment.store import migrate
-    from flows.release import record_events
-
-    migrate(settings.home)
-    record_events(settings, [(release_id, event, actor, reason, None)])
-
-
-@command(releases, "promote")
-def release_promote(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
-    """Put a registered release into production by hand."""
-    settings = _start()
-    from alignment.release import promote
-    from flows.night import now
-
-    previous = promote(settings.home, release_id, actor=actor, reason=reason, now=now())
-    _recorded(settings, release_id, "promoted", actor, reason)
-    print(f"{release_id} is in production; before it was {previous}")
-
-
-@command(releases, "rollback")
-def release_rollback(reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
-    """Return to what was in production before. Nothing is deleted."""
-    settings = _start()
-    from alignment.release import rollback
-    from flows.night import now
-
-    target = rollback(settings.home, actor=actor, reason=reason, now=now())
-    _recorded(settings, target, "rolled_back", actor, reason)
-    print(f"{target} is in production")
-
-
-@command(releases, "quarantine")
-def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
-    """Bar a release from production for good; rolls back if it is there."""
-    settings = _start()
-    from alignment.release import current, quarantine
-    from flows.night import now
-
-    before = current(settings.home)
-    target = quarantine(settings.home, release_id, actor=actor, reason=reason, now=now())
-    _recorded(settings, release_id, "quarantined", actor, reason)
-    if target != before:
-        _recorded(settings, target, "rolled_back", actor, reason)
-    print(f"{release_id} is quarantined; {target} is in production")
 
 
 def main() -> None:

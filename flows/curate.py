@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
@@ -32,6 +32,7 @@ from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.store import append, query, session, sql
 from data_checks import check
 from flows.night import base_path, embedder, interaction, night_lock, now
+from flows.redact import Mask, masking, redact_deeply
 from flows.show import progress, say
 
 
@@ -90,6 +91,11 @@ def _selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     return found
 
 
+def _masked(candidate: Candidate, mask: Mask) -> Candidate:
+    """Return what a model wrote without the personal data that it may have made up or learned."""
+    return replace(candidate, text=mask(candidate.text)[0], detail={name: mask(text)[0] for name, text in candidate.detail.items()})
+
+
 def _save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
     moment = now()
     with session(settings.home, write=True) as connection:
@@ -111,6 +117,7 @@ def generate(night_id: str) -> int:
     from alignment.models.local import LocalModel
 
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size)
+    mask = masking(settings)
     size, budget = settings.model.batch_size, settings.candidates.revision_budget
     made = 0
     for title, batches, ids, write in (
@@ -123,7 +130,7 @@ def generate(night_id: str) -> int:
                 guidance = [constitution.named(one.principle_id) for one in batch]
                 if not ids(model.model_id, batch, guidance) <= known:
                     written = write(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
-                    _save_candidates(settings, written)
+                    _save_candidates(settings, [_masked(candidate, mask) for candidate in written])
                     made += len(written)
                 done += len(batch)
                 advance(done, total)
@@ -220,6 +227,13 @@ def _judgements(settings: Settings, chosen: Sequence[Selected], decided: Sequenc
     }
 
 
+def _human(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, HumanVerdict]:
+    """Return what people decided; an answer that they wrote is masked like one that a model gave."""
+    mask = masking(settings)
+    written = {row["interaction_id"]: mask(row["edited_answer"])[0] for row in ruled if row["edited_answer"]}
+    return {row["interaction_id"]: HumanVerdict(row["verdict"], written.get(row["interaction_id"])) for row in ruled}
+
+
 @task
 def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
@@ -238,7 +252,7 @@ def build(night_id: str) -> dict[str, Any]:
         for one, doubtful in chosen
         if one.interaction.id in judgements
     ]
-    human = {row["interaction_id"]: HumanVerdict(row["verdict"], row["edited_answer"]) for row in ruled}
+    human = _human(settings, ruled)
     prompts = [prompt.prompt for suite in SUITES for prompt in load_suite(suite)]
     known = load_pairs(settings)
     built = build_pairs(
@@ -316,6 +330,7 @@ def curate(night_id: str) -> dict[str, Any]:
     with night_lock(settings.home):
         if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):
             choose(night_id)
+            redact_deeply()
             if not _selected(settings, night_id) and not load_pairs(settings):
                 raise InputError(
                     "nothing to label: no exchange is new, consents to training, is clearly harmful or harmless, and has at most "

@@ -15,10 +15,10 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from alignment.config import Settings, load_settings, log_patterns
+from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, ConfigError
 from alignment.ids import short
-from alignment.ingest import find_files
+from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
 from alignment.models.whole import model_problems
@@ -92,7 +92,7 @@ def _clock(settings: Settings) -> str:
 
 
 def _logs(settings: Settings) -> str:
-    return f"{len(find_files(log_patterns(settings)))} log files"
+    return ", ".join(f"{source.name}: {len(source.find())} log files" for source in log_sources(settings))
 
 
 def _constitution(settings: Settings) -> str:

@@ -1,47 +1,126 @@
-"""Data in: unread log files become checked, redacted, moderated exchanges."""
+"""Data in: what is new in the log files becomes checked, redacted, moderated exchanges."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 from prefect import flow, task
 
-from alignment.config import Settings, load_settings, log_patterns
-from alignment.errors import AlignError, CheckFailed, InputError
-from alignment.ingest import Batch, LogFile, find_files, merge, stage, unread
+from alignment.config import Settings, load_settings
+from alignment.errors import AlignError, CheckFailed, ConfigError, InputError
+from alignment.ingest import (
+    Batch,
+    Context,
+    LogFile,
+    LogSource,
+    Parsed,
+    Reading,
+    blocks,
+    check_refusals,
+    log_sources,
+    make_source,
+    merge,
+    parse,
+    parser,
+    resume,
+    unread,
+)
+from alignment.ingest.ahead import ahead
+from alignment.ingest.redact import redaction_key
+from alignment.ingest.replay import replay
+from alignment.lineage import erased_keys
 from alignment.store import append, migrate, query, session, sql
-from data_checks import check
+from alignment.store.session import append_arrow
+from data_checks import CheckReport, check, columns
 from flows.night import embedder, interaction, night_lock, now
+from flows.redact import redact_deeply
 from flows.show import progress, say
 
 _SCORED_TOGETHER = 512
 
 
-@task
-def read_file(log_file: LogFile) -> Batch:
-    """Stage, check and merge one file."""
-    settings = load_settings()
+def _context(settings: Settings) -> Context:
     moment = now()
-    staged = stage(settings.home, log_file, settings.ingest, now=moment, latest=moment + settings.skew)
-    if staged.unusable > settings.ingest.max_quarantined * staged.read:
-        raise CheckFailed(
-            f"{staged.unusable} of {staged.read} lines of {str(log_file.path)!r} are unusable, more than the allowed "
-            f"{settings.ingest.max_quarantined:.0%}; {_commonest(staged.quarantine)}. Repair the file, or raise [ingest] max_quarantined"
-        )
-    report = check("interactions", pd.read_parquet(staged.interactions), batch=log_file.id, now=moment)
+    erased = tuple(sorted(erased_keys(settings.home)))
+    return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew, erased)
+
+
+def _parsed(source: LogSource, reading: Reading, context: Context) -> Iterator[Parsed]:
+    connection, statement = parser(), source.statement()
+    try:
+        for block in blocks(reading, context.settings, now=context.now):
+            yield parse(connection, statement, source.undated, reading, block, context)
+    finally:
+        connection.close()
+
+
+def _check(interactions: pa.Table, batch: str, moment: datetime) -> CheckReport:
+    if not len(interactions):
+        return CheckReport({}, [])
+    return check("interactions", interactions.select(columns("interactions")).to_pandas(), batch=batch, now=moment)
+
+
+@task
+def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Batch:
+    """Read what is new in one file, block by block: parse, check, merge. A block that stops the flow is not stored."""
+    settings = load_settings()
+    context = _context(settings)
+    reading = resume(settings.home, source.name, log_file)
+    total, reasons, started = Batch(), Counter[str](), time.perf_counter()
+    for parsed in ahead(_parsed(source, reading, context)):
+        report = _check(parsed.interactions, f"{reading.id}:{reading.place.offset}", context.now)
+        reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
+        if dry_run:
+            total = total.plus(_would_be(parsed, report))
+        else:
+            _stop_if_bad(settings, reading, parsed, report, total, reasons, context)
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            total = total.plus(
+                merge(settings.home, source.name, reading, parsed, rejected=report.rejected, context=context, seconds=seconds)
+            )
+        reading = reading._replace(place=parsed.block.end)
+    if dry_run and reasons:
+        say(f"{log_file.name}: {_commonest(reasons)}")
+    return total
+
+
+def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
+    quarantined = len(parsed.quarantine) + len(report.rejected)
+    return Batch(parsed.read, parsed.read - quarantined - parsed.skipped, 0, quarantined, parsed.redacted, parsed.skipped)
+
+
+def _stop_if_bad(
+    settings: Settings, reading: Reading, parsed: Parsed, report: CheckReport, so_far: Batch, reasons: Counter[str], context: Context
+) -> None:
+    """Store what the checks found, and raise if it stops the flow; what was refused can be looked at all the same."""
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    report.raise_on_stop(f"the log file {str(log_file.path)!r}")
+    bad, read = so_far.quarantined + len(parsed.quarantine), so_far.read + parsed.read
+    problem = ""
+    if bad > settings.ingest.max_quarantined * read:
+        problem = (
+            f"{bad} of {read} lines of {reading.log_file.path!r} are unusable, more than the allowed "
+            f"{settings.ingest.max_quarantined:.0%}; {_commonest(reasons)}. Look at them with 'align ingest --quarantine', then repair "
+            "the file, correct the source's preset, or raise [ingest] max_quarantined"
+        )
+    if problem or report.stops:
+        with session(settings.home, write=True) as connection:
+            append_arrow(connection, "quarantine", parsed.quarantine)
+            append_arrow(connection, "quarantine", check_refusals(reading, parsed, report.rejected, context))
+    if problem:
+        raise CheckFailed(problem)
+    report.raise_on_stop(f"the log file {reading.log_file.path!r}")
     for warning in report.warnings:
         say(f"warning: {warning}")
-    return merge(settings.home, staged, rejected=report.rejected, now=moment)
 
 
-def _commonest(quarantine: Path) -> str:
-    counts = pd.read_parquet(quarantine).reason.value_counts()
-    return "the commonest reasons: " + ", ".join(f"{name} ({number})" for name, number in counts.head(3).items())
+def _commonest(reasons: Counter[str]) -> str:
+    return "the commonest reasons: " + ", ".join(f"{name} ({number})" for name, number in reasons.most_common(3))
 
 
 @task
@@ -73,33 +152,84 @@ def moderate_new() -> int:
     return len(records)
 
 
-@flow(name="ingest")
-def ingest(logs: list[str] | None = None) -> dict[str, Any]:
-    """Read every unread log file (`logs`, or those of the settings) and moderate what is new; return counts.
+def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | None, source: str | None) -> list[LogSource]:
+    """Return the configured sources, the one named `source`, or one made of `logs`.
 
-    A file that cannot be used does not keep the others out; it fails the flow after them.
+    Raises:
+        ConfigError: no source has that name.
+    """
+    if logs:
+        return [make_source("logs", logs, preset or settings.ingest.preset, {} if preset else settings.ingest.fields)]
+    sources = log_sources(settings)
+    if source is None:
+        return sources
+    chosen = [one for one in sources if one.name == source]
+    if not chosen:
+        raise ConfigError(f"no source {source!r}; known are {', '.join(one.name for one in sources)}. Correct --source or [ingest.sources]")
+    return chosen
+
+
+@flow(name="ingest")
+def ingest(
+    logs: list[str] | None = None,
+    preset: str | None = None,
+    source: str | None = None,
+    since: datetime | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
+
+    `since` leaves out files that did not change after it; `dry_run` stores nothing. A file that cannot be used does not keep the
+    others out; it fails the flow after them.
     """
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
-        patterns = logs or log_patterns(settings)
-        totals = dict.fromkeys(Batch._fields, 0)
-        problems: list[AlignError] = []
-        for log_file in unread(settings.home, find_files(patterns)):
-            try:
-                batch = read_file(log_file)
-            except InputError as error:
-                problems.append(error)
-                continue
-            say(f"{log_file.path.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
-            totals = {name: totals[name] + value for name, value in batch._asdict().items()}
+        total, problems = Batch(), []
+        for one in chosen_sources(settings, logs, preset, source):
+            for log_file in unread(settings.home, one.name, one.find()):
+                if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
+                    continue
+                try:
+                    batch = read_file(one, log_file, dry_run)
+                except InputError as error:
+                    problems.append(error)
+                    continue
+                if batch.read:
+                    say(f"{log_file.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
+                total = total.plus(batch)
         if problems:
-            raise type(problems[0])("\n".join(str(error) for error in problems))
-        moderated = moderate_new() if totals["stored"] or _backlog(settings) else 0
-        return {**totals, "moderated": moderated}
+            raise _together(problems)
+        moderated = moderate_new() if not dry_run and (total.stored or _backlog(settings)) else 0
+        if not dry_run:
+            redact_deeply()
+        return {**total._asdict(), "moderated": moderated}
+
+
+def _together(problems: list[InputError]) -> AlignError:
+    return type(problems[0])("\n".join(str(error) for error in problems))
 
 
 def _backlog(settings: Settings) -> bool:
     """Say whether an earlier run was killed between reading and moderating."""
     rows = query(settings.home, "SELECT 1 FROM interactions ANTI JOIN detections ON interaction_id = id LIMIT 1")
     return bool(rows)
+
+
+@flow(name="replay")
+def replay_quarantine(reason: str | None = None, source: str | None = None) -> dict[str, int]:
+    """Read quarantined records again, after a setting or a mapping was corrected; return what became of them."""
+    settings = load_settings()
+    with night_lock(settings.home):
+        migrate(settings.home)
+        context = _context(settings)
+
+        def rejects(interactions: pa.Table, batch: str) -> Mapping[int, str]:
+            return _check(interactions, f"{batch}:replay", context.now).rejected
+
+        sources = {one.name: one for one in log_sources(settings)}
+        outcomes = replay(settings.home, sources, rejects, context, reason=reason, source=source)
+        if outcomes["stored"]:
+            moderate_new()
+            redact_deeply()
+        return dict(outcomes)

@@ -20,7 +20,7 @@ from alignment.errors import AlignError
 from alignment.store import export, query, store_path
 from alignment.store.evidence import tables
 from alignment.store.integrity import evidence_findings, store_findings
-from alignment.store.manifest import sync_folder
+from alignment.store.manifest import sync_path
 from alignment.store.restore import Restored, load_journal, restore
 from alignment.store.session import EVIDENCE, REBUILD, exclusive, session, wal_path
 from flows.night import night_lock, now
@@ -108,7 +108,7 @@ def _exchange(home: Path) -> None:
         # The old log of changes must not be replayed into the new store.
         _aside(wal_path(home), stamp)
         os.replace(store_path(home / REBUILD), store_path(home))
-        sync_folder(home)
+        sync_path(home)
 
 
 def _finish(settings: Settings, found: Restored) -> list[str]:

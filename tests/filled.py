@@ -46,7 +46,7 @@ def _value(table: str, name: str, kind: str) -> str:
         return f"sha256('{_POINTERS[table, name]}' || n)"
     if table == "source_files" and name in ("rows_stored", "rows_duplicate"):
         return "n" if name == "rows_stored" else "0"
-    if table == "source_files" and name == "rows_quarantined":
+    if table == "source_files" and name in ("rows_quarantined", "rows_skipped"):
         return "0"
     return _VALUES[kind].format(name=name, n="n")
 

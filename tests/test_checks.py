@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def exchanges(rows: int = 4, **columns: Any) -> pd.DataFrame:
     values: dict[str, Any] = {
-        "id": [f"{number:064x}" for number in range(rows)],
+        "id": [f"{number:032x}" for number in range(rows)],
         "prompt": ["What is the time?"] * rows,
         "response": [f"answer {number}" for number in range(rows)],
         "created_at": pd.to_datetime(["2026-11-01"] * rows),
@@ -65,7 +65,7 @@ def test_good_data_passes(suite: str, frame: pd.DataFrame) -> None:
     ("column", "bad"),
     [
         ("id", "short"),
-        ("id", "G" * 64),
+        ("id", "G" * 32),
         ("prompt", ""),
         ("prompt", "x" * 200_001),
         ("response", ""),

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import cli
+from flows import command as shared
 
 
 class Usage(NamedTuple):
@@ -19,7 +20,7 @@ class Usage(NamedTuple):
 
 def test_a_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     # It sets environment variables, which would outlive this test.
-    monkeypatch.setattr(cli, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(shared, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30, 3 * 2**20))
     for command in ("nightly", "ingest", "serve"):
         result = CliRunner().invoke(cli.app, [command])
@@ -31,7 +32,7 @@ def test_a_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPa
 
 
 def test_ids_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "out", cli.Console(width=60, highlight=False))
+    monkeypatch.setattr(shared, "out", shared.Console(width=60, highlight=False))
     row: dict[str, Any] = {"release_id": "0123456789abcdef", "status": "in production", "reason": "because " * 20}
-    cli._print_rows([row], as_json=False)
+    shared.print_rows([row], as_json=False)
     assert "0123456789abcdef" in capsys.readouterr().out

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Settings, config_file, load_settings, log_patterns, setting_names
+from alignment.config import Settings, config_file, load_settings, setting_names
 from alignment.errors import ConfigError, Permanent
+from alignment.ingest import log_sources
 
 
 def write(text: str, name: str = "align.toml") -> None:
@@ -27,8 +28,9 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
     assert config_file() is None
     assert settings.home == tmp_path / "home"
     assert settings.train.epochs == 1
-    [sample] = log_patterns(settings)
-    assert Path(sample).is_file()
+    [source] = log_sources(settings)
+    [sample] = source.find()
+    assert sample.path.endswith("traffic.jsonl.gz")
 
 
 def test_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

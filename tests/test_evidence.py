@@ -65,6 +65,31 @@ def test_an_export_writes_only_what_is_new(home: Path, tmp_path: Path) -> None:
     assert restored(home, tmp_path) == before
 
 
+def test_only_parts_with_changed_rows_are_written_again(home: Path, tmp_path: Path) -> None:
+    fill(home, rows=40)
+    export(home)
+    fill(home, start=40, rows=5)
+    export(home)
+    old, new = sorted((home / "evidence" / "interactions").glob("*"))
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE interactions SET prompt = 'masked' WHERE id = ?", [query_id("interactions", 42)])
+    written = export(home)
+    assert written.pop("interactions") == 5
+    assert set(written.values()) == {0}
+    assert old.exists()
+    assert not new.exists()
+    [row] = [
+        row
+        for path in (home / "evidence" / "interactions").glob("*")
+        for row in pq.read_table(path).to_pylist()
+        if row["prompt"] == "masked"
+    ]
+    assert row["id"] == query_id("interactions", 42)
+    before = everything(home)
+    lose(home)
+    assert restored(home, tmp_path) == before
+
+
 def test_large_tables_are_cut_into_parts(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FIRST_CHUNK", 7)
     monkeypatch.setattr(module, "_MOST_ROWS", 16)

@@ -1,7 +1,28 @@
-"""Log files in: normalise, quarantine, redact, merge. Every line read is stored, a duplicate, or quarantined."""
+"""Logs in: found, read in blocks, parsed, redacted, merged. Every record is stored, a duplicate, quarantined or no exchange."""
 
-from alignment.ingest.files import LogFile, find_files, unread
-from alignment.ingest.merge import Batch, merge
-from alignment.ingest.stage import Staged, stage
+from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.merge import Batch, check_refusals, merge
+from alignment.ingest.parse import Context, Parsed, parse
+from alignment.ingest.reading import Reading, blocks, resume, unread
+from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
 
-__all__ = ["Batch", "LogFile", "Staged", "find_files", "merge", "stage", "unread"]
+__all__ = [
+    "Batch",
+    "Context",
+    "LogFile",
+    "LogSource",
+    "Parsed",
+    "Reading",
+    "Source",
+    "blocks",
+    "check_refusals",
+    "find_files",
+    "log_sources",
+    "make_source",
+    "merge",
+    "parse",
+    "parser",
+    "presets",
+    "resume",
+    "unread",
+]

@@ -1,106 +1,128 @@
-"""Staged Parquet into the store, in short transactions that a kill cannot tear.
+"""A parsed block into the store, in one transaction that a kill cannot tear.
 
 Effects: writes the store.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alignment.errors import StoreError
-from alignment.ids import content_id
-from alignment.ingest.stage import Staged, discard
-from alignment.store import append, session
+from alignment.ingest.parse import Context, Parsed, quarantine_row, quarantine_table
+from alignment.ingest.reading import Reading
+from alignment.store import append, session, sql
 from alignment.store.session import append_arrow
-
-_ROWS_PER_TRANSACTION = 100_000
 
 
 class Batch(NamedTuple):
-    """What became of a file's lines: read == stored + duplicate + quarantined."""
+    """What became of the records of a block or file: read == stored + duplicate + quarantined + skipped."""
 
-    read: int
-    stored: int
-    duplicate: int
-    quarantined: int
-    redacted: int
+    read: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    redacted: int = 0
+    skipped: int = 0
+
+    def plus(self, other: Batch) -> Batch:
+        """Return the sums."""
+        return Batch(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def merge(home: Path, staged: Staged, *, rejected: Mapping[int, str], now: datetime) -> Batch:
-    """Store a staged file; `rejected` maps positions in its interactions to the data check they failed.
-
-    A file counts as read with its last transaction, so that a killed merge is repeated and finds its rows already there.
+def merge(
+    home: Path, source: str, reading: Reading, parsed: Parsed, *, rejected: Mapping[int, str], context: Context, seconds: float = 0.0
+) -> Batch:
+    """Store a block and that it was read, or nothing; `rejected` maps positions in its interactions to the data check they failed.
 
     Raises:
-        StoreError: lines went missing (read != stored + duplicate + quarantined).
+        StoreError: records went missing.
     """
-    started = time.perf_counter()
-    usable = pq.read_table(staged.interactions)
-    keep = pa.array([position not in rejected for position in range(usable.num_rows)], pa.bool_())
-    refused = _refusals(staged, usable, rejected, now)
-    usable = usable.filter(keep)
-    with session(home) as connection:
-        before = _held_from(connection, staged)
-    stored = 0
-    for start in range(0, usable.num_rows, _ROWS_PER_TRANSACTION):
-        with session(home, write=True) as connection:
-            stored += append_arrow(connection, "interactions", usable.slice(start, _ROWS_PER_TRANSACTION))
-    # Rows that an earlier, killed merge of this very file stored are this file's rows, not duplicates.
-    stored += before
-    quarantined = staged.unusable + len(rejected)
-    batch = Batch(staged.read, stored, usable.num_rows - stored, quarantined, staged.redacted)
-    if batch.read != batch.stored + batch.duplicate + batch.quarantined:
-        raise StoreError(f"lines of {str(staged.log_file.path)!r} went missing: {batch}; please report this")
+    refused = check_refusals(reading, parsed, rejected, context)
+    usable = parsed.interactions
+    if rejected:
+        usable = usable.filter(pa.array([position not in rejected for position in range(len(usable))], pa.bool_()))
     with session(home, write=True) as connection:
-        append_arrow(connection, "signals", pq.read_table(staged.signals))
-        append_arrow(connection, "quarantine", pq.read_table(staged.quarantine))
-        append(connection, "quarantine", refused)
-        append(connection, "source_files", [_file_row(staged, batch, now, time.perf_counter() - started)])
-    discard(staged)
+        stored = insert(connection, usable)
+        batch = Batch(
+            parsed.read,
+            stored,
+            len(usable) - stored,
+            len(parsed.quarantine) + len(refused),
+            parsed.redacted,
+            parsed.skipped,
+        )
+        if batch.read != batch.stored + batch.duplicate + batch.quarantined + batch.skipped:
+            raise StoreError(f"records of {reading.log_file.path!r} went missing: {batch}; nothing of them was stored. Please report this")
+        append_arrow(connection, "signals", parsed.signals)
+        append_arrow(connection, "quarantine", parsed.quarantine)
+        append_arrow(connection, "quarantine", refused)
+        append(
+            connection,
+            "source_files",
+            [_file_row(source, reading, parsed, batch, context, seconds)],
+            key=("id", "path", "mtime_ns", "end_offset", "finished"),
+        )
     return batch
 
 
-def _held_from(connection: object, staged: Staged) -> int:
-    row = connection.execute(  # type: ignore[attr-defined]
-        "SELECT count(*) FROM interactions WHERE source_file = ?", [staged.log_file.id]
-    ).fetchone()
-    return int(row[0])
+def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:
+    """Return the rows that a data check refused as the quarantine keeps them."""
+    rows = parsed.interactions.take(sorted(rejected)).to_pylist() if rejected else []
+    records = parsed.records.take(pa.array(sorted(rejected), pa.int64())).to_pylist()
+    return quarantine_table(
+        [
+            quarantine_row(reading.id, row["line_number"], record, reason, "a data check", row["prompt"], row["user_id"], context)
+            for row, record, (_, reason) in zip(rows, records, sorted(rejected.items()), strict=True)
+        ]
+    )
 
 
-def _refusals(staged: Staged, usable: pa.Table, rejected: Mapping[int, str], now: datetime) -> list[dict[str, object]]:
-    rows = usable.take(sorted(rejected)).to_pylist() if rejected else []
-    return [
-        {
-            "id": content_id(staged.log_file.id, row["line_number"], reason),
-            "source_file": staged.log_file.id,
-            "line_number": row["line_number"],
-            "reason": reason,
-            "detail": "a data check",
-            "raw": row["prompt"][:2000],
-            "quarantined_at": now,
-        }
-        for row, (_, reason) in zip(rows, sorted(rejected.items()), strict=True)
-    ]
+def insert(connection: duckdb.DuckDBPyConnection, usable: pa.Table) -> int:
+    """Append the exchanges that the store does not hold; return how many those were."""
+    # Which rows are new is found on ids alone; whole rows are then moved once.
+    connection.register("incoming", usable.append_column("position", pa.array(range(len(usable)), pa.int64())))
+    try:
+        counted = connection.execute(sql("ingest_insert")).fetchone()
+    finally:
+        connection.unregister("incoming")
+    return int(counted[0]) if counted else 0
 
 
-def _file_row(staged: Staged, batch: Batch, now: datetime, seconds: float) -> dict[str, object]:
+def _file_row(source: str, reading: Reading, parsed: Parsed, batch: Batch, context: Context, seconds: float) -> dict[str, Any]:
+    end = parsed.block.end
+    head_bytes, head = _head(reading, parsed)
     return {
-        "id": staged.log_file.id,
-        "path": str(staged.log_file.path),
-        "bytes": staged.log_file.size,
-        "sha256": staged.log_file.id,
+        "id": reading.id,
+        "source": source,
+        "path": reading.log_file.path,
+        "bytes": reading.log_file.size,
+        "mtime_ns": reading.log_file.mtime_ns,
+        "sha256": end.sha256,
+        "head_bytes": head_bytes,
+        "head": head,
+        "start_offset": reading.place.offset,
+        "end_offset": end.offset,
+        "first_line": reading.place.lines + 1,
+        "last_line": end.lines,
+        "finished": parsed.block.last,
         "rows_read": batch.read,
         "rows_stored": batch.stored,
         "rows_duplicate": batch.duplicate,
         "rows_quarantined": batch.quarantined,
+        "rows_skipped": batch.skipped,
         "rows_redacted": batch.redacted,
         "seconds": seconds,
-        "ingested_at": now,
+        "ingested_at": context.now,
     }
+
+
+def _head(reading: Reading, parsed: Parsed) -> tuple[int, str]:
+    # A last line that was left for the next time is not part of what was read.
+    if reading.head_bytes > parsed.block.end.offset:
+        return parsed.block.end.offset, parsed.block.end.sha256
+    return reading.head_bytes, reading.head

@@ -3,6 +3,7 @@
 from alignment.store.evidence import export, rewrite_evidence, rewriting
 from alignment.store.journal import append_durably
 from alignment.store.migrate import migrate
+from alignment.store.rewrite import rewrite
 from alignment.store.session import append, query, session, sql, store_path
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "export",
     "migrate",
     "query",
+    "rewrite",
     "rewrite_evidence",
     "rewriting",
     "session",

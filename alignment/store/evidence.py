@@ -1,9 +1,9 @@
 """What survives the loss of the store: every table as Parquet parts under `<home>/evidence`.
 
 An export writes the rows that came since the last one, up to one instant for all tables, and then replaces the manifest: parts
-that no manifest names do not count, so that a kill leaves the evidence of the export before. Rows are told apart by DuckDB's
-`rowid`, which only grows while rows are appended. Who deletes or updates rows does it inside `rewriting`; rows that are missing
-without that are a loss, and an export refuses to forget them.
+that no manifest names do not count, so that a kill leaves the evidence of the export before. A part is a range of DuckDB's `rowid`,
+which only grows while rows are appended. A part whose rows were changed in the store since is written again; rows that are missing
+in the store are a loss, which an export refuses to forget. Who deletes rows does it inside `rewriting`.
 
 Effects: writes `<home>/evidence`, reads the store in sessions of at most 100,000 rows.
 """
@@ -11,7 +11,8 @@ Effects: writes `<home>/evidence`, reads the store in sessions of at most 100,00
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,27 +26,32 @@ import pyarrow.parquet as pq
 from alignment.errors import NoSpace, StoreBusy, StoreError
 from alignment.ids import file_sha256
 from alignment.store.journal import rotate
-from alignment.store.manifest import Held, Manifest, Part, read_manifest, sync_folder, write_manifest
+from alignment.store.manifest import NOTHING, Held, Manifest, Part, read_manifest, sync_path, write_manifest
 from alignment.store.migrate import schema_version
 from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, session, sql
 
 _FIRST_CHUNK, _MOST_ROWS, _CHUNK_BYTES = 10_000, 100_000, 64 * 2**20
+_HOLD_SECONDS = 0.2
 _LOCK, _LOCK_WAIT = ".evidence.lock", 600.0
 STALE = "stale-"
 
 
 class _Bound(NamedTuple):
-    """A table at one instant: its rows, and those of them that the last export saw."""
+    """A table at one instant."""
 
     end: int
     rows: int
+
+
+class _Rows(NamedTuple):
+    start: int
+    end: int
     mark: str
-    rows_before: int
-    mark_before: str
+    rows: pa.Table
 
 
 class _Changed(Exception):
-    """Rows were deleted while they were exported."""
+    """Rows were deleted while they were exported, or moved to where no part is."""
 
 
 def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -103,7 +109,7 @@ def rewriting(home: Path) -> Iterator[dict[str, int]]:
     # No export may start before the rows are changed and take the mark away after.
     with exclusive_file(home / _LOCK, wait=_LOCK_WAIT):
         (folder / f"{STALE}{uuid4().hex}").touch()
-        sync_folder(folder)
+        sync_path(folder)
         yield written
         written |= _export(home)
 
@@ -111,9 +117,14 @@ def rewriting(home: Path) -> Iterator[dict[str, int]]:
 def _export(home: Path) -> dict[str, int]:
     folder = home / EVIDENCE
     announced = sorted(folder.glob(f"{STALE}*"))
-    for _ in range(3):
+    for attempt in range(3):
         try:
-            written = _export_once(home, _last_manifest(home, afresh=bool(announced)))
+            before = _last_manifest(home, afresh=bool(announced))
+            if attempt:
+                for table, held in before.tables.items():
+                    refuse_a_loss(home, table, held)
+                before = before._replace(tables={})
+            written = _export_once(home, before)
         except _Changed:
             continue
         except (OSError, pa.ArrowException) as error:
@@ -142,78 +153,102 @@ def _last_manifest(home: Path, *, afresh: bool) -> Manifest:
 
 
 def _export_once(home: Path, before: Manifest) -> dict[str, int]:
-    bounds, journals, moment = _snapshot(home, before)
+    bounds, journals, moment = _snapshot(home)
     number = before.number + 1
     held, written = {}, {}
     for table, bound in bounds.items():
-        old = before.tables.get(table, Held(0, 0, "0", ()))
-        if (bound.rows_before, bound.mark_before) != (old.rows, old.mark):
-            refuse_a_loss(home, table, old)
-            old = Held(0, 0, "0", ())
-        parts = _write_parts(home, table, old.end, bound.end, number)
+        old = before.tables.get(table, NOTHING)
+        kept = unchanged(home, table, old.parts)
+        if changed := [part for part in old.parts if part not in kept]:
+            refuse_a_loss(home, table, old._replace(parts=tuple(changed)))
+        parts = _write_parts(home, table, _ranges(changed, old.end, bound.end), number)
         written[table] = sum(part.rows for part in parts)
-        if old.rows + written[table] != bound.rows:
+        if sum(part.rows for part in kept) + written[table] != bound.rows:
             raise _Changed(table)
-        held[table] = Held(bound.end, bound.rows, bound.mark, (*old.parts, *parts))
+        every = tuple(sorted([*kept, *parts], key=lambda part: part.start))
+        # Rows may come to lie below the end of a part that was not full: they belong to it.
+        held[table] = Held(max([bound.end, *(part.end for part in every)]), bound.rows, every)
     for folder in {(home / EVIDENCE / part.file).parent for one in held.values() for part in one.parts}:
-        sync_folder(folder)
+        sync_path(folder)
     write_manifest(home, Manifest(number, before.schema, moment, held))
     for path in [*journals, *leftover_parts(home)]:
         path.unlink(missing_ok=True)
     return written
 
 
-def _snapshot(home: Path, before: Manifest) -> tuple[dict[str, _Bound], list[Path], str]:
+def _ranges(changed: list[Part], seen: int, end: int) -> list[tuple[int, int]]:
+    """Return what has to be read: the ranges of changed parts, those that touch as one, and what is new."""
+    found: list[tuple[int, int]] = []
+    for start, stop in [*((part.start, part.end) for part in changed), (seen, end)]:
+        if found and found[-1][1] == start < stop:
+            found[-1] = (found[-1][0], stop)
+        elif start < stop:
+            found.append((start, stop))
+    return found
+
+
+def _snapshot(home: Path) -> tuple[dict[str, _Bound], list[Path], str]:
     """Fix the instant that is exported. No writer is at work meanwhile, so that what the journal holds is in the store by now."""
     with session(home) as connection:
         journals = rotate(home)
-        bounds = {table: _bound(connection, table, before.tables.get(table)) for table in tables(connection)}
+        bounds = {}
+        for table in tables(connection):
+            row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0), count(*) FROM "{table}"').fetchone()  # noqa: S608
+            bounds[table] = _Bound(*row) if row else _Bound(0, 0)
         return bounds, journals, datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _bound(connection: duckdb.DuckDBPyConnection, table: str, old: Held | None) -> _Bound:
-    mark = "hash(id)" if has_id(connection, table) else "0"
+def unchanged(home: Path, table: str, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts whose rows are in the store as they were written."""
+    kept, left = [], list(parts)
+    while left:
+        with session(home) as connection:
+            until = time.monotonic() + _HOLD_SECONDS
+            if table not in tables(connection):
+                return []
+            while left and time.monotonic() < until:
+                part = left.pop(0)
+                if _mark(connection, table, part.start, part.end) == (part.rows, part.mark):
+                    kept.append(part)
+    return kept
+
+
+def _mark(connection: duckdb.DuckDBPyConnection, table: str, start: int, end: int) -> tuple[int, str]:
     row = connection.execute(
-        f"SELECT coalesce(max(rowid) + 1, 0), count(*), coalesce(bit_xor({mark}), 0)::VARCHAR, "  # noqa: S608 - names from the schema
-        f'count(*) FILTER (rowid < $seen), coalesce(bit_xor({mark}) FILTER (rowid < $seen), 0)::VARCHAR FROM "{table}"',
-        {"seen": old.end if old else 0},
+        f'SELECT count(*), coalesce(bit_xor(hash(t)), 0)::VARCHAR FROM "{table}" AS t WHERE rowid >= ? AND rowid < ?',  # noqa: S608
+        [start, end],
     ).fetchone()
-    return _Bound(*row) if row else _Bound(0, 0, "0", 0, "0")
+    return (int(row[0]), str(row[1])) if row else (0, "0")
 
 
-def moved(home: Path, table: str, old: Held) -> bool:
-    """Say whether the rows that the evidence holds of a table are no longer the ones that the store has in their place."""
-    with session(home) as connection:
-        bound = _bound(connection, table, old)
-    return (bound.rows_before, bound.mark_before) != (old.rows, old.mark)
-
-
-def _write_parts(home: Path, table: str, start: int, end: int, number: int) -> list[Part]:
+def _write_parts(home: Path, table: str, ranges: Sequence[tuple[int, int]], number: int) -> list[Part]:
     folder = home / EVIDENCE / table
     parts: list[Part] = []
-    for rows in read_rows(home, table, start, end):
+    for found in (one for start, end in ranges for one in read_rows(home, table, start, end)):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{number:06}-{len(parts):04}.parquet"
         scratch = path.with_suffix(".part")
         with scratch.open("wb") as out:
-            pq.write_table(rows, out, compression="zstd")
+            pq.write_table(found.rows, out, compression="zstd")
             out.flush()
             os.fsync(out.fileno())
         os.replace(scratch, path)
-        parts.append(Part(f"{table}/{path.name}", rows.num_rows, path.stat().st_size, file_sha256(path)))
+        size, digest = path.stat().st_size, file_sha256(path)
+        parts.append(Part(f"{table}/{path.name}", found.rows.num_rows, size, digest, found.start, found.end, found.mark))
     return parts
 
 
-def read_rows(home: Path, table: str, start: int, end: int) -> Iterator[pa.Table]:
+def read_rows(home: Path, table: str, start: int, end: int) -> Iterator[_Rows]:
     """Yield the rows with start <= rowid < end in order, in sessions of their own that end before the caller works on them."""
     step = _FIRST_CHUNK
     while start < end:
         stop = min(start + step, end)
         with session(home) as connection:
             rows = connection.execute(f'SELECT * FROM "{table}" WHERE rowid >= ? AND rowid < ?', [start, stop]).to_arrow_table()  # noqa: S608
+            _, mark = _mark(connection, table, start, stop)
         if rows.num_rows:
             step = max(1, min(_MOST_ROWS, _CHUNK_BYTES * rows.num_rows // max(rows.nbytes, 1)))
-            yield rows
+            yield _Rows(start, stop, mark, rows)
         start = stop
 
 

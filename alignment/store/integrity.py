@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from alignment.errors import StoreBusy, StoreError
-from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, moved, tables
+from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
 from alignment.store.migrate import schema_version
@@ -42,7 +42,8 @@ def store_findings(home: Path, *, quick: bool = False) -> list[str]:
         return [_told(error)]
     unreadable = {} if quick else {name: told for name in names if (told := _unreadable(home, name))}
     findings = [f"table {name!r} cannot be read: {told}" for name, told in unreadable.items()]
-    for look in (_repeated_ids, _broken_rules, _fewer_than_evidence, _fewer_than_journal):
+    looks = [_repeated_ids, _broken_rules, _fewer_than_journal, *([] if quick else [_fewer_than_evidence])]
+    for look in looks:
         try:
             findings += look(home, [name for name in names if name not in unreadable])
         except StoreBusy:
@@ -101,7 +102,11 @@ def _fewer_than_evidence(home: Path, names: list[str]) -> Iterator[str]:
     if manifest is None or any((home / EVIDENCE).glob(f"{STALE}*")):
         return
     for table, held in manifest.tables.items():
-        if table in names and moved(home, table, held) and (missing := missing_rows(home, table, held)):
+        if table not in names:
+            continue
+        kept = unchanged(home, table, held.parts)
+        changed = tuple(part for part in held.parts if part not in kept)
+        if changed and (missing := missing_rows(home, table, held._replace(parts=changed))):
             yield f"{missing} rows of {table!r} are in the evidence but not in the store"
 
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from alignment.errors import NoSpace, StoreError
 from alignment.ids import content_id
-from alignment.store.manifest import sync_folder
+from alignment.store.manifest import sync_path
 from alignment.store.session import EVIDENCE, append, is_disk_full, session
 
 _NAME = "journal"
@@ -63,7 +63,7 @@ def _log(home: Path, entries: Sequence[Mapping[str, Any]]) -> None:
             out.flush()
             os.fsync(out.fileno())
         if fresh:
-            sync_folder(path.parent)
+            sync_path(path.parent)
     except OSError as error:
         if is_disk_full(error):
             raise NoSpace(f"the disk of {str(home)!r} is full; nothing was stored. Free some space and try again") from error

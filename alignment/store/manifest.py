@@ -22,21 +22,26 @@ _PART = re.compile(r"^[a-z_][a-z0-9_]*/\d+-\d+\.parquet$")
 
 
 class Part(NamedTuple):
-    """A Parquet file with rows of one table."""
+    """A Parquet file with the rows of one table whose rowid lies in start <= rowid < end; `mark` sums up their content."""
 
     file: str
     rows: int
     bytes: int
     sha256: str
+    start: int
+    end: int
+    mark: str
 
 
 class Held(NamedTuple):
-    """What the evidence holds of a table: `rows` rows with a rowid below `end`, whose ids sum up to `mark`."""
+    """What the evidence holds of a table: its rows with a rowid below `end`."""
 
     end: int
     rows: int
-    mark: str
     parts: tuple[Part, ...]
+
+
+NOTHING = Held(0, 0, ())
 
 
 class Manifest(NamedTuple):
@@ -61,12 +66,12 @@ def write_manifest(home: Path, manifest: Manifest) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(scratch, folder / name)
-    sync_folder(folder)
+    sync_path(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the renames in a folder, last."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -94,8 +99,7 @@ def _read(path: Path) -> Manifest | None:
         if body.pop("sum") != content_id(body):
             return None
         tables = {
-            name: Held(held["end"], held["rows"], held["mark"], tuple(Part(**part) for part in held["parts"]))
-            for name, held in body["tables"].items()
+            name: Held(held["end"], held["rows"], tuple(Part(**part) for part in held["parts"])) for name, held in body["tables"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

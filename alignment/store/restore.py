@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import StoreBusy, StoreError
-from alignment.store.evidence import STALE, has_id, moved, read_rows, tables
+from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
 from alignment.store.migrate import applied_version, migrate, refuse_newer
@@ -138,7 +138,7 @@ def _add(target: Path, table: str, rows: pa.Table, *, fresh: bool = False) -> in
 def _seen(home: Path, table: str, manifest: Manifest | None, found: Restored) -> int:
     """Return the rowid below which the new store has all that the old one has: what was exported and loaded whole."""
     held = manifest.tables.get(table) if manifest else None
-    if held is None or found.evidence.get(table) != held.rows or moved(home, table, held):
+    if held is None or found.evidence.get(table) != held.rows or len(unchanged(home, table, held.parts)) < len(held.parts):
         return 0
     return held.end
 
@@ -176,8 +176,8 @@ def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restore
 def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -> int:
     added = 0
     try:
-        for rows in read_rows(home, table, start, end):
-            added += _add(target, table, rows)
+        for found in read_rows(home, table, start, end):
+            added += _add(target, table, found.rows)
     except StoreBusy:
         raise
     except (StoreError, duckdb.Error):
@@ -209,7 +209,8 @@ def _read_logs_again(target: Path, found: Restored) -> None:
         for table in LOG_TABLES:
             row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608
             if row and row[0] < found.expected.get(table, 0):
-                paths = [str(one[0]) for one in connection.execute("SELECT DISTINCT path FROM source_files").fetchall()]
-                there = [path for path in paths if Path(path).is_file()]
-                connection.execute("DELETE FROM source_files WHERE list_contains(?, path)", [there])
+                files = connection.execute("SELECT DISTINCT id, path FROM source_files").fetchall()
+                # An object in a store far away is asked for again; what its batches held is in the store or is lost either way.
+                there = sorted({str(name) for name, path in files if "://" in path or Path(path).is_file()})
+                connection.execute("DELETE FROM source_files WHERE list_contains(?, id)", [there])
                 return

@@ -127,7 +127,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
             connection = duckdb.connect(str(path), read_only=not write)
         except duckdb.Error as error:
             if is_disk_full(error):
-                raise _no_space(home) from error
+                raise no_space(home) from error
             if "Could not set lock" in str(error):
                 raise StoreBusy(f"another program has the store {str(path)!r} open; close it ({_first_line(error)})") from error
             raise StoreError(f"cannot open the store {str(path)!r}: {_first_line(error)}; run 'align doctor'") from error
@@ -144,7 +144,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
             except BaseException as error:
                 _roll_back(connection)
                 if is_disk_full(error):
-                    raise _no_space(home) from error
+                    raise no_space(home) from error
                 with _damage_told(path):
                     raise
         finally:
@@ -175,7 +175,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _no_space(home: Path) -> NoSpace:
+def no_space(home: Path) -> NoSpace:
+    """Return the error that says that the state folder's disk is full."""
     return NoSpace(f"the disk of {str(home)!r} is full; nothing of this step was stored. Free some space and run the same command again")
 
 

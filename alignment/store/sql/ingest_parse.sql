@@ -1,69 +1,90 @@
--- Purpose: read gateway log lines into columns and say of each unusable line why.
--- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN.
--- Grain: one row a non-blank line of the table `lines` (line_number, line, damage); reason is NULL for a usable line.
-CREATE TABLE parsed AS
+-- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
+-- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
+--   purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
+--   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
+-- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
 WITH valid AS (
     SELECT
-        line_number, line, strlen(line) AS bytes,
-        CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes AND json_valid(line) THEN line END AS body,
-        damage
-    FROM lines
+        line_number, line, damage,
+        CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes AND json_valid(line) THEN line::JSON END AS document
+    FROM block
+    WHERE NOT regexp_full_match(line, '[ \t\r\n]*')
 ),
+records AS (@records@),
+shaped AS (SELECT *, json_transform(body, '@shape@') AS x FROM records),
 fields AS (
     SELECT
-        *,
-        json_type(body) AS kind,
-        CASE WHEN json_type(body, '$.messages') = 'ARRAY' THEN body -> '$.messages' END AS turns,
-        CASE WHEN json_type(body, '$.response') = 'VARCHAR' THEN body ->> '$.response' END AS response,
-        TRY_CAST(TRY_CAST(body ->> '$.created_at' AS TIMESTAMPTZ) AS TIMESTAMP) AS created_at,
-        coalesce(body ->> '$.conversation_id', '') AS conversation_id,
-        coalesce(body ->> '$.session_id', '') AS session_id,
-        coalesce(body ->> '$.user_id', '') AS user_id,
-        coalesce(body ->> '$.model', '') AS model,
-        -- A consent that is there but cannot be read is none.
-        CASE WHEN coalesce(json_type(body, '$.consent'), 'NULL') = 'NULL' THEN $consent_default
-            ELSE coalesce(TRY_CAST(body ->> '$.consent' AS BOOLEAN), false) END AS consent,
-        coalesce(json_type(body, '$.consent'), 'NULL') <> 'NULL' AND NOT consent AS said_no,
-        -- Free text in this place would be stored as it is.
-        CASE WHEN body ->> '$.signals.thumbs' IN ('up', 'down') THEN body ->> '$.signals.thumbs' END AS thumbs,
-        TRY_CAST(body ->> '$.signals.regenerated' AS BOOLEAN) AS regenerated,
-        body ->> '$.signals.edit' AS edit
-    FROM valid
+        line_number, record_number, line, damage, document, body,
+        coalesce((@conversation_id@)::VARCHAR, '') AS conversation_id,
+        coalesce((@session_id@)::VARCHAR, '') AS session_id,
+        coalesce((@user_id@)::VARCHAR, '') AS user_id,
+        coalesce((@model@)::VARCHAR, '') AS model,
+        (@created_at@)::VARCHAR AS logged_at,
+        @messages@ AS turns,
+        (@response@)::JSON AS answer,
+        (@consent@)::JSON AS said_of_consent,
+        (@purpose@)::JSON AS said_of_purpose,
+        (@thumbs@)::VARCHAR AS said_thumbs,
+        TRY_CAST((@regenerated@)::VARCHAR AS BOOLEAN) AS regenerated,
+        (@edit@)::VARCHAR AS edit
+    FROM shaped
 ),
-turned AS (
+read AS (
+    SELECT
+        * EXCLUDE (said_thumbs, answer),
+        CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS response,
+        CASE WHEN starts_with(turns[-1].content::VARCHAR, '"') THEN turns[-1].content ->> '$' END AS prompt,
+        to_json(turns)::VARCHAR AS messages,
+        CASE WHEN $undated AND logged_at IS NULL THEN $file_time::TIMESTAMP
+            ELSE TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP) END AS created_at,
+        -- Free text in this place would be stored as it is.
+        CASE WHEN said_thumbs IN ('up', 'down') THEN said_thumbs END AS thumbs,
+        -- A consent that is there but cannot be read is none.
+        CASE WHEN coalesce(json_type(said_of_consent), 'NULL') = 'NULL' THEN NULL
+            ELSE coalesce(TRY_CAST(said_of_consent ->> '$' AS BOOLEAN), false) END AS agreed,
+        CASE coalesce(json_type(said_of_purpose), 'NULL')
+            WHEN 'NULL' THEN $purpose_default
+            WHEN 'ARRAY' THEN CASE WHEN json_contains(said_of_purpose, '"training"') THEN 'training' ELSE 'other' END
+            ELSE CASE WHEN said_of_purpose ->> '$' IN ('training', 'evaluation', 'monitoring') THEN said_of_purpose ->> '$' ELSE 'other' END
+        END AS purpose
+    FROM fields
+),
+judged AS (
     SELECT
         *,
-        json_array_length(turns) AS turn_count,
-        list_transform(json_extract(turns, '$[*].content'), lambda part: json_type(part)) AS content_kinds,
-        json_extract_string(turns, '$[*].content') AS contents,
-        list_transform(json_extract_string(turns, '$[*].role'), lambda role: coalesce(role, '')) AS roles,
-        turns ->> '$[#-1].content' AS prompt
-    FROM fields
+        CASE
+            WHEN damage IS NOT NULL THEN damage
+            WHEN strlen(line) > $max_line_bytes THEN 'too_long'
+            WHEN document IS NULL THEN 'not_json'
+            WHEN NOT starts_with(ltrim(line, ' ' || chr(9)), '{') THEN 'not_an_object'
+            WHEN body IS NULL THEN 'no_exchange'
+            WHEN turns IS NULL THEN 'messages_not_a_list'
+            WHEN len(turns) = 0 THEN 'messages_empty'
+            WHEN len(list_filter(turns, lambda turn: NOT starts_with(coalesce(turn.content::VARCHAR, ''), '"'))) > 0
+                THEN 'message_content_not_text'
+            WHEN len(list_filter(turns, lambda turn: coalesce(turn.role::VARCHAR, '') NOT IN ('"system"', '"user"', '"assistant"', '"tool"'))) > 0
+                THEN 'unknown_role'
+            WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
+            WHEN NOT regexp_matches(prompt, '\S') THEN 'prompt_empty'
+            WHEN response IS NULL THEN 'response_not_text'
+            WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
+            WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
+            WHEN created_at > $latest THEN 'created_at_in_the_future'
+            WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
+        END AS reason
+    FROM read
 )
 SELECT
-    line_number, line, conversation_id, session_id, user_id, created_at, model,
-    -- Role and content only: whatever else a turn carries is nobody's to train on.
-    to_json(list_transform(contents, lambda content, position: {'role': roles[position], 'content': content})) AS messages,
-    prompt, response,
-    consent, said_no, thumbs, regenerated, edit,
-    CASE
-        WHEN damage IS NOT NULL THEN damage
-        WHEN bytes > $max_line_bytes THEN 'too_long'
-        WHEN body IS NULL THEN 'not_json'
-        WHEN kind <> 'OBJECT' THEN 'not_an_object'
-        WHEN turns IS NULL THEN 'messages_not_a_list'
-        WHEN turn_count = 0 THEN 'messages_empty'
-        WHEN len(content_kinds) <> turn_count OR len(list_filter(content_kinds, lambda kind: kind <> 'VARCHAR')) > 0
-            THEN 'message_content_not_text'
-        WHEN len(roles) <> turn_count OR len(list_filter(roles, lambda role: role NOT IN ('system', 'user', 'assistant', 'tool'))) > 0
-            THEN 'unknown_role'
-        WHEN roles[-1] <> 'user' THEN 'last_message_not_from_user'
-        WHEN NOT regexp_matches(prompt, '\S') THEN 'prompt_empty'
-        WHEN response IS NULL THEN 'response_not_text'
-        WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
-        WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
-        WHEN created_at > $latest THEN 'created_at_in_the_future'
-    END AS reason,
-    CASE WHEN reason IS NULL
-        THEN sha256(concat_ws(chr(31), conversation_id, user_id, created_at::VARCHAR, turns::VARCHAR, response)) END AS id
-FROM turned;
+    line_number, record_number, reason,
+    CASE WHEN reason IS NOT NULL AND reason <> 'no_exchange' THEN line END AS line,
+    -- Keyed, so that nobody can guess a short secret from an id.
+    CASE WHEN reason IS NULL THEN md5(concat_ws(
+        chr(31), $key, conversation_id, user_id, CASE WHEN logged_at IS NULL THEN '' ELSE created_at::VARCHAR END, messages, response)) END AS id,
+    conversation_id, session_id, user_id, created_at, model, messages, prompt, response,
+    coalesce(agreed, $consent_default) AS consent, purpose,
+    thumbs, regenerated, edit, coalesce(NOT agreed, false) AS no_consent,
+    reason IS NULL AND (
+        regexp_matches(concat_ws(chr(10), messages, response, edit), $prefilter)
+        OR regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id)
+        OR contains(line, '\u0000')) AS personal
+FROM judged;

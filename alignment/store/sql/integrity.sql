@@ -1,8 +1,8 @@
 -- Purpose: rules that hold between tables, and how often each is broken.
 -- Parameters: none.
 -- Grain: one row a rule.
-SELECT 'log files whose lines do not add up (read = stored + duplicate + quarantined)' AS rule, count(*) AS broken
-FROM source_files WHERE rows_read <> rows_stored + rows_duplicate + rows_quarantined
+SELECT 'log files whose lines do not add up (read = stored + duplicate + quarantined + skipped)' AS rule, count(*) AS broken
+FROM source_files WHERE rows_read <> rows_stored + rows_duplicate + rows_quarantined + rows_skipped
 UNION ALL
 SELECT 'pairs whose exchange is not there', count(*)
 FROM pairs ANTI JOIN interactions ON interactions.id = pairs.interaction_id

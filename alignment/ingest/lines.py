@@ -1,0 +1,174 @@
+"""A log file as blocks of lines, without a copy of their bytes.
+
+Lines are cut at newlines only. A block remembers where it ends and the hash of everything before, so that a reading can go on there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from alignment.errors import InputError
+
+BLOCK_ROWS = 122_880
+"""Lines of a block, and so of a transaction: one row group of DuckDB, which then writes it once and not by way of its log."""
+_BLOCK_BYTES, _READ = 1 << 27, 1 << 23
+_SHOWN, _NO_LOG = 4000, 1 << 30
+_BOM = b"\xef\xbb\xbf"
+SCHEMA = pa.schema([("line_number", pa.int64()), ("line", pa.string()), ("damage", pa.string())])
+
+
+class Place(NamedTuple):
+    """Where a reading stands: unpacked bytes and lines already read, and the hash of those bytes."""
+
+    offset: int = 0
+    lines: int = 0
+    digest: Any = None
+
+    @property
+    def sha256(self) -> str:
+        """Of everything before."""
+        return str(self.digest.hexdigest())
+
+
+class Block(NamedTuple):
+    """Lines and where they end; `last` is true for a file's last block."""
+
+    lines: pa.Table
+    end: Place
+    last: bool
+
+
+class _Piece(NamedTuple):
+    lines: pa.StringArray
+    damage: pa.StringArray
+    raw: memoryview
+
+
+def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool) -> Iterator[Block]:
+    """Yield what follows `start` in an open log.
+
+    A line longer than `max_line_bytes` is passed over and only its beginning kept. With `growing`, a last line that has no end
+    and is not yet whole is left for the next time.
+    """
+    pieces: list[_Piece] = []
+    place, rows, size = start, 0, 0
+    for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing):
+        pieces.append(piece)
+        rows, size = rows + len(piece.lines), size + len(piece.raw)
+        while rows >= BLOCK_ROWS or size >= _BLOCK_BYTES:
+            pieces, taken = _cut(pieces, BLOCK_ROWS)
+            block = _block(taken, place, last=False)
+            place = block.end
+            rows, size = sum(len(one.lines) for one in pieces), sum(len(one.raw) for one in pieces)
+            yield block
+    yield _block(pieces, place, last=True)
+
+
+def _cut(pieces: list[_Piece], rows: int) -> tuple[list[_Piece], list[_Piece]]:
+    """Return what is left and what was taken: whole pieces, and of the last one as many lines as fit."""
+    taken: list[_Piece] = []
+    for number, piece in enumerate(pieces):
+        room = rows - sum(len(one.lines) for one in taken)
+        if not room:
+            return pieces[number:], taken
+        if len(piece.lines) <= room:
+            taken.append(piece)
+            continue
+        ends = np.frombuffer(piece.lines.buffers()[1], np.int32)[piece.lines.offset :]
+        cut = int(ends[room]) - int(ends[0])
+        # What stands before the first line of a piece (a byte order mark) belongs to its bytes.
+        cut += len(piece.raw) - (int(ends[len(piece.lines)]) - int(ends[0]))
+        taken.append(_Piece(piece.lines[:room], piece.damage[:room], piece.raw[:cut]))
+        return [_Piece(piece.lines[room:], piece.damage[room:], piece.raw[cut:]), *pieces[number + 1 :]], taken
+    return [], taken
+
+
+def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
+    digest, lines, size = start.digest.copy() if start.digest else sha256(), start.lines, 0
+    batches = []
+    for piece in pieces:
+        digest.update(piece.raw)
+        size += len(piece.raw)
+        numbers = pa.array(np.arange(lines + 1, lines + 1 + len(piece.lines)))
+        lines += len(piece.lines)
+        batches.append(pa.record_batch([numbers, piece.lines, piece.damage], schema=SCHEMA))
+    return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
+
+
+def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool) -> Iterator[_Piece]:
+    carry = b""
+    while read := stream.read(_READ):
+        data = carry + read
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield _piece(data[:cut] if cut < len(data) else data, first=first)
+            first = False
+        carry = data[cut:]
+        if len(carry) > max_line_bytes:
+            piece, carry = _pass_over(stream, carry)
+            yield piece
+            first = False
+    if carry and not (growing and not _whole(carry)):
+        yield _piece(carry, first=first)
+
+
+def _pass_over(stream: Any, beginning: bytes) -> tuple[_Piece, bytes]:
+    """Read to the end of a line that is too long; its bytes count, but only the first are kept as text."""
+    kept, size = [beginning], len(beginning)
+    carry = b""
+    while read := stream.read(_READ):
+        size += len(read)
+        if size > _NO_LOG:
+            raise InputError(f"a line is longer than {_NO_LOG >> 20} MiB: this is no log of lines. Take the file out of [ingest] logs")
+        end = read.find(b"\n") + 1
+        kept.append(read[:end] if end else read)
+        if end:
+            carry = read[end:]
+            break
+    line = beginning[:_SHOWN].decode("utf-8", "replace")
+    return _Piece(pa.array([line]), pa.array(["too_long"]), memoryview(b"".join(kept))), carry
+
+
+def _whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _piece(data: bytes, *, first: bool) -> _Piece:
+    begin = len(_BOM) if first and data.startswith(_BOM) else 0
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    offsets = np.concatenate([[begin], ends]).astype(np.int32)
+    lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    try:
+        lines.validate(full=True)
+    except pa.ArrowInvalid:
+        lines, damage = _repaired(data, offsets)
+    else:
+        damage = pa.nulls(len(lines), pa.string())
+    return _Piece(lines, damage, memoryview(data))
+
+
+def _repaired(data: bytes, offsets: Any) -> tuple[pa.StringArray, pa.StringArray]:
+    lines: list[str] = []
+    damage: list[str | None] = []
+    for start, end in zip(offsets, offsets[1:], strict=False):
+        raw = data[start:end]
+        try:
+            lines.append(raw.decode())
+            damage.append(None)
+        except UnicodeDecodeError:
+            # As long as before in bytes, so that a block can be cut here: what is no UTF-8 becomes question marks.
+            lines.append(raw.decode("utf-8", "replace").encode("ascii", "replace")[: len(raw)].decode().ljust(len(raw)))
+            damage.append("not_utf8")
+    return pa.array(lines, pa.string()), pa.array(damage, pa.string())

@@ -1,0 +1,193 @@
+"""What of a file was read before, and the blocks that follow.
+
+A file is known by the hash of the bytes that were read, whatever its name: one that grew goes on where it ended, one that was
+renamed, copied or packed is not read twice. Path, size and time of change only save looking.
+
+Effects: reads log files and the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.config import Ingest
+from alignment.errors import InputError
+from alignment.ids import content_id
+from alignment.ingest.files import LogFile, open_log, open_packed
+from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
+from alignment.store import query, sql
+
+_HEAD, _CHUNK = 1024, 1 << 23
+_WRITTEN_SECONDS = 3600
+"""A file that changed less than this ago may be in the middle of a line."""
+_DOCUMENT_BYTES = 1 << 28
+
+
+class Reading(NamedTuple):
+    """A file and how far it was read. `head` is the hash of its first `head_bytes` bytes; 0 stands for all of them."""
+
+    log_file: LogFile
+    id: str
+    place: Place
+    head_bytes: int
+    head: str
+
+
+def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFile]:
+    """Return those that changed since they were read, or never were."""
+    rows = query(home, "SELECT path, bytes, mtime_ns FROM source_files WHERE source = ? AND finished", [source])
+    known = {(row["path"], row["bytes"], row["mtime_ns"]) for row in rows}
+    return [one for one in log_files if not one.mtime_ns or (one.path, one.size, one.mtime_ns) not in known]
+
+
+def _readings(home: Path, source: str) -> list[dict[str, Any]]:
+    return query(home, sql("ingest_readings"), {"source": source})
+
+
+def resume(home: Path, source: str, log_file: LogFile) -> Reading:
+    """Return how far a file's bytes were read before, under whatever name; from the start if they were not.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    known = _readings(home, source)
+    try:
+        return _resume_whole(known, source, log_file) if _is_table(log_file) else _resume_lines(known, source, log_file)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise _unreadable(log_file, error) from error
+
+
+def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
+    return InputError(f"cannot read the log file {log_file.path!r}: {error}; check the file")
+
+
+def _resume_lines(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:
+    with open_log(log_file) as stream:
+        head = _exactly(stream, _HEAD)
+        fits = [row for row in known if 0 < row["head_bytes"] <= len(head) and sha256(head[: row["head_bytes"]]).hexdigest() == row["head"]]
+        digest, offset = sha256(head), len(head)
+        found: tuple[dict[str, Any], Any] | None = None
+        for row in sorted(fits, key=lambda one: int(one["end_offset"])):
+            if row["end_offset"] <= len(head):
+                here = sha256(head[: row["end_offset"]])
+            else:
+                read = _hash_on(stream, digest, row["end_offset"] - offset)
+                if offset + read < row["end_offset"]:
+                    break
+                offset, here = row["end_offset"], digest.copy()
+            if here.hexdigest() == row["sha256"]:
+                found = row, here
+    if found:
+        row, here = found
+        return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], here), row["head_bytes"], row["head"])
+    file_id = content_id(source, log_file.path, log_file.size, log_file.mtime_ns, sha256(head).hexdigest())
+    return Reading(log_file, file_id, Place(0, 0, sha256()), len(head), sha256(head).hexdigest())
+
+
+def _exactly(stream: Any, size: int) -> bytes:
+    read = b""
+    while len(read) < size and (more := stream.read(size - len(read))):
+        read += more
+    return read
+
+
+def _hash_on(stream: Any, digest: Any, size: int) -> int:
+    done = 0
+    while done < size and (chunk := stream.read(min(_CHUNK, size - done))):
+        digest.update(chunk)
+        done += len(chunk)
+    return done
+
+
+def _is_table(log_file: LogFile) -> bool:
+    return log_file.suffix == ".parquet" or (log_file.suffix == ".json" and log_file.size <= _DOCUMENT_BYTES)
+
+
+def _resume_whole(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:
+    """A Parquet file or a JSON document does not grow: it was read as it is, or not at all. Places in it count records."""
+    digest = sha256()
+    with open_packed(log_file) as stream:
+        _hash_on(stream, digest, log_file.size)
+    whole = digest.hexdigest()
+    for row in known:
+        if not row["head_bytes"] and row["head"] == whole:
+            return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
+    return Reading(log_file, content_id(source, whole), Place(0, 0, digest), 0, whole)
+
+
+def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Block]:
+    """Yield what was not read yet.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        if _is_table(reading.log_file):
+            yield from _table_blocks(reading)
+            return
+        with open_log(reading.log_file) as stream:
+            _skip(stream, reading)
+            age = now.timestamp() - reading.log_file.mtime_ns / 1e9 if reading.log_file.mtime_ns else _WRITTEN_SECONDS
+            growing = age < _WRITTEN_SECONDS and not reading.log_file.compression
+            yield from read_blocks(stream, reading.place, max_line_bytes=settings.max_line_bytes, growing=growing)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise _unreadable(reading.log_file, error) from error
+
+
+def _skip(stream: Any, reading: Reading) -> None:
+    if reading.log_file.compression:
+        _hash_on(stream, sha256(), reading.place.offset)
+    else:
+        stream.seek(reading.place.offset)
+
+
+def _table_blocks(reading: Reading) -> Iterator[Block]:
+    offset, digest = reading.place.offset, reading.place.digest
+    seen = 0
+    for lines in _records(reading.log_file):
+        seen += len(lines)
+        if seen <= offset:
+            continue
+        fresh = lines.slice(max(0, offset - (seen - len(lines))))
+        numbers = pa.array(range(seen - len(fresh) + 1, seen + 1), pa.int64())
+        yield Block(pa.table([numbers, fresh, pa.nulls(len(fresh), pa.string())], schema=SCHEMA), Place(seen, seen, digest), False)
+    yield Block(SCHEMA.empty_table(), Place(seen, seen, digest), True)
+
+
+def _records(log_file: LogFile) -> Iterator[pa.Array]:
+    """Yield a table's rows as texts of JSON."""
+    connection = duckdb.connect()
+    try:
+        if log_file.suffix == ".parquet":
+            with open_packed(log_file) as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(batch_size=BLOCK_ROWS):
+                    connection.register("batch", pa.Table.from_batches([batch]))
+                    rows = connection.execute("SELECT to_json(batch)::VARCHAR AS line FROM batch").to_arrow_table()
+                    yield rows.column("line").combine_chunks()
+        else:
+            with open_log(log_file) as stream:
+                yield from _documents(connection, stream.read().decode("utf-8-sig", "replace"))
+    finally:
+        connection.close()
+
+
+def _documents(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[pa.Array]:
+    """Yield the elements of a JSON array, a single document as it is, and anything else as lines."""
+    [(kind,)] = connection.execute("SELECT CASE WHEN json_valid($text) THEN json_type($text) END", {"text": text}).fetchall()
+    if kind is None:
+        elements = pa.array([line for line in text.split("\n") if line.strip()], pa.string())
+    elif kind == "ARRAY":
+        rows = connection.execute("SELECT unnest(from_json($text, '[\"JSON\"]'))::VARCHAR AS line", {"text": text}).to_arrow_table()
+        elements = rows.column("line").combine_chunks()
+    else:
+        elements = pa.array([text], pa.string())
+    for start in range(0, len(elements), BLOCK_ROWS):
+        yield elements.slice(start, BLOCK_ROWS)

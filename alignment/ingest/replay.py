@@ -1,0 +1,126 @@
+"""Quarantined records once more, after a setting, a mapping or the code was corrected.
+
+A record is read from its file, if that is still there; else from the redacted text that was kept, if that is whole.
+
+Effects: reads log files, writes the store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alignment.errors import InputError
+from alignment.ids import content_id
+from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.lines import SCHEMA, Block, Place
+from alignment.ingest.merge import insert
+from alignment.ingest.parse import Context, Parsed, parse
+from alignment.ingest.reading import Reading, blocks, resume
+from alignment.ingest.sources import Source, parser
+from alignment.store import append, query, session, sql
+from alignment.store.session import append_arrow
+
+Check = Callable[[pa.Table, str], Mapping[int, str]]
+
+
+def replay(
+    home: Path, sources: Mapping[str, Source], check: Check, context: Context, *, reason: str | None, source: str | None
+) -> Counter[str]:
+    """Read quarantined records again; return how many were `stored`, were a `duplicate`, or stay for each reason.
+
+    `check` takes interactions and a name for the batch, and returns the positions that fail a data check.
+    """
+    outcomes: Counter[str] = Counter()
+    rows = query(home, sql("ingest_replayable"), {"reason": reason, "source": source})
+    for (_, name), group in groupby(rows, key=lambda row: (row["source_file"], row["source"])):
+        wanted = list(group)
+        if name not in sources:
+            outcomes[f"source {name} is not configured"] += len(wanted)
+            continue
+        outcomes.update(_replay_file(home, sources[name], wanted, check, context))
+    return outcomes
+
+
+def _replay_file(home: Path, source: Source, wanted: Sequence[dict[str, Any]], check: Check, context: Context) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    connection, statement = parser(), source.statement()
+    reading, found = _lines(home, source, wanted, context)
+    places = {(row["line_number"], row["record_number"]): row["id"] for row in wanted}
+    try:
+        for block in found:
+            if not len(block.lines):
+                continue
+            parsed = parse(connection, statement, source.undated, reading, block, context)
+            outcomes.update(_store(home, parsed, places, check(parsed.interactions, reading.id), context))
+    finally:
+        connection.close()
+    stay = Counter(row["reason"] for row in wanted)
+    gone = sum(outcomes.values())
+    if gone < len(wanted):
+        outcomes[f"still {', '.join(sorted(stay))}"] = len(wanted) - gone
+    return outcomes
+
+
+def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context: Context) -> tuple[Reading, Iterator[Block]]:
+    first = wanted[0]
+    kept = Reading(LogFile(first["path"], first["bytes"], first["mtime_ns"] or 0), first["source_file"], Place(), 0, "")
+    try:
+        [log_file] = find_files([first["path"]])
+        reading = resume(home, source.name, log_file)
+    except InputError:
+        return kept, _kept_lines(wanted)
+    if reading.id != first["source_file"]:
+        # Another file has that name by now.
+        return kept, _kept_lines(wanted)
+    numbers = pa.array([row["line_number"] for row in wanted], pa.int64())
+    start = reading._replace(place=Place())
+
+    def matching() -> Iterator[Block]:
+        for block in blocks(start, context.settings, now=context.now):
+            yield block._replace(lines=block.lines.filter(pc.is_in(block.lines["line_number"], numbers)))
+
+    return start, matching()
+
+
+def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
+    whole = [row for row in wanted if row["detail"] == f"{len(row['raw'])} characters"]
+    columns = [
+        pa.array([row["line_number"] for row in whole], pa.int64()),
+        pa.array([row["raw"] for row in whole], pa.string()),
+        pa.nulls(len(whole), pa.string()),
+    ]
+    yield Block(pa.table(columns, schema=SCHEMA), Place(), True)
+
+
+def _store(
+    home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], context: Context
+) -> Counter[str]:
+    """Store what is usable by now, and that it was; only the records that were quarantined count."""
+    records = list(zip(parsed.interactions["line_number"].to_pylist(), parsed.records.to_pylist(), strict=True))
+    keep = [position for position, record in enumerate(records) if record in places and position not in rejected]
+    usable = parsed.interactions.take(pa.array(keep, pa.int64()))
+    with session(home, write=True) as connection:
+        stored = insert(connection, usable)
+        ids = pa.array(usable["id"].to_pylist(), pa.string())
+        append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
+        append(
+            connection,
+            "replays",
+            [
+                {
+                    "id": content_id("replay", quarantined := places[records[position]]),
+                    "quarantine_id": quarantined,
+                    "outcome": "usable",
+                    "replayed_at": context.now,
+                }
+                for position in keep
+            ],
+        )
+    return Counter({name: number for name, number in (("stored", stored), ("duplicate", len(keep) - stored)) if number})

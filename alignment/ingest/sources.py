@@ -1,0 +1,160 @@
+"""Log sources: where files lie, and how their records become exchanges.
+
+A preset or a mapping of one's own is one SQL expression a field; presets.toml lists them.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple, Protocol
+
+import duckdb
+
+from alignment.config import SAMPLE_LOGS, Settings
+from alignment.errors import ConfigError
+from alignment.ingest.files import LogFile, find_files
+from alignment.store import sql
+
+_ONE_RECORD = "SELECT line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"
+# A line without an exchange keeps one row, so that it is counted.
+_MANY_RECORDS = """
+    SELECT line_number, generate_subscripts(found, 1) AS record_number, line, damage, document, unnest(found) AS body
+    FROM (
+        SELECT *, CASE WHEN len(coalesce(held, [])) = 0 THEN [NULL] ELSE held END AS found
+        FROM (SELECT *, CASE WHEN document IS NOT NULL THEN (@records@) END AS held FROM valid)
+    )"""
+_SUBJECT_KEY = "sha256(concat_ws(chr(31), $key, user_id, $key))"
+
+
+class Source(Protocol):
+    """Where exchanges come from."""
+
+    @property
+    def name(self) -> str:
+        """As the settings name it."""
+
+    @property
+    def undated(self) -> bool:
+        """Whether a record without a time takes that of its file."""
+
+    def find(self) -> list[LogFile]:
+        """Return the files as they are now."""
+
+    def statement(self) -> str:
+        """Return the SQL that reads the table `block`; see ingest_parse.sql."""
+
+
+class LogSource(NamedTuple):
+    """A source of log files."""
+
+    name: str
+    patterns: tuple[str, ...]
+    shape: str
+    records: str
+    undated: bool
+    fields: Mapping[str, str]
+
+    def find(self) -> list[LogFile]:
+        """Return the files that the patterns name.
+
+        Raises:
+            InputError: a pattern matches nothing.
+        """
+        return find_files(self.patterns)
+
+    def statement(self) -> str:
+        """Return the parsing SQL with this source's expressions in it."""
+        records = _ONE_RECORD
+        if self.records:
+            records = _MANY_RECORDS.replace("@records@", self.records.replace("body", "document"))
+        values = {"shape": self.shape.replace("\n", ""), "records": records, "subject_key": _SUBJECT_KEY, **self.fields}
+        return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("ingest_parse"))
+
+
+@cache
+def presets() -> dict[str, dict[str, Any]]:
+    """Return all presets by name."""
+    return tomllib.loads((files("alignment.ingest") / "presets.toml").read_text(encoding="utf-8"))
+
+
+def log_sources(settings: Settings) -> list[LogSource]:
+    """Return the configured sources, each tried on an empty block.
+
+    Raises:
+        ConfigError: a preset or field is unknown, or an expression is no SQL; all problems at once.
+    """
+    ingest = settings.ingest
+    sources: list[LogSource] = []
+    problems: list[str] = []
+    configured = {name: (one.logs, one.preset, one.fields) for name, one in ingest.sources.items()}
+    # The sample is for those who have configured nothing yet.
+    if not configured or "logs" in ingest.model_fields_set:
+        configured = {"logs": (ingest.logs, ingest.preset, ingest.fields), **configured}
+    for name, (logs, preset, fields) in configured.items():
+        try:
+            sources.append(make_source(name, logs, preset, fields))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return sources
+
+
+def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str]) -> LogSource:
+    """Return one source.
+
+    Raises:
+        ConfigError: its preset or a field is unknown, or an expression is no SQL.
+    """
+    known, base = presets(), presets()["gateway"]
+    if preset not in known:
+        raise ConfigError(f"the source {name!r} has preset {preset!r}; known are {', '.join(known)}. Correct [ingest] in align.toml")
+    chosen = known[preset]
+    unknown = sorted(set(fields) - set(base["fields"]))
+    if unknown:
+        raise ConfigError(f"the source {name!r} maps unknown fields {', '.join(unknown)}; known are {', '.join(base['fields'])}")
+    sample = str(files("alignment.samples") / "traffic.jsonl.gz")
+    source = LogSource(
+        name,
+        tuple(sample if pattern == SAMPLE_LOGS else pattern for pattern in logs),
+        chosen.get("shape", base["shape"]),
+        chosen.get("records", ""),
+        chosen.get("undated", False),
+        {**base["fields"], **chosen["fields"], **fields},
+    )
+    _try(source, fields)
+    return source
+
+
+def parser() -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB that knows the presets' macros and can reach nothing outside itself."""
+    connection = duckdb.connect()
+    connection.execute(
+        "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
+    )
+    connection.execute(sql("ingest_macros"))
+    return connection
+
+
+def _try(source: LogSource, fields: Mapping[str, str]) -> None:
+    if not fields:
+        return
+    connection = parser()
+    try:
+        for field, expression in fields.items():
+            try:
+                connection.execute(
+                    # Settings, not data.
+                    f"SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', $shape) AS x)",  # noqa: S608
+                    {"shape": source.shape},
+                )
+            except duckdb.Error as error:
+                raise ConfigError(
+                    f"the source {source.name!r} maps {field} to {expression!r}, which is no SQL expression over body (JSON): {error}"
+                ) from error
+    finally:
+        connection.close()

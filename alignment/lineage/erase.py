@@ -1,0 +1,166 @@
+"""A person's data out of a state folder: a frozen plan, and one function that carries it out.
+
+Files come first and the store last, in one step that also records the erasure: as long as the store knows whose rows are whose, an erasure
+that was killed can be planned again.
+
+Effects: `apply_erasure` changes the state folder; the caller holds the night's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+
+from alignment.errors import InputError, StoreError
+from alignment.ids import content_id, short
+from alignment.lineage.files import FileChange, Marks, apply_change, find_changes
+from alignment.lineage.rows import copy_without, look_up
+from alignment.lineage.scrub import Scrubber, Subject
+from alignment.store import append, query, rewrite, session
+
+EVENT = "trained_on_erased"
+
+
+@dataclass(frozen=True)
+class ErasePlan:
+    """What an erasure would do: rows and rows that name the person by table, file changes, and what follows for releases.
+
+    `log_files` are the delivered logs that the rows came from; they lie outside and are not touched. `recorded` says that the store has an
+    erasure of this person already.
+    """
+
+    subject: Subject = field(repr=False)
+    rows: Mapping[str, int]
+    mentions: Mapping[str, int]
+    files: tuple[FileChange, ...]
+    releases: tuple[tuple[str, str], ...]
+    log_files: tuple[str, ...]
+    recorded: bool
+    marks: Marks = field(repr=False)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the state folder holds nothing of the person."""
+        return not (self.rows or self.mentions or any(change.action != "left" for change in self.files))
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What is kept of the erasure: numbers, and names of files and releases."""
+        return {
+            "rows": dict(self.rows),
+            "mentions": dict(self.mentions),
+            "files": len(self.files),
+            "releases": sorted({release for release, _ in self.releases}),
+        }
+
+
+def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> ErasePlan:
+    """Return what erasing `subject` would do; `nights` maps the releases on disk to the nights that made them. Changes nothing.
+
+    Raises:
+        InputError: the id is empty, which is what exchanges of nobody in particular have.
+    """
+    if not all(form.strip() for form in subject.forms):
+        raise InputError("the subject is empty; give the user_id as the logs wrote it: 'align erase --subject ID --reason TEXT'")
+    with session(home) as connection:
+        found = look_up(connection, subject)
+        made = {
+            (release, night)
+            for release, night in nights.items()
+            if connection.execute(
+                "SELECT 1 FROM pair_sets SEMI JOIN doomed ON doomed.table_name = 'pair_sets' AND doomed.id = pair_sets.id "
+                "WHERE night_id = ? LIMIT 1",
+                [night],
+            ).fetchone()
+        }
+    marks = Marks(found.ids, Scrubber(subject.forms), Scrubber(subject.forms, found.texts), had_pairs="pairs" in found.rows)
+    return ErasePlan(
+        subject,
+        found.rows,
+        found.mentions,
+        tuple(find_changes(home, marks)),
+        tuple(sorted({*found.releases, *made})),
+        found.log_files,
+        bool({subject.subject_key, subject.masked_key} & erased_keys(home)),
+        marks,
+    )
+
+
+def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> None:
+    """Carry out a plan and record that it was done; a plan without anything to do is recorded once and changes nothing else.
+
+    Raises:
+        StoreBusy: another process kept the store or the orchestrator's database locked; what was done is done, run it again.
+        StoreError: files of an unknown kind hold the person's data and were left; each is named.
+        NoSpace: there is no room for a second copy of the store.
+    """
+    for change in plan.files:
+        apply_change(home, change, plan.marks)
+    record = _record(plan, reason=plan.marks.own.text(reason), actor=actor, now=now)
+    if plan.rows or plan.mentions:
+
+        def fill(connection: duckdb.DuckDBPyConnection) -> None:
+            copy_without(connection, plan.subject)
+            _append(connection, record)
+
+        rewrite(home, fill)
+    elif not (plan.nothing and plan.recorded):
+        with session(home, write=True) as connection:
+            _append(connection, record, schema="")
+    if left := [change.path for change in plan.files if change.action == "left"]:
+        raise StoreError(
+            f"all is erased but {', '.join(map(repr, left))}, which hold the person's data and are of no kind that this command knows; "
+            "remove or edit them and run the same command again"
+        )
+
+
+class _Record(NamedTuple):
+    erasure: dict[str, Any]
+    events: list[dict[str, Any]]
+
+
+def _record(plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> _Record:
+    subject = plan.subject
+    erasure = {
+        "id": content_id("erasure", subject.subject_key, now),
+        "subject_key": subject.subject_key,
+        "masked_key": subject.masked_key,
+        "reason": reason,
+        "actor": actor,
+        "counts": plan.counts,
+        "erased_at": now,
+    }
+    events = [
+        {
+            "id": content_id(release, EVENT, night, erasure["id"]),
+            "release_id": release,
+            "event": EVENT,
+            "actor": actor,
+            "reason": f"erasure {short(str(erasure['id']))}: {reason}",
+            "night_id": night,
+            "recorded_at": now,
+        }
+        for release, night in plan.releases
+    ]
+    return _Record(erasure, events)
+
+
+def _append(connection: duckdb.DuckDBPyConnection, record: _Record, *, schema: str = "new.main.") -> None:
+    append(connection, f"{schema}erasures", [record.erasure])
+    append(connection, f"{schema}release_events", record.events)
+
+
+def erased_keys(home: Path) -> frozenset[str]:
+    """Return the keyed hashes of all erased people (see `alignment.ids.subject_key`), of their ids as given and as masked."""
+    return frozenset(str(row["subject_key"]) for row in query(home, "SELECT subject_key FROM erased_keys"))
+
+
+def trained_on_erased(home: Path) -> dict[str, datetime]:
+    """Return the releases that were trained on pairs of people who were erased since, with the time of the last such erasure."""
+    rows = query(home, "SELECT release_id, max(recorded_at) AS since FROM release_events WHERE event = ? GROUP BY release_id", [EVENT])
+    return {str(row["release_id"]): row["since"] for row in rows}

@@ -1,0 +1,135 @@
+"""One person's id and texts, and how they are taken out of other text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+ERASED = "<ERASED>"
+_MIN_WORD, _MIN_TEXT = 4, 20
+"""Shorter ids stand in too many words, shorter texts are said by too many people, to be looked for in what others wrote."""
+
+TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "interactions": ("conversation_id", "session_id", "messages", "prompt", "response"),
+    "signals": ("value",),
+    "quarantine": ("detail", "raw"),
+    "check_results": ("detail",),
+    "candidates": ("text", "detail"),
+    "pairs": ("messages", "chosen", "rejected"),
+    "pair_exclusions": ("detail",),
+    "review_items": ("prompt", "answer_a", "answer_b", "detail"),
+    "verdicts": ("edited_answer", "note"),
+    "release_events": ("reason",),
+    "erasures": ("reason",),
+}
+"""Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
+TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)
+
+
+class Subject(NamedTuple):
+    """A person: the forms in which logs name them (as written, and masked), and the keyed hashes of both."""
+
+    forms: tuple[str, ...]
+    subject_key: str
+    masked_key: str
+
+
+def _escapes(text: str) -> list[str]:
+    """Return `text` as it may stand in a file: plain, in a JSON string of either kind, or quoted by an error message."""
+    return list(dict.fromkeys([text, *(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)), repr(text)[1:-1]]))
+
+
+def _word(form: str) -> str:
+    left = r"(?<!\w)" if re.match(r"\w", form[0]) else ""
+    right = r"(?!\w)" if re.match(r"\w", form[-1]) else ""
+    return f"{left}{re.escape(form)}{right}"
+
+
+def quarantine_pattern(subject: Subject) -> str:
+    """Return the RE2 pattern of a raw line that is the subject's: its `user_id`, or for an id of 4 characters and more the id as a word."""
+    forms = "|".join(_re2(each) for form in subject.forms for each in _escapes(form))
+    words = "|".join(_re2(each) for form in subject.forms if len(form) >= _MIN_WORD for each in _escapes(form))
+    named = rf'"user_id"\s*:\s*"?(?:{forms})["\s,}}]'
+    return named + (rf"|(?:^|[^\pL\pN_]|\\[bfnrt])(?:{words})(?:$|[^\pL\pN_])" if words else "")
+
+
+def _re2(text: str) -> str:
+    # Python's re.escape escapes what RE2 takes for an error in some classes; hexadecimal is the same in both.
+    return "".join(character if character.isalnum() else rf"\x{{{ord(character):x}}}" for character in text)
+
+
+@dataclass(frozen=True)
+class Scrubber:
+    """Takes a subject's id, and if given the subject's texts, out of text.
+
+    >>> Scrubber(("u-ann",)).text("ask u-ann, not u-anna")
+    'ask <ERASED>, not u-anna'
+    >>> Scrubber(("abc",)).text("abc is too short to look for")
+    'abc is too short to look for'
+    """
+
+    forms: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The forms that are long enough to look for."""
+        return tuple(form for form in self.forms if len(form) >= _MIN_WORD)
+
+    @cached_property
+    def _quotes(self) -> tuple[str, ...]:
+        # By line, because what quotes a text may break or escape it there.
+        lines = {line.strip() for text in self.texts for line in text.split("\n")}
+        longest = sorted((line for line in lines if len(line) >= _MIN_TEXT), key=lambda line: (-len(line), line))
+        return tuple(each for text in longest for each in _escapes(text))
+
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Strings of which a file or cell holds one if there is anything to take out."""
+        return (*self._quotes, *(each for word in self.words for each in _escapes(word)))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(_word(each) for word in self.words for each in _escapes(word)) or r"(?!)")
+
+    def text(self, value: str) -> str:
+        """Return a plain text without the subject."""
+        if not any(needle in value for needle in self.needles):
+            return value
+        for quote in self._quotes:
+            value = value.replace(quote, ERASED)
+        return self._pattern.sub(ERASED, value)
+
+    def cell(self, value: str) -> str:
+        """Return a text, or a JSON value as text, without the subject; what needs no change stays byte for byte."""
+        if not any(needle in value for needle in self.needles):
+            return value
+        if value[:1] in ("{", "["):
+            try:
+                parsed = json.loads(value)
+            except ValueError:
+                return self.text(value)
+            cleaned = self._inside(parsed)
+            return value if cleaned == parsed else json.dumps(cleaned, ensure_ascii=False)
+        return self.text(value)
+
+    def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of named values with its text columns cleaned."""
+        return {
+            name: (self.cell(value) if isinstance(value, str) else self._inside(value)) if name in TEXT_NAMES else value
+            for name, value in row.items()
+        }
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._inside(each) for each in value]
+        if isinstance(value, dict):
+            # A role is one of four words of the chat format, whoever is called 'user'.
+            return {self.text(key): each if key == "role" else self._inside(each) for key, each in value.items()}
+        return value

@@ -1,0 +1,132 @@
+"""What is left after ingestion was killed: nothing lost, nothing twice.
+
+Each run reads a folder of logs that grows meanwhile, in small blocks, and is killed with SIGKILL at a random moment. At the end one run
+is let finish, and the store is compared with one that was never disturbed.
+
+Effects: forks processes and kills them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.ingest import lines
+
+BLOCK_ROWS = 400
+
+
+class Kills(NamedTuple):
+    """How many runs were killed while they read, and how the stores compare; `lost` and `twice` count exchanges."""
+
+    runs: int
+    killed_midway: int
+    records: int
+    lost: int
+    twice: int
+    unaccounted: int
+
+
+def _read(home: Path, folder: Path) -> None:
+    from alignment.ingest import make_source, unread
+    from alignment.store import migrate
+    from flows.ingest import read_file
+
+    sys.modules["alignment.ingest.lines"].BLOCK_ROWS = BLOCK_ROWS  # type: ignore[attr-defined]
+    os.environ.update(ALIGN_HOME=str(home), ALIGN_INGEST__MAX_QUARANTINED="1")
+
+    migrate(home)
+    source = make_source("logs", [f"{folder}/*.jsonl"], "gateway", {})
+    for log_file in unread(home, "logs", source.find()):
+        read_file.fn(source, log_file)
+
+
+def _fork(home: Path, folder: Path) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        _read(home, folder)
+        os._exit(0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _run(home: Path, folder: Path, seconds: float | None) -> tuple[bool, float]:
+    """Return whether the run was killed, and how long it took."""
+    started = time.perf_counter()
+    child = _fork(home, folder)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit("a run failed by itself")
+    return os.WIFSIGNALED(status), time.perf_counter() - started
+
+
+def run(folder: Path, runs: int, *, rows: int = 4000, seed: int = 0) -> Kills:
+    """Kill `runs` runs over logs in `folder` and compare."""
+    import data_checks.run
+    import flows.ingest  # noqa: F401 - loaded once, for all children
+
+    data_checks.run._context()
+    draw = random.Random(seed)
+    logs, home, calm = folder / "logs", folder / "home", folder / "calm"
+    for one in (logs, home, calm):
+        one.mkdir(parents=True)
+    _grow(logs, rows, 0)
+    # How long a run takes says when to kill.
+    _, whole = _run(calm, logs, None)
+    killed = 0
+    for number in range(runs):
+        if number % 3 == 2:
+            _grow(logs, rows, number)
+        died, _ = _run(home, logs, draw.uniform(0.02, whole))
+        killed += died
+    _run(home, logs, None)
+    shutil.rmtree(calm)
+    calm.mkdir()
+    shutil.copy(home / "redaction.key", calm)
+    _run(calm, logs, None)
+    return _compare(home, calm, runs, killed)
+
+
+def _grow(logs: Path, rows: int, number: int) -> None:
+    """Append to a log that is there, and write another one."""
+    for name, more in (("a.jsonl", rows // 2), (f"b{number}.jsonl", rows // 2)):
+        path = logs / name
+        with path.open("a", encoding="utf-8") as out:
+            out.writelines(f"{line}\n" for line in lines(more, seed=number * 10 + len(name)))
+        os.utime(path, (1.7e9 + number, 1.7e9 + number))
+
+
+def _compare(home: Path, calm: Path, runs: int, killed: int) -> Kills:
+    from alignment.store import query
+
+    def ids(where: Path, table: str) -> list[str]:
+        return [str(row["id"]) for row in query(where, f"SELECT id FROM {table}")]
+
+    lost = twice = 0
+    for table in ("interactions", "signals", "quarantine"):
+        mine, right = ids(home, table), ids(calm, table)
+        # A quarantined line is addressed by its file, whose id is of the moment it was found: counts are compared.
+        lost += len(right) - len(mine) if table == "quarantine" else len(set(right) - set(mine))
+        twice += len(mine) - len(set(mine))
+    [sums] = query(
+        home,
+        "SELECT sum(rows_read)::BIGINT AS read, sum(rows_stored + rows_duplicate + rows_quarantined + rows_skipped)::BIGINT AS known, "
+        "sum(rows_stored)::BIGINT AS stored, (SELECT count(*) FROM interactions) AS there FROM source_files",
+    )
+    [calm_sums] = query(calm, "SELECT sum(rows_read)::BIGINT AS read FROM source_files")
+    wrong = abs(sums["read"] - sums["known"]) + abs(sums["stored"] - sums["there"]) + abs(sums["read"] - calm_sums["read"])
+    return Kills(runs, killed, sums["read"], abs(lost), twice, wrong)

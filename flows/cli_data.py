@@ -1,0 +1,153 @@
+"""The commands about people's data: `align erase` and `align trace`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from alignment.text import cap, printable
+from flows.command import Actor, Json, app, command, out, print_json, print_rows, shown, start
+
+if TYPE_CHECKING:
+    from alignment.lineage.trace import Node
+
+_FACT = 60
+benches = typer.Typer(no_args_is_help=True, help="Measure the claims about speed on this machine.")
+app.add_typer(benches, name="bench")
+
+
+@command(app, "erase")
+def erase_command(
+    subject: Annotated[str, typer.Option("--subject", help="the user_id as the logs wrote it")],
+    reason: Annotated[str, typer.Option("--reason", help="why, for the record; the person's id is taken out of it")],
+    actor: Actor = "unknown",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a person's data from everywhere in the state folder. What was erased is not read again."""
+    settings = start()
+    from flows.erase import erase
+
+    done = erase(settings, subject, reason=reason, actor=actor, dry_run=dry_run)
+    if as_json:
+        print_json(done)
+    else:
+        _show_erasure(done)
+
+
+def _show_erasure(done: dict[str, Any]) -> None:
+    verb = "erased" if done["done"] else "to erase"
+    if not (done["rows"] or done["mentions"] or done["files"]):
+        again = "it was erased before" if done["erased_before"] else "check the id; it is recorded as erased all the same" * done["done"]
+        print(f"nothing is stored of this person{'; ' * bool(again)}{again}")
+        return
+    table = Table()
+    for name in ("where", verb, "in what others wrote"):
+        table.add_column(name, overflow="fold")
+    for name in sorted({*done["rows"], *done["mentions"]}):
+        table.add_row(name, str(done["rows"].get(name, 0)), str(done["mentions"].get(name, 0)))
+    for change in done["files"]:
+        table.add_row(printable(change["path"]).replace("[", r"\["), change["action"], str(change["rows"] or ""))
+    out.print(table)
+    if done["log_files"]:
+        print("Not touched, because they lie outside the state folder (their lines of this person are refused from now on):")
+        for path in done["log_files"]:
+            print(f"  {printable(path)}")
+    for release in done["releases"]:
+        print(f"Release {release} was trained on pairs of this person{', and is in production' * (release == done['in_production'])}")
+    if done["releases"]:
+        print("The next 'align nightly' trains without them; to take a release out before: 'align release rollback --reason TEXT'")
+
+
+@command(app, "trace")
+def trace_command(
+    name: Annotated[str, typer.Argument(metavar="ID", help="an id, its first 8 or more digits, or PATH:LINE of a log file")],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="pairs shown of a night; the others are counted")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Follow an id both ways: back to the lines of log files, and on to the nights and releases that learnt from them."""
+    settings = start()
+    from alignment.lineage import trace
+    from alignment.store import migrate
+
+    migrate(settings.home)
+    found = trace(settings.home, name, limit=limit)
+    if as_json:
+        print_json({side: _plain(value) for side, value in found._asdict().items()})
+        return
+    tree = Tree(_label(found.thing))
+    for title, nodes in (("made of", found.origin), ("became", found.became)):
+        branch = tree.add(Text(title, style="bold"))
+        _grow(branch, nodes)
+        if title == "made of" and found.thing.more:
+            branch.add(f"and {found.thing.more} more (--limit)")
+        if not nodes:
+            branch.add("nothing")
+    out.print(tree)
+
+
+def _plain(value: Any) -> Any:
+    return [asdict(node) for node in value] if isinstance(value, tuple) else asdict(value)
+
+
+def _grow(branch: Tree, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        grown = branch.add(_label(node))
+        _grow(grown, node.parts)
+        if node.more:
+            grown.add(f"and {node.more} more (--limit)")
+
+
+def _label(node: Node) -> Text:
+    # Text and not markup: facts are what users wrote.
+    facts = "  ".join(f"{name}={cap(printable(shown(value)), _FACT)}" for name, value in node.facts.items())
+    return Text.assemble((node.kind, "bold"), f" {printable(node.id)}", (f"  {facts}" if facts else "", "dim"))
+
+
+@command(benches, "ingest")
+def bench_ingest(
+    rows: Annotated[int, typer.Option(min=1000, help="log lines to write and read")] = 1_000_000,
+    repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk a million rows and round."""
+    from bench.ingest import run
+
+    print_rows(run(rows, repeat), as_json=as_json)
+
+
+@command(benches, "kill")
+def bench_kill(
+    runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Kill ingestion at random moments and count what was lost or stored twice. Exit status 1 if anything was."""
+    import tempfile
+    from pathlib import Path
+
+    from bench.kill import run
+
+    start()
+    with tempfile.TemporaryDirectory() as folder:
+        kills = run(Path(folder) / "kills", runs)
+    print_rows([kills._asdict()], as_json=as_json)
+    if kills.lost or kills.twice or kills.unaccounted:
+        raise typer.Exit(1)
+
+
+@command(benches, "concurrency")
+def bench_concurrency(
+    seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,
+    rows: Annotated[int, typer.Option(min=1000, help="log lines that are read meanwhile in the second")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Measure the waits of a writer, four readers and a reviewer, alone and while a large log is read."""
+    from bench.concurrency import run
+
+    print_rows(run(seconds, rows), as_json=as_json)

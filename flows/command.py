@@ -1,0 +1,112 @@
+"""What the commands of `align` share: errors as messages, settings, tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from alignment.config import Settings, load_settings
+from alignment.errors import AlignError, NoSpace
+from alignment.text import printable
+from flows.environment import prepare
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Continuous alignment: from flagged production logs to a safer release, every night.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
+_ROOM = 64 * 2**20
+out = Console(highlight=False)
+
+
+def _root_cause(error: BaseException) -> AlignError | None:
+    from alignment.store.session import is_disk_full
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, AlignError):
+            return seen
+        if is_disk_full(seen):
+            return NoSpace(f"the disk is full ({seen}); free some space and run the same command again")
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn an error of this project into one message and exit status 1."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("stopped; run the same command again to go on from here", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            known = _root_cause(error)
+            if known is None:
+                raise
+            print(f"error: {known}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose errors are messages."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        group.command(name)(_fails_clearly(function))
+        return function
+
+    return register
+
+
+def start(*, quiet: bool = True, writes: bool = False) -> Settings:
+    """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing."""
+    settings = load_settings()
+    prepare(settings.home, quiet=quiet)
+    if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
+        raise NoSpace(
+            f"only {free >> 20} MiB are free for {str(settings.home)!r}, {_ROOM >> 20} are needed to start; free some space and run the "
+            "same command again"
+        )
+    return settings
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
+
+
+def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print("nothing to show")
+        return
+    table = Table()
+    for name in rows[0]:
+        # An id that is cut cannot be copied.
+        table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
+    for row in rows:
+        table.add_row(*(printable(shown(value)).replace("[", r"\[") for value in row.values()))
+    out.print(table)
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
