@@ -21,7 +21,7 @@ from alignment.models.whole import model_problems, record_files
 from alignment.store import append_durably, export, query, session, store_path
 from alignment.store.integrity import evidence_findings, store_findings
 from alignment.store.session import REBUILD, wal_path
-from flows import cli, doctor
+from flows import cli, command, doctor
 from flows.rebuild import rebuild
 from tests.conftest import child_environment
 from tests.filled import everything, fill, verdict
@@ -31,7 +31,7 @@ from tests.tiny import make_tiny_model
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     # It sets environment variables, which would outlive this test.
-    monkeypatch.setattr(cli, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "prepare", lambda *_, **__: None)
     monkeypatch.setattr("flows.ingest.ingest", lambda: {})
 
