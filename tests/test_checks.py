@@ -12,7 +12,6 @@ from alignment.errors import CheckFailed
 from data_checks import SUITES, check
 from tests.conftest import NOW
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def exchanges(rows: int = 4, **columns: Any) -> pd.DataFrame:
