@@ -40,16 +40,19 @@ class CheckReport(NamedTuple):
     @property
     def stops(self) -> list[str]:
         """Batch-level expectations that failed and stop the flow, and row expectations that could not be computed."""
+        return [describe(row) for row in self._stopping()]
+
+    def _stopping(self) -> list[dict[str, Any]]:
         return [
-            describe(row)
+            row
             for row in self.results
             if not row["success"] and (row["severity"] == "stop" or (row["severity"] == "row" and not row["rows_failed"]))
         ]
 
     def raise_on_stop(self, what: str) -> None:
         """Raise `CheckFailed`, naming `what` was checked, if a batch-level expectation says stop."""
-        if self.stops:
-            raise CheckFailed(f"the data check {self.results[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. Repair it and run again")
+        if stopping := self._stopping():
+            raise CheckFailed(f"the data check {stopping[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. Repair it and run again")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -22,7 +22,7 @@ def _listed(arguments: Mapping[str, Any]) -> str:
     return ", ".join(map(str, arguments["value_set"]))
 
 
-_RULES = {
+_RULES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ExpectTableRowCountToBeBetween": lambda a: f"the batch has {_range(a, ' rows')}",
     "ExpectColumnValuesToMatchRegex": lambda a: f"{a['column']} matches {a['regex']}",
     "ExpectColumnValueLengthsToBeBetween": lambda a: f"{a['column']} has {_range(a, ' characters')}",
@@ -58,7 +58,7 @@ def describe(row: Mapping[str, Any]) -> str:
     'id does not repeat: not so for 2 of 9 rows'
     """
     detail = row["detail"]
-    said = str(detail.get("words") or "")
+    said = str(detail.get("words") or rule(row["expectation"], detail.get("arguments") or {}))
     if detail.get("note"):
         return f"{said}: {detail['note']}"
     if row["success"]:
