@@ -29,7 +29,9 @@ TITLES = {
     "ingest_history": "The last ingest beside earlier ones",
     "pairs_history": "The last night's pairs beside earlier ones",
 }
-_REACTIONS = {"row": "row is quarantined", "stop": "stops", "warn": "warns"}
+STATES = ("failed", "warned", "quarantined", "passed", "not compared")
+"""From the worst to the least telling."""
+_REACTIONS = {"row": "quarantines", "stop": "stops", "warn": "warns"}
 
 
 def title(suite: str) -> str:
@@ -38,16 +40,18 @@ def title(suite: str) -> str:
 
 
 def state(row: Row) -> str:
-    """Return `passed`, `failed`, `warned` or `not compared` for a result."""
+    """Return `passed`, `failed`, `warned`, `quarantined` (of its rows) or `not compared` for a result."""
     if row["detail"].get("note"):
         return "not compared"
-    return "passed" if row["success"] else "warned" if row["severity"] == "warn" else "failed"
+    if row["success"]:
+        return "passed"
+    return {"warn": "warned", "row": "quarantined" if row["rows_failed"] else "failed"}.get(row["severity"], "failed")
 
 
 def overall(rows: Sequence[Row]) -> str:
     """Return the state of a run: the worst of its results."""
     states = {state(row) for row in rows}
-    return next((one for one in ("failed", "warned", "passed") if one in states), "not compared")
+    return next(one for one in STATES if one in states)
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -104,7 +108,7 @@ def render_suite(suite: str, rows: Sequence[Row]) -> str:
             "checked": f"{row['rows_checked']:,}",
             "failed": f"{row['rows_failed']:,}",
         }
-        for row in sorted(rows, key=lambda row: ("failed", "warned", "passed", "not compared").index(state(row)))
+        for row in sorted(rows, key=lambda row: STATES.index(state(row)))
     ]
     computed = [row for row in rows if state(row) != "not compared" and not row["detail"].get("error")]
     document = _document(suite, computed)
@@ -165,7 +169,7 @@ def _document(suite: str, rows: Sequence[Row]) -> Any:
 def _harmless(value: Any) -> Any:
     """Return an argument without the characters that mean something to HTML or to a template: Great Expectations escapes only some."""
     if isinstance(value, str):
-        return re.sub(r"[^\w .,:;/*@%()=^{}\[\]+-]", "·", value)
+        return re.sub(r"[^\w .,:;/*@%()=^$?{}\[\]+-]", "·", value)
     return [_harmless(one) for one in value] if isinstance(value, list) else value
 
 

@@ -115,9 +115,7 @@ def _validate(chunk: pd.DataFrame, expectations: Sequence[Expectation]) -> list[
     return [found[number] for number in range(len(numbered))]
 
 
-def check(
-    suite: str, frame: pd.DataFrame, *, batch: str, now: datetime, expectations: Sequence[Expectation] | None = None
-) -> CheckReport:
+def check(suite: str, frame: pd.DataFrame, *, batch: str, now: datetime, expectations: Sequence[Expectation] | None = None) -> CheckReport:
     """Run the suite called `suite`, or `expectations` under its name, on `frame`; positions in the report count over the whole frame.
 
     Of several failed row expectations a row is rejected for the first.

@@ -12,6 +12,7 @@ def _number(value: Any) -> str:
 
 def _range(arguments: Mapping[str, Any], unit: str = "") -> str:
     low, high = arguments.get("min_value"), arguments.get("max_value")
+    unit = unit.removesuffix("s") if (low if high is None else high) == 1 else unit
     above = "more than" if arguments.get("strict_min") else "at least"
     if low is None:
         return f"at most {_number(high)}{unit}"

@@ -13,7 +13,6 @@ from data_checks import SUITES, check
 from tests.conftest import NOW
 
 
-
 def exchanges(rows: int = 4, **columns: Any) -> pd.DataFrame:
     values: dict[str, Any] = {
         "id": [f"{number:064x}" for number in range(rows)],
