@@ -54,7 +54,7 @@ def conclude(settings: Settings, report: CheckReport, what: str) -> CheckReport:
 
 def publish(settings: Settings, suites: Collection[str]) -> None:
     """Write the Data Docs of the last run of each suite, and their index."""
-    rows = query(settings.home, sql("check_runs"))
+    rows = query(settings.home, sql("dashboard_check_runs"))
     write_docs(settings.home / "data_docs", [{**row, "detail": json.loads(row["detail"])} for row in rows], only=suites)
 
 

@@ -253,8 +253,8 @@ def _consented(settings: Settings, folder: str) -> Consent:
     consent = consent_of(settings, Path(folder))
     if consent.without:
         raise CheckFailed(
-            f"{consent.without} of {consent.pairs} pairs of the training run {Path(folder).name!r} lack consent by now; nothing is released. "
-            "Run the same command again: it trains without them"
+            f"{consent.without} of {consent.pairs} pairs of the training run {Path(folder).name!r} lack consent by now; nothing is "
+            "released. Run the same command again: it trains without them"
         )
     return consent
 
