@@ -187,7 +187,7 @@ def _gx_result(row: Row) -> Any:
     share = 100.0 * failed / checked if checked else 0.0
     counts = {"element_count": checked, "unexpected_count": failed, "unexpected_percent": share, "unexpected_percent_nonmissing": share}
     if detail.get("observed") is not None:
-        counts = {"observed_value": detail["observed"]}
+        counts |= {"observed_value": detail["observed"]}
     return ExpectationValidationResult(
         success=bool(row["success"]),
         expectation_config=ExpectationConfiguration(

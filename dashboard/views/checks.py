@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -155,7 +156,9 @@ def docs() -> None:
 
 def frame(path: Path) -> None:
     """Show one page; its link to the index leads nowhere from here."""
-    st.iframe(re.sub(r"(?s)<nav.*?</nav>", "", path.read_text(encoding="utf-8")), height=640)
+    page = re.sub(r"(?s)<nav.*?</nav>", "", path.read_text(encoding="utf-8"))
+    # As an address and not as HTML: such a frame has an origin of its own, so that nothing in it could reach this page.
+    st.iframe("data:text/html;charset=utf-8;base64," + base64.b64encode(page.encode()).decode(), height=640)
 
 
 if __name__ == "__main__":
