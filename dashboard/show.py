@@ -71,6 +71,10 @@ TITLES = {
     "disagreement": "Disagreement",
     "low_margin": "Weak label",
     "gate_audit": "Gate audit",
+    "not_json": "Not JSON",
+    "not_utf8": "Not UTF-8",
+    "created_at_not_a_time": "Time not readable",
+    "created_at_in_the_future": "Time in the future",
 }
 
 

@@ -478,12 +478,12 @@ def test_quarantined_lines_are_filtered_by_reason_and_paged(filled: Path, monkey
     app = opened("checks")
     assert "1–25 of 50" in [element.value for element in app.caption]
     first = app.dataframe[1].value.iloc[0]
-    assert (first["File"], first["Line"], first["Reason"]) == ("/var/log/gateway/chat-9.jsonl", "1", "Not json")
+    assert (first["File"], first["Line"], first["Reason"]) == ("/var/log/gateway/chat-9.jsonl", "1", "Not JSON")
     press(app, "Next")
     assert "26–50 of 50" in [element.value for element in app.caption]
     app.selectbox(key="quarantine_reason").set_value("not_json").run()
     assert "1–20 of 20" in [element.value for element in app.caption]
-    assert set(app.dataframe[1].value["Reason"]) == {"Not json"}
+    assert set(app.dataframe[1].value["Reason"]) == {"Not JSON"}
     app.selectbox(key="quarantine_reason").set_value("check:ExpectColumnValuesToNotBeNull:id").run()
     assert set(app.dataframe[1].value["Reason"]) == {"Check of id"}
     assert not app.exception

@@ -91,7 +91,7 @@ def reason_words(reason: str) -> str:
     """Return why a line was kept out, as people read it.
 
     >>> reason_words("not_json"), reason_words("check:ExpectColumnValueLengthsToBeBetween:prompt")
-    ('Not json', 'Check of prompt')
+    ('Not JSON', 'Check of prompt')
     """
     if reason.startswith("check:"):
         return f"Check of {show.title(reason.rpartition(':')[2]).lower()}"
