@@ -22,7 +22,7 @@ from alignment.release.card import release_card
 from alignment.store import append, migrate, query, session
 from alignment.train import TrainJob, write_job
 from alignment.train.job import PAIRS
-from data_checks import SUITES, check, describe, training
+from data_checks import SUITES, Expectation, check, describe, training
 from data_checks.docs import overall, write_docs
 from data_checks.history import NO_HISTORY, TOO_FEW, judge
 from tests.conftest import NOW, make_pair
@@ -210,6 +210,10 @@ def test_results_quote_no_row() -> None:
     report = check("pairs", frame, batch="b", now=NOW)
     assert report.stops
     assert "secret" not in json.dumps(report.results, default=str) + "".join(report.stops)
+    commonest = Expectation("ExpectColumnMostCommonValueToBeInSet", {"column": "id", "value_set": ["x"]}, "warn")
+    report = check("pairs", frame, batch="b", now=NOW, expectations=[commonest])
+    assert len(report.warnings) == 1
+    assert "secret" not in json.dumps(report.results, default=str)
 
 
 @pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
