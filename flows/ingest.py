@@ -108,7 +108,9 @@ def _stop_if_bad(
     """Store what the checks found, and raise if it stops the flow; what was refused can be looked at all the same."""
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    bad, read = so_far.quarantined + len(parsed.quarantine), so_far.read + parsed.read
+    # Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks.
+    bad = sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
+    read = so_far.read + parsed.read
     problem = ""
     if bad > settings.ingest.max_quarantined * read:
         problem = (

@@ -197,7 +197,7 @@ def quarantine_row(
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
     # Cut first with room to spare, so that a long line is not searched whole; then cut what is kept.
-    shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip("\r\n")), context.key)[0][:_RAW_SHOWN]
+    shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip()), context.key)[0][:_RAW_SHOWN]
     return {
         "id": content_id(file_id, line_number, record, reason),
         "source_file": file_id,
@@ -226,7 +226,7 @@ def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Ta
                 row["line_number"],
                 row["record_number"],
                 row["reason"],
-                f"{len(row['line'])} characters",
+                f"{len(row['line'].rstrip())} characters",
                 row["line"],
                 row["user_id"],
                 context,
