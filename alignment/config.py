@@ -10,7 +10,7 @@ import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
@@ -135,6 +135,23 @@ class Gate(_Section):
         return value
 
 
+Reaction = Literal["stop", "warn", "off"]
+
+
+class Checks(_Section):
+    """What a source, or a night's pairs, may look like beside those before."""
+
+    volume_collapse: Reaction = Field("warn", description="a source delivers far fewer lines than usual: 'stop', 'warn' or 'off'")
+    null_surge: Reaction = Field("warn", description="many more exchanges than usual lack a user, a conversation, a model or any signal")
+    schema_change: Reaction = Field("warn", description="a source's lines have other keys than before")
+    label_imbalance: Reaction = Field("warn", description="the smaller side of the pairs, or the share flagged, moved away from the usual")
+    volume_floor: Rate = Field(0.25, description="share of a source's usual lines below which its volume has collapsed")
+    null_rise: Rate = Field(0.1, description="rise of the share without a value that is a surge")
+    label_shift: Rate = Field(0.15, description="change of the share flagged, or fall of the smaller side's share, that is an imbalance")
+    min_history: int = Field(3, ge=3, description="comparable runs before that a comparison needs")
+    min_rows: int = Field(200, ge=1, description="smaller batches are not compared")
+
+
 class Drift(_Section):
     """Windows and false alarms."""
 
@@ -165,6 +182,7 @@ class Settings(BaseSettings):
     pairs: Pairs = Pairs()
     train: Train = Train()
     gate: Gate = Gate()
+    checks: Checks = Checks()
     drift: Drift = Drift()
     serve: Serve = Serve()
 
@@ -182,8 +200,8 @@ class Settings(BaseSettings):
 
     @property
     def fingerprint(self) -> str:
-        """Content address of everything that changes a night's result (not where state lies or when it runs)."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve"}))
+        """Content address of everything that changes a night's result (not where state lies, when it runs or what it warns of)."""
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks"}))
 
     @property
     def skew(self) -> timedelta:

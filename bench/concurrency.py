@@ -23,7 +23,8 @@ _READ = "SELECT count(*) AS n, count(*) FILTER (consent) AS c, max(created_at) A
 def _write(home: Path, until: float, results: Any) -> None:
     from alignment.store import append, session
 
-    waits, number = [], 0
+    waits: list[float] = []
+    number = 0
     while time.time() < until:
         started = time.perf_counter()
         row = {
@@ -45,7 +46,7 @@ def _review(home: Path, until: float, results: Any) -> None:
     os.environ["ALIGN_HOME"] = str(home)
     from dashboard.data import record_verdict
 
-    waits = []
+    waits: list[float] = []
     while time.time() < until:
         started = time.perf_counter()
         record_verdict(f"item-{len(waits)}", "agree", reviewer="bench")
@@ -57,7 +58,7 @@ def _review(home: Path, until: float, results: Any) -> None:
 def _read(home: Path, until: float, results: Any) -> None:
     from alignment.store import query
 
-    waits = []
+    waits: list[float] = []
     while time.time() < until:
         started = time.perf_counter()
         query(home, _READ)
@@ -76,7 +77,7 @@ def _ingest(home: Path, log: Path, results: Any) -> None:
 
     source = make_source("logs", [str(log)], "gateway", {})
     started = time.perf_counter()
-    stored = sum(read_file.fn(source, log_file).stored for log_file in source.find())
+    stored = sum(read_file.fn(source, log_file).batch.stored for log_file in source.find())
     results.put(("ingest", [time.perf_counter() - started, stored]))
 
 
@@ -99,7 +100,7 @@ def _together(home: Path, seconds: float, log: Path | None, name: str) -> list[d
     results = spawn.Queue()
     [before] = query(home, "SELECT (SELECT count(*) FROM signals WHERE interaction_id = 'x') AS w, (SELECT count(*) FROM verdicts) AS v")
     until = time.time() + seconds + 5
-    jobs = [(_write, (home, until)), (_review, (home, until)), *[(_read, (home, until))] * READERS]
+    jobs: list[tuple[Any, tuple[Any, ...]]] = [(_write, (home, until)), (_review, (home, until)), *[(_read, (home, until))] * READERS]
     if log:
         jobs.append((_ingest, (home, log)))
     running = [spawn.Process(target=job, args=(*arguments, results)) for job, arguments in jobs]

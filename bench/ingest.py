@@ -101,7 +101,7 @@ def loop(log: Path, home: Path) -> int:
 def plain(log: Path, home: Path) -> int:
     """Normalise, dedupe and quarantine, without redaction and data checks."""
     flow = _flow()
-    sys.modules["alignment.ingest.parse"].PREFILTER = "a^"  # type: ignore[attr-defined]
+    sys.modules["alignment.ingest.parse"].PREFILTER = r"[^\s\S]"  # type: ignore[attr-defined]
     flow._check = lambda *_: flow.CheckReport({}, [])
     return _read(log)
 
@@ -126,7 +126,7 @@ def _read(log: Path) -> int:
     home = load_settings().home
     migrate(home)
     source = make_source("logs", [str(log)], "gateway", {})
-    return sum(flow.read_file.fn(source, log_file).stored for log_file in unread(home, "logs", source.find()))
+    return sum(flow.read_file.fn(source, log_file).batch.stored for log_file in unread(home, "logs", source.find()))
 
 
 WAYS: dict[str, Callable[[Path, Path], int]] = {"bare": bare, "loop": loop, "plain": plain, "whole": whole, "again": whole}

@@ -164,6 +164,37 @@ def drift_history(limit: int = 30) -> list[Row]:
     return _read("drift_history", limit=limit)
 
 
+def check_runs() -> list[Row]:
+    """Return what the last run of each suite of data checks found; `detail` is a mapping."""
+    return [{**row, "detail": parsed(row["detail"])} for row in _read("check_runs")]
+
+
+def check_failures(limit: int = 50) -> list[Row]:
+    """Return the expectations that were not met, newest first; `detail` is a mapping."""
+    return [{**row, "detail": parsed(row["detail"])} for row in _read("check_failures", limit=limit)]
+
+
+def deliveries(days: int) -> list[Row]:
+    """Return what each day's ingest read and quarantined, over the last `days` with any, oldest first."""
+    return _read("deliveries", days=days)
+
+
+def quarantine_days(days: int) -> list[Row]:
+    """Return how many lines each reason took out on each of the last `days` with any, oldest first."""
+    return _read("quarantine_days", days=days)
+
+
+def quarantined(reason: str | None, *, limit: int, offset: int) -> list[Row]:
+    """Return quarantined lines, newest first, cut to what a table cell shows; `total` in each row counts all that match."""
+    return _read("quarantined", reason=reason, limit=limit, offset=offset)
+
+
+def data_docs() -> dict[str, Path]:
+    """Return the Data Docs pages that were written, by suite."""
+    found = sorted((settings().home / "data_docs").glob("*.html"))
+    return {path.stem: path for path in found if path.stem != "index"}
+
+
 def review_board(kind: str | None, *, held: str | None, reviewer: str) -> Board:
     """Return what the review page shows, from one session: the item `held` on screen, else the next one of `kind`."""
     return _board(str(settings().home), kind, held, reviewer)

@@ -37,6 +37,10 @@ STATUSES = {
     "alarm": Status("Alarm", "red", ":material/notifications_active:"),
     "quiet": Status("Quiet", "green", ":material/check_circle:"),
     "not compared": Status("Not compared", "gray", ":material/help:"),
+    "passed": Status("Passed", "green", ":material/check_circle:"),
+    "failed": Status("Failed", "red", ":material/cancel:"),
+    "warned": Status("Warning", "orange", ":material/help:"),
+    "quarantined": Status("Quarantined rows", "orange", ":material/block:"),
     "better": Status("Better", "green", ":material/trending_up:"),
     "worse": Status("Worse", "red", ":material/trending_down:"),
     "safe": Status("Safe", "green", ":material/check_circle:"),
@@ -67,6 +71,10 @@ TITLES = {
     "disagreement": "Disagreement",
     "low_margin": "Weak label",
     "gate_audit": "Gate audit",
+    "not_json": "Not JSON",
+    "not_utf8": "Not UTF-8",
+    "created_at_not_a_time": "Time not readable",
+    "created_at_in_the_future": "Time in the future",
 }
 
 

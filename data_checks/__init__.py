@@ -1,6 +1,7 @@
 """Great Expectations suites: bad rows are quarantined, bad batches stop the night."""
 
 from data_checks.run import CheckReport, check, columns
-from data_checks.suites import SUITES
+from data_checks.suites import SUITES, Expectation, training
+from data_checks.words import describe
 
-__all__ = ["SUITES", "CheckReport", "check", "columns"]
+__all__ = ["SUITES", "CheckReport", "Expectation", "check", "columns", "describe", "training"]

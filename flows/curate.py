@@ -31,9 +31,10 @@ from alignment.pairs import HumanVerdict, Labelled, build_pairs, mix
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.store import append, query, session, sql
 from data_checks import check
+from flows.checks import conclude
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import Mask, masking, redact_deeply
-from flows.show import progress, say
+from flows.show import progress
 
 
 @task
@@ -305,12 +306,7 @@ def _check_pairs(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> No
             "zero": 0,
         }
     )
-    report = check("pairs", frame, batch=night_id, now=now())
-    with session(settings.home, write=True) as connection:
-        append(connection, "check_results", report.results)
-    report.raise_on_stop(f"the pairs of night {night_id}")
-    for warning in report.warnings:
-        say(f"warning: {warning}")
+    conclude(settings, check("pairs", frame, batch=night_id, now=now()), f"the pairs of night {night_id}")
 
 
 def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:

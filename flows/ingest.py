@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from prefect import flow, task
@@ -37,6 +37,7 @@ from alignment.lineage import erased_keys
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.session import append_arrow
 from data_checks import CheckReport, check, columns
+from flows.checks import check_ingest
 from flows.night import embedder, interaction, night_lock, now
 from flows.redact import redact_deeply
 from flows.show import progress, say
@@ -59,21 +60,28 @@ def _parsed(source: LogSource, reading: Reading, context: Context) -> Iterator[P
         connection.close()
 
 
-def _check(interactions: pa.Table, batch: str, moment: datetime) -> CheckReport:
-    if not len(interactions):
-        return CheckReport({}, [])
-    return check("interactions", interactions.select(columns("interactions")).to_pandas(), batch=batch, now=moment)
+def _check(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
+    usable = parsed.rows.select(columns("interactions")).take(pa.array(parsed.usable))
+    return check("interactions", usable.to_pandas(), batch=batch, now=moment) if len(usable) else CheckReport({}, [])
+
+
+class FileRead(NamedTuple):
+    """What became of a file's records, and the keys that its lines have."""
+
+    batch: Batch
+    keys: frozenset[str]
 
 
 @task
-def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Batch:
+def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> FileRead:
     """Read what is new in one file, block by block: parse, check, merge. A block that stops the flow is not stored."""
     settings = load_settings()
     context = _context(settings)
     reading = resume(settings.home, source.name, log_file)
-    total, reasons, started = Batch(), Counter[str](), time.perf_counter()
+    total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
     for parsed in ahead(_parsed(source, reading, context)):
-        report = _check(parsed.interactions, f"{reading.id}:{reading.place.offset}", context.now)
+        keys |= parsed.keys
+        report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
         if dry_run:
             total = total.plus(_would_be(parsed, report))
@@ -86,7 +94,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Ba
         reading = reading._replace(place=parsed.block.end)
     if dry_run and reasons:
         say(f"{log_file.name}: {_commonest(reasons)}")
-    return total
+    return FileRead(total, keys)
 
 
 def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
@@ -100,7 +108,9 @@ def _stop_if_bad(
     """Store what the checks found, and raise if it stops the flow; what was refused can be looked at all the same."""
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
-    bad, read = so_far.quarantined + len(parsed.quarantine), so_far.read + parsed.read
+    # Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks.
+    bad = sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
+    read = so_far.read + parsed.read
     problem = ""
     if bad > settings.ingest.max_quarantined * read:
         problem = (
@@ -185,24 +195,30 @@ def ingest(
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
+        started = now()
         total, problems = Batch(), []
-        for one in chosen_sources(settings, logs, preset, source):
+        keys: dict[str, frozenset[str]] = {}
+        for one in (sources := chosen_sources(settings, logs, preset, source)):
             for log_file in unread(settings.home, one.name, one.find()):
                 if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
                     continue
                 try:
-                    batch = read_file(one, log_file, dry_run)
+                    batch, seen = read_file(one, log_file, dry_run)
                 except InputError as error:
                     problems.append(error)
                     continue
                 if batch.read:
                     say(f"{log_file.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
                 total = total.plus(batch)
+                keys[one.name] = keys.get(one.name, frozenset()) | seen
         if problems:
             raise _together(problems)
-        moderated = moderate_new() if not dry_run and (total.stored or _backlog(settings)) else 0
-        if not dry_run:
-            redact_deeply()
+        if dry_run:
+            return {**total._asdict(), "moderated": 0}
+        moderated = moderate_new() if total.stored or _backlog(settings) else 0
+        redact_deeply()
+        if total.read:
+            check_ingest(settings, since=started, sources=[one.name for one in sources], keys=keys)
         return {**total._asdict(), "moderated": moderated}
 
 
@@ -224,8 +240,8 @@ def replay_quarantine(reason: str | None = None, source: str | None = None) -> d
         migrate(settings.home)
         context = _context(settings)
 
-        def rejects(interactions: pa.Table, batch: str) -> Mapping[int, str]:
-            return _check(interactions, f"{batch}:replay", context.now).rejected
+        def rejects(parsed: Parsed, batch: str) -> Mapping[int, str]:
+            return _check(parsed, f"{batch}:replay", context.now).rejected
 
         sources = {one.name: one for one in log_sources(settings)}
         outcomes = replay(settings.home, sources, rejects, context, reason=reason, source=source)

@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import flow, task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError, ReleaseMoved
+from alignment.errors import CheckFailed, ReleaseError, ReleaseMoved
 from alignment.evals import SUITES, answer, answer_id, batches, decide, load_suite, suite_version
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision, SuitePrompt
@@ -21,6 +21,7 @@ from alignment.release.card import release_card
 from alignment.store import append, query, session
 from alignment.train import read_result
 from data_checks import check
+from flows.checks import Consent, conclude, consent_of
 from flows.curate import load_pairs
 from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress, say
@@ -177,10 +178,7 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
             for one in found
         ]
     )
-    report = check("eval_answers", frame, batch=night_id, now=now())
-    with session(settings.home, write=True) as connection:
-        append(connection, "check_results", report.results)
-    report.raise_on_stop(f"the answers of night {night_id}")
+    conclude(settings, check("eval_answers", frame, batch=night_id, now=now()), f"the answers of night {night_id}")
 
 
 def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any) -> list[dict[str, Any]]:
@@ -214,15 +212,17 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
     settings = load_settings()
     result = read_result(Path(folder))
     pairs = load_pairs(settings, night_id)
-    # The night's set as it was trained on, against what may be trained on by now.
-    [row] = query(
-        settings.home,
-        "SELECT count(*) AS n FROM pair_sets JOIN pairs ON pairs.id = pair_id ANTI JOIN trainable ON trainable.id = interaction_id "
-        "WHERE night_id = ?",
-        [night_id],
-    )
+    consent = _consented(settings, folder)
     moment = now()
-    card = release_card(decision.challenger, base_path(settings).name, decision, pairs, result, without_consent=row["n"])
+    card = release_card(
+        decision.challenger,
+        base_path(settings).name,
+        decision,
+        pairs,
+        result,
+        given=consent.pairs,
+        without_consent=consent.without,
+    )
     manifest = {
         "night_id": night_id,
         "run_id": result.run_id,
@@ -230,6 +230,7 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
         "champion": decision.champion,
         "decision": decision.decision,
         "decision_id": decision.id,
+        "consent": consent._asdict(),
         "created_at": moment.isoformat(),
     }
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
@@ -241,6 +242,21 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
         events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
     record_events(settings, [(decision.challenger, event, ACTOR, reason, night_id) for event, reason in events])
     return decision
+
+
+def _consented(settings: Settings, folder: str) -> Consent:
+    """Count the consent of the pairs that were trained on, as it is by now.
+
+    Raises:
+        CheckFailed: somebody has withdrawn it since.
+    """
+    consent = consent_of(settings, Path(folder))
+    if consent.without:
+        raise CheckFailed(
+            f"{consent.without} of {consent.pairs} pairs of the training run {Path(folder).name!r} lack consent by now; nothing is "
+            "released. Run the same command again: it trains without them"
+        )
+    return consent
 
 
 def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> GateDecision:
@@ -281,6 +297,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
     """Gate the trained run in `folder` against what is in production; return the decision and its metrics."""
     settings = load_settings()
     with night_lock(settings.home):
+        _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = Path(folder) / "adapter"
         challenger = short(_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)

@@ -18,6 +18,7 @@ from alignment.ids import content_id
 from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
+from flows.checks import check_training, consent_of
 from flows.curate import load_pairs
 from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress
@@ -27,7 +28,7 @@ _LOG_TAIL = 2000
 
 @task
 def fit(night_id: str) -> str:
-    """Train on the night's pairs, or find the finished run; return its folder."""
+    """Check the night's pairs and train on them, or find the finished run; return its folder."""
     settings = load_settings()
     base = base_path(settings)
     base_id = base_weights(base)
@@ -40,6 +41,7 @@ def fit(night_id: str) -> str:
         settings.train,
     )
     if not finished(job.folder):
+        check_training(settings, night_id, job)
         _run(job)
     return str(job.folder)
 
@@ -75,8 +77,11 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
     """Store a finished run's summary and metrics; return the summary."""
     settings = load_settings()
     result = read_result(Path(folder))
+    consent = consent_of(settings, Path(folder))
     summary = {
         "pairs": result.pairs,
+        "pairs_given": consent.pairs,
+        "without_consent": consent.without,
         "steps": result.steps,
         "loss": result.loss,
         "reward_margin": result.reward_margin,

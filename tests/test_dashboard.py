@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import shutil
@@ -23,9 +24,10 @@ from streamlit.testing.v1 import AppTest
 from alignment.ids import content_id
 from alignment.store import append, migrate, query, session, sql
 from dashboard import data, show
+from data_checks.docs import write_docs
 
 APP = Path(show.__file__).with_name("app.py")
-PAGES = ("overview", "gate", "review", "drift")
+PAGES = ("overview", "gate", "checks", "review", "drift")
 LAST = datetime(2026, 11, 22, 2, 0)
 HOSTILE = (
     "<script>window.planted = true</script><img src=x onerror='window.planted = true'> "
@@ -240,6 +242,40 @@ def review_rows(number: int = 12) -> Rows:
     return items
 
 
+def checked() -> dict[str, Rows]:
+    """Return what reading logs for ten days leaves: files, quarantined lines, of which the newest is hostile, and checks of two suites."""
+    files, lines, results = [], [], []
+    for day in range(10):
+        at = LAST - timedelta(days=9 - day)
+        name = content_id("file", day)
+        file = {
+            "id": name,
+            "path": f"/var/log/gateway/chat-{day}.jsonl",
+            "rows_read": 400 + 30 * day,
+            "rows_quarantined": 5,
+            "ingested_at": at,
+        }
+        # A file that grew was read in two parts.
+        files += [file, {**file, "rows_read": 40, "rows_quarantined": 0}]
+        for number, reason in enumerate(("not_json", "not_json", "prompt_empty", "unknown_role", "check:ExpectColumnValuesToNotBeNull:id")):
+            hostile = day == 9 and number == 0
+            row = {"id": content_id(name, number), "source_file": name, "line_number": number + 1, "reason": reason, "detail": ""}
+            lines.append({**row, "raw": HOSTILE + "x" * 900 if hostile else '{"messages": []', "quarantined_at": at})
+        for severity, column, words in (
+            ("row", "prompt", "prompt has 1 to 200,000 characters"),
+            ("stop", None, "the batch has at least 1 row"),
+            ("warn", "user_id", HOSTILE if day == 9 else "user_id is there"),
+        ):
+            bad = severity != "stop" and day in (4, 9)
+            result = {"suite": "interactions", "batch": name, "expectation": "ExpectColumnValuesToNotBeNull", "column_name": column}
+            result |= {"success": not bad, "severity": severity, "rows_checked": 440, "rows_failed": 3 if bad else 0, "checked_at": at}
+            results.append({**result, "id": content_id(name, severity), "detail": {"words": words, "arguments": {}}})
+    pairs = {"suite": "pairs", "batch": "n", "expectation": "ExpectColumnValuesToBeUnique", "column_name": "id", "success": True}
+    pairs |= {"severity": "stop", "rows_checked": 99, "rows_failed": 0, "checked_at": LAST, "id": "pairs"}
+    results.append({**pairs, "detail": {"words": "id does not repeat", "arguments": {"column": "id"}}})
+    return {"source_files": files, "quarantine": lines, "check_results": results}
+
+
 def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
     """Write a store as a few nights would leave it."""
     migrate(home)
@@ -259,10 +295,13 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
         tables.setdefault("pair_sets", []).append(
             {"id": content_id(night, pair), "night_id": night, "pair_id": pair, "split": "train" if index < 27 else "eval"}
         )
+    tables |= checked()
     with session(home, write=True) as connection:
+        append(connection, "source_files", tables.pop("source_files"), key=("id", "rows_read"))
         append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
         for table, rows in tables.items():
             append(connection, table, rows)
+    write_docs(home / "data_docs", [row for row in tables["check_results"] if row["suite"] == "pairs"])
     (home / "releases").mkdir()
     (home / "releases" / "current").write_text(last)
 
@@ -418,6 +457,64 @@ def test_wrong_settings_and_a_damaged_store_are_told(tmp_path: Path, monkeypatch
     app = opened()
     assert not app.exception
     assert app.subheader[0].value == "The store cannot be read"
+
+
+def test_checks_tell_what_was_not_met(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("checks")
+    shown = texts(app)
+    assert "prompt has 1 to 200,000 characters: not so for 3 of 440 rows" in shown
+    assert not any("the batch has at least" in text for text in shown)  # it was met
+    captions = [element.value for element in app.caption]
+    assert "2026-11-22 02:00 UTC · 1 of 3 expectations met" in captions
+    assert "2026-11-22 02:00 UTC · 1 of 1 expectations met" in captions
+    lately = app.dataframe[0].value
+    assert list(lately["State"]) == ["Quarantined rows", "Warning"] * 2
+    assert lately["When"].nunique() == 2
+
+
+def test_quarantined_lines_are_filtered_by_reason_and_paged(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("checks")
+    assert "1–25 of 50" in [element.value for element in app.caption]
+    first = app.dataframe[1].value.iloc[0]
+    assert (first["File"], first["Line"], first["Reason"]) == ("/var/log/gateway/chat-9.jsonl", "1", "Not JSON")
+    press(app, "Next")
+    assert "26–50 of 50" in [element.value for element in app.caption]
+    app.selectbox(key="quarantine_reason").set_value("not_json").run()
+    assert "1–20 of 20" in [element.value for element in app.caption]
+    assert set(app.dataframe[1].value["Reason"]) == {"Not JSON"}
+    app.selectbox(key="quarantine_reason").set_value("check:ExpectColumnValuesToNotBeNull:id").run()
+    assert set(app.dataframe[1].value["Reason"]) == {"Check of id"}
+    assert not app.exception
+
+
+def test_a_hostile_line_is_shown_as_text_and_cut(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("checks")
+    raw = app.dataframe[1].value["Text"].iloc[0]
+    assert raw.startswith(SHOWN)
+    assert raw.endswith("x …")
+    assert len(raw) < 520
+    assert f"{SHOWN}: not so for 3 of 440 rows" in texts(app)
+    for marked in marked_up(app):
+        assert "evil.example" not in marked
+        assert "<script" not in marked
+
+
+def test_data_docs_are_shown_in_a_frame_that_reaches_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("checks")
+    assert not app.get("iframe")
+    app.selectbox(key="docs_page").set_value("pairs").run()
+    assert not app.exception
+    [frame] = app.get("iframe")
+    address = frame.proto.src
+    assert address.startswith("data:text/html;charset=utf-8;base64,")
+    page = base64.b64decode(address.partition(",")[2]).decode()
+    assert "id does not repeat" in page
+    assert "default-src 'none'" in page
+    assert "<nav" not in page
 
 
 @pytest.mark.parametrize("page", ["gate", "review"])
@@ -600,7 +697,7 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.on("request", lambda seen: None if seen.url.startswith((address, "data:", "blob:")) else outside.append(seen.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
-        for name, charts in (("overview", 6), ("drift", 7)):
+        for name, charts in (("overview", 6), ("checks", 2), ("drift", 7)):
             page.goto(f"{address}/{name}")
             drawn = page.locator("[data-testid=stVegaLiteChart] svg.marks")
             drawn.nth(charts - 1).wait_for()

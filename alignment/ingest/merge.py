@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from alignment.errors import StoreError
@@ -37,21 +39,21 @@ class Batch(NamedTuple):
 def merge(
     home: Path, source: str, reading: Reading, parsed: Parsed, *, rejected: Mapping[int, str], context: Context, seconds: float = 0.0
 ) -> Batch:
-    """Store a block and that it was read, or nothing; `rejected` maps positions in its interactions to the data check they failed.
+    """Store a block and that it was read, or nothing; `rejected` maps places among its usable rows to the data check they failed.
 
     Raises:
         StoreError: records went missing.
     """
     refused = check_refusals(reading, parsed, rejected, context)
-    usable = parsed.interactions
-    if rejected:
-        usable = usable.filter(pa.array([position not in rejected for position in range(len(usable))], pa.bool_()))
+    keep = np.delete(parsed.usable, sorted(rejected))
     with session(home, write=True) as connection:
-        stored = insert(connection, usable)
+        # With several threads DuckDB compresses a part of a row group twice: for its log, and for the file.
+        connection.execute("SET threads = 1")
+        stored = insert(connection, parsed, keep, reading.id, context)
         batch = Batch(
             parsed.read,
             stored,
-            len(usable) - stored,
+            len(keep) - stored,
             len(parsed.quarantine) + len(refused),
             parsed.redacted,
             parsed.skipped,
@@ -72,24 +74,37 @@ def merge(
 
 def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:
     """Return the rows that a data check refused as the quarantine keeps them."""
-    rows = parsed.interactions.take(sorted(rejected)).to_pylist() if rejected else []
-    records = parsed.records.take(pa.array(sorted(rejected), pa.int64())).to_pylist()
+    places = parsed.usable[sorted(rejected)]
+    rows = parsed.rows.select(["line_number", "record_number", "prompt", "user_id"]).take(pa.array(places, pa.int64())).to_pylist()
     return quarantine_table(
         [
-            quarantine_row(reading.id, row["line_number"], record, reason, "a data check", row["prompt"], row["user_id"], context)
-            for row, record, (_, reason) in zip(rows, records, sorted(rejected.items()), strict=True)
+            quarantine_row(
+                reading.id,
+                row["line_number"],
+                row["record_number"],
+                rejected[place],
+                "a data check",
+                row["prompt"],
+                row["user_id"],
+                context,
+            )
+            for row, place in zip(rows, sorted(rejected), strict=True)
         ]
     )
 
 
-def insert(connection: duckdb.DuckDBPyConnection, usable: pa.Table) -> int:
-    """Append the exchanges that the store does not hold; return how many those were."""
-    # Which rows are new is found on ids alone; whole rows are then moved once.
-    connection.register("incoming", usable.append_column("position", pa.array(range(len(usable)), pa.int64())))
+def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDArray[np.int64], file_id: str, context: Context) -> int:
+    """Append those of the rows at the positions `keep` that the store does not hold; return how many those were."""
+    kept = np.zeros(len(parsed.rows), bool)
+    kept[keep] = True
+    incoming = parsed.rows.append_column("position", pa.array(np.arange(len(parsed.rows)))).append_column("keep", pa.array(kept))
+    connection.register("incoming", incoming)
+    connection.register("masked", parsed.masked.drop_columns(["edit"]))
     try:
-        counted = connection.execute(sql("ingest_insert")).fetchone()
+        counted = connection.execute(sql("ingest_insert"), {"source_file": file_id, "ingested_at": context.now}).fetchone()
     finally:
         connection.unregister("incoming")
+        connection.unregister("masked")
     return int(counted[0]) if counted else 0
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,11 +20,13 @@ from alignment.ids import content_id
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
+from alignment.store import sql
 
 _RAW_SHOWN = 2000
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
+_REFUSED = ("line_number", "record_number", "reason", "line")
 _TEXTS = ("messages", "prompt", "response", "edit", *_IDS)
 _STORED = (
     "id",
@@ -51,17 +55,26 @@ class Context(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A block ready to be checked and merged. `read` counts its records and unusable lines, `records` are the
-    numbers of the interactions within their lines; the rest are tables as the store has them."""
+    """A block ready to be checked and merged. `read` counts its records and unusable lines.
+
+    `rows` are all records with `reason` (NULL where usable) as they were logged; `masked` are those whose texts were looked through, by
+    position, as they are to be stored. `keys` are the top-level keys of a sample of lines. The other tables are as the store has them.
+    """
 
     block: Block
     read: int
     skipped: int
-    interactions: pa.Table
-    records: pa.Array
+    rows: pa.Table
+    masked: pa.Table
     signals: pa.Table
     quarantine: pa.Table
     redacted: int
+    keys: frozenset[str]
+
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The positions of the usable rows."""
+        return np.flatnonzero(self.rows["reason"].is_null().to_numpy())
 
 
 def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, reading: Reading, block: Block, context: Context) -> Parsed:
@@ -73,29 +86,24 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
     connection.register("block", block.lines)
     try:
         rows = connection.execute(statement, _parameters(statement, undated, reading, context)).to_arrow_table()
+        keys = connection.execute(sql("ingest_keys")).fetchall()
     except duckdb.Error as error:
         raise InputError(
             f"cannot read the log file {reading.log_file.path!r} as its source maps it: {error}; correct the mapping in align.toml"
         ) from error
     finally:
         connection.unregister("block")
-    skipped = pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0
-    usable = rows.filter(pc.is_null(rows["reason"]))
-    refused = rows.filter(pc.is_valid(rows["line"]))
-    usable, redacted = _masked(usable, context.key)
-    interactions = usable.select([*_STORED, "pii"])
-    moment = pa.scalar(context.now, pa.timestamp("us"))
-    interactions = interactions.append_column("source_file", pa.repeat(pa.scalar(reading.id), len(usable)))
-    interactions = interactions.append_column("ingested_at", pa.repeat(moment, len(usable)))
+    masked = _masked(rows, context.key)
     return Parsed(
         block,
         len(rows),
-        skipped,
-        interactions,
-        usable["record_number"].combine_chunks(),
-        _signal_rows(usable, context.now),
-        _quarantine_rows(refused, reading.id, context),
-        redacted,
+        pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0,
+        rows,
+        masked,
+        _signal_rows(rows, masked, context.now),
+        _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), reading.id, context),
+        pc.sum(pc.not_equal(masked["pii"], "{}")).as_py() or 0,
+        frozenset(str(key) for (key,) in keys),
     )
 
 
@@ -144,32 +152,32 @@ def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
     }
 
 
-def _masked(usable: pa.Table, key: bytes) -> tuple[pa.Table, int]:
-    """Replace the texts of the rows that may hold personal data; return the table with a column `pii`, and how many rows held some."""
-    mask = usable["personal"].combine_chunks() if len(usable) else pa.array([], pa.bool_())
-    found = [_redact_row(row, key) for row in usable.filter(mask).select(list(_TEXTS)).to_pylist()]
-    table = usable.append_column("pii", pa.repeat(pa.scalar("{}"), len(usable)))
-    for name in (*_TEXTS, "pii") if found else ():
-        column = table[name].combine_chunks()
-        values = pa.array([row[name] for row in found], column.type)
-        table = table.set_column(table.schema.get_field_index(name), name, pc.replace_with_mask(column, mask, values))
-    return table, sum(row["pii"] != "{}" for row in found)
+def _masked(rows: pa.Table, key: bytes) -> pa.Table:
+    """Return the rows that may hold personal data without it, with their positions and a column `pii`."""
+    positions = np.flatnonzero(rows["personal"].to_numpy())
+    found = rows.take(pa.array(positions))
+    clean = [_redact_row(row, key) for row in found.select(list(_TEXTS)).to_pylist()]
+    columns = {name: found[name] for name in (*_STORED, "edit")}
+    columns |= {name: pa.array([row[name] for row in clean], pa.string()) for name in (*_TEXTS, "pii")}
+    return pa.table({"position": pa.array(positions), **columns})
 
 
-def _signal_rows(usable: pa.Table, now: datetime) -> pa.Table:
+def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
     said = pc.or_(
-        pc.or_(pc.is_valid(usable["thumbs"]), pc.fill_null(usable["regenerated"], False)),
-        pc.or_(pc.is_valid(usable["edit"]), usable["no_consent"]),
+        pc.or_(pc.is_valid(rows["thumbs"]), pc.fill_null(rows["regenerated"], False)),
+        pc.or_(pc.is_valid(rows["edit"]), rows["no_consent"]),
     )
-    rows = []
-    for row in usable.filter(said).select(["id", *_SIGNALS]).to_pylist():
+    said = pc.and_(said, pc.is_null(rows["reason"]))
+    edits = dict(zip(masked["id"].to_pylist(), masked["edit"].to_pylist(), strict=True)) if len(masked) else {}
+    found = []
+    for row in rows.select(["id", *_SIGNALS]).filter(said).to_pylist():
         for kind in _SIGNALS:
             if row[kind]:
-                value = "true" if row[kind] is True else row[kind]
-                rows.append((content_id(row["id"], kind, value), row["id"], kind, value))
+                value = "true" if row[kind] is True else edits.get(row["id"], row[kind]) if kind == "edit" else row[kind]
+                found.append((content_id(row["id"], kind, value), row["id"], kind, value))
     names = ("id", "interaction_id", "kind", "value")
-    columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(names))]
-    return pa.table([*columns, pa.repeat(pa.scalar(now, pa.timestamp("us")), len(rows))], names=[*names, "recorded_at"])
+    columns = [pa.array([row[place] for row in found], pa.string()) for place in range(len(names))]
+    return pa.table([*columns, pa.repeat(pa.scalar(now, pa.timestamp("us")), len(found))], names=[*names, "recorded_at"])
 
 
 def _unescaped(line: str) -> str:
@@ -189,7 +197,7 @@ def quarantine_row(
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
     # Cut first with room to spare, so that a long line is not searched whole; then cut what is kept.
-    shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip("\r\n")), context.key)[0][:_RAW_SHOWN]
+    shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip()), context.key)[0][:_RAW_SHOWN]
     return {
         "id": content_id(file_id, line_number, record, reason),
         "source_file": file_id,
@@ -210,7 +218,7 @@ def quarantine_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Table:
-    rows = refused.select(["line_number", "record_number", "reason", "line", "user_id"]).to_pylist()
+    rows = refused.to_pylist()
     return quarantine_table(
         [
             quarantine_row(
@@ -218,7 +226,7 @@ def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Ta
                 row["line_number"],
                 row["record_number"],
                 row["reason"],
-                f"{len(row['line'])} characters",
+                f"{len(row['line'].rstrip())} characters",
                 row["line"],
                 row["user_id"],
                 context,

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,7 +28,7 @@ from alignment.ingest.sources import Source, parser
 from alignment.store import append, query, session, sql
 from alignment.store.session import append_arrow
 
-Check = Callable[[pa.Table, str], Mapping[int, str]]
+Check = Callable[[Parsed, str], Mapping[int, str]]
 
 
 def replay(
@@ -35,7 +36,7 @@ def replay(
 ) -> Counter[str]:
     """Read quarantined records again; return how many were `stored`, were a `duplicate`, or stay for each reason.
 
-    `check` takes interactions and a name for the batch, and returns the positions that fail a data check.
+    `check` takes a parsed block and a name for the batch, and returns the places among its usable rows that fail a data check.
     """
     outcomes: Counter[str] = Counter()
     rows = query(home, sql("ingest_replayable"), {"reason": reason, "source": source})
@@ -58,7 +59,7 @@ def _replay_file(home: Path, source: Source, wanted: Sequence[dict[str, Any]], c
             if not len(block.lines):
                 continue
             parsed = parse(connection, statement, source.undated, reading, block, context)
-            outcomes.update(_store(home, parsed, places, check(parsed.interactions, reading.id), context))
+            outcomes.update(_store(home, parsed, places, check(parsed, reading.id), reading.id, context))
     finally:
         connection.close()
     stay = Counter(row["reason"] for row in wanted)
@@ -100,27 +101,24 @@ def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
 
 
 def _store(
-    home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], context: Context
+    home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], file_id: str, context: Context
 ) -> Counter[str]:
     """Store what is usable by now, and that it was; only the records that were quarantined count."""
-    records = list(zip(parsed.interactions["line_number"].to_pylist(), parsed.records.to_pylist(), strict=True))
-    keep = [position for position, record in enumerate(records) if record in places and position not in rejected]
-    usable = parsed.interactions.take(pa.array(keep, pa.int64()))
+    usable = np.delete(parsed.usable, sorted(rejected))
+    numbers = parsed.rows.select(["line_number", "record_number", "id"]).take(pa.array(usable)).to_pylist()
+    wanted = [
+        (position, row["id"], places[row["line_number"], row["record_number"]])
+        for position, row in zip(usable, numbers, strict=True)
+        if (row["line_number"], row["record_number"]) in places
+    ]
+    keep = np.array([position for position, _, _ in wanted], np.int64)
     with session(home, write=True) as connection:
-        stored = insert(connection, usable)
-        ids = pa.array(usable["id"].to_pylist(), pa.string())
+        stored = insert(connection, parsed, keep, file_id, context)
+        ids = pa.array([exchange for _, exchange, _ in wanted], pa.string())
         append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
-        append(
-            connection,
-            "replays",
-            [
-                {
-                    "id": content_id("replay", quarantined := places[records[position]]),
-                    "quarantine_id": quarantined,
-                    "outcome": "usable",
-                    "replayed_at": context.now,
-                }
-                for position in keep
-            ],
-        )
+        done = [
+            {"id": content_id("replay", refused), "quarantine_id": refused, "outcome": "usable", "replayed_at": context.now}
+            for _, _, refused in wanted
+        ]
+        append(connection, "replays", done)
     return Counter({name: number for name, number in (("stored", stored), ("duplicate", len(keep) - stored)) if number})

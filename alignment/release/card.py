@@ -33,9 +33,13 @@ def release_card(
     pairs: Sequence[Pair],
     result: TrainResult,
     *,
+    given: int,
     without_consent: int,
 ) -> str:
-    """Return the card of a release as Markdown; it quotes no log text."""
+    """Return the card of a release as Markdown; it quotes no log text.
+
+    `without_consent` of the `given` pairs that the training run read may not be trained on by now, as the store counts them.
+    """
     trained = [pair for pair in pairs if pair.split == "train"]
     lines = [
         f"# Release {release_id}",
@@ -48,7 +52,7 @@ def release_card(
         *(f"- {reason}" for reason in decision.reasons),
         "",
         "## Data",
-        f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {len(pairs)} pairs lack consent",
+        f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",
         *_counted("sides", [pair.side.value for pair in trained]),
         *_counted("categories", [pair.category for pair in trained]),
         *_counted("labelers", [name for pair in trained for name in pair.labelers]),

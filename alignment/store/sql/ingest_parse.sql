@@ -6,7 +6,7 @@
 WITH valid AS (
     SELECT
         line_number, line, damage,
-        CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes AND json_valid(line) THEN line::JSON END AS document
+        TRY_CAST(CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes THEN line END AS JSON) AS document
     FROM block
     WHERE NOT regexp_full_match(line, '[ \t\r\n]*')
 ),

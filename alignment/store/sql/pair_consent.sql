@@ -1,0 +1,8 @@
+-- Purpose: how many of the pairs given by id may be trained on by now; a pair that the store does not know lacks consent.
+-- Parameters: ids VARCHAR[].
+-- Grain: one pair.
+SELECT handed.id, trainable.id IS NOT NULL AS consent
+FROM (SELECT DISTINCT unnest($ids::VARCHAR[]) AS id) AS handed
+LEFT JOIN (SELECT id, any_value(interaction_id) AS interaction_id FROM pairs GROUP BY id) AS pairs ON pairs.id = handed.id
+LEFT JOIN trainable ON trainable.id = pairs.interaction_id
+ORDER BY handed.id;

@@ -1,0 +1,8 @@
+-- Purpose: the earlier profiles of a kind, newest first.
+-- Parameters: kind VARCHAR, before TIMESTAMP, limit INTEGER a source.
+-- Grain: one profile.
+SELECT *
+FROM batch_profiles
+WHERE kind = $kind AND recorded_at < $before
+QUALIFY row_number() OVER (PARTITION BY source ORDER BY recorded_at DESC, id) <= $limit
+ORDER BY recorded_at DESC, id;

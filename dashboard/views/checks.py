@@ -1,0 +1,165 @@
+"""What the data checks found, and which lines were kept out, why."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import check_charts, data, figures, show
+from dashboard.data import Row
+from data_checks.docs import overall, state, summary, title
+from data_checks.words import describe
+
+PAGE_SIZE = 25
+DAYS = 30
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Checks", anchor=False)
+    runs, delivered = data.check_runs(), data.deliveries(DAYS)
+    if not runs and not delivered:
+        show.nothing_yet("No data was checked yet", "align nightly", "Reading logs checks them.")
+        return
+    suites(runs)
+    failures()
+    history(delivered)
+    quarantine()
+    docs()
+
+
+def suites(runs: list[Row]) -> None:
+    """Draw the last run of each suite with what was not met, in words."""
+    if not runs:
+        return
+    show.heading("Last run of each suite")
+    for suite in dict.fromkeys(row["suite"] for row in runs):
+        rows = [row for row in runs if row["suite"] == suite]
+        with show.card(f"suite-{show.key(suite)}"):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                show.badge(overall(rows))
+                st.markdown(f"**{show.title(title(suite))}**", width="content")
+                st.caption(f"{figures.moment(max(row['checked_at'] for row in rows))} · {summary(rows)}", width="content")
+            for row in rows:
+                if state(row) not in ("passed", "not compared"):
+                    show.show_text(describe(row))
+
+
+def failures() -> None:
+    """List what was not met lately, in any run."""
+    rows = data.check_failures()
+    if not rows:
+        return
+    with st.expander(f"Not met lately ({len(rows)})"):
+        show.table(
+            [
+                {
+                    "When": figures.moment(row["checked_at"]),
+                    "State": show.status(state(row)).word,
+                    "Suite": title(row["suite"]),
+                    "Expectation": describe(row),
+                }
+                for row in rows
+            ],
+            wide=("Expectation",),
+            height=320 if len(rows) > 8 else "content",
+        )
+
+
+def history(delivered: list[Row]) -> None:
+    """Draw what each day's reading brought and what of it was kept out."""
+    if not delivered:
+        return
+    show.heading("Lines read, day by day", f"The last {DAYS} days (UTC) on which logs were read.")
+    rows = data.quarantine_days(DAYS)
+    left, right = st.columns(2, gap="small")
+    with left, show.card("deliveries"):
+        st.markdown("**Read**")
+        show.draw(check_charts.deliveries(delivered), "Lines read and quarantined by day")
+    with right, show.card("quarantine-days"):
+        st.markdown("**Quarantined, by reason**")
+        if rows:
+            show.draw(check_charts.quarantine_days(rows, reason_words), "Quarantined lines by day and reason")
+        else:
+            st.caption("No line was quarantined.")
+
+
+def reason_words(reason: str) -> str:
+    """Return why a line was kept out, as people read it.
+
+    >>> reason_words("not_json"), reason_words("check:ExpectColumnValueLengthsToBeBetween:prompt")
+    ('Not JSON', 'Check of prompt')
+    """
+    if reason.startswith("check:"):
+        return f"Check of {show.title(reason.rpartition(':')[2]).lower()}"
+    return show.title(reason)
+
+
+def quarantine() -> None:
+    """Draw the quarantined lines, of one reason or of all, a page at a time."""
+    show.heading("Quarantined lines", "Texts are redacted and cut; they are shown as they are, never interpreted.")
+    reasons = sorted({row["reason"] for row in data.quarantine_days(DAYS)})
+    chosen = st.selectbox(
+        "Reason", ["", *reasons], format_func=lambda name: reason_words(name) if name else "All", width=320, key="quarantine_reason"
+    )
+    if st.session_state.get("quarantine_where") != chosen:
+        st.session_state.quarantine_where, st.session_state.quarantine_page = chosen, 0
+    page = st.session_state.quarantine_page
+    rows = data.quarantined(chosen or None, limit=PAGE_SIZE, offset=page * PAGE_SIZE)
+    if not rows:
+        st.caption("No line was quarantined.")
+        return
+    show.table([written(row) for row in rows], right=("Line",), wide=("Text",))
+    pager(page, rows[0]["total"])
+
+
+def written(row: Row) -> dict[str, str]:
+    """Return one quarantined line as the cells of the table."""
+    return {
+        "When": figures.moment(row["quarantined_at"]),
+        "File": str(row["path"] or figures.MISSING),
+        "Line": figures.count(row["line_number"]),
+        "Reason": reason_words(row["reason"]),
+        "Text": (row["raw"] or "") + (" …" if row["cut"] else ""),
+    }
+
+
+def pager(page: int, total: int) -> None:
+    """Draw where in the list the visitor is, with buttons to move."""
+
+    def move(step: int) -> None:
+        st.session_state.quarantine_page = page + step
+
+    first = page * PAGE_SIZE
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
+        st.button("Next", on_click=move, args=(1,), disabled=first + PAGE_SIZE >= total)
+        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
+
+
+def docs() -> None:
+    """Show a page of the Data Docs in a frame of its own."""
+    pages = data.data_docs()
+    if not pages:
+        return
+    show.heading(
+        "Data Docs", "Great Expectations' pages of the last runs, without any network and without any value of a row. In the folder"
+    )
+    show.show_text(str(next(iter(pages.values())).parent))
+    suite = st.selectbox("Page", ["", *pages], format_func=lambda name: title(name) if name else "None", width=420, key="docs_page")
+    if suite:
+        frame(pages[suite])
+
+
+def frame(path: Path) -> None:
+    """Show one page; its link to the index leads nowhere from here."""
+    page = re.sub(r"(?s)<nav.*?</nav>", "", path.read_text(encoding="utf-8"))
+    # As an address and not as HTML: such a frame has an origin of its own, so that nothing in it could reach this page.
+    st.iframe("data:text/html;charset=utf-8;base64," + base64.b64encode(page.encode()).decode(), height=640)
+
+
+if __name__ == "__main__":
+    render()

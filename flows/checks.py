@@ -1,0 +1,164 @@
+"""Data checks around the stages: run, store, publish as Data Docs, and stop or warn.
+
+Effects: reads and writes the store and `<home>/data_docs`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from alignment.config import Settings
+from alignment.ids import content_id
+from alignment.store import append, query, session, sql
+from alignment.train import TrainJob, read_job
+from alignment.train.job import JOB, read_pairs
+from data_checks import CheckReport, check, training
+from data_checks.docs import write_docs
+from data_checks.history import judge
+from flows.night import now
+from flows.show import say
+
+_HISTORY = 200
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
+_MAX_KEYS = 500
+
+
+class Consent(NamedTuple):
+    """How many pairs a training run was given, and how many of them lack consent by now."""
+
+    pairs: int
+    without: int
+
+
+def conclude(settings: Settings, report: CheckReport, what: str) -> CheckReport:
+    """Store and publish a report, say its warnings, and stop if it says so; return it.
+
+    Raises:
+        CheckFailed: an expectation that stops was not met by `what`.
+    """
+    with session(settings.home, write=True) as connection:
+        append(connection, "check_results", report.results)
+    publish(settings, {row["suite"] for row in report.results})
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    report.raise_on_stop(what)
+    return report
+
+
+def publish(settings: Settings, suites: Collection[str]) -> None:
+    """Write the Data Docs of the last run of each suite, and their index."""
+    rows = query(settings.home, sql("dashboard_check_runs"))
+    write_docs(settings.home / "data_docs", [{**row, "detail": json.loads(row["detail"])} for row in rows], only=suites)
+
+
+def check_ingest(
+    settings: Settings,
+    *,
+    since: datetime,
+    sources: Collection[str] | None = None,
+    keys: Mapping[str, Collection[str]] | None = None,
+) -> CheckReport:
+    """Compare what each source delivered since the ingest run began with what it delivered before; call it after moderation.
+
+    `sources` are those that the run looked for (None: all that ever delivered), `keys` the top-level keys seen in each, as `name` or
+    `name:type`. Calling it again for the same run compares and stores the same profiles.
+
+    Raises:
+        CheckFailed: a check whose setting is 'stop' failed; what was read stays stored.
+    """
+    rows = query(settings.home, sql("profile_ingest"), {"since": since, "sources": None if sources is None else sorted(sources)})
+    for row in rows:
+        row["keys"] = None if not keys or row["source"] not in keys else plain_keys(keys[row["source"]])
+    return conclude(settings, _compare(settings, "ingest", since.isoformat(), rows), "what this run has read")
+
+
+def plain_keys(keys: Collection[str]) -> list[str]:
+    """Return keys of log lines as they may be stored and shown: one that looks like text gives its address only.
+
+    >>> plain_keys({"user_id", "my name is Ann"})
+    ['other-17d0ea4b', 'user_id']
+    """
+    plain = {key if _PLAIN_KEY.fullmatch(key) else f"other-{content_id(key)[:8]}" for key in keys}
+    return sorted(plain)[:_MAX_KEYS]
+
+
+def _compare(settings: Settings, kind: str, run: str, rows: Sequence[dict[str, Any]]) -> CheckReport:
+    """Store the profiles of a run and compare each with its source's earlier ones."""
+    moment = now()
+    known = query(settings.home, sql("profiles_before"), {"kind": kind, "before": moment, "limit": _HISTORY})
+    earlier = [{**row, "keys": json.loads(row["keys"] or "null")} for row in known if row["run"] != run]
+    empty = dict.fromkeys(("quarantined", "no_user_id", "no_conversation_id", "no_model", "no_signals", "flagged", "smaller_side", "keys"))
+    results, profiles = [], []
+    for row in rows:
+        before = [one for one in earlier if one["source"] == row["source"]]
+        hours = (moment - before[0]["recorded_at"]).total_seconds() / 3600 if before else None
+        profile = {**empty, **row, "id": content_id(kind, run, row["source"]), "kind": kind, "run": run}
+        profile |= {"hours": hours, "recorded_at": moment}
+        profiles.append(profile)
+        results += judge(profile, before, settings.checks, now=moment).results
+    with session(settings.home, write=True) as connection:
+        append(connection, "batch_profiles", profiles)
+    return CheckReport({}, results)
+
+
+def check_training(settings: Settings, night_id: str, job: TrainJob) -> CheckReport:
+    """Check the very pairs that lie ready for a training process, and the night's balance beside earlier nights.
+
+    Raises:
+        CheckFailed: they must not be trained on.
+    """
+    handed = read_pairs(job)
+    consent = _consent(settings, [pair["id"] for pair in handed])
+    frame = pd.DataFrame(_training_rows(handed, consent, job))
+    moment = now()
+    report = check("training", frame, batch=night_id, now=moment, expectations=training(job.settings))
+    [pairs] = query(settings.home, sql("profile_pairs"), {"night_id": night_id})
+    balance = _compare(settings, "pairs", night_id, [{**pairs, "source": "training set"}])
+    return conclude(settings, CheckReport({}, [*report.results, *balance.results]), f"the training of night {night_id}")
+
+
+def _training_rows(handed: Sequence[Mapping[str, Any]], consent: Mapping[str, bool], job: TrainJob) -> list[dict[str, Any]]:
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+
+    tokenizer = load_tokenizer(job.base)
+    rows = []
+    for pair in handed:
+        ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
+        answers = sorted(len(ids[name]) for name in ("chosen_ids", "rejected_ids"))
+        chosen, rejected = pair["chosen"].strip(), pair["rejected"].strip()
+        rows.append(
+            {
+                "id": pair["id"],
+                "side": pair["side"],
+                "split": pair["split"],
+                "consent": consent.get(pair["id"], False),
+                "prompt": str(pair["messages"][-1]["content"]).strip() if pair["messages"] else "",
+                "chosen": chosen,
+                "rejected": rejected,
+                "differs": chosen != rejected,
+                "taught_differs": ids["chosen_ids"] != ids["rejected_ids"],
+                "prompt_tokens": len(ids["prompt_ids"]),
+                "shorter_answer_tokens": answers[0],
+                "longer_answer_tokens": answers[1],
+                "tokens": len(ids["prompt_ids"]) + answers[1],
+            }
+        )
+    return rows
+
+
+def _consent(settings: Settings, ids: Sequence[str]) -> dict[str, bool]:
+    return {row["id"]: row["consent"] for row in query(settings.home, sql("pair_consent"), {"ids": list(ids)})}
+
+
+def consent_of(settings: Settings, folder: Path) -> Consent:
+    """Count, in the store, the consent of the very pairs that the training run in `folder` was given."""
+    found = _consent(settings, [pair["id"] for pair in read_pairs(read_job(folder / JOB))])
+    return Consent(len(found), sum(not consent for consent in found.values()))

@@ -1,0 +1,174 @@
+"""What was kept out can be looked at, and comes in once it is right; who was erased stays out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment.config import Ingest
+from alignment.errors import CheckFailed, ConfigError
+from alignment.ids import subject_key
+from alignment.ingest import Batch, Context, make_source
+from alignment.ingest.redact import redact_id, redaction_key
+from alignment.ingest.replay import replay
+from alignment.store import append, migrate, query, session
+from flows import cli, command
+from flows.ingest import chosen_sources, read_file
+from tests.conftest import NOW
+from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, raw, said, write
+
+
+def again(
+    home: Path, settings: Ingest = KEEP_ALL, *, reason: str | None = None, late: timedelta = timedelta(), **fields: str
+) -> Counter[str]:
+    context = Context(settings, redaction_key(home), NOW + late, LATEST + late)
+    sources = {"logs": make_source("logs", ["unused"], "gateway", fields)}
+    return replay(home, sources, lambda *_: {}, context, reason=reason, source=None)
+
+
+def test_lines_come_in_when_the_setting_is_right(home: Path) -> None:
+    content = raw(line(response="a"), line(response="x" * 5000), line(response="y" * 5000, signals={"thumbs": "up"}), {"junk": 1})
+    write(home / "log.jsonl", content)
+    short = Ingest(max_line_bytes=2000, max_quarantined=1)
+    assert ingest(home, home / "log.jsonl", short) == Batch(4, 1, 0, 3, 0)
+    assert again(home, short) == Counter({"still messages_not_a_list, too_long": 3})
+    assert again(home, reason="messages_not_a_list") == Counter({"still messages_not_a_list": 1})
+    assert again(home) == Counter({"stored": 2, "still messages_not_a_list, too_long": 1})
+    rows = query(home, "SELECT line_number, response FROM interactions ORDER BY line_number")
+    assert [(row["line_number"], row["response"][0]) for row in rows] == [(1, "a"), (2, "x"), (3, "y")]
+    assert len(query(home, "FROM signals")) == 1
+    assert [row["reason"] for row in query(home, "SELECT reason FROM open_quarantine")] == ["messages_not_a_list"]
+    assert again(home) == Counter({"still messages_not_a_list": 1})
+    # What was read, stored and quarantined then stays what it was.
+    [sums] = query(home, "SELECT rows_read, rows_stored, rows_quarantined FROM source_files")
+    assert sums == {"rows_read": 4, "rows_stored": 1, "rows_quarantined": 3}
+
+
+def test_a_line_of_the_future_comes_in_when_it_is_past(home: Path) -> None:
+    write(home / "log.jsonl", raw(line(created_at="2026-11-25T12:00:00Z")))
+    assert ingest(home, home / "log.jsonl").quarantined == 1
+    assert again(home, late=timedelta(days=1)) == Counter({"still created_at_in_the_future": 1})
+    assert again(home, late=timedelta(days=2)) == Counter({"stored": 1})
+
+
+def test_a_corrected_mapping_brings_lines_in(home: Path) -> None:
+    odd = {**line(response=...), "reply": {"text": "In water."}}
+    write(home / "log.jsonl", raw(odd, line(response="other")))
+    assert ingest(home, home / "log.jsonl") == Batch(2, 1, 0, 1, 0)
+    assert again(home, response="coalesce(x.response, body -> '$.reply.text')") == Counter({"stored": 1})
+
+
+def test_without_its_file_a_line_is_read_from_what_was_kept(home: Path) -> None:
+    future = "2026-11-25T12:00:00Z"
+    whole, cut = said("write to ann@example.com", created_at=future), said("x" * 3000, created_at=future)
+    path = write(home / "log.jsonl", raw(whole, said("plain", created_at=future), cut))
+    assert ingest(home, path).quarantined == 3
+    path.unlink()
+    # Of the first the text was changed by redaction, of the last only the beginning was kept.
+    assert again(home, late=timedelta(days=2)) == Counter({"stored": 1, "still created_at_in_the_future": 2})
+    write(path, raw(line(response="another file under the name")))
+    assert again(home, late=timedelta(days=2)) == Counter({"still created_at_in_the_future": 2})
+
+
+def test_a_line_that_was_delivered_meanwhile_is_a_duplicate(home: Path) -> None:
+    future = line(created_at="2026-11-25T12:00:00Z")
+    write(home / "log.jsonl", raw(future))
+    ingest(home, home / "log.jsonl")
+    with session(home, write=True) as connection:
+        connection.execute("CREATE TEMP TABLE kept AS FROM open_quarantine")
+    assert again(home, late=timedelta(days=2)) == Counter({"stored": 1})
+    with session(home, write=True) as connection:
+        connection.execute("DELETE FROM replays")
+    assert again(home, late=timedelta(days=2)) == Counter({"duplicate": 1})
+
+
+@pytest.mark.parametrize("who", ["u-4711", "ann@example.com"])
+def test_an_erased_person_is_not_read_again(home: Path, who: str) -> None:
+    migrate(home)
+    key = redaction_key(home)
+    write(home / "log.jsonl", raw(line(user_id=who, response="my secret"), line(user_id="u2")))
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    row = {"id": "e", "subject_key": subject_key(key, who), "masked_key": subject_key(key, redact_id(who, key))}
+    with session(home, write=True) as connection:
+        append(connection, "erasures", [row])
+    [log_file] = source.find()
+    assert read_file.fn(source, log_file).batch[:4] == (2, 1, 0, 1)
+    [refused] = query(home, "SELECT reason, raw, user_id FROM quarantine")
+    assert refused == {"reason": "erased_subject", "raw": "", "user_id": ""}
+    assert again(home) == Counter()
+
+
+@pytest.mark.parametrize(
+    ("purpose", "stored", "trained"),
+    [
+        (..., "training", 1),
+        (None, "training", 1),
+        ("training", "training", 1),
+        (["evaluation", "training"], "training", 1),
+        ("evaluation", "evaluation", 0),
+        (["evaluation"], "other", 0),
+        ("my own words", "other", 0),
+        (7, "other", 0),
+    ],
+)
+def test_only_lines_for_training_are_trained_on(home: Path, purpose: Any, stored: str, trained: int) -> None:
+    write(home / "log.jsonl", raw(line(purpose=purpose)))
+    ingest(home, home / "log.jsonl")
+    assert [row["purpose"] for row in query(home, "SELECT purpose FROM interactions")] == [stored]
+    assert len(query(home, "FROM trainable")) == trained
+
+
+def test_a_purpose_by_default(home: Path) -> None:
+    write(home / "log.jsonl", raw(line(), line(response="b", purpose="training")))
+    ingest(home, home / "log.jsonl", Ingest(purpose_default="monitoring"))
+    assert [row["response"] for row in query(home, "FROM trainable")] == ["b"]
+
+
+def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    write(home / "log.jsonl", raw(line()) + b'{"cut": "ann@example.com\n' * 2)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    [log_file] = source.find()
+    dry = read_file.fn(source, log_file, dry_run=True)
+    assert dry.batch == Batch(3, 1, 0, 2, 0)
+    assert query(home, "FROM quarantine") == query(home, "FROM source_files") == []
+    for _ in range(2):
+        with pytest.raises(CheckFailed, match=r"2 of 3 lines of .* are unusable, .*not_json \(2\).*align ingest --quarantine"):
+            read_file.fn(source, log_file)
+    assert query(home, "FROM interactions") == query(home, "FROM source_files") == []
+    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    told = CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--json"])
+    rows = json.loads(told.stdout)
+    assert [row["reason"] for row in rows] == ["not_json"] * 2
+    assert "ann@example.com" not in told.stdout
+    assert json.loads(CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--reason", "too_long", "--json"]).stdout) == []
+
+
+def test_sources_by_name(tmp_path: Path) -> None:
+    from alignment.config import load_settings
+
+    (tmp_path / "align.toml").write_text('[ingest.sources.a]\nlogs = ["a"]\n[ingest.sources.b]\nlogs = ["b"]\n')
+    settings = load_settings()
+    assert [one.name for one in chosen_sources(settings, None, None, None)] == ["a", "b"]
+    assert [one.name for one in chosen_sources(settings, None, None, "b")] == ["b"]
+    [given] = chosen_sources(settings, ["x.jsonl"], "hh", None)
+    assert (given.patterns, given.undated) == (("x.jsonl",), True)
+    with pytest.raises(ConfigError, match=r"no source 'c'; known are a, b"):
+        chosen_sources(settings, None, None, "c")
+
+
+def test_a_check_that_fails_on_a_record_names_it(home: Path) -> None:
+    """The second exchange of a line is refused, not the first."""
+    from tests.test_sources import OTEL, otlp
+
+    write(home / "log.jsonl", raw(otlp(*OTEL)))
+    assert ingest(home, home / "log.jsonl", rejected={1: "check:x:y"}, preset="otel") == Batch(2, 1, 0, 1, 0)
+    [row] = query(home, "SELECT line_number, record_number FROM quarantine")
+    assert row == {"line_number": 1, "record_number": 2}
