@@ -76,6 +76,11 @@ def leave_things(home: Path) -> None:
         [(said,)] = connection.execute(
             "SELECT prompt FROM interactions WHERE user_id = ? ORDER BY length(prompt) DESC LIMIT 1", [PLAIN]
         ).fetchall()
+    # What a repair keeps aside.
+    shutil.copy(home / "store.duckdb", home / "store.duckdb.damaged-1")
+    shutil.copytree(home / "copies", home / "evidence.damaged-1")
+    (home / ".rebuild").mkdir()
+    shutil.copy(home / "store.duckdb", home / ".rebuild" / "store.duckdb")
     (home / "landing" / "half").mkdir(parents=True)
     shutil.copy(home / "copies" / "interactions.parquet", home / "landing" / "half")
     [run] = (home / "training").iterdir()
@@ -172,6 +177,7 @@ def test_no_byte_of_an_erased_person_is_left(folder: Path, who: str) -> None:
     assert others(folder, who) == kept
     changed = {change["path"] for change in done["files"]}
     assert {"landing/half", "training/killed", "copies/interactions.parquet", "copies/pairs.jsonl"} <= changed
+    assert {"store.duckdb.damaged-1", "evidence.damaged-1", ".rebuild"} <= changed
     assert not list((folder / "reference").iterdir())
     assert not list(folder.glob("training/*/checkpoints"))
     assert [Path(path).name for path in done["log_files"]] == ["logs.jsonl"]

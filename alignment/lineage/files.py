@@ -29,7 +29,7 @@ Action = Literal["remove", "drop rows", "scrub", "left"]
 # Weights, vocabularies and hashed evidence: they hold no log text, and a word in a vocabulary is not a person.
 _KEPT = re.compile(
     r"^(?:models/|releases/[^/]+/(?:adapter/|card\.md$|manifest\.json$)|training/[^/]+/(?:adapter/|run\.json$|result\.json$)"
-    r"|store\.duckdb|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
+    r"|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
 _TORN = "\x00torn"
@@ -64,6 +64,8 @@ def find_changes(home: Path, marks: Marks) -> list[FileChange]:
     """Return what must change in the state folder, outside the store."""
     # What killed processes left: nobody reads it again, and a log file that was half merged is read anew.
     gone = [*(home / "landing").glob("*"), *home.rglob(".*.removed"), *(path for path in home.rglob("*.part") if path.is_file())]
+    # Copies of damaged stores and evidence, and an unfinished rebuild, cannot be searched.
+    gone += [*home.glob("*.damaged-*"), *home.glob(".rebuild")]
     had_pairs = marks.had_pairs
     for run in (home / "training").glob("*/pairs.jsonl"):
         if run.parent.name.startswith(".") or not any(marks.owns(row) for row in _json_rows(run)):
