@@ -56,7 +56,16 @@ def ingest_command(
     as_json: Json = False,
 ) -> None:
     """Read what is new in the logs: normalise, check, redact, quarantine, moderate."""
+    given = {
+        "--logs": logs, "--preset": preset, "--source": source, "--since": since, "--dry-run": dry_run, "--reason": reason,
+        "--quarantine": quarantine, "--replay": replay,
+    }  # fmt: skip
+    _fit_together({name for name, value in given.items() if value})
     settings = start(writes=not quarantine)
+    if source:
+        from flows.ingest import chosen_sources
+
+        chosen_sources(settings, None, None, source)
     if quarantine:
         print_rows(_quarantined(settings, reason, source, limit), as_json=as_json)
         return
@@ -73,6 +82,23 @@ def ingest_command(
             print_rows([ingest(logs, preset, source, moment, dry_run)], as_json=as_json)
         if not dry_run:
             export(settings.home)
+
+
+_NOT_TOGETHER = (
+    ({"--quarantine"}, {"--replay", "--logs", "--preset", "--since", "--dry-run"}),
+    ({"--replay"}, {"--logs", "--preset", "--since", "--dry-run"}),
+    ({"--logs"}, {"--source"}),
+)
+
+
+def _fit_together(given: set[str]) -> None:
+    for these, others in _NOT_TOGETHER:
+        if these <= given and others & given:
+            raise InputError(f"{min(these)} does not go with {', '.join(sorted(others & given))}; leave one out ('align ingest --help')")
+    if "--preset" in given and "--logs" not in given:
+        raise InputError("--preset says what --logs names; give --logs, or set [ingest] preset in align.toml")
+    if "--reason" in given and not {"--quarantine", "--replay"} & given:
+        raise InputError("--reason goes with --quarantine or --replay")
 
 
 def _quarantined(settings: Settings, reason: str | None, source: str | None, limit: int) -> list[dict[str, object]]:

@@ -21,12 +21,12 @@ from alignment.ingest import (
     Parsed,
     Reading,
     blocks,
-    check_refusals,
     log_sources,
     make_source,
     merge,
     parse,
     parser,
+    refuse,
     resume,
     unread,
 )
@@ -35,7 +35,6 @@ from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
 from alignment.lineage import erased_keys
 from alignment.store import append, migrate, query, session, sql
-from alignment.store.session import append_arrow
 from data_checks import CheckReport, check, columns
 from flows.checks import check_ingest
 from flows.night import embedder, interaction, night_lock, now
@@ -79,14 +78,25 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Fi
     context = _context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
+    [before] = query(settings.home, sql("ingest_before"), {"id": reading.id})
     for parsed in ahead(_parsed(source, reading, context)):
         keys |= parsed.keys
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
+        problem = _problem(settings, log_file, before["read"] + total.read + parsed.read, before["unusable"], reasons, report)
         if dry_run:
             total = total.plus(_would_be(parsed, report))
+            if problem:
+                say(f"would stop: {problem}")
+                break
         else:
-            _stop_if_bad(settings, reading, parsed, report, total, reasons, context)
+            with session(settings.home, write=True) as connection:
+                append(connection, "check_results", report.results)
+            if problem:
+                refuse(settings.home, source.name, reading, parsed, rejected=report.rejected, context=context)
+                raise CheckFailed(problem)
+            for warning in report.warnings:
+                say(f"warning: {warning}")
             seconds, started = time.perf_counter() - started, time.perf_counter()
             total = total.plus(
                 merge(settings.home, source.name, reading, parsed, rejected=report.rejected, context=context, seconds=seconds)
@@ -102,31 +112,19 @@ def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
     return Batch(parsed.read, parsed.read - quarantined - parsed.skipped, 0, quarantined, parsed.redacted, parsed.skipped)
 
 
-def _stop_if_bad(
-    settings: Settings, reading: Reading, parsed: Parsed, report: CheckReport, so_far: Batch, reasons: Counter[str], context: Context
-) -> None:
-    """Store what the checks found, and raise if it stops the flow; what was refused can be looked at all the same."""
-    with session(settings.home, write=True) as connection:
-        append(connection, "check_results", report.results)
+def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, reasons: Counter[str], report: CheckReport) -> str:
+    """Say why a block must not be stored, or nothing. `read` and `unusable` count what was read of the file before as well."""
     # Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks.
-    bad = sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
-    read = so_far.read + parsed.read
-    problem = ""
+    bad = unusable + sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
     if bad > settings.ingest.max_quarantined * read:
-        problem = (
-            f"{bad} of {read} lines of {reading.log_file.path!r} are unusable, more than the allowed "
-            f"{settings.ingest.max_quarantined:.0%}; {_commonest(reasons)}. Look at them with 'align ingest --quarantine', then repair "
-            "the file, correct the source's preset, or raise [ingest] max_quarantined"
+        return (
+            f"{bad} of {read} lines of {log_file.path!r} are unusable, more than the allowed {settings.ingest.max_quarantined:.0%}; "
+            f"{_commonest(reasons)}. Look at them with 'align ingest --quarantine', then repair the file, correct the source's preset, "
+            "or raise [ingest] max_quarantined"
         )
-    if problem or report.stops:
-        with session(settings.home, write=True) as connection:
-            append_arrow(connection, "quarantine", parsed.quarantine)
-            append_arrow(connection, "quarantine", check_refusals(reading, parsed, report.rejected, context))
-    if problem:
-        raise CheckFailed(problem)
-    report.raise_on_stop(f"the log file {reading.log_file.path!r}")
-    for warning in report.warnings:
-        say(f"warning: {warning}")
+    if report.stops:
+        return f"the data check 'interactions' stops the log file {log_file.path!r}: {'; '.join(report.stops)}. Repair it and run again"
+    return ""
 
 
 def _commonest(reasons: Counter[str]) -> str:

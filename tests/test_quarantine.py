@@ -141,7 +141,11 @@ def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Pa
     for _ in range(2):
         with pytest.raises(CheckFailed, match=r"2 of 3 lines of .* are unusable, .*not_json \(2\).*align ingest --quarantine"):
             read_file.fn(source, log_file)
-    assert query(home, "FROM interactions") == query(home, "FROM source_files") == []
+    assert query(home, "FROM interactions") == []
+    assert query(home, "SELECT rows_read, rows_stored, end_offset FROM source_files") == [
+        {"rows_read": 0, "rows_stored": 0, "end_offset": 0}
+    ]
+    assert again(home) == Counter()
     monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
     monkeypatch.setenv("ALIGN_HOME", str(home))
     told = CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--json"])
@@ -172,3 +176,124 @@ def test_a_check_that_fails_on_a_record_names_it(home: Path) -> None:
     assert ingest(home, home / "log.jsonl", rejected={1: "check:x:y"}, preset="otel") == Batch(2, 1, 0, 1, 0)
     [row] = query(home, "SELECT line_number, record_number FROM quarantine")
     assert row == {"line_number": 1, "record_number": 2}
+
+
+def test_a_repaired_file_closes_what_was_wrong_with_it(home: Path) -> None:
+    migrate(home)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    write(home / "log.jsonl", raw(line()) + b"broken\n" * 2)
+    with pytest.raises(CheckFailed):
+        read_file.fn(source, source.find()[0])
+    assert len(query(home, "FROM open_quarantine")) == 2
+    write(home / "log.jsonl", raw(line(), line(response="b")))
+    assert read_file.fn(source, source.find()[0]).batch == Batch(2, 2, 0, 0, 0)
+    assert query(home, "FROM open_quarantine") == []
+    assert len(query(home, "FROM quarantine")) == 2
+
+
+def test_the_limit_is_of_the_whole_file(home: Path) -> None:
+    """A log that grew by one broken line is not all broken."""
+    migrate(home)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    good = raw(*(line(response=str(number)) for number in range(8)))
+    write(home / "log.jsonl", good)
+    assert read_file.fn(source, source.find()[0]).batch.stored == 8
+    write(home / "log.jsonl", good + b"broken\n")
+    assert read_file.fn(source, source.find()[0]).batch == Batch(1, 0, 0, 1, 0)
+    write(home / "log.jsonl", good + b"broken\n" * 6)
+    with pytest.raises(CheckFailed, match=r"6 of 14 lines"):
+        read_file.fn(source, source.find()[0])
+    # The refused lines did not move where the file goes on.
+    write(home / "log.jsonl", good + b"broken\n" + raw(line(response="c")))
+    assert read_file.fn(source, source.find()[0]).batch == Batch(1, 1, 0, 0, 0)
+    assert query(home, "SELECT line_number FROM interactions WHERE response = 'c'") == [{"line_number": 10}]
+
+
+def test_line_numbers_hold_after_a_line_that_had_no_end(home: Path) -> None:
+    write(home / "log.jsonl", raw(line(response="a")).rstrip(b"\n"))
+    ingest(home, home / "log.jsonl")
+    write(home / "log.jsonl", raw(line(response="a")) + b'{"junk": 1}\n' + raw(line(response="x" * 5000), line(response="b")))
+    short = Ingest(max_line_bytes=2000, max_quarantined=1)
+    assert ingest(home, home / "log.jsonl", short) == Batch(3, 1, 0, 2, 0)
+    rows = query(home, "SELECT line_number, reason FROM quarantine ORDER BY line_number")
+    assert [(row["line_number"], row["reason"]) for row in rows] == [(2, "messages_not_a_list"), (3, "too_long")]
+    assert again(home) == Counter({"stored": 1, "still messages_not_a_list, too_long": 1})
+    assert [row["reason"] for row in query(home, "FROM open_quarantine")] == ["messages_not_a_list"]
+
+
+def test_a_rotated_file_is_found_for_a_replay(home: Path) -> None:
+    short = Ingest(max_line_bytes=2000, max_quarantined=1)
+    path = write(home / "app.log", raw(line(response="x" * 5000)))
+    ingest(home, path, short)
+    path.rename(home / "app.log.1")
+    assert ingest(home, home / "app.log.1", short) == Batch()
+    ingest(home, write(path, raw(line(response="new"))), short)
+    assert again(home) == Counter({"stored": 1})
+
+
+def test_an_erased_persons_broken_line_leaves_nothing(home: Path) -> None:
+    migrate(home)
+    key = subject_key(redaction_key(home), "u-4711")
+    broken = raw(line(user_id="u-4711", response="", created_at="x", messages=[{"role": "user", "content": "my secret"}]))
+    write(home / "log.jsonl", broken)
+    context = Context(KEEP_ALL, redaction_key(home), NOW, LATEST, (key,))
+    from alignment.ingest import blocks, merge, parse, parser, resume
+
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    reading = resume(home, "logs", source.find()[0])
+    for block in blocks(reading, KEEP_ALL, now=NOW):
+        parsed = parse(parser(), source.statement(), source.undated, reading, block, context)
+        merge(home, "logs", reading, parsed, rejected={}, context=context)
+    assert query(home, "SELECT reason, raw, user_id FROM quarantine") == [{"reason": "erased_subject", "raw": "", "user_id": ""}]
+
+
+def test_a_refused_record_keeps_nothing_of_its_neighbours(home: Path) -> None:
+    both = {
+        "observations": [
+            {"type": "GENERATION", "userId": "u1", "startTime": "2026-11-01T12:00:00Z", "input": "alice secret", "output": "yes"},
+            {"type": "GENERATION", "userId": "u2", "startTime": "x", "input": "bob", "output": "yes"},
+        ]
+    }
+    write(home / "log.jsonl", raw(both))
+    assert ingest(home, home / "log.jsonl", preset="langfuse") == Batch(2, 1, 0, 1, 0)
+    [row] = query(home, "SELECT raw, user_id FROM quarantine")
+    assert row["user_id"] == "u2"
+    assert "bob" in row["raw"]
+    assert "alice" not in row["raw"]
+
+
+def test_personal_ids_and_cut_values_stay_out_of_the_quarantine(home: Path) -> None:
+    cut = b'{"a": "' + b"write to ann.lee@example.com " * 300
+    write(home / "log.jsonl", raw(line(conversation_id="whatsapp:14155552671", response="")) + cut + b"\n")
+    ingest(home, home / "log.jsonl")
+    kept = str(query(home, "SELECT raw FROM quarantine"))
+    assert "14155552671" not in kept
+    assert "ann.lee" not in kept
+    assert "@example" not in kept
+
+
+def test_a_damaged_line_is_not_taken_for_what_it_was(home: Path) -> None:
+    path = write(home / "log.jsonl", json.dumps(line(response="CAFE")).encode().replace(b"CAFE", b"caf\xe9 M\xc3\xbcller") + b"\n")
+    assert ingest(home, path).quarantined == 1
+    path.unlink()
+    assert again(home) == Counter({"still not_utf8": 1})
+
+
+def test_each_delivery_of_a_signal_counts(home: Path) -> None:
+    said_again = [{"signals": {"edit": text}} for text in ("call ann@example.com", "plain words")]
+    write(home / "log.jsonl", raw(*(line(**one) for one in said_again), line()))
+    assert ingest(home, home / "log.jsonl") == Batch(3, 1, 2, 0, 1)
+    values = sorted(row["value"] for row in query(home, "SELECT value FROM signals"))
+    assert values[1] == "plain words"
+    assert values[0].startswith("call <EMAIL_")
+
+
+@pytest.mark.parametrize(
+    "options", [["--replay", "--dry-run"], ["--quarantine", "--replay"], ["--preset", "hh"], ["--reason", "x"], ["--source", "zz"]]
+)
+def test_options_that_do_not_fit_are_told(home: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    migrate(home)
+    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    told = CliRunner().invoke(cli.app, ["ingest", *options])
+    assert told.exit_code == 1
+    assert told.stderr.startswith("error: ")

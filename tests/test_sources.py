@@ -350,3 +350,44 @@ def test_logs_in_an_object_store(home: Path, bucket: str) -> None:
 def test_an_unknown_scheme_is_told() -> None:
     with pytest.raises(InputError, match=r"cannot open 'zz://x/y'.*s3://, gs:// or az://"):
         find_files(["zz://x/y"])
+
+
+@pytest.mark.parametrize("moment", [1e300, -1e300, 9e18, -1e15, "9223372036854775807", None, [], {}])
+@pytest.mark.parametrize("preset", ["openai", "litellm", "otel"])
+def test_an_odd_time_costs_one_record(home: Path, preset: str, moment: Any) -> None:
+    good = LOGS[preset][0]
+    odd = json.loads(json.dumps(good))
+    if preset == "otel":
+        odd["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["startTimeUnixNano"] = moment
+    elif preset == "openai":
+        odd["response"]["created"] = moment
+    else:
+        odd["startTime"] = moment
+    write(home / "log.jsonl", raw(good, odd))
+    batch = ingest(home, home / "log.jsonl", preset=preset)
+    assert (batch.read, batch.stored, batch.quarantined) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("key", ["", "a\\", 'a"b', "a.b", "ключ", "$", "x" * 5000, "\x00"])
+def test_an_odd_key_costs_nothing(home: Path, key: str) -> None:
+    assert take(home, raw(line(**{key: 1}), line(response="b"))) == Batch(2, 2, 0, 0, 0)
+
+
+def test_texts_and_messages_of_a_mapping_need_no_care(home: Path) -> None:
+    write(home / "log.jsonl", raw(line(messages=..., response=..., m=ASKED, answer="hello ann@example.com", agreed="yes"), line()))
+    fields = {"messages": "body -> '$.m'", "response": "body ->> '$.answer'", "consent": "body ->> '$.agreed'"}
+    assert ingest(home, home / "log.jsonl", **fields) == Batch(2, 1, 0, 1, 1)
+    [row] = query(home, "SELECT response, consent FROM interactions")
+    assert row["response"].startswith("hello <EMAIL_")
+    assert row["consent"] is True
+
+
+def test_odd_columns_of_a_table(home: Path) -> None:
+    rows = [{**line(response=str(number)), "batch": 7, "score": score} for number, score in enumerate((1.0, float("nan"), float("inf")))]
+    pq.write_table(pa.Table.from_pylist(rows), home / "log.parquet")
+    assert ingest(home, home / "log.parquet") == Batch(3, 3, 0, 0, 0)
+
+
+def test_a_file_url_is_a_path(home: Path) -> None:
+    write(home / "log.jsonl", raw(line()))
+    assert [one.path for one in find_files([f"file://{home}/*.jsonl"])] == [str(home / "log.jsonl")]

@@ -1,7 +1,7 @@
 """Logs in: found, read in blocks, parsed, redacted, merged. Every record is stored, a duplicate, quarantined or no exchange."""
 
 from alignment.ingest.files import LogFile, find_files
-from alignment.ingest.merge import Batch, check_refusals, merge
+from alignment.ingest.merge import Batch, merge, refuse
 from alignment.ingest.parse import Context, Parsed, parse
 from alignment.ingest.reading import Reading, blocks, resume, unread
 from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
@@ -15,7 +15,6 @@ __all__ = [
     "Reading",
     "Source",
     "blocks",
-    "check_refusals",
     "find_files",
     "log_sources",
     "make_source",
@@ -23,6 +22,7 @@ __all__ = [
     "parse",
     "parser",
     "presets",
+    "refuse",
     "resume",
     "unread",
 ]

@@ -56,6 +56,7 @@ def find_files(patterns: Sequence[str]) -> list[LogFile]:
     found: dict[str, LogFile] = {}
     missing = []
     for pattern in patterns:
+        pattern = pattern.removeprefix("file://")
         matched = _remote(pattern) if "://" in pattern else _local(pattern)
         if not matched:
             missing.append(pattern)
@@ -100,7 +101,7 @@ def _remote(pattern: str) -> list[LogFile]:
     except Exception as error:
         raise InputError(f"cannot list {pattern!r}: {error}; check the address and the credentials of {scheme}://") from error
     return [
-        LogFile(f"{scheme}://{path.lstrip('/')}", int(info["size"]), _changed(info))
+        LogFile(f"{scheme}://{path.lstrip('/')}", int(info["size"] or 0), _changed(info))
         for path, info in found.items()
         if info["type"] == "file"
     ]

@@ -50,15 +50,16 @@ class _Piece(NamedTuple):
     raw: memoryview
 
 
-def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool) -> Iterator[Block]:
+def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False) -> Iterator[Block]:
     """Yield what follows `start` in an open log.
 
     A line longer than `max_line_bytes` is passed over and only its beginning kept. With `growing`, a last line that has no end
-    and is not yet whole is left for the next time.
+    and is not yet whole is left for the next time. With `midline`, what comes first is the rest of a line that was read without its end: it
+    counts as bytes, not as a line.
     """
     pieces: list[_Piece] = []
     place, rows, size = start, 0, 0
-    for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing):
+    for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline):
         pieces.append(piece)
         rows, size = rows + len(piece.lines), size + len(piece.raw)
         while rows >= BLOCK_ROWS or size >= _BLOCK_BYTES:
@@ -101,38 +102,44 @@ def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
     return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
 
 
-def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool) -> Iterator[_Piece]:
+def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, midline: bool) -> Iterator[_Piece]:
     carry = b""
-    while read := stream.read(_READ):
-        data = carry + read
-        cut = data.rfind(b"\n") + 1
+    if midline:
+        rest, carry, _ = _rest_of_line(stream, b"")
+        yield _Piece(pa.array([], pa.string()), pa.array([], pa.string()), memoryview(rest))
+    while True:
+        cut = carry.rfind(b"\n") + 1
         if cut:
-            yield _piece(data[:cut] if cut < len(data) else data, first=first)
-            first = False
-        carry = data[cut:]
+            yield _piece(carry[:cut] if cut < len(carry) else carry, first=first)
+            first, carry = False, carry[cut:]
         if len(carry) > max_line_bytes:
-            piece, carry = _pass_over(stream, carry)
-            yield piece
+            line, carry, ended = _rest_of_line(stream, carry)
+            if growing and not ended:
+                return
+            shown = line[:_SHOWN].decode("utf-8", "replace")
+            yield _Piece(pa.array([shown]), pa.array(["too_long"]), memoryview(line))
             first = False
+            continue
+        read = stream.read(_READ)
+        if not read:
+            break
+        carry += read
     if carry and not (growing and not _whole(carry)):
         yield _piece(carry, first=first)
 
 
-def _pass_over(stream: Any, beginning: bytes) -> tuple[_Piece, bytes]:
-    """Read to the end of a line that is too long; its bytes count, but only the first are kept as text."""
+def _rest_of_line(stream: Any, beginning: bytes) -> tuple[bytes, bytes, bool]:
+    """Read to the end of a line; return it whole, what was read beyond it, and whether it ends."""
     kept, size = [beginning], len(beginning)
-    carry = b""
     while read := stream.read(_READ):
         size += len(read)
         if size > _NO_LOG:
             raise InputError(f"a line is longer than {_NO_LOG >> 20} MiB: this is no log of lines. Take the file out of [ingest] logs")
         end = read.find(b"\n") + 1
-        kept.append(read[:end] if end else read)
         if end:
-            carry = read[end:]
-            break
-    line = beginning[:_SHOWN].decode("utf-8", "replace")
-    return _Piece(pa.array([line]), pa.array(["too_long"]), memoryview(b"".join(kept))), carry
+            return b"".join([*kept, read[:end]]), read[end:], True
+        kept.append(read)
+    return b"".join(kept), b"", False
 
 
 def _whole(line: bytes) -> bool:

@@ -6,6 +6,7 @@ Effects: writes the store.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alignment.errors import StoreError
+from alignment.ids import content_id
 from alignment.ingest.parse import Context, Parsed, quarantine_row, quarantine_table
 from alignment.ingest.reading import Reading
 from alignment.store import append, session, sql
 from alignment.store.session import append_arrow
+
+_READ_ONCE = ("id", "path", "mtime_ns", "end_offset", "finished")
 
 
 class Batch(NamedTuple):
@@ -67,9 +71,33 @@ def merge(
             connection,
             "source_files",
             [_file_row(source, reading, parsed, batch, context, seconds)],
-            key=("id", "path", "mtime_ns", "end_offset", "finished"),
+            key=_READ_ONCE,
         )
+        if parsed.block.last and batch.read:
+            _supersede(connection, reading, context.now)
     return batch
+
+
+def refuse(home: Path, source: str, reading: Reading, parsed: Parsed, *, rejected: Mapping[int, str], context: Context) -> None:
+    """Keep what was wrong with a block that is not stored, so that people can look at it; the file counts as read up to where it begins."""
+    row = _file_row(source, reading, parsed._replace(block=parsed.block._replace(end=reading.place, last=False)), Batch(), context, 0.0)
+    with session(home, write=True) as connection:
+        append_arrow(connection, "quarantine", parsed.quarantine)
+        append_arrow(connection, "quarantine", check_refusals(reading, parsed, rejected, context))
+        append(
+            connection,
+            "source_files",
+            [{**row, "head_bytes": reading.head_bytes, "head": reading.head, "last_line": parsed.block.end.lines}],
+            key=_READ_ONCE,
+        )
+
+
+def _supersede(connection: duckdb.DuckDBPyConnection, reading: Reading, now: datetime) -> None:
+    rows = connection.execute(sql("ingest_superseded"), {"path": reading.log_file.path, "id": reading.id}).fetchall()
+    closed = [
+        {"id": content_id("replay", refused), "quarantine_id": refused, "outcome": "superseded", "replayed_at": now} for (refused,) in rows
+    ]
+    append(connection, "replays", closed)
 
 
 def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:

@@ -22,7 +22,9 @@ from alignment.ingest.reading import Reading
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
 from alignment.store import sql
 
-_RAW_SHOWN = 2000
+_RAW_SHOWN, _CUT_MARGIN = 2000, 400
+KEPT_WHOLE = "kept whole"
+_QUOTED = re.compile(r'"([^"\\\s]{7,80})"')
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
@@ -85,12 +87,14 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
     """
     connection.register("block", block.lines)
     try:
-        rows = connection.execute(statement, _parameters(statement, undated, reading, context)).to_arrow_table()
+        rows = connection.execute(statement, _parameters(undated, reading, context)).to_arrow_table()
         keys = connection.execute(sql("ingest_keys")).fetchall()
     except duckdb.Error as error:
         raise InputError(
-            f"cannot read the log file {reading.log_file.path!r} as its source maps it: {error}; correct the mapping in align.toml"
-        ) from error
+            # Not what DuckDB says: it quotes the text that it stumbled over.
+            f"cannot read the log file {reading.log_file.path!r} as its source maps it ({type(error).__name__}); "
+            "correct the source's preset or fields in align.toml"
+        ) from None
     finally:
         connection.unregister("block")
     masked = _masked(rows, context.key)
@@ -107,7 +111,7 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
     )
 
 
-def _parameters(statement: str, undated: bool, reading: Reading, context: Context) -> dict[str, Any]:
+def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, Any]:
     return {
         "max_line_bytes": context.settings.max_line_bytes,
         "latest": context.latest,
@@ -168,12 +172,13 @@ def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
         pc.or_(pc.is_valid(rows["edit"]), rows["no_consent"]),
     )
     said = pc.and_(said, pc.is_null(rows["reason"]))
-    edits = dict(zip(masked["id"].to_pylist(), masked["edit"].to_pylist(), strict=True)) if len(masked) else {}
+    edits = dict(zip(masked["position"].to_pylist(), masked["edit"].to_pylist(), strict=True))
+    positions = np.flatnonzero(said.to_numpy())
     found = []
-    for row in rows.select(["id", *_SIGNALS]).filter(said).to_pylist():
+    for position, row in zip(positions.tolist(), rows.select(["id", *_SIGNALS]).take(pa.array(positions)).to_pylist(), strict=True):
         for kind in _SIGNALS:
             if row[kind]:
-                value = "true" if row[kind] is True else edits.get(row["id"], row[kind]) if kind == "edit" else row[kind]
+                value = "true" if row[kind] is True else edits.get(position, row[kind]) if kind == "edit" else row[kind]
                 found.append((content_id(row["id"], kind, value), row["id"], kind, value))
     names = ("id", "interaction_id", "kind", "value")
     columns = [pa.array([row[place] for row in found], pa.string()) for place in range(len(names))]
@@ -192,19 +197,25 @@ _QUARANTINE = pa.schema(
 )
 
 
+def _shown(raw: str, key: bytes) -> str:
+    # Cut with room to spare, so that a long line is not searched whole. What stood at the cut may be half a value: it goes.
+    text = _unescaped(raw[: 2 * _RAW_SHOWN])
+    masked = _clean(_QUOTED.sub(lambda match: f'"{redact_id(match.group(1), key)}"', text), key)[0]
+    return masked[: _RAW_SHOWN if len(raw) <= 2 * _RAW_SHOWN else max(0, min(_RAW_SHOWN, len(masked) - _CUT_MARGIN))]
+
+
 def quarantine_row(
     file_id: str, line_number: int, record: int, reason: str, detail: str, raw: str, user_id: str | None, context: Context
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
-    # Cut first with room to spare, so that a long line is not searched whole; then cut what is kept.
-    shown = "" if reason == "erased_subject" else _clean(_unescaped(raw[: 2 * _RAW_SHOWN].rstrip()), context.key)[0][:_RAW_SHOWN]
+    shown = "" if reason == "erased_subject" else _shown(raw.rstrip(), context.key)
     return {
         "id": content_id(file_id, line_number, record, reason),
         "source_file": file_id,
         "line_number": line_number,
         "record_number": record,
         "reason": reason,
-        "detail": detail,
+        "detail": f"{detail}, {KEPT_WHOLE}" if shown == raw.rstrip() and reason not in ("not_utf8", "too_long") else detail,
         "raw": shown,
         # Whose line it was, so that an erasure finds it.
         "user_id": redact_id(user_id, context.key) if user_id and reason != "erased_subject" else "",

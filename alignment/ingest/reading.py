@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignment.config import Ingest
@@ -134,19 +135,24 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
             yield from _table_blocks(reading)
             return
         with open_log(reading.log_file) as stream:
-            _skip(stream, reading)
+            midline = _skip(stream, reading)
             age = now.timestamp() - reading.log_file.mtime_ns / 1e9 if reading.log_file.mtime_ns else _WRITTEN_SECONDS
             growing = age < _WRITTEN_SECONDS and not reading.log_file.compression
-            yield from read_blocks(stream, reading.place, max_line_bytes=settings.max_line_bytes, growing=growing)
-    except (OSError, EOFError, pa.ArrowException) as error:
+            yield from read_blocks(stream, reading.place, max_line_bytes=settings.max_line_bytes, growing=growing, midline=midline)
+    except (OSError, EOFError, pa.ArrowException, duckdb.Error) as error:
         raise _unreadable(reading.log_file, error) from error
 
 
-def _skip(stream: Any, reading: Reading) -> None:
+def _skip(stream: Any, reading: Reading) -> bool:
+    """Go to where the last reading ended; say whether that is within a line."""
+    before = reading.place.offset - 1
+    if before < 0:
+        return False
     if reading.log_file.compression:
-        _hash_on(stream, sha256(), reading.place.offset)
+        _hash_on(stream, sha256(), before)
     else:
-        stream.seek(reading.place.offset)
+        stream.seek(before)
+    return bool(stream.read(1) != b"\n")
 
 
 def _table_blocks(reading: Reading) -> Iterator[Block]:
@@ -169,14 +175,23 @@ def _records(log_file: LogFile) -> Iterator[pa.Array]:
         if log_file.suffix == ".parquet":
             with open_packed(log_file) as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(batch_size=BLOCK_ROWS):
-                    connection.register("batch", pa.Table.from_batches([batch]))
-                    rows = connection.execute("SELECT to_json(batch)::VARCHAR AS line FROM batch").to_arrow_table()
+                    # A name that no column has.
+                    connection.register("the_rows_of_a_log", pa.table(_finite(batch)))
+                    rows = connection.execute("SELECT to_json(the_rows_of_a_log)::VARCHAR AS line FROM the_rows_of_a_log").to_arrow_table()
                     yield rows.column("line").combine_chunks()
         else:
             with open_log(log_file) as stream:
                 yield from _documents(connection, stream.read().decode("utf-8-sig", "replace"))
     finally:
         connection.close()
+
+
+def _finite(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """JSON knows no NaN and no infinity, with which pandas writes what is missing."""
+    return {
+        name: pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type)) if pa.types.is_floating(column.type) else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
 
 
 def _documents(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[pa.Array]:

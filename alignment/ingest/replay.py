@@ -22,7 +22,7 @@ from alignment.ids import content_id
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.lines import SCHEMA, Block, Place
 from alignment.ingest.merge import insert
-from alignment.ingest.parse import Context, Parsed, parse
+from alignment.ingest.parse import KEPT_WHOLE, Context, Parsed, parse
 from alignment.ingest.reading import Reading, blocks, resume
 from alignment.ingest.sources import Source, parser
 from alignment.store import append, query, session, sql
@@ -71,15 +71,10 @@ def _replay_file(home: Path, source: Source, wanted: Sequence[dict[str, Any]], c
 
 def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context: Context) -> tuple[Reading, Iterator[Block]]:
     first = wanted[0]
-    kept = Reading(LogFile(first["path"], first["bytes"], first["mtime_ns"] or 0), first["source_file"], Place(), 0, "")
-    try:
-        [log_file] = find_files([first["path"]])
-        reading = resume(home, source.name, log_file)
-    except InputError:
-        return kept, _kept_lines(wanted)
-    if reading.id != first["source_file"]:
-        # Another file has that name by now.
-        return kept, _kept_lines(wanted)
+    reading = _file_of(home, source, first["source_file"])
+    if reading is None:
+        gone = LogFile(first["path"], first["bytes"], first["mtime_ns"] or 0)
+        return Reading(gone, first["source_file"], Place(), 0, ""), _kept_lines(wanted)
     numbers = pa.array([row["line_number"] for row in wanted], pa.int64())
     start = reading._replace(place=Place())
 
@@ -90,8 +85,22 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
     return start, matching()
 
 
+def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
+    """Return the file as it can be read now, under whichever of its names holds the same bytes."""
+    paths = query(home, "SELECT path FROM source_files WHERE id = ? GROUP BY path ORDER BY max(ingested_at) DESC", [file_id])
+    for row in paths:
+        try:
+            [log_file] = find_files([row["path"]])
+            reading = resume(home, source.name, log_file)
+        except InputError:
+            continue
+        if reading.id == file_id:
+            return reading
+    return None
+
+
 def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
-    whole = [row for row in wanted if row["detail"] == f"{len(row['raw'])} characters"]
+    whole = [row for row in wanted if row["detail"].endswith(KEPT_WHOLE)]
     columns = [
         pa.array([row["line_number"] for row in whole], pa.int64()),
         pa.array([row["raw"] for row in whole], pa.string()),

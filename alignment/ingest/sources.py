@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
 import duckdb
+import pyarrow as pa
 
 from alignment.config import SAMPLE_LOGS, Settings
 from alignment.errors import ConfigError
 from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.lines import SCHEMA
 from alignment.store import sql
 
 _ONE_RECORD = "SELECT line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"
@@ -27,6 +30,17 @@ _MANY_RECORDS = """
         SELECT *, CASE WHEN len(coalesce(held, [])) = 0 THEN [NULL] ELSE held END AS found
         FROM (SELECT *, CASE WHEN document IS NOT NULL THEN (@records@) END AS held FROM valid)
     )"""
+_JSON_FIELDS = ("response", "consent", "purpose")
+_ANYTHING = {
+    "max_line_bytes": 100,
+    "consent_default": True,
+    "purpose_default": "training",
+    "undated": False,
+    "key": "",
+    "prefilter": "x",
+    "personal_id": "x",
+    "erased": [],
+}
 _SUBJECT_KEY = "sha256(concat_ws(chr(31), $key, user_id, $key))"
 
 
@@ -71,7 +85,8 @@ class LogSource(NamedTuple):
         records = _ONE_RECORD
         if self.records:
             records = _MANY_RECORDS.replace("@records@", self.records.replace("body", "document"))
-        values = {"shape": self.shape.replace("\n", ""), "records": records, "subject_key": _SUBJECT_KEY, **self.fields}
+        refused = "coalesce(body::VARCHAR, line)" if self.records else "line"
+        values = {"refused": refused, "shape": self.shape.replace("\n", ""), "records": records, "subject_key": _SUBJECT_KEY, **self.fields}
         return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("ingest_parse"))
 
 
@@ -82,7 +97,7 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def log_sources(settings: Settings) -> list[LogSource]:
-    """Return the configured sources, each tried on an empty block.
+    """Return the configured sources, those with a mapping tried on a line.
 
     Raises:
         ConfigError: a preset or field is unknown, or an expression is no SQL; all problems at once.
@@ -126,8 +141,7 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         chosen.get("undated", False),
         {**base["fields"], **chosen["fields"], **fields},
     )
-    _try(source, fields)
-    return source
+    return _typed(source, fields)
 
 
 def parser() -> duckdb.DuckDBPyConnection:
@@ -140,21 +154,39 @@ def parser() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _try(source: LogSource, fields: Mapping[str, str]) -> None:
+def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
+    """Return the source with a text where JSON is wanted made JSON, and a list of turns where messages are.
+
+    Raises:
+        ConfigError: an expression is no SQL, or the mapping as a whole cannot be used.
+    """
     if not fields:
-        return
-    connection = parser()
+        return source
+    connection, typed = parser(), dict(source.fields)
     try:
         for field, expression in fields.items():
-            try:
-                connection.execute(
-                    # Settings, not data.
-                    f"SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', $shape) AS x)",  # noqa: S608
-                    {"shape": source.shape},
-                )
-            except duckdb.Error as error:
-                raise ConfigError(
-                    f"the source {source.name!r} maps {field} to {expression!r}, which is no SQL expression over body (JSON): {error}"
-                ) from error
+            kind = _kind(connection, source, field, expression)
+            if field == "messages" and kind == "JSON":
+                typed[field] = f"turns({expression})"
+            elif field in _JSON_FIELDS and kind != "JSON":
+                typed[field] = f"to_json({expression})"
+        source = source._replace(fields=typed)
+        connection.register("block", pa.table([[1], ["{}"], pa.nulls(1, pa.string())], schema=SCHEMA))
+        moment = datetime(2000, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
+        try:
+            connection.execute(source.statement(), {**_ANYTHING, "latest": moment, "file_time": moment}).fetchall()
+        except duckdb.Error as error:
+            raise ConfigError(f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields") from error
     finally:
         connection.close()
+    return source
+
+
+def _kind(connection: duckdb.DuckDBPyConnection, source: LogSource, field: str, expression: str) -> str:
+    statement = f"DESCRIBE SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x)"  # noqa: S608
+    try:
+        return str(connection.execute(statement.replace("\n", " ")).fetchall()[0][1])
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"the source {source.name!r} maps {field} to {expression!r}, which is no SQL expression over body (JSON): {error}"
+        ) from error

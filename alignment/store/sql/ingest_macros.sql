@@ -5,10 +5,11 @@ CREATE MACRO unpacked(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' AND regexp_matches(value ->> '$', '^\s*[\[{]') AND json_valid(value ->> '$') THEN (value ->> '$')::JSON
     ELSE value
 END;
--- Times are texts, or seconds or milliseconds since 1970.
+-- Times are texts, or seconds or milliseconds since 1970; what lies outside of DuckDB's years is no time.
+CREATE MACRO instant(seconds) AS CASE WHEN abs(seconds) < 2.5e11 THEN to_timestamp(seconds)::VARCHAR END;
 CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
-    ELSE to_timestamp(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)::VARCHAR
+    ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
 -- A content is a text or a list of parts; parts without a text (images, calls) leave their type behind.
 CREATE MACRO part_text(part) AS CASE WHEN json_type(part) = 'VARCHAR' THEN part ->> '$'

@@ -56,8 +56,10 @@ judged AS (
             WHEN damage IS NOT NULL THEN damage
             WHEN strlen(line) > $max_line_bytes THEN 'too_long'
             WHEN document IS NULL THEN 'not_json'
-            WHEN NOT starts_with(ltrim(line, ' ' || chr(9)), '{') THEN 'not_an_object'
+            WHEN NOT starts_with(ltrim(line, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
             WHEN body IS NULL THEN 'no_exchange'
+            -- Before all other reasons: whatever else is wrong with it, nothing of it is kept.
+            WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
             WHEN turns IS NULL THEN 'messages_not_a_list'
             WHEN len(turns) = 0 THEN 'messages_empty'
             WHEN len(list_filter(turns, lambda turn: NOT starts_with(coalesce(turn.content::VARCHAR, ''), '"'))) > 0
@@ -70,13 +72,13 @@ judged AS (
             WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
             WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
             WHEN created_at > $latest THEN 'created_at_in_the_future'
-            WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
         END AS reason
     FROM read
 )
 SELECT
     line_number, record_number, reason,
-    CASE WHEN reason IS NOT NULL AND reason <> 'no_exchange' THEN line END AS line,
+    -- Of a line with many records only the one that is refused.
+    CASE WHEN reason IS NOT NULL AND reason <> 'no_exchange' THEN @refused@ END AS line,
     -- Keyed, so that nobody can guess a short secret from an id.
     CASE WHEN reason IS NULL THEN md5(concat_ws(
         chr(31), $key, conversation_id, user_id, CASE WHEN logged_at IS NULL THEN '' ELSE created_at::VARCHAR END, messages, response)) END AS id,

@@ -1,0 +1,10 @@
+-- Purpose: what was read of a file before, and how much of it was unusable.
+-- Parameters: id VARCHAR (of the file).
+-- Grain: one row. Lines of people who were erased, and rows that a data check refused, are not counted as unusable.
+SELECT
+    coalesce((SELECT sum(rows_read) FROM source_files WHERE id = $id), 0)::BIGINT AS read,
+    (
+        SELECT count(*) FROM quarantine
+        WHERE source_file = $id AND reason <> 'erased_subject' AND NOT starts_with(reason, 'check:')
+            AND line_number <= (SELECT max(last_line) FROM source_files WHERE id = $id AND rows_read > 0)
+    ) AS unusable;
