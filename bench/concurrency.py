@@ -28,7 +28,7 @@ def _write(home: Path, until: float, results: Any) -> None:
     while time.time() < until:
         started = time.perf_counter()
         row = {
-            "id": f"{until}-{number}",
+            "id": f"w{number}",
             "interaction_id": "x",
             "kind": "thumbs",
             "value": "up",
@@ -115,7 +115,7 @@ def _together(home: Path, seconds: float, log: Path | None, name: str) -> list[d
     ingested = waits.pop("ingest", None)
     [after] = query(home, "SELECT (SELECT count(*) FROM signals WHERE interaction_id = 'x') AS w, (SELECT count(*) FROM verdicts) AS v")
     lost = {
-        "writer": len(waits["writer"]) - (after["w"] - before["w"]),
+        "writer": len(waits["writer"]) - (after["w"] - (before["w"] if log is None else 0)),
         "reviewer": len(waits["reviewer"]) - (after["v"] - before["v"]),
     }
     rows = [

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from alignment.errors import InputError
 
-BLOCK_ROWS = 61_440
-"""Lines of a block, and so of a transaction: two row groups of the store."""
+BLOCK_ROWS = 122_880
+"""Lines of a block, and so of a transaction: one row group of DuckDB, which then writes it once and not by way of its log."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
 _SHOWN, _NO_LOG = 4000, 1 << 30
 _BOM = b"\xef\xbb\xbf"

@@ -28,8 +28,6 @@ import pyarrow as pa
 from alignment.errors import NoSpace, StoreBusy, StoreError
 
 _POLL_SECONDS = 0.005
-ROW_GROUP = 30_720
-"""Rows that DuckDB compresses together. A transaction of whole row groups is written once, and quickly enough not to hold readers up."""
 EVIDENCE, REBUILD = "evidence", ".rebuild"
 
 
@@ -126,7 +124,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         raise StoreError(f"there is no store at {str(path)!r}; run 'align nightly' or 'align ingest' first")
     with _turnstile(home, write=write, wait=wait):
         try:
-            connection = _open(path, write=write)
+            connection = duckdb.connect(str(path), read_only=not write)
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise no_space(home) from error
@@ -151,21 +149,6 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
                     raise
         finally:
             connection.close()
-
-
-def _open(path: Path, *, write: bool) -> duckdb.DuckDBPyConnection:
-    if not write:
-        return duckdb.connect(str(path), read_only=True)
-    # Only a store that is attached can be told the size of its row groups; the name is the one that DuckDB gives the file by itself.
-    connection = duckdb.connect()
-    try:
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS {path.stem} (ROW_GROUP_SIZE {ROW_GROUP})")
-        connection.execute(f"USE {path.stem}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 @contextmanager
