@@ -26,10 +26,11 @@ from alignment.lineage.scrub import Scrubber
 
 Action = Literal["remove", "drop rows", "scrub", "left"]
 
-# Weights, vocabularies and hashed evidence: they hold no log text, and a word in a vocabulary is not a person.
+# Weights, vocabularies and hashed evidence hold no log text, and a word in a vocabulary is not a person. The store's own evidence follows
+# the store: `alignment.store.rewriting` writes it afresh.
 _KEPT = re.compile(
     r"^(?:models/|releases/[^/]+/(?:adapter/|card\.md$|manifest\.json$)|training/[^/]+/(?:adapter/|run\.json$|result\.json$)"
-    r"|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
+    r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
 _TORN = "\x00torn"
@@ -125,8 +126,8 @@ def holds(path: Path, scrubber: Scrubber) -> bool:
         return any(whole.find(needle.encode("utf-8", "surrogatepass")) >= 0 for needle in scrubber.needles)
 
 
-def apply_change(home: Path, change: FileChange, marks: Marks) -> None:
-    """Carry out one change; what is gone already stays so."""
+def apply_change(home: Path, change: FileChange, marks: Marks) -> bool:
+    """Carry out one change, what is gone already stays so; return False if the file had to be left as it is."""
     path = home / change.path
     if change.action == "remove":
         with _run_lock(home, path):
@@ -134,13 +135,14 @@ def apply_change(home: Path, change: FileChange, marks: Marks) -> None:
     elif path.suffix == ".parquet":
         _parquet(path, marks, write=True)
     elif path.suffix == ".db":
-        orchestrator.scrub(path, marks.own)
+        return orchestrator.scrub(path, marks.own)
     elif path.suffix == ".jsonl":
         rows = [marks.others.row(row) for row in _json_rows(path) if not marks.owns(row)]
         kept = [row.get(_TORN) or json.dumps(row, ensure_ascii=False) for row in rows]
         _replace(path, "".join(f"{line}\n" for line in kept))
     elif change.action == "scrub":
         _replace(path, marks.own.text(_text(path)))
+    return change.action != "left"
 
 
 @contextmanager
