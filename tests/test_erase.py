@@ -280,6 +280,7 @@ def test_killed_anywhere_it_can_be_finished(folder: Path, tmp_path: Path) -> Non
 
 def put(home: Path, table: str, *found: dict[str, Any], key: tuple[str, ...] = ("id",)) -> None:
     migrate(home)
+    redaction_key(home)
     with session(home, write=True) as connection:
         append(connection, table, found, key=key)
 
@@ -469,7 +470,17 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
     """A new table must be looked at: erase its rows in erase_doomed.sql, scrub its texts in TEXT_COLUMNS, or add it here."""
     migrate(home)
     without_people = {
-        *("schema_migrations", "source_files", "detections", "deep_redactions", "selections", "judgements", "pair_sets", "training_runs", "training_metrics"),
+        *(
+            "schema_migrations",
+            "source_files",
+            "detections",
+            "deep_redactions",
+            "selections",
+            "judgements",
+            "pair_sets",
+            "training_runs",
+            "training_metrics",
+        ),
         *("eval_answers", "eval_scores", "gate_decisions", "gate_metrics", "drift_results", "night_events", "stage_runs", "replays"),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}
