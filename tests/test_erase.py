@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.config import Settings
-from alignment.errors import AlignError, InputError, NightRunning, StoreError
+from alignment.errors import AlignError, InputError, NightRunning, StoreBusy, StoreError
 from alignment.ids import content_id, subject_key
 from alignment.ingest.redact import redact, redact_id, redaction_key
 from alignment.lineage import Subject, apply_erasure, erased_keys, plan_erasure, rows
@@ -444,6 +444,23 @@ def test_what_fails_leaves_the_store_whole(home: Path, monkeypatch: pytest.Monke
     assert not [path for path in home.iterdir() if "rewrite" in path.name or path.name.endswith(".wal")]
 
 
+def test_a_training_run_that_does_not_end_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    one = exchange("a", "ann-quill")
+    put(home, "interactions", one)
+    run = home / "training" / "endless"
+    run.mkdir(parents=True)
+    (run / "pairs.jsonl").write_text(json.dumps({"id": one["id"]}) + "\n")
+    monkeypatch.setattr("alignment.lineage.files._RUN_WAIT", 0.1)
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusy, match="'endless' is still at work"):
+            remove(home, "ann-quill")
+    remove(home, "ann-quill")
+    assert not run.exists()
+
+
 def test_rows_that_go_missing_stop_the_erasure(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, "interactions", exchange("a", "ann-quill"), exchange("b", "bob-quill"))
     with monkeypatch.context() as patch:
@@ -492,6 +509,8 @@ def test_scrubbing_reads_json_as_json() -> None:
     assert scrubber.cell('{"a": "x\\nzo\\u00eb-1"}') == '{"a": "x\\n<ERASED>"}'
     assert scrubber.cell("cut {zo\\u00eb-1") == "cut {<ERASED>"
     assert scrubber.cell("he said: a text of more than twenty characters!") == "he said: <ERASED>!"
+    assert scrubber.text("cut {zo\\u00EB-1") == "cut {<ERASED>"
+    assert Scrubber(("o'ann&co",)).text("<td>o&#x27;ann&amp;co</td><td>o'ann&amp;co</td>") == "<td><ERASED></td><td><ERASED></td>"
     untouched = '{"b":1,   "a": "zoë-12"}'
     assert scrubber.cell(untouched) == untouched
     assert content_id(untouched) == content_id(scrubber.cell(untouched))

@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment.errors import StoreBusy
 from alignment.lineage import orchestrator
 from alignment.lineage.scrub import Scrubber
 
@@ -33,6 +35,7 @@ _KEPT = re.compile(
     r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
+_RUN_WAIT = 30.0
 _TORN = "\x00torn"
 _UNFINISHED = ("checkpoints", "adapter.part")
 
@@ -147,7 +150,11 @@ def apply_change(home: Path, change: FileChange, marks: Marks) -> bool:
 
 @contextmanager
 def _run_lock(home: Path, path: Path) -> Iterator[None]:
-    """Wait for the training process of a killed night, which may still be saving a checkpoint."""
+    """Wait for the training process of a killed night, which may still be saving a checkpoint.
+
+    Raises:
+        StoreBusy: it went on for longer than the wait allows.
+    """
     training = home / "training"
     run = next((folder for folder in (path, *path.parents) if folder.parent == training), None)
     if run is None or not (run / ".lock").exists():
@@ -155,10 +162,22 @@ def _run_lock(home: Path, path: Path) -> Iterator[None]:
         return
     handle = os.open(run / ".lock", os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _RUN_WAIT
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise StoreBusy(f"the training run {run.name!r} is still at work; wait for it or stop it, and run the same command again")
+            time.sleep(0.05)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:
