@@ -234,6 +234,7 @@ EXCHANGE = {
 
 def fill(home: Path) -> None:
     migrate(home)
+    redaction_key(home)
     turns = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": f"call {PHONE}"},
