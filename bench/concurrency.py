@@ -83,11 +83,13 @@ def _ingest(home: Path, log: Path, results: Any) -> None:
 
 def run(seconds: float, rows: int) -> list[dict[str, Any]]:
     """Return one row a process kind, first without and then with the ingestion of `rows` lines."""
-    from alignment.store import migrate
+    from alignment.store import append, migrate, session
 
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "home"
         migrate(home)
+        with session(home, write=True) as connection:
+            append(connection, "review_items", [{"id": f"item-{number}"} for number in range(int(seconds) + 60)])
         log = Path(scratch) / "logs.jsonl"
         log.write_text("".join(f"{line}\n" for line in lines(rows)), encoding="utf-8")
         return [*_together(home, seconds, None, "alone"), *_together(home, seconds, log, f"while {rows:,} lines are read")]

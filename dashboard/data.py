@@ -18,6 +18,7 @@ import duckdb
 import streamlit as st
 
 from alignment.config import Settings, load_settings
+from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, current
@@ -235,8 +236,14 @@ def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = ""
     """Append one verdict. Nothing is overwritten: the last verdict on an item stands. What people write is redacted like logs.
 
     Raises:
+        InputError: the item is no longer there, as after an erasure; nothing was written.
         StoreBusy: the store stayed locked; nothing was written.
     """
+
+    def there(connection: duckdb.DuckDBPyConnection) -> None:
+        if connection.execute("SELECT 1 FROM review_items WHERE id = ? LIMIT 1", [item]).fetchone() is None:
+            raise InputError(f"the review item {item!r} is no longer there; decide the next one")
+
     event: Mapping[str, Any] = {
         "item_id": item,
         "reviewer": reviewer,
@@ -246,9 +253,12 @@ def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = ""
         "decided_at": datetime.now(UTC).replace(tzinfo=None),
     }
     # A person's time cannot be had again: the verdict is on disk twice before the page says that it was taken.
-    append_durably(settings().home, "verdicts", [{"id": content_id("verdict", event), **event}], wait=WRITE_WAIT)
-    _rows.clear()
-    _board.clear()
+    try:
+        append_durably(settings().home, "verdicts", [{"id": content_id("verdict", event), **event}], wait=WRITE_WAIT, allow=there)
+    finally:
+        # An item that is gone must leave the screen as well.
+        _rows.clear()
+        _board.clear()
 
 
 def undo_last(reviewer: str) -> str | None:

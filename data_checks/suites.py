@@ -45,6 +45,11 @@ def _warn(kind: str, **arguments: Any) -> Expectation:
     return Expectation(kind, arguments, "warn")
 
 
+def _filled(*columns: str) -> tuple[Expectation, ...]:
+    """Nothing is missing: all other expectations pass over what is NULL or NaN."""
+    return tuple(_stop("ExpectColumnValuesToNotBeNull", column=name) for name in columns)
+
+
 EARLIEST = pd.Timestamp("2015-01-01")
 
 INTERACTIONS = (
@@ -70,6 +75,7 @@ _SIDES, _SPLITS = ["harm", "helpful"], ["train", "eval"]
 PAIRS = (
     _stop("ExpectTableRowCountToBeBetween", min_value=2),
     _stop("ExpectColumnValuesToBeUnique", column="id"),
+    *_filled("chosen", "rejected", "side", "split", "judge_margin"),
     Expectation(
         "ExpectColumnPairValuesAToBeGreaterThanB",
         {"column_A": "differs", "column_B": "zero"},
@@ -109,6 +115,7 @@ def training(settings: Train) -> tuple[Expectation, ...]:
         _stop("ExpectTableRowCountToBeBetween", min_value=1),
         _stop("ExpectColumnValuesToBeUnique", column="id"),
         consent,
+        *_filled("consent", "prompt", "chosen", "rejected", "side", "split"),
         *(_stop("ExpectColumnValueLengthsToBeBetween", column=name, min_value=1) for name in ("prompt", "chosen", "rejected")),
         differs,
         _stop("ExpectColumnValuesToBeInSet", column="side", value_set=_SIDES),

@@ -32,7 +32,7 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
 
     Raises:
         NightRunning: a night is running.
-        StoreError: there is no store, or files of an unknown kind were left.
+        StoreError: there is no store, or files of an unknown kind or damaged ones were left; each is named.
     """
     home = settings.home
     if not store_path(home).exists():
@@ -44,7 +44,13 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
         migrate(home)
         plan = _plan(settings, user_id)
         with rewriting(home):
-            apply_erasure(home, plan, reason=reason, actor=actor, now=now())
+            left = apply_erasure(home, plan, reason=reason, actor=actor, now=now())
+    # Only now: the evidence must follow the store whatever was left.
+    if left:
+        raise StoreError(
+            f"all is erased but {', '.join(map(repr, left))}, which hold the person's data and are damaged or of no kind that this command "
+            "knows; remove or edit them and run the same command again"
+        )
     return report(settings, plan, done=True)
 
 

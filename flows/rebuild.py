@@ -45,14 +45,16 @@ def rebuild(settings: Settings) -> Rebuilt:
     """
     home = settings.home
     with night_lock(home):
-        found = _unfinished(home)
-        if found is None:
-            broken = store_findings(home)
-            if not broken:
-                return Rebuilt([], _renew_evidence(home))
+        before = _unfinished(home)
+        broken = store_findings(home)
+        if before is None and not broken:
+            return Rebuilt([], _renew_evidence(home))
+        found = before
+        # What an earlier rebuild left may have been damaged since.
+        if found is None or broken:
             for finding in broken:
                 say(finding)
-            found = _restored(home)
+            found = _restored(home, before)
             _exchange(home)
         lost = _finish(settings, found)
         rows = _rows(home, found)
@@ -74,7 +76,8 @@ def _unfinished(home: Path) -> Restored | None:
     return found
 
 
-def _restored(home: Path) -> Restored:
+def _restored(home: Path, before: Restored | None) -> Restored:
+    """Restore anew; what an unfinished rebuild `before` this one missed of erasures is still missed."""
     folder = home / REBUILD
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -83,6 +86,9 @@ def _restored(home: Path) -> Restored:
     except AlignError:
         shutil.rmtree(folder)
         raise
+    if before:
+        found.erasures_unknown |= before.erasures_unknown
+        found.expected["erasures"] = max(one.expected.get("erasures", 0) for one in (before, found))
     with (folder / _REPORT).open("w", encoding="utf-8") as out:
         json.dump(asdict(found), out)
         out.flush()
@@ -121,14 +127,26 @@ def _finish(settings: Settings, found: Restored) -> list[str]:
         say(f"nothing could be read from the old store; the evidence is as of {found.exported_at}, the journal and the logs are newer")
     if found.evidence_damaged:
         _aside(settings.home / EVIDENCE, _stamp())
+    lost += _read_logs(settings.home, found)
+    export(settings.home)
+    return lost
+
+
+def _read_logs(home: Path, found: Restored) -> list[str]:
+    """Read the logs unless people who were erased could come back with them; return in words what was not read."""
+    [held] = query(home, "SELECT count(*) AS n FROM erasures")
+    if found.erasures_unknown or held["n"] < found.expected.get("erasures", 0):
+        return [
+            "the logs were not read: the record of who was erased may be lost, and they would come back with them; erase them again with "
+            "'align erase --subject ID --reason TEXT', then run 'align ingest'"
+        ]
     from flows.ingest import ingest
 
     try:
         ingest()
     except AlignError as error:
-        lost.append(f"the logs could not all be read: {error}")
-    export(settings.home)
-    return lost
+        return [f"the logs could not all be read: {error}"]
+    return []
 
 
 def _renew_evidence(home: Path) -> list[str]:

@@ -24,6 +24,7 @@ _POINTERS = {
     ("pairs", "interaction_id"): "interactions",
     ("pair_sets", "pair_id"): "pairs",
     ("verdicts", "item_id"): "review_items",
+    ("deep_redactions", "interaction_id"): "interactions",
     ("source_files", "sha256"): "source_files",
 }
 

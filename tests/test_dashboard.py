@@ -643,6 +643,18 @@ def test_a_busy_store_loses_no_verdict_silently(own: Path, monkeypatch: pytest.M
     assert query(own, "SELECT * FROM verdicts") == []
 
 
+def test_an_item_that_was_erased_takes_no_verdict(own: Path) -> None:
+    app = opened("review", reviewer="Ada")
+    item = app.session_state["review_item"]
+    with session(own, write=True) as connection:
+        connection.execute("DELETE FROM review_items WHERE id = ?", [item])
+    press(app, "Agree")
+    assert not app.exception
+    assert app.warning[0].value == "Nothing was stored; try again."
+    assert app.session_state["review_item"] != item
+    assert query(own, "SELECT * FROM verdicts") == []
+
+
 def test_drift_names_the_alarm(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(filled))
     app = opened("drift")

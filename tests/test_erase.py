@@ -18,12 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.config import Settings
-from alignment.errors import AlignError, InputError, NightRunning, StoreError
+from alignment.errors import AlignError, InputError, NightRunning, StoreBusy, StoreError
 from alignment.ids import content_id, subject_key
-from alignment.ingest.redact import redact, redaction_key
+from alignment.ingest.redact import redact, redact_id, redaction_key
 from alignment.lineage import Subject, apply_erasure, erased_keys, plan_erasure, rows
 from alignment.lineage.scrub import TEXT_COLUMNS, Scrubber
-from alignment.store import append, migrate, query, session, store_path
+from alignment.store import append, export, migrate, query, rewriting, session, store_path
+from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from flows import cli, command
 from flows.erase import erase
 from flows.night import plan_night
@@ -279,6 +280,7 @@ def test_killed_anywhere_it_can_be_finished(folder: Path, tmp_path: Path) -> Non
 
 def put(home: Path, table: str, *found: dict[str, Any], key: tuple[str, ...] = ("id",)) -> None:
     migrate(home)
+    redaction_key(home)
     with session(home, write=True) as connection:
         append(connection, table, found, key=key)
 
@@ -343,7 +345,7 @@ def test_erased_people_are_known_by_hashes_that_sql_computes_too(home: Path) -> 
     put(home, "interactions", exchange("a", PERSONAL))
     erase(Settings(home=home), PERSONAL, reason="asked", actor="dpo")
     key = redaction_key(home)
-    masked = redact(PERSONAL, key)[0]
+    masked = redact_id(PERSONAL, key)
     assert masked != PERSONAL
     assert erased_keys(home) == {subject_key(key, PERSONAL), subject_key(key, masked)}
     found = query(
@@ -366,11 +368,37 @@ def test_who_was_never_stored_is_recorded_once(home: Path) -> None:
 def test_files_of_an_unknown_kind_are_named_and_the_rest_is_erased(home: Path) -> None:
     put(home, "interactions", exchange("a", "ann-quill"))
     (home / "notes.docx").write_bytes(b"\x00 ann-quill \x00")
-    with pytest.raises(StoreError, match=r"notes\.docx"):
+    (home / "prefect").mkdir()
+    (home / "prefect" / "prefect.db").write_bytes(b"no database, but ann-quill's" * 100)
+    export(home)
+    with pytest.raises(StoreError, match=r"'notes\.docx', 'prefect/prefect\.db'"):
         erase(Settings(home=home), "ann-quill", reason="asked", actor="dpo")
     assert query(home, "SELECT * FROM interactions") == []
+    assert evidence_leftovers(home) == []
+    assert not list((home / "evidence" / "interactions").glob("*"))
+    (home / "prefect" / "prefect.db").unlink()
     (home / "notes.docx").unlink()
     assert erase(Settings(home=home), "ann-quill", reason="asked", actor="dpo")["erased_before"]
+
+
+def test_evidence_is_not_touched_before_the_store_is_without_the_person(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, "interactions", exchange("a", "ann-quill"), exchange("b", "bob-quill"))
+    put(home, "deep_redactions", {"interaction_id": exchange("a", "x")["id"], "version": "v"}, key=("interaction_id", "version"))
+    put(home, "batch_profiles", {"id": "p", "keys": ["user_id", "ann-quill"]})
+    export(home)
+    with monkeypatch.context() as patch:
+        patch.setattr("alignment.lineage.erase.rewrite", _raise)
+        with pytest.raises(StoreError, match="stopped here"), rewriting(home):
+            remove(home, "ann-quill")
+    assert evidence_findings(home) == []
+    [part] = (home / "evidence" / "interactions").glob("*.parquet")
+    part.write_bytes(b"damaged")
+    erase(Settings(home=home), "ann-quill", reason="asked", actor="dpo")
+    assert evidence_findings(home) == store_findings(home) == []
+    [part] = (home / "evidence" / "interactions").glob("*.parquet")
+    assert [row["user_id"] for row in pq.read_table(part).to_pylist()] == ["bob-quill"]
+    assert query(home, "SELECT * FROM deep_redactions") == []
+    assert "ann-quill" not in query(home, "SELECT keys::VARCHAR AS keys FROM batch_profiles")[0]["keys"]
 
 
 def test_weights_and_vocabularies_are_left_alone(home: Path) -> None:
@@ -416,6 +444,23 @@ def test_what_fails_leaves_the_store_whole(home: Path, monkeypatch: pytest.Monke
     assert not [path for path in home.iterdir() if "rewrite" in path.name or path.name.endswith(".wal")]
 
 
+def test_a_training_run_that_does_not_end_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    one = exchange("a", "ann-quill")
+    put(home, "interactions", one)
+    run = home / "training" / "endless"
+    run.mkdir(parents=True)
+    (run / "pairs.jsonl").write_text(json.dumps({"id": one["id"]}) + "\n")
+    monkeypatch.setattr("alignment.lineage.files._RUN_WAIT", 0.1)
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusy, match="'endless' is still at work"):
+            remove(home, "ann-quill")
+    remove(home, "ann-quill")
+    assert not run.exists()
+
+
 def test_rows_that_go_missing_stop_the_erasure(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, "interactions", exchange("a", "ann-quill"), exchange("b", "bob-quill"))
     with monkeypatch.context() as patch:
@@ -442,7 +487,17 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
     """A new table must be looked at: erase its rows in erase_doomed.sql, scrub its texts in TEXT_COLUMNS, or add it here."""
     migrate(home)
     without_people = {
-        *("schema_migrations", "source_files", "detections", "selections", "judgements", "pair_sets", "training_runs", "training_metrics"),
+        *(
+            "schema_migrations",
+            "source_files",
+            "detections",
+            "deep_redactions",
+            "selections",
+            "judgements",
+            "pair_sets",
+            "training_runs",
+            "training_metrics",
+        ),
         *("eval_answers", "eval_scores", "gate_decisions", "gate_metrics", "drift_results", "night_events", "stage_runs", "replays"),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}
@@ -454,6 +509,8 @@ def test_scrubbing_reads_json_as_json() -> None:
     assert scrubber.cell('{"a": "x\\nzo\\u00eb-1"}') == '{"a": "x\\n<ERASED>"}'
     assert scrubber.cell("cut {zo\\u00eb-1") == "cut {<ERASED>"
     assert scrubber.cell("he said: a text of more than twenty characters!") == "he said: <ERASED>!"
+    assert scrubber.text("cut {zo\\u00EB-1") == "cut {<ERASED>"
+    assert Scrubber(("o'ann&co",)).text("<td>o&#x27;ann&amp;co</td><td>o'ann&amp;co</td>") == "<td><ERASED></td><td><ERASED></td>"
     untouched = '{"b":1,   "a": "zoë-12"}'
     assert scrubber.cell(untouched) == untouched
     assert content_id(untouched) == content_id(scrubber.cell(untouched))

@@ -8,18 +8,21 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from alignment.errors import NoSpace, StoreError
-from alignment.store import append, append_durably, export, migrate, query, rewrite_evidence, rewriting, session, store_path
+from alignment.store import append, append_durably, export, migrate, query, rewriting, session, store_path
 from alignment.store import evidence as module
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.restore import restore
+from alignment.store.session import REBUILD, exclusive
 from tests.conftest import child_environment
 from tests.filled import everything, fill, query_id, verdict
 
@@ -287,6 +290,19 @@ def test_a_store_that_is_gone_is_not_begun_anew(home: Path) -> None:
     assert not store_path(home).exists()
 
 
+def test_who_waited_for_an_exchange_that_was_killed_begins_no_new_store(home: Path) -> None:
+    fill(home)
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(home):
+            waiting = pool.submit(append_durably, home, "verdicts", [verdict("v")])
+            time.sleep(0.2)
+            store_path(home).unlink()
+            (home / REBUILD).mkdir()
+        with pytest.raises(StoreError, match="doctor --rebuild"):
+            waiting.result(timeout=30)
+    assert not store_path(home).exists()
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_part_is_named_and_skipped(home: Path, tmp_path: Path, damage: str) -> None:
     fill(home)
@@ -435,7 +451,8 @@ def test_deleting_while_exporting_starts_the_export_again(home: Path, monkeypatc
 
 def test_the_manifest_is_plain(home: Path) -> None:
     fill(home)
-    rewrite_evidence(home)
+    with rewriting(home):
+        pass
     body = json.loads((home / "evidence" / "manifest.json").read_text())
     assert body["tables"]["verdicts"]["rows"] == 40
     assert [path.name for path in (home / "evidence" / "verdicts").iterdir()] == ["000001-0000.parquet"]

@@ -234,6 +234,7 @@ EXCHANGE = {
 
 def fill(home: Path) -> None:
     migrate(home)
+    redaction_key(home)
     turns = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": f"call {PHONE}"},
@@ -332,6 +333,8 @@ def test_the_night_makes_nothing_of_texts_before_the_second_look(home: Path, mon
 
 def test_what_a_reviewer_writes_is_stored_redacted(home: Path) -> None:
     migrate(home)
+    with session(home, write=True) as connection:
+        append(connection, "review_items", [{"id": "i"}])
     data.record_verdict("i", "edit", reviewer="Ada", note="ann@example.com told me", edited_answer="Ask ann@example.com.")
     [row] = query(home, "SELECT note, edited_answer FROM verdicts")
     assert [bare(row[name]) for name in ("note", "edited_answer")] == [" told me", "Ask ."]

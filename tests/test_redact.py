@@ -12,7 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from alignment.errors import ConfigError
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, personal_id, redact, redact_id, redaction_key
+from alignment.store import append, migrate, session
 
 KEY = b"k" * 32
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\nabc/def+ghi==\n-----END RSA PRIVATE KEY-----"
@@ -141,6 +143,20 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(home: Path) -> None:
     assert redaction_key(home) == first
     assert stat.S_IMODE((home / "redaction.key").stat().st_mode) == 0o600
     assert [path.name for path in home.iterdir()] == ["redaction.key"]
+
+
+def test_no_other_key_is_made_for_a_store_with_exchanges(home: Path) -> None:
+    path = home / "redaction.key"
+    redaction_key(home)
+    migrate(home)
+    path.unlink()
+    redaction_key(home)
+    with session(home, write=True) as connection:
+        append(connection, "interactions", [{"id": "a"}])
+    path.unlink()
+    with pytest.raises(ConfigError, match="restore the file from a backup"):
+        redaction_key(home)
+    assert not path.exists()
 
 
 VALUES = [value for values in LEAKS.values() for value in values] + STAYS

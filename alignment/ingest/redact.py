@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from alignment.errors import ConfigError
 from alignment.ingest.numbers import Span, cards, ibans
+from alignment.store import query, store_path
 
 PREFILTER = (
     r"[^\s@]@[^\s@]+\.[^\s]"  # e-mail
@@ -209,13 +211,29 @@ def redact_id(text: str, key: bytes) -> str:
     return redact(text, key, digits=12)[0]
 
 
+def _refuse_another_key(home: Path, path: Path) -> None:
+    if not store_path(home).exists():
+        return
+    names = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}
+    for table in ("interactions", "erasures"):
+        if table in names and query(home, f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608 - names from code
+            raise ConfigError(
+                f"{str(path)!r} is gone, but the store has rows in {table!r} that were masked with it; restore the file from a backup, or "
+                f"move {str(home)!r} away and begin a new state folder"
+            )
+
+
 def redaction_key(home: Path) -> bytes:
     """Return the secret of the state folder `home`, made on the first call and readable by its owner only.
 
-    Effects: may write `<home>/redaction.key`.
+    Effects: may write `<home>/redaction.key`; reads the store if there is no key.
+
+    Raises:
+        ConfigError: the key is gone that exchanges or erasures in the store were made with: with another one, people would be others.
     """
     path = home / "redaction.key"
     if not path.exists():
+        _refuse_another_key(home, path)
         # Linked into place whole, so that a second process cannot read it half-written and a kill cannot leave it empty.
         handle, scratch = tempfile.mkstemp(prefix=".redaction-", dir=home)
         try:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from alignment.errors import InputError, StoreError
+from alignment.errors import InputError
 from alignment.ids import content_id, short
 from alignment.lineage.files import FileChange, Marks, apply_change, find_changes
 from alignment.lineage.rows import copy_without, look_up
@@ -91,16 +91,16 @@ def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> 
     )
 
 
-def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> None:
+def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> list[str]:
     """Carry out a plan and record that it was done; a plan without anything to do is recorded once and changes nothing else.
+
+    Return the files that still hold the person's data: of an unknown kind, or damaged.
 
     Raises:
         StoreBusy: another process kept the store or the orchestrator's database locked; what was done is done, run it again.
-        StoreError: files of an unknown kind hold the person's data and were left; each is named.
         NoSpace: there is no room for a second copy of the store.
     """
-    for change in plan.files:
-        apply_change(home, change, plan.marks)
+    left = [change.path for change in plan.files if not apply_change(home, change, plan.marks)]
     record = _record(plan, reason=plan.marks.own.text(reason), actor=actor, now=now)
     if plan.rows or plan.mentions:
 
@@ -112,11 +112,7 @@ def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: 
     elif not (plan.nothing and plan.recorded):
         with session(home, write=True) as connection:
             _append(connection, record, schema="")
-    if left := [change.path for change in plan.files if change.action == "left"]:
-        raise StoreError(
-            f"all is erased but {', '.join(map(repr, left))}, which hold the person's data and are of no kind that this command knows; "
-            "remove or edit them and run the same command again"
-        )
+    return left
 
 
 class _Record(NamedTuple):

@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,17 +22,20 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment.errors import StoreBusy
 from alignment.lineage import orchestrator
 from alignment.lineage.scrub import Scrubber
 
 Action = Literal["remove", "drop rows", "scrub", "left"]
 
-# Weights, vocabularies and hashed evidence: they hold no log text, and a word in a vocabulary is not a person.
+# Weights, vocabularies and hashed evidence hold no log text, and a word in a vocabulary is not a person. The store's own evidence follows
+# the store: `alignment.store.rewriting` writes it afresh.
 _KEPT = re.compile(
     r"^(?:models/|releases/[^/]+/(?:adapter/|card\.md$|manifest\.json$)|training/[^/]+/(?:adapter/|run\.json$|result\.json$)"
-    r"|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
+    r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
+_RUN_WAIT = 30.0
 _TORN = "\x00torn"
 _UNFINISHED = ("checkpoints", "adapter.part")
 
@@ -125,8 +129,8 @@ def holds(path: Path, scrubber: Scrubber) -> bool:
         return any(whole.find(needle.encode("utf-8", "surrogatepass")) >= 0 for needle in scrubber.needles)
 
 
-def apply_change(home: Path, change: FileChange, marks: Marks) -> None:
-    """Carry out one change; what is gone already stays so."""
+def apply_change(home: Path, change: FileChange, marks: Marks) -> bool:
+    """Carry out one change, what is gone already stays so; return False if the file had to be left as it is."""
     path = home / change.path
     if change.action == "remove":
         with _run_lock(home, path):
@@ -134,18 +138,23 @@ def apply_change(home: Path, change: FileChange, marks: Marks) -> None:
     elif path.suffix == ".parquet":
         _parquet(path, marks, write=True)
     elif path.suffix == ".db":
-        orchestrator.scrub(path, marks.own)
+        return orchestrator.scrub(path, marks.own)
     elif path.suffix == ".jsonl":
         rows = [marks.others.row(row) for row in _json_rows(path) if not marks.owns(row)]
         kept = [row.get(_TORN) or json.dumps(row, ensure_ascii=False) for row in rows]
         _replace(path, "".join(f"{line}\n" for line in kept))
     elif change.action == "scrub":
         _replace(path, marks.own.text(_text(path)))
+    return change.action != "left"
 
 
 @contextmanager
 def _run_lock(home: Path, path: Path) -> Iterator[None]:
-    """Wait for the training process of a killed night, which may still be saving a checkpoint."""
+    """Wait for the training process of a killed night, which may still be saving a checkpoint.
+
+    Raises:
+        StoreBusy: it went on for longer than the wait allows.
+    """
     training = home / "training"
     run = next((folder for folder in (path, *path.parents) if folder.parent == training), None)
     if run is None or not (run / ".lock").exists():
@@ -153,10 +162,22 @@ def _run_lock(home: Path, path: Path) -> Iterator[None]:
         return
     handle = os.open(run / ".lock", os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _RUN_WAIT
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise StoreBusy(f"the training run {run.name!r} is still at work; wait for it or stop it, and run the same command again")
+            time.sleep(0.05)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

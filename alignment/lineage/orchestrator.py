@@ -26,8 +26,10 @@ _FREE_TEXT = {
 _WAIT_SECONDS = 30.0
 
 
-def scrub(path: Path, scrubber: Scrubber) -> None:
+def scrub(path: Path, scrubber: Scrubber) -> bool:
     """Take a person out of the texts in the SQLite file `path`, and what was deleted before out of its free pages.
+
+    Return False if it is damaged or no SQLite file: then it is as it was.
 
     Raises:
         StoreBusy: another process kept it locked.
@@ -49,5 +51,8 @@ def scrub(path: Path, scrubber: Scrubber) -> None:
             [busy, *_] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.OperationalError as error:
         raise StoreBusy(f"cannot rewrite {str(path)!r}: {error}; stop 'align serve' and run the same command again") from error
+    except sqlite3.DatabaseError:
+        return False
     if busy:
         raise StoreBusy(f"another process is reading {str(path)!r}; stop 'align serve' and run the same command again")
+    return True

@@ -16,7 +16,7 @@ from alignment.errors import StoreError
 from alignment.lineage.scrub import TEXT_COLUMNS, Scrubber, Subject, quarantine_pattern
 from alignment.store import sql
 
-_KEY = {"detections": "interaction_id"}
+_KEY = {"detections": "interaction_id", "deep_redactions": "interaction_id"}
 
 
 class Found(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 ERASED = "<ERASED>"
 _MIN_WORD, _MIN_TEXT = 4, 20
 """Shorter ids stand in too many words, shorter texts are said by too many people, to be looked for in what others wrote."""
+
+_HEX = re.compile(r"(\\u)([0-9a-f]{4})")
 
 TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "interactions": ("conversation_id", "session_id", "messages", "prompt", "response"),
@@ -25,6 +28,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "verdicts": ("edited_answer", "note"),
     "release_events": ("reason",),
     "erasures": ("reason",),
+    "batch_profiles": ("keys",),
 }
 """Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
 TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)
@@ -39,8 +43,10 @@ class Subject(NamedTuple):
 
 
 def _escapes(text: str) -> list[str]:
-    """Return `text` as it may stand in a file: plain, in a JSON string of either kind, or quoted by an error message."""
-    return list(dict.fromkeys([text, *(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)), repr(text)[1:-1]]))
+    """Return `text` as it may stand in a file: plain, in a JSON string of any kind, quoted by an error message, or in a page."""
+    plain, ascii_only = (json.dumps(text, ensure_ascii=each)[1:-1] for each in (False, True))
+    upper = _HEX.sub(lambda found: found[1] + found[2].upper(), ascii_only)
+    return list(dict.fromkeys([text, plain, ascii_only, upper, repr(text)[1:-1], html.escape(text), html.escape(text, quote=False)]))
 
 
 def _word(form: str) -> str:

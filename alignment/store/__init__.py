@@ -1,6 +1,6 @@
 """The one place that opens the store: a DuckDB file behind a turnstile of two lock files, and the evidence that outlives it."""
 
-from alignment.store.evidence import export, rewrite_evidence, rewriting
+from alignment.store.evidence import export, rewriting
 from alignment.store.journal import append_durably
 from alignment.store.migrate import migrate
 from alignment.store.rewrite import rewrite
@@ -13,7 +13,6 @@ __all__ = [
     "migrate",
     "query",
     "rewrite",
-    "rewrite_evidence",
     "rewriting",
     "session",
     "sql",

@@ -80,19 +80,6 @@ def export(home: Path) -> dict[str, int]:
         return _export(home)
 
 
-def rewrite_evidence(home: Path) -> dict[str, int]:
-    """Write everything afresh and drop the old parts and journals; return the number of rows, by table.
-
-    What was erased from the store is gone from the evidence afterwards.
-
-    Raises:
-        NoSpace: the disk is full; the evidence is as it was, and the next export starts afresh.
-    """
-    with rewriting(home) as written:
-        pass
-    return written
-
-
 @contextmanager
 def rewriting(home: Path) -> Iterator[dict[str, int]]:
     """Delete or update rows of the store in this block; the evidence follows at its end, after a kill with the next export.

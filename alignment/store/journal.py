@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import duckdb
 
 from alignment.errors import NoSpace, StoreError
 from alignment.ids import content_id
@@ -22,10 +24,13 @@ from alignment.store.manifest import sync_path
 from alignment.store.session import EVIDENCE, append, is_disk_full, session
 
 _NAME = "journal"
+Allow = Callable[[duckdb.DuckDBPyConnection], None]
 
 
-def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *, wait: float = 120.0) -> int:
+def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *, wait: float = 120.0, allow: Allow | None = None) -> int:
     """As `append` in a session of its own, and in the journal on disk before that commits; return how many rows were new.
+
+    `allow` looks into the store in the same session before; nothing is written if it raises.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -36,6 +41,8 @@ def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *,
     logged = False
     try:
         with session(home, write=True, wait=wait) as connection:
+            if allow:
+                allow(connection)
             added = append(connection, table, rows)
             logged = True
             _log(home, [{"table": table, "row": dict(row), "write": number} for row in rows])

@@ -28,11 +28,16 @@ SHARED_IDS = frozenset({"source_files"})
 _RANGE = 50_000
 LOG_TABLES = frozenset({"interactions", "signals", "quarantine"})
 """Tables that reading the logs again fills."""
+_SCANS = "deep_redactions"
+"""Which exchanges were masked a second time. Scanning again does no harm; a scan on record whose text is the unmasked one does."""
 
 
 @dataclass
 class Restored:
-    """Where rows came from, by table, and in words what could not be had. `expected` counts what the old store held, as far as known."""
+    """Where rows came from, by table, and in words what could not be had. `expected` counts what the old store held, as far as known.
+
+    `erasures_unknown` says that there may have been erasures of which nothing was found.
+    """
 
     evidence: dict[str, int] = field(default_factory=dict)
     journal: dict[str, int] = field(default_factory=dict)
@@ -42,6 +47,7 @@ class Restored:
     exported_at: str = ""
     store_unread: bool = False
     evidence_damaged: bool = False
+    erasures_unknown: bool = False
 
 
 def restore(home: Path, target: Path) -> Restored:
@@ -66,6 +72,11 @@ def restore(home: Path, target: Path) -> Restored:
         migrate(target, upto=old)
         _salvage(home, target, manifest, found)
     migrate(target)
+    if manifest is None or found.evidence_damaged:
+        _forget_scans(target)
+    found.expected.pop(_SCANS, None)
+    unread = found.store_unread or "erasures" not in found.store
+    found.erasures_unknown = unread and (manifest is None or any((home / EVIDENCE).glob(f"{STALE}*")))
     load_journal(home, target, found)
     _read_logs_again(target, found)
     return found
@@ -162,6 +173,8 @@ def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restore
     with session(target) as connection:
         wanted = tables(connection)
     for table in wanted:
+        if table == _SCANS and manifest:
+            continue  # the evidence's texts stand, which may be older
         start = _unless_damaged(partial(_seen, home, table, manifest, found), 0)
         extent = _unless_damaged(partial(_extent, home, table), None)
         if extent is None:
@@ -184,6 +197,12 @@ def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -
         # What is missing in the end is counted; a block that cannot be read is not worth a line of its own.
         return added
     return added
+
+
+def _forget_scans(target: Path) -> None:
+    """Forget that exchanges were masked which the logs will give back unmasked."""
+    with session(target, write=True) as connection:
+        connection.execute(f"DELETE FROM {_SCANS} WHERE interaction_id NOT IN (SELECT id FROM interactions)")  # noqa: S608 - a name from code
 
 
 def load_journal(home: Path, target: Path, found: Restored) -> None:

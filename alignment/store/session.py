@@ -109,6 +109,10 @@ def _refuse_a_gap(home: Path) -> None:
         raise StoreError(f"the store {str(path)!r} is {state}, but there is more of it beside it; run 'align doctor --rebuild'")
 
 
+def _no_store(path: Path) -> str:
+    return f"there is no store at {str(path)!r}; run 'align nightly' or 'align ingest' first"
+
+
 @contextmanager
 def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the store; with `write`, the block is one transaction that commits at its end and rolls back on an exception.
@@ -119,10 +123,13 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         NoSpace: the disk is full; the transaction was rolled back.
     """
     path = store_path(home)
-    _refuse_a_gap(home)
-    if not path.exists() and not write:
-        raise StoreError(f"there is no store at {str(path)!r}; run 'align nightly' or 'align ingest' first")
+    if not home.is_dir():
+        raise StoreError(_no_store(path))
     with _turnstile(home, write=write, wait=wait):
+        # Not before the turn: a rebuild may be exchanging the store, or be killed at it, while this one waits.
+        _refuse_a_gap(home)
+        if not path.exists() and not write:
+            raise StoreError(_no_store(path))
         try:
             connection = duckdb.connect(str(path), read_only=not write)
         except duckdb.Error as error:

@@ -1,6 +1,6 @@
 -- Purpose: every row that is there because of one person.
 -- Parameters: forms VARCHAR[] (the person's id as logs wrote it and as it is masked), pattern VARCHAR (a quarantined line that names it).
--- Grain: one row to erase; `id` is the table's own, and the exchange's for `detections`.
+-- Grain: one row to erase; `id` is the table's own, and the exchange's for `detections` and `deep_redactions`.
 WITH exchange AS (SELECT id FROM interactions WHERE list_contains($forms, user_id)),
 item AS (SELECT id FROM review_items WHERE interaction_id IN (FROM exchange)),
 pair AS (SELECT id FROM pairs WHERE list_contains($forms, user_id) OR interaction_id IN (FROM exchange)),
@@ -10,6 +10,7 @@ UNION ALL SELECT 'signals', id FROM signals WHERE interaction_id IN (FROM exchan
 UNION ALL SELECT 'quarantine', id FROM refused
 UNION ALL SELECT 'replays', id FROM replays WHERE quarantine_id IN (FROM refused)
 UNION ALL SELECT 'detections', interaction_id FROM detections WHERE interaction_id IN (FROM exchange)
+UNION ALL SELECT 'deep_redactions', interaction_id FROM deep_redactions WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'selections', id FROM selections WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'candidates', id FROM candidates WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'judgements', id FROM judgements WHERE interaction_id IN (FROM exchange)
