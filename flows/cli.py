@@ -8,14 +8,14 @@ import sys
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
-from alignment.text import printable
+from alignment.text import cap, printable
 from flows import cli_data, cli_release  # noqa: F401 - they register their commands
 from flows.command import Json, app, command, print_json, print_rows, start
 
@@ -67,7 +67,8 @@ def ingest_command(
 
         chosen_sources(settings, None, None, source)
     if quarantine:
-        print_rows(_quarantined(settings, reason, source, limit), as_json=as_json)
+        rows = _quarantined(settings, reason, source, limit)
+        print_rows(rows if as_json else [_at_a_glance(row) for row in rows], as_json=as_json)
         return
     from alignment.store import export
     from flows.ingest import ingest, replay_quarantine
@@ -101,7 +102,13 @@ def _fit_together(given: set[str]) -> None:
         raise InputError("--reason goes with --quarantine or --replay")
 
 
-def _quarantined(settings: Settings, reason: str | None, source: str | None, limit: int) -> list[dict[str, object]]:
+def _at_a_glance(row: dict[str, Any]) -> dict[str, str]:
+    """Return a quarantined line as a row that fits a terminal; --json gives all of it."""
+    where = f"{Path(row['path'] or '?').name}:{row['line_number']}"
+    return {"id": row["id"], "reason": row["reason"], "line": where, "begins": cap(row["raw"], 60)}
+
+
+def _quarantined(settings: Settings, reason: str | None, source: str | None, limit: int) -> list[dict[str, Any]]:
     from alignment.store import query, sql
 
     rows = query(settings.home, sql("quarantine_list"), {"reason": reason, "source": source, "limit": limit})
