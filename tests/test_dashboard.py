@@ -22,6 +22,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
+from alignment.ingest.redact import redaction_key
 from alignment.store import append, migrate, query, session, sql
 from dashboard import data, show
 from data_checks.docs import write_docs
@@ -310,6 +311,7 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a filled state folder that the tests of this file only read."""
     home = tmp_path_factory.mktemp("filled")
+    redaction_key(home)
     fill(home)
     return home
 
