@@ -159,7 +159,7 @@ def test_two_nights_at_once_do_not_overlap(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "holds no line"),
+        ("", "nothing to label"),
         ("not json\n" * 5, "are unusable"),
     ],
 )
