@@ -130,7 +130,7 @@ def everything(home: Path) -> dict[str, str]:
 
 def needles(home: Path, who: str) -> list[str]:
     """Return what only this person's exchanges hold: the id in both forms, their last messages, their pairs' ids."""
-    forms = [who, redacted(home, who)]
+    forms = [who, redact_id(who, redaction_key(home))]
     own = query(home, "SELECT id, prompt FROM interactions WHERE list_contains(?, user_id)", [forms])
     assert len(own) > 20
     pairs = query(home, "SELECT pairs.id FROM pairs JOIN pair_sets ON pair_id = pairs.id WHERE list_contains(?, user_id)", [forms])
@@ -151,7 +151,7 @@ def _stands_alone(needle: str, text: str) -> bool:
 
 def others(home: Path, who: str) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of everybody else, without the texts that name the person."""
-    forms = [who, redacted(home, who)]
+    forms = [who, redact_id(who, redaction_key(home))]
     mine = "(SELECT id FROM interactions WHERE list_contains($forms, user_id))"
     return {
         table: query(home, f"SELECT * EXCLUDE ({text}) FROM {table} WHERE {key} NOT IN {mine} ORDER BY ALL", {"forms": forms})

@@ -92,7 +92,8 @@ def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> 
 
 
 def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> list[str]:
-    """Carry out a plan and record that it was done; a plan without anything to do is recorded once and changes nothing else.
+    """Carry out a plan and record that it was done; an erasure without rows to erase, such as the rest of
+    one that was killed, is recorded only if the person's was not yet.
 
     Return the files that still hold the person's data: of an unknown kind, or damaged.
 
@@ -109,7 +110,7 @@ def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: 
             _append(connection, record)
 
         rewrite(home, fill)
-    elif not (plan.nothing and plan.recorded):
+    elif not plan.recorded:
         with session(home, write=True) as connection:
             _append(connection, record, schema="")
     return left
