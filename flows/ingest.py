@@ -207,6 +207,8 @@ def ingest(
                     continue
                 if batch.read:
                     say(f"{log_file.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
+                elif not log_file.size:
+                    say(f"warning: the log file {log_file.path} is empty")
                 total = total.plus(batch)
                 keys[one.name] = keys.get(one.name, frozenset()) | seen
         if problems:

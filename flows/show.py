@@ -52,7 +52,7 @@ def headline(text: str) -> None:
 
 def say(text: str) -> None:
     """Print one line that is not part of a command's output; control characters are taken out."""
-    console.print("  " + printable(text), highlight=False, markup=False)
+    console.print("  " + printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _percent(value: float) -> str:
