@@ -182,7 +182,7 @@ def _leftovers(settings: Settings) -> str:
 
 
 def _left_behind(home: Path) -> Iterator[Path]:
-    for pattern in ("landing/*", "*.damaged-*", "models/.convert-*", "releases/.*.part", ".redaction-*", ".rebuild"):
+    for pattern in ("*.damaged-*", "models/.convert-*", "releases/.*.part", ".redaction-*", ".rebuild"):
         yield from home.glob(pattern)
 
 

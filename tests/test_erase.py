@@ -82,8 +82,6 @@ def leave_things(home: Path) -> None:
     shutil.copytree(home / "copies", home / "evidence.damaged-1")
     (home / ".rebuild").mkdir()
     shutil.copy(home / "store.duckdb", home / ".rebuild" / "store.duckdb")
-    (home / "landing" / "half").mkdir(parents=True)
-    shutil.copy(home / "copies" / "interactions.parquet", home / "landing" / "half")
     [run] = (home / "training").iterdir()
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "state").write_text("weights")
@@ -177,7 +175,7 @@ def test_no_byte_of_an_erased_person_is_left(folder: Path, who: str) -> None:
     assert where(folder, wanted) == set()
     assert others(folder, who) == kept
     changed = {change["path"] for change in done["files"]}
-    assert {"landing/half", "training/killed", "copies/interactions.parquet", "copies/pairs.jsonl"} <= changed
+    assert {"training/killed", "copies/interactions.parquet", "copies/pairs.jsonl"} <= changed
     assert {"store.duckdb.damaged-1", "evidence.damaged-1", ".rebuild"} <= changed
     assert not list((folder / "reference").iterdir())
     assert not list(folder.glob("training/*/checkpoints"))

@@ -314,6 +314,8 @@ def test_a_line_that_is_being_written_waits(home: Path) -> None:
     moment = (NOW - timedelta(minutes=1)).replace(tzinfo=UTC).timestamp()
     os.utime(path, (moment, moment))
     assert ingest(home, path) == Batch(1, 1, 0, 0, 0)
+    # Even if nobody writes on, the line is not forgotten.
+    assert unread(home, "logs", find_files([str(path)])) != []
     path.write_bytes(whole)
     os.utime(path, (moment, moment))
     assert ingest(home, path) == Batch(1, 1, 0, 0, 0)

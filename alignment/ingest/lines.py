@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Lines and where they end; `last` is true for a file's last block."""
+    """Lines and where they end; `last` is true for the block that reaches the end of its file."""
 
     lines: pa.Table
     end: Place
@@ -58,8 +58,11 @@ def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool
     counts as bytes, not as a line.
     """
     pieces: list[_Piece] = []
-    place, rows, size = start, 0, 0
+    place, rows, size, whole = start, 0, 0, True
     for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline):
+        if piece is None:
+            whole = False
+            break
         pieces.append(piece)
         rows, size = rows + len(piece.lines), size + len(piece.raw)
         while rows >= BLOCK_ROWS or size >= _BLOCK_BYTES:
@@ -68,7 +71,8 @@ def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool
             place = block.end
             rows, size = sum(len(one.lines) for one in pieces), sum(len(one.raw) for one in pieces)
             yield block
-    yield _block(pieces, place, last=True)
+    # What was left makes the file one that is not finished, so that it is looked at again even if nobody writes on.
+    yield _block(pieces, place, last=whole)
 
 
 def _cut(pieces: list[_Piece], rows: int) -> tuple[list[_Piece], list[_Piece]]:
@@ -102,7 +106,8 @@ def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
     return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
 
 
-def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, midline: bool) -> Iterator[_Piece]:
+def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, midline: bool) -> Iterator[_Piece | None]:
+    """Yield lines; None at the end if a line was left for the next time."""
     carry = b""
     if midline:
         rest, carry, _ = _rest_of_line(stream, b"")
@@ -115,6 +120,7 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
         if len(carry) > max_line_bytes:
             line, carry, ended = _rest_of_line(stream, carry)
             if growing and not ended:
+                yield None
                 return
             shown = line[:_SHOWN].decode("utf-8", "replace")
             yield _Piece(pa.array([shown]), pa.array(["too_long"]), memoryview(line))
@@ -124,8 +130,8 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
         if not read:
             break
         carry += read
-    if carry and not (growing and not _whole(carry)):
-        yield _piece(carry, first=first)
+    if carry:
+        yield None if growing and not _whole(carry) else _piece(carry, first=first)
 
 
 def _rest_of_line(stream: Any, beginning: bytes) -> tuple[bytes, bytes, bool]:

@@ -44,11 +44,6 @@ class ErasePlan:
     marks: Marks = field(repr=False)
 
     @property
-    def nothing(self) -> bool:
-        """Whether the state folder holds nothing of the person."""
-        return not (self.rows or self.mentions or any(change.action != "left" for change in self.files))
-
-    @property
     def counts(self) -> dict[str, Any]:
         """What is kept of the erasure: numbers, and names of files and releases."""
         return {

@@ -66,8 +66,8 @@ class Marks:
 
 def find_changes(home: Path, marks: Marks) -> list[FileChange]:
     """Return what must change in the state folder, outside the store."""
-    # What killed processes left: nobody reads it again, and a log file that was half merged is read anew.
-    gone = [*(home / "landing").glob("*"), *home.rglob(".*.removed"), *(path for path in home.rglob("*.part") if path.is_file())]
+    # What killed processes left: nobody reads it again.
+    gone = [*home.rglob(".*.removed"), *(path for path in home.rglob("*.part") if path.is_file())]
     # Copies of damaged stores and evidence, and an unfinished rebuild, cannot be searched.
     gone += [*home.glob("*.damaged-*"), *home.glob(".rebuild")]
     had_pairs = marks.had_pairs
