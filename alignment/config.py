@@ -81,10 +81,15 @@ class Candidates(_Section):
 
 
 class Labels(_Section):
-    """The constitution labeler."""
+    """Labelers and how their votes become one label."""
 
     constitution: str = Field("", description="path of a constitution file; empty is the bundled one")
     min_margin: Rate = Field(0.2, description="below this margin a person decides")
+    min_sensitivity: Rate = Field(0.7, description="share right on harm calibration items below which a labeler abstains")
+    min_specificity: Rate = Field(0.7, description="share right on helpful calibration items below which a labeler abstains")
+    min_order_consistency: Rate = Field(0.9, description="share of verdicts that survive swapped answers below which a labeler abstains")
+    min_posterior: Rate = Field(0.65, description="below this probability of the winning answer a person decides")
+    max_dissent: Rate = Field(0.25, description="share of the votes' weight against the winner above which a person decides")
 
 
 class Pairs(_Section):
@@ -93,6 +98,10 @@ class Pairs(_Section):
     eval_share: Rate = Field(0.1, description="share of prompt clusters held out from training")
     max_pairs: int = Field(1024, ge=2, description="pairs a night trains on, newest first, both sides in balance")
     max_side_ratio: float = Field(2.5, ge=1, description="largest ratio between the two sides")
+    max_per_user: int = Field(48, ge=1, description="pairs of one user that a night trains on; lines without a user are not counted")
+    max_per_source: int = Field(0, ge=0, description="pairs from one log source that a night trains on; 0 is no cap")
+    max_per_cluster: int = Field(3, ge=1, description="pairs of one cluster of near-duplicate prompts that a night trains on")
+    half_life_days: float = Field(0, ge=0, description="age at which a pair is half as likely to be replayed; 0 takes the newest")
 
 
 class Train(_Section):

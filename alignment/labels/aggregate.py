@@ -1,0 +1,83 @@
+"""Votes of several labelers, weighted by how reliable each was measured to be, become one preference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from alignment.config import Labels
+from alignment.labels.calibration import Reliability
+from alignment.labels.vote import Vote
+from alignment.records import Side
+
+PRIOR = 2.0
+"""Right and wrong votes that every labeler is taken to have given before it is measured: shrinks rates towards 1/2."""
+CAP = 3.0
+"""Largest log-odds of one vote (0.95): no labeler alone makes anything certain, and labelers are not independent."""
+ASSUMED = 0.6
+"""Rate right of a labeler that cannot be measured without people."""
+
+
+class Outcome(NamedTuple):
+    """One preference. `posterior` is the probability in 0..1 that the first answer is better, from even odds.
+
+    `agreement` is the share of weight on the winning side; `margin` the weighted mean of signed margins, at least 0; `sources` who voted
+    for the winner. `disputed`: the losing side holds more weight than allowed.
+    """
+
+    verdict: Literal["first", "second", "tie", "unscored"]
+    posterior: float
+    margin: float
+    agreement: float
+    sources: tuple[str, ...]
+    disputed: bool = False
+
+
+def weight(measured: Reliability | None, side: Side) -> float:
+    """Return the log-odds in [0, CAP] that a vote of this labeler is right on `side`; one that is not measured gets ASSUMED.
+
+    Source: naive Bayes with rater error rates, Dawid & Skene 1979.
+    """
+    if measured is None:
+        return math.log(ASSUMED / (1 - ASSUMED))
+    rate, n = (
+        (measured.sensitivity, measured.n_harm) if side is Side.HARM else (measured.specificity, measured.n_helpful)
+    )  # fmt: skip
+    shrunk = ((rate or 0.0) * n + PRIOR) / (n + 2 * PRIOR)
+    return min(max(math.log(shrunk / (1 - shrunk)), 0.0), CAP)
+
+
+def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings: Labels) -> Outcome:
+    """Return the preference of `votes`, by labeler; those without a weight abstain.
+
+    Nobody said anything: `unscored`. A posterior between 1 - min_posterior and min_posterior, or a losing side with more than
+    `max_dissent` of the weight: `tie`, for a person to decide.
+    """
+    said = {name: vote for name, vote in votes.items() if vote.verdict in ("first", "second") and weights.get(name, 0.0) > 0}
+    if not said:
+        quiet = any(vote.verdict == "tie" and name in weights for name, vote in votes.items())
+        return Outcome("tie" if quiet else "unscored", 0.5, 0.0, 0.0, ())
+    signs = {name: 1 if vote.verdict == "first" else -1 for name, vote in said.items()}
+    odds = sum(signs[name] * weights[name] for name in said)
+    total = sum(weights[name] for name in said)
+    winner: Literal["first", "second"] = "first" if odds >= 0 else "second"
+    sign = 1 if odds >= 0 else -1
+    agreeing = [name for name in said if signs[name] == sign]
+    agreement = sum(weights[name] for name in agreeing) / total
+    posterior = 1 / (1 + math.exp(-odds))
+    margin = max(0.0, sum(sign * signs[name] * weights[name] * said[name].margin for name in said) / total)
+    disputed = 1 - agreement > settings.max_dissent
+    sure = max(posterior, 1 - posterior) >= settings.min_posterior
+    return Outcome(winner if sure and not disputed else "tie", posterior, margin, agreement, tuple(sorted(agreeing)), disputed)
+
+
+def told(votes: Mapping[str, Vote]) -> str:
+    """Return who preferred which answer, for a person."""
+    words = {"first": "A", "second": "B", "tie": "neither"}
+    return ", ".join(f"{name}: {words[vote.verdict]}" for name, vote in sorted(votes.items()) if vote.verdict in words)
+
+
+def usable(votes: Sequence[Vote]) -> int:
+    """Return how many votes say something."""
+    return sum(vote.verdict in ("first", "second") for vote in votes)

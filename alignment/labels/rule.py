@@ -1,0 +1,89 @@
+"""The labelers that call no model: the constitution over detector scores, users' signals, and the one that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from alignment.ids import content_id
+from alignment.labels.constitution import Constitution
+from alignment.labels.vote import Comparison, Vote
+from alignment.records import Side
+
+Scores = Mapping[str, float]
+Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[Scores]]
+"""Detector scores in 0..1 of each (prompt, answer)."""
+
+_WEAK = 0.3
+
+
+class ConstitutionLabeler(NamedTuple):
+    """Ranks two answers by the detectors that the comparison's principle names; each answer is scored alone, so order cannot count."""
+
+    constitution: Constitution
+    scorer: Scorer
+    scorer_version: str
+    min_margin: float
+    declines_at: float = 0.5
+    name: str = "constitution"
+
+    @property
+    def version(self) -> str:
+        """Content address of principles, detectors and thresholds."""
+        return content_id(self.constitution.fingerprint, self.scorer_version, self.min_margin, self.declines_at)[:16]
+
+    def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
+        """Vote for the larger utility: `tie` below `min_margin`, `unscored` if a harmless request's better answer declines."""
+        texts = sorted({(one.selected.interaction.prompt, each.text) for one in comparisons for each in (one.first, one.second)})
+        scored = self.scorer([prompt for prompt, _ in texts], [text for _, text in texts])
+        return [self._vote(one, dict(zip(texts, scored, strict=True))) for one in comparisons]
+
+    def _vote(self, one: Comparison, known: Mapping[tuple[str, str], Scores]) -> Vote:
+        first, second = (known[one.selected.interaction.prompt, each.text] for each in (one.first, one.second))
+        gap = one.principle.utility(dict(first)) - one.principle.utility(dict(second))
+        span = one.principle.weight * sum(map(abs, one.principle.detectors.values()))
+        margin = abs(gap) / span if span else 0.0
+        if margin <= 0 or margin < self.min_margin:
+            return Vote("tie", margin)
+        better = first if gap > 0 else second
+        if one.selected.side is Side.HELPFUL and better.get("refusal", 0.0) >= self.declines_at:
+            return Vote("unscored", margin, {"reason": "the better answer declines a harmless request"})
+        return Vote("first" if gap > 0 else "second", margin)
+
+
+class SignalsLabeler(NamedTuple):
+    """What users did with a logged answer, as a weak label; `signals` maps an exchange to (kind, value) pairs.
+
+    On harmful requests it says nothing: whoever asks for harm is pleased by harm. It cannot be calibrated without users.
+    """
+
+    signals: Mapping[str, Sequence[tuple[str, str]]]
+    name: str = "signals"
+    version: str = "1"
+
+    def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
+        """Vote for or against the answer that was logged; `unscored` without one, without signals, or if they cancel out."""
+        return [self._vote(one) for one in comparisons]
+
+    def _vote(self, one: Comparison) -> Vote:
+        logged = [each.kind == "logged" for each in (one.first, one.second)]
+        said = self.signals.get(one.selected.interaction.id, ())
+        if one.selected.side is Side.HARM or sum(logged) != 1 or not said:
+            return Vote("unscored", detail={"reason": "no signal that counts"})
+        liked = sum((kind, value) == ("thumbs", "up") for kind, value in said)
+        disliked = sum((kind, value) == ("thumbs", "down") or kind in ("regenerated", "edit") for kind, value in said)
+        if liked == disliked:
+            return Vote("unscored", detail={"reason": "signals cancel out"})
+        return Vote("first" if logged[0] == (liked > disliked) else "second", _WEAK)
+
+
+class Absent(NamedTuple):
+    """A labeler that cannot vote at all tonight, with the reason. It is shown, and costs nothing."""
+
+    name: str
+    reason: str
+    version: str = ""
+
+    def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
+        """Return `unscored` for every comparison."""
+        return [Vote("unscored", detail={"reason": self.reason})] * len(comparisons)
