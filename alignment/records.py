@@ -157,8 +157,8 @@ class Answer:
 class Metric:
     """Champion against challenger on one suite, paired by prompt. Rates are in 0..1; `diff` is challenger minus champion.
 
-    `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is how many
-    times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
+    `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
+    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
     """
 
     name: str

@@ -58,7 +58,7 @@ def outcome(prompt: SuitePrompt, response: str) -> int | None:
 
 
 def ask(run: str) -> list[int | None]:
-    """Return the outcome of each prompt: the base model's, greedy or sampled with the seed `run`, or greedy that of the release in production."""
+    """Return each prompt's outcome: the base model's, greedy or sampled with the seed `run`, or greedily the release's in production."""
     settings = load_settings()
     prepare(settings.home)
     adapter = verify(settings.home, current(settings.home)) / "adapter" if run == "release" else None

@@ -73,7 +73,7 @@ def bench_gate(
     decisions: Annotated[int, typer.Option(min=100, help="resampled decisions of each case")] = 2000,
     as_json: Json = False,
 ) -> None:
-    """Resample real paired outcomes and count the gate's wrong decisions, with and without clusters. Exit status 1 if a claim does not hold."""
+    """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
     from bench.gate import run
 
     found = run(decisions)

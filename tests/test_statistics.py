@@ -175,7 +175,7 @@ def test_what_is_detectable_is_detected_four_times_in_five(kind: Kind, cells: tu
 
 
 def test_detectable_difference() -> None:
-    """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2; Newcombe's end is a little further."""
+    """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2 (Newcombe: a little more)."""
     for n, points in ((344, 0.03), (773, 0.02)):
         flips = n * 0.025
         assert detectable(PairedCounts(0.1 * n, flips, flips, n * 0.85), 0.95, kind="non-inferior") == pytest.approx(points, abs=1e-3)

@@ -1,9 +1,9 @@
-"""The gate on anybody's outcomes: two files with a row a prompt, `id`, `cluster` and `outcome` (1 is the failure, 0 is none, null unscored).
+"""The gate on anybody's outcomes: two files with a row a prompt, `id`, `cluster` and `outcome` (1 is the failure, 0 none, null unscored).
 
-What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one id in two
-clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are missing; rows that
-do not fit their own `digest` were edited; rows whose prompt, suite version, scorer version or settings differ between the files are stale.
-Further keys are left alone.
+What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one
+id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
+missing; rows that do not fit their own `digest` were edited; rows whose prompt, suite version, scorer version or settings differ
+between the files are stale. Further keys are left alone.
 
 Effects: reads the two files.
 """

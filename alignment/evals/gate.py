@@ -2,14 +2,14 @@
 
 Multiplicity, on purpose:
 
-- *Releasing.* All rules must pass, each a one-sided claim at the configured confidence. So the chance of releasing a challenger that breaks any
-  one of them is at most 1 - confidence, without a correction (intersection-union test: Berger 1982). With several targets all must
-  improve. Of metrics that are not critical, `tolerated` may fall short: the bound then holds for the critical ones.
-- *Blocking.* One failure is enough, a union: it is claimed at 1 - (1 - confidence) / rules (Bonferroni), so that a challenger that is no worse
-  anywhere is blocked in at most 1 - confidence of the cases. What is neither proven good nor proven bad is insufficient evidence.
+- *Releasing.* All rules must pass, each a one-sided claim at the configured confidence. So the chance of releasing a challenger that
+  breaks any one of them is at most 1 - confidence, without a correction (intersection-union test: Berger 1982). With several targets
+  all must improve. Of metrics that are not critical, `tolerated` may fall short: the bound then holds for the critical ones.
+- *Blocking.* One failure is enough, a union: it is claimed at 1 - (1 - confidence) / rules (Bonferroni), so that a challenger that is
+  no worse anywhere is blocked in at most 1 - confidence of the cases. What is neither proven good nor bad is insufficient evidence.
 
-Evidence that is missing, unpaired, unscored, stale or tampered with never passes, whatever is tolerated. Where people have checked enough of the
-scorer's verdicts, a rule must hold for the observed and for the corrected rates.
+Evidence that is missing, unpaired, unscored, stale or tampered with never passes, whatever is tolerated. Where people have checked
+enough of the scorer's verdicts, a rule must hold for the observed and for the corrected rates.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def decide(
 ) -> GateDecision:
     """Return the decision on `challenger`.
 
-    `answers` maps model ids to scored answers; `expected` maps each suite to its number of prompts; `calibrations` maps suites to what people
-    found of their scorer; `asked` stands in for the configured rules.
+    `answers` maps model ids to scored answers; `expected` maps each suite to its number of prompts; `calibrations` maps suites to what
+    people found of their scorer; `asked` stands in for the configured rules.
     """
     claims = rules(settings) if asked is None else tuple(asked)
     old, new = answers.get(champion, ()), answers.get(challenger, ())

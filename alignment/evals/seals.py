@@ -1,6 +1,6 @@
 """Seals: content addresses that rows carry of what they say, so that an edit shows. Pure functions.
 
-A seal is no signature: who can write to the state folder and knows this file can seal anew. It catches edited files, half-written rows and mistakes.
+A seal is no signature: who can write to the state folder and knows this file can seal anew. It catches edited files and mistakes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Paired statistics on 0/1 outcomes, 1 being the failure; prompts of one cluster count together. Pure functions.
 
-Which interval. Where every prompt is a cluster of its own, Newcombe's for paired proportions: it stays honest when no prompt changes, where a
-bootstrap shrinks to a point. Where prompts share clusters, the wider at each end of two: Newcombe's with the effective sample n / deff and
-Student's t with clusters - 1 degrees of freedom, and a bootstrap of whole clusters, which knows skewed and unequal clusters.
+Which interval. Where every prompt is a cluster of its own, Newcombe's for paired proportions: it stays honest when no prompt changes,
+where a bootstrap shrinks to a point. Where prompts share clusters, the wider at each end of two: Newcombe's with the effective sample
+n / deff and Student's t with clusters - 1 degrees of freedom, and a bootstrap of whole clusters, which knows skewed and unequal ones.
 Source: Miller 2024, Adding Error Bars to Evals (arXiv:2411.00640), sections 2.2 and 4.2; Cameron and Miller 2015.
 """
 
@@ -258,9 +258,10 @@ def corrected_rate(rate: float, calibration: Calibration) -> float:
 def corrected(found: Interval, calibration: Calibration, confidence: float) -> Interval:
     """Return a difference of true rates from one of observed rates, with the uncertainty of the calibration in its interval.
 
-    The scorer errs alike on both models, so specificity cancels out of the difference, which is divided by sensitivity + specificity - 1.
-    Both are drawn from their posteriors (Jeffreys' prior), the difference from a normal of its own width on either side. A draw that says the
-    scorer is no better than chance says nothing of the difference. Source: Rogan and Gladen 1978; Lang and Reiczigel 2014.
+    The scorer is taken to err alike on both models, so that specificity cancels out of the difference, which is divided by
+    sensitivity + specificity - 1. Both are drawn from their posteriors (Jeffreys' prior), the difference from a normal of its own width
+    on either side. A draw that says the scorer is no better than chance says nothing of the difference.
+    Source: Rogan and Gladen 1978; Lang and Reiczigel 2014.
     """
     rng = np.random.default_rng(SEED)
     hits, clears = (

@@ -1,7 +1,7 @@
 """What people say of the gate's decisions: approve or refuse what waits for them, or override what was held back.
 
-A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. The pointer moves before the
-verdict is recorded, and its own history names person and reason: after a kill between the two the same call ends it.
+A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. The pointer moves
+before the verdict is recorded, and its own history names person and reason: after a kill between the two the same call ends it.
 
 Effects: moves the registry's pointer, appends to the store and its journal.
 """
@@ -47,7 +47,7 @@ def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
 def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime) -> str:
     """Record a person's verdict on a night's decision and act on it; return what is in production afterwards.
 
-    Approving puts the release in the place of what it was compared with, and of nothing else. Overriding puts it there whatever is in production.
+    Approving puts the release in the place of what it was compared with, and of nothing else; overriding, of whatever is in production.
 
     Raises:
         ReleaseError: name or reason are missing, nothing waits or nothing was held back, or the release was changed or quarantined.
