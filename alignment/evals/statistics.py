@@ -125,7 +125,7 @@ def paired_interval(
 def _by_cluster(
     champion: Sequence[int], challenger: Sequence[int], clusters: Sequence[Hashable]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each cluster's sum of differences and its number of prompts."""
+    """Return each cluster's sum of differences and its number of prompts, in an order that names and prompts do not change."""
     found: dict[Hashable, list[int]] = {}
     for old, new, name in zip(champion, challenger, clusters, strict=True):
         found.setdefault(name, []).append(new - old)
