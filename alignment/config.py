@@ -111,6 +111,11 @@ class Train(_Section):
     seed: int = Field(0, description="of the adapter's first weights and the order of pairs")
 
 
+NEEDED_SUITES = ("harm", "lookalike", "ordinary")
+ALL_SUITES = (
+    *NEEDED_SUITES, "jailbreak", "pii", "toxicity", "counterfactual", "stereotype", "sycophancy", "truthfulness", "capability",
+)  # fmt: skip
+"""The suites that come with the project."""
 MIN_PROMPTS = 50
 """Paired outcomes of a suite under which the gate has no evidence."""
 
@@ -126,6 +131,9 @@ class Gate(_Section):
     max_new_tokens: int = Field(40, ge=8, description="length of the evaluated answers")
     max_prompts: int = Field(0, ge=0, description="prompts asked of each suite, a fixed sample of at least 50; 0 is all")
     audit_answers: int = Field(12, ge=0, description="answers of each gate that people check")
+    suites: list[str] = Field(
+        ["harm", "lookalike", "ordinary"], description="bundled suites that the nightly gate asks; these three are always needed"
+    )
 
     @field_validator("max_prompts")
     @classmethod
@@ -133,6 +141,15 @@ class Gate(_Section):
         if 0 < value < MIN_PROMPTS:
             raise ValueError(f"fewer than {MIN_PROMPTS} prompts are never enough evidence; give 0 for all, or at least {MIN_PROMPTS}")
         return value
+
+    @field_validator("suites")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        if unknown := sorted(set(value) - set(ALL_SUITES)):
+            raise ValueError(f"no bundled suite {', '.join(unknown)}; known are {', '.join(ALL_SUITES)}")
+        if missing := [name for name in NEEDED_SUITES if name not in value]:
+            raise ValueError(f"a release needs evidence from {', '.join(missing)}; add it")
+        return list(dict.fromkeys(value))
 
 
 Reaction = Literal["stop", "warn", "off"]

@@ -13,7 +13,7 @@ from prefect import flow, task
 
 from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ReleaseError, ReleaseMoved
-from alignment.evals import SUITES, answer, answer_id, batches, decide, load_suite, suite_version
+from alignment.evals import answer, answer_id, batches, decide, load_suite, suite_version
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.release import BASE, current, promote, register, verify
@@ -42,7 +42,7 @@ def evaluate(release_id: str, adapter: str | None) -> list[str]:
     model = _model(settings, adapter)
     limit = settings.gate.max_new_tokens
     ids: list[str] = []
-    prompts = {suite: load_suite(suite, settings.gate.max_prompts) for suite in SUITES}
+    prompts = {suite: load_suite(suite, settings.gate.max_prompts) for suite in settings.gate.suites}
     total = sum(map(len, prompts.values()))
     known = {row["id"] for row in query(settings.home, "SELECT id FROM eval_answers")}
     with progress(f"evaluate {release_id}") as advance:
@@ -151,7 +151,7 @@ def gate(night_id: str, champion: str, champion_ids: list[str], challenger: str,
         challenger: _answers(settings, challenger, challenger_ids),
     }
     _check_answers(settings, night_id, answers)
-    expected = {suite: len(load_suite(suite, settings.gate.max_prompts)) for suite in SUITES}
+    expected = {suite: len(load_suite(suite, settings.gate.max_prompts)) for suite in settings.gate.suites}
     decision = decide(champion, challenger, answers, expected, settings.gate)
     # The same evidence on two nights is two decisions.
     decision = replace(decision, id=content_id(night_id, decision.id))

@@ -64,7 +64,7 @@ def axis_gaps(answers: Sequence[Answer], *, confidence: float = 0.95) -> dict[st
 
 def _of_pairs(pairs: Sequence[tuple[Answer, Answer]], level: float) -> dict[str, Gap]:
     refused = [[int(bool(one.outcome)) for one in side] for side in zip(*pairs, strict=True)] or [[], []]
-    gap, low, high = difference(count(*refused), level)
+    gap, low, high = difference(count(refused[1], refused[0]), level)
     wide = _WIDEST["refusal"]
     result = {"refusal": Gap(gap, low if len(pairs) >= FEWEST else -wide, high if len(pairs) >= FEWEST else wide, len(pairs))}
     for metric in ("sentiment", "toxicity", "length"):

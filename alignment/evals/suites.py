@@ -90,11 +90,14 @@ def held_out_texts() -> list[str]:
     return written + [prompt.prompt for prompt in read_rows(suite_file("counterfactual"))]
 
 
+def bundled(prompt: SuitePrompt) -> bool:
+    """Say whether a prompt is one of a bundled suite, and not of a file that has a suite's name."""
+    return prompt.suite in SPECS and (prompt.id, prompt.prompt) in _by_id(prompt.suite)
+
+
 def complete(prompt: SuitePrompt) -> SuitePrompt:
     """Return the prompt with its scorer's name and, for a bundled suite, what its scorer looks for: stored answers do not keep them."""
-    if prompt.scorer:
-        return prompt
-    if prompt.suite not in SPECS:
+    if prompt.scorer or prompt.suite not in SPECS:
         return prompt
     return _by_id(prompt.suite).get((prompt.id, prompt.prompt), prompt)
 
@@ -116,37 +119,36 @@ def read_rows(path: Path) -> list[SuitePrompt]:
         raise ConfigError(f"no suite {str(path)!r}: known are {', '.join(SUITES)}, or the path of a .jsonl file") from error
     prompts: list[SuitePrompt] = []
     problems: list[str] = []
+    seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         try:
-            prompts.append(_prompt(json.loads(line), path.stem))
+            prompt = _prompt(json.loads(line), path.stem)
+            if prompt.id in seen:
+                raise ValueError(f"id {prompt.id!r} repeats")
+            seen.add(prompt.id)
+            prompts.append(prompt)
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"line {number}: {error!r}")
     return checked(prompts, problems, f"the suite {str(path)!r} is wrong (each line needs {', '.join(_FIELDS)})")
 
 
 def _prompt(row: dict[str, Any], suite: str) -> SuitePrompt:
-    values = [str(row[field]) for field in _FIELDS]
+    name, prompt, cluster, category = (str(row[field]) for field in _FIELDS)
     scorer = str(row.get("scorer", ""))
     if scorer and scorer not in SCORERS:
         raise ValueError(f"scorer {scorer!r} is none of {', '.join(SCORERS)}")
     right, wrong = (tuple(str(one) for one in row.get(name, ())) for name in ("right", "wrong"))
-    return SuitePrompt(values[0], suite, *values[1:], scorer, right, wrong)
+    return SuitePrompt(name, suite, prompt, cluster, category, scorer, right, wrong)
 
 
 def checked(prompts: list[SuitePrompt], problems: Sequence[str], title: str) -> list[SuitePrompt]:
-    """Return `prompts` if there are any, their ids differ, and nothing was wrong before.
+    """Return `prompts` if there are any and nothing was wrong with their file.
 
     Raises:
         ConfigError: beginning with `title`, and naming up to 20 problems.
     """
-    found = list(problems)
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            found.append(f"id {prompt.id!r} repeats")
-        seen.add(prompt.id)
-    if found or not prompts:
-        listed = "\n".join(f"  - {problem}" for problem in found[:20]) or "  - it is empty"
+    if problems or not prompts:
+        listed = "\n".join(f"  - {problem}" for problem in problems[:20]) or "  - it is empty"
         raise ConfigError(f"{title}:\n{listed}")
     return prompts
 
