@@ -129,13 +129,19 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SuitePrompt:
-    """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing."""
+    """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
+
+    `scorer` is empty for the suite's own; `right` and `wrong` are the phrases, letters or values that checking scorers look for.
+    """
 
     id: str
     suite: str
     prompt: str
     cluster: str
     category: str
+    scorer: str = ""
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

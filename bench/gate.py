@@ -68,7 +68,7 @@ def draw(rng: np.random.Generator, source: Pool, *, swap: float | None = 0.5) ->
     at = rng.integers(0, k, size=k)
     old, new = source.old[at], source.new[at]
     if swap is not None:
-        turned = (rng.random(k) < swap)[:, None]
+        turned = np.less(rng.random(k), swap)[:, None]
         old, new = np.where(turned, new, old), np.where(turned, old, new)
     return Draw(old.ravel(), new.ravel(), np.arange(k).repeat(size))
 
@@ -159,12 +159,13 @@ def clustered(decisions: int) -> list[dict[str, Any]]:
 def power(decisions: int) -> list[dict[str, Any]]:
     """Return what the gate says that it can show with 80% power, and how often it does show that."""
     found = []
-    for suite, runs, kind in (
+    cases: tuple[tuple[str, tuple[str, str], Kind], ...] = (
         ("harm", ("1", "2"), "superior"),
         ("lookalike", ("1", "2"), "non-inferior"),
         ("ordinary", ("1", "2"), "non-inferior"),
         ("framed", ("greedy", "release"), "non-inferior"),
-    ):
+    )
+    for suite, runs, kind in cases:
         source = pool(suite, *runs)
         stated = _stated(source, kind)
         shown = _shown(source, kind, stated, decisions)

@@ -17,9 +17,10 @@ from prefect import task
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
-from alignment.evals import answer, answer_id, batches, load_suite, suite_version
+from alignment.evals import answer_id, load_suite
 from alignment.evals.gate import rules
-from alignment.evals.seals import answer_digest, score_digest
+from alignment.evals.runner import Asking, ask
+from alignment.evals.seals import score_digest
 from alignment.ids import content_id, short
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
@@ -65,43 +66,12 @@ def evaluate(release_id: str, adapter: str | None) -> str:
     """Answer and score every suite with one model; return its id. Known answers are not generated again."""
     settings = load_settings()
     model = load_model(settings, adapter)
-    limit = settings.gate.max_new_tokens
-    asked = suites(settings)
-    known = {row["id"] for row in query(settings.home, "SELECT id FROM eval_answers")}
-    done, total = 0, sum(map(len, asked.values()))
-    with progress(f"evaluate {release_id}") as advance:
-        for prompts in asked.values():
-            for batch in batches(prompts, settings.model.batch_size):
-                ids = [answer_id(prompt, model.model_id, limit) for prompt in batch]
-                if not known.issuperset(ids):
-                    _save(settings, release_id, suite_version(prompts), batch, ids, answer(model, batch, max_new_tokens=limit))
-                advance(done := done + len(batch), total)
+    how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
+    for suite, prompts in suites(settings).items():
+        with progress(f"{release_id} answers {suite}") as advance:
+            ask(settings.home, model, prompts, how, now=now(), progress=advance)
     _score(settings, model.model_id)
     return str(model.model_id)
-
-
-def _save(
-    settings: Settings, release_id: str, version: str, batch: Sequence[SuitePrompt], ids: Sequence[str], replies: Sequence[str]
-) -> None:
-    moment = now()
-    rows = [
-        {
-            "id": one,
-            "model_id": release_id,
-            "suite": prompt.suite,
-            "suite_version": version,
-            "prompt_id": prompt.id,
-            "prompt": prompt.prompt,
-            "cluster": prompt.cluster,
-            "category": prompt.category,
-            "response": reply,
-            "created_at": moment,
-            "digest": answer_digest(one, prompt.prompt, reply),
-        }
-        for prompt, one, reply in zip(batch, ids, replies, strict=True)
-    ]
-    with session(settings.home, write=True) as connection:
-        append(connection, "eval_answers", rows)
 
 
 def _score(settings: Settings, model_id: str) -> None:
