@@ -261,7 +261,7 @@ def corrected_rate(rate: float, calibration: Calibration) -> float:
     Source: Rogan and Gladen 1978, American Journal of Epidemiology 107.
 
     >>> round(corrected_rate(0.3, Calibration(90, 10, 80, 20)), 3)
-    0.147
+    0.14
     """
     gain = calibration.sensitivity + calibration.specificity - 1
     return min(max((rate + calibration.specificity - 1) / gain, 0.0), 1.0) if gain > 0 else rate
