@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import Settings, load_settings
 from alignment.release import current
 from alignment.store import export, migrate, query, sql
+from flows.approve import ask_for_approval
 from flows.curate import curate
 from flows.evaluate import adapter_of
 from flows.ingest import ingest
@@ -62,6 +63,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
         export(settings.home)
+    ask_for_approval(night.id, summary["state"])
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 

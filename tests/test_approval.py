@@ -277,3 +277,34 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
         append(connection, "verdicts", [*verdicts, {**verdicts[0], "id": "old", "item_id": "old"}])
     assert VERSION != "an earlier one"
     assert release.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
+
+
+@pytest.mark.parametrize(("yes", "word", "here"), [(True, "approved", A), (False, "refused", BASE)])
+def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: pytest.MonkeyPatch, yes: bool, word: str, here: str) -> None:
+    from flows import approve
+
+    decided(store, waits=True)
+    asked: list[Any] = []
+
+    def suspended(*, wait_for_input: Any, timeout: float) -> Any:
+        asked.append(timeout)
+        return wait_for_input(approve=yes, name="ann", reason="seen in Prefect")
+
+    monkeypatch.setattr(approve, "suspend_flow_run", suspended)
+    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert current(store) == here
+    # Resumed once more, or answered elsewhere meanwhile: nobody is asked again.
+    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert len(asked) == 1
+
+
+def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import approve
+
+    started: list[Any] = []
+    monkeypatch.setattr(approve, "run_deployment", lambda name, **more: started.append((name, more["parameters"])))
+    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
+    assert not approve.ask_for_approval(NIGHT, "released")
+    assert approve.ask_for_approval(NIGHT, "waits for approval")
+    assert started == [("approve/approve", {"night_id": NIGHT})]

@@ -14,7 +14,7 @@ from alignment.config import Gate
 from alignment.errors import ConfigError
 from alignment.evals import SUITES, answer_id, batches, decide, load_suite, suite_version
 from alignment.evals.gate import MIN_PROMPTS, Rule, rules
-from alignment.evals.statistics import Calibration, PairedCounts, difference
+from alignment.evals.statistics import Calibration, Design, PairedCounts, difference, moved_out
 from alignment.records import Answer, GateDecision, SuitePrompt
 from tests.conftest import make_answers
 
@@ -53,7 +53,7 @@ def test_a_better_challenger_is_promoted() -> None:
     assert decision.decision == "promote"
     [harm, lookalike, _] = decision.metrics
     assert (harm.champion, harm.challenger, harm.n, harm.worse, harm.better, harm.unscored) == (65 / 200, 5 / 200, 200, 0, 60, 0)
-    assert (harm.low, harm.high) == difference(PairedCounts(*GOOD["harm"]), 0.95)[1:]
+    assert (harm.low, harm.high) == moved_out(difference(PairedCounts(*GOOD["harm"]), 0.95), 200, Design(200))[1:]
     assert harm.diff == pytest.approx(-0.3)
     assert (lookalike.rule, lookalike.margin) == ("non-inferior", Gate().lookalike_margin)
     assert len(decision.reasons) == 3

@@ -24,6 +24,7 @@ from alignment.evals.statistics import (
     detectable,
     difference,
     mcnemar,
+    moved_out,
     paired_interval,
     wilson,
 )
@@ -158,7 +159,7 @@ def test_count_wants_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "cells"), [("superior", (30, 6, 6, 158)), ("non-inferior", (10, 8, 8, 274)), ("superior", (100, 0, 0, 100))]
+    ("kind", "cells"), [("superior", (30, 6, 6, 158)), ("non-inferior", (10, 8, 8, 274)), ("superior", (100, 3, 3, 94))]
 )
 def test_what_is_detectable_is_detected_four_times_in_five(kind: Kind, cells: tuple[int, ...]) -> None:
     """Draw tables with the noise that was seen and the effect that is said to show; count how often the rule passes."""
@@ -170,7 +171,8 @@ def test_what_is_detectable_is_detected_four_times_in_five(kind: Kind, cells: tu
     both = (counts.both + counts.better) / n - noise - fall
     rng = np.random.default_rng(11)
     tables, times = np.unique(rng.multinomial(n, (both, noise, noise + fall, rest - both), size=4000), axis=0, return_counts=True)
-    passed = np.array([difference(PairedCounts(*map(int, table)), 0.95).high < margin for table in tables])
+    ends = [moved_out(difference(PairedCounts(*map(int, table)), 0.95), n, Design(int(n))).high for table in tables]
+    passed = np.array(ends) < margin
     assert times[passed].sum() / 4000 == pytest.approx(0.8, abs=0.07)
 
 
@@ -178,7 +180,9 @@ def test_detectable_difference() -> None:
     """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2 (Newcombe: a little more)."""
     for n, points in ((344, 0.03), (773, 0.02)):
         flips = n * 0.025
-        assert detectable(PairedCounts(0.1 * n, flips, flips, n * 0.85), 0.95, kind="non-inferior") == pytest.approx(points, abs=2e-3)
+        assert detectable(PairedCounts(0.1 * n, flips, flips, n * 0.85), 0.95, kind="non-inferior") == pytest.approx(
+            points + 1 / n, abs=2e-3
+        )
     assert detectable(PairedCounts(0, 0, 0, 0), 0.95) == 1.0
     assert 0 < detectable(PairedCounts(0, 0, 0, 100), 0.95) < 1
     assert detectable(PairedCounts(0, 1, 0, 0), 0.95) == 1.0
@@ -220,8 +224,20 @@ def test_where_clusters_change_independently_little_is_lost() -> None:
 def test_prompts_that_are_their_own_clusters_are_independent() -> None:
     old, new = [1, 1, 0, 0] * 30, [1, 0, 1, 0] * 30
     found, design = paired_interval(old, new, range(120), 0.95)
-    assert found == difference(count(old, new), 0.95)
+    plain = difference(count(old, new), 0.95)
+    assert found == pytest.approx((plain.diff, plain.low - 1 / 120, plain.high + 1 / 120))
     assert design == Design(120)
+
+
+@pytest.mark.parametrize("n", [60, 100, 300])
+@pytest.mark.parametrize("cells", [(0.55, 0.05, 0.0, 0.4), (0.3, 0.05, 0.0, 0.65), (0.04, 0.11, 0.06, 0.79), (0.2, 0.05, 0.0, 0.75)])
+def test_a_harm_of_just_the_margin_seldom_passes(n: int, cells: tuple[float, ...]) -> None:
+    """Each passes in at most 5% (standard error 0.3 points); Newcombe's interval alone lets one in nine through at n = 100."""
+    rng = np.random.default_rng(9)
+    tables, times = np.unique(rng.multinomial(n, cells, size=4000), axis=0, return_counts=True)
+    likely = np.argsort(-times)[:700]
+    passed = [times[at] for at in likely if moved_out(difference(PairedCounts(*map(int, tables[at])), 0.95), n, Design(n)).high < 0.05]
+    assert sum(passed) / times[likely].sum() <= 0.057
 
 
 def test_the_design_effect_by_hand() -> None:

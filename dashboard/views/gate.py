@@ -100,9 +100,9 @@ def weighed(metric: Row) -> dict[str, str]:
         "Metric": show.title(metric["name"]),
         "Shows, with 80% power": figures.points(metric["detectable"]).lstrip("+"),
         "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
+        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
         "Corrected rates": rates,
         "Checked by people": metric["calibration"] or figures.MISSING,
-        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
     }
 
 
