@@ -10,9 +10,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
-from alignment.release import current
+from alignment.release import canary, current
 from alignment.store import export, migrate, query, sql
+from flows.canary import check
 from flows.curate import curate
+from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.night import night_lock, plan_night, record_night, record_stage, stage
@@ -34,6 +36,10 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         headline("ingest")
         read = ingest(logs)
         seconds = time.perf_counter() - started
+        if canary(settings.home):
+            headline("canary")
+            check()
+        deliver(settings)
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
@@ -54,6 +60,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         with stage(settings.home, night.id, "release") as counts:
             released = release(night.id, trained["folder"])
             counts |= {"decision": released["decision"]}
+        deliver(settings)
         headline("monitor")
         with stage(settings.home, night.id, "monitor") as counts:
             alarms = monitor(night.id)
