@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 from alignment.ids import file_sha256
 from alignment.release import (
     BASE,
-    canary,
     changes,
     current,
+    current_canary,
     end_canary,
     history,
     list_releases,
@@ -85,7 +85,7 @@ def _work(home: Path, seed: int) -> None:
             promote(home, draw.choice(NAMES), actor="bench", reason="r" * draw.randrange(400), now=moment)
         elif step < 0.75:
             rollback(home, actor="bench", reason="r", now=moment)
-        elif canary(home):
+        elif current_canary(home):
             end_canary(home, actor="bench", reason="r", now=moment)
         else:
             name = draw.choice([one for one in NAMES if one != current(home)])

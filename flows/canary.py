@@ -12,7 +12,7 @@ from prefect import flow, task
 from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
-from alignment.release import BASE, Canary, canary, end_canary, promote
+from alignment.release import BASE, Canary, current_canary, end_canary, promote
 from alignment.release.canary import Rules, Watch, watch
 from alignment.store import append, migrate, session, sql
 from flows.hooks import deliver
@@ -100,7 +100,7 @@ def _act(settings: Settings, looked: Looked) -> str:
 def check() -> dict[str, Any]:
     """Look at the canary once and do what its outcomes prove; return the look and what was done."""
     settings = load_settings()
-    held = canary(settings.home)
+    held = current_canary(settings.home)
     if held is None:
         return {"decision": "no canary", "done": "nothing"}
     migrate(settings.home)

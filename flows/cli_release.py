@@ -216,9 +216,9 @@ def _change_canary(settings: Settings, release_id: str | None, *, share: float, 
 
 
 def _show_canary(settings: Settings, *, as_json: bool) -> None:
-    from alignment.release import canary
+    from alignment.release import current_canary
 
-    held = canary(settings.home)
+    held = current_canary(settings.home)
     if as_json:
         print_json({"canary": held._asdict() if held else None})
     elif held is None:

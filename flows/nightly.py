@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
-from alignment.release import canary, current
+from alignment.release import current, current_canary
 from alignment.store import export, migrate, query, sql
 from flows.canary import check
 from flows.curate import curate
@@ -36,7 +36,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         headline("ingest")
         read = ingest(logs)
         seconds = time.perf_counter() - started
-        if canary(settings.home):
+        if current_canary(settings.home):
             headline("canary")
             check()
         deliver(settings)

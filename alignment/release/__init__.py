@@ -1,6 +1,6 @@
 """The registry of releases: complete folders, one pointer that names the release in production, and a canary beside it."""
 
-from alignment.release.pointer import Canary, canary, current, history, read_serving, serving
+from alignment.release.pointer import Canary, current, current_canary, history, read_serving, serving
 from alignment.release.registry import (
     BASE,
     folder_of,
@@ -16,10 +16,10 @@ from alignment.release.traffic import canary_events, changes, end_canary, settle
 __all__ = [
     "BASE",
     "Canary",
-    "canary",
     "canary_events",
     "changes",
     "current",
+    "current_canary",
     "end_canary",
     "folder_of",
     "history",

@@ -101,7 +101,9 @@ def lower_bound(differences: Array, alpha: float) -> float:
 
 def confidence_sequence(differences: Array, alpha: float) -> tuple[Point, ...]:
     """Return at most 30 points of the two-sided sequence that covers d at all times together with probability 1 - `alpha`."""
-    ends = np.unique(np.linspace(1, len(differences), _POINTS).round().astype(int)) if len(differences) else []
+    if not len(differences):
+        return ()
+    ends = np.unique(np.linspace(1, len(differences), _POINTS).round().astype(int))
     return tuple(
         Point(
             int(end),

@@ -112,7 +112,7 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
         loaded = {str(row["id"]) for row in answer.json()["data"] if _RELEASE.match(str(row["id"]))}
     except (ValueError, KeyError, TypeError):
         raise ReleaseError(f"{url!r} lists no models: {_said(answer)}; correct [release] vllm_url") from None
-    done = []
+    done: list[str] = []
     tries = line.tries
     for name in sorted(wanted.keys() - loaded):
         _order(line, f"{url}/v1/load_lora_adapter", {"lora_name": name, "lora_path": wanted[name]}, fine="already been loaded")

@@ -65,7 +65,7 @@ def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, no
     write_serving(home)
 
 
-def canary(home: Path) -> Canary | None:
+def current_canary(home: Path) -> Canary | None:
     """Return the canary; None if there is none, the pointer moved since, or it was quarantined or damaged."""
     try:
         found = Canary(**json.loads((root(home) / CANARY).read_text(encoding="utf-8")))
@@ -79,7 +79,7 @@ def canary(home: Path) -> Canary | None:
 
 def serving(home: Path) -> dict[str, Any]:
     """Return what `serving.json` has to say: champion, canary (or None) and the canary's share."""
-    held = canary(home)
+    held = current_canary(home)
     return {"champion": current(home), "canary": held.release_id if held else None, "share": held.share if held else 0.0}
 
 

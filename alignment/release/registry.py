@@ -22,7 +22,7 @@ from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.ids import file_sha256
 from alignment.release.card import card_page
 from alignment.release.disk import BASE, CANARIES, MANIFEST, QUARANTINED, is_quarantined, locked, read_rows, root, write_durably
-from alignment.release.pointer import Canary, canary, current, history, move, write_serving
+from alignment.release.pointer import Canary, current, current_canary, history, move, write_serving
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -109,7 +109,7 @@ def promote(
         if previous == release_id:
             write_serving(home)
             return previous
-        if held is not None and canary(home) != held:
+        if held is not None and current_canary(home) != held:
             raise ReleaseMoved(f"{release_id} is no canary any more; 'align release canary' shows what is")
         if replacing is not None:
             if previous != replacing:
@@ -176,7 +176,7 @@ def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: dat
 
 def list_releases(home: Path) -> list[dict[str, Any]]:
     """Return the manifests of all complete releases, newest first, with `status`."""
-    here, held = current(home), canary(home)
+    here, held = current(home), current_canary(home)
     rows = []
     for path in root(home).glob(f"*/{MANIFEST}"):
         if not _ID.match(path.parent.name):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
 from alignment.release.disk import BASE, CANARIES, CANARY, append_row, is_quarantined, locked, read_rows, root, sync_folder, write_durably
-from alignment.release.pointer import Canary, canary, current, history, serving, write_serving
+from alignment.release.pointer import Canary, current, current_canary, history, serving, write_serving
 from alignment.release.registry import verify
 
 Ending = Literal["canary_ended", "canary_rolled_back"]
@@ -35,7 +35,7 @@ def start_canary(home: Path, release_id: str, *, share: float, actor: str, reaso
             raise ReleaseError(f"release {release_id!r} is quarantined and gets no traffic; see 'align release show {release_id}'")
         if release_id == (here := current(home)):
             raise ReleaseError(f"release {release_id!r} is in production already; a canary is another one ('align release list')")
-        held = canary(home)
+        held = current_canary(home)
         if held and (held.release_id, held.share) == (release_id, share):
             write_serving(home)
             return held
@@ -56,7 +56,7 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
         ReleaseError: there is no canary, or another one.
     """
     with locked(home):
-        held = canary(home)
+        held = current_canary(home)
         if held is None or only not in (None, held):
             raise ReleaseError(f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds")
         # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
@@ -75,7 +75,7 @@ def _log(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: 
 def canary_events(home: Path) -> list[dict[str, Any]]:
     """Return what happened to canaries, oldest first."""
     rows = read_rows(root(home) / CANARIES)
-    held = canary(home)
+    held = current_canary(home)
     started = {(row["release_id"], row["recorded_at"]) for row in rows if row["event"] == "canary_started"}
     if held and (held.release_id, held.started_at) not in started:
         row = {"event": "canary_started", "release_id": held.release_id, "previous": held.champion, "share": held.share}
