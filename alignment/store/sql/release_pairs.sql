@@ -5,9 +5,11 @@ WITH trained AS (
     SELECT side, category, labelers, principle_ids
     FROM pair_sets JOIN pairs ON pairs.id = pair_id
     WHERE night_id = $night AND pair_sets.split = 'train'
+),
+named AS (
+    SELECT 'side' AS kind, side AS name FROM trained
+    UNION ALL SELECT 'category', category FROM trained
+    UNION ALL SELECT 'labeler', unnest(labelers::VARCHAR[]) FROM trained
+    UNION ALL SELECT 'principle', unnest(principle_ids::VARCHAR[]) FROM trained
 )
-SELECT 'side' AS kind, side AS name, count(*) AS pairs FROM trained GROUP BY ALL
-UNION ALL SELECT 'category', category, count(*) FROM trained GROUP BY ALL
-UNION ALL SELECT 'labeler', unnest(labelers::VARCHAR[]) AS name, count(*) FROM trained GROUP BY ALL
-UNION ALL SELECT 'principle', unnest(principle_ids::VARCHAR[]) AS name, count(*) FROM trained GROUP BY ALL
-ORDER BY ALL;
+SELECT kind, name, count(*) AS pairs FROM named GROUP BY ALL ORDER BY ALL;
