@@ -183,6 +183,29 @@ class Drift(_Section):
     min_rows: int = Field(50, ge=2, description="smaller windows are not compared")
 
 
+class Release(_Section):
+    """Who is told of a release, and what a canary has to prove. Margins are absolute differences of failure rates."""
+
+    vllm_url: str = Field("", description="a vLLM server that loads the releases in use as LoRA adapters, e.g. http://127.0.0.1:8000")
+    vllm_folder: str = Field("", description="the folder of releases as that server sees it; empty: as here")
+    webhook_url: str = Field("", description="receives JSON of each change, signed if ALIGN_WEBHOOK_SECRET is set")
+    merged_weights: str = Field("", description="folder outside the state folder for merged safetensors; `current` in it is in production")
+    hook_timeout: float = Field(10, gt=0, description="seconds that a server may take to answer, for each of three tries")
+    base_name: str = Field("base", description="what the logs' `model` calls the base model while it is in production")
+    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is looked at")
+    canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
+    canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
+    canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
+    canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
+
+    @field_validator("vllm_url", "webhook_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("an address begins with http:// or https://; leave it empty for none")
+        return value.rstrip("/")
+
+
 class Serve(_Section):
     """`align serve` and the dashboard."""
 
@@ -206,6 +229,7 @@ class Settings(BaseSettings):
     gate: Gate = Gate()
     checks: Checks = Checks()
     drift: Drift = Drift()
+    release: Release = Release()
     serve: Serve = Serve()
 
     @classmethod
@@ -222,8 +246,8 @@ class Settings(BaseSettings):
 
     @property
     def fingerprint(self) -> str:
-        """Content address of everything that changes a night's result (not where state lies, when it runs or what it warns of)."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks"}))
+        """Content address of everything that changes a night's result (not places, times, warnings or hooks)."""
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release"}))
 
     @property
     def skew(self) -> timedelta:
@@ -305,7 +329,7 @@ def _variable(place: Any) -> str:
     return "ALIGN_" + "__".join(str(part) for part in place).upper()
 
 
-_OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR"}
+_OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR", "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"}
 
 
 def _unknown_environment() -> list[tuple[str, str]]:
