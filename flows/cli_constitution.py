@@ -163,7 +163,9 @@ def _recent(settings: Settings, name: str, days: int) -> dict[str, Any]:
 
 
 def _show(principle: Principle, facts: dict[str, Any], days: int) -> None:
-    out.print(Text.assemble((principle.id, "bold"), f"  version {principle.version}, side {principle.side.value}, {principle.refusal_strategy}"))
+    out.print(
+        Text.assemble((principle.id, "bold"), f"  version {principle.version}, side {principle.side.value}, {principle.refusal_strategy}")
+    )
     out.print(Text(f"{principle.text}\ncovers: {', '.join(principle.categories)}\n"))
     out.print(Text("An answer's worth is the weighted sum of these scores, each in 0..1; the best and the worst answer make a pair:"))
     print_rows([{"detector": each, "weight": weight * principle.weight} for each, weight in principle.detectors.items()], as_json=False)

@@ -145,7 +145,12 @@ def _parse(text: str) -> tuple[yaml.Node | None, Any, list[Problem], set[int]]:
             node = loader.get_single_node()
             return node, None if node is None else loader.construct_document(node), problems, skipped
         except yaml.reader.ReaderError as error:
-            return None, None, [*problems, Problem(text[: error.position].count("\n") + 1, "", f"a character YAML forbids: {error.reason}")], skipped
+            return (
+                None,
+                None,
+                [*problems, Problem(text[: error.position].count("\n") + 1, "", f"a character YAML forbids: {error.reason}")],
+                skipped,
+            )
         except yaml.MarkedYAMLError as error:
             problem, inside = _syntax(error, _indent(text))
             problems.append(problem)

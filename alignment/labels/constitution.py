@@ -119,4 +119,3 @@ class Constitution(BaseModel):
     def fingerprint(self) -> str:
         """Content address of all principles."""
         return content_id([principle.version for principle in self.principles])
-
