@@ -25,7 +25,7 @@ class Agreement(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a model's answers are like: distinct n-grams for n = 1, 2, 3 in 0..1 (None without n-grams), mean words, and how many there are."""
+    """What a model's answers are like: distinct n-grams for n = 1, 2, 3 in 0..1 (None without any), mean words, and their number."""
 
     distinct: tuple[float | None, ...]
     mean_length: float | None
