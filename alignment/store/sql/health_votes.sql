@@ -22,7 +22,7 @@ ruled AS (
         arg_max(CASE verdicts.verdict WHEN 'agree' THEN chosen_id ELSE rejected_id END, decided_at) AS chosen_id
     FROM latest_verdicts AS verdicts
     JOIN review_items ON review_items.id = verdicts.item_id
-    JOIN judgements ON judgements.id = review_items.detail ->> 'judgement_id'
+    JOIN judgements ON judgements.id = (review_items.detail ->> 'judgement_id')
     WHERE verdicts.verdict IN ('agree', 'flip')
     GROUP BY ALL
 )
