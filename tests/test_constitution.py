@@ -17,6 +17,7 @@ from alignment.labels import Constitution, load_constitution
 from alignment.labels.check import constitution_text, doubtful_examples, read_constitution
 from alignment.labels.compare import compare
 from alignment.labels.constitution import CATEGORIES
+from alignment.lineage import Subject, plan_erasure
 from alignment.pairs import Decision, Labelled, decided, stale_pairs, stand
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.store import append, migrate, query, session
@@ -233,6 +234,16 @@ def test_pairs_of_an_older_store_get_their_versions(home: Path) -> None:
     migrate(home)
     assert decisions(home) == [Decision(pair.interaction_id, "no-hate", OLD.named("no-hate").version, pair.id)]
     assert stale_pairs([pair], decisions(home), OLD.versions) == frozenset()
+
+
+def test_decisions_go_with_their_person(home: Path) -> None:
+    migrate(home)
+    items = [labelled("a", "no-hate", OLD), labelled("b", "no-hate", OLD)]
+    with session(home, write=True) as connection:
+        rows = [asdict(item.selected.interaction) for item in items]
+        append(connection, "interactions", rows)
+    record(home, items, OLD, "night 1")
+    assert plan_erasure(home, Subject(("u-a",), "k", "k"), nights={}).rows["principle_decisions"] == 1
 
 
 def test_what_a_principle_touched_and_decided_lately(home: Path) -> None:

@@ -34,7 +34,7 @@ def judge(
     largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
     Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer may not be
     taught: a contrast, which exists only to be rejected, or one that declines a harmless request (a
-    refusal score of `declines_at` and more).
+    refusal score of `declines_at` and more). A sample that was asked to do harm is passed over as the best.
 
     Raises:
         ValueError: fewer than two candidates.
