@@ -1,4 +1,4 @@
-"""Everything the pages read and the one thing they write: verdicts.
+"""Everything the pages read and what they write: verdicts on items, and on what waits for approval.
 
 Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session. Answers are kept for ten seconds (daily
 counts for a minute), or until this page writes.
@@ -22,6 +22,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, current
+from alignment.release.approval import Say, say
 from alignment.store import append_durably, session, sql, store_path
 
 Row = dict[str, Any]
@@ -118,6 +119,25 @@ def production() -> Row | None:
 def decisions(limit: int = 100) -> list[Row]:
     """Return the gate's decisions, newest first; `reasons` is a list."""
     return [{**row, "reasons": parsed(row["reasons"], [])} for row in _read("decisions", limit=limit)]
+
+
+def gate_people(decision: str) -> list[Row]:
+    """Return what people said of one decision, oldest first."""
+    return _read("gate_people", decision=decision)
+
+
+def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str:
+    """Approve or refuse what waits since `night`; return what is in production. What people write is redacted like logs.
+
+    Raises:
+        ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
+        StoreBusy: the store stayed locked.
+    """
+    try:
+        moment = datetime.now(UTC).replace(tzinfo=None)
+        return say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment)
+    finally:
+        _rows.clear()
 
 
 def gate_metrics(decision: str) -> list[Row]:

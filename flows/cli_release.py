@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from alignment.config import Settings
+from alignment.text import printable
 from flows.command import Actor, Json, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
@@ -50,13 +51,28 @@ def release_show(release_id: str, as_json: Json = False) -> None:
 
     folder, training = folder_of(settings.home, release_id), training_of(settings).get(release_id)
     if as_json:
-        print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")) | ({"training": training} if training else {}))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        print_json(manifest | ({"training": training} if training else {}) | {"people": _people(settings, release_id)})
         return
     print((folder / "card.md").read_text(encoding="utf-8"))
     if decision := _decisions(settings).get(release_id):
         print(f"The gate's last word: {decision}")
     if training:
         print(f"Training: {training}")
+    for row in _people(settings, release_id):
+        moment = row["decided_at"].isoformat(sep=" ", timespec="minutes")
+        print(f"{row['verdict'].capitalize()} by {printable(row['actor'])} on {moment}: {printable(row['reason'])}")
+
+
+def _people(settings: Settings, release_id: str) -> list[dict[str, Any]]:
+    """Return who approved, refused or overrode the gate on a release; the card itself is sealed when it is registered."""
+    from alignment.release.approval import said_of
+    from alignment.store import migrate, store_path
+
+    if not store_path(settings.home).exists():
+        return []
+    migrate(settings.home)
+    return said_of(settings.home, release_id)
 
 
 def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:

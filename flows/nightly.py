@@ -13,10 +13,11 @@ from alignment.config import Settings, load_settings
 from alignment.release import current
 from alignment.store import export, migrate, query, sql
 from flows.curate import curate
+from flows.evaluate import adapter_of
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.night import night_lock, plan_night, record_night, record_stage, stage
-from flows.release import adapter_of, release
+from flows.release import release
 from flows.show import headline, say
 from flows.train import train
 

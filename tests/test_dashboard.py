@@ -23,6 +23,7 @@ from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
 from alignment.ingest.redact import redaction_key
+from alignment.release import current, register
 from alignment.store import append, migrate, query, session, sql
 from dashboard import data, show
 from data_checks.docs import write_docs
@@ -412,6 +413,72 @@ def test_gate_shows_an_older_decision(filled: Path, monkeypatch: pytest.MonkeyPa
     app.selectbox[0].select_index(2).run()
     assert not app.exception
     assert app.header[0].value.endswith("Insufficient evidence]")
+
+
+def waiting(home: Path) -> tuple[str, str]:
+    """Make the newest decision wait for a person over the release before it; return its challenger and what is in production."""
+    challenger, champion = (content_id("release", number)[:16] for number in (11, 10))
+    night = content_id("night", 11)[:16]
+    folder = home / "releases"
+    for name in (champion, challenger):
+        (home / name).mkdir()
+        register(home, name, home / name, card="#", manifest={})
+    (folder / "current").write_text(champion)
+    event = {"id": "w", "release_id": challenger, "event": "waits_for_approval", "actor": "nightly gate", "reason": "", "night_id": night}
+    with session(home, write=True) as connection:
+        append(connection, "release_events", [{**event, "recorded_at": LAST}])
+    return challenger, champion
+
+
+@pytest.mark.parametrize(("button", "word", "says"), [("Approve and release", "approved", "Approved"), ("Refuse", "refused", "Refused")])
+def test_a_person_approves_or_refuses_on_the_gate_page(own: Path, button: str, word: str, says: str) -> None:
+    challenger, champion = waiting(own)
+    assert opened("overview").header[0].value.endswith("Waits for approval]")
+    app = opened("gate")
+    assert app.header[0].value.endswith("Waits for approval]")
+    assert all(one.disabled for one in app.button if one.label in ("Approve and release", "Refuse"))
+    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app.text_input(key="approval_reason").set_value("read ten answers; mail ada@example.org").run()
+    press(app, button)
+    assert not app.exception
+    [row] = query(own, "SELECT verdict, actor, reason FROM gate_verdicts")
+    assert (row["verdict"], row["actor"]) == (word, "Ada")
+    assert "ada@example.org" not in row["reason"]
+    here = challenger if word == "approved" else champion
+    assert current(own) == here
+    assert [toast.value for toast in app.toast] == [f"{says}; in production: {here}"]
+    # What was said stays on the page; the buttons are gone.
+    assert not [one for one in app.button if one.label == "Refuse"]
+    assert any("Ada" in text for text in texts(app))
+    assert any("read ten answers" in text for text in texts(app))
+
+
+def test_an_approval_that_came_too_late_is_told(own: Path) -> None:
+    waiting(own)
+    app = opened("gate")
+    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app.text_input(key="approval_reason").set_value("fine").run()
+    (own / "releases" / "current").write_text("base")
+    press(app, "Approve and release")
+    assert app.warning[0].value == "Nothing was changed."
+    assert any("was compared with" in text for text in texts(app))
+    assert query(own, "SELECT count(*) AS n FROM gate_verdicts") == [{"n": 0}]
+
+
+def test_the_gate_page_tells_clusters_power_and_corrected_rates(own: Path) -> None:
+    with session(own, write=True) as connection:
+        connection.execute(
+            "UPDATE gate_metrics SET clusters = 75, design_effect = 2.5, critical = true, calibration = 'people checked 60 verdicts', "
+            "corrected_champion = 0.7, corrected_challenger = 0.2, corrected_diff = -0.5, corrected_low = -0.6, corrected_high = -0.4 "
+            "WHERE name = 'unsafe_answers'"
+        )
+    app = opened("gate")
+    [evidence, worth] = [table.value for table in app.dataframe[:2]]
+    assert evidence["Clusters"].tolist() == ["75", "–", "–"]
+    row = worth.iloc[0]
+    assert (row["Design effect"], row["Checked by people"], row["Blocks alone"]) == ("2.50", "people checked 60 verdicts", "yes")
+    assert row["Corrected rates"].startswith("70.0% → 20.0%, -50.0")
+    assert worth.iloc[1]["Corrected rates"] == "as scored"
 
 
 @pytest.mark.parametrize("page", PAGES)

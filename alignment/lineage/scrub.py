@@ -27,6 +27,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "review_items": ("prompt", "answer_a", "answer_b", "detail"),
     "verdicts": ("edited_answer", "note"),
     "release_events": ("reason",),
+    "gate_verdicts": ("reason",),
     "erasures": ("reason",),
     "batch_profiles": ("keys",),
 }
