@@ -74,6 +74,10 @@ class Candidates(_Section):
     harm_budget: int = Field(264, ge=1, description="harmful prompts a night")
     helpful_budget: int = Field(376, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
     revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
+    revision_rounds: int = Field(1, ge=1, le=4, description="times that an answer is criticised and revised; each costs two generations")
+    contrast_budget: int = Field(
+        0, ge=0, description="harmful prompts a night answered under a careful and an unscrupulous system prompt, two generations each"
+    )
     max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
     max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
@@ -85,6 +89,24 @@ class Labels(_Section):
 
     constitution: str = Field("", description="path of a constitution file; empty is the bundled one")
     min_margin: Rate = Field(0.2, description="below this margin a person decides")
+
+
+class SelfReward(_Section):
+    """The labeler that the aligned model itself is, and the limits at which it falls silent."""
+
+    beta: float = Field(0.1, gt=0, description="scale of the implicit reward, beta * log(champion / base)")
+    length_normalised: bool = Field(False, description="divide the reward by the answer's tokens")
+    min_margin: Rate = Field(0.05, description="weaker preferences are ties")
+    min_cases: int = Field(30, ge=1, description="comparisons without which an agreement is not known")
+    min_anchor_agreement: Rate = Field(
+        0.6, description="share of comparisons on which it agrees with the frozen anchor judge; below it, or unknown, it halts"
+    )
+    min_human_agreement: Rate = Field(0.6, description="the same with people's verdicts, once there are enough")
+    min_distinct: Rate = Field(
+        0.7, description="distinct words, pairs and triples in the champion's answers to harmless prompts, as a share of the base's"
+    )
+    max_length_change: float = Field(0.5, gt=0, description="change of these answers' mean length, as a share of the base's")
+    max_margin_rise: Rate = Field(0.3, description="rise of its mean margin since its first release")
 
 
 class Pairs(_Section):
@@ -224,6 +246,7 @@ class Settings(BaseSettings):
     moderation: Moderation = Moderation()
     candidates: Candidates = Candidates()
     labels: Labels = Labels()
+    self_reward: SelfReward = SelfReward()
     pairs: Pairs = Pairs()
     train: Train = Train()
     gate: Gate = Gate()

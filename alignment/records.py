@@ -68,8 +68,8 @@ class Selected:
 class Candidate:
     """One possible answer to a selected prompt.
 
-    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled.
-    `detail` keeps what led to it (the critique's text, the principle).
+    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled, contrast_safe, contrast_unsafe.
+    `detail` keeps what led to it as texts (critiques and revisions round by round, the principle).
     """
 
     id: str

@@ -495,6 +495,8 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "pair_sets",
             "training_runs",
             "training_metrics",
+            "principle_decisions",
+            "labeler_health",
         ),
         *(
             "eval_answers",
