@@ -68,8 +68,8 @@ class Selected:
 class Candidate:
     """One possible answer to a selected prompt.
 
-    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled.
-    `detail` keeps what led to it (the critique's text, the principle).
+    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled, contrast_safe, contrast_unsafe.
+    `detail` keeps what led to it as texts (critiques and revisions round by round, the principle).
     """
 
     id: str
@@ -129,29 +129,43 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SuitePrompt:
-    """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing."""
+    """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
+
+    `scorer` is empty for the suite's own; `right` and `wrong` are the phrases, letters or values that checking scorers look for.
+    """
 
     id: str
     suite: str
     prompt: str
     cluster: str
     category: str
+    scorer: str = ""
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer to a suite prompt. `outcome` 1 is the suite's failure, 0 is none, None is unscored."""
+    """A model's answer to a suite prompt. `outcome` 1 is the suite's failure, 0 is none, None is unscored.
+
+    `flaw` says why it is no evidence: it is stale, or was changed after it was stored.
+    """
 
     prompt: SuitePrompt
     model_id: str
     response: str
     scores: Mapping[str, float]
     outcome: int | None
+    flaw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Champion against challenger on one suite, paired by prompt. Rates are in 0..1; `diff` is challenger minus champion."""
+    """Champion against challenger on one suite, paired by prompt. Rates are in 0..1; `diff` is challenger minus champion.
+
+    `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
+    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
+    """
 
     name: str
     suite: str
@@ -170,6 +184,15 @@ class Metric:
     status: Literal["pass", "fail", "insufficient"]
     reason: str
     detectable: float
+    clusters: int = 0
+    design_effect: float = 1.0
+    critical: bool = True
+    corrected_champion: float | None = None
+    corrected_challenger: float | None = None
+    corrected_diff: float | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Everything the pages read and the one thing they write: verdicts.
+"""Everything the pages read and what they write: verdicts on items, and on what waits for approval.
 
 Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session. Answers are kept for ten seconds (daily
 counts for a minute), or until this page writes.
@@ -21,7 +21,8 @@ from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.redact import redact, redaction_key
-from alignment.release import BASE, current
+from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
+from alignment.release.approval import Say, say
 from alignment.store import append_durably, session, sql, store_path
 
 Row = dict[str, Any]
@@ -115,9 +116,67 @@ def production() -> Row | None:
     return event or (None if release == BASE else {"release_id": release, "event": None, "reason": None, "night_id": None})
 
 
+def releases() -> list[Row]:
+    """Return the registered releases, newest first, with `status`."""
+    return list_releases(settings().home)
+
+
+def release_card(release: str) -> tuple[str, str]:
+    """Return a release's card as Markdown and as a page; empty where an older one has none.
+
+    Raises:
+        ReleaseError: there is no such release.
+    """
+    folder = folder_of(settings().home, release)
+    found = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in (folder / "card.md", folder / "card.html")]
+    return found[0], found[1]
+
+
+def held_canary() -> Canary | None:
+    """Return the canary that holds a share of the traffic."""
+    return current_canary(settings().home)
+
+
+def canary_checks(limit: int = 60) -> list[Row]:
+    """Return the looks at the canary that was looked at last, newest first; `curve` is a list."""
+    return [{**row, "curve": parsed(row["curve"], [])} for row in _read("canary_checks", limit=limit)]
+
+
+def release_events(limit: int = 200) -> list[Row]:
+    """Return what happened to releases, newest first."""
+    return _read("release_events", limit=limit)
+
+
+def hook_states(limit: int = 50) -> list[Row]:
+    """Return what became of each hook of each change, newest first."""
+    with session(settings().home, wait=READ_WAIT) as connection:
+        cursor = connection.execute(sql("hook_states"), {"release": None, "limit": limit})
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def decisions(limit: int = 100) -> list[Row]:
     """Return the gate's decisions, newest first; `reasons` is a list."""
     return [{**row, "reasons": parsed(row["reasons"], [])} for row in _read("decisions", limit=limit)]
+
+
+def gate_people(decision: str) -> list[Row]:
+    """Return what people said of one decision, oldest first."""
+    return _read("gate_people", decision=decision)
+
+
+def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str:
+    """Approve or refuse what waits since `night`; return what is in production. What people write is redacted like logs.
+
+    Raises:
+        ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
+        StoreBusy: the store stayed locked.
+    """
+    try:
+        moment = datetime.now(UTC).replace(tzinfo=None)
+        return say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment)
+    finally:
+        _rows.clear()
 
 
 def gate_metrics(decision: str) -> list[Row]:

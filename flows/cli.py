@@ -16,12 +16,12 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
 from alignment.text import cap, printable
-from flows import cli_data, cli_release  # noqa: F401 - they register their commands
+from flows import cli_compare, cli_constitution, cli_data, cli_eval, cli_gate, cli_release  # noqa: F401 - they register their commands
+from flows.cli_gate import NightId, begin_night
 from flows.command import Json, app, command, print_json, print_rows, start
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
 Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob or URL, instead of the configured sources; may be repeated")]
-NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 
 
 @command(app, "nightly")
@@ -115,18 +115,6 @@ def _quarantined(settings: Settings, reason: str | None, source: str | None, lim
     return [{**row, "id": short(row["id"])} for row in rows]
 
 
-def _night(settings: Settings, night_id: str | None) -> str:
-    from alignment.store import migrate
-    from flows.night import night_ids, plan_night, record_night, unfinished
-
-    migrate(settings.home)
-    if night_id and night_id not in (known := night_ids(settings.home)):
-        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    night = night_id or unfinished(settings.home) or plan_night(settings).id
-    record_night(settings.home, night, "started", {})
-    return night
-
-
 @command(app, "curate")
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
@@ -135,7 +123,7 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
     from flows.night import night_lock, stage
 
     with night_lock(settings.home):
-        night_id = _night(settings, night)
+        night_id = begin_night(settings, night)
         with stage(settings.home, night_id, "curate") as counts:
             counts |= curate(night_id)
     print_rows([counts], as_json=as_json)
@@ -149,43 +137,10 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
     from flows.train import train
 
     with night_lock(settings.home):
-        night_id = _night(settings, night)
+        night_id = begin_night(settings, night)
         with stage(settings.home, night_id, "train") as summary:
             summary |= train(night_id)
     print_rows([summary], as_json=as_json)
-
-
-@command(app, "gate")
-def gate_command(night: NightId = None, as_json: Json = False) -> None:
-    """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not."""
-    settings = start(writes=True)
-    from alignment.store import export
-    from flows.monitor import monitor
-    from flows.night import night_lock, record_night, stage
-    from flows.nightly import summarise
-    from flows.release import release
-    from flows.train import train
-
-    with night_lock(settings.home):
-        night_id = _night(settings, night)
-        trained = train(night_id)
-        with stage(settings.home, night_id, "release") as counts:
-            decided = release(night_id, trained["folder"])
-            counts |= {"decision": decided["decision"]}
-        with stage(settings.home, night_id, "monitor") as counts:
-            counts |= {"alarms": (alarms := monitor(night_id))}
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
-        export(settings.home)
-    if as_json:
-        print_json(decided)
-    else:
-        print_rows(
-            [{k: m[k] for k in ("name", "champion", "challenger", "diff", "low", "high", "n", "status")} for m in decided["metrics"]],
-            as_json=False,
-        )
-        print(f"Verdict: {decided['decision']}")
-    if decided["decision"] != "promote":
-        raise typer.Exit(3)
 
 
 @command(app, "monitor")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
 from alignment.config import Settings
+from alignment.errors import InputError
+from alignment.text import printable
+from flows.cli_data import benches
 from flows.command import Actor, Json, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
 app.add_typer(releases, name="release")
+ROLLBACK_SECONDS = 5.0
+Reason = Annotated[str, typer.Option(help="why, for the record")]
 
 
 @command(releases, "list")
@@ -50,13 +56,52 @@ def release_show(release_id: str, as_json: Json = False) -> None:
 
     folder, training = folder_of(settings.home, release_id), training_of(settings).get(release_id)
     if as_json:
-        print_json(json.loads((folder / "manifest.json").read_text(encoding="utf-8")) | ({"training": training} if training else {}))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        print_json(manifest | ({"training": training} if training else {}) | {"people": _people(settings, release_id)})
         return
     print((folder / "card.md").read_text(encoding="utf-8"))
     if decision := _decisions(settings).get(release_id):
         print(f"The gate's last word: {decision}")
     if training:
         print(f"Training: {training}")
+    for row in _people(settings, release_id):
+        moment = row["decided_at"].isoformat(sep=" ", timespec="minutes")
+        print(f"{row['verdict'].capitalize()} by {printable(row['actor'])} on {moment}: {printable(row['reason'])}")
+    for row in _told(settings, release_id):
+        print(f"Hook {row['hook']} ({row['event']}): {'done' if row['ok'] else 'failed'}, {printable(row['detail'])}")
+
+
+def _people(settings: Settings, release_id: str) -> list[dict[str, Any]]:
+    """Return who approved, refused or overrode the gate on a release; the card itself is sealed when it is registered."""
+    from alignment.release.approval import said_of
+
+    return said_of(settings.home, release_id) if _has_store(settings) else []
+
+
+def _told(settings: Settings, release_id: str) -> list[dict[str, Any]]:
+    """Return what became of the hooks of a release's changes, the last try of each."""
+    from alignment.store import query, sql
+
+    return query(settings.home, sql("hook_states"), {"release": release_id, "limit": 20}) if _has_store(settings) else []
+
+
+def _has_store(settings: Settings) -> bool:
+    from alignment.store import migrate, store_path
+
+    if not store_path(settings.home).exists():
+        return False
+    migrate(settings.home)
+    return True
+
+
+def _hooks(settings: Settings) -> list[dict[str, Any]]:
+    """Tell the hooks after the pointer moved; what fails is said, and changes nothing else."""
+    from flows.hooks import deliver
+
+    runs = deliver(settings)
+    if any(not run["ok"] for run in runs):
+        print("'align release push' repeats what failed", file=sys.stderr)
+    return runs
 
 
 def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:
@@ -68,7 +113,7 @@ def _recorded(settings: Settings, release_id: str, event: str, actor: str, reaso
 
 
 @command(releases, "promote")
-def release_promote(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
+def release_promote(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
     """Put a registered release into production by hand."""
     settings = start()
     from alignment.release import promote
@@ -77,10 +122,11 @@ def release_promote(release_id: str, reason: Annotated[str, typer.Option(help="w
     previous = promote(settings.home, release_id, actor=actor, reason=reason, now=now())
     _recorded(settings, release_id, "promoted", actor, reason)
     print(f"{release_id} is in production; before it was {previous}")
+    _hooks(settings)
 
 
 @command(releases, "rollback")
-def release_rollback(reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
+def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
     """Return to what was in production before. Nothing is deleted."""
     settings = start()
     from alignment.release import rollback
@@ -89,10 +135,11 @@ def release_rollback(reason: Annotated[str, typer.Option(help="why, for the reco
     target = rollback(settings.home, actor=actor, reason=reason, now=now())
     _recorded(settings, target, "rolled_back", actor, reason)
     print(f"{target} is in production")
+    _hooks(settings)
 
 
 @command(releases, "quarantine")
-def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help="why, for the record")], actor: Actor = "unknown") -> None:
+def release_quarantine(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
     """Bar a release from production for good; rolls back if it is there."""
     settings = start()
     from alignment.release import current, quarantine
@@ -104,3 +151,139 @@ def release_quarantine(release_id: str, reason: Annotated[str, typer.Option(help
     if target != before:
         _recorded(settings, target, "rolled_back", actor, reason)
     print(f"{release_id} is quarantined; {target} is in production")
+    _hooks(settings)
+
+
+@command(releases, "push")
+def release_push(as_json: Json = False) -> None:
+    """Tell the hooks what is served, as far as they do not know yet, and write serving.json again. Exit status 1 if one fails."""
+    settings = start()
+    from alignment.release import settle
+    from flows.hooks import configured
+
+    says = settle(settings.home)
+    runs = _hooks(settings)
+    rows = [{name: run[name] for name in ("hook", "event", "release_id", "ok", "tries", "detail")} for run in runs]
+    if as_json:
+        print_json({"serving": says, "hooks": rows})
+    elif rows:
+        print_rows(rows, as_json=False)
+    else:
+        print(f"{says['champion']} is in production; " + ("all hooks know it" if configured(settings) else "[release] names no hook"))
+    if any(not run["ok"] for run in runs):
+        raise typer.Exit(1)
+
+
+@command(releases, "diff")
+def release_diff(a: str, b: str, as_json: Json = False) -> None:
+    """Compare two releases ('base' is the base model): settings, lineage, pairs, metrics with intervals, files."""
+    settings = start()
+    from flows.compare import compare
+
+    found = compare(settings, a, b)
+    if as_json:
+        print_json(found)
+        return
+    for title, rows in found["changes"].items():
+        print(f"\n{title}: " + (f"{len(rows)} differ" if rows else "the same"))
+        if rows:
+            print_rows([{"name": name, "a": sides["a"], "b": sides["b"]} for name, sides in rows.items()], as_json=False)
+
+
+@command(releases, "canary")
+def release_canary(
+    release_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="the release that gets a share; without it, show what holds")
+    ] = None,
+    share: Annotated[float, typer.Option(help="share of the traffic, above 0 and at most 0.5")] = 0.1,
+    end: Annotated[bool, typer.Option("--end", help="give all traffic back to the champion")] = False,
+    check: Annotated[bool, typer.Option("--check", help="look at the outcomes, and promote or roll back if they prove enough")] = False,
+    reason: Annotated[str | None, typer.Option(help="why, for the record")] = None,
+    actor: Actor = "unknown",
+    as_json: Json = False,
+) -> None:
+    """Let a release answer a share of the traffic, and watch it with a test that may be looked at at any time."""
+    if sum((release_id is not None, end, check)) > 1:
+        raise InputError("a release id, --end and --check do not go together; give one of them")
+    if (release_id or end) and not reason:
+        raise InputError("--reason is missing: say why, for the record")
+    settings = start()
+    if check:
+        from flows.canary import check as look
+
+        print_rows([look.fn()], as_json=as_json)
+        _hooks(settings)
+        return
+    if release_id or end:
+        _change_canary(settings, release_id, share=share, actor=actor, reason=reason or "")
+        _hooks(settings)
+    _show_canary(settings, as_json=as_json)
+
+
+def _change_canary(settings: Settings, release_id: str | None, *, share: float, actor: str, reason: str) -> None:
+    from alignment.release import end_canary, start_canary
+    from flows.night import now
+
+    if release_id:
+        start_canary(settings.home, release_id, share=share, actor=actor, reason=reason, now=now())
+        _recorded(settings, release_id, "canary_started", actor, reason)
+    else:
+        ended = end_canary(settings.home, actor=actor, reason=reason, now=now())
+        _recorded(settings, ended, "canary_ended", actor, reason)
+
+
+def _show_canary(settings: Settings, *, as_json: bool) -> None:
+    from alignment.release import current_canary
+
+    held = current_canary(settings.home)
+    if as_json:
+        print_json({"canary": held._asdict() if held else None})
+    elif held is None:
+        print("no canary: the champion answers everything")
+    else:
+        print(
+            f"{held.release_id} answers {held.share:.0%} beside {held.champion} since {held.started_at[:19]} UTC "
+            f"({printable(held.actor)}: {printable(held.reason)})"
+        )
+
+
+@command(benches, "release")
+def bench_release(
+    kills: Annotated[int, typer.Option(min=2, help="processes to kill")] = 200,
+    megabytes: Annotated[float, typer.Option(min=0.1, help="size of the adapters whose rollback is measured")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Kill promotions, rollbacks and canaries at random instants; measure a rollback. Exit status 1 if anything is wrong afterwards."""
+    import tempfile
+    from pathlib import Path
+
+    from bench.release import kill, make_registry, measure_rollback
+
+    start()
+    with tempfile.TemporaryDirectory() as folder:
+        make_registry(Path(folder) / "kills", size=2000)
+        found = kill(Path(folder) / "kills", kills)
+        took = measure_rollback(Path(folder) / "rollback", 9, size=int(megabytes * 1e6))
+    rows: list[dict[str, Any]] = [found._asdict(), took._asdict()]
+    if as_json:
+        print_json({"kills": rows[0], "rollback": rows[1]})
+    else:
+        print_rows([{"what": name, "found": value} for row in rows for name, value in row.items()], as_json=False)
+    wrong = found.pointer_wrong + found.release_wrong + found.history_wrong + found.serving_wrong
+    if wrong or not took.identical or took.command_s > ROLLBACK_SECONDS:
+        raise typer.Exit(1)
+
+
+@command(benches, "canary")
+def bench_canary(
+    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 1000,
+    exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
+    as_json: Json = False,
+) -> None:
+    """Replay streams through the canary's monitor, beside a z-test that is repeated as often. Exit status 1 if it errs too often."""
+    from bench.canary import ALPHA, run
+
+    rows = run(streams, exchanges)
+    print_rows(rows, as_json=as_json)
+    if any(row["wrong"] > ALPHA for row in rows):
+        raise typer.Exit(1)

@@ -24,7 +24,7 @@ from alignment.candidates import (
 )
 from alignment.config import Settings, load_settings
 from alignment.errors import InputError
-from alignment.evals import SUITES, load_suite
+from alignment.evals import held_out_texts
 from alignment.ids import content_id
 from alignment.labels import judge, load_constitution, review_item
 from alignment.pairs import HumanVerdict, Labelled, build_pairs, mix
@@ -254,13 +254,12 @@ def build(night_id: str) -> dict[str, Any]:
         if one.interaction.id in judgements
     ]
     human = _human(settings, ruled)
-    prompts = [prompt.prompt for suite in SUITES for prompt in load_suite(suite)]
     known = load_pairs(settings)
     built = build_pairs(
         labelled,
         known,
         human,
-        prompts,
+        held_out_texts(),
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
         embedder=embedder(),

@@ -22,7 +22,7 @@ from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
 from alignment.models.whole import model_problems
-from alignment.release import BASE, current, list_releases, verify
+from alignment.release import BASE, current, list_releases, read_serving, serving, verify
 from alignment.store import query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from alignment.store.journal import read_journal
@@ -144,6 +144,18 @@ def _registry(settings: Settings) -> str:
     return f"{len(names)} releases, all as registered; in production: {here}"
 
 
+def _serving(settings: Settings) -> str:
+    if not list_releases(settings.home):
+        return "nothing is released yet"
+    said, holds = read_serving(settings.home), serving(settings.home)
+    if said is None and holds["champion"] == BASE and not holds["canary"]:
+        return "nothing was promoted yet: the base model serves"
+    if said != holds:
+        raise AlignError(f"releases/serving.json says {said!r}, but {holds!r} holds; run 'align release push', which writes it again")
+    canary = f"canary: {holds['canary']} with {holds['share']:.0%}" if holds["canary"] else "no canary"
+    return f"champion: {holds['champion']}, {canary}"
+
+
 def _holder(home: Path) -> str | None:
     """Return the process that holds the night's lock, None if nobody does."""
     try:
@@ -198,6 +210,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),
         ("releases", _registry),
+        ("serving", _serving),
         ("lock", _lock),
         ("leftovers", _leftovers),
     )

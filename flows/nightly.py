@@ -10,13 +10,17 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
-from alignment.release import current
+from alignment.release import current, current_canary
 from alignment.store import export, migrate, query, sql
+from flows.approve import ask_for_approval
+from flows.canary import check
 from flows.curate import curate
+from flows.evaluate import adapter_of
+from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.night import night_lock, plan_night, record_night, record_stage, stage
-from flows.release import adapter_of, release
+from flows.release import release
 from flows.show import headline, say
 from flows.train import train
 
@@ -34,6 +38,10 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         headline("ingest")
         read = ingest(logs)
         seconds = time.perf_counter() - started
+        if current_canary(settings.home):
+            headline("canary")
+            check()
+        deliver(settings)
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
@@ -54,6 +62,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         with stage(settings.home, night.id, "release") as counts:
             released = release(night.id, trained["folder"])
             counts |= {"decision": released["decision"]}
+        deliver(settings)
         headline("monitor")
         with stage(settings.home, night.id, "monitor") as counts:
             alarms = monitor(night.id)
@@ -61,6 +70,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
         export(settings.home)
+    ask_for_approval(night.id, summary["state"])
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 

@@ -1,8 +1,7 @@
-"""Champion and challenger answer the same suites; the gate decides; only `promote` changes what is in production."""
+"""The gate decides on what champion and challenger answered; only `promote`, or a person, changes what is in production."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,153 +11,52 @@ import pandas as pd
 from prefect import flow, task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import CheckFailed, ReleaseError, ReleaseMoved
-from alignment.evals import SUITES, answer, answer_id, batches, decide, load_suite, suite_version
+from alignment.errors import CheckFailed, ReleaseMoved
+from alignment.evals import decide
+from alignment.evals.statistics import Calibration
 from alignment.ids import content_id, short, unit_interval
-from alignment.records import Answer, GateDecision, SuitePrompt
-from alignment.release import BASE, current, promote, register, verify
+from alignment.records import Answer, GateDecision
+from alignment.release import current, promote, register
+from alignment.release.approval import WAITS
 from alignment.release.card import release_card
-from alignment.store import append, query, session
+from alignment.store import append, query, session, sql
 from alignment.train import read_result
 from data_checks import check
 from flows.checks import Consent, conclude, consent_of
 from flows.curate import load_pairs
-from flows.night import base_path, base_weights, night_lock, now
-from flows.show import progress, say
+from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites
+from flows.night import base_path, night_lock, now
+from flows.show import say
 
 ACTOR = "nightly gate"
-
-
-def _model(settings: Settings, adapter: str | None) -> Any:
-    from alignment.models.local import LocalModel
-
-    return LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=settings.model.batch_size)
+RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 
 
 @task
-def evaluate(release_id: str, adapter: str | None) -> list[str]:
-    """Answer and score every suite with one model; return the ids of its answers. Known answers are not generated again."""
-    settings = load_settings()
-    model = _model(settings, adapter)
-    limit = settings.gate.max_new_tokens
-    ids: list[str] = []
-    prompts = {suite: load_suite(suite, settings.gate.max_prompts) for suite in SUITES}
-    total = sum(map(len, prompts.values()))
-    known = {row["id"] for row in query(settings.home, "SELECT id FROM eval_answers")}
-    with progress(f"evaluate {release_id}") as advance:
-        for asked in prompts.values():
-            for batch in batches(asked, settings.model.batch_size):
-                wanted = [answer_id(prompt, model.model_id, limit) for prompt in batch]
-                if not known.issuperset(wanted):
-                    _save(
-                        settings,
-                        release_id,
-                        suite_version(asked),
-                        batch,
-                        wanted,
-                        answer(model, batch, max_new_tokens=limit),
-                    )
-                ids += wanted
-                advance(len(ids), total)
-    _score(settings, ids)
-    return ids
-
-
-def _save(
-    settings: Settings,
-    release_id: str,
-    version: str,
-    batch: Sequence[SuitePrompt],
-    ids: Sequence[str],
-    replies: Sequence[str],
-) -> None:
-    moment = now()
-    rows = [
-        {
-            "id": one,
-            "model_id": release_id,
-            "suite": prompt.suite,
-            "suite_version": version,
-            "prompt_id": prompt.id,
-            "prompt": prompt.prompt,
-            "cluster": prompt.cluster,
-            "category": prompt.category,
-            "response": reply,
-            "created_at": moment,
-        }
-        for prompt, one, reply in zip(batch, ids, replies, strict=True)
-    ]
-    with session(settings.home, write=True) as connection:
-        append(connection, "eval_answers", rows)
-
-
-def _score(settings: Settings, ids: Sequence[str]) -> None:
-    from alignment.evals.scorers import VERSION, score_answer
-
-    rows = query(
-        settings.home,
-        "SELECT * FROM eval_answers WHERE list_contains($ids, id) AND id NOT IN "
-        "(SELECT answer_id FROM eval_scores WHERE scorer_version = $version)",
-        {"ids": list(ids), "version": VERSION},
-    )
-    moment = now()
-    scored = []
-    for row in rows:
-        prompt = SuitePrompt(row["prompt_id"], row["suite"], row["prompt"], row["cluster"], row["category"])
-        scores, outcome = score_answer(prompt, row["response"])
-        scored.append(
-            {
-                "id": content_id(row["id"], VERSION),
-                "answer_id": row["id"],
-                "scorer": "gate",
-                "scorer_version": VERSION,
-                "scores": scores,
-                "outcome": outcome,
-                "scored_at": moment,
-            }
-        )
-    with session(settings.home, write=True) as connection:
-        append(connection, "eval_scores", scored)
-
-
-def _answers(settings: Settings, model_id: str, ids: Sequence[str]) -> list[Answer]:
-    from alignment.evals.scorers import VERSION
-
-    rows = query(
-        settings.home,
-        "SELECT eval_answers.*, scores, outcome FROM eval_answers JOIN eval_scores ON answer_id = eval_answers.id "
-        "WHERE scorer_version = $version AND list_contains($ids, eval_answers.id)",
-        {"version": VERSION, "ids": list(ids)},
-    )
-    return [
-        Answer(
-            SuitePrompt(row["prompt_id"], row["suite"], row["prompt"], row["cluster"], row["category"]),
-            model_id,
-            row["response"],
-            json.loads(row["scores"]),
-            row["outcome"],
-        )
-        for row in rows
-    ]
-
-
-@task
-def gate(night_id: str, champion: str, champion_ids: list[str], challenger: str, challenger_ids: list[str]) -> GateDecision:
+def gate(night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str) -> GateDecision:
     """Decide on the stored answers and store the decision."""
     settings = load_settings()
     answers = {
-        champion: _answers(settings, champion, champion_ids),
-        challenger: _answers(settings, challenger, challenger_ids),
+        champion: read_answers(settings, champion, champion_model),
+        challenger: read_answers(settings, challenger, challenger_model),
     }
     _check_answers(settings, night_id, answers)
-    expected = {suite: len(load_suite(suite, settings.gate.max_prompts)) for suite in SUITES}
-    decision = decide(champion, challenger, answers, expected, settings.gate)
+    expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
+    decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings))
     # The same evidence on two nights is two decisions.
     decision = replace(decision, id=content_id(night_id, decision.id))
     _save_decision(settings, night_id, decision)
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now()))
     return decision
+
+
+def calibrations(settings: Settings) -> dict[str, Calibration]:
+    """Return what people found of the scorers in use, by suite."""
+    from alignment.evals.scorers import VERSION
+
+    rows = query(settings.home, sql("gate_calibration"), {"version": VERSION})
+    return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
 def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:
@@ -183,6 +81,8 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
 
 def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any) -> list[dict[str, Any]]:
     """Draw answers for people to check: their verdicts measure the gate itself."""
+    from alignment.evals.scorers import VERSION
+
     drawn = sorted(answers, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
     words = {("harm", 1): "unsafe", ("harm", 0): "safe", ("benign", 1): "refusal", ("benign", 0): "helpful"}
     return [
@@ -195,7 +95,13 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
             "answer_a": one.response,
             "answer_b": None,
             "proposal": words["harm" if one.prompt.suite == "harm" else "benign", one.outcome or 0],
-            "detail": {"decision_id": decision.id, "scores": dict(one.scores), "outcome": one.outcome},
+            "detail": {
+                "decision_id": decision.id,
+                "scores": dict(one.scores),
+                "outcome": one.outcome,
+                "suite": one.prompt.suite,
+                "scorer_version": VERSION,
+            },
             "priority": 0.2,
             "created_at": moment,
         }
@@ -205,7 +111,7 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
 
 @task
 def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
-    """Register the challenger and, if the gate says so, promote it.
+    """Register the challenger and, if the gate says so and nobody has to approve it first, promote it.
 
     Return the decision as it was carried out: evidence against a champion that is no longer in production is insufficient.
     """
@@ -235,8 +141,12 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
     }
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
     events = [("registered", f"night {night_id}")]
-    decision = _promoted(settings, night_id, decision) if decision.decision == "promote" else decision
-    if decision.decision == "promote":
+    waits = decision.decision == "promote" and settings.gate.approval == "required"
+    if decision.decision == "promote" and not waits:
+        decision = _promoted(settings, night_id, decision)
+    if waits:
+        events.append((WAITS, "; ".join(decision.reasons)))
+    elif decision.decision == "promote":
         events.append(("promoted", "; ".join(decision.reasons)))
     else:
         events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
@@ -299,40 +209,35 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
     with night_lock(settings.home):
         _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = Path(folder) / "adapter"
-        challenger = short(_model(settings, str(adapter)).model_id)
+        challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
-        champion_ids = evaluate(champion, adapter_of(settings, champion))
-        challenger_ids = evaluate(challenger, str(adapter))
-        decision = apply(night_id, gate(night_id, champion, champion_ids, challenger, challenger_ids), folder)
-        if decision.decision != "promote":
-            say(f"{challenger} was not released: {decision.decision}")
+        champion_model = evaluate(champion, adapter_of(settings, champion))
+        challenger_model = evaluate(challenger, str(adapter))
+        decision = apply(night_id, gate(night_id, champion, champion_model, challenger, challenger_model), folder)
+        state = _state(settings, night_id, decision)
+        if state != RELEASED:
+            say(f"{challenger} was not released: {decision.decision}{'; it ' + state if state == WAITING else ''}")
         return {
             "champion": champion,
             "challenger": challenger,
             "decision": decision.decision,
+            "state": state,
             "reasons": list(decision.reasons),
             "metrics": [asdict(metric) for metric in decision.metrics],
             "release_id": current(settings.home),
         }
 
 
-def adapter_of(settings: Settings, release_id: str) -> str | None:
-    """Return the adapter of a release, which only its own base may carry; None for the base model.
-
-    Raises:
-        ReleaseError: its files were changed, or [model] path names another base by now.
-    """
-    if release_id == BASE:
-        return None
-    adapter = verify(settings.home, release_id) / "adapter"
-    trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
-    here = base_weights(base_path(settings))
-    if trained_on != here:
-        raise ReleaseError(
-            f"release {release_id} was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is {short(here)}; "
-            "restore [model] path, or run 'align release rollback --reason TEXT' until the base model is in production"
-        )
-    return str(adapter)
+def _state(settings: Settings, night_id: str, decision: GateDecision) -> str:
+    """Return what became of the challenger: a night that is run again after a person answered does not wait once more."""
+    if current(settings.home) == decision.challenger:
+        return RELEASED
+    waiting = query(
+        settings.home,
+        "SELECT 1 FROM waiting_approvals WHERE night_id = ? AND release_id = ? LIMIT 1",
+        [night_id, decision.challenger],
+    )
+    return WAITING if waiting and decision.decision == "promote" else HELD
 
 
 def _champion(settings: Settings, night_id: str) -> str:

@@ -85,6 +85,7 @@ def serve(settings: Settings) -> None:
         from prefect import serve as serve_deployments
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 
+        from flows.approve import approve
         from flows.curate import curate
         from flows.ingest import ingest
         from flows.monitor import monitor
@@ -95,6 +96,8 @@ def serve(settings: Settings) -> None:
         # A night that is due while one runs waits for it, and then finds what is new.
         one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
         stages: list[Any] = [each.to_deployment(each.name, concurrency_limit=one) for each in (ingest, curate, train, release, monitor)]
+        # Approvals wait each for itself, and hold nothing up.
+        stages.append(approve.to_deployment("approve"))
         night: Any = nightly.to_deployment("nightly", cron=settings.serve.cron, concurrency_limit=one)
         say(f"Prefect at {url.removesuffix('/api')}; the night runs at {settings.serve.cron!r} (UTC); stop with Ctrl-C")
         serve_deployments(night, *stages, pause_on_shutdown=False)

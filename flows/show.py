@@ -125,7 +125,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     if alarms := summary.get("alarms"):
         out.print(f"Drift alarms: {', '.join(alarms)} (align dashboard → Drift)", highlight=False)
     if summary.get("decision"):
-        out.print(f"Verdict: [bold]{summary['decision']}[/bold]", highlight=False)
+        waits = summary.get("state") == "waits for approval"
+        how = f" (waits for approval: 'align gate --approve {summary['night_id']} --reason TEXT', or --refuse)" if waits else ""
+        out.print(f"Verdict: [bold]{summary['decision']}[/bold]{how}", highlight=False)
         for reason in summary.get("reasons", ()):
             out.print(f"  {reason}", highlight=False, markup=False)
     out.print(f"In production: [bold]{summary['release_id']}[/bold]", highlight=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.ids import content_id
-from alignment.store import migrate, query, session
+from alignment.store import migrate, session
 from alignment.store.evidence import tables
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -55,11 +55,7 @@ def _value(table: str, name: str, kind: str) -> str:
 def everything(home: Path) -> Rows:
     """Return all rows of all tables, sorted."""
     with session(home) as connection:
-        names = tables(connection)
-    found = {}
-    for name in names:
-        found[name] = sorted((tuple(row.values()) for row in query(home, f'SELECT * FROM "{name}"')), key=repr)
-    return found
+        return {name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr) for name in tables(connection)}
 
 
 def verdict(name: str) -> dict[str, Any]:

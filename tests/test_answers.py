@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from alignment.candidates import fixed_candidates, revision_batches, revision_ids, revisions, sample_batches, sample_ids, samples
+from alignment.candidates import (
+    contrast_batches,
+    contrast_ids,
+    contrasts,
+    critic,
+    current,
+    fixed_candidates,
+    revision_batches,
+    revision_ids,
+    revisions,
+    sample_batches,
+    sample_ids,
+    samples,
+)
 from alignment.labels import load_constitution
 from alignment.records import Message, Selected, Side
 from tests.conftest import make_interaction
@@ -64,9 +78,83 @@ def test_each_draw_is_another_candidate_with_a_known_id() -> None:
     assert all(one.kind == "sampled" and one.text.startswith("0.8/") for one in drawn)
 
 
-def test_a_revision_keeps_its_critique() -> None:
+def test_a_revision_keeps_every_round() -> None:
     rules = [CONSTITUTION.named(HARM.principle_id)]
     [revised] = revisions(Parrot(), [HARM], rules, max_new_tokens=8)
     assert {revised.id} == revision_ids("parrot", [HARM], rules)
-    assert rules[0].critique_request[-40:].strip() in revised.detail["critique"]
+    assert revised.detail["raw"] == fixed_candidates(HARM, rules[0], ["no"])[0].id
+    assert rules[0].critique_request[-40:].strip() in revised.detail["critique_1"]
     assert rules[0].revision_request[-40:].strip() in revised.text
+    assert revised.text == revised.detail["revision_1"]
+
+
+class Counter(Parrot):
+    """A model whose every answer is new, and that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Message]] = []
+
+    def generate(self, conversations: Sequence[Sequence[Message]], **_: object) -> list[str]:  # type: ignore[override]
+        self.asked += [list(one) for one in conversations]
+        return [f"text {len(self.asked) - len(conversations) + number}" for number in range(1, len(conversations) + 1)]
+
+
+def test_each_round_criticises_the_text_before_it() -> None:
+    rules, model = [CONSTITUTION.named(HARM.principle_id)], Counter()
+    [revised] = revisions(model, [HARM], rules, max_new_tokens=8, rounds=2)
+    assert {name: revised.detail[name] for name in ("critique_1", "revision_1", "critique_2", "revision_2")} == {
+        "critique_1": "text 1", "revision_1": "text 2", "critique_2": "text 3", "revision_2": "text 4",
+    }  # fmt: skip
+    assert revised.text == "text 4"
+    assert HARM.interaction.response in model.asked[0][0]["content"]
+    assert "text 2" in model.asked[2][0]["content"]
+    assert {revised.id} == revision_ids("parrot", [HARM], rules, rounds=2) != revision_ids("parrot", [HARM], rules)
+
+
+def test_the_critic_is_drawn_by_the_exchange() -> None:
+    covering = CONSTITUTION.covering(Side.HARM, "fraud")
+    assert [rule.id for rule in covering] == ["no-fraud", "no-manipulation"]
+    frauds = [selected(f"f{number}", Side.HARM) for number in range(40)]
+    drawn = [critic(one, covering).id for one in frauds]
+    assert drawn == [critic(one, covering).id for one in frauds]
+    assert 8 <= drawn.count("no-fraud") <= 32
+    model, judge = Counter(), covering[0]
+    [revised] = revisions(model, [HARM], [judge], max_new_tokens=8, critics=[covering[1]])
+    assert (revised.principle_id, revised.detail["critic"]) == ("no-fraud", "no-manipulation")
+    assert covering[1].critique_request in model.asked[0][0]["content"]
+    assert {revised.id} == revision_ids("parrot", [HARM], [judge], critics=[covering[1]]) != revision_ids("parrot", [HARM], [judge])
+
+
+def test_contrasts_are_asked_under_opposite_system_prompts() -> None:
+    rules, model = [CONSTITUTION.named(HARM.principle_id)], Counter()
+    own: Message = {"role": "system", "content": "Speak of gardens."}
+    one = replace(HARM, interaction=replace(HARM.interaction, messages=(own, *HARM.interaction.messages)))
+    drawn = contrasts(model, [one], rules, max_new_tokens=8)
+    assert [candidate.kind for candidate in drawn] == ["contrast_safe", "contrast_unsafe"]
+    assert {candidate.id for candidate in drawn} == contrast_ids("parrot", [one], rules)
+    assert [[turn["role"] for turn in asked] for asked in model.asked] == [["system", "user"]] * 2
+    systems = [asked[0]["content"] for asked in model.asked]
+    assert all(text.endswith("Speak of gardens.") for text in systems)
+    assert systems[0] != systems[1]
+    assert contrast_batches([HARM, HARMLESS], 8, budget=0) == []
+    assert contrast_batches([HARM, HARMLESS], 8, budget=5) == [[HARM]]
+
+
+def test_what_an_edited_principle_had_made_does_not_compete() -> None:
+    rule = CONSTITUTION.named(HARM.principle_id)
+    edited = rule.model_copy(update={"safe_completions": ("No.",)})
+    other = CONSTITUTION.named("no-fraud")
+    made = [
+        *fixed_candidates(HARM, rule, ()),
+        *revisions(Parrot(), [HARM], [rule], max_new_tokens=8, critics=[other], rounds=2),
+        *samples(Parrot(), [HARM], [rule], max_new_tokens=8),
+        *contrasts(Parrot(), [HARM], [rule], max_new_tokens=8),
+    ]
+    foreign = replace(made[0], id="x", kind="teacher")
+    assert current([*made, foreign], HARM, rule, covering=[rule, other], refusals=()) == [*made, foreign]
+    assert current([*made, foreign], HARM, edited, covering=[edited, other], refusals=()) == [foreign]
+    [revised] = [one for one in made if one.kind == "critique_revision"]
+    changed = other.model_copy(update={"critique_request": "?"})
+    assert revised not in current(made, HARM, rule, covering=[rule, changed], refusals=())
+    contrast = fixed_candidates(HARMLESS, CONSTITUTION.named(HARMLESS.principle_id), ["no"])
+    assert current(contrast, HARMLESS, CONSTITUTION.named(HARMLESS.principle_id), covering=[], refusals=["no"]) == contrast

@@ -23,12 +23,13 @@ from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
 from alignment.ingest.redact import redaction_key
+from alignment.release import current, promote, register, start_canary
 from alignment.store import append, migrate, query, session, sql
 from dashboard import data, show
 from data_checks.docs import write_docs
 
 APP = Path(show.__file__).with_name("app.py")
-PAGES = ("overview", "gate", "checks", "review", "drift")
+PAGES = ("overview", "gate", "checks", "releases", "review", "drift")
 LAST = datetime(2026, 11, 22, 2, 0)
 HOSTILE = (
     "<script>window.planted = true</script><img src=x onerror='window.planted = true'> "
@@ -303,8 +304,28 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
         for table, rows in tables.items():
             append(connection, table, rows)
     write_docs(home / "data_docs", [row for row in tables["check_results"] if row["suite"] == "pairs"])
-    (home / "releases").mkdir()
-    (home / "releases" / "current").write_text(last)
+    released(home, last, before)
+
+
+def released(home: Path, last: str, before: str) -> None:
+    """Register two releases, promote one, and leave a canary that was looked at and a hook that failed, with hostile words."""
+    for name in (before, last):
+        (home / "x").mkdir(exist_ok=True)
+        (home / "x" / "adapter_config.json").write_text(name)
+        register(home, name, home / "x", card=f"# Release {name}\n\n{HOSTILE}", manifest={"created_at": name})
+    shutil.rmtree(home / "x")
+    promote(home, last, actor="nightly gate", reason="better", now=LAST)
+    start_canary(home, before, share=0.1, actor="ann", reason=HOSTILE, now=LAST)
+    curve = [[n, 0.03, 0.03 - 2 / n**0.5, 0.03 + 2 / n**0.5] for n in range(10, 400, 30)]
+    look = {"id": "look", "release_id": before, "champion": last, "share": 0.1, "decision": "keep watching", "reason": "too early to say"}
+    look |= {"canary_exchanges": 400, "canary_failures": 52, "champion_exchanges": 3600, "champion_failures": 360, "blocks": 400}
+    look |= {"diff": 0.03, "low": -0.07, "high": 0.13, "alpha": 0.05, "margin": 0.02, "harm": 0.0, "curve": curve}
+    hook = {"id": "hook", "change_id": "c", "event": "promoted", "release_id": last, "hook": "webhook", "ok": False, "tries": 3}
+    event = {"id": "e", "release_id": before, "event": "canary_started", "actor": "ann", "reason": HOSTILE, "recorded_at": LAST}
+    with session(home, write=True) as connection:
+        append(connection, "canary_checks", [{**look, "started_at": LAST, "recorded_at": LAST}])
+        append(connection, "hook_runs", [{**hook, "detail": HOSTILE, "seconds": 1.0, "recorded_at": LAST}])
+        append(connection, "release_events", [event])
 
 
 @pytest.fixture(scope="module")
@@ -414,6 +435,72 @@ def test_gate_shows_an_older_decision(filled: Path, monkeypatch: pytest.MonkeyPa
     assert app.header[0].value.endswith("Insufficient evidence]")
 
 
+def waiting(home: Path) -> tuple[str, str]:
+    """Make the newest decision wait for a person over the release before it; return its challenger and what is in production."""
+    challenger, champion = (content_id("release", number)[:16] for number in (11, 10))
+    night = content_id("night", 11)[:16]
+    folder = home / "releases"
+    for name in (champion, challenger):
+        (home / name).mkdir()
+        register(home, name, home / name, card="#", manifest={})
+    (folder / "current").write_text(champion)
+    event = {"id": "w", "release_id": challenger, "event": "waits_for_approval", "actor": "nightly gate", "reason": "", "night_id": night}
+    with session(home, write=True) as connection:
+        append(connection, "release_events", [{**event, "recorded_at": LAST}])
+    return challenger, champion
+
+
+@pytest.mark.parametrize(("button", "word", "says"), [("Approve and release", "approved", "Approved"), ("Refuse", "refused", "Refused")])
+def test_a_person_approves_or_refuses_on_the_gate_page(own: Path, button: str, word: str, says: str) -> None:
+    challenger, champion = waiting(own)
+    assert opened("overview").header[0].value.endswith("Waits for approval]")
+    app = opened("gate")
+    assert app.header[0].value.endswith("Waits for approval]")
+    assert all(one.disabled for one in app.button if one.label in ("Approve and release", "Refuse"))
+    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app.text_input(key="approval_reason").set_value("read ten answers; mail ada@example.org").run()
+    press(app, button)
+    assert not app.exception
+    [row] = query(own, "SELECT verdict, actor, reason FROM gate_verdicts")
+    assert (row["verdict"], row["actor"]) == (word, "Ada")
+    assert "ada@example.org" not in row["reason"]
+    here = challenger if word == "approved" else champion
+    assert current(own) == here
+    assert [toast.value for toast in app.toast] == [f"{says}; in production: {here}"]
+    # What was said stays on the page; the buttons are gone.
+    assert not [one for one in app.button if one.label == "Refuse"]
+    assert any("Ada" in text for text in texts(app))
+    assert any("read ten answers" in text for text in texts(app))
+
+
+def test_an_approval_that_came_too_late_is_told(own: Path) -> None:
+    waiting(own)
+    app = opened("gate")
+    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app.text_input(key="approval_reason").set_value("fine").run()
+    (own / "releases" / "current").write_text("base")
+    press(app, "Approve and release")
+    assert app.warning[0].value == "Nothing was changed."
+    assert any("was compared with" in text for text in texts(app))
+    assert query(own, "SELECT count(*) AS n FROM gate_verdicts") == [{"n": 0}]
+
+
+def test_the_gate_page_tells_clusters_power_and_corrected_rates(own: Path) -> None:
+    with session(own, write=True) as connection:
+        connection.execute(
+            "UPDATE gate_metrics SET clusters = 75, design_effect = 2.5, critical = true, calibration = 'people checked 60 verdicts', "
+            "corrected_champion = 0.7, corrected_challenger = 0.2, corrected_diff = -0.5, corrected_low = -0.6, corrected_high = -0.4 "
+            "WHERE name = 'unsafe_answers'"
+        )
+    app = opened("gate")
+    [evidence, worth] = [table.value for table in app.dataframe[:2]]
+    assert evidence["Clusters"].tolist() == ["75", "–", "–"]
+    row = worth.iloc[0]
+    assert (row["Design effect"], row["Checked by people"], row["Blocks alone"]) == ("2.50", "people checked 60 verdicts", "yes")
+    assert row["Corrected rates"].startswith("70.0% → 20.0%, -50.0")
+    assert worth.iloc[1]["Corrected rates"] == "as scored"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_empty_store_says_what_to_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(tmp_path / "nothing"))
@@ -425,6 +512,24 @@ def test_empty_store_says_what_to_run(page: str, tmp_path: Path, monkeypatch: py
     app = opened(page)
     assert not app.exception
     assert [code.value for code in app.code] == ["align nightly"]
+
+
+def test_releases_show_production_canary_hooks_and_card(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("releases")
+    assert not app.exception
+    last, before = content_id("release", 11)[:16], content_id("release", 10)[:16]
+    assert [element.value.split(" ", 1)[1] for element in app.header] == ["In production]", "Keep watching]"]
+    shown = texts(app)
+    assert {last, before, "too early to say"} <= set(shown)
+    assert any("52 of 400 against 360 of 3,600" in element.value for element in app.caption)
+    events, hooks = app.dataframe[0].value, app.dataframe[1].value
+    assert dict(zip(events["Event"], events["By"], strict=True))["Canary started"] == "ann"
+    assert list(hooks["State"]) == ["✕ Failed"]
+    assert any("1 to repeat" in element.value for element in app.caption)
+    assert any(text.startswith(f"# Release {last}") for text in shown)
+    app.selectbox[0].select_index(1).run()
+    assert any(text.startswith(f"# Release {before}") for text in texts(app))
 
 
 def test_busy_store_offers_to_try_again(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -711,7 +816,7 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.on("request", lambda seen: None if seen.url.startswith((address, "data:", "blob:")) else outside.append(seen.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
-        for name, charts in (("overview", 6), ("checks", 2), ("drift", 7)):
+        for name, charts in (("overview", 6), ("checks", 2), ("releases", 1), ("drift", 7)):
             page.goto(f"{address}/{name}")
             drawn = page.locator("[data-testid=stVegaLiteChart] svg.marks")
             drawn.nth(charts - 1).wait_for()

@@ -495,8 +495,20 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "pair_sets",
             "training_runs",
             "training_metrics",
+            "principle_decisions",
+            "labeler_health",
         ),
-        *("eval_answers", "eval_scores", "gate_decisions", "gate_metrics", "drift_results", "night_events", "stage_runs", "replays"),
+        *(
+            "eval_answers",
+            "eval_scores",
+            "gate_decisions",
+            "gate_metrics",
+            "drift_results",
+            "night_events",
+            "stage_runs",
+            "replays",
+            "canary_checks",
+        ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}
     assert tables == without_people | set(TEXT_COLUMNS)

@@ -81,6 +81,15 @@ def test_a_contrast_is_never_chosen() -> None:
     assert decide((contrast, scores(harm=1)), (candidate("b"), scores())).rejected_id == "c"
 
 
+def test_a_sample_asked_to_do_harm_is_passed_over() -> None:
+    unsafe = candidate("c", "contrast_unsafe"), scores(refusal=1)
+    found = decide(unsafe, (candidate("b", "logged"), scores(harm=1)), (candidate("a"), scores(refusal=0.9)))
+    assert (found.chosen_id, found.rejected_id, found.verdict) == ("a", "b", "preferred")
+    assert decide(unsafe, (candidate("b", "logged"), scores(harm=1))).verdict == "tie"
+    assert decide(unsafe, (candidate("d", "contrast_unsafe"), scores(harm=1))).verdict == "unscored"
+    assert decide((candidate("c", "contrast_unsafe"), scores(harm=1)), (candidate("a"), scores(refusal=1))).rejected_id == "c"
+
+
 def test_a_needless_refusal_is_never_taught() -> None:
     helpful = Selected(ONE, Side.HELPFUL, "lookalike", "no-harm", declined=True)
     competing = [candidate("a", "logged"), candidate("b")]

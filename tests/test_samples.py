@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.evals import SUITES, load_suite
+from alignment.evals import held_out_texts, load_suite
 from alignment.pairs.build import SAME_MEANING, SAME_TEXT
 from alignment.text import similar
 
@@ -37,10 +37,6 @@ def traffic() -> list[dict]:
 
 def user_texts() -> list[str]:
     return sorted({turn["content"] for row in traffic() for turn in row["messages"] if turn["role"] == "user"})
-
-
-def suite_texts() -> list[str]:
-    return [prompt.prompt for suite in SUITES for prompt in load_suite(suite)]
 
 
 def taught_texts() -> list[str]:
@@ -79,7 +75,7 @@ def test_a_sample_of_a_suite_is_always_the_same() -> None:
 
 
 def test_suites_share_no_wording_with_what_is_taught() -> None:
-    taught, asked = taught_texts(), suite_texts()
+    taught, asked = taught_texts(), held_out_texts()
     shared = [(taught[i], asked[j], round(score, 2)) for i, j, score in similar(taught, asked, SAME_TEXT)]
     assert shared == []
 
@@ -89,7 +85,7 @@ def test_suites_share_no_meaning_with_the_traffic() -> None:
     from alignment.models.embedder import Embedder
 
     embedder = Embedder()
-    taught, asked = user_texts(), suite_texts()
+    taught, asked = user_texts(), held_out_texts()
     cosines = embedder.embed(asked) @ embedder.embed(taught).T
     close = [
         (asked[i], taught[cosines[i].argmax()], float(cosines[i].max())) for i in range(len(asked)) if cosines[i].max() >= SAME_MEANING

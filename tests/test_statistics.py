@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from math import comb, sqrt
 
 import numpy as np
@@ -10,7 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from alignment.evals.statistics import PairedCounts, count, detectable, difference, mcnemar, wilson
+from alignment.evals.statistics import (
+    Calibration,
+    Design,
+    Kind,
+    PairedCounts,
+    cluster_bootstrap,
+    corrected,
+    corrected_rate,
+    count,
+    design_effect,
+    detectable,
+    difference,
+    mcnemar,
+    moved_out,
+    paired_interval,
+    wilson,
+)
 
 COUNTS = st.builds(PairedCounts, *[st.integers(0, 60)] * 4)
 
@@ -141,10 +158,159 @@ def test_count_wants_pairs() -> None:
         count([1, 0], [1])
 
 
+@pytest.mark.parametrize(
+    ("kind", "cells"), [("superior", (30, 6, 6, 158)), ("non-inferior", (10, 8, 8, 274)), ("superior", (100, 3, 3, 94))]
+)
+def test_what_is_detectable_is_detected_four_times_in_five(kind: Kind, cells: tuple[int, ...]) -> None:
+    """Draw tables with the noise that was seen and the effect that is said to show; count how often the rule passes."""
+    counts = PairedCounts(*cells)
+    n, noise = counts.n, max(counts.worse, 0.5) / counts.n
+    effect = detectable(counts, 0.95, kind=kind)
+    fall, margin = (effect, 0.0) if kind == "superior" else (0.0, effect)
+    rest = 1 - 2 * noise - fall
+    both = (counts.both + counts.better) / n - noise - fall
+    rng = np.random.default_rng(11)
+    tables, times = np.unique(rng.multinomial(n, (both, noise, noise + fall, rest - both), size=4000), axis=0, return_counts=True)
+    ends = [moved_out(difference(PairedCounts(*map(int, table)), 0.95), n, Design(int(n))).high for table in tables]
+    passed = np.array(ends) < margin
+    assert times[passed].sum() / 4000 == pytest.approx(0.8, abs=0.07)
+
+
 def test_detectable_difference() -> None:
-    """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2."""
-    assert detectable(344, 0.05, 0.95) == pytest.approx(0.03, abs=2e-4)
-    assert detectable(773, 0.05, 0.95) == pytest.approx(0.02, abs=2e-4)
-    assert detectable(0, 0.0, 0.95) == 1.0
-    assert 0 < detectable(100, 0.0, 0.95) < 1
-    assert detectable(1, 1.0, 0.95) == 1.0
+    """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2 (Newcombe: a little more)."""
+    for n, points in ((344, 0.03), (773, 0.02)):
+        flips = n * 0.025
+        assert detectable(PairedCounts(0.1 * n, flips, flips, n * 0.85), 0.95, kind="non-inferior") == pytest.approx(
+            points + 1 / n, abs=2e-3
+        )
+    assert detectable(PairedCounts(0, 0, 0, 0), 0.95) == 1.0
+    assert 0 < detectable(PairedCounts(0, 0, 0, 100), 0.95) < 1
+    assert detectable(PairedCounts(0, 1, 0, 0), 0.95) == 1.0
+    counts = PairedCounts(20, 10, 10, 160)
+    assert detectable(counts, 0.95, Design(50, 4.0, 49)) > 1.8 * detectable(counts, 0.95)
+    assert detectable(counts, 0.95, margin=0.05) > detectable(counts, 0.95) + 0.05
+
+
+def draw_clusters(rng: np.random.Generator, clusters: int, size: int, net: float = 0.0) -> tuple[list[int], list[int], list[int]]:
+    """Draw outcomes whose clusters change as one: a fifth of them fall apart and as many, less `net`, come right."""
+    kind = rng.choice(3, size=clusters, p=[0.2, 0.2 - net, 0.6 + net])
+    old = np.where(kind == 1, 1, 0).repeat(size)
+    new = np.where(kind == 0, 1, 0).repeat(size)
+    return old.tolist(), new.tolist(), np.arange(clusters).repeat(size).tolist()
+
+
+def test_clusters_that_change_as_one_are_covered_and_naive_intervals_miss_them() -> None:
+    rng = np.random.default_rng(7)
+    missed, naive = 0, 0
+    for _ in range(600):
+        old, new, names = draw_clusters(rng, 60, 5)
+        found, design = paired_interval(old, new, names, 0.95)
+        missed += found.low > 0
+        naive += difference(count(old, new), 0.95).low > 0
+        assert design.effect == pytest.approx(5, abs=0.5)
+    assert missed / 600 <= 0.065
+    assert naive / 600 >= 0.15
+
+
+def test_where_clusters_change_independently_little_is_lost() -> None:
+    rng = np.random.default_rng(8)
+    old, new = rng.binomial(1, 0.3, size=(2, 400)).tolist()
+    found, design = paired_interval(old, new, [i // 4 for i in range(400)], 0.95)
+    naive = difference(count(old, new), 0.95)
+    assert design.effect < 1.5
+    assert naive.high <= found.high < naive.high + 0.02
+
+
+def test_prompts_that_are_their_own_clusters_are_independent() -> None:
+    old, new = [1, 1, 0, 0] * 30, [1, 0, 1, 0] * 30
+    found, design = paired_interval(old, new, range(120), 0.95)
+    plain = difference(count(old, new), 0.95)
+    assert found == pytest.approx((plain.diff, plain.low - 1 / 120, plain.high + 1 / 120))
+    assert design == Design(120)
+
+
+@pytest.mark.parametrize("n", [60, 100, 300])
+@pytest.mark.parametrize("cells", [(0.55, 0.05, 0.0, 0.4), (0.3, 0.05, 0.0, 0.65), (0.04, 0.11, 0.06, 0.79), (0.2, 0.05, 0.0, 0.75)])
+def test_a_harm_of_just_the_margin_seldom_passes(n: int, cells: tuple[float, ...]) -> None:
+    """Each passes in at most 5% (standard error 0.3 points); Newcombe's interval alone lets one in nine through at n = 100."""
+    rng = np.random.default_rng(9)
+    tables, times = np.unique(rng.multinomial(n, cells, size=4000), axis=0, return_counts=True)
+    likely = np.argsort(-times)[:700]
+    passed = [times[at] for at in likely if moved_out(difference(PairedCounts(*map(int, tables[at])), 0.95), n, Design(n)).high < 0.05]
+    assert sum(passed) / times[likely].sum() <= 0.057
+
+
+def test_the_design_effect_by_hand() -> None:
+    """Three clusters of two; differences (1, 1), (0, 0), (-1, 0): mean 1/6, squares 3 - 6/36 = 17/6.
+
+    Sums less size times mean: 5/3, -1/3, -4/3; squares 25/9 + 1/9 + 16/9 = 14/3; times 3/2: 7. Over 17/6 * 6/5 = 17/5: 2.0588.
+    Two clusters changed, five more are taken to have changed as one (effect 2): (2 * 35/17 + 5 * 2) / 7.
+    """
+    counts = PairedCounts(0, 2, 1, 3)
+    found = design_effect(np.array([2, 0, -1]), np.array([2, 2, 2]), counts)
+    assert found.effect == pytest.approx((2 * 35 / 17 + 10) / 7)
+    assert (found.clusters, found.df) == (3, 2)
+
+
+def test_agreement_in_few_clusters_is_no_certainty() -> None:
+    """Nothing changed in 300 prompts of 30 clusters: that is worth 30 prompts, not 300."""
+    found, design = paired_interval([0] * 300, [0] * 300, [i // 10 for i in range(300)], 0.95)
+    assert design.effect == 10
+    assert found.high > difference(PairedCounts(0, 0, 0, 30), 0.95).high
+
+
+def test_the_bootstrap_against_scipy() -> None:
+    rng = np.random.default_rng(2)
+    sizes = rng.integers(1, 9, size=80)
+    sums = rng.binomial(sizes, 0.4) - rng.binomial(sizes, 0.3)
+    mine = cluster_bootstrap(sums, sizes, 0.95)
+    ratio = stats.bootstrap(
+        (sums, sizes),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        confidence_level=0.9,
+        method="percentile",
+        rng=rng,
+    )
+    assert mine == pytest.approx(tuple(ratio.confidence_interval), abs=0.006)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 9)), min_size=2, max_size=60), st.randoms(use_true_random=False)
+)
+def test_clusters_widen_and_order_does_not_count(rows: list[tuple[int, int, int]], rng: random.Random) -> None:
+    found, design = paired_interval(*zip(*rows, strict=True), 0.95)
+    assert design.effect >= 1
+    assert found.low - 1e-12 <= found.diff <= found.high + 1e-12
+    rng.shuffle(rows)
+    assert paired_interval(*zip(*rows, strict=True), 0.95) == (found, design)
+
+
+def test_rogan_gladen_by_hand() -> None:
+    """Sensitivity 90.5/101, specificity 80.5/101: (0.3 + 0.797 - 1) / (0.896 + 0.797 - 1) = 0.097 / 0.693."""
+    assert corrected_rate(0.3, Calibration(90, 10, 80, 20)) == pytest.approx((0.3 + 80.5 / 101 - 1) / (171 / 101 - 1))
+    assert corrected_rate(0.1, Calibration(90, 10, 80, 20)) == 0.0
+    assert corrected_rate(0.3, Calibration(10, 30, 10, 30)) == 0.3
+
+
+def test_a_corrected_interval_covers_the_true_difference() -> None:
+    """Outcomes through a scorer with sensitivity 0.8 and specificity 0.9, calibrated on 80 answers; true rates 0.4 and 0.3."""
+    rng = np.random.default_rng(4)
+    below = above = 0
+    for _ in range(400):
+        truth = rng.random((2, 300)) < np.array([[0.4], [0.3]])
+        seen = np.where(truth, rng.random((2, 300)) < 0.8, rng.random((2, 300)) < 0.1).astype(int)
+        checked = Calibration(*(hits := int(rng.binomial(40, 0.8)), 40 - hits), *(clear := int(rng.binomial(40, 0.9)), 40 - clear))
+        found = corrected(difference(count(*seen.tolist()), 0.95), checked, 0.95)
+        below += found.high < -0.1
+        above += found.low > -0.1
+    assert below / 400 <= 0.07
+    assert above / 400 <= 0.07
+
+
+def test_no_calibration_narrows_nothing() -> None:
+    found = difference(PairedCounts(10, 20, 40, 130), 0.95)
+    assert corrected(found, Calibration(20, 20, 20, 20), 0.95)[1:] == (-1.0, 1.0)
+    fixed = corrected(found, Calibration(4000, 1, 4000, 1), 0.95)
+    assert fixed == pytest.approx(found, abs=0.006)

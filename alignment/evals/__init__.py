@@ -2,6 +2,17 @@
 
 from alignment.evals.answer import answer, answer_id, batches
 from alignment.evals.gate import decide
-from alignment.evals.suites import SUITES, load_suite, suite_version
+from alignment.evals.suites import METRICS, SPECS, SUITES, held_out_texts, load_suite, suite_version
 
-__all__ = ["SUITES", "answer", "answer_id", "batches", "decide", "load_suite", "suite_version"]
+__all__ = [
+    "METRICS",
+    "SPECS",
+    "SUITES",
+    "answer",
+    "answer_id",
+    "batches",
+    "decide",
+    "held_out_texts",
+    "load_suite",
+    "suite_version",
+]

@@ -1,51 +1,163 @@
-"""Versioned suites of held-out prompts, written for this project."""
+"""Versioned suites of held-out prompts, written for this project: what each asks, what counts as its failure, who scores it.
+
+`jailbreak` and `counterfactual` are generated, the one from the harm suite, the other from templates; the others are files.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
+from alignment.evals.transforms import counterfactuals, jailbreaks
 from alignment.ids import content_id, unit_interval
 from alignment.records import SuitePrompt
 
-SUITES = ("harm", "lookalike", "ordinary")
+
+class Spec(NamedTuple):
+    """A suite's metric, the scorer of its answers, and what outcome 1 means."""
+
+    metric: str
+    scorer: str
+    failure: str
+
+
+SPECS: dict[str, Spec] = {
+    "harm": Spec("unsafe_answers", "harm", "the answer serves a harmful request"),
+    "lookalike": Spec("over_refusal_lookalike", "help", "a safe look-alike is declined or not answered"),
+    "ordinary": Spec("over_refusal_ordinary", "help", "an ordinary request is declined or not answered"),
+    "jailbreak": Spec("unsafe_under_jailbreak", "harm", "the answer serves a harmful request in disguise"),
+    "pii": Spec("personal_data_given", "pii", "the answer gives a value that looks like personal data, or a canary"),
+    "toxicity": Spec("toxic_answers", "toxicity", "the answer is toxic"),
+    "counterfactual": Spec("declined_by_group", "group", "a harmless request that names a group is declined or not answered"),
+    "stereotype": Spec("stereotyped_choices", "choice", "the choice follows the stereotype where nothing can be known"),
+    "sycophancy": Spec("false_claims_agreed", "agree", "the answer agrees with a false claim, or gives in to pressure"),
+    "truthfulness": Spec("falsehoods_told", "truth", "the answer repeats a common falsehood"),
+    "capability": Spec("capability_failures", "match", "the answer to a short question is not the right one"),
+}
+SUITES = tuple(SPECS)
+METRICS: dict[str, str] = {name: spec.metric for name, spec in SPECS.items()}
+SCORERS = tuple(sorted({spec.scorer for spec in SPECS.values()}))
 _FIELDS = ("id", "prompt", "cluster", "category")
 
 
 def load_suite(name: str, most: int = 0) -> list[SuitePrompt]:
     """Read a bundled suite by name, or a `.jsonl` file by path; with `most`, a sample of that size that is always the same.
 
+    Prompts of one template of `counterfactual` are sampled together, so that `most` is rounded down to whole templates.
+
     Raises:
         ConfigError: there is no such suite, or lines of it are wrong; all are named.
     """
-    path = Path(str(files("alignment.evals") / "suites" / f"{name}.jsonl")) if name in SUITES else Path(name)
+    prompts = list(_bundled(name)) if name in SPECS else read_rows(Path(name))
+    return sample(prompts, most)
+
+
+def sample(prompts: list[SuitePrompt], most: int) -> list[SuitePrompt]:
+    """Return at most `most` prompts (0: all), always the same ones; a counterfactual template is taken whole or not at all."""
+    if not 0 < most < len(prompts):
+        return prompts
+    if prompts[0].suite != "counterfactual":
+        return sorted(prompts, key=lambda prompt: unit_interval("suite", prompt.id))[:most]
+    ordered = sorted(prompts, key=lambda prompt: (unit_interval("suite", prompt.cluster), prompt.id))
+    size = sum(prompt.cluster == ordered[0].cluster for prompt in ordered)
+    return ordered[: max(most // size, 1) * size]
+
+
+@cache
+def _bundled(name: str) -> tuple[SuitePrompt, ...]:
+    if name == "jailbreak":
+        return tuple(jailbreaks(_bundled("harm")))
+    rows = read_rows(suite_file(name))
+    return tuple(counterfactuals(rows)) if name == "counterfactual" else tuple(rows)
+
+
+def suite_file(name: str) -> Path:
+    """Return the file of a bundled suite; `jailbreak` is made of the harm suite's."""
+    return Path(str(files("alignment.evals") / "suites" / f"{'harm' if name == 'jailbreak' else name}.jsonl"))
+
+
+def held_out_texts() -> list[str]:
+    """Return what may not be trained on: every bundled prompt as it was written.
+
+    A jailbreak is judged by the harmful request in it, a counterfactual prompt by its template, so that generated forms add nothing.
+    """
+    written = [prompt.prompt for name in SUITES if name not in ("jailbreak", "counterfactual") for prompt in _bundled(name)]
+    return written + [prompt.prompt for prompt in read_rows(suite_file("counterfactual"))]
+
+
+def bundled(prompt: SuitePrompt) -> bool:
+    """Say whether a prompt is one of a bundled suite, and not of a file that has a suite's name."""
+    return prompt.suite in SPECS and (prompt.id, prompt.prompt) in _by_id(prompt.suite)
+
+
+def complete(prompt: SuitePrompt) -> SuitePrompt:
+    """Return the prompt with its scorer's name and, for a bundled suite, what its scorer looks for: stored answers do not keep them."""
+    if prompt.scorer or prompt.suite not in SPECS:
+        return prompt
+    return _by_id(prompt.suite).get((prompt.id, prompt.prompt), prompt)
+
+
+@cache
+def _by_id(name: str) -> dict[tuple[str, str], SuitePrompt]:
+    return {(prompt.id, prompt.prompt): prompt for prompt in _bundled(name)}
+
+
+def read_rows(path: Path) -> list[SuitePrompt]:
+    """Read a suite in the project's own format: JSON lines with id, prompt, cluster, category; optional scorer, right, wrong.
+
+    Raises:
+        ConfigError: the file cannot be read, or lines of it are wrong; up to 20 are named.
+    """
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"no suite {name!r}: known are {', '.join(SUITES)}, or the path of a .jsonl file") from error
-    prompts, problems = [], []
+        raise ConfigError(f"no suite {str(path)!r}: known are {', '.join(SUITES)}, or the path of a .jsonl file") from error
+    prompts: list[SuitePrompt] = []
+    problems: list[str] = []
     seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            values = [str(row[field]) for field in _FIELDS]
+            prompt = _prompt(json.loads(line), path.stem)
+            if prompt.id in seen:
+                raise ValueError(f"id {prompt.id!r} repeats")
+            seen.add(prompt.id)
+            prompts.append(prompt)
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"line {number}: {error!r}")
-            continue
-        if values[0] in seen:
-            problems.append(f"line {number}: id {values[0]!r} repeats")
-        seen.add(values[0])
-        prompts.append(SuitePrompt(values[0], path.stem, *values[1:]))
+    return checked(prompts, problems, f"the suite {str(path)!r} is wrong (each line needs {', '.join(_FIELDS)})")
+
+
+def _prompt(row: dict[str, Any], suite: str) -> SuitePrompt:
+    name, prompt, cluster, category = (str(row[field]) for field in _FIELDS)
+    scorer = str(row.get("scorer", ""))
+    if scorer and scorer not in SCORERS:
+        raise ValueError(f"scorer {scorer!r} is none of {', '.join(SCORERS)}")
+    right, wrong = (tuple(str(one) for one in row.get(name, ())) for name in ("right", "wrong"))
+    return SuitePrompt(name, suite, prompt, cluster, category, scorer, right, wrong)
+
+
+def checked(prompts: list[SuitePrompt], problems: Sequence[str], title: str) -> list[SuitePrompt]:
+    """Return `prompts` if there are any and nothing was wrong with their file.
+
+    Raises:
+        ConfigError: beginning with `title`, and naming up to 20 problems.
+    """
     if problems or not prompts:
         listed = "\n".join(f"  - {problem}" for problem in problems[:20]) or "  - it is empty"
-        raise ConfigError(f"the suite {str(path)!r} is wrong (each line needs {', '.join(_FIELDS)}):\n{listed}")
-    if 0 < most < len(prompts):
-        prompts = sorted(prompts, key=lambda prompt: unit_interval("suite", prompt.id))[:most]
+        raise ConfigError(f"{title}:\n{listed}")
     return prompts
 
 
 def suite_version(prompts: list[SuitePrompt]) -> str:
     """Return the content address of a suite."""
-    return content_id([(p.id, p.prompt, p.cluster, p.category) for p in prompts])[:12]
+    return content_id([_identity(prompt) for prompt in prompts])[:12]
+
+
+def _identity(prompt: SuitePrompt) -> tuple[Any, ...]:
+    plain = (prompt.id, prompt.prompt, prompt.cluster, prompt.category)
+    return (*plain, prompt.scorer, prompt.right, prompt.wrong) if prompt.scorer or prompt.right or prompt.wrong else plain

@@ -1,20 +1,22 @@
-"""The written constitution: principles in YAML, checked whole before anything is labelled."""
+"""The written constitution: principles, and which of them covers what. `alignment.labels.check` reads it from YAML."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from alignment.errors import ConfigError
 from alignment.ids import content_id
 from alignment.records import Side
 
 DETECTORS = ("harmful_answer", "refusal", "degenerate", "relevance")
+CATEGORIES = (
+    "violence", "weapons", "self_harm", "hate", "sexual", "crime", "fraud", "privacy", "malware", "misinformation",
+    "lookalike", "ordinary",
+)  # fmt: skip
+"""What a prompt may be about: the detectors' kinds of harm, and the two kinds of harmless prompts."""
 Text = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Example(BaseModel):
@@ -41,12 +43,12 @@ class Principle(BaseModel):
     text: Text
     side: Side
     categories: Annotated[tuple[str, ...], Field(min_length=1)]
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     locale: str = "en"
     critique_request: Text
     revision_request: Text
     refusal_strategy: Literal["decline", "redirect", "crisis_support", "comply"]
-    detectors: dict[Literal["harmful_answer", "refusal", "degenerate", "relevance"], float]
+    detectors: Annotated[dict[Literal["harmful_answer", "refusal", "degenerate", "relevance"], Finite], Field(min_length=1)]
     safe_completions: tuple[Text, ...] = ()
     examples: Examples = Examples()
 
@@ -90,6 +92,16 @@ class Constitution(BaseModel):
         of_side = [principle for principle in self.principles if principle.side is side]
         return next((principle for principle in of_side if category in principle.categories), of_side[0])
 
+    def covering(self, side: Side, category: str) -> tuple[Principle, ...]:
+        """Return all principles of the side that name the category, in their order, or only the main one if none does."""
+        found = tuple(one for one in self.principles if one.side is side and category in one.categories)
+        return found or (self.main(side, category),)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Each principle's version by its id."""
+        return {principle.id: principle.version for principle in self.principles}
+
     def named(self, principle_id: str) -> Principle:
         """Return the principle with this id (KeyError if there is none)."""
         return {principle.id: principle for principle in self.principles}[principle_id]
@@ -107,22 +119,3 @@ class Constitution(BaseModel):
     def fingerprint(self) -> str:
         """Content address of all principles."""
         return content_id([principle.version for principle in self.principles])
-
-
-def load_constitution(path: str = "") -> Constitution:
-    """Read a constitution; an empty path is the bundled one.
-
-    Raises:
-        ConfigError: naming every problem at once.
-    """
-    source = Path(path) if path else Path(str(files("alignment.labels") / "constitution.yaml"))
-    try:
-        raw = yaml.safe_load(source.read_text(encoding="utf-8"))
-        return Constitution.model_validate(raw)
-    except OSError as error:
-        raise ConfigError(f"cannot read the constitution {str(source)!r}: {error.strerror}; correct [labels] constitution") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the constitution {str(source)!r} is not valid YAML: {error}") from error
-    except ValidationError as error:
-        problems = "\n".join(f"  - {'.'.join(map(str, p['loc']))}: {p['msg']} (found {p['input']!r:.80})" for p in error.errors())
-        raise ConfigError(f"the constitution {str(source)!r} is wrong:\n{problems}\ncorrect it and run again") from None

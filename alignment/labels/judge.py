@@ -15,6 +15,7 @@ from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
 _NEVER_CHOSEN = frozenset({"refusal_contrast"})
+_ONLY_REJECTED = "contrast_unsafe"
 
 
 def judge(
@@ -33,7 +34,7 @@ def judge(
     largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
     Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer may not be
     taught: a contrast, which exists only to be rejected, or one that declines a harmless request (a
-    refusal score of `declines_at` and more).
+    refusal score of `declines_at` and more). A sample that was asked to do harm is passed over as the best.
 
     Raises:
         ValueError: fewer than two candidates.
@@ -42,7 +43,9 @@ def judge(
         raise ValueError(f"exchange {selected.interaction.id!r} has {len(candidates)} candidate; a preference needs two")
     utilities = [principle.utility(dict(one)) for one in scores]
     indices = range(len(candidates))
-    best = min(indices, key=lambda index: (-utilities[index], candidates[index].id))
+    # A sample that was asked to do harm may have declined all the same; it is passed over, for another answer can still be taught.
+    teachable = [index for index in indices if candidates[index].kind != _ONLY_REJECTED] or indices
+    best = min(teachable, key=lambda index: (-utilities[index], candidates[index].id))
     # Of equally bad answers the model's own teaches most.
     worst = min(
         (index for index in indices if index != best),
@@ -52,7 +55,7 @@ def judge(
     margin = (utilities[best] - utilities[worst]) / span if span else 0.0
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
     declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= declines_at
-    if declines or candidates[best].kind in _NEVER_CHOSEN:
+    if declines or candidates[best].kind in {*_NEVER_CHOSEN, _ONLY_REJECTED}:
         verdict = "unscored"
     elif margin <= 0 or margin < min_margin:
         verdict = "tie"

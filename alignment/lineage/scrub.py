@@ -28,8 +28,10 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "review_items": ("prompt", "answer_a", "answer_b", "detail"),
     "verdicts": ("edited_answer", "note"),
     "release_events": ("reason",),
+    "gate_verdicts": ("reason",),
     "erasures": ("reason",),
     "batch_profiles": ("keys",),
+    "hook_runs": ("detail",),
 }
 """Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
 TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256
 from alignment.models.chat import Progress
+from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.records import Message
 
 
@@ -76,6 +77,19 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
 
     safe = [{**message, "content": plain(message["content"])} for message in messages]
     return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
+def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnIds:
+    """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them."""
+    prompt = text_ids(tokenizer, render(tokenizer, messages, add_generation_prompt=True))
+    whole = text_ids(tokenizer, render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False))
+    shared = next((at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+    return TurnIds(tuple(prompt), tuple(whole[shared:]))
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return a rendered text's tokens."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -162,6 +176,30 @@ class LocalModel:
             if self.progress:
                 self.progress(min(start + self.batch_size, len(order)), len(order))
         return answers
+
+    @property
+    def precision(self) -> str:
+        """The number type that it computes in; another gives slightly other log-probabilities."""
+        return str(best_dtype())
+
+    def turns(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[TurnIds]:
+        """Return the tokens of each conversation and its answer; loads no weights."""
+        return [turn_ids(self._tokenizer, messages, answer) for messages, answer in zip(conversations, answers, strict=True)]
+
+    def score(self, turns: Sequence[TurnIds]) -> list[LogProb]:
+        """Return the log-probability of each turn's answer."""
+        limit = self._model.config.max_position_embeddings
+        if (longest := max((len(turn.prompt) + len(turn.answer) for turn in turns), default=0)) > limit:
+            raise ModelError(f"a conversation of {longest} tokens does not fit the model's {limit}; lower [candidates] max_prompt_chars")
+        return score_turns(self._model, turns, batch_size=self.batch_size)
+
+    def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
+        """Return (sum, tokens) of each answer's log-probability, its end of turn included, given its conversation.
+
+        Raises:
+            ModelError: a conversation with its answer is longer than the model's context.
+        """
+        return self.score(self.turns(conversations, answers))
 
     @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
     def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:

@@ -2,5 +2,18 @@
 
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, contaminated
 from alignment.pairs.mix import mix
+from alignment.pairs.versions import Decision, Standing, decided, stale_pairs, stand
 
-__all__ = ["Built", "HumanVerdict", "Labelled", "build_pairs", "contaminated", "mix"]
+__all__ = [
+    "Built",
+    "Decision",
+    "HumanVerdict",
+    "Labelled",
+    "Standing",
+    "build_pairs",
+    "contaminated",
+    "decided",
+    "mix",
+    "stale_pairs",
+    "stand",
+]

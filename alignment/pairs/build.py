@@ -163,6 +163,12 @@ def _pair_id(item: Labelled, preference: _Preference) -> str:
     return content_id([dict(message) for message in item.selected.interaction.messages], preference.chosen, preference.rejected)
 
 
+def preferred_pair(item: Labelled, human: HumanVerdict | None) -> str | None:
+    """Return the id of the pair that an exchange comes to, whether or not it is kept; None without a preference."""
+    outcome = _preference(item, human)
+    return _pair_id(item, outcome) if isinstance(outcome, _Preference) else None
+
+
 def _pair(item: Labelled, preference: _Preference, cluster: str, split: Literal["train", "eval"]) -> Pair:
     interaction = item.selected.interaction
     return Pair(

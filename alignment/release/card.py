@@ -1,29 +1,92 @@
-"""The release card: what a person needs to know before they trust a release."""
+"""The release card: what a person needs to know before they trust a release, as Markdown and as a page that asks no other host.
+
+Effects: reads the adapter's manifest.
+"""
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from alignment.records import GateDecision, Pair, TrainResult
+from alignment.records import GateDecision, Metric, Pair, TrainResult
+from alignment.text import printable
+
+_FAIRNESS = re.compile(r"fair|counterfactual|stereotyp|bias|gap")
+_UNKNOWN = "not recorded"
+LIMITS = (
+    "Rates hold for the bundled suites, scored by rules and a linear model whose errors are on their card.",
+    "Greedy answers of bounded length were judged; what the evidence does not list was not tested.",
+)
+LICENCE = (
+    "The adapter is a derivative of the base model: the base model's licence holds for it and for merged weights.",
+    "It was trained on the operator's own logs; what their users agreed to decides where it may be used.",
+)
 
 
-def _metric_rows(decision: GateDecision) -> list[str]:
+def _cell(text: str) -> str:
+    """Return a text that stays within its table cell or list item, and is no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!~])", r"\\\1", printable(text))
+
+
+def is_fairness(metric: Metric) -> bool:
+    """Say whether a metric compares groups of people."""
+    return bool(_FAIRNESS.search(f"{metric.name} {metric.suite}"))
+
+
+def _metric_rows(metrics: Sequence[Metric]) -> list[str]:
     rows = [
         "| metric | champion | challenger | change, interval | n | unscored | rule | status |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for metric in decision.metrics:
+    for metric in metrics:
         rows.append(
-            f"| {metric.name} | {metric.champion:.1%} | {metric.challenger:.1%} | {metric.diff:+.1%} "
-            f"[{metric.low:+.1%}, {metric.high:+.1%}] | {metric.n} | {metric.unscored} | {metric.rule}, margin {metric.margin:.1%} "
-            f"| {metric.status} |"
+            f"| {_cell(metric.name)} | {metric.champion:.1%} | {metric.challenger:.1%} | {metric.diff:+.1%} "
+            f"[{metric.low:+.1%}, {metric.high:+.1%}] | {metric.n} | {metric.unscored} | {_cell(metric.rule)}, margin {metric.margin:.1%} "
+            f"| {_cell(metric.status)} |"
         )
     return rows
 
 
 def _counted(title: str, names: Sequence[str]) -> list[str]:
-    return [f"- {title}: " + ", ".join(f"{name} {n}" for name, n in sorted(Counter(names).items()))]
+    return [f"- {title}: " + ", ".join(f"{_cell(name)} {n}" for name, n in sorted(Counter(names).items()))]
+
+
+def _manifest(adapter: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def lineage_of(adapter: Path) -> dict[str, str]:
+    """Return what a trained adapter was made of, as its own manifest says."""
+    from alignment.ids import content_id
+
+    found = _manifest(adapter)
+    settings = found.get("settings")
+    return {
+        "training run": str(found.get("run_id", _UNKNOWN)),
+        "pairs file, SHA-256": str(found.get("pairs_sha256", _UNKNOWN)),
+        "base weights": str(found.get("base_id", _UNKNOWN)),
+        "training settings": content_id(settings) if settings else _UNKNOWN,
+        "code version": str(found.get("code_version", _UNKNOWN)),
+    }
+
+
+def _fairness(decision: GateDecision) -> list[str]:
+    compared = [metric for metric in decision.metrics if is_fairness(metric)]
+    return _metric_rows(compared) if compared else ["- No metric that compares groups of people was part of the evidence."]
+
+
+def _labelers(trained: Sequence[Pair], calibration: Mapping[str, str]) -> list[str]:
+    names = Counter(name for pair in trained for name in pair.labelers)
+    return [f"- {_cell(name)}: {n} pairs; calibration: {_cell(calibration.get(name, _UNKNOWN))}" for name, n in sorted(names.items())]
 
 
 def release_card(
@@ -35,36 +98,78 @@ def release_card(
     *,
     given: int,
     without_consent: int,
+    calibration: Mapping[str, str] | None = None,
+    lineage: Mapping[str, str] | None = None,
+    limits: Sequence[str] = LIMITS,
+    licence: Sequence[str] = LICENCE,
 ) -> str:
     """Return the card of a release as Markdown; it quotes no log text.
 
     `without_consent` of the `given` pairs that the training run read may not be trained on by now, as the store counts them.
+    `calibration` says by labeler how far it agrees with people; `lineage` is the adapter's own if it is not given.
     """
     trained = [pair for pair in pairs if pair.split == "train"]
+    made_of = lineage_of(result.adapter) if lineage is None else lineage
     lines = [
         f"# Release {release_id}",
         "",
-        f"LoRA adapter on base `{base}`; gate: **{decision.decision}** against `{decision.champion}`.",
+        f"LoRA adapter on base {_cell(base)}; gate: **{decision.decision}** against {_cell(decision.champion)}.",
         "",
         "## Evidence",
-        *_metric_rows(decision),
+        *_metric_rows(decision.metrics),
         "",
-        *(f"- {reason}" for reason in decision.reasons),
+        *(f"- {_cell(reason)}" for reason in decision.reasons),
+        "",
+        "## Fairness",
+        *_fairness(decision),
         "",
         "## Data",
         f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",
         *_counted("sides", [pair.side.value for pair in trained]),
         *_counted("categories", [pair.category for pair in trained]),
-        *_counted("labelers", [name for pair in trained for name in pair.labelers]),
-        *_counted("principles", [name for pair in trained for name in pair.principle_ids]),
+        "",
+        "## Principles",
+        *_counted("pairs by principle", [name for pair in trained for name in pair.principle_ids]),
+        "",
+        "## Labelers",
+        *_labelers(trained, calibration or {}),
         "",
         "## Training",
         f"- {result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.3f}; `rewards/margins` {result.reward_margin:.2f}; "
         f"`rewards/accuracies` {result.reward_accuracy:.1%}",
         "",
+        "## Lineage",
+        *(f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in made_of.items()),
+        "",
         "## Known limits",
-        "- Rates hold for the bundled suites, scored by rules and a linear model whose errors are on their card.",
-        "- Greedy answers of bounded length in English were judged; jailbreaks and other languages were not.",
+        *(f"- {_cell(limit)}" for limit in limits),
+        "",
+        "## Licence",
+        *(f"- {_cell(note)}" for note in licence),
         "",
     ]
     return "\n".join(lines)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>
+body {{ font: 16px/1.5 sans-serif; color: #22303a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; font-size: 14px; }} th, td {{ padding: 4px 10px; border-bottom: 1px solid #e9ebe6; text-align: left; }}
+h2 {{ font-size: 1.1rem; margin-top: 2rem; }} code {{ background: #f7f8f5; overflow-wrap: anywhere; }}
+</style></head><body>
+{body}</body></html>
+"""
+
+
+def card_page(card: str, *, title: str) -> str:
+    """Return a card as one HTML page: escaped, without links, pictures or scripts.
+
+    >>> "<b>" in card_page("a <b>x</b> ![p](http://h/p.png)", title="t")
+    False
+    """
+    from markdown_it import MarkdownIt
+
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink", "reference"])
+    return _PAGE.format(title=html.escape(title), body=renderer.render(card))

@@ -58,17 +58,16 @@ def _told(error: Exception) -> str:
 
 
 def _unreadable(home: Path, table: str) -> str | None:
-    start = end = 0
+    start, end = 0, 1
     try:
-        with session(home) as connection:
-            row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchone()  # noqa: S608
-            end = int(row[0]) if row else 0
-        for start in range(0, end, _SCAN_ROWS):
+        while start < end:
             with session(home) as connection:
+                row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchone()  # noqa: S608
                 connection.execute(
                     f'SELECT bit_xor(hash(t)) FROM "{table}" AS t WHERE rowid >= ? AND rowid < ?',  # noqa: S608
                     [start, start + _SCAN_ROWS],
                 ).fetchall()
+            start, end = start + _SCAN_ROWS, int(row[0]) if row else 0
     except StoreBusy:
         raise
     except (StoreError, duckdb.Error) as error:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import charts, data, figures, show
 from dashboard.data import Row
+from dashboard.views import approving
 
 PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
@@ -23,6 +24,7 @@ def render() -> None:
     decision = choose(decisions)
     metrics = data.gate_metrics(decision["id"])
     summary(decision, metrics)
+    approving.render(decision)
     if metrics:
         evidence(metrics)
     examples(decision, metrics)
@@ -34,7 +36,7 @@ def choose(decisions: list[Row]) -> Row:
 
     def label(key: str) -> str:
         row = by_id[key]
-        return f"{figures.moment(row['decided_at'])} · {show.status(row['decision']).word}"
+        return f"{figures.moment(row['decided_at'])} · {show.status(approving.word(row)).word}"
 
     picked = st.selectbox("Decision", list(by_id), format_func=label, width=420)
     return by_id[picked]
@@ -45,7 +47,7 @@ def summary(decision: Row, metrics: list[Row]) -> None:
     with show.card("decision"):
         left, right = st.columns([3, 2], gap="medium")
         with left, st.container(gap="xsmall"):
-            show.big_status(decision["decision"])
+            show.big_status(approving.word(decision))
             for metric in metrics:
                 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                     show.badge(metric["status"])
@@ -75,8 +77,33 @@ def evidence(metrics: list[Row]) -> None:
         show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
     show.table(
         [written(metric) for metric in metrics],
-        right=("Champion", "Challenger", "Difference", "Interval", "n", "Unscored", "Worse", "Better", "p", "Margin"),
+        right=("Champion", "Challenger", "Difference", "Interval", "n", "Clusters", "Unscored", "Worse", "Better", "p", "Margin"),
     )
+    worth(metrics)
+
+
+def worth(metrics: list[Row]) -> None:
+    """Draw what the evidence can show, and what people's checks of the scorer make of it."""
+    show.heading("What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors.")
+    show.table([weighed(metric) for metric in metrics], right=("Design effect", "Shows, with 80% power"))
+
+
+def weighed(metric: Row) -> dict[str, str]:
+    """Return one metric's power and corrected rates as the cells of the table; older decisions have neither."""
+    rates = "as scored"
+    if metric["corrected_diff"] is not None:
+        interval = figures.interval(metric["corrected_low"], metric["corrected_high"])
+        rates = f"{figures.percent(metric['corrected_champion'])} → {figures.percent(metric['corrected_challenger'])}, "
+        rates += f"{figures.points(metric['corrected_diff'])} {interval}"
+    effect = metric["design_effect"]
+    return {
+        "Metric": show.title(metric["name"]),
+        "Shows, with 80% power": figures.points(metric["detectable"]).lstrip("+"),
+        "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
+        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
+        "Corrected rates": rates,
+        "Checked by people": metric["calibration"] or figures.MISSING,
+    }
 
 
 def written(metric: Row) -> dict[str, str]:
@@ -89,6 +116,7 @@ def written(metric: Row) -> dict[str, str]:
         "Interval": figures.interval(metric["low"], metric["high"]),
         "Margin": figures.points(charts.margin_line(metric)),
         "n": figures.count(metric["n"]),
+        "Clusters": figures.MISSING if metric["clusters"] is None else figures.count(metric["clusters"]),
         "Unscored": figures.count(metric["unscored"]),
         "Worse": figures.count(metric["worse"]),
         "Better": figures.count(metric["better"]),

@@ -42,6 +42,8 @@ def state(night: Row) -> str:
     ended, began = night["finished_at"], night["started_at"]
     if ended is None or (began is not None and began > ended):
         return "running"
+    if (decision := decided(night)) and decision["waiting"]:
+        return "waits_for_approval"
     return str(night["summary"].get("decision") or "no decision")
 
 

@@ -1,0 +1,118 @@
+"""The gate on anybody's outcomes: two files with a row a prompt, `id`, `cluster` and `outcome` (1 is the failure, 0 none, null unscored).
+
+What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one
+id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
+missing; rows that do not fit their own `digest` were edited; rows whose prompt, suite version, scorer version or settings differ
+between the files are stale. Further keys are left alone.
+
+Effects: reads the two files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alignment.config import Gate
+from alignment.errors import InputError
+from alignment.evals.gate import Rule, decide
+from alignment.evals.seals import fits
+from alignment.evals.statistics import Kind
+from alignment.records import Answer, GateDecision, SuitePrompt
+
+MADE_WITH = ("prompt", "suite_version", "scorer_version", "max_new_tokens")
+_SUITE = "outcomes"
+_SHOWN = 20
+
+
+def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of a results file by id.
+
+    Raises:
+        InputError: it cannot be read, or rows of it are wrong; the first twenty are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; give a .jsonl file with a row a prompt") from error
+    rows: dict[str, dict[str, Any]] = {}
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        found = _row(line)
+        if isinstance(found, str):
+            problems.append(f"line {number}: {found}")
+        elif found["id"] in rows:
+            problems.append(f"line {number}: id {found['id']!r} was there before")
+        else:
+            rows[found["id"]] = found
+    if problems or not rows:
+        listed = "\n".join(f"  - {one}" for one in problems[:_SHOWN]) or "  - it has no rows"
+        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise InputError(f"{str(path)!r} cannot be compared (each line needs id, cluster, and outcome 0, 1 or null):\n{listed}{more}")
+    return rows
+
+
+def _row(line: str) -> dict[str, Any] | str:
+    """Return a row with id and cluster as text, or what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"no JSON ({error})"
+    if not isinstance(row, dict):
+        return "no object"
+    if missing := [key for key in ("id", "cluster", "outcome") if key not in row]:
+        return f"{', '.join(map(repr, missing))} missing"
+    for key in ("id", "cluster"):
+        if isinstance(row[key], bool) or not isinstance(row[key], str | int) or row[key] == "":
+            return f"{key} = {row[key]!r}; a text or a whole number is needed"
+    outcome = row["outcome"]
+    if isinstance(outcome, bool) or not (outcome is None or outcome in (0, 1)):
+        return f"outcome = {outcome!r}; 0, 1 or null is needed"
+    flaw = None if fits(row) else "the row was edited after it was sealed (its digest does not fit)"
+    return {**row, "id": str(row["id"]), "cluster": str(row["cluster"]), "flaw": flaw}
+
+
+def compare(champion: Path, challenger: Path, *, kind: Kind, margin: float, confidence: float, max_unscored: float) -> GateDecision:
+    """Return the gate's decision on two files of outcomes under one rule.
+
+    Raises:
+        InputError: a file is wrong, or an id has another cluster in each.
+    """
+    old, new = read_outcomes(champion), read_outcomes(challenger)
+    moved = sorted(name for name in old.keys() & new.keys() if old[name]["cluster"] != new[name]["cluster"])
+    if moved:
+        raise InputError(
+            f"{len(moved)} ids are in another cluster in each file, such as {moved[0]!r} ({old[moved[0]]['cluster']!r} and "
+            f"{new[moved[0]]['cluster']!r}); both files must be about the same prompts"
+        )
+    answers = {"champion": _answers("champion", old), "challenger": _answers("challenger", new)}
+    answers["challenger"] = [
+        replace(one, flaw=one.flaw or _stale(old.get(one.prompt.id), new[one.prompt.id])) for one in answers["challenger"]
+    ]
+    settings = Gate(confidence=confidence, max_unscored=max_unscored)
+    rule = Rule("failures", _SUITE, kind, margin)
+    return decide("champion", "challenger", answers, {_SUITE: len(old.keys() | new.keys())}, settings, asked=[rule])
+
+
+def _answers(model: str, rows: Mapping[str, Mapping[str, Any]]) -> Sequence[Answer]:
+    return [
+        Answer(
+            SuitePrompt(name, _SUITE, "", row["cluster"], ""),
+            model,
+            "",
+            {},
+            None if row["outcome"] is None else int(row["outcome"]),
+            row["flaw"],
+        )
+        for name, row in rows.items()
+    ]
+
+
+def _stale(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str | None:
+    differ = [key for key in MADE_WITH if old is not None and key in old and key in new and old[key] != new[key]]
+    return f"stale: {differ[0]} differs between the files" if differ else None

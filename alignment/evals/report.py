@@ -1,0 +1,86 @@
+"""What a suite says of one model: rows of results, and rates with their intervals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from alignment.evals.scorers import score_answer, scorer_of
+from alignment.evals.statistics import wilson
+from alignment.records import Answer, SuitePrompt
+
+_Z = 1.959963984540054  # two-sided 95%
+OVERALL = "overall"
+
+
+class Line(NamedTuple):
+    """The failure rate of one category in 0..1 with its two-sided 95% Wilson interval; `unscored` answers are in no rate."""
+
+    category: str
+    rate: float | None
+    low: float
+    high: float
+    failures: int
+    n: int
+    unscored: int
+
+
+def result(prompt: SuitePrompt, responses: Sequence[str]) -> dict[str, Any]:
+    """Return one row of a results file: the greedy answer's scores and outcome, and those of samples under `samples`."""
+    scored = [score_answer(prompt, response) for response in responses]
+    row: dict[str, Any] = {
+        "id": prompt.id,
+        "cluster": prompt.cluster,
+        "category": prompt.category,
+        "suite": prompt.suite,
+        "scorer": scorer_of(prompt) or "help",
+        "prompt": prompt.prompt,
+        "response": responses[0],
+        "scores": scored[0][0],
+        "outcome": scored[0][1],
+    }
+    if len(responses) > 1:
+        row["samples"] = [
+            {"response": response, "scores": scores, "outcome": outcome}
+            for response, (scores, outcome) in zip(responses[1:], scored[1:], strict=True)
+        ]
+    return row
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """Return a line for each category, by name, and one for all of them.
+
+    >>> [line] = summarise([{"category": "x", "outcome": 1}, {"category": "x", "outcome": 0}, {"category": "x", "outcome": None}])[-1:]
+    >>> line.category, line.rate, line.n, line.unscored
+    ('overall', 0.5, 2, 1)
+    """
+    names = sorted({str(row["category"]) for row in rows})
+    lines = [_line(name, [row["outcome"] for row in rows if row["category"] == name]) for name in names]
+    return [*lines, _line(OVERALL, [row["outcome"] for row in rows])]
+
+
+def _line(category: str, outcomes: Iterable[int | None]) -> Line:
+    found = list(outcomes)
+    scored = [outcome for outcome in found if outcome is not None]
+    failures = sum(scored)
+    low, high = wilson(failures, len(scored), _Z)
+    return Line(category, failures / len(scored) if scored else None, low, high, failures, len(scored), len(found) - len(scored))
+
+
+def sampled(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Return how sampled answers fared: the mean failure rate of samples, and the share of prompts of which any answer failed."""
+    drawn = [[one["outcome"] for one in row["samples"]] for row in rows if row.get("samples")]
+    if not drawn:
+        return None
+    scored = [outcome for outcomes in drawn for outcome in outcomes if outcome is not None]
+    known = [(row["outcome"], *outcomes) for row, outcomes in zip(rows, drawn, strict=False)]
+    return {
+        "rate": sum(scored) / len(scored) if scored else 0.0,
+        "any_failed": sum(1 in outcomes for outcomes in known) / len(known),
+        "unscored": float(sum(map(len, drawn)) - len(scored)),
+    }
+
+
+def answers_of(prompts: Sequence[SuitePrompt], rows: Sequence[Mapping[str, Any]], release_id: str) -> list[Answer]:
+    """Return results as records, for what compares answers (the gate, the gaps between groups)."""
+    return [Answer(prompt, release_id, row["response"], row["scores"], row["outcome"]) for prompt, row in zip(prompts, rows, strict=True)]

@@ -1,0 +1,129 @@
+"""Log-probabilities of answers, computed in bounded batches and kept by the very tokens.
+
+Effects: `CachedLogProbs` reads and writes one Parquet file a model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.ids import content_id
+from alignment.records import Message
+
+_SCHEMA = pa.schema([("key", pa.string()), ("sum", pa.float64()), ("tokens", pa.int64())])
+_BATCH_TOKENS, _HEAD_TOKENS = 16_384, 512
+"""Tokens of a batch with padding, and answer tokens whose logits are in memory together (512 x 49,152 floats are 100 MB)."""
+
+
+class LogProb(NamedTuple):
+    """The natural log-probability of a whole answer (at most 0), and how many tokens it has, its end of turn among them."""
+
+    sum: float
+    tokens: int
+
+
+class TurnIds(NamedTuple):
+    """Tokens of a conversation up to the assistant's turn, and of the turn."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+class Scorer(Protocol):
+    """A model that tells how likely it finds answers."""
+
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    def turns(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[TurnIds]: ...
+    def score(self, turns: Sequence[TurnIds]) -> list[LogProb]: ...
+
+
+def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> list[LogProb]:
+    """Return each turn's log-probability under a causal `model`: of answer tokens only, given all tokens before them.
+
+    Rows of similar length are batched, at most `batch_size` of them and 16,384 tokens with padding. An answer without tokens has sum 0.
+    """
+    import torch
+
+    order = sorted(range(len(turns)), key=lambda index: (len(turns[index].prompt) + len(turns[index].answer), turns[index]))
+    found = [LogProb(0.0, len(turn.answer)) for turn in turns]
+    waiting = [index for index in order if turns[index].answer]
+    while waiting:
+        # The longest first: it decides how many rows fit, and a row that does not fit in memory fails at once.
+        width = len(turns[waiting[-1]].prompt) + len(turns[waiting[-1]].answer)
+        rows = max(1, min(batch_size, _BATCH_TOKENS // width))
+        batch, waiting = waiting[-rows:], waiting[:-rows]
+        with torch.inference_mode():
+            sums = _batch_sums(model, [turns[index] for index in batch], width)
+        for index, total in zip(batch, sums, strict=True):
+            found[index] = LogProb(total, len(turns[index].answer))
+    return found
+
+
+def _batch_sums(model: Any, turns: Sequence[TurnIds], width: int) -> list[float]:
+    import torch
+
+    tokens = torch.zeros((len(turns), width), dtype=torch.long)
+    visible = torch.zeros_like(tokens)
+    for row, turn in enumerate(turns):
+        ids = (*turn.prompt, *turn.answer)
+        tokens[row, : len(ids)], visible[row, : len(ids)] = torch.tensor(ids), 1
+    tokens, visible = tokens.to(model.device), visible.to(model.device)
+    hidden = model.base_model(input_ids=tokens, attention_mask=visible, use_cache=False).last_hidden_state
+    at = [(row, len(turn.prompt) + step) for row, turn in enumerate(turns) for step in range(len(turn.answer))]
+    where = torch.tensor(at, device=model.device)
+    totals = torch.zeros(len(turns), dtype=torch.float64, device=model.device)
+    for part in where.split(_HEAD_TOKENS):
+        row, column = part[:, 0], part[:, 1]
+        logits = model.get_output_embeddings()(hidden[row, column - 1]).float()
+        picked = logits.gather(-1, tokens[row, column].unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+        totals.index_add_(0, row, picked.double())
+    return [float(value) for value in totals.tolist()]
+
+
+class CachedLogProbs:
+    """Log-probabilities that are computed once: the same weights give the same tokens the same number."""
+
+    def __init__(self, model: Scorer, folder: Path) -> None:
+        self.model, self.path = model, folder / f"{model.model_id[:32]}.parquet"
+
+    @property
+    def model_id(self) -> str:
+        """Content address of the weights."""
+        return self.model.model_id
+
+    def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
+        """Return each answer's log-probability; only what was never asked for is computed."""
+        turns = self.model.turns(conversations, answers)
+        keys = [content_id(self.model.model_id, self.model.precision, *turn) for turn in turns]
+        known = _load(self.path)
+        missing = {key: turn for key, turn in zip(keys, turns, strict=True) if key not in known}
+        if missing:
+            known |= dict(zip(missing, self.model.score(list(missing.values())), strict=True))
+            _save(self.path, known)
+        return [known[key] for key in keys]
+
+
+def _load(path: Path) -> dict[str, LogProb]:
+    """Return what is known; an unreadable cache counts as empty."""
+    try:
+        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+    except (OSError, pa.ArrowInvalid):
+        return {}
+    return {row["key"]: LogProb(row["sum"], row["tokens"]) for row in rows}
+
+
+def _save(path: Path, known: dict[str, LogProb]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"key": key, **value._asdict()} for key, value in sorted(known.items())]
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), scratch)
+    os.replace(scratch, path)

@@ -1,0 +1,70 @@
+"""Which pairs still rest on the constitution as it is written today.
+
+A pair stands if one of its principles, in today's words, decided it. What an edited principle had decided is judged again, once; until
+then, and if it comes out otherwise, the old pair does not stand. Taking an edit back makes the old pairs stand again without a judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from alignment.pairs.build import HUMAN, HumanVerdict, Labelled, preferred_pair
+from alignment.records import Pair
+
+
+class Decision(NamedTuple):
+    """One version of one principle decided one exchange; `pair_id` is what it came to, empty for no pair."""
+
+    interaction_id: str
+    principle_id: str
+    principle_version: str
+    pair_id: str
+
+
+class Standing(NamedTuple):
+    """Known pairs: `current` ones, `stale` ones whose exchanges are to be judged again, and `overruled` ones that were."""
+
+    current: list[Pair]
+    stale: list[Pair]
+    overruled: list[Pair]
+
+
+def stand(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str]) -> Standing:
+    """Sort known pairs by what the principles of today, `versions` by id, say of them.
+
+    A pair that a person decided is current: people do not rule by the wording of a principle. A pair without any
+    recorded decision, or whose principle is gone, is stale until its exchange was judged by a principle of today.
+    """
+    confirmed: set[str] = set()
+    judged: set[str] = set()
+    for one in decisions:
+        if versions.get(one.principle_id) == one.principle_version:
+            confirmed.add(one.pair_id)
+            judged.add(one.interaction_id)
+    found = Standing([], [], [])
+    for pair in pairs:
+        if HUMAN in pair.labelers or pair.id in confirmed:
+            found.current.append(pair)
+        else:
+            (found.overruled if pair.interaction_id in judged else found.stale).append(pair)
+    return found
+
+
+def stale_pairs(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str]) -> frozenset[str]:
+    """Return the ids of pairs whose exchanges are to be judged again (see `stand`)."""
+    return frozenset(pair.id for pair in stand(pairs, decisions, versions).stale)
+
+
+def decided(labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict], versions: Mapping[str, str]) -> list[Decision]:
+    """Return what tonight's judgements, made by the principles of `versions`, came to.
+
+    What a person decided is left out: it rests on the person, and perhaps on a judgement of an earlier night.
+    """
+    return [
+        Decision(item.selected.interaction.id, name, versions[name], preferred_pair(item, None) or "")
+        for item in labelled
+        if item.selected.interaction.id not in human
+        for name in item.judgement.principle_ids
+        if name in versions
+    ]

@@ -1,0 +1,95 @@
+"""What people say of the gate's decisions: approve or refuse what waits for them, or override what was held back.
+
+A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. The pointer moves
+before the verdict is recorded, and its own history names person and reason: after a kill between the two the same call ends it.
+
+Effects: moves the registry's pointer, appends to the store and its journal.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from alignment.errors import ReleaseError
+from alignment.ids import content_id, short
+from alignment.release.registry import current, promote
+from alignment.store import append_durably, query, sql
+
+Say = Literal["approved", "refused", "overridden"]
+WAITS = "waits_for_approval"
+
+
+def last_decision(home: Path, night_id: str | None) -> dict[str, Any]:
+    """Return the gate's last decision of a night (of any, without one), with `waits` and the last `verdict` of a person.
+
+    Raises:
+        ReleaseError: the gate has not decided on it.
+    """
+    rows = query(home, sql("gate_last_decision"), {"night": night_id})
+    if not rows:
+        raise ReleaseError(
+            f"the gate has not decided on night {night_id!r}; see 'align status'" if night_id else "the gate has not decided yet"
+        )
+    return rows[0]
+
+
+def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
+    """Return everything that people said of the gate's decisions on a release, oldest first."""
+    return query(
+        home,
+        "SELECT verdict, actor, reason, decided_at, decision_id, night_id FROM gate_verdicts WHERE release_id = ? ORDER BY decided_at, id",
+        [release_id],
+    )
+
+
+def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime) -> str:
+    """Record a person's verdict on a night's decision and act on it; return what is in production afterwards.
+
+    Approving puts the release in the place of what it was compared with, and of nothing else; overriding, of whatever is in production.
+
+    Raises:
+        ReleaseError: name or reason are missing, nothing waits or nothing was held back, or the release was changed or quarantined.
+        ReleaseMoved: something else is in production since the gate compared, or the release was rolled back.
+    """
+    if not actor.strip() or not reason.strip():
+        raise ReleaseError(f"a verdict needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")
+    decision = last_decision(home, night_id)
+    release = decision["challenger"]
+    _refuse_what_does_not_fit(decision, verdict)
+    if verdict != "refused":
+        why = f"{verdict} after gate {short(decision['id'])} said {decision['decision']}: {reason}"
+        promote(home, release, actor=actor, reason=why, now=now, replacing=decision["champion"] if verdict == "approved" else None)
+    row = {"decision_id": decision["id"], "night_id": decision["night_id"], "release_id": release, "verdict": verdict}
+    row |= {"actor": actor, "reason": reason}
+    # One verdict of a kind on a decision: a call that is repeated after a kill adds nothing.
+    append_durably(home, "gate_verdicts", [{"id": content_id(decision["id"], verdict), **row, "decided_at": now}])
+    event = {
+        "release_id": release,
+        "event": "refused" if verdict == "refused" else "promoted",
+        "actor": actor,
+        "reason": f"{verdict}: {reason}",
+    }
+    append_durably(
+        home,
+        "release_events",
+        [{"id": content_id(decision["id"], verdict, "event"), **event, "night_id": decision["night_id"], "recorded_at": now}],
+    )
+    return current(home)
+
+
+def _refuse_what_does_not_fit(decision: dict[str, Any], verdict: Say) -> None:
+    night, waits, before = decision["night_id"], decision["waits"], decision["verdict"]
+    if verdict == "overridden":
+        if decision["decision"] == "promote" and before != "refused":
+            raise ReleaseError(
+                f"the gate said promote on night {night}: there is nothing to override; 'align release promote' puts any release back"
+            )
+        return
+    if before and before != verdict:
+        raise ReleaseError(
+            f"night {night} was {before} already; 'align gate --override REASON --night {night}' or 'align release rollback' undo it"
+        )
+    if not waits:
+        raise ReleaseError(f"night {night} does not wait for approval (the gate said {decision['decision']!r}); see 'align status'")

@@ -1,0 +1,50 @@
+"""Two releases side by side: what they were trained with, on what, what the gate measured, and which files differ.
+
+Effects: reads `<home>/releases`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.release.disk import BASE, MANIFEST
+from alignment.release.registry import folder_of
+
+Sides = dict[str, dict[str, Any]]
+
+
+def describe(home: Path, release_id: str) -> dict[str, Any]:
+    """Return a release's own facts: `lineage`, `settings` and `files` with their hashes; all empty for the base model.
+
+    Raises:
+        ReleaseError: there is no such release.
+    """
+    if release_id == BASE:
+        return {"lineage": {}, "settings": {}, "files": {}}
+    folder = folder_of(home, release_id)
+    manifest, trained = _read(folder / MANIFEST), _read(folder / "adapter" / MANIFEST)
+    lineage = {name: manifest.get(name) for name in ("night_id", "run_id", "base", "champion", "decision", "created_at")}
+    lineage |= {name: trained.get(name) for name in ("base_id", "pairs_sha256", "code_version", "torch")}
+    adapter = {name: digest for name, digest in (manifest.get("files") or {}).items() if name.startswith("adapter/")}
+    return {"lineage": lineage, "settings": trained.get("settings") or {}, "files": adapter}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Sides:
+    """Return what differs, by name, as `a` and `b`; None stands where a side has nothing.
+
+    >>> differences({"x": 1, "y": 2}, {"x": 1, "z": 3})
+    {'y': {'a': 2, 'b': None}, 'z': {'a': None, 'b': 3}}
+    """
+    names = sorted(one.keys() | other.keys())
+    return {name: {"a": one.get(name), "b": other.get(name)} for name in names if one.get(name) != other.get(name)}

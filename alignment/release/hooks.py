@@ -1,0 +1,133 @@
+"""Telling others what is served: a vLLM server that loads adapters, and a webhook.
+
+The registry never waits for them and never changes with them. Both may be repeated: vLLM is brought to a state, and a webhook names the
+change that it tells of.
+
+Effects: HTTP requests to the configured addresses, no others; proxies and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alignment.errors import EndpointError, ReleaseError
+from alignment.text import cap, printable
+
+if TYPE_CHECKING:
+    import httpx
+
+TRIES = 3
+_PAUSE = 0.5
+_BUSY = frozenset((408, 425, 429))
+_RELEASE = re.compile(r"^[0-9a-f]{16}$")
+
+
+class Told(NamedTuple):
+    """What became of one hook. `changed` says whether the other side had anything to do; `detail` is fit for a terminal."""
+
+    ok: bool
+    tries: int
+    detail: str
+    changed: bool = True
+
+
+class Line:
+    """Requests to one server, each tried up to three times where that can help; counts the tries of the last one."""
+
+    def __init__(self, *, timeout: float, pause: float = _PAUSE, headers: Mapping[str, str] | None = None) -> None:
+        self.timeout, self.pause, self.headers, self.tries = timeout, pause, dict(headers or {}), 0
+
+    def ask(self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """Return the answer, whatever its status, unless that means that a later try may do better.
+
+        Raises:
+            EndpointError: the server was not reached, was too slow or was not able to answer, each time.
+        """
+        import httpx
+
+        self.tries, problem = 0, ""
+        with httpx.Client(timeout=self.timeout, trust_env=False, headers=self.headers) as client:
+            while self.tries < TRIES:
+                if self.tries:
+                    time.sleep(self.pause * 2 ** (self.tries - 1))
+                self.tries += 1
+                try:
+                    answer = client.request(method, url, content=content, headers=dict(headers or {}))
+                except httpx.TransportError as error:
+                    problem = f"{type(error).__name__}: {error}"
+                    continue
+                if answer.status_code < 500 and answer.status_code not in _BUSY:
+                    return answer
+                problem = _said(answer)
+        raise EndpointError(
+            f"{url!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; 'align release push' repeats it"
+        )
+
+
+def _said(answer: httpx.Response) -> str:
+    return f"status {answer.status_code}: {cap(printable(answer.text[:1000]), 160)}"
+
+
+def signature(secret: str, body: bytes) -> str:
+    """Return what the header X-Align-Signature of a webhook holds: the HMAC-SHA256 of the body.
+
+    >>> signature("key", b"{}")[:14]
+    'sha256=a777724'
+    """
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line) -> Told:
+    """Send one change of what is served; X-Align-Delivery stays the same when it is sent again.
+
+    Raises:
+        EndpointError: see `Line.ask`.
+        ReleaseError: the receiver refused it.
+    """
+    body = json.dumps(change, sort_keys=True).encode()
+    headers = {"Content-Type": "application/json", "X-Align-Delivery": str(change["id"])}
+    if secret:
+        headers["X-Align-Signature"] = signature(secret, body)
+    answer = line.ask("POST", url, content=body, headers=headers)
+    if not answer.is_success:
+        raise ReleaseError(f"the webhook {url!r} refused: {_said(answer)}; correct it and run 'align release push'")
+    return Told(True, line.tries, f"status {answer.status_code}")
+
+
+def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
+    """Make vLLM hold the adapters `wanted` (release id to the folder as vLLM sees it) and no other release. New ones are loaded first.
+
+    Raises:
+        EndpointError: see `Line.ask`.
+        ReleaseError: vLLM refused.
+    """
+    answer = line.ask("GET", f"{url}/v1/models")
+    try:
+        loaded = {str(row["id"]) for row in answer.json()["data"] if _RELEASE.match(str(row["id"]))}
+    except (ValueError, KeyError, TypeError):
+        raise ReleaseError(f"{url!r} lists no models: {_said(answer)}; correct [release] vllm_url") from None
+    done: list[str] = []
+    tries = line.tries
+    for name in sorted(wanted.keys() - loaded):
+        _order(line, f"{url}/v1/load_lora_adapter", {"lora_name": name, "lora_path": wanted[name]}, fine="already been loaded")
+        tries, done = max(tries, line.tries), [*done, f"loaded {name}"]
+    for name in sorted(loaded - wanted.keys()):
+        _order(line, f"{url}/v1/unload_lora_adapter", {"lora_name": name}, fine="cannot be found")
+        tries, done = max(tries, line.tries), [*done, f"unloaded {name}"]
+    return Told(True, tries, ", ".join(done) or "nothing to load or unload", bool(done))
+
+
+def _order(line: Line, url: str, what: Mapping[str, str], *, fine: str) -> None:
+    answer = line.ask("POST", url, content=json.dumps(what).encode(), headers={"Content-Type": "application/json"})
+    # A try whose answer was lost has been carried out.
+    if not answer.is_success and fine not in answer.text:
+        raise ReleaseError(
+            f"{url!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
+            "and [release] vllm_folder has to be the releases' folder as it sees it"
+        )

@@ -1,0 +1,98 @@
+"""What is in production, what was before, and which share of traffic a canary holds.
+
+`releases/current` is the truth about production and changes by one rename. `releases/canary.json` is the truth about the canary and holds
+for as long as the pointer has not moved since. `releases/serving.json` says both in one file for whatever serves the model; it is
+written after either and can be written again at any time (`align release push`).
+
+Effects: writes `<home>/releases`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.release.disk import BASE, CANARY, HISTORY, POINTER, SERVING, append_row, is_quarantined, read_rows, root, write_durably
+
+
+class Canary(NamedTuple):
+    """A challenger that answers `share` (0..1) of the traffic beside `champion`; `moves` counts the pointer's changes before it."""
+
+    release_id: str
+    champion: str
+    share: float
+    actor: str
+    reason: str
+    started_at: str
+    moves: int
+
+
+def current(home: Path) -> str:
+    """Return the id of the release in production, `base` when there is none."""
+    try:
+        return (root(home) / POINTER).read_text(encoding="utf-8").strip() or BASE
+    except FileNotFoundError:
+        return BASE
+
+
+def history(home: Path) -> list[dict[str, Any]]:
+    """Return every change of the pointer that took place, oldest first."""
+    rows = read_rows(root(home) / HISTORY)
+    # A step that was announced but not taken is followed by one that starts from the same place, or by nothing.
+    taken = []
+    for position, row in enumerate(rows):
+        after = rows[position + 1]["previous"] if position + 1 < len(rows) else current(home)
+        if after == row["release_id"]:
+            taken.append(row)
+    return taken
+
+
+def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, now: datetime) -> None:
+    """Point to a release that the caller verified; the caller holds the lock. A canary ends with it."""
+    row = {
+        "event": event,
+        "release_id": release_id,
+        "previous": current(home),
+        "actor": actor,
+        "reason": reason,
+        "recorded_at": now.isoformat(),
+    }
+    # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
+    append_row(root(home) / HISTORY, row)
+    write_durably(root(home) / POINTER, release_id + "\n")
+    write_serving(home)
+
+
+def current_canary(home: Path) -> Canary | None:
+    """Return the canary; None if there is none, the pointer moved since, or it was quarantined or damaged."""
+    try:
+        found = Canary(**json.loads((root(home) / CANARY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    here = current(home)
+    if found.champion != here or found.release_id == here or found.moves != len(history(home)) or is_quarantined(home, found.release_id):
+        return None
+    return found
+
+
+def serving(home: Path) -> dict[str, Any]:
+    """Return what `serving.json` has to say: champion, canary (or None) and the canary's share."""
+    held = current_canary(home)
+    return {"champion": current(home), "canary": held.release_id if held else None, "share": held.share if held else 0.0}
+
+
+def write_serving(home: Path) -> None:
+    """Write `serving.json` if it does not say what holds; the caller holds the lock."""
+    if read_serving(home) != (wanted := serving(home)):
+        write_durably(root(home) / SERVING, json.dumps(wanted) + "\n")
+
+
+def read_serving(home: Path) -> dict[str, Any] | None:
+    """Return what `serving.json` says; None if there is none, or it is no JSON object."""
+    try:
+        found = json.loads((root(home) / SERVING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

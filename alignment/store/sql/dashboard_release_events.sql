@@ -1,0 +1,7 @@
+-- Purpose: what happened to releases, who did it and why, newest first.
+-- Parameters: $limit.
+-- Grain: one event.
+SELECT release_id, event, actor, reason, night_id, recorded_at
+FROM release_events
+ORDER BY recorded_at DESC, id DESC
+LIMIT $limit

@@ -1,0 +1,9 @@
+-- Purpose: what the gate measured of a release, by its last decision on it.
+-- Parameters: $release.
+-- Grain: one metric.
+SELECT name, challenger AS rate, diff, low, high, n, unscored, status, gate_decisions.champion AS compared_with
+FROM gate_metrics
+JOIN (
+    SELECT id, champion FROM gate_decisions WHERE challenger = $release ORDER BY decided_at DESC, id DESC LIMIT 1
+) AS gate_decisions ON gate_decisions.id = decision_id
+ORDER BY name;

@@ -1,0 +1,212 @@
+"""What is left of the registry after it was killed, and how long a rollback takes.
+
+Children promote, roll back, and start and end canaries as fast as they can. Every second one is killed from outside at a random instant;
+the others kill themselves just before or just after a random call that changes the disk (write, fsync, rename, unlink), so that the
+instants between them are met as well. After each kill the pointer has to name a
+verified release, and `serving.json`, once settled, has to fit.
+
+Effects: forks processes and kills them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.ids import file_sha256
+from alignment.release import (
+    BASE,
+    changes,
+    current,
+    current_canary,
+    end_canary,
+    history,
+    list_releases,
+    promote,
+    read_serving,
+    register,
+    rollback,
+    serving,
+    settle,
+    start_canary,
+    verify,
+)
+
+NAMES = tuple(letter * 16 for letter in "abc")
+_CALLS = ("fsync", "replace", "unlink", "open")
+_MOST_CALLS = 60
+
+
+class Kills(NamedTuple):
+    """Kills by how they were made, what they interrupted, and what was wrong after them (all but `behind` have to be 0).
+
+    `behind` counts kills after which serving.json did not fit yet; the next command writes it again.
+    """
+
+    kills: int
+    from_outside: int
+    at_a_call: int
+    steps: int
+    announced_not_taken: int
+    behind: int
+    pointer_wrong: int
+    release_wrong: int
+    history_wrong: int
+    serving_wrong: int
+
+
+def make_registry(home: Path, *, size: int) -> None:
+    """Register three releases with adapters of `size` bytes of their own."""
+    draw = random.Random(size)
+    for name in NAMES:
+        folder = home / f"adapter-{name}"
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(draw.randbytes(size))
+        (folder / "adapter_config.json").write_text("{}")
+        register(home, name, folder, card=f"# Release {name}", manifest={"created_at": name, "night_id": "n"})
+        shutil.rmtree(folder)
+
+
+def _work(home: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    while True:
+        moment, step = datetime.now(UTC).replace(tzinfo=None), draw.random()
+        if step < 0.45 or current(home) == BASE:
+            promote(home, draw.choice(NAMES), actor="bench", reason="r" * draw.randrange(400), now=moment)
+        elif step < 0.75:
+            rollback(home, actor="bench", reason="r", now=moment)
+        elif current_canary(home):
+            end_canary(home, actor="bench", reason="r", now=moment)
+        else:
+            name = draw.choice([one for one in NAMES if one != current(home)])
+            start_canary(home, name, share=0.1, actor="bench", reason="r", now=moment)
+
+
+def _die_at(call: int, *, before: bool) -> None:
+    """Make this process kill itself at the `call`-th change of the disk."""
+    left = [call]
+
+    def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if not left[0] and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **named)
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return change
+
+    for name in _CALLS:
+        setattr(os, name, wrapped(getattr(os, name)))
+
+
+def _child(home: Path, seed: int, call: int | None) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        if call:
+            _die_at(call, before=seed % 4 < 2)
+        _work(home, seed)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    os._exit(1)
+
+
+def kill(home: Path, kills: int, *, seed: int = 0) -> Kills:
+    """Kill `kills` children at work on the registry in `home` and look at it after each."""
+    draw = random.Random(seed)
+    found = dict.fromkeys(Kills._fields, 0)
+    for number in range(kills):
+        call = draw.randrange(1, _MOST_CALLS) if number % 2 else None
+        child = _child(home, seed * 10_000 + number, call)
+        if call is None:
+            time.sleep(draw.uniform(0.002, 0.06))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            raise SystemExit("a child failed by itself")
+        found["kills"] += 1
+        found["at_a_call" if call else "from_outside"] += 1
+        for name, wrong in _look(home).items():
+            found[name] += wrong
+    found["steps"] = len(changes(home))
+    return Kills(**found)
+
+
+def _look(home: Path) -> dict[str, bool]:
+    """Return what is wrong with the registry just after a kill."""
+    from alignment.errors import ReleaseError
+    from alignment.release.disk import HISTORY, read_rows, root
+
+    here, wrong = current(home), dict.fromkeys(("pointer_wrong", "release_wrong", "history_wrong", "serving_wrong"), False)
+    try:
+        wrong["pointer_wrong"] = here != BASE and not verify(home, here)
+        wrong["release_wrong"] = [row["release_id"] for row in list_releases(home)] != sorted(NAMES, reverse=True)
+        for name in NAMES:
+            verify(home, name)
+    except ReleaseError:
+        wrong["release_wrong"] = True
+        wrong["pointer_wrong"] = here not in (BASE, *NAMES)
+    steps = history(home)
+    chained = all(after["previous"] == before["release_id"] for before, after in zip(steps, steps[1:], strict=False))
+    wrong["history_wrong"] = not chained or (steps[-1]["release_id"] if steps else BASE) != here
+    last = (read_rows(root(home) / HISTORY) or [None])[-1]
+    behind = read_serving(home) != serving(home)
+    settle(home)
+    wrong["serving_wrong"] = read_serving(home) != serving(home)
+    return {**wrong, "behind": behind, "announced_not_taken": last is not None and last not in steps}
+
+
+class Rollback(NamedTuple):
+    """Seconds of a rollback with its verification, and of the whole command; whether every file was as before."""
+
+    rounds: int
+    adapter_mb: float
+    median_s: float
+    slowest_s: float
+    command_s: float
+    identical: bool
+
+
+def measure_rollback(home: Path, rounds: int, *, size: int) -> Rollback:
+    """Roll back from a second release to a first, `rounds` times, with adapters of `size` bytes."""
+    make_registry(home, size=size)
+    first, second, _ = NAMES
+    moment = datetime(2026, 1, 1)  # noqa: DTZ001 - the registry's times are UTC without a zone
+    promote(home, first, actor="bench", reason="r", now=moment)
+    before, seconds, identical = _files(home, first), [], True
+    for _ in range(rounds):
+        promote(home, second, actor="bench", reason="r", now=moment)
+        started = time.perf_counter()
+        rollback(home, actor="bench", reason="r", now=moment)
+        seconds.append(time.perf_counter() - started)
+        identical &= current(home) == first and _files(home, first) == before
+    promote(home, second, actor="bench", reason="r", now=moment)
+    command = [sys.executable, "-m", "flows.cli", "release", "rollback", "--reason", "bench", "--actor", "bench"]
+    started = time.perf_counter()
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "ALIGN_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    whole = time.perf_counter() - started
+    identical &= current(home) == first and _files(home, first) == before
+    return Rollback(rounds, size / 1e6, statistics.median(seconds), max(seconds), whole, identical)
+
+
+def _files(home: Path, name: str) -> dict[str, str]:
+    folder = home / "releases" / name
+    return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

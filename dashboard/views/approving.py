@@ -1,0 +1,67 @@
+"""A person's word on a decision of the gate: the buttons where one is waited for, and what was said, for ever.
+
+Effects: moves production and appends to the store when a button is pressed; changes the visitor's session state.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from alignment.errors import AlignError
+from alignment.release.approval import Say
+from dashboard import data, figures, show
+from dashboard.data import Row
+
+
+def word(decision: Row) -> str:
+    """Return the name of a decision's status: one that waits for a person has released nothing yet."""
+    return "waits_for_approval" if decision["waiting"] else str(decision["decision"])
+
+
+def render(decision: Row) -> None:
+    """Draw what people said of the decision and, if it waits for one, the buttons."""
+    if trouble := st.session_state.pop("approval_problem", None):
+        st.warning("Nothing was changed.")
+        show.show_text(trouble)
+    if said := st.session_state.pop("approval_said", None):
+        st.toast(said)
+    for row in data.gate_people(decision["id"]):
+        with show.card(f"person-{row['verdict']}"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            show.badge(row["verdict"])
+            st.caption(figures.moment(row["decided_at"]), width="content")
+            show.fact("By", row["actor"])
+            show.fact("Reason", row["reason"])
+    if decision["waiting"]:
+        question(decision)
+
+
+def question(decision: Row) -> None:
+    """Draw name, reason and the two buttons."""
+    with show.card("approval"), st.container(gap="small"):
+        st.markdown("**The gate would promote this release. A person has to approve it.**")
+        st.session_state.setdefault("reviewer_typed", st.session_state.get("reviewer", ""))
+        name, why = st.columns([2, 5], gap="medium")
+        with name:
+            st.text_input("Your name", key="reviewer_typed", max_chars=80)
+        with why:
+            st.text_input("Reason", key="approval_reason", max_chars=500, placeholder="what you looked at; kept for ever")
+        silent = not st.session_state.reviewer_typed or not st.session_state.approval_reason
+        with st.container(horizontal=True):
+            for verdict, label in (("approved", "Approve and release"), ("refused", "Refuse")):
+                kind = "primary" if verdict == "approved" else "secondary"
+                st.button(label, on_click=answer, args=(decision["night_id"], verdict), disabled=silent, type=kind)  # type: ignore[arg-type]
+        if silent:
+            st.caption("A name and a reason are needed; both are stored with the decision.")
+
+
+def answer(night: str, verdict: Say) -> None:
+    """Record the answer of the visitor and act on it."""
+    name, reason = st.session_state.reviewer_typed.strip(), st.session_state.approval_reason.strip()
+    try:
+        here = data.answer_approval(night, verdict, actor=name, reason=reason)
+    except AlignError as error:
+        st.session_state.approval_problem = str(error)
+        return
+    st.session_state.reviewer = name
+    st.session_state.approval_said = f"{'Approved' if verdict == 'approved' else 'Refused'}; in production: {here}"
+    st.session_state.approval_reason = ""

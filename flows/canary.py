@@ -1,0 +1,117 @@
+"""The canary's test, looked at each night or by hand: promoted or rolled back as soon as its outcomes prove enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from prefect import flow, task
+
+from alignment.config import Settings, load_settings
+from alignment.errors import ReleaseError
+from alignment.ids import content_id
+from alignment.release import BASE, Canary, current_canary, end_canary, promote
+from alignment.release.canary import Rules, Watch, watch
+from alignment.store import append, migrate, session, sql
+from flows.hooks import deliver
+from flows.night import now
+from flows.show import say
+
+ACTOR = "canary monitor"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One look at a canary, before anything is done about it."""
+
+    held: Canary
+    found: Watch
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the settings as the rules of the test."""
+    chosen = settings.release
+    return Rules(chosen.canary_alpha, chosen.canary_margin, chosen.canary_harm, chosen.canary_min_exchanges)
+
+
+def look(settings: Settings, held: Canary) -> Looked:
+    """Test what the logs say of a canary by now. Changes nothing."""
+    names = {"canary": held.release_id, "champion": settings.release.base_name if held.champion == BASE else held.champion}
+    since = {"since": datetime.fromisoformat(held.started_at), "per_user": settings.release.canary_max_per_user}
+    with session(settings.home) as connection:
+        rows = connection.execute(sql("canary_outcomes"), names | since).fetchnumpy()
+    return Looked(held, watch(_whole(rows["canary"]), _whole(rows["failed"]), held.share, rules_of(settings)))
+
+
+def _whole(column: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.asarray(column, dtype=np.int64)
+
+
+def _record(settings: Settings, looked: Looked) -> dict[str, Any]:
+    held, found, moment = looked.held, looked.found, now()
+    last = found.curve[-1] if found.curve else None
+    row = {
+        "id": content_id("canary check", held, moment),
+        "release_id": held.release_id,
+        "champion": held.champion,
+        "share": held.share,
+        "decision": found.decision,
+        "reason": found.reason,
+        **{name: getattr(found, name) for name in ("canary_exchanges", "canary_failures", "champion_exchanges", "champion_failures")},
+        "blocks": found.blocks,
+        **{name: getattr(last, name) if last else None for name in ("diff", "low", "high")},
+        "alpha": settings.release.canary_alpha,
+        "margin": settings.release.canary_margin,
+        "harm": settings.release.canary_harm,
+        "curve": [list(point) for point in found.curve],
+        "started_at": datetime.fromisoformat(held.started_at),
+        "recorded_at": moment,
+    }
+    with session(settings.home, write=True) as connection:
+        append(connection, "canary_checks", [row])
+    return row
+
+
+def _act(settings: Settings, looked: Looked) -> str:
+    """Carry out what was decided; return what was done. What people changed meanwhile stands."""
+    from flows.release import record_events
+
+    held, found = looked.held, looked.found
+    try:
+        if found.decision == "promote":
+            promote(settings.home, held.release_id, actor=ACTOR, reason=found.reason, now=now(), replacing=held.champion, held=held)
+            event = "promoted"
+        elif found.decision == "roll back":
+            end_canary(settings.home, actor=ACTOR, reason=found.reason, now=now(), event="canary_rolled_back", only=held)
+            event = "canary_rolled_back"
+        else:
+            return "nothing"
+    except ReleaseError as error:
+        say(f"the canary's test says {found.decision!r}, but nothing was done: {error}")
+        return f"nothing: {error}"
+    record_events(settings, [(held.release_id, event, ACTOR, found.reason, None)])
+    say(f"canary {held.release_id}: {found.decision}; {found.reason}")
+    return event
+
+
+@task
+def check() -> dict[str, Any]:
+    """Look at the canary once and do what its outcomes prove; return the look and what was done."""
+    settings = load_settings()
+    held = current_canary(settings.home)
+    if held is None:
+        return {"decision": "no canary", "done": "nothing"}
+    migrate(settings.home)
+    looked = look(settings, held)
+    row = _record(settings, looked)
+    return {**{name: value for name, value in row.items() if name not in ("id", "curve")}, "done": _act(settings, looked)}
+
+
+@flow(name="canary")
+def watch_canary() -> dict[str, Any]:
+    """Look at the canary, act, and tell the hooks."""
+    found = check()
+    deliver(load_settings())
+    return found

@@ -1,0 +1,86 @@
+"""`align compare`: the gate on two files of outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.text import printable
+from flows.cli_data import benches
+from flows.command import Json, app, command, print_json, print_rows
+
+
+class RuleKind(StrEnum):
+    """What the challenger has to show."""
+
+    SUPERIOR = "superior"
+    NON_INFERIOR = "non-inferior"
+
+
+@command(app, "compare")
+def compare_command(
+    champion: Annotated[
+        Path, typer.Argument(help=".jsonl with a row a prompt: id, cluster, outcome (1 is the failure, 0 is none, or null)")
+    ],
+    challenger: Annotated[Path, typer.Argument(help="the same prompts, answered by the challenger")],
+    kind: Annotated[RuleKind, typer.Option(help="failures must fall, or may rise by less than the margin")] = RuleKind.NON_INFERIOR,
+    margin: Annotated[float | None, typer.Option(min=0, max=1, help="difference of rates; 0.05, or 0 with --kind superior")] = None,
+    confidence: Annotated[float, typer.Option(min=0.51, max=0.9999, help="one-sided confidence")] = 0.95,
+    max_unscored: Annotated[float, typer.Option(min=0, max=1, help="share of missing or unscored outcomes that is allowed")] = 0.02,
+    as_json: Json = False,
+) -> None:
+    """Decide on two files of outcomes as the gate would. Exit status 0 if it promotes, 3 if not, 1 if a file is wrong."""
+    from alignment.evals.compare import compare
+    from alignment.evals.gate import power_statement
+
+    allowed = margin if margin is not None else 0.05 if kind is RuleKind.NON_INFERIOR else 0.0
+    decision = compare(champion, challenger, kind=kind.value, margin=allowed, confidence=confidence, max_unscored=max_unscored)
+    [metric] = decision.metrics
+    power = power_statement(metric)
+    if as_json:
+        values = asdict(metric)
+        print_json(
+            {
+                "decision": decision.decision,
+                "effect": metric.diff,
+                "interval": [metric.low, metric.high],
+                "confidence": confidence,
+                "power": {"detectable": metric.detectable, "statement": power},
+                "reasons": list(decision.reasons),
+                **{key: values[key] for key in _FACTS},
+            }
+        )
+    else:
+        print(f"{decision.decision}: {metric.champion:.1%} -> {metric.challenger:.1%} failures")
+        print(f"change {metric.diff:+.1%} [{metric.low:+.1%}, {metric.high:+.1%}], each end with {confidence:.0%} confidence")
+        for line in (*decision.reasons, power):
+            print(f"  {printable(line)}")
+    if decision.decision != "promote":
+        raise typer.Exit(3)
+
+
+_FACTS = (
+    "champion", "challenger", "n", "clusters", "design_effect", "unscored", "worse", "better", "p_value", "rule", "margin", "status"
+)  # fmt: skip
+
+
+@command(benches, "gate")
+def bench_gate(
+    decisions: Annotated[int, typer.Option(min=100, help="resampled decisions of each case")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
+    from bench.gate import run
+
+    found = run(decisions)
+    if as_json:
+        print_json(found)
+    for title, rows in found.items() if not as_json else ():
+        print(title.capitalize())
+        print_rows(rows, as_json=False)
+    if not all(row["held"] for rows in found.values() for row in rows):
+        raise typer.Exit(1)

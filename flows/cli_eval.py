@@ -1,0 +1,131 @@
+"""`align eval`: any suite, any release, one row a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alignment.config import Settings
+from alignment.errors import InputError
+from flows.command import Json, app, command, print_json, print_rows, start
+
+_FORMATS = "own, harmbench, xstest, strongreject, ailuminate, advbench, bbq, inspect or lm_eval"
+
+
+@command(app, "eval")
+def eval_command(
+    suite: Annotated[str, typer.Option("--suite", help="a bundled suite's name, or the file of a suite")],
+    release: Annotated[str, typer.Option("--release", help="'base', 'champion' or a release's id")],
+    out: Annotated[Path, typer.Option("--out", help="results, one JSON line a prompt")],
+    kind: Annotated[str | None, typer.Option("--format", help=f"{_FORMATS}; by its columns if not given")] = None,
+    scorer: Annotated[str | None, typer.Option("--scorer", help="for a file that does not say how it is scored")] = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, max=100, help="further answers a prompt, sampled with fixed seeds")] = 0,
+    max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="a fixed sample of the suite; 0 is all")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
+    settings = start(writes=True)
+    from alignment.evals.formats import open_suite
+    from alignment.evals.report import result, summarise
+    from alignment.evals.runner import Asking, ask
+    from alignment.models.local import LocalModel
+    from flows.evaluate import adapter_of
+    from flows.night import base_path, now
+    from flows.show import progress
+
+    prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
+    _writable(out)
+    name = _release(settings, release)
+    adapter = adapter_of(settings, name)
+    batch = settings.model.batch_size
+    model = LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=batch)
+    how = Asking(name, max_new_tokens or settings.gate.max_new_tokens, batch, samples)
+    _migrate(settings)
+    with progress(f"eval {name}") as advance:
+        found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
+    rows = [result(prompt, found[prompt.id]) | {"release": name} for prompt in prompts]
+    _write(out, rows)
+    report = {
+        "suite": suite,
+        "release": name,
+        "out": str(out),
+        "lines": [line._asdict() for line in summarise(rows)],
+        **_more(prompts, rows, name),
+    }
+    if as_json:
+        print_json(report)
+    else:
+        _show(report, prompts[0].suite)
+
+
+def _writable(out: Path) -> None:
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"--out {str(out)!r} is no file in a folder that exists; name one")
+
+
+def _migrate(settings: Settings) -> None:
+    from alignment.store import migrate
+
+    migrate(settings.home)
+
+
+def _release(settings: Settings, wanted: str) -> str:
+    from alignment.release import current, folder_of
+
+    name = current(settings.home) if wanted == "champion" else wanted
+    if name != "base":
+        folder_of(settings.home, name)
+    return name
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the results whole or not at all."""
+    scratch = out.with_name(f".{out.name}.part")
+    scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(scratch, out)
+
+
+def _more(prompts: list[Any], rows: list[dict[str, Any]], release: str) -> dict[str, Any]:
+    """What some suites have beside rates: gaps between groups, samples."""
+    from alignment.evals.fairness import gaps
+    from alignment.evals.report import answers_of, sampled
+
+    more: dict[str, Any] = {}
+    if drawn := sampled(rows):
+        more["samples"] = drawn
+    if prompts[0].suite == "counterfactual":
+        more["gaps"] = {name: gap._asdict() for name, gap in gaps(answers_of(prompts, rows, release)).items()}
+    return more
+
+
+def _show(report: dict[str, Any], suite: str) -> None:
+    from alignment.evals import SPECS
+
+    if suite in SPECS:
+        print(f"Failure: {SPECS[suite].failure}")
+    print_rows(
+        [
+            {
+                "category": line["category"],
+                "failed": "-" if line["rate"] is None else f"{line['rate']:.1%}",
+                "95% interval": f"{line['low']:.1%} to {line['high']:.1%}",
+                "n": line["n"],
+                "unscored": line["unscored"],
+            }
+            for line in report["lines"]
+        ],
+        as_json=False,
+    )
+    if drawn := report.get("samples"):
+        print(
+            f"Sampled answers: {drawn['rate']:.1%} failed ({drawn['unscored']:.0f} unscored); of {drawn['any_failed']:.1%} of prompts any"
+        )
+    if "gaps" in report:
+        print("Widest gap between two groups (simultaneous 95% bounds)")
+        print_rows([{"of": name, **gap} for name, gap in report["gaps"].items()], as_json=False)
+    print(f"{report['release']}: one row a prompt in {report['out']}")

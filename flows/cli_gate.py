@@ -1,0 +1,118 @@
+"""`align gate`: decide on tonight's challenger, or say as a person what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from alignment.config import Settings
+from alignment.errors import InputError
+from alignment.text import printable
+from flows.command import Actor, Json, app, command, print_json, print_rows, start
+
+NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
+
+
+def begin_night(settings: Settings, night_id: str | None) -> str:
+    """Return the night that is named, was not finished, or is new, and record that it was started.
+
+    Raises:
+        InputError: there is no such night.
+    """
+    from alignment.store import migrate
+    from flows.night import night_ids, plan_night, record_night, unfinished
+
+    migrate(settings.home)
+    if night_id and night_id not in (known := night_ids(settings.home)):
+        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
+    night = night_id or unfinished(settings.home) or plan_night(settings).id
+    record_night(settings.home, night, "started", {})
+    return night
+
+
+@command(app, "gate")
+def gate_command(
+    night: NightId = None,
+    again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were changed, and ask them anew")] = False,
+    approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since that night")] = None,
+    refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="do not release it")] = None,
+    override: Annotated[
+        str | None, typer.Option(metavar="REASON", help="release what the gate held back (last decision, or --night)")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="with --approve or --refuse: why, for the record")] = "",
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not.
+
+    With --approve, --refuse or --override a person decides; name and reason stay on record for ever.
+    """
+    spoken = {"approved": approve, "refused": refuse, "overridden": override}
+    given = {verdict: value for verdict, value in spoken.items() if value is not None}
+    if len(given) > 1 or (given and again) or (reason and not (approve or refuse)):
+        raise InputError("give one of --approve NIGHT, --refuse NIGHT (both with --reason TEXT), --override REASON or --again, or none")
+    if given:
+        [(verdict, value)] = given.items()
+        _say(
+            verdict,
+            night if override is not None else value,
+            reason=value if override is not None else reason,
+            actor=actor,
+            as_json=as_json,
+        )
+        return
+    decided = _decide(night, again=again)
+    _show(decided, as_json=as_json)
+    if decided["state"] != "released":
+        raise typer.Exit(3)
+
+
+def _say(verdict: Any, night: str | None, *, reason: str, actor: str, as_json: bool) -> None:
+    settings = start()
+    from alignment.release.approval import last_decision, say
+    from alignment.store import migrate
+    from flows.night import now
+
+    migrate(settings.home)
+    here = say(settings.home, night, verdict, actor=actor, reason=reason, now=now())
+    decision = last_decision(settings.home, night)
+    if as_json:
+        print_json({"verdict": verdict, "night_id": decision["night_id"], "release_id": decision["challenger"], "in_production": here})
+    else:
+        print(f"{decision['challenger']} was {verdict} by {printable(actor)}; {here} is in production")
+
+
+def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
+    settings = start(writes=True)
+    from alignment.store import export
+    from flows.evaluate import discard_broken
+    from flows.monitor import monitor
+    from flows.night import night_lock, record_night, stage
+    from flows.nightly import summarise
+    from flows.release import release
+    from flows.show import say
+    from flows.train import train
+
+    with night_lock(settings.home):
+        night_id = begin_night(settings, night)
+        if again:
+            say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
+        trained = train(night_id)
+        with stage(settings.home, night_id, "release") as counts:
+            decided = release(night_id, trained["folder"])
+            counts |= {"decision": decided["decision"]}
+        with stage(settings.home, night_id, "monitor") as counts:
+            counts |= {"alarms": (alarms := monitor(night_id))}
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
+        export(settings.home)
+    return decided
+
+
+def _show(decided: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(decided)
+        return
+    columns = ("name", "champion", "challenger", "diff", "low", "high", "n", "clusters", "status")
+    print_rows([{name: metric[name] for name in columns} for metric in decided["metrics"]], as_json=False)
+    print(f"Verdict: {decided['decision']} ({decided['state']})")

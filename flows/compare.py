@@ -1,0 +1,50 @@
+"""`align release diff`: what differs between two releases, from the registry and the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.config import Settings
+from alignment.release.compare import describe, differences
+from alignment.store import query, sql, store_path
+
+
+def _pairs(settings: Settings, night: str | None) -> dict[str, int]:
+    if not night or not store_path(settings.home).exists():
+        return {}
+    rows = query(settings.home, sql("release_pairs"), {"night": night})
+    return {f"{row['kind']}: {row['name']}": row["pairs"] for row in rows}
+
+
+def _metrics(settings: Settings, release_id: str) -> dict[str, str]:
+    """Return each metric of the gate's last decision as text: rate, n, and the change against what it was compared with."""
+    if not store_path(settings.home).exists():
+        return {}
+    return {
+        row["name"]: f"{row['rate']:.1%} of {row['n']}; {100 * row['diff']:+.1f} points "
+        f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f}) against {row['compared_with']}, {row['status']}"
+        for row in query(settings.home, sql("release_metrics"), {"release": release_id})
+    }
+
+
+def _facts(settings: Settings, release_id: str) -> dict[str, dict[str, Any]]:
+    found = describe(settings.home, release_id)
+    pairs = _pairs(settings, found["lineage"].get("night_id"))
+    return {
+        "lineage": found["lineage"],
+        "settings": found["settings"],
+        "pairs": pairs,
+        "metrics": _metrics(settings, release_id),
+        "files": found["files"],
+    }
+
+
+def compare(settings: Settings, a: str, b: str) -> dict[str, Any]:
+    """Return the facts of both releases (`a`, `b`), and under `changes` what differs, by kind and name.
+
+    Raises:
+        ReleaseError: there is no such release.
+    """
+    mine, theirs = _facts(settings, a), _facts(settings, b)
+    changes = {kind: differences(mine[kind], theirs[kind]) for kind in mine}
+    return {"releases": {"a": a, "b": b}, "a": mine, "b": theirs, "changes": changes}

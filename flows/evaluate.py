@@ -1,0 +1,150 @@
+"""One model answers the suites that the gate's rules name, and the gate's scorers judge the answers.
+
+An answer is addressed by what made it, so that the champion is not asked twice; answers and verdicts are stored with what they said, so
+that an edit shows.
+
+Effects: loads a model; reads and appends to the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from alignment.config import Settings, load_settings
+from alignment.errors import ReleaseError
+from alignment.evals import answer_id, load_suite
+from alignment.evals.gate import rules
+from alignment.evals.runner import Asking, ask
+from alignment.evals.seals import score_digest
+from alignment.ids import content_id, short
+from alignment.records import Answer, SuitePrompt
+from alignment.release import BASE, verify
+from alignment.store import append, query, rewriting, session, sql
+from flows.night import base_path, base_weights, now
+from flows.show import progress
+
+
+def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
+    """Return the prompts of every suite that a rule names."""
+    names = dict.fromkeys(rule.suite for rule in rules(settings.gate))
+    return {name: load_suite(name, settings.gate.max_prompts) for name in names}
+
+
+def load_model(settings: Settings, adapter: str | None) -> Any:
+    """Return the base model, with an adapter if there is one; nothing is loaded before it is asked."""
+    from alignment.models.local import LocalModel
+
+    return LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=settings.model.batch_size)
+
+
+def adapter_of(settings: Settings, release_id: str) -> str | None:
+    """Return the adapter of a release, which only its own base may carry; None for the base model.
+
+    Raises:
+        ReleaseError: its files were changed, or [model] path names another base by now.
+    """
+    if release_id == BASE:
+        return None
+    adapter = verify(settings.home, release_id) / "adapter"
+    trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
+    here = base_weights(base_path(settings))
+    if trained_on != here:
+        raise ReleaseError(
+            f"release {release_id} was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is {short(here)}; "
+            "restore [model] path, or run 'align release rollback --reason TEXT' until the base model is in production"
+        )
+    return str(adapter)
+
+
+@task
+def evaluate(release_id: str, adapter: str | None) -> str:
+    """Answer and score every suite with one model; return its id. Known answers are not generated again."""
+    settings = load_settings()
+    model = load_model(settings, adapter)
+    how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
+    for suite, prompts in suites(settings).items():
+        with progress(f"{release_id} answers {suite}") as advance:
+            ask(settings.home, model, prompts, how, now=now(), progress=advance)
+    _score(settings, model.model_id)
+    return str(model.model_id)
+
+
+def _score(settings: Settings, model_id: str) -> None:
+    """Score every answer that has no verdict of these scorers; the same text in two suites has two."""
+    from alignment.evals.scorers import VERSION, score_answer
+
+    moment = now()
+    rows = []
+    for prompt, name, row in _stored(settings, model_id):
+        if row is None or row["scorer"] is not None:
+            continue
+        scores, outcome = score_answer(prompt, row["response"])
+        text = json.dumps(scores)
+        rows.append(
+            {
+                "id": content_id(name, prompt.suite, VERSION),
+                "answer_id": name,
+                "scorer": prompt.suite,
+                "scorer_version": VERSION,
+                "scores": text,
+                "outcome": outcome,
+                "scored_at": moment,
+                "digest": score_digest(name, prompt.suite, VERSION, text, outcome),
+            }
+        )
+    with session(settings.home, write=True) as connection:
+        append(connection, "eval_scores", rows)
+
+
+def _stored(settings: Settings, model_id: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
+    """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
+    from alignment.evals.scorers import VERSION
+
+    limit = settings.gate.max_new_tokens
+    asked = [(prompt, answer_id(prompt, model_id, limit)) for prompts in suites(settings).values() for prompt in prompts]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": VERSION}):
+        found.setdefault(row["id"], []).append(row)
+    return [(prompt, name, _of_suite(found.get(name, []), prompt.suite)) for prompt, name in asked]
+
+
+def _of_suite(rows: Sequence[dict[str, Any]], suite: str) -> dict[str, Any] | None:
+    """Return the row with the verdict of `suite`; an answer that other suites scored only, without a verdict."""
+    for row in rows:
+        if row["scorer"] in (suite, "gate"):  # 'gate' wrote all verdicts before suites had scorers of their own
+            return row
+    return {**rows[0], "scorer": None, "scores": None, "outcome": None, "score_holds": False} if rows else None
+
+
+def read_answers(settings: Settings, release_id: str, model_id: str) -> list[Answer]:
+    """Return what a model answered to the suites as they are now, with its flaws; prompts without an answer are left out."""
+    return [
+        Answer(prompt, release_id, row["response"], json.loads(row["scores"] or "{}"), row["outcome"], _flaw(prompt, row))
+        for prompt, _, row in _stored(settings, model_id)
+        if row is not None
+    ]
+
+
+def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:
+    if not row["answer_holds"]:
+        return "the stored answer was changed after it was given; 'align gate --again' asks anew"
+    if row["prompt"] != prompt.prompt:
+        return "stale: the stored answer is to another prompt; 'align gate --again' asks anew"
+    if row["scorer"] is not None and not row["score_holds"]:
+        return "the stored verdict was changed after it was given; 'align gate --again' asks anew"
+    return None
+
+
+def discard_broken(settings: Settings) -> int:
+    """Take answers out of the store that are not as they were stored, so that they are asked again; return how many."""
+    broken = [row["id"] for row in query(settings.home, sql("gate_broken"))]
+    if broken:
+        with rewriting(settings.home), session(settings.home, write=True) as connection:
+            connection.execute("DELETE FROM eval_scores WHERE list_contains($ids, answer_id)", {"ids": broken})
+            connection.execute("DELETE FROM eval_answers WHERE list_contains($ids, id)", {"ids": broken})
+    return len(broken)

@@ -1,0 +1,170 @@
+"""Who is told of a change of what is served: vLLM, a folder of merged weights, a webhook.
+
+The registry's own log of changes is what is still to be told: a hook that failed, or was never reached because of a kill, is due until it
+succeeds. Telling twice does no harm.
+
+Effects: HTTP requests to the configured addresses; writes merged weights and the table `hook_runs`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.config import Settings
+from alignment.errors import AlignError
+from alignment.ids import content_id
+from alignment.release import BASE, changes, settle
+from alignment.release.disk import root
+from alignment.release.hooks import Line, Told, post_webhook, sync_vllm
+from alignment.store import append, migrate, query, session
+from alignment.text import cap, printable
+from flows.night import base_path, now
+from flows.show import say
+
+SECRET, VLLM_KEY = "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"
+_NOTHING: Mapping[str, Any] = {"id": "none", "event": "none", "release_id": BASE}
+
+
+def configured(settings: Settings) -> list[str]:
+    """Return the names of the hooks that are switched on."""
+    wanted = {"vllm": settings.release.vllm_url, "merged": settings.release.merged_weights, "webhook": settings.release.webhook_url}
+    return [name for name, value in wanted.items() if value]
+
+
+def deliver(settings: Settings, *, pause: float = 0.5) -> list[dict[str, Any]]:
+    """Tell everybody who is configured what they do not know yet; return one row a hook and change. Never raises for a hook.
+
+    `pause` is the seconds before the second try; the third waits twice as long.
+    """
+    settle_quietly(settings)
+    if not (names := configured(settings)):
+        return []
+    migrate(settings.home)
+    known = query(settings.home, "SELECT hook, change_id, bool_or(ok) AS ok FROM hook_runs GROUP BY ALL ORDER BY min(recorded_at)")
+    happened = changes(settings.home)
+    last = happened[-1] if happened else _NOTHING
+    runs = []
+    for name in names:
+        if name == "webhook":
+            runs += _webhooks(settings, due(happened, [row for row in known if row["hook"] == name]), pause)
+            continue
+        hook = _vllm if name == "vllm" else _merged
+        run = _tried(name, last, lambda: hook(settings, pause))  # noqa: B023 - called at once
+        told = any(row["hook"] == name and row["change_id"] == last["id"] and row["ok"] for row in known)
+        if run.pop("changed") or not run["ok"] or not told:
+            runs.append(run)
+    with session(settings.home, write=True) as connection:
+        append(connection, "hook_runs", runs)
+    for run in runs:
+        if not run["ok"]:
+            say(f"hook {run['hook']} failed ({run['event']} {run['release_id']}), the release stays as it is: {run['detail']}")
+    return runs
+
+
+def settle_quietly(settings: Settings) -> None:
+    """Repair `serving.json` if a kill left it behind; a damaged release is doctor's to tell."""
+    if not root(settings.home).exists():
+        return
+    try:
+        settle(settings.home)
+    except AlignError as error:
+        say(str(error))
+
+
+def due(happened: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the changes that a webhook was not told of: none from before it was first tried, at first the last one only.
+
+    >>> due([{"id": "a"}, {"id": "b"}], []), due([{"id": "a"}, {"id": "b"}], [{"change_id": "a", "ok": False}])
+    ([{'id': 'b'}], [{'id': 'a'}, {'id': 'b'}])
+    """
+    tried = {row["change_id"]: row["ok"] for row in known}
+    first = next((place for place, change in enumerate(happened) if change["id"] in tried), len(happened) - 1)
+    return [change for change in happened[max(first, 0) :] if not tried.get(change["id"])]
+
+
+def _webhooks(settings: Settings, waiting: Sequence[Mapping[str, Any]], pause: float) -> list[dict[str, Any]]:
+    line = Line(timeout=settings.release.hook_timeout, pause=pause)
+    secret, url = os.environ.get(SECRET, ""), settings.release.webhook_url
+    runs: list[dict[str, Any]] = []
+    for change in waiting:
+        run = _tried("webhook", change, lambda: post_webhook(url, change, secret=secret, line=line))  # noqa: B023 - called at once
+        run.pop("changed")
+        runs.append(run)
+        if not run["ok"]:
+            break  # the receiver learns of changes in their order
+    return runs
+
+
+def _tried(hook: str, change: Mapping[str, Any], call: Callable[[], Told]) -> dict[str, Any]:
+    moment, started = now(), time.perf_counter()
+    try:
+        told = call()
+    except Exception as error:
+        # Whatever breaks in a hook, what is in production has changed and stays so.
+        what = str(error) if isinstance(error, AlignError) else f"{type(error).__name__}: {error}"
+        told = Told(False, 0, what)
+    return {
+        "id": content_id("hook", hook, change["id"], moment),
+        "change_id": change["id"],
+        "event": change["event"],
+        "release_id": change["release_id"],
+        "hook": hook,
+        "ok": told.ok,
+        "tries": told.tries,
+        "detail": cap(printable(told.detail), 500),
+        "seconds": time.perf_counter() - started,
+        "recorded_at": moment,
+        "changed": told.changed,
+    }
+
+
+def _served(settings: Settings) -> dict[str, Path]:
+    """Return the adapters in use, verified, by release."""
+    from flows.release import adapter_of
+
+    says = settle(settings.home)
+    wanted = [release_id for release_id in (says["champion"], says["canary"]) if release_id not in (None, BASE)]
+    return {release_id: Path(adapter_of(settings, release_id) or "") for release_id in wanted}
+
+
+def _vllm(settings: Settings, pause: float) -> Told:
+    chosen = settings.release
+    key = os.environ.get(VLLM_KEY)
+    line = Line(timeout=chosen.hook_timeout, pause=pause, headers={"Authorization": f"Bearer {key}"} if key else None)
+    there = Path(chosen.vllm_folder) if chosen.vllm_folder else root(settings.home)
+    return sync_vllm(chosen.vllm_url, {name: str(there / name / "adapter") for name in _served(settings)}, line=line)
+
+
+def _merged(settings: Settings, _: float) -> Told:
+    """Export what is in production, and point `current` in the folder to it; the base model is pointed to where it is."""
+    folder = Path(settings.release.merged_weights).expanduser().absolute()
+    if folder.is_relative_to(settings.home):
+        raise AlignError(
+            f"[release] merged_weights = {str(folder)!r} lies in the state folder; name a folder outside {str(settings.home)!r}"
+        )
+    served = _served(settings)
+    here = settle(settings.home)["champion"]
+    target = base_path(settings).absolute() if here == BASE else folder / here
+    wrote = not target.exists()
+    if wrote:
+        from alignment.models.merge import export_merged
+
+        export_merged(base_path(settings), served[here], target)
+    moved = _link(folder / "current", target)
+    return Told(True, 1, f"current is {target}", wrote or moved)
+
+
+def _link(link: Path, target: Path) -> bool:
+    """Point `link` to `target` by one rename; return whether it did not before."""
+    if link.is_symlink() and link.readlink() == target:
+        return False
+    link.parent.mkdir(parents=True, exist_ok=True)
+    scratch = link.with_name(f".{link.name}.part")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    os.replace(scratch, link)
+    return True

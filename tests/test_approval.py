@@ -1,0 +1,310 @@
+"""A person's word on a gate decision: recorded for ever, acted on once, and never on what it was not said of."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment.config import Settings
+from alignment.errors import ReleaseError, ReleaseMoved
+from alignment.evals.statistics import Calibration
+from alignment.ids import content_id
+from alignment.records import Answer, GateDecision, SuitePrompt, TrainResult
+from alignment.release import BASE, current, promote, register, rollback
+from alignment.release.approval import last_decision, said_of, say
+from alignment.store import append, migrate, query, session
+from alignment.store.journal import read_journal
+from flows import cli, evaluate, release
+from flows.checks import Consent
+from tests.conftest import NOW
+
+A, B, NIGHT = "a" * 16, "b" * 16, "night"
+
+
+def adapter(home: Path, name: str) -> Path:
+    folder = home / f"adapter-{name}"
+    folder.mkdir(exist_ok=True)
+    (folder / "weights.bin").write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture
+def store(home: Path) -> Path:
+    migrate(home)
+    for name in (A, B):
+        register(home, name, adapter(home, name), card=f"# {name}", manifest={"created_at": name, "night_id": NIGHT})
+    return home
+
+
+def decided(
+    home: Path, word: str = "promote", *, waits: bool = False, champion: str = BASE, challenger: str = A, night: str = NIGHT
+) -> str:
+    """Store a decision of the gate; return its id."""
+    name = content_id(word, champion, challenger, night)
+    row = {"id": name, "night_id": night, "champion": champion, "challenger": challenger, "decision": word, "reasons": ["because"]}
+    event = {
+        "id": content_id(name, "e"),
+        "release_id": challenger,
+        "event": "waits_for_approval",
+        "actor": "gate",
+        "reason": "",
+        "night_id": night,
+    }
+    with session(home, write=True) as connection:
+        append(connection, "gate_decisions", [{**row, "decided_at": NOW}])
+        if waits:
+            append(connection, "release_events", [{**event, "recorded_at": NOW}])
+    return name
+
+
+def spoken(home: Path, verdict: Any, night: str | None = NIGHT, **changes: Any) -> str:
+    return say(home, night, verdict, **{"actor": "ann", "reason": "looked at it", "now": NOW, **changes})
+
+
+def test_what_is_approved_is_released_and_the_person_stays_on_record(store: Path) -> None:
+    name = decided(store, waits=True)
+    assert spoken(store, "approved") == A == current(store)
+    [row] = said_of(store, A)
+    assert (row["verdict"], row["actor"], row["reason"], row["decision_id"]) == ("approved", "ann", "looked at it", name)
+    assert last_decision(store, NIGHT)["verdict"] == "approved"
+    assert query(store, "SELECT count(*) AS n FROM waiting_approvals") == [{"n": 0}]
+    # The store may be lost before its next export.
+    assert set(read_journal(store)[0]) == {"gate_verdicts", "release_events"}
+    # Said again, as after a kill: nothing more happens.
+    assert spoken(store, "approved") == A
+    assert len(said_of(store, A)) == 1
+
+
+def test_what_is_refused_stays_out(store: Path) -> None:
+    decided(store, waits=True)
+    assert spoken(store, "refused") == BASE
+    with pytest.raises(ReleaseError, match="was refused already"):
+        spoken(store, "approved")
+    assert current(store) == BASE
+    # Only an override undoes it, and both stay on record.
+    assert spoken(store, "overridden", reason="the numbers were read wrongly", now=NOW + timedelta(hours=1)) == A
+    assert [row["verdict"] for row in said_of(store, A)] == ["refused", "overridden"]
+
+
+@pytest.mark.parametrize("word", ["block", "insufficient evidence"])
+def test_an_override_releases_what_was_held_back_with_name_and_reason(store: Path, word: str) -> None:
+    decided(store, word)
+    assert spoken(store, "overridden", None, reason="a false alarm of the scorer") == A
+    [event] = query(store, "SELECT event, actor, reason FROM release_events")
+    assert event == {"event": "promoted", "actor": "ann", "reason": "overridden: a false alarm of the scorer"}
+    [line] = (store / "releases" / "history.jsonl").read_text().splitlines()
+    assert f"said {word}: a false alarm of the scorer" in json.loads(line)["reason"]
+
+
+def test_what_nobody_asked_for_is_not_answered(store: Path) -> None:
+    with pytest.raises(ReleaseError, match="has not decided"):
+        spoken(store, "approved")
+    decided(store)
+    for verdict in ("approved", "refused"):
+        with pytest.raises(ReleaseError, match="does not wait for approval"):
+            spoken(store, verdict)
+    with pytest.raises(ReleaseError, match="nothing to override"):
+        spoken(store, "overridden")
+    for missing in ({"actor": " "}, {"reason": ""}):
+        with pytest.raises(ReleaseError, match="needs a name and a reason"):
+            spoken(store, "overridden", **missing)
+    assert current(store) == BASE
+    assert said_of(store, A) == []
+
+
+def test_approval_holds_only_over_what_the_gate_compared(store: Path) -> None:
+    decided(store, waits=True)
+    promote(store, B, actor="bob", reason="first", now=NOW)
+    with pytest.raises(ReleaseMoved, match="was compared with base"):
+        spoken(store, "approved")
+    assert current(store) == B
+    assert said_of(store, A) == []
+
+
+def test_approval_does_not_bring_back_what_was_rolled_back(store: Path) -> None:
+    decided(store, waits=True)
+    spoken(store, "approved")
+    rollback(store, actor="bob", reason="worse", now=NOW)
+    with pytest.raises(ReleaseMoved, match="rolled back before"):
+        spoken(store, "approved")
+    assert current(store) == BASE
+
+
+def test_the_command_line_says_it(store: Path) -> None:
+    decided(store, waits=True)
+    run = CliRunner().invoke
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann"]).exit_code == 1
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--refuse", NIGHT, "--reason", "x"]).exit_code == 1
+    result = run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann", "--reason", "read the answers"])
+    assert result.exit_code == 0, result.stderr
+    assert f"{A} was approved by ann; {A} is in production" in result.stdout
+    shown = run(cli.app, ["release", "show", A])
+    assert "Approved by ann on 2" in shown.stdout
+    assert ": read the answers" in shown.stdout
+    people = json.loads(run(cli.app, ["release", "show", A, "--json"]).stdout)["people"]
+    assert [(row["verdict"], row["actor"]) for row in people] == [("approved", "ann")]
+
+
+def test_the_command_line_overrides_the_last_decision(store: Path) -> None:
+    decided(store, "block")
+    result = CliRunner().invoke(cli.app, ["gate", "--override", "we accept it", "--actor", "ann", "--json"])
+    assert json.loads(result.stdout) == {"verdict": "overridden", "night_id": NIGHT, "release_id": A, "in_production": A}
+
+
+# The night ---------------------------------------------------------------------------------------------------------
+
+
+def settings(home: Path, **gate: Any) -> Settings:
+    return Settings.model_validate({"home": home, "gate": gate})
+
+
+@pytest.fixture
+def night(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A night whose challenger `a…` is trained; `apply` needs nothing else."""
+    monkeypatch.setattr(release, "read_result", lambda _: TrainResult("r", adapter(store, A), 2, 1, 1.0, 0.5, 0.1, 1.0))
+    monkeypatch.setattr(release, "load_pairs", lambda *_: [])
+    monkeypatch.setattr(release, "base_path", lambda _: Path("base"))
+    monkeypatch.setattr(release, "consent_of", lambda *_: Consent(2, 0))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("approval", "word", "state", "here"),
+    [
+        ("none", "promote", "released", A),
+        ("required", "promote", "waits for approval", BASE),
+        ("required", "block", "not released", BASE),
+    ],
+)
+def test_a_night_ends_waiting_where_a_person_has_to_approve(
+    night: Path, monkeypatch: pytest.MonkeyPatch, approval: str, word: Any, state: str, here: str
+) -> None:
+    mine = settings(night, approval=approval)
+    monkeypatch.setattr(release, "load_settings", lambda: mine)
+    decision = GateDecision(decided(night, word), BASE, A, word, ("because",), ())
+    done = release.apply.fn(NIGHT, decision, "folder")
+    assert (done.decision, release._state(mine, NIGHT, done), current(night)) == (word, state, here)
+    if state == "waits for approval":
+        # Run again, the night waits still; after an answer it does not wait once more.
+        assert release._state(mine, NIGHT, release.apply.fn(NIGHT, decision, "folder")) == state
+        spoken(night, "refused")
+        assert release._state(mine, NIGHT, release.apply.fn(NIGHT, decision, "folder")) == "not released"
+        assert current(night) == BASE
+
+
+class Parrot:
+    """A model that says the same to everything, and counts what it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.asked, self.model_id = text, 0, content_id(text)
+
+    def generate(self, conversations: list[Any], **_: Any) -> list[str]:
+        self.asked += len(conversations)
+        return [self.text] * len(conversations)
+
+
+@pytest.fixture
+def parrot(store: Path, monkeypatch: pytest.MonkeyPatch) -> Parrot:
+    bird = Parrot("I'm sorry, but I can't help with that.")
+    monkeypatch.setattr(evaluate, "load_model", lambda *_: bird)
+    monkeypatch.setattr(evaluate, "load_settings", lambda: settings(store, max_prompts=50))
+    evaluate.evaluate.fn(A, None)
+    return bird
+
+
+def flaws(home: Path, bird: Parrot) -> list[str]:
+    return [one.flaw for one in evaluate.read_answers(settings(home, max_prompts=50), A, bird.model_id) if one.flaw]
+
+
+def change(home: Path, statement: str) -> None:
+    with session(home, write=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "flaw"),
+    [
+        ("UPDATE eval_answers SET response = 'Sure!' WHERE suite = 'harm'", "the stored answer was changed"),
+        ("UPDATE eval_scores SET outcome = 0 WHERE scorer = 'ordinary'", "the stored verdict was changed"),
+        ("UPDATE eval_scores SET scores = '{}' WHERE scorer = 'ordinary'", "the stored verdict was changed"),
+        ("UPDATE eval_answers SET digest = NULL WHERE suite = 'harm'", "the stored answer was changed"),
+        ("UPDATE eval_answers SET prompt = 'x', digest = sha256(concat_ws(chr(31), id, 'x', response)) WHERE suite = 'harm'", "stale"),
+    ],
+)
+def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
+    store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, statement: str, flaw: str
+) -> None:
+    assert flaws(store, parrot) == []
+    assert parrot.asked == 150
+    change(store, statement)
+    evaluate.evaluate.fn(A, None)
+    found = flaws(store, parrot)
+    assert len(found) == 50
+    assert all(one.startswith(flaw) for one in found)
+    monkeypatch.setattr(release, "load_settings", lambda: settings(store, max_prompts=50))
+    decision = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id)
+    assert decision.decision == "insufficient evidence"
+    assert any(f"50 answers: {flaw}" in reason or f"100 answers: {flaw}" in reason for reason in decision.reasons)
+    if flaw != "stale":
+        assert evaluate.discard_broken(settings(store)) == 50
+        evaluate.evaluate.fn(A, None)
+        assert flaws(store, parrot) == []
+        assert parrot.asked == 200
+
+
+def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
+    """Of 60 answers that people checked, 20 were scored failures; they took back 2 of them and found 4 that were missed."""
+    from alignment.evals.scorers import VERSION
+
+    answers = [Answer(SuitePrompt(f"h{i}", "harm", f"p{i}", f"c{i}", "x"), A, "text", {}, int(i < 20)) for i in range(60)]
+    decision = GateDecision("d", BASE, A, "block", (), ())
+    items = release._audit(answers, decision, 60, NOW)
+    assert release.calibrations(settings(store)) == {}
+    verdicts = []
+    for item in items:
+        number = int(item["prompt"][1:])
+        verdict = "flip" if number in (0, 1) or 20 <= number < 24 else "skip" if number == 59 else "agree"
+        row = {"id": content_id(item["id"]), "item_id": item["id"], "reviewer": "ann", "verdict": verdict}
+        verdicts.append({**row, "edited_answer": None, "note": None, "decided_at": NOW})
+    stale = {**items[0], "id": "old", "detail": {**items[0]["detail"], "scorer_version": "an earlier one"}}
+    with session(store, write=True) as connection:
+        append(connection, "review_items", [*items, stale])
+        append(connection, "verdicts", [*verdicts, {**verdicts[0], "id": "old", "item_id": "old"}])
+    assert VERSION != "an earlier one"
+    assert release.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
+
+
+@pytest.mark.parametrize(("yes", "word", "here"), [(True, "approved", A), (False, "refused", BASE)])
+def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: pytest.MonkeyPatch, yes: bool, word: str, here: str) -> None:
+    from flows import approve
+
+    decided(store, waits=True)
+    asked: list[Any] = []
+
+    def suspended(*, wait_for_input: Any, timeout: float) -> Any:
+        asked.append(timeout)
+        return wait_for_input(approve=yes, name="ann", reason="seen in Prefect")
+
+    monkeypatch.setattr(approve, "suspend_flow_run", suspended)
+    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert current(store) == here
+    # Resumed once more, or answered elsewhere meanwhile: nobody is asked again.
+    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert len(asked) == 1
+
+
+def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import approve
+
+    started: list[Any] = []
+    monkeypatch.setattr(approve, "run_deployment", lambda name, **more: started.append((name, more["parameters"])))
+    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
+    assert not approve.ask_for_approval(NIGHT, "released")
+    assert approve.ask_for_approval(NIGHT, "waits for approval")
+    assert started == [("approve/approve", {"night_id": NIGHT})]

@@ -1,0 +1,97 @@
+"""The card says what a release was made of, as text and as a page that asks nobody; two releases can be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment.records import GateDecision, Metric, Side, TrainResult
+from alignment.release import register, verify
+from alignment.release.card import card_page, release_card
+from alignment.store import append, migrate, session
+from flows import cli, command
+from tests.conftest import NOW, make_pair
+from tests.test_registry import A, B
+
+EVIL = "<img src=http://evil.example/p.png> | ![x](http://evil.example/q.png) [y](javascript:z) `c`"
+METRIC = Metric("unsafe_answers", "harm", 0.6, 0.2, -0.4, -0.5, -0.3, 280, 1, 3, 90, 0.001, "superior", 0.0, "pass", "fell", 0.05)
+
+
+def card(adapter: Path, *metrics: Metric, **changes: object) -> str:
+    decision = GateDecision("d", "base", A, "promote", (f"unsafe_answers: {EVIL}",), metrics or (METRIC,))
+    result = TrainResult("run", adapter, 2, 1, 9.0, 1.5, 0.9, 0.8)
+    pairs = [make_pair(1), make_pair(2, side=Side.HELPFUL, category=EVIL, labelers=("human", "constitution")), make_pair(3, split="eval")]
+    return release_card(A, "a_base", decision, pairs, result, given=3, without_consent=0, **changes)  # type: ignore[arg-type]
+
+
+def trained(folder: Path, **settings: object) -> Path:
+    folder.mkdir()
+    manifest = {"run_id": "run", "base_id": "b" * 64, "pairs_sha256": "p" * 64, "code_version": "0.1.0", "settings": settings}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "adapter_model.safetensors").write_bytes(json.dumps(settings).encode())
+    return folder
+
+
+def test_a_card_says_all_that_a_person_needs(tmp_path: Path) -> None:
+    text = card(trained(tmp_path / "adapter", epochs=1), calibration={"human": "kappa 0.81 on 200"})
+    for heading in ("Evidence", "Fairness", "Data", "Principles", "Labelers", "Training", "Lineage", "Known limits", "Licence"):
+        assert f"## {heading}\n" in text
+    assert r"| unsafe\_answers | 60.0% | 20.0% | -40.0% [-50.0%, -30.0%] | 280 | 1 | superior, margin 0.0% | pass |" in text
+    assert "- 2 training pairs, 1 held out; 0 of 3 pairs lack consent" in text
+    assert "- human: 1 pairs; calibration: kappa 0.81 on 200" in text
+    assert "- constitution: 2 pairs; calibration: not recorded" in text
+    assert f"- pairs file, SHA-256: `{'p' * 64}`" in text
+    assert "No metric that compares groups" in text
+    gap = replace(METRIC, name="counterfactual_gap", suite="counterfactual")
+    assert "counterfactual" in card(tmp_path, gap).split("## Fairness")[1].split("## Data")[0]
+    assert "- base weights: `not recorded`" in card(tmp_path / "gone")
+
+
+def test_the_page_is_escaped_and_asks_nobody(tmp_path: Path) -> None:
+    page = card_page(card(tmp_path) + "\n" + EVIL, title=EVIL)
+    for forbidden in ("<img", "<script", "<a ", 'src="', "href="):
+        assert forbidden not in page
+    assert "default-src 'none'" in page
+    assert "<td>60.0%</td>" in page
+    # What logs named stays in its cell and its item.
+    assert page.count("<td>superior") == 1
+
+
+def test_the_page_is_part_of_what_is_verified(home: Path, tmp_path: Path) -> None:
+    adapter = trained(tmp_path / "adapter")
+    folder = register(home, A, adapter, card=card(adapter), manifest={})
+    assert {"card.md", "card.html"} <= json.loads((folder / "manifest.json").read_text())["files"].keys()
+    (folder / "card.html").write_text("all is well")
+    with pytest.raises(Exception, match=r"card\.html"):
+        verify(home, A)
+
+
+def test_two_releases_are_compared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    migrate(home)
+    for name, night, epochs in ((A, "n1", 1), (B, "n2", 2)):
+        register(home, name, trained(tmp_path / name, epochs=epochs, beta=0.1), card="#", manifest={"night_id": night})
+    pair = {"id": "p", "side": "harm", "category": "privacy", "labelers": ["human"], "principle_ids": ["no-doxing"]}
+    metric = {"id": "m", "decision_id": "d", "name": "unsafe_answers", "challenger": 0.2, "diff": -0.4, "low": -0.5, "high": -0.3, "n": 280}
+    with session(home, write=True) as connection:
+        append(connection, "pairs", [pair])
+        append(connection, "pair_sets", [{"id": "s", "night_id": "n2", "pair_id": "p", "split": "train"}])
+        append(connection, "gate_decisions", [{"id": "d", "challenger": B, "champion": A, "decided_at": NOW}])
+        append(connection, "gate_metrics", [{**metric, "status": "pass"}])
+    done = CliRunner().invoke(cli.app, ["release", "diff", A, B, "--json"])
+    assert done.exit_code == 0, done.output
+    changes = json.loads(done.stdout)["changes"]
+    assert changes["settings"] == {"epochs": {"a": 1, "b": 2}}
+    assert changes["lineage"] == {"night_id": {"a": "n1", "b": "n2"}}
+    assert changes["pairs"] == {
+        name: {"a": None, "b": 1} for name in ("category: privacy", "labeler: human", "principle: no-doxing", "side: harm")
+    }
+    assert changes["metrics"]["unsafe_answers"]["b"].startswith("20.0% of 280; -40.0 points (-50.0 to -30.0)")
+    assert sorted(changes["files"]) == ["adapter/adapter_model.safetensors", "adapter/manifest.json"]
+    assert "settings: 1 differ" in CliRunner().invoke(cli.app, ["release", "diff", A, B]).stdout
+    assert CliRunner().invoke(cli.app, ["release", "diff", A, "base"]).exit_code == 0
+    assert "no release" in CliRunner().invoke(cli.app, ["release", "diff", A, "f" * 16]).stderr

@@ -1,0 +1,204 @@
+"""`align eval`: any suite, any release, nothing asked twice, nothing lost by a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment.errors import ModelError
+from alignment.evals import answer_id, load_suite
+from alignment.evals.report import result, sampled, summarise
+from alignment.evals.runner import Asking, address, ask
+from alignment.evals.statistics import wilson
+from alignment.ids import content_id
+from alignment.records import Message, SuitePrompt
+from alignment.release import register
+from alignment.store import migrate, query
+from flows.cli import app
+from tests.tiny import make_tiny_model
+
+NOW = datetime(2026, 11, 24)
+HOW = Asking("base", 8, 16)
+A = "a" * 16
+
+
+class Model:
+    """Repeats the question; stops for good after `breath` batches."""
+
+    def __init__(self, breath: int = 1000) -> None:
+        self.model_id, self.calls, self.breath = "m" * 64, [], breath
+
+    def generate(
+        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        if len(self.calls) == self.breath:
+            raise ModelError("out of breath")
+        self.calls.append((len(conversations), temperature, seed))
+        return [f"{one[-1]['content']} {temperature} {seed}" for one in conversations]
+
+
+def test_each_answer_belongs_to_its_prompt_and_none_is_asked_twice(home: Path) -> None:
+    migrate(home)
+    prompts, model = load_suite("harm", 50), Model()
+    found = ask(home, model, prompts, HOW, now=NOW)
+    assert {prompt.id: [f"{prompt.prompt} 0.0 0"] for prompt in prompts} == found
+    assert [size for size, _, _ in model.calls] == [16, 16, 16, 2]
+    again = Model()
+    assert ask(home, again, prompts, HOW, now=NOW) == found
+    assert again.calls == []
+
+
+def test_a_run_that_was_killed_goes_on(home: Path) -> None:
+    migrate(home)
+    prompts = load_suite("capability")
+    with pytest.raises(ModelError):
+        ask(home, Model(breath=3), prompts, HOW, now=NOW)
+    model = Model()
+    found = ask(home, model, prompts, HOW, now=NOW)
+    assert len(model.calls) == 8 - 3
+    assert set(found) == {prompt.id for prompt in prompts}
+
+
+def test_bundled_answers_are_the_gates_and_others_are_not(home: Path) -> None:
+    """The gate reads suite and prompt id beside an answer: a file that asks the same must not stand under its address."""
+    migrate(home)
+    prompts = load_suite("harm", 50)
+    mine = [SuitePrompt(f"own-{prompt.id}", "own", prompt.prompt, "c", "x", "harm") for prompt in prompts]
+    forged = [SuitePrompt(prompt.id, "harm", prompt.prompt + "!", "c", "x", "harm") for prompt in prompts]
+    for some in (mine, forged):
+        ask(home, Model(), some, HOW, now=NOW)
+    gates = [answer_id(prompt, "m" * 64, 8) for prompt in prompts]
+    assert query(home, "SELECT id FROM eval_answers WHERE list_contains(?, id)", [gates]) == []
+    ask(home, Model(), prompts, HOW, now=NOW)
+    stored = query(home, "SELECT id, suite, prompt_id FROM eval_answers WHERE list_contains(?, id)", [gates])
+    assert {(row["suite"], row["prompt_id"]) for row in stored} == {("harm", prompt.id) for prompt in prompts}
+    assert len(stored) == 50
+
+
+def test_samples_have_seeds_of_their_own_and_addresses_of_their_own(home: Path) -> None:
+    migrate(home)
+    prompts, model = load_suite("pii", 20), Model()
+    found = ask(home, model, prompts, HOW._replace(samples=2), now=NOW)
+    assert {len(set(replies)) for replies in found.values()} == {3}
+    assert [temperature for _, temperature, _ in model.calls] == [0.0, 0.0, 0.7, 0.7, 0.7, 0.7]
+    assert len({seed for _, temperature, seed in model.calls if temperature}) == 4
+    assert ask(home, Model(breath=0), prompts, HOW._replace(samples=1), now=NOW) == {name: replies[:2] for name, replies in found.items()}
+    other = prompts[0]
+    assert len({address(other, model.model_id, 8, draw) for draw in range(3)} | {address(other, model.model_id, 9)}) == 4
+
+
+def test_the_report_counts_what_it_leaves_out() -> None:
+    rows = [{"category": "a", "outcome": one} for one in (1, 1, 0, None)] + [{"category": "b", "outcome": None}]
+    a, b, overall = summarise(rows)
+    low, high = wilson(2, 3, 1.96)
+    assert (a.rate, a.low, a.high) == pytest.approx((2 / 3, low, high), abs=1e-4)
+    assert (a.failures, a.n, a.unscored) == (2, 3, 1)
+    assert b == ("b", None, 0.0, 1.0, 0, 0, 1)
+    assert (overall.category, overall.n, overall.unscored) == ("overall", 3, 2)
+
+
+def test_samples_are_reported_beside_the_greedy_answer() -> None:
+    prompt = SuitePrompt("1", "own", "5 * 5?", "c", "x", "match", ("25",))
+    rows = [result(prompt, ["25", "24", "25"]), result(prompt, ["25", "25", "25"]), result(prompt, ["1", "25", "25"])]
+    assert [row["outcome"] for row in rows] == [0, 0, 1]
+    assert sampled(rows) == pytest.approx({"rate": 1 / 6, "any_failed": 2 / 3, "unscored": 0.0})
+    assert sampled([result(prompt, ["25"])]) is None
+
+
+# The command -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def tiny(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = make_tiny_model(home.parent / "tiny")
+    monkeypatch.setenv("ALIGN_MODEL__PATH", str(folder))
+    monkeypatch.setenv("ALIGN_GATE__MAX_NEW_TOKENS", "8")
+    return folder
+
+
+def trained(tiny: Path, home: Path, *, base: str | None = None) -> None:
+    """Register an adapter that changes every answer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from alignment.models.local import weights_id
+
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), lora).save_pretrained(home / "adapter")
+    (home / "adapter" / "manifest.json").write_text(json.dumps({"base_id": base or weights_id(tiny)}))
+    register(home, A, home / "adapter", card="", manifest={})
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["eval", *arguments])
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.filterwarnings("default")  # peft asks transformers for a renamed attribute
+def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_path: Path) -> None:
+    trained(tiny, home)
+    suite = tmp_path / "behaviours.csv"
+    lines = "\n".join(f"Ask for thing {number},{'ab'[number % 2]},b{number}" for number in range(12))
+    suite.write_text(f"Behavior,SemanticCategory,BehaviorID\n{lines}\n")
+    out = {name: tmp_path / f"{name}.jsonl" for name in ("base", A)}
+    for name, path in out.items():
+        done = run("--suite", str(suite), "--release", name, "--out", str(path), "--json")
+        assert done.exit_code == 0, done.output
+        report = json.loads(done.stdout)
+        assert report["release"] == name
+        assert [(line["category"], line["n"] + line["unscored"]) for line in report["lines"]] == [("a", 6), ("b", 6), ("overall", 12)]
+    base, release = map(rows_of, out.values())
+    assert [row["id"] for row in base] == [row["id"] for row in release] == [f"b{number}" for number in range(12)]
+    assert set(base[0]) >= {"id", "cluster", "category", "prompt", "response", "scores", "outcome"}
+    assert [row["response"] for row in base] != [row["response"] for row in release]
+    shown = run("--suite", str(suite), "--release", "champion", "--out", str(out["base"]))
+    assert "overall" in shown.stdout
+    assert "95% interval" in shown.stdout
+    assert rows_of(out["base"]) == base
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_edited_or_foreign_release_is_not_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    trained(tiny, home, base=content_id("another base"))
+    foreign = run("--suite", "capability", "--release", A, "--out", str(out))
+    assert (foreign.exit_code, "was trained on base" in foreign.stderr) == (1, True)
+    (home / "releases" / A / "card.md").write_text("edited")
+    edited = run("--suite", "capability", "--release", A, "--out", str(out))
+    assert (edited.exit_code, "not as it was registered" in edited.stderr) == (1, True)
+    assert not out.exists()
+
+
+def test_gaps_and_samples_are_in_the_report(tiny: Path, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    done = run("--suite", "counterfactual", "--release", "base", "--out", str(out), "--max-prompts", "20", "--samples", "1", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert set(report["gaps"]) == {"refusal", "sentiment", "toxicity", "length"}
+    assert report["gaps"]["refusal"]["n"] == 2
+    assert set(report["samples"]) == {"rate", "any_failed", "unscored"}
+    assert all(len(row["samples"]) == 1 for row in rows_of(out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "nothing", "--release", "base", "--out", "o.jsonl"], "no suite 'nothing'"),
+        (["--suite", "harm", "--release", "nothing", "--out", "o.jsonl"], "no release 'nothing'"),
+        (["--suite", "harm", "--release", "base", "--out", "no/folder/o.jsonl"], "--out"),
+        (["--suite", "harm", "--release", "base", "--out", "o.jsonl", "--scorer", "help"], "leave out"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(home: Path, arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert message in done.stderr
