@@ -22,6 +22,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "quarantine": ("detail", "raw"),
     "check_results": ("detail",),
     "candidates": ("text", "detail"),
+    "teacher_calls": ("response",),
     "pairs": ("messages", "chosen", "rejected"),
     "pair_exclusions": ("detail",),
     "review_items": ("prompt", "answer_a", "answer_b", "detail"),
