@@ -16,8 +16,15 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
 from alignment.text import cap, printable
-from flows import cli_compare, cli_constitution, cli_data, cli_eval, cli_gate, cli_release  # noqa: F401 - they register their commands
-from flows.cli_gate import NightId, begin_night
+from flows import (  # noqa: F401 - they register their commands
+    cli_compare,
+    cli_constitution,
+    cli_data,
+    cli_eval,
+    cli_gate,
+    cli_label,
+    cli_release,
+)
 from flows.command import Json, app, command, print_json, print_rows, start
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
