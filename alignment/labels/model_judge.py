@@ -40,9 +40,9 @@ _SYSTEM = (
 
 
 class _Asked(NamedTuple):
-    """One comparison in one order; `index` is its place among the comparisons of the batch, canaries last."""
+    """One comparison in one order; `place` is where it stands among the comparisons of the batch, canaries last."""
 
-    index: int
+    place: int
     swapped: bool
     conversation: list[Message]
     subject: str
@@ -105,7 +105,7 @@ class ModelJudge:
             choices = self.model.choose([one.conversation for one in asked], OPTIONS, subjects=[one.subject for one in asked])
         except ModelError as error:
             return f"unavailable: {error}"
-        by_order = {(one.index, one.swapped): choice for one, choice in zip(asked, choices, strict=True)}
+        by_order = {(one.place, one.swapped): choice for one, choice in zip(asked, choices, strict=True)}
         votes = [
             vote if vote is not None else self._conclude(by_order[index, False], by_order[index, True])
             for index, vote in enumerate(decided)
