@@ -40,9 +40,9 @@ _SYSTEM = (
 
 
 class _Asked(NamedTuple):
-    """One comparison in one order; `index` is its place among the comparisons of the batch, canaries last."""
+    """One comparison in one order; `place` is where it stands among the comparisons of the batch, canaries last."""
 
-    index: int
+    place: int
     swapped: bool
     conversation: list[Message]
     subject: str
@@ -105,7 +105,7 @@ class ModelJudge:
             choices = self.model.choose([one.conversation for one in asked], OPTIONS, subjects=[one.subject for one in asked])
         except ModelError as error:
             return f"unavailable: {error}"
-        by_order = {(one.index, one.swapped): choice for one, choice in zip(asked, choices, strict=True)}
+        by_order = {(one.place, one.swapped): choice for one, choice in zip(asked, choices, strict=True)}
         votes = [
             vote if vote is not None else self._conclude(by_order[index, False], by_order[index, True])
             for index, vote in enumerate(decided)
@@ -160,7 +160,7 @@ def _dialogue(selected: Selected) -> str:
 
 def _decided(comparison: Comparison) -> Vote | None:
     """Return the vote that needs no model: what is no answer never wins, and a text is judged whole or not at all."""
-    first, second = (degenerate(defused(one.text)) >= _NO_ANSWER for one in (comparison.first, comparison.second))
+    first, second = (_is_null(defused(one.text)) for one in (comparison.first, comparison.second))
     if first and second:
         return Vote("tie", 0.0, {"reason": "neither is an answer"})
     if first or second:
@@ -169,6 +169,12 @@ def _decided(comparison: Comparison) -> Vote | None:
         return Vote("tie", 0.0, {"reason": "both are the same"})
     texts = (_dialogue(comparison.selected), comparison.first.text, comparison.second.text)
     return _unscored("too long to be judged whole") if max(map(len, texts)) > _MOST_CHARACTERS else None
+
+
+def _is_null(text: str) -> bool:
+    """Say whether a text is no answer: empty, wordless, or one line that only announces one ("Solution:")."""
+    stripped = text.strip()
+    return degenerate(stripped) >= _NO_ANSWER or (stripped.endswith((":", "：")) and "\n" not in stripped)
 
 
 def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
