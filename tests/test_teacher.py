@@ -123,11 +123,11 @@ def test_an_unreachable_teacher_costs_votes_and_not_the_night(home: Path) -> Non
 
 
 def test_tokens_stop_before_the_limit(url: str, home: Path) -> None:
-    judge = judge_at(url, home, max_tokens_per_night=20_000, concurrency=4)
+    judge = judge_at(url, home, max_tokens_per_night=4_000, concurrency=1)
     votes = judge.vote(clean())
     assert "max_tokens_per_night" in votes[0].detail["reason"]
     [row] = query(home, "SELECT sum(tokens_in + tokens_out) AS spent, count(*) AS calls FROM teacher_calls")
-    assert 10_000 < row["spent"] <= 20_000 and row["calls"] == counts(url)["asked"]
+    assert 2_000 < row["spent"] <= 4_000 and row["calls"] == counts(url)["asked"]
     # A second run of the same night has no new purse, and an old night's spending does not count.
     judge.vote(clean())
     assert counts(url)["asked"] == row["calls"]
@@ -135,9 +135,9 @@ def test_tokens_stop_before_the_limit(url: str, home: Path) -> None:
 
 
 def test_money_stops_before_the_limit(url: str, home: Path) -> None:
-    votes = judge_at(url, home, max_cost_per_night=0.01, price_in=1.0, price_out=10.0).vote(clean())
+    votes = judge_at(url, home, max_cost_per_night=0.004, price_in=1.0, price_out=10.0, concurrency=1).vote(clean())
     assert "max_cost_per_night" in votes[0].detail["reason"]
-    assert 0 < TeacherCalls(home).spent(datetime(2000, 1, 1)).cost <= 0.01
+    assert 0 < TeacherCalls(home).spent(datetime(2000, 1, 1)).cost <= 0.004
 
 
 def test_an_answer_that_was_lost_counts_as_paid(url: str, home: Path) -> None:
@@ -252,7 +252,7 @@ def test_no_answer_never_wins_and_is_not_asked_about() -> None:
     model = Says(lambda _: (0.9, 0.1))
     judge = ModelJudge("x", model, b"k", with_canaries=False)
     one = clean()[0]
-    for empty in ("", " ", ":", "\u200b", "...\n"):
+    for empty in ("", " ", ":", "\u200b", "...\n", "Solution:"):
         null = replace(one.second, text=empty)
         votes = judge.vote([one._replace(second=null), one._replace(first=null), one._replace(first=null, second=null)])
         assert [vote.verdict for vote in votes] == ["first", "second", "tie"]

@@ -160,7 +160,7 @@ def _dialogue(selected: Selected) -> str:
 
 def _decided(comparison: Comparison) -> Vote | None:
     """Return the vote that needs no model: what is no answer never wins, and a text is judged whole or not at all."""
-    first, second = (degenerate(defused(one.text)) >= _NO_ANSWER for one in (comparison.first, comparison.second))
+    first, second = (_is_null(defused(one.text)) for one in (comparison.first, comparison.second))
     if first and second:
         return Vote("tie", 0.0, {"reason": "neither is an answer"})
     if first or second:
@@ -169,6 +169,12 @@ def _decided(comparison: Comparison) -> Vote | None:
         return Vote("tie", 0.0, {"reason": "both are the same"})
     texts = (_dialogue(comparison.selected), comparison.first.text, comparison.second.text)
     return _unscored("too long to be judged whole") if max(map(len, texts)) > _MOST_CHARACTERS else None
+
+
+def _is_null(text: str) -> bool:
+    """Say whether a text is no answer: empty, wordless, or one line that only announces one ("Solution:")."""
+    stripped = text.strip()
+    return degenerate(stripped) >= _NO_ANSWER or (stripped.endswith((":", "：")) and "\n" not in stripped)
 
 
 def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
