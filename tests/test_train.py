@@ -54,64 +54,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def batch_of(tiny: Path, number: int = 5):
-    import torch
-    from transformers import AutoModelForCausalLM
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-
-    from alignment.models.local import load_tokenizer
-    from alignment.train.tokens import tokenise
-
-    tokenizer = load_tokenizer(tiny)
-    rows = [
-        tokenise({"messages": list(pair.messages), "chosen": pair.chosen, "rejected": pair.rejected}, tokenizer, max_completion_tokens=40)
-        for pair in make_pairs(number)
-    ]
-    batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(rows)
-    batch["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), batch
-
-
-def test_shared_rows_give_the_log_probs_of_separate_rows(tiny: Path) -> None:
-    import torch
-
-    from alignment.train.prefix_shared import PrefixShared
-
-    model, batch = batch_of(tiny)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
-    target = batch["input_ids"][:, 1:]
-    answered = batch["labels"][:, 1:] != -100
-    expected = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1) * answered
-    shared = PrefixShared(model, pad=0)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"])
-    assert torch.allclose(shared.log_probs, expected, atol=1e-5)
-    assert (shared.log_probs != 0).sum() == answered.sum()
-    assert torch.equal(shared.is_top1.bool(), (logits.argmax(-1) == target) & answered)
-    entropy = -(logits.exp() * logits).sum(-1) * answered
-    assert torch.allclose(shared.entropy, entropy, atol=1e-4)
-
-
-def test_gradients_equal_those_of_separate_rows(tiny: Path) -> None:
-    import torch
-
-    from alignment.train.prefix_shared import PrefixShared
-
-    model, batch = batch_of(tiny)
-    log_probs = PrefixShared(model, pad=0)(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
-    ).log_probs.sum(1)
-    chosen, rejected = log_probs.chunk(2)
-    (chosen - rejected).sum().backward()
-    weight = model.model.layers[0].self_attn.q_proj.weight
-    shared = weight.grad.clone()
-    model.zero_grad()
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
-    answered = batch["labels"][:, 1:] != -100
-    separate = (logits.gather(-1, batch["input_ids"][:, 1:].unsqueeze(-1)).squeeze(-1) * answered).sum(1)
-    chosen, rejected = separate.chunk(2)
-    (chosen - rejected).sum().backward()
-    assert torch.allclose(shared, weight.grad, atol=1e-4)
-
-
 def settings(**changes: object) -> Train:
     return Train(**{"epochs": 2, "batch_size": 4, "checkpoint_steps": 2, "max_tokens": 400, "lora_rank": 4} | changes)
 
