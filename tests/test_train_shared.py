@@ -179,8 +179,8 @@ def test_parts_weigh_what_they_hold() -> None:
 def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None:
     """The oracle is our own arithmetic on the log-probs that were logged; parts and an injected lack of memory change nothing."""
     noise = 0.1 if loss in ("robust", "cdpo") else 0.0
-    whole, logged = train(tmp_path / "a", loss, noise)
-    short, _ = train(tmp_path / "b", loss, noise, fail=True)
+    whole, logged = fit(tmp_path / "a", loss, noise)
+    short, _ = fit(tmp_path / "b", loss, noise, fail=True)
     assert short == pytest.approx(whole, rel=1e-4)
     beta = 0.1
     expected = []
@@ -201,7 +201,7 @@ def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None
     assert whole[-1] == pytest.approx(sum(expected) / len(expected), abs=1e-3)
 
 
-def train(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[list[float], list[tuple[float, float, int, int]]]:
+def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[list[float], list[tuple[float, float, int, int]]]:
     """Train three steps on one batch of four pairs; return the losses, and the log-ratios and lengths of the last step."""
     import torch
     from datasets import Dataset
@@ -283,9 +283,11 @@ def train(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple
 
 
 @pytest.mark.gpu
-def test_flex_attention_on_a_gpu_gives_what_the_cpu_gives() -> None:
+def test_flex_attention_on_a_gpu_gives_what_sdpa_gives_there() -> None:
     import torch
 
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
     from alignment.train.prefix_shared import dense, flex, lay_out
 
     inputs = batch()

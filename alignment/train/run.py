@@ -25,8 +25,8 @@ from trl import DPOConfig
 from alignment import __version__
 from alignment.config import Train
 from alignment.errors import InputError, ModelError, TrainingError
-from alignment.ids import canonical, content_id, file_sha256
-from alignment.models.local import best_dtype, load_tokenizer
+from alignment.ids import canonical, content_id, file_sha256, short
+from alignment.models.local import best_dtype, load_tokenizer, weights_id
 from alignment.train.job import METRICS, PAIRS, TrainJob, read_pairs, write_result
 from alignment.train.tokens import tokenise
 from alignment.train.trainer import SharedPrefixDPOTrainer
@@ -85,11 +85,12 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     With `parent`, a process id, training stops at a checkpoint when that process is no longer this one's parent.
 
     Raises:
-        InputError: no pair fits the token limit.
+        InputError: no pair fits the token limit; see also `check_base`.
         ModelError: the base or its tokenizer cannot be loaded.
         TrainingError: the loss stopped being a number.
     """
     started = time.perf_counter()
+    check_base(job)
     tokenizer = load_tokenizer(job.base)
     rows = _dataset(job, tokenizer)
     model = _load(job.base)
@@ -119,6 +120,24 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
     _save(job, trainer, tokenizer, summary)
     return summary
+
+
+def check_base(job: TrainJob) -> None:
+    """Refuse a base that is not the one this run was written for, or whose context is shorter than the rows.
+
+    Raises:
+        InputError: either holds.
+        ModelError: there are no weights.
+    """
+    if (found := weights_id(job.base)) != job.base_id:
+        raise InputError(
+            f"the weights of {str(job.base)!r} are {short(found)!r}, but this run and its reference are of {short(job.base_id)!r}; "
+            "restore them, or run 'align train' again for a run of the new base"
+        )
+    config = json.loads((job.base / "config.json").read_text(encoding="utf-8"))
+    context = config.get("max_position_embeddings")
+    if context and job.settings.max_tokens > context:
+        raise InputError(f"[train] max_tokens = {job.settings.max_tokens} is more than the model's context of {context}; lower it")
 
 
 def _checkpoint(job: TrainJob) -> str | None:
