@@ -1,6 +1,6 @@
 """How fast pairs are trained on, beside stock TRL with the same data, seeds, base and optimiser, interleaved in one run.
 
-`align bench train` measures, each in a process of its own and after a step that does not count: `stock` (TRL's DPOTrainer with its
+`align bench train` measures one pass over the same pairs, each in a process of its own and after a step that does not count: `stock` (TRL's DPOTrainer with its
 reference precomputed, no gradient checkpointing and batches grouped by length), `random` (the same with TRL's default order) and `ours`.
 `hh` are HH harmless dialogues (ALIGN_DATA_DIR), `short` single-turn exchanges of the bundled traffic.
 """
@@ -75,12 +75,15 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
 
     tokenizer = load_tokenizer(base)
     make, cut = (hh_pairs, 512) if data == "hh" else (short_pairs, 24)
-    rows = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number + batch)]
+    rows = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
     for row in rows:
         row["length"] = len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
     times: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
@@ -128,6 +131,12 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
         **extra,
     )
     ready = time.perf_counter()
+    # The orders differ, so what warms up must not be one of the steps: each way would leave out other pairs.
+    first = trainer.data_collator([trainer.train_dataset[index] for index in range(batch)])
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, first).backward()
+    trainer.model.zero_grad()
+    trainer._metrics["train"].clear()
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     print(

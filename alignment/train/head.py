@@ -27,7 +27,7 @@ def can_score(causal: Any) -> bool:
     return plain and not any(getattr(config, name, None) for name in names)
 
 
-class _Score(torch.autograd.Function):
+class _Score(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         wanted = ctx.needs_input_grad[0]

@@ -78,8 +78,10 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
         if start < len(row):
             prompts.setdefault(tuple(row[:start]), []).append(index)
     common = _common(list(prompts))
-    tokens, positions, target, node, body, at_row, at_column = [], [], [], [], [], [], []
-    groups, number = [], 0
+    columns: list[list[int]] = [[] for _ in range(7)]
+    tokens, positions, target, at_row, at_column, node, body = columns
+    groups: list[tuple[int, int]] = []
+    number = 0
 
     def add(row: Sequence[int], start: int, end: int, here: int, under: int) -> None:
         tokens.extend(row[start:end])
@@ -103,8 +105,8 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
             at_row.extend([index] * (len(row) - 1 - last))
             at_column.extend(range(last, len(row) - 1))
         groups.append((first, len(tokens)))
-    made = [torch.tensor(values, device=device, dtype=torch.long) for values in (tokens, positions, target, at_row, at_column, node, body)]
-    return Layout(made[0][None], made[1][None], made[2][None], *made[3:], common, groups)
+    made = [torch.tensor(values, device=device, dtype=torch.long) for values in columns]
+    return Layout(made[0][None], made[1][None], made[2][None], made[3], made[4], made[5], made[6], common, groups)
 
 
 def _start(labels: Tensor, length: int) -> int:
@@ -112,7 +114,7 @@ def _start(labels: Tensor, length: int) -> int:
     return int(answered[0]) if len(answered) else length
 
 
-def _common(prompts: Sequence[Sequence[int]]) -> int:
+def _common(prompts: Sequence[tuple[int, ...]]) -> int:
     """Return how many tokens all prompts share, short of any one's last token."""
     if len(prompts) < 2:
         return 0
@@ -190,7 +192,7 @@ def flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: flo
 def _flex(compiled: bool) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention  # type: ignore[return-value]
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention  # type: ignore[return-value,no-any-return,unused-ignore]
 
 
 def install(causal: Any, *, share: bool = True) -> None:
@@ -280,7 +282,7 @@ def shared_forward(causal: Any, stock: Any, *, input_ids: Tensor, attention_mask
     if can_score(causal):
         hidden = causal.base_model(**inputs, **kwargs, use_cache=False).last_hidden_state
         here = layout.labels[0] != -100
-        values = score(hidden[0, here], causal.get_output_embeddings().weight, layout.labels[0, here])
+        values: tuple[Tensor, ...] = score(hidden[0, here], causal.get_output_embeddings().weight, layout.labels[0, here])
         aux = None
     else:
         outputs = stock(**inputs, **kwargs, shift_labels=layout.labels, fused_lm_head=True)

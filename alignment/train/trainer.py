@@ -79,7 +79,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._base_id, self._reference_cache, self._reference_free = base_id, reference_cache, reference_free
         self._max_tokens, self._most_pairs = max_tokens, 0
-        self.reference_computed, self.fallback, self._tried = 0, None, False
+        self.reference_computed, self._tried = 0, False
+        self.fallback: str | None = None
         tokenizer = kwargs["processing_class"]
         collator = _Collator(pad_token_id=tokenizer.pad_token_id, max_length=kwargs["args"].max_length)
         super().__init__(*args, data_collator=collator, **kwargs)
@@ -106,7 +107,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns.append("weight")
+            self._signature_columns: list[str] | None = [*(self._signature_columns or ()), "weight"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         rows = train_dataset if train_dataset is not None else self.train_dataset
@@ -143,7 +144,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs)
         if len(parts) == 1:
             return super().training_step(model, inputs, items)
-        whole, weights = shares(inputs), self.loss_weights
+        weights = list(self.loss_weights)  # type: ignore[has-type]
+        whole = shares(inputs)
         try:
             losses = []
             for part in parts:
