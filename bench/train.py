@@ -1,7 +1,8 @@
 """How fast pairs are trained on, beside stock TRL with the same data, seeds, base and optimiser, interleaved in one run.
 
-`align bench train` measures one pass over the same pairs, each in a process of its own and after a step that does not count: `stock` (TRL's DPOTrainer with its
-reference precomputed, no gradient checkpointing and batches grouped by length), `random` (the same with TRL's default order) and `ours`.
+`align bench train` measures one pass over the same pairs, each in a process of its own and after a step that does not count: `stock` (TRL's
+DPOTrainer with its reference precomputed, no gradient checkpointing and batches grouped by length), `random` (the same with TRL's default
+order) and `ours`.
 `hh` are HH harmless dialogues (ALIGN_DATA_DIR), `short` single-turn exchanges of the bundled traffic.
 """
 
