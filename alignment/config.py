@@ -11,7 +11,7 @@ import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -183,6 +183,19 @@ class Train(_Section):
     max_tokens: int = Field(512, ge=32, description="longer prompts are left out")
     checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
     seed: int = Field(0, description="of the adapter's first weights and the order of pairs")
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "cdpo"] = Field("sigmoid", description="loss on pairs")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs thought to be the wrong way round, for robust and cdpo")
+    weigh_pairs: bool = Field(False, description="a pair counts as its judge_margin says; their mean weight is 1")
+    reference_free: bool = Field(False, description="no reference: its log-probs are not computed and count as 0")
+    max_batch_tokens: int = Field(4096, ge=0, description="a step with more tokens is computed in parts; 0 is no limit")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if self.label_smoothing and self.loss not in ("robust", "cdpo"):
+            raise ValueError(f"label_smoothing needs loss = 'robust' or 'cdpo'; {self.loss!r} has none")
+        return self
 
 
 MIN_PROMPTS = 50
