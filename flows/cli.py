@@ -16,7 +16,7 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
 from alignment.text import cap, printable
-from flows import cli_data, cli_release  # noqa: F401 - they register their commands
+from flows import cli_data, cli_release, cli_score  # noqa: F401 - they register their commands
 from flows.command import Json, app, command, print_json, print_rows, start
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
