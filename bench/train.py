@@ -76,7 +76,7 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
 
     tokenizer = load_tokenizer(base)
     make, cut = (hh_pairs, 512) if data == "hh" else (short_pairs, 24)
-    rows = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
+    rows: list[Any] = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
     for row in rows:
         row["length"] = len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
     times: list[float] = []

@@ -25,6 +25,7 @@ from flows import (  # noqa: F401 - they register their commands
     cli_gate,
     cli_label,
     cli_release,
+    cli_score,
 )
 from flows.cli_gate import NightId, begin_night
 from flows.command import Json, app, command, print_json, print_rows, start
