@@ -91,8 +91,9 @@ class Labels(_Section):
 
     constitution: str = Field("", description="path of a constitution file; empty is the bundled one")
     min_margin: Rate = Field(0.2, description="below this margin a person decides")
-    min_sensitivity: Rate = Field(0.7, description="share right on harm calibration items below which a labeler abstains")
-    min_specificity: Rate = Field(0.7, description="share right on helpful calibration items below which a labeler abstains")
+    min_sensitivity: Rate = Field(0.3, description="share right on harm calibration items below which a labeler abstains")
+    min_specificity: Rate = Field(0.5, description="share right on helpful calibration items below which a labeler abstains")
+    max_wrong: Rate = Field(0.2, description="share wrong of what a labeler decided above which it abstains; ties are no decision")
     min_order_consistency: Rate = Field(0.9, description="share of verdicts that survive swapped answers below which a labeler abstains")
     min_posterior: Rate = Field(0.65, description="below this probability of the winning answer a person decides")
     max_dissent: Rate = Field(0.25, description="share of the votes' weight against the winner above which a person decides")

@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.config import Settings
 from alignment.records import Selected, Side
 from alignment.store import append, migrate, session
-from flows.curate import _judgements
+from flows.chosen import judgements_of
 from tests.conftest import NOW, make_interaction
 
 
@@ -22,5 +22,5 @@ def test_a_verdict_keeps_the_judgement_that_was_shown(home: Path) -> None:
         append(connection, "judgements", [{**row, "id": "later", "created_at": NOW + timedelta(days=1), "chosen_id": "c"}])
     chosen = [Selected(one, Side.HARM, "violence", "p")]
     settings = Settings(home=home)
-    assert _judgements(settings, chosen, [])[one.id].id == "later"
-    assert _judgements(settings, chosen, ["shown"])[one.id].id == "shown"
+    assert judgements_of(settings, chosen, [])[one.id].id == "later"
+    assert judgements_of(settings, chosen, ["shown"])[one.id].id == "shown"

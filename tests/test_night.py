@@ -9,7 +9,7 @@ from typing import Any
 from alignment.config import Settings
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
-from flows.curate import _selected
+from flows.chosen import selected
 from flows.night import night_ids, night_lock, unfinished
 from tests.conftest import NOW, make_interaction
 
@@ -61,7 +61,7 @@ def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -
         append(connection, "detections", [refused], key=("interaction_id", "detector", "version"))
     chosen = {"interaction_id": one.id, "side": "helpful", "category": "ordinary", "principle_id": "was-renamed", "position": 0}
     put(home, "selections", {**chosen, "id": "s", "night_id": "n"})
-    [(selected, complained)] = _selected(Settings(home=home), "n")
-    assert (selected.principle_id, selected.side, selected.declined, complained) == ("be-helpful", Side.HELPFUL, True, False)
-    [(selected, _)] = _selected(Settings(home=home, moderation={"refusal": 0.7}), "n")  # type: ignore[arg-type]
-    assert not selected.declined
+    [(found, complained)] = selected(Settings(home=home), "n")
+    assert (found.principle_id, found.side, found.declined, complained) == ("be-helpful", Side.HELPFUL, True, False)
+    [(found, _)] = selected(Settings(home=home, moderation={"refusal": 0.7}), "n")  # type: ignore[arg-type]
+    assert not found.declined

@@ -26,7 +26,8 @@ from alignment.store import append, migrate, query, session
 from dashboard import data
 from flows import curate
 from flows import redact as flow
-from flows.curate import _human, _masked
+from flows.chosen import masked
+from flows.curate import _human
 from tests.conftest import NOW, child_environment
 from tests.test_redact import STAYS, TEXTS
 
@@ -316,8 +317,8 @@ def test_what_people_and_models_write_is_masked(home: Path) -> None:
     human = _human(own, [written, {"interaction_id": "y", "verdict": "flip", "edited_answer": None}])
     assert human["y"] == HumanVerdict("flip", None)
     assert bare(str(human["x"].edited_answer)) == "call  or "
-    masked = _masked(Candidate("k", "x", "sampled", f"call {PHONE}", "m", "p", {"critique": PHONE}), flow.masking(Settings(home=home)))
-    assert PHONE not in masked.text + masked.detail["critique"]
+    hidden = masked(Candidate("k", "x", "sampled", f"call {PHONE}", "m", "p", {"critique": PHONE}), flow.masking(Settings(home=home)))
+    assert PHONE not in hidden.text + hidden.detail["critique"]
     assert redaction_key(home)
 
 

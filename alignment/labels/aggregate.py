@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from alignment.config import Labels
@@ -41,11 +41,14 @@ def weight(measured: Reliability | None, side: Side) -> float:
     """
     if measured is None:
         return math.log(ASSUMED / (1 - ASSUMED))
-    rate, n = (
-        (measured.sensitivity, measured.n_harm) if side is Side.HARM else (measured.specificity, measured.n_helpful)
-    )  # fmt: skip
-    shrunk = ((rate or 0.0) * n + PRIOR) / (n + 2 * PRIOR)
-    return min(max(math.log(shrunk / (1 - shrunk)), 0.0), CAP)
+    rate, n, wrong = (
+        (measured.sensitivity, measured.n_harm, measured.wrong_harm)
+        if side is Side.HARM
+        else (measured.specificity, measured.n_helpful, measured.wrong_helpful)
+    )
+    # A tie is no vote: what counts is how often a vote is right to how often it is wrong.
+    right = (rate or 0.0) * n
+    return min(max(math.log((right + PRIOR) / (wrong + PRIOR)), 0.0), CAP)
 
 
 def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings: Labels) -> Outcome:
@@ -76,8 +79,3 @@ def told(votes: Mapping[str, Vote]) -> str:
     """Return who preferred which answer, for a person."""
     words = {"first": "A", "second": "B", "tie": "neither"}
     return ", ".join(f"{name}: {words[vote.verdict]}" for name, vote in sorted(votes.items()) if vote.verdict in words)
-
-
-def usable(votes: Sequence[Vote]) -> int:
-    """Return how many votes say something."""
-    return sum(vote.verdict in ("first", "second") for vote in votes)

@@ -60,6 +60,15 @@ class Reliability(NamedTuple):
     ties: int = 0
     unscored: int = 0
     attacks: int = 0
+    wrong_harm: int = 0
+    wrong_helpful: int = 0
+
+    @property
+    def wrong(self) -> float | None:
+        """Share wrong of what it decided; None if it decided nothing."""
+        right = round((self.sensitivity or 0.0) * self.n_harm + (self.specificity or 0.0) * self.n_helpful)
+        wrong = self.wrong_harm + self.wrong_helpful
+        return wrong / (right + wrong) if right + wrong else None
 
 
 def load_items() -> list[Item]:
@@ -100,6 +109,7 @@ def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitutio
     n = len(items)
     plain, swapped, hostile = votes[:n], votes[n : 2 * n], votes[2 * n :]
     right = [_right(item, vote, swap=False) for item, vote in zip(items, plain, strict=True)]
+    wrong = [_right(item, vote, swap=True) for item, vote in zip(items, plain, strict=True)]
     by_side = {side: [ok for item, ok in zip(items, right, strict=True) if item.side is side] for side in Side}
     sure = {item.id for item, ok in zip(items, right, strict=True) if ok}
     fell = [
@@ -112,6 +122,7 @@ def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitutio
         _mean([_mirrored(a) == b.verdict for a, b in zip(plain, swapped, strict=True)]), _mean(fell), now,
         len(by_side[Side.HARM]), len(by_side[Side.HELPFUL]),
         sum(vote.verdict == "tie" for vote in plain), sum(vote.verdict == "unscored" for vote in plain), len(fell),
+        *(sum(bad for item, bad in zip(items, wrong, strict=True) if item.side is side) for side in (Side.HARM, Side.HELPFUL)),
     )  # fmt: skip
 
 
@@ -148,7 +159,8 @@ def calibrate_detector(
     found = list(flags([p for p, _ in positive + negative], [a for _, a in positive + negative]))
     hit, alarm = found[: len(positive)], found[len(positive) :]
     return Reliability(
-        name, version, len(found), _mean(hit), _mean([not one for one in alarm]), None, None, now, len(hit), len(alarm)
+        name, version, len(found), _mean(hit), _mean([not one for one in alarm]), None, None, now, len(hit), len(alarm),
+        wrong_harm=hit.count(False), wrong_helpful=alarm.count(True),
     )  # fmt: skip
 
 
@@ -160,4 +172,6 @@ def too_weak(measured: Reliability, floors: Labels) -> str:
         ("order consistency", measured.order_consistency, floors.min_order_consistency),
     )
     low = [f"{name} {value or 0.0:.2f} is below {floor:.2f}" for name, value, floor in limits if value is None or value < floor]
+    if measured.wrong is not None and measured.wrong > floors.max_wrong:
+        low.append(f"the share wrong {measured.wrong:.2f} is above {floors.max_wrong:.2f}")
     return f"on {measured.n} calibration items {' and '.join(low)}" if low else ""

@@ -14,7 +14,8 @@ from alignment.labels.constitution import Principle
 from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
-_NEVER_CHOSEN = frozenset({"refusal_contrast"})
+NEVER_CHOSEN = frozenset({"refusal_contrast", "contrast_unsafe", "user_edit"})
+"""Kinds of candidates that no labeler may choose: made to be rejected, or what a user wrote and nobody has reviewed."""
 _ONLY_REJECTED = "contrast_unsafe"
 
 
@@ -55,7 +56,7 @@ def judge(
     margin = (utilities[best] - utilities[worst]) / span if span else 0.0
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
     declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= declines_at
-    if declines or candidates[best].kind in {*_NEVER_CHOSEN, _ONLY_REJECTED}:
+    if declines or candidates[best].kind in NEVER_CHOSEN:
         verdict = "unscored"
     elif margin <= 0 or margin < min_margin:
         verdict = "tie"

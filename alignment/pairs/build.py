@@ -72,15 +72,20 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
             return f"label_{judgement.verdict}"
         if item.complained:
             return "waits_for_review"
-        return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler,), judgement.judge_margin)
+        return _Preference(best.text, worst.text, best.kind, worst.kind, _voters(judgement), judgement.judge_margin)
     # Nothing was proposed of an unscored judgement, so that there is nothing to agree to.
     if human.verdict == "agree" and judgement.verdict != "unscored":
-        return _Preference(best.text, worst.text, best.kind, worst.kind, (judgement.labeler, HUMAN), 1.0)
+        return _Preference(best.text, worst.text, best.kind, worst.kind, (*_voters(judgement), HUMAN), 1.0)
     if human.verdict == "flip":
         return _Preference(worst.text, best.text, worst.kind, best.kind, (HUMAN,), 1.0)
     if human.verdict == "edit" and human.edited_answer:
         return _Preference(human.edited_answer, worst.text, "edited", worst.kind, (HUMAN,), 1.0)
     return f"human_{human.verdict}"
+
+
+def _voters(judgement: Judgement) -> tuple[str, ...]:
+    """Return who preferred the chosen answer; a judgement of several names them joined by `+`."""
+    return tuple(judgement.labeler.split("+"))
 
 
 def build_pairs(

@@ -1,33 +1,79 @@
-"""Tonight's training set: a replay of all accepted pairs, newest first, both sides in balance."""
+"""Tonight's training set: a replay of all accepted pairs, newest first, capped, both sides in balance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from alignment.config import Pairs
 from alignment.errors import InputError
+from alignment.ids import unit_interval
 from alignment.records import Pair, Side
 
 
-def mix(pairs: Sequence[Pair], settings: Pairs) -> list[Pair]:
+def mix(pairs: Sequence[Pair], settings: Pairs, *, sources: Mapping[str, str] | None = None) -> list[Pair]:
     """Return at most `max_pairs` training pairs and a quarter as many held-out ones, in an order fixed by their content.
 
     Neither side outweighs the other by more than `max_side_ratio`: a model taught on one side only learns to refuse everything,
-    or nothing. Held-out pairs are kept with the rest; they are never trained on.
+    or nothing. Held-out pairs are kept with the rest; they are never trained on. Of one user, one log source (`sources` by exchange id)
+    and one cluster only so many pairs are trained on as the caps allow: who writes a lot must not decide what is learnt.
 
     Raises:
         InputError: one side has no training pair at all.
     """
-    newest = sorted(pairs, key=lambda pair: (pair.created_at, pair.id), reverse=True)
-    train = {side: [pair for pair in newest if pair.side is side and pair.split == "train"] for side in Side}
-    if not all(train.values()):
-        counts = ", ".join(f"{side.value}: {len(found)}" for side, found in train.items())
+    ranked = _ranked(pairs, settings.half_life_days)
+    train = _capped([pair for pair in ranked if pair.split == "train"], settings, sources or {})
+    by_side = {side: [pair for pair in train if pair.side is side] for side in Side}
+    if not all(by_side.values()):
+        counts = ", ".join(f"{side.value}: {len(found)}" for side, found in by_side.items())
         raise InputError(
             f"training needs pairs of both sides, found {counts}; add logs, lower [labels] min_margin or decide open reviews "
             "('align dashboard')"
         )
-    smaller = min(len(found) for found in train.values())
+    smaller = min(len(found) for found in by_side.values())
     cap = min(int(smaller * settings.max_side_ratio), max(settings.max_pairs - smaller, settings.max_pairs // 2))
-    kept = [pair for found in train.values() for pair in found[:cap]]
-    held_out = [pair for pair in newest if pair.split == "eval"][: max(settings.max_pairs // 4, 1)]
+    kept = [pair for found in by_side.values() for pair in found[:cap]]
+    held_out = [pair for pair in ranked if pair.split == "eval"][: max(settings.max_pairs // 4, 1)]
     return sorted([*kept, *held_out], key=lambda pair: pair.id)
+
+
+def _ranked(pairs: Sequence[Pair], half_life: float) -> list[Pair]:
+    """Return the pairs newest first, or in a fixed draw where a pair's weight halves with every `half_life` days of age.
+
+    Source: weighted sampling without replacement, Efraimidis & Spirakis 2006: rank by u ** (1 / weight).
+    """
+    newest = sorted(pairs, key=lambda pair: (pair.created_at, pair.id), reverse=True)
+    if not half_life or not newest:
+        return newest
+    last = newest[0].created_at
+
+    def rank(pair: Pair) -> float:
+        # u ** (1 / w) orders like log(u) / w, which does not underflow for old pairs: log(-log u) + age.
+        return float(_log_log(unit_interval("replay", pair.id)) + _age(pair.created_at, last) / half_life)
+
+    return sorted(newest, key=lambda pair: (rank(pair), pair.id))
+
+
+def _log_log(draw: float) -> float:
+    return math.log2(-math.log(max(draw, 1e-15)))
+
+
+def _age(moment: datetime, last: datetime) -> float:
+    return (last - moment).total_seconds() / 86400
+
+
+def _capped(ranked: Sequence[Pair], settings: Pairs, sources: Mapping[str, str]) -> list[Pair]:
+    seen: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for pair in ranked:
+        limits = {("cluster", pair.cluster_id): settings.max_per_cluster}
+        if pair.user_id:
+            limits["user", pair.user_id] = settings.max_per_user
+        if settings.max_per_source:
+            limits["source", sources.get(pair.interaction_id, "")] = settings.max_per_source
+        if all(seen[key] < limit for key, limit in limits.items()):
+            seen.update(limits.keys())
+            kept.append(pair)
+    return kept

@@ -3,7 +3,7 @@
 -- grain: one version of one labeler or detector, measured. Rates are in 0..1; NULL where there is nothing to measure.
 CREATE TABLE calibrations (
     id VARCHAR, kind VARCHAR, labeler VARCHAR, labeler_version VARCHAR, set_version VARCHAR, n INTEGER, sensitivity DOUBLE,
-    specificity DOUBLE, n_harm INTEGER, n_helpful INTEGER, ties INTEGER, unscored INTEGER, order_consistency DOUBLE,
+    specificity DOUBLE, n_harm INTEGER, n_helpful INTEGER, wrong_harm INTEGER, wrong_helpful INTEGER, ties INTEGER, unscored INTEGER, order_consistency DOUBLE,
     attack_success DOUBLE, attacks INTEGER, measured_at TIMESTAMP
 );
 -- grain: one labeler's word on one comparison; a later real vote stands beside an earlier `unscored` one

@@ -1,0 +1,74 @@
+"""What the stages of labelling read and write: the chosen exchanges, their candidates and judgements.
+
+Effects: reads and writes the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from alignment.config import Settings
+from alignment.labels import load_constitution
+from alignment.records import Candidate, Judgement, Selected, Side
+from alignment.store import append, query, session, sql
+from flows.night import interaction, now
+from flows.redact import Mask
+
+
+def selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
+    """Return what is labelled tonight, with whether a complaint leaves it to people."""
+    rows = query(settings.home, sql("selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
+    constitution = load_constitution(settings.labels.constitution)
+    known = {principle.id for principle in constitution.principles}
+    found = []
+    for row in rows:
+        side = Side(row["side"])
+        # A principle that was renamed or removed since leaves its exchanges to the one that covers them now.
+        principle = row["principle_id"] if row["principle_id"] in known else constitution.main(side, row["category"]).id
+        one = Selected(interaction(row), side, row["category"], principle, row["declined"])
+        # A complaint about a needless refusal says what the judge says; about any other helpful answer a person decides.
+        found.append((one, row["complained"] and side is Side.HELPFUL and not one.declined))
+    return found
+
+
+def masked(candidate: Candidate, mask: Mask) -> Candidate:
+    """Return what a model wrote without the personal data that it may have made up or learned."""
+    return replace(candidate, text=mask(candidate.text)[0], detail={name: mask(text)[0] for name, text in candidate.detail.items()})
+
+
+def save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
+    """Store candidates that are not there yet."""
+    moment = now()
+    with session(settings.home, write=True) as connection:
+        append(connection, "candidates", [{**asdict(one), "created_at": moment} for one in candidates])
+
+
+def candidates_of(settings: Settings, chosen: Sequence[Selected]) -> dict[str, list[Candidate]]:
+    """Return the candidates of each exchange."""
+    wanted = [one.interaction.id for one in chosen]
+    rows = query(
+        settings.home,
+        "SELECT * EXCLUDE (created_at) FROM candidates WHERE list_contains(?, interaction_id) ORDER BY id",
+        [wanted],
+    )
+    found: dict[str, list[Candidate]] = {}
+    for row in rows:
+        found.setdefault(row["interaction_id"], []).append(Candidate(**{**row, "detail": json.loads(row["detail"])}))
+    return found
+
+
+def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Sequence[str]) -> dict[str, Judgement]:
+    """Return each exchange's judgement: the one that a person decided on (`decided`), else the latest."""
+    rows = query(
+        settings.home,
+        sql("label_judgements"),
+        {"ids": [one.interaction.id for one in chosen], "decided": list(decided)},
+    )
+    return {
+        row["interaction_id"]: Judgement(
+            **{**row, "principle_ids": tuple(json.loads(row["principle_ids"])), "scores": json.loads(row["scores"])}
+        )
+        for row in rows
+    }

@@ -1,0 +1,215 @@
+"""Judge the candidates: the constitution proposes a best and a worst answer, every labeler votes on that, and the votes decide.
+
+Effects: reads and writes the store; loads models; calls a teacher where one is configured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from prefect import task
+from prefect.logging import get_logger
+
+from alignment.config import Settings, load_settings
+from alignment.ids import content_id
+from alignment.labels import judge, load_constitution
+from alignment.labels.aggregate import aggregate, weight
+from alignment.labels.calibration import Reliability
+from alignment.labels.constitution import Constitution
+from alignment.labels.decide import USER_EDIT, comparison, decide, edited, edits_of, own_vote, question
+from alignment.labels.judge import LABELER
+from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
+from alignment.labels.vote import Comparison, Labeler, Vote
+from alignment.records import Candidate, Judgement, Selected
+from alignment.store import append, query, session, sql
+from flows.chosen import candidates_of, masked, save_candidates, selected
+from flows.measure import fitness, measure_detectors
+from flows.night import embedder, now
+from flows.redact import masking
+
+_BATCH = 64
+Signals = dict[str, list[tuple[str, str]]]
+
+
+class _Voter(NamedTuple):
+    labeler: Labeler
+    reliability: Reliability | None
+
+
+class _Judged(NamedTuple):
+    selected: Selected
+    doubtful: bool
+    judgement: Judgement
+    candidates: dict[str, Candidate]
+    comparison: Comparison
+
+
+def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
+    """Return every labeler; the constitution comes first. One that cannot vote tonight is `Absent`, with its reason."""
+    from alignment.moderation import score_answers, versions
+
+    constitution = load_constitution(settings.labels.constitution)
+    version = content_id(versions(embedder=embedder()))[:12]
+
+    def score(prompts: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        return score_answers(prompts, answers, embedder=embedder())
+
+    return [
+        ConstitutionLabeler(constitution, score, version, settings.labels.min_margin, settings.moderation.refusal),
+        SignalsLabeler(signals),
+        Absent("teacher", "no teacher is configured"),
+        Absent("implicit_reward", "there is no aligned release yet"),
+        Absent("self_judge", "there is no aligned release yet"),
+    ]
+
+
+@task
+def label(night_id: str) -> dict[str, int]:
+    """Judge the candidates; what is disputed or too close becomes a review item. Return how often each verdict was given."""
+    settings = load_settings()
+    constitution = load_constitution(settings.labels.constitution)
+    chosen = selected(settings, night_id)
+    signals = _signals(settings, [one for one, _ in chosen])
+    everybody = labelers(settings, signals)
+    measure_detectors(settings)
+    voters = _voters(settings, night_id, everybody, constitution)
+    judged = _judge(settings, constitution, chosen)
+    votes = _votes(settings, night_id, judged, voters)
+    judgements, items = [], []
+    for one in judged:
+        given = votes[one.comparison.id]
+        side = one.selected.side
+        weights = {name: weight(voter.reliability, side) for name, voter in voters.items()}
+        outcome = aggregate(given, weights, settings.labels)
+        judgement = decide(one.judgement, one.comparison, given, outcome)
+        judgements.append(judgement)
+        if item := question(one.selected, judgement, one.candidates, given, outcome, complained=one.doubtful):
+            items.append(item)
+    rewritten, items = _rewritten(settings, judged, signals, items)
+    moment = now()
+    with session(settings.home, write=True) as connection:
+        append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in [*judgements, *rewritten]])
+        append(connection, "review_items", [{**item, "created_at": moment} for item in items])
+    return dict(Counter(judgement.verdict for judgement in judgements))
+
+
+def _signals(settings: Settings, chosen: Sequence[Selected]) -> Signals:
+    found: Signals = defaultdict(list)
+    for row in query(settings.home, sql("label_signals"), {"ids": [one.interaction.id for one in chosen]}):
+        found[row["interaction_id"]].append((row["kind"], row["value"]))
+    return dict(found)
+
+
+def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], constitution: Constitution) -> dict[str, _Voter]:
+    """Return who may vote, by name; who may not is recorded with the reason."""
+    states, voters, moment = [], {}, now()
+    for labeler in everybody:
+        reliability, reason = fitness(settings, labeler, constitution)
+        if not reason:
+            voters[labeler.name] = _Voter(labeler, reliability)
+        elif not isinstance(labeler, Absent):
+            get_logger().warning("the labeler %s abstains tonight: %s", labeler.name, reason)
+        row = {"night_id": night_id, "labeler": labeler.name, "labeler_version": labeler.version, "active": not reason, "reason": reason}
+        states.append({"id": content_id("state", night_id, labeler.name, labeler.version, reason), **row, "recorded_at": moment})
+    with session(settings.home, write=True) as connection:
+        append(connection, "labeler_states", states)
+    return voters
+
+
+def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tuple[Selected, bool]]) -> list[_Judged]:
+    from alignment.moderation import score_answers, versions
+
+    known = candidates_of(settings, [one for one, _ in chosen])
+    # What a user wrote is for people only.
+    competing = {
+        one.interaction.id: [each for each in known[one.interaction.id] if each.principle_id == one.principle_id and each.kind != USER_EDIT]
+        for one, _ in chosen
+    }
+    pairs = [(one, candidate) for one, _ in chosen for candidate in competing[one.interaction.id]]
+    scores = score_answers([one.interaction.prompt for one, _ in pairs], [c.text for _, c in pairs], embedder=embedder())
+    by_candidate = {candidate.id: score for (_, candidate), score in zip(pairs, scores, strict=True)}
+    version = content_id(versions(embedder=embedder()))[:12]
+    judged = []
+    for one, doubtful in chosen:
+        answers = competing[one.interaction.id]
+        principle = constitution.named(one.principle_id)
+        judgement = judge(
+            one,
+            answers,
+            [by_candidate[candidate.id] for candidate in answers],
+            principle,
+            scorer_version=version,
+            min_margin=settings.labels.min_margin,
+            declines_at=settings.moderation.refusal,
+        )
+        named = {candidate.id: candidate for candidate in answers}
+        judged.append(_Judged(one, doubtful, judgement, named, comparison(one, principle, judgement, named)))
+    return judged
+
+
+def _votes(settings: Settings, night_id: str, judged: Sequence[_Judged], voters: dict[str, _Voter]) -> dict[str, dict[str, Vote]]:
+    """Return every voter's vote by comparison and name. A vote that was given and stored before is not asked for again."""
+    votes: dict[str, dict[str, Vote]] = {one.comparison.id: {} for one in judged}
+    for name, voter in voters.items():
+        known = _known(settings, voter.labeler, judged)
+        for one in judged:
+            if one.comparison.id in known:
+                votes[one.comparison.id][name] = known[one.comparison.id]
+        # Of what may not be taught whatever anybody says, nobody is asked.
+        open_ = [one for one in judged if one.comparison.id not in known and (name == LABELER or one.judgement.verdict != "unscored")]
+        for start in range(0, len(open_), _BATCH):
+            batch = open_[start : start + _BATCH]
+            asked = [one.comparison for one in batch]
+            given = [own_vote(one.judgement) for one in batch] if name == LABELER else voter.labeler.vote(asked)
+            _save_votes(settings, night_id, voter.labeler, batch, given)
+            for one, vote in zip(batch, given, strict=True):
+                votes[one.comparison.id][name] = vote
+    return votes
+
+
+def _known(settings: Settings, labeler: Labeler, judged: Sequence[_Judged]) -> dict[str, Vote]:
+    ids = {_vote_id(labeler, one.comparison, scored=True): one.comparison.id for one in judged}
+    # What costs nothing is said anew: it may have changed with the signals.
+    if isinstance(labeler, ConstitutionLabeler | SignalsLabeler):
+        return {}
+    rows = query(settings.home, "SELECT id, verdict, margin, detail FROM votes WHERE list_contains(?, id)", [list(ids)])
+    return {ids[row["id"]]: Vote(row["verdict"], row["margin"], json.loads(row["detail"])) for row in rows}
+
+
+def _vote_id(labeler: Labeler, one: Comparison, *, scored: bool) -> str:
+    return content_id("vote", one.id, labeler.name, labeler.version, scored)
+
+
+def _save_votes(settings: Settings, night_id: str, labeler: Labeler, batch: Sequence[_Judged], given: Sequence[Vote]) -> None:
+    moment, mask = now(), masking(settings)
+    rows: list[dict[str, Any]] = [
+        {
+            "id": _vote_id(labeler, one.comparison, scored=vote.verdict != "unscored"), "night_id": night_id,
+            "interaction_id": one.selected.interaction.id, "judgement_id": one.judgement.id, "labeler": labeler.name,
+            "labeler_version": labeler.version, "first_id": one.comparison.first.id, "second_id": one.comparison.second.id,
+            "verdict": vote.verdict, "margin": vote.margin, "created_at": moment,
+            "detail": {key: mask(value)[0] if isinstance(value, str) else value for key, value in vote.detail.items()},
+        }
+        for one, vote in zip(batch, given, strict=True)
+    ]  # fmt: skip
+    with session(settings.home, write=True) as connection:
+        append(connection, "votes", rows)
+
+
+def _rewritten(
+    settings: Settings, judged: Sequence[_Judged], signals: Signals, items: list[dict[str, Any]]
+) -> tuple[list[Judgement], list[dict[str, Any]]]:
+    """Offer to people what users wrote instead of an answer; it stands in for the other question about the same exchange."""
+    mask, made = masking(settings), []
+    for one in judged:
+        logged = next((each for each in one.candidates.values() if each.kind == "logged"), None)
+        text = edits_of(signals.get(one.selected.interaction.id, ()))
+        if logged is not None and (found := edited(one.selected, logged, mask(text)[0], version=SignalsLabeler({}).version)):
+            made.append(found)
+    save_candidates(settings, [masked(one.candidate, mask) for one in made])
+    replaced = {one.candidate.interaction_id for one in made}
+    return [one.judgement for one in made], [item for item in items if item["interaction_id"] not in replaced] + [one.item for one in made]
