@@ -102,6 +102,10 @@ class Labels(_Section):
 class SelfReward(_Section):
     """The labeler that the aligned model itself is, and the limits at which it falls silent."""
 
+    labelers: list[Literal["implicit_reward", "self_judge"]] = Field(
+        ["implicit_reward"],
+        description="which vote: by the champion's log-probabilities, by its verdicts (slow)",
+    )
     beta: float = Field(0.1, gt=0, description="scale of the implicit reward, beta * log(champion / base)")
     length_normalised: bool = Field(False, description="divide the reward by the answer's tokens")
     min_margin: Rate = Field(0.05, description="weaker preferences are ties")
