@@ -63,7 +63,7 @@ def choose(night_id: str) -> int:
         for row in rows
     ]
     choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal)
-    selections = []
+    selections: list[dict[str, Any]] = []
     for position, choice in enumerate(choices):
         side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM
         selections.append(
@@ -77,7 +77,7 @@ def choose(night_id: str) -> int:
                 "position": position,
             }
         )
-    selections += _again(settings, constitution, night_id, after=len(selections), but={row["interaction_id"] for row in selections})
+    selections += _again(settings, constitution, night_id, after=len(selections), but={str(row["interaction_id"]) for row in selections})
     with session(settings.home, write=True) as connection:
         append(connection, "selections", selections)
     return len(selections)
