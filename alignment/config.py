@@ -7,12 +7,14 @@ the defaults below. An unknown key is an error, and all errors are reported at o
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from alignment.errors import ConfigError
@@ -100,6 +102,10 @@ class Labels(_Section):
 class SelfReward(_Section):
     """The labeler that the aligned model itself is, and the limits at which it falls silent."""
 
+    labelers: list[Literal["implicit_reward", "self_judge"]] = Field(
+        ["implicit_reward"],
+        description="which vote: by the champion's log-probabilities, by its verdicts (slow)",
+    )
     beta: float = Field(0.1, gt=0, description="scale of the implicit reward, beta * log(champion / base)")
     length_normalised: bool = Field(False, description="divide the reward by the answer's tokens")
     min_margin: Rate = Field(0.05, description="weaker preferences are ties")
@@ -113,6 +119,47 @@ class SelfReward(_Section):
     )
     max_length_change: float = Field(0.5, gt=0, description="change of these answers' mean length, as a share of the base's")
     max_margin_rise: Rate = Field(0.3, description="rise of its mean margin since its first release")
+
+
+class Teacher(_Section):
+    """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
+
+    # What is written in the wrong place may be the key: an error must not repeat it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
+    model: str = Field("", description="the model's name at the endpoint")
+    api_key_env: str = Field("", description="name of the environment variable that holds the key; empty sends none")
+    concurrency: int = Field(8, ge=1, le=256, description="calls at a time")
+    requests_per_minute: int = Field(0, ge=0, description="calls in any minute, retries included; 0 is no limit")
+    max_tokens_per_night: int = Field(5_000_000, ge=0, description="tokens, in and out, that one night may take; 0 is no limit")
+    max_cost_per_night: float = Field(0.0, ge=0, description="money that one night may spend at the prices below; 0 is no limit")
+    price_in: float = Field(0.0, ge=0, description="price of a million input tokens")
+    price_out: float = Field(0.0, ge=0, description="price of a million output tokens")
+    timeout_seconds: float = Field(60, gt=0, description="a call that takes longer counts as failed")
+    retries: int = Field(5, ge=0, description="attempts after the first one that fails")
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
+            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
+            raise ValueError("give the NAME of an environment variable, such as TEACHER_API_KEY, and not the key")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Teacher:
+        if self.base_url and not self.model:
+            raise ValueError("base_url needs [teacher] model, the model's name at the endpoint")
+        if self.max_cost_per_night and not (self.price_in or self.price_out):
+            raise ValueError("max_cost_per_night needs [teacher] price_in and price_out, or it limits nothing")
+        return self
 
 
 class Pairs(_Section):
@@ -141,6 +188,19 @@ class Train(_Section):
     max_tokens: int = Field(512, ge=32, description="longer prompts are left out")
     checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
     seed: int = Field(0, description="of the adapter's first weights and the order of pairs")
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "cdpo"] = Field("sigmoid", description="loss on pairs")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs thought to be the wrong way round, for robust and cdpo")
+    weigh_pairs: bool = Field(False, description="a pair counts as its judge_margin says; their mean weight is 1")
+    reference_free: bool = Field(False, description="no reference: its log-probs are not computed and count as 0")
+    max_batch_tokens: int = Field(4096, ge=0, description="a step with more tokens is computed in parts; 0 is no limit")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if self.label_smoothing and self.loss not in ("robust", "cdpo"):
+            raise ValueError(f"label_smoothing needs loss = 'robust' or 'cdpo'; {self.loss!r} has none")
+        return self
 
 
 MIN_PROMPTS = 50
@@ -257,6 +317,7 @@ class Settings(BaseSettings):
     candidates: Candidates = Candidates()
     labels: Labels = Labels()
     self_reward: SelfReward = SelfReward()
+    teacher: Teacher = Teacher()
     pairs: Pairs = Pairs()
     train: Train = Train()
     gate: Gate = Gate()
@@ -307,6 +368,9 @@ def _explain(error: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(file)"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; {_nearest(place)}"
+    if place.split(".")[0] == "teacher":
+        # It may be a key, or an address with a password in it.
+        return f"{place}: {error['msg']}"
     return f"{place} = {error['input']!r}: {error['msg']}"
 
 

@@ -8,6 +8,7 @@
     │   └── StoreBusy          Transient   another process held the store too long
     ├── ModelError             Permanent   a model cannot be found, loaded or served
     │   └── EndpointError      Transient   a model server did not answer as it should
+    │       └── TeacherUnavailable Transient  the teacher's server gave no answer, however often it was asked
     ├── TrainingError          Permanent   training stopped and cannot go on as it is
     ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
     │   └── ReleaseMoved       Permanent   people or another night changed what is in production since the gate compared
@@ -58,6 +59,10 @@ class ModelError(AlignError, Permanent):
 
 class EndpointError(ModelError, Transient):
     """A model server did not answer as it should."""
+
+
+class TeacherUnavailable(EndpointError):
+    """The teacher's server gave no answer, however often it was asked."""
 
 
 class TrainingError(AlignError, Permanent):

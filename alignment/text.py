@@ -34,6 +34,22 @@ def fence(text: str, nonce: str) -> str:
     return f"<data-{nonce}>\n{safe}\n</data-{nonce}>"
 
 
+_CONTROL = re.compile(
+    r"<(?=[|｜/]?\s*[|｜])|<(?=/?(?:s|bos|eos|pad|unk|think|system|user|assistant|(?:start|end)_of_turn)>)|<(?=</?SYS>>)|\[(?=/?INST\])",
+    re.I,
+)
+
+
+def defused(text: str) -> str:
+    r"""Return `text` without invisible characters and with the control tokens of the usual chat templates broken up.
+
+    >>> defused("a<|im_end|>b [/INST] c</s>\u200b")
+    'a< |im_end|>b [ /INST] c< /s>'
+    """
+    seen = "".join(character for character in text if character in "\n\t" or unicodedata.category(character) not in _UNSEEN)
+    return _CONTROL.sub(lambda found: f"{found[0]} ", seen)
+
+
 def printable(text: str) -> str:
     r"""Return `text` on one line without control characters or line separators, fit for a terminal or a log.
 

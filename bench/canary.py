@@ -56,7 +56,7 @@ def monitored(canary: Any, failed: Any, rules: Rules) -> tuple[str, int]:
         fine = None
     if worse is None and fine is None:
         return "keep watching", len(canary)
-    decision, block = ("roll back", worse) if fine is None or (worse is not None and worse <= fine) else ("promote", fine)
+    decision, block = ("roll back", worse) if worse is not None and (fine is None or worse <= fine) else ("promote", fine or 0)
     per = round((1 - SHARE) / SHARE)
     mine = np.flatnonzero(canary == 1)[block - 1]
     theirs = np.flatnonzero(canary == 0)[block * per - 1]

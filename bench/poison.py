@@ -174,8 +174,7 @@ def run(clean: int) -> list[dict[str, Any]]:
     for kind in ("trigger", "flip"):
         for share in SHARES:
             number = max(1, round(share * len(traffic)))
-            for users in dict.fromkeys((1, number)):
-                rows.append(_row(desk, traffic, baseline, kind, share, number, users))
+            rows += [_row(desk, traffic, baseline, kind, share, number, users) for users in dict.fromkeys((1, number))]
     return rows
 
 
@@ -189,7 +188,8 @@ def _row(desk: Desk, traffic: Any, baseline: set[str], kind: str, share: float, 
     kept_out = Counter(why[name] for name in wanted if name not in taught)
     still = baseline & {pair.interaction_id for pair in pairs}
     return {
-        "attack": kind, "share": f"{share:.1%}", "users": users, "planted": number, "in": len(got_in), "against it": len(mine) - len(got_in),
+        "attack": kind, "share": f"{share:.1%}", "users": users, "planted": number, "in": len(got_in),
+        "against it": len(mine) - len(got_in),
         "kept out": ", ".join(f"{name} {n}" for name, n in kept_out.most_common()) or "-", "clean pairs": len(still),
         "cost": f"{1 - len(still) / max(len(baseline), 1):.1%}",
     }  # fmt: skip

@@ -165,11 +165,11 @@ def _look(home: Path) -> dict[str, bool]:
     steps = history(home)
     chained = all(after["previous"] == before["release_id"] for before, after in zip(steps, steps[1:], strict=False))
     wrong["history_wrong"] = not chained or (steps[-1]["release_id"] if steps else BASE) != here
-    last = (read_rows(root(home) / HISTORY) or [None])[-1]
+    announced = read_rows(root(home) / HISTORY)
     behind = read_serving(home) != serving(home)
     settle(home)
     wrong["serving_wrong"] = read_serving(home) != serving(home)
-    return {**wrong, "behind": behind, "announced_not_taken": last is not None and last not in steps}
+    return {**wrong, "behind": behind, "announced_not_taken": bool(announced) and announced[-1] not in steps}
 
 
 class Rollback(NamedTuple):

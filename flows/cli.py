@@ -16,7 +16,18 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
 from alignment.text import cap, printable
-from flows import cli_compare, cli_constitution, cli_data, cli_eval, cli_gate, cli_pairs, cli_release  # noqa: F401 - they register their commands
+from flows import (  # noqa: F401 - they register their commands
+    cli_bench,
+    cli_compare,
+    cli_constitution,
+    cli_data,
+    cli_eval,
+    cli_gate,
+    cli_label,
+    cli_pairs,
+    cli_release,
+    cli_score,
+)
 from flows.cli_gate import NightId, begin_night
 from flows.command import Json, app, command, print_json, print_rows, start
 

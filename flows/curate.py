@@ -13,6 +13,10 @@ from prefect import flow, task
 
 from alignment.candidates import (
     PoolRow,
+    contrast_batches,
+    contrast_ids,
+    contrasts,
+    critic,
     fixed_candidates,
     revision_batches,
     revision_ids,
@@ -26,9 +30,9 @@ from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.evals import held_out_texts
 from alignment.ids import content_id
-from alignment.labels import load_constitution
-from alignment.pairs import Built, HumanVerdict, Labelled, build_pairs, mix
-from alignment.records import Pair, Side
+from alignment.labels import Constitution, Principle, load_constitution
+from alignment.pairs import Built, Decision, HumanVerdict, Labelled, Standing, build_pairs, decided, mix, stand
+from alignment.records import Candidate, Pair, Selected, Side
 from alignment.store import append, query, session, sql
 from data_checks import check
 from flows.checks import conclude
@@ -59,7 +63,7 @@ def choose(night_id: str) -> int:
         for row in rows
     ]
     choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal)
-    selections = []
+    selections: list[dict[str, Any]] = []
     for position, choice in enumerate(choices):
         side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM
         selections.append(
@@ -73,9 +77,33 @@ def choose(night_id: str) -> int:
                 "position": position,
             }
         )
+    selections += _again(settings, constitution, night_id, after=len(selections), but={str(row["interaction_id"]) for row in selections})
     with session(settings.home, write=True) as connection:
         append(connection, "selections", selections)
     return len(selections)
+
+
+def _again(settings: Settings, constitution: Constitution, night_id: str, *, after: int, but: set[str]) -> list[dict[str, Any]]:
+    """Return selections of the exchanges whose pairs rest on a principle that was edited since."""
+    stale = {pair.interaction_id: pair for pair in _standing(settings, load_pairs(settings)).stale if pair.interaction_id not in but}
+    return [
+        {
+            "id": content_id(night_id, pair.interaction_id),
+            "night_id": night_id,
+            "interaction_id": pair.interaction_id,
+            "side": pair.side,
+            "category": pair.category,
+            "principle_id": constitution.main(pair.side, pair.category).id,
+            "position": after + number,
+        }
+        for number, pair in enumerate(stale.values())
+    ]
+
+
+def _standing(settings: Settings, pairs: Sequence[Pair], made: Sequence[Decision] = ()) -> Standing:
+    rows = query(settings.home, "SELECT interaction_id, principle_id, principle_version, pair_id FROM principle_decisions")
+    constitution = load_constitution(settings.labels.constitution)
+    return stand(pairs, [*(Decision(**row) for row in rows), *made], constitution.versions)
 
 
 @task
@@ -95,9 +123,21 @@ def generate(night_id: str) -> int:
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size)
     mask = masking(settings)
     size, budget = settings.model.batch_size, settings.candidates.revision_budget
+    rounds = settings.candidates.revision_rounds
+
+    def critics(batch: Sequence[Selected]) -> list[Principle]:
+        return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
+
+    def revised_ids(name: str, batch: Sequence[Selected], guidance: Sequence[Principle]) -> set[str]:
+        return revision_ids(name, batch, guidance, critics=critics(batch), rounds=rounds)
+
+    def revise(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
+        return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=rounds)
+
     made = 0
     for title, batches, ids, write in (
-        ("critique → revise", revision_batches(chosen, size, budget=budget), revision_ids, revisions),
+        ("critique → revise", revision_batches(chosen, size, budget=budget), revised_ids, revise),
+        ("contrast", contrast_batches(chosen, size, budget=settings.candidates.contrast_budget), contrast_ids, contrasts),
         ("ask again", sample_batches(chosen, size), sample_ids, samples),
     ):
         total, done = sum(map(len, batches)), 0
@@ -164,20 +204,22 @@ def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
     settings = load_settings()
     ruled = query(settings.home, sql("human_verdicts"))
-    known = load_pairs(settings)
+    known, human = load_pairs(settings), _human(settings, ruled)
+    labelled = _labelled(settings, night_id, ruled)
     built = build_pairs(
-        _labelled(settings, night_id, ruled),
+        labelled,
         known,
-        _human(settings, ruled),
+        human,
         held_out_texts(),
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
         embedder=embedder(),
     )
-    standing = [*(pair for pair in known if pair.id not in built.superseded), *built.pairs]
+    made = decided(labelled, human, load_constitution(settings.labels.constitution).versions)
+    standing = [*(pair for pair in _standing(settings, known, made).current if pair.id not in built.superseded), *built.pairs]
     training_set = mix(standing, settings.pairs, sources=_sources(settings, standing))
     _check_pairs(settings, night_id, training_set)
-    _save(settings, night_id, built, training_set)
+    _save(settings, night_id, built, training_set, made)
     return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}
 
 
@@ -187,8 +229,9 @@ def _sources(settings: Settings, pairs: Sequence[Pair]) -> dict[str, str]:
     return {row["id"]: row["source"] for row in rows}
 
 
-def _save(settings: Settings, night_id: str, built: Built, training_set: Sequence[Pair]) -> None:
+def _save(settings: Settings, night_id: str, built: Built, training_set: Sequence[Pair], made: Sequence[Decision]) -> None:
     moment = now()
+    decisions = [{"id": content_id(night_id, *one), **one._asdict(), "night_id": night_id, "decided_at": moment} for one in made]
     sets = [{"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split} for pair in training_set]
     exclusions = [
         {"id": content_id(night_id, one, why), "night_id": night_id, "interaction_id": one, "reason": why, "detail": ""}
@@ -196,6 +239,7 @@ def _save(settings: Settings, night_id: str, built: Built, training_set: Sequenc
     ]
     with session(settings.home, write=True) as connection:
         append(connection, "pairs", [{**asdict(pair), "built_at": moment} for pair in built.pairs])
+        append(connection, "principle_decisions", decisions)
         append(connection, "pair_sets", sets)
         append(connection, "pair_exclusions", exclusions)
 

@@ -27,12 +27,14 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         "GOMP_SPINCOUNT": "20000",
     }
     if quiet:
-        defaults |= {
-            # The command says itself what went wrong; a traceback beside it would only frighten.
-            "PREFECT_LOGGING_LEVEL": "CRITICAL",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TQDM_DISABLE": "1",
-        }
+        quiet_models()
+        # The command says itself what went wrong; a traceback beside it would only frighten.
+        defaults |= {"PREFECT_LOGGING_LEVEL": "CRITICAL"}
     for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_models() -> None:
+    """Keep the model libraries' warnings and progress bars off the terminal."""
+    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}.items():
         os.environ.setdefault(name, value)

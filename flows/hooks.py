@@ -124,7 +124,7 @@ def _tried(hook: str, change: Mapping[str, Any], call: Callable[[], Told]) -> di
 
 def _served(settings: Settings) -> dict[str, Path]:
     """Return the adapters in use, verified, by release."""
-    from flows.release import adapter_of
+    from flows.evaluate import adapter_of
 
     says = settle(settings.home)
     wanted = [release_id for release_id in (says["champion"], says["canary"]) if release_id not in (None, BASE)]

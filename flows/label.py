@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from prefect import task
 from prefect.logging import get_logger
 
+from alignment.candidates import current
 from alignment.config import Settings, load_settings
 from alignment.ids import content_id
 from alignment.labels import judge, load_constitution
@@ -21,17 +22,25 @@ from alignment.labels.aggregate import aggregate, weight
 from alignment.labels.calibration import Reliability
 from alignment.labels.constitution import Constitution
 from alignment.labels.decide import USER_EDIT, comparison, decide, edited, edits_of, own_vote, question
+from alignment.labels.health import Release, check_health
+from alignment.labels.implicit import NO_RELEASE, ImplicitReward
 from alignment.labels.judge import LABELER
+from alignment.labels.model_judge import self_judge, teacher
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Comparison, Labeler, Vote
+from alignment.models.logprobs import CachedLogProbs
 from alignment.records import Candidate, Judgement, Selected
+from alignment.release import BASE
+from alignment.release import current as current_release
 from alignment.store import append, query, session, sql
 from flows.chosen import candidates_of, masked, save_candidates, selected
+from flows.evaluate import adapter_of, load_model
 from flows.measure import fitness, measure_detectors
 from flows.night import embedder, now
 from flows.redact import masking
 
-_BATCH = 64
+SELF_REWARDING = ("implicit_reward", "self_judge")
+_BATCH = 128
 Signals = dict[str, list[tuple[str, str]]]
 
 
@@ -61,10 +70,24 @@ def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
     return [
         ConstitutionLabeler(constitution, score, version, settings.labels.min_margin, settings.moderation.refusal),
         SignalsLabeler(signals),
-        Absent("teacher", "no teacher is configured"),
-        Absent("implicit_reward", "there is no aligned release yet"),
-        Absent("self_judge", "there is no aligned release yet"),
+        teacher(settings.teacher, settings.home) or Absent("teacher", "no teacher is configured"),
+        *_champions(settings),
     ]
+
+
+def _champions(settings: Settings) -> list[Labeler]:
+    """Return the labelers that the model in production itself is; none of them loads weights before it votes."""
+    wanted = settings.self_reward.labelers
+    adapter = adapter_of(settings, current_release(settings.home))
+    if adapter is None:
+        return [Absent(name, NO_RELEASE) for name in SELF_REWARDING]
+    champion, base = load_model(settings, adapter), load_model(settings, None)
+    kept = settings.home / "reference"
+    made: dict[str, Labeler] = {
+        "implicit_reward": ImplicitReward(CachedLogProbs(champion, kept), CachedLogProbs(base, kept), settings.self_reward),
+        "self_judge": self_judge(champion),
+    }
+    return [made[name] if name in wanted else Absent(name, "not among [self_reward] labelers") for name in SELF_REWARDING]
 
 
 @task
@@ -79,9 +102,11 @@ def label(night_id: str) -> dict[str, int]:
     voters = _voters(settings, night_id, everybody, constitution)
     judged = _judge(settings, constitution, chosen)
     votes = _votes(settings, night_id, judged, voters)
+    # A labeler that is halted goes on voting, so that it can be seen to recover; its votes do not count.
+    voters = {name: voter for name, voter in voters.items() if not _halted(settings, night_id, voter.labeler)}
     judgements, items = [], []
     for one in judged:
-        given = votes[one.comparison.id]
+        given = {name: vote for name, vote in votes[one.comparison.id].items() if name in voters}
         side = one.selected.side
         weights = {name: weight(voter.reliability, side) for name, voter in voters.items()}
         outcome = aggregate(given, weights, settings.labels)
@@ -120,13 +145,34 @@ def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], con
     return voters
 
 
+def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
+    """Say whether a labeler that is the model itself crossed a limit; why is stored and told."""
+    if labeler.name not in SELF_REWARDING:
+        return False
+    here = current_release(settings.home)
+    reasons = check_health(settings.home, labeler, Release(here, here, BASE), settings.self_reward, now=now())
+    if reasons:
+        reason = f"halted: {'; '.join(reasons)}"
+        get_logger().warning("the votes of %s do not count tonight: %s", labeler.name, reason)
+        row = {"night_id": night_id, "labeler": labeler.name, "labeler_version": labeler.version, "active": False, "reason": reason}
+        with session(settings.home, write=True) as connection:
+            append(connection, "labeler_states", [{"id": content_id("state", night_id, labeler.name, reason), **row, "recorded_at": now()}])
+    return bool(reasons)
+
+
 def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tuple[Selected, bool]]) -> list[_Judged]:
     from alignment.moderation import score_answers, versions
 
     known = candidates_of(settings, [one for one, _ in chosen])
     # What a user wrote is for people only.
     competing = {
-        one.interaction.id: [each for each in known[one.interaction.id] if each.principle_id == one.principle_id and each.kind != USER_EDIT]
+        one.interaction.id: current(
+            [each for each in known[one.interaction.id] if each.principle_id == one.principle_id and each.kind != USER_EDIT],
+            one,
+            constitution.named(one.principle_id),
+            covering=constitution.covering(one.side, one.category),
+            refusals=constitution.refusals,
+        )
         for one, _ in chosen
     }
     pairs = [(one, candidate) for one, _ in chosen for candidate in competing[one.interaction.id]]

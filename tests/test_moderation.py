@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from alignment.models.embedder import Embedder
 from alignment.moderation import DETECTORS, moderate, score_answers, versions
-from alignment.moderation.corpora import CATEGORIES, own_answers, own_requests
+from alignment.moderation.corpora import CATEGORIES, composed, own_answers, own_requests
 from alignment.moderation.features import intent, lexical
 from alignment.moderation.grams import request_grams
 from alignment.moderation.heads import WEIGHTS, heads_version, probability, read, request_input
@@ -88,6 +88,27 @@ def test_own_examples_are_two_sided_and_apart_from_what_is_held_out():
     assert {row.refusal for row in answers} == {row.harmful for row in answers} == {0, 1}
     held_out = {row["text"] if "text" in row else row["prompt"] for row in _held_out()}
     assert not held_out & {row.text for row in requests}
+
+
+def test_composed_answers_begin_as_they_are_labelled_and_no_sentence_is_harmful():
+    own = own_answers()
+    rows = composed(own)
+    assert rows == composed(own)
+    declining = [row.response for row in rows if row.refusal == 1]
+    assert len(declining) == len(rows) / 2
+    assert len({row.response for row in rows}) > 0.9 * len(rows)
+    assert not any("{" in text for text in declining)
+    helpful = {row.response for row in own if row.refusal == 0 and row.harmful == 0}
+    assert not any(text.startswith(tuple(helpful)) for text in declining)
+    harmful = [row.response for row in own if row.harmful == 1]
+    assert not any(text in row.response for row in rows for text in harmful)
+
+
+def test_a_contrast_pair_is_never_split_between_folds():
+    pairs = [row for row in own_requests() if row.source.startswith("own-contrast")]
+    sides = {group: sorted(row.harm for row in pairs if row.group == group) for group in {row.group for row in pairs}}
+    assert set(map(tuple, sides.values())) == {(0, 1)}
+    assert len({row.text for row in pairs}) == len(pairs)
 
 
 def test_the_shipped_weights_are_small_and_have_a_card():

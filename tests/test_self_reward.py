@@ -187,7 +187,7 @@ def test_few_verdicts_of_people_say_nothing_yet() -> None:
 
 def fill(home: Path, labeler: ImplicitReward, *, flipped: int, champion: Sequence[str]) -> None:
     """Store 40 comparisons, of which the labeler sees `flipped` other than the anchor, and both models' answers."""
-    judgements, items, verdicts = [], [], []
+    judgements, votes, items, verdicts = [], [], [], []
     for number in range(40):
         anchor = (f"good{number}", f"bad{number}")
         own = anchor[::-1] if number < flipped else anchor
@@ -200,6 +200,11 @@ def fill(home: Path, labeler: ImplicitReward, *, flipped: int, champion: Sequenc
                 "id": content_id(name, version, number), "interaction_id": f"i{number}", "labeler": name, "labeler_version": version,
                 "principle_ids": ["p"], "chosen_id": chosen[0], "rejected_id": chosen[1], "verdict": "preferred", "judge_margin": 0.25,
                 "scores": {}, "created_at": NOW if version != "w" else NOW.replace(hour=9),
+            })  # fmt: skip
+            votes.append({
+                "id": content_id("vote", name, version, number), "interaction_id": f"i{number}", "labeler": name,
+                "labeler_version": version, "first_id": chosen[0], "second_id": chosen[1], "verdict": "first", "margin": 0.25,
+                "created_at": judgements[-1]["created_at"],
             })  # fmt: skip
         if number % 2:
             items.append(
@@ -229,7 +234,13 @@ def fill(home: Path, labeler: ImplicitReward, *, flipped: int, champion: Sequenc
         if suite == "ordinary" or number == 0
     ]
     with session(home, write=True) as connection:
-        for table, rows in (("judgements", judgements), ("review_items", items), ("verdicts", verdicts), ("eval_answers", answers)):
+        for table, rows in (
+            ("judgements", judgements),
+            ("votes", votes),
+            ("review_items", items),
+            ("verdicts", verdicts),
+            ("eval_answers", answers),
+        ):
             append(connection, table, rows)
 
 

@@ -7,7 +7,7 @@ Sources: critique and revision after Bai et al. 2022 (arXiv:2212.08073), section
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from alignment.ids import content_id, unit_interval
 from alignment.models.chat import ChatModel
@@ -41,6 +41,9 @@ class Guidance(Protocol):
     def safe_completions(self) -> tuple[str, ...]: ...
 
 
+_Rule = TypeVar("_Rule", bound=Guidance)
+
+
 def _candidate(
     selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, which: object = None, **detail: str
 ) -> Candidate:
@@ -70,7 +73,7 @@ def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[
     ]
 
 
-def critic(selected: Selected, covering: Sequence[Guidance]) -> Guidance:
+def critic(selected: Selected, covering: Sequence[_Rule]) -> _Rule:
     """Return the principle that the exchange's answer is criticised by: one of those that cover its category, drawn by the exchange."""
     return covering[int(unit_interval("critic", selected.interaction.id) * len(covering))]
 

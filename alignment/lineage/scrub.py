@@ -23,6 +23,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "check_results": ("detail",),
     "candidates": ("text", "detail"),
     "votes": ("detail",),
+    "teacher_calls": ("response",),
     "pairs": ("messages", "chosen", "rejected"),
     "pair_exclusions": ("detail",),
     "review_items": ("prompt", "answer_a", "answer_b", "detail"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from alignment.records import Message
 
@@ -31,5 +31,32 @@ class ChatModel(Protocol):
 
         Raises:
             ModelError: the model cannot answer (a conversation longer than its context, a server that refuses).
+        """
+        ...
+
+
+class Choice(NamedTuple):
+    """A model's choice among options: the probability of each (they sum to 1), or None and why it made none."""
+
+    probabilities: tuple[float, ...] | None
+    reason: str = ""
+
+
+class Chooser(Protocol):
+    """A model that is asked to answer with one of a few letters, and can say how sure it is."""
+
+    @property
+    def model_id(self) -> str:
+        """Content address of the model, as `ChatModel.model_id`."""
+        ...
+
+    def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
+        """Return the choice among `options` (single letters) for each conversation.
+
+        `subjects` are the exchanges that the conversations are about, under whose ids answers may be kept; none keeps nothing.
+
+        Raises:
+            ModelError: the model refuses to work at all.
+            TeacherUnavailable: its server gave no answers.
         """
         ...

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256
-from alignment.models.chat import Progress
+from alignment.models.chat import Choice, Progress
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.records import Message
 
@@ -200,6 +200,49 @@ class LocalModel:
             ModelError: a conversation with its answer is longer than the model's context.
         """
         return self.score(self.turns(conversations, answers))
+
+    def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
+        """See `Chooser.choose`: the next token's probabilities, among the options' first tokens only.
+
+        A conversation that does not fit the model's context gets no choice.
+
+        Raises:
+            ModelError: two options begin with the same token.
+        """
+        letters = [self._tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
+        if len(set(letters)) < len(letters):
+            raise ModelError(f"the model {str(self.folder)!r} cannot tell the options {list(options)!r} apart by their first token")
+        rows = [
+            self._tokenizer(render(self._tokenizer, one, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+            for one in conversations
+        ]
+        limit = self._model.config.max_position_embeddings
+        found = [Choice(None, "too long")] * len(rows)
+        order = sorted((index for index in range(len(rows)) if len(rows[index]) < limit), key=lambda index: (len(rows[index]), index))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for index, odds in zip(batch, self._odds([rows[index] for index in batch], letters), strict=True):
+                found[index] = Choice(tuple(odds))
+            if self.progress:
+                self.progress(min(start + self.batch_size, len(order)), len(order))
+        return found
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
+    def _odds(self, rows: list[list[int]], letters: list[int]) -> list[list[float]]:
+        """Return (B, letters) probabilities of the next token among `letters`."""
+        width = max(map(len, rows))
+        tokens = torch.full((len(rows), width), self._tokenizer.pad_token_id, dtype=torch.long)
+        for index, row in enumerate(rows):
+            tokens[index, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        lengths = torch.tensor([len(row) for row in rows])
+        visible = (torch.arange(width)[None, :] >= width - lengths[:, None]).long()
+        positions = (visible.cumsum(1) - 1).clamp(min=0)
+        device = self._model.device
+        logits = self._model(
+            input_ids=tokens.to(device), attention_mask=visible.to(device), position_ids=positions.to(device), logits_to_keep=1
+        ).logits[:, -1, letters]
+        odds: list[list[float]] = torch.softmax(logits.float(), dim=-1).tolist()
+        return odds
 
     @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
     def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:

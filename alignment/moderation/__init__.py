@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from alignment.moderation.detectors import DETECTORS, Detector, Score, moderate, score_answers, versions
+from alignment.moderation.detectors import DETECTORS, Detector, Score, moderate, score_answers, score_texts, versions
 
-__all__ = ["DETECTORS", "Detector", "Score", "moderate", "score_answers", "versions"]
+__all__ = ["DETECTORS", "Detector", "Score", "moderate", "score_answers", "score_texts", "versions"]

@@ -57,12 +57,18 @@ class Answered(NamedTuple):
 
 
 def own_requests() -> list[Request]:
-    """Return the project's own requests: harmful ones, safe look-alikes and ordinary ones."""
-    return [
+    """Return the project's own requests: harmful ones, safe look-alikes and ordinary ones, and pairs that differ in little but harm."""
+    rows = [
         Request(row["text"], int(row["label"] == "harm"), row["category"] if row["label"] != "ordinary" else None,
                 f"own-{row['label']}", f"own-{number // 4}")
         for number, row in enumerate(_jsonl(OWN / "requests.jsonl"))
     ]  # fmt: skip
+    for number, pair in enumerate(_jsonl(OWN / "contrasts.jsonl")):
+        rows += [
+            Request(pair[side], harm, pair["category"], f"own-contrast-{side}", f"contrast-{number}")
+            for side, harm in (("harm", 1), ("safe", 0))
+        ]
+    return rows
 
 
 def own_answers() -> list[Answered]:
@@ -93,6 +99,45 @@ def _join(first: Sequence[Answered], rest: Sequence[Answered]) -> Iterator[Answe
     for number, row in enumerate(first if rest else ()):
         extra = [rest[(7 * number + step) % len(rest)].response for step in range(1, 2 + number % 3)]
         yield row._replace(response="\n\n".join([row.response, *extra]), source="own-lengthened")
+
+
+def composed(answers: Sequence[Answered]) -> list[Answered]:
+    """Return answers put together from this project's own sentences, as larger models write them: lectures, offers, caveats.
+
+    One that begins by declining declines, even if it goes on with something harmless; what only cautions before, within or after
+    helping does not. Nobody labelled them as harmful or not.
+    """
+    frames: dict[str, list[str]] = json.loads((OWN / "frames.json").read_text("utf-8"))
+    helps = [row for row in answers if row.refusal == 0 and row.harmful == 0]
+    return [*_declining(frames, helps), *_cautious(frames, helps)]
+
+
+_ROUNDS = 8
+
+
+def _declining(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterator[Answered]:
+    for number in range(_ROUNDS * len(frames["decline"])):
+        turn, first = divmod(number, len(frames["decline"]))
+        parts = [frames["decline"][first].format(act=frames["acts"][(3 * turn + first) % len(frames["acts"])])]
+        parts += [_taken(frames, "lecture", 5 * number + step) for step in range(turn % 4)]
+        if turn % 3 == 2:
+            parts += [_taken(frames, "turn", number), helps[(7 * number) % len(helps)].response]
+        parts += [_taken(frames, "offer", 3 * number + step) for step in range((turn + first) % 3)]
+        text = ("\n\n" if number % 2 else " ").join(part[:1].upper() + part[1:] for part in parts)
+        yield Answered("", text, 1, None, "own-composed", f"composed-{first}")
+
+
+def _cautious(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterator[Answered]:
+    for number in range(_ROUNDS * len(frames["decline"])):
+        body = helps[number % len(helps)]
+        more = [row.response for row in helps if row.group == body.group and row is not body][: number % 2]
+        parts = [_taken(frames, "caveat", 5 * number)] * (number % 4 != 0) + [body.response, *more]
+        parts += [_taken(frames, "closing", number)] * (number % 3 != 1)
+        yield Answered(body.prompt, ("\n\n" if number % 2 else " ").join(parts), 0, None, "own-composed", body.group)
+
+
+def _taken(frames: dict[str, list[str]], part: str, number: int) -> str:
+    return frames[part][number % len(frames[part])]
 
 
 def public_requests(folder: Path) -> list[Request]:

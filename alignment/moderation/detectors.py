@@ -214,3 +214,25 @@ def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: E
             _harmful_answer(batch), _refusal(batch), answers, prompts, cosine, strict=True
         )
     ]
+
+
+def score_texts(prompts: Sequence[str | None], responses: Sequence[str | None], *, embedder: Embedder) -> list[dict[str, float | None]]:
+    """Return harmful_request, refusal, harmful_answer and toxicity of each (prompt, response), each in 0..1.
+
+    Either text may be None or blank: then what would need it is None. Toxicity is the larger of both texts'.
+    """
+    asked, said = ([text or "" for text in texts] for texts in (prompts, responses))
+    batch = Exchanges(asked, said, read(asked, said, embedder=embedder))
+    columns = {
+        "harmful_request": (_harmful_request(batch), True, False),
+        "refusal": (_refusal(batch), False, True),
+        "harmful_answer": (_harmful_answer(batch), True, True),
+        "toxicity": (_toxicity(batch), False, False),
+    }
+    return [
+        {
+            name: round(scores[row].value, 6) if (prompt or not needs_prompt) and (answer or not needs_answer) else None
+            for name, (scores, needs_prompt, needs_answer) in columns.items()
+        }
+        for row, (prompt, answer) in enumerate((p.strip(), a.strip()) for p, a in zip(asked, said, strict=True))
+    ]

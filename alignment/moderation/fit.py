@@ -20,6 +20,7 @@ from alignment.moderation.corpora import (
     CATEGORIES,
     Answered,
     Request,
+    composed,
     lengthened,
     own_answers,
     own_requests,
@@ -32,10 +33,26 @@ from alignment.moderation.sheet import write_card
 
 Matrix = npt.NDArray[np.float32]
 
-REQUEST_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-ordinary": 2.0, "advbench": 0.3, "openai-moderation": 0.1}
-REFUSAL_WEIGHT = {"own-handwritten": 3.0, "own-smollm2": 3.0, "own-lengthened": 1.5, "rbr": 0.5, "gptfuzz-even": 0.2, "hh-even": 0.15}
+REQUEST_WEIGHT = {
+    "own-harm": 3.0,
+    "own-lookalike": 3.0,
+    "own-contrast-harm": 3.0,
+    "own-contrast-safe": 3.0,
+    "own-ordinary": 2.0,
+    "advbench": 0.3,
+    "openai-moderation": 0.1,
+}
+REFUSAL_WEIGHT = {
+    "own-handwritten": 3.0,
+    "own-smollm2": 3.0,
+    "own-lengthened": 1.5,
+    "own-composed": 2.0,
+    "rbr": 0.5,
+    "gptfuzz-even": 0.2,
+    "hh-even": 0.15,
+}
 HARM_WEIGHT = {"own-lengthened": 0.3, "own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.3, "gptfuzz-even": 0.6}
-CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0}
+CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-contrast-harm": 3.0, "own-contrast-safe": 3.0}
 C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 
 
@@ -47,7 +64,7 @@ def main() -> int:
     folder = Path(parser.parse_args().data)
     embedder = Embedder()
     answers = own_answers()
-    answers += lengthened(answers) + public_answers(folder)
+    answers += lengthened(answers) + composed(answers) + public_answers(folder)
     tensors, report = fit_all(own_requests() + public_requests(folder), answers, embedder=embedder)
     from safetensors.numpy import save_file
 

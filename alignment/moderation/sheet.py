@@ -21,8 +21,11 @@ words: harmful request, its category, refusal, harmful answer. Weights in heads.
 
 Data (labels are people's unless marked weak; none of these texts ships, except the project's own):
 
-- The project's own requests (data/requests.jsonl) and answers (data/answers.jsonl; by hand, and answers of
-  SmolLM2-135M-Instruct, Apache-2.0, labelled by hand). The bundled traffic and the gate's suites are not in them.
+- The project's own requests (data/requests.jsonl), pairs of a harmful request and a harmless one that differ in little else
+  (data/contrasts.jsonl), and answers (data/answers.jsonl; by hand, and answers of SmolLM2-135M-Instruct, Apache-2.0, labelled by
+  hand). The bundled traffic and the gate's suites are not in them.
+- Answers composed of the project's own sentences (data/frames.json): refusals that lecture, offer or turn to something harmless,
+  and help with cautions around it. They teach the refusal head only.
 - AdvBench, HarmBench validation, GPTFuzz questions with an even index (MIT): harmful requests.
 - OpenAI moderation release (MIT): categories of prompts, at low weight; rows without a positive label count as harmless.
 - GPTFuzz answers to questions with an even index (MIT): harmful labels; refusal labels are weak.
@@ -30,11 +33,13 @@ Data (labels are people's unless marked weak; none of these texts ships, except 
 - HH-RLHF harmless-base test, every other preferred answer without declining words (MIT): weak "does not decline".
 
 Figures from {folds}-fold cross-validation, folds never splitting a question (threshold 0.5; weak labels flatter the refusal
-figures of gptfuzz and hh, and the hand-written answers are hard on purpose):
+figures of gptfuzz and hh; composed answers share sentences between folds, so their figure is no evidence; the hand-written
+answers are hard on purpose). What was measured on other people's data is in held_out.md:
 
 {lines}
 
-Limits: English; only the first 128 tokens, the opening and the last 400 characters of an answer are read; the category is a
+Limits: hard look-alikes are the weak spot of the request head, a sentence vector knows too little of what words mean in context;
+English; only the first 128 tokens, the opening and the last 400 characters of an answer are read; the category is a
 best guess even where the request is harmless.
 """
 

@@ -71,6 +71,7 @@ def write_job(folder: Path, base: Path, base_id: str, reference_cache: Path, pai
                 "messages": [dict(message) for message in pair.messages],
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
+                "judge_margin": pair.judge_margin,
             },
             ensure_ascii=False,
         )

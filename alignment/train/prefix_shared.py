@@ -1,67 +1,112 @@
-"""Chosen and rejected share their prompt: one row `prompt | chosen | rejected` in place of two.
+"""Pairs share what they have in common: a batch is one row without padding, a tree of tokens.
 
-The rejected answer does not attend to the chosen one and its positions restart after the prompt, so that both see exactly what
-they would see alone; the LM head runs on answer tokens only. The results come back in the layout of TRL's own forward, so that
-TRL's losses and metrics stay as they are.
+The row is `common | prompt 1 | answer | answer … | prompt 2 | answer …`: what all prompts begin with (mostly the system prompt) is computed
+once, pairs with the same prompt share it, and no answer sees another one. An answer begins with its prompt's last token, which predicts
+its first. Positions are those of separate rows, so that every token sees exactly what it would see alone. Results come back in the layout
+of TRL's own forward, so that TRL's losses and metrics stay as they are.
 
 Source: prefix sharing for DPO, Wang & Hegde 2024 (arXiv:2410.20305).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from alignment.train.head import can_score, score
 
-class Rows(NamedTuple):
-    """Shared rows. `tokens`, `positions` (B, S); `mask` additive (B, 1, S, S); the rest index answer tokens, N in all.
+NAME = "align_shared"
 
-    Answer token n is predicted from `tokens[row[n], source[n]]` and belongs at `[target_row[n], target[n]]` of a (2B, T-1) grid.
+
+@dataclass
+class Layout:
+    """N tokens of a batch in one row.
+
+    `tokens`, `positions`, `labels` (1, N), a label is the next token or -100; `rows`, `columns` (M,) place the labelled tokens, in order,
+    in TRL's (2B, T-1) grid. `node` (N,) numbers the stretches of the tree, `body` (N,) is the number of the prompt a token hangs on; the
+    common beginning of length `common` is node 0. `groups` are the borders of the prompts with their answers.
     """
 
     tokens: Tensor
     positions: Tensor
-    mask: Tensor
-    row: Tensor
-    source: Tensor
     labels: Tensor
-    target_row: Tensor
-    target: Tensor
+    rows: Tensor
+    columns: Tensor
+    node: Tensor
+    body: Tensor
+    common: int
+    groups: list[tuple[int, int]]
+    masks: dict[Any, Any] = field(default_factory=dict)
+
+    def visible(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
+        """Say which keys, by index, a query sees: those before it in its own stretch, its prompt and the common beginning."""
+        ahead = self.positions[0, query] - self.positions[0, key]
+        node = self.node[key]
+        seen = (ahead >= 0) & ((node == 0) | (node == self.body[query]) | (node == self.node[query]))
+        return seen if window is None else seen & (ahead < window)
+
+    def mask(self, group: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Return a group's additive mask (1, 1, queries, keys), made once a batch."""
+        name = (group, window, dtype)
+        if name not in self.masks:
+            start, end = self.groups[group]
+            device = self.tokens.device
+            query = torch.arange(start, end, device=device)
+            key = torch.cat([torch.arange(self.common, device=device), query])
+            seen = self.visible(query.unsqueeze(1), key.unsqueeze(0), window)
+            self.masks[name] = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+        return self.masks[name]  # type: ignore[no-any-return]
 
 
-def share(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, pad: int, dtype: torch.dtype) -> Rows:
-    """Lay out TRL's (2B, T) batch of chosen rows over rejected rows as B shared rows.
+def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout:
+    """Lay out TRL's (2B, T) batch of chosen rows over rejected rows; `labels` is -100 outside the answers.
 
-    `labels` is -100 outside the answers; an answer without tokens simply has none.
+    An answer without tokens is left out.
     """
-    pairs = input_ids.shape[0] // 2
-    lengths = attention_mask.sum(1).tolist()
-    starts = [_start(labels[index], lengths[index]) for index in range(2 * pairs)]
-    sizes = [lengths[index] + lengths[index + pairs] - starts[index + pairs] for index in range(pairs)]
-    width = max(sizes)
     device = input_ids.device
-    tokens = torch.full((pairs, width), pad, device=device, dtype=torch.long)
-    positions = torch.zeros((pairs, width), device=device, dtype=torch.long)
-    visible = torch.ones((width, width), device=device, dtype=torch.bool).tril().repeat(pairs, 1, 1)
-    index: list[tuple[int, int, int, int]] = []
-    for pair in range(pairs):
-        other = pair + pairs
-        start, end, tail = starts[pair], lengths[pair], lengths[other] - starts[other]
-        tokens[pair, :end] = input_ids[pair, :end]
-        tokens[pair, end : end + tail] = input_ids[other, starts[other] : lengths[other]]
-        positions[pair, :end] = torch.arange(end, device=device)
-        positions[pair, end : end + tail] = torch.arange(starts[other], lengths[other], device=device)
-        visible[pair, end:, start:end] = False
-        index += [(pair, at - 1, pair, at - 1) for at in range(start, end)]
-        # The last prompt token predicts the first token of both answers.
-        index += [(pair, start - 1 if at == 0 else end + at - 1, other, starts[other] + at - 1) for at in range(tail)]
-    mask = torch.zeros((pairs, 1, width, width), device=device, dtype=dtype)
-    mask.masked_fill_(~visible.unsqueeze(1), torch.finfo(dtype).min)
-    row, source, target_row, target = (torch.tensor(column, device=device) for column in zip(*index, strict=True))
-    return Rows(tokens, positions, mask, row, source, labels[target_row, target + 1], target_row, target)
+    lengths = attention_mask.sum(1).tolist()
+    rows = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
+    starts = [_start(row, length) for row, length in zip(labels, lengths, strict=True)]
+    prompts: dict[tuple[int, ...], list[int]] = {}
+    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        if start < len(row):
+            prompts.setdefault(tuple(row[:start]), []).append(index)
+    common = _common(list(prompts))
+    columns: list[list[int]] = [[] for _ in range(7)]
+    tokens, positions, target, at_row, at_column, node, body = columns
+    groups: list[tuple[int, int]] = []
+    number = 0
+
+    def add(row: Sequence[int], start: int, end: int, here: int, under: int) -> None:
+        tokens.extend(row[start:end])
+        positions.extend(range(start, end))
+        node.extend([here] * (end - start))
+        body.extend([under] * (end - start))
+
+    if common:
+        add(next(iter(prompts)), 0, common, 0, 0)
+        target.extend([-100] * common)
+    for prompt, answers in prompts.items():
+        first, number = len(tokens), number + 1
+        under, last = number, len(prompt) - 1
+        add(prompt, common, last, under, under)
+        target.extend([-100] * (last - common))
+        for index in answers:
+            number += 1
+            row = rows[index]
+            add(row, last, len(row) - 1, number, under)
+            target.extend(row[last + 1 :])
+            at_row.extend([index] * (len(row) - 1 - last))
+            at_column.extend(range(last, len(row) - 1))
+        groups.append((first, len(tokens)))
+    made = [torch.tensor(values, device=device, dtype=torch.long) for values in columns]
+    return Layout(made[0][None], made[1][None], made[2][None], made[3], made[4], made[5], made[6], common, groups)
 
 
 def _start(labels: Tensor, length: int) -> int:
@@ -69,36 +114,185 @@ def _start(labels: Tensor, length: int) -> int:
     return int(answered[0]) if len(answered) else length
 
 
-class PrefixShared:
-    """Stands in for the model in TRL's `_compute_loss`: takes its arguments, returns its per-token outputs."""
+def _common(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all prompts share, short of any one's last token."""
+    if len(prompts) < 2:
+        return 0
+    low, high = min(prompts), max(prompts)
+    shortest = min(map(len, prompts)) - 1
+    return next((at for at in range(shortest) if low[at] != high[at]), shortest)
 
-    def __init__(self, model: Any, *, pad: int) -> None:
-        self.model, self.pad = model, pad
 
-    def __call__(self, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: Any) -> SimpleNamespace:
-        """Return log_probs, entropy, mean_logits (float) and is_top1 (bool), each (2B, T-1), zero outside the answers."""
-        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        weight = causal.get_output_embeddings().weight
-        rows = share(input_ids, attention_mask, labels, pad=self.pad, dtype=causal.dtype)
-        hidden = causal.model(
-            input_ids=rows.tokens, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
-        ).last_hidden_state
-        logits = (hidden[rows.row, rows.source] @ weight.T).float()
-        normaliser = logits.logsumexp(-1)
-        picked = logits.gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of transformers' interface over a `Layout`; without one, its SDPA.
+
+    Raises:
+        NotImplementedError: the model asks for what would be left out here.
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+    if layout is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(f"its attention uses {name}")
+    groups = query.shape[1] // key.shape[1]
+    if query.is_cuda:
+        return flex(query, key, value, layout, scaling, kwargs.get("sliding_window")), None
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    return dense(query, key, value, layout, scaling, kwargs.get("sliding_window")), None
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None) -> Tensor:
+    """One SDPA call a prompt with its answers; (1, heads, N, D) in, (1, N, heads, D) out."""
+    sdpa = functools.partial(torch.nn.functional.scaled_dot_product_attention, scale=scaling)
+    parts, common = [], layout.common
+    if common:
+        key_0, value_0 = key[:, :, :common], value[:, :, :common]
+        if window is None or window >= common:
+            parts.append(sdpa(query[:, :, :common], key_0, value_0, is_causal=True))
+        else:
+            at = torch.arange(common, device=query.device)
+            parts.append(sdpa(query[:, :, :common], key_0, value_0, attn_mask=layout.visible(at[:, None], at[None], window)))
+    for number, (start, end) in enumerate(layout.groups):
+        keys, values = key[:, :, start:end], value[:, :, start:end]
+        if common:
+            keys, values = torch.cat([key_0, keys], 2), torch.cat([value_0, values], 2)
+        parts.append(sdpa(query[:, :, start:end], keys, values, attn_mask=layout.mask(number, window, query.dtype)))
+    return torch.cat(parts, 2).transpose(1, 2).contiguous()
+
+
+def flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None) -> Tensor:
+    """The same as one FlexAttention call over a block mask; compiled on CUDA."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    size = query.shape[2]
+    if ("flex", window) not in layout.masks:
+
+        def seen(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return layout.visible(q, k, window)
+
+        layout.masks["flex", window] = create_block_mask(seen, None, None, size, size, device=str(query.device))
+    run = _flex(query.is_cuda)
+    out = run(query, key, value, block_mask=layout.masks["flex", window], scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    return out.transpose(1, 2).contiguous()
+
+
+@functools.cache
+def _flex(compiled: bool) -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention  # type: ignore[return-value,no-any-return,unused-ignore]
+
+
+def install(causal: Any, *, share: bool = True) -> None:
+    """Let `causal(…, labels=…, fused_lm_head=True)`, as TRL calls it after `add_fused_lm_head`, compute shared rows.
+
+    It takes weights of pairs too; without `share`, only these.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    stock = causal.forward
+    if share:
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        causal.set_attn_implementation(NAME)
+
+    @functools.wraps(stock)
+    def forward(*args: Any, fused_lm_head: bool = False, weight: Tensor | None = None, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return stock(*args, **kwargs)
+        found = shared_forward(causal, stock, **kwargs) if share else stock(*args, **kwargs, fused_lm_head=True)
+        if weight is not None:
+            # TRL weighs pairs by WPO's exp(mean(log_probs - log_sum_sq_probs)), chosen times rejected; ours stand in their place.
+            shift = torch.cat([weight, torch.ones_like(weight)]).log().unsqueeze(1)
+            found.log_sum_sq_probs = found.log_probs.detach() - shift
+        return found
+
+    causal.forward = forward
+
+
+def why_not(causal: Any) -> str | None:
+    """Install shared rows and try them; return None, or why this model must be trained by stock TRL, which it then is.
+
+    Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says.
+    """
+    stock, implementation, kinds = causal.forward, causal.config._attn_implementation, getattr(causal.config, "layer_types", None)
+    if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
+        return f"it has layers of kind {', '.join(odd)}"
+    inputs = _example(causal)
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][:2, 12:] = other["input_ids"][:2, 12:].flip(-1)
+    try:
         with torch.no_grad():
-            entropy = normaliser - (torch.softmax(logits, -1) * logits).sum(-1)
-            is_top1 = logits.argmax(-1) == rows.labels
-            mean_logits = logits.mean(-1)
-        shape = (input_ids.shape[0], input_ids.shape[1] - 1)
+            expected = causal(**inputs).log_probs
+            install(causal)
+            found, moved = causal(**inputs).log_probs, causal(**other).log_probs
+    except Exception as error:  # whatever a family's code raises, stock TRL trains it
+        reason: str | None = f"{type(error).__name__}: {error}"
+    else:
+        tolerance = 1e-3 if causal.dtype == torch.float32 else 0.5
+        off = float((found - expected).abs().max())
+        reason = f"its log-probs differ by {off:.2g} from separate rows" if not off <= tolerance else None
+        if not torch.equal(found[2:], moved[2:]):
+            reason = "an answer changes what it says of another one"
+    if reason:
+        causal.forward = stock
+        causal.set_attn_implementation(implementation)
+    return reason
 
-        def grid(values: Tensor) -> Tensor:
-            empty = torch.zeros(shape, dtype=values.dtype, device=values.device)
-            return empty.index_put((rows.target_row, rows.target), values)
 
-        return SimpleNamespace(
-            log_probs=grid(picked - normaliser),
-            entropy=grid(entropy),
-            mean_logits=grid(mean_logits),
-            is_top1=grid(is_top1),
-        )
+def _example(causal: Any) -> dict[str, Any]:
+    """Return two prompts of 12 tokens that share 6, each with two answers of 6."""
+    device = causal.get_input_embeddings().weight.device
+    size = causal.config.get_text_config().vocab_size
+    tokens = torch.randint(3, size, (4, 18), generator=torch.Generator().manual_seed(0))
+    tokens[:, :6] = tokens[0, :6]
+    tokens[2:, :12] = tokens[:2, :12]
+    tokens = tokens.to(device)
+    labels = tokens.clone()
+    labels[:, :12] = -100
+    return {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "labels": labels,
+        "use_cache": False,
+        "fused_lm_head": True,
+    }
+
+
+def shared_forward(causal: Any, stock: Any, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **kwargs: Any) -> SimpleNamespace:
+    """Return log_probs, entropy, mean_logits (float) and is_top1 (bool), each (2B, T-1), zero outside the answers."""
+    layout = lay_out(input_ids, attention_mask, labels)
+    # A mask that is 4-D already is not made again; `attend` reads the layout instead.
+    unused = torch.zeros((1, 1, 1, 1), dtype=causal.dtype, device=input_ids.device)
+    inputs = {"input_ids": layout.tokens, "position_ids": layout.positions, "attention_mask": unused, "layout": layout}
+    kwargs.pop("use_cache", None)
+    if can_score(causal):
+        hidden = causal.base_model(**inputs, **kwargs, use_cache=False).last_hidden_state
+        here = layout.labels[0] != -100
+        values: tuple[Tensor, ...] = score(hidden[0, here], causal.get_output_embeddings().weight, layout.labels[0, here])
+        aux = None
+    else:
+        outputs = stock(**inputs, **kwargs, shift_labels=layout.labels, fused_lm_head=True)
+        here = layout.labels != -100
+        values = tuple(getattr(outputs, name)[here] for name in ("log_probs", "entropy", "mean_logits", "is_top1"))
+        aux = outputs.aux_loss
+    shape = (input_ids.shape[0], input_ids.shape[1] - 1)
+
+    def grid(one: Tensor) -> Tensor:
+        return torch.zeros(shape, dtype=one.dtype, device=one.device).index_put((layout.rows, layout.columns), one)
+
+    log_probs, entropy, mean_logits, is_top1 = map(grid, values)
+    return SimpleNamespace(log_probs=log_probs, entropy=entropy, mean_logits=mean_logits, is_top1=is_top1, aux_loss=aux)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import DPOConfig
 
 from alignment import __version__
+from alignment.config import Train
 from alignment.errors import InputError, ModelError, TrainingError
-from alignment.ids import canonical, content_id, file_sha256
-from alignment.models.local import best_dtype, load_tokenizer
+from alignment.ids import canonical, content_id, file_sha256, short
+from alignment.models.local import best_dtype, load_tokenizer, weights_id
 from alignment.train.job import METRICS, PAIRS, TrainJob, read_pairs, write_result
 from alignment.train.tokens import tokenise
 from alignment.train.trainer import SharedPrefixDPOTrainer
+
+_LEAST_MARGIN = 0.05
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
@@ -35,6 +39,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, parent: int | None) -> None:
         self.path, self.parent, self.asked = folder / METRICS, parent, False
+        self.since: tuple[int, float] | None = None
         # A full disk may have cut the last line: what follows must not continue it.
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
             with self.path.open("a", encoding="utf-8") as out:
@@ -47,7 +52,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the values of one step."""
-        row = {"step": state.global_step, "of": state.max_steps, **(logs or {})}
+        row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
@@ -55,6 +60,18 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         loss = row.get("loss")
         if loss is not None and not loss == loss:
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
+
+    def _speed(self, args: Any, state: Any) -> dict[str, float]:
+        """Return pairs/s since the first step of this process, and the seconds left."""
+        now = time.perf_counter()
+        if self.since is None:
+            self.since = (state.global_step, now)
+        done = state.global_step - self.since[0]
+        if not done:
+            return {}
+        step_seconds = (now - self.since[1]) / done
+        left = step_seconds * (state.max_steps - state.global_step)
+        return {"pairs_per_second": args.per_device_train_batch_size / step_seconds, "seconds_left": left}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
@@ -68,11 +85,12 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     With `parent`, a process id, training stops at a checkpoint when that process is no longer this one's parent.
 
     Raises:
-        InputError: no pair fits the token limit.
+        InputError: no pair fits the token limit; see also `check_base`.
         ModelError: the base or its tokenizer cannot be loaded.
         TrainingError: the loss stopped being a number.
     """
     started = time.perf_counter()
+    check_base(job)
     tokenizer = load_tokenizer(job.base)
     rows = _dataset(job, tokenizer)
     model = _load(job.base)
@@ -92,6 +110,8 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         callbacks=[callback],
         base_id=job.base_id,
         reference_cache=job.reference_cache,
+        max_tokens=job.settings.max_batch_tokens,
+        reference_free=job.settings.reference_free,
     )
     trainer.train(resume_from_checkpoint=_checkpoint(job))
     if trainer.state.global_step < trainer.state.max_steps:
@@ -100,6 +120,24 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
     _save(job, trainer, tokenizer, summary)
     return summary
+
+
+def check_base(job: TrainJob) -> None:
+    """Refuse a base that is not the one this run was written for, or whose context is shorter than the rows.
+
+    Raises:
+        InputError: either holds.
+        ModelError: there are no weights.
+    """
+    if (found := weights_id(job.base)) != job.base_id:
+        raise InputError(
+            f"the weights of {str(job.base)!r} are {short(found)!r}, but this run and its reference are of {short(job.base_id)!r}; "
+            "restore them, or run 'align train' again for a run of the new base"
+        )
+    config = json.loads((job.base / "config.json").read_text(encoding="utf-8"))
+    context = config.get("max_position_embeddings")
+    if context and job.settings.max_tokens > context:
+        raise InputError(f"[train] max_tokens = {job.settings.max_tokens} is more than the model's context of {context}; lower it")
 
 
 def _checkpoint(job: TrainJob) -> str | None:
@@ -130,21 +168,52 @@ def _load(base: Path) -> Any:
 
 def _dataset(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
     limit = job.settings.max_tokens
-    split: dict[str, list[dict[str, list[int]]]] = {"train": [], "eval": []}
+    split: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
     for pair in read_pairs(job):
         ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
         if len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= limit:
-            split[pair["split"]].append(ids)
+            split[pair["split"]].append({**ids, "margin": pair.get("judge_margin", 1.0)})
     if not split["train"]:
         raise InputError(f"no training pair fits [train] max_tokens = {limit}; raise it")
+    for rows in split.values():
+        _weigh(rows, by_margin=job.settings.weigh_pairs)
     empty: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
     return {name: Dataset.from_list(rows) if rows else Dataset.from_dict(empty) for name, rows in split.items()}
+
+
+def _weigh(rows: list[dict[str, Any]], *, by_margin: bool) -> None:
+    margins = [max(float(row.pop("margin")), _LEAST_MARGIN) for row in rows]
+    if by_margin and margins:
+        mean = sum(margins) / len(margins)
+        for row, margin in zip(rows, margins, strict=True):
+            row["weight"] = margin / mean
+
+
+def losses(settings: Train) -> dict[str, float]:
+    """Return TRL's losses and their weights.
+
+    With noise e, cDPO is (1-e) S(x) + e S(-x) for S = -log sigmoid. TRL has S(x) and robust R(x) = ((1-e) S(x) - e S(-x)) / (1-2e), so that
+    cDPO = 2 (1-e) S(x) - (1-2e) R(x).
+
+    >>> losses(Train(loss="cdpo", label_smoothing=0.1, sft_weight=0))
+    {'sigmoid': 1.8, 'robust': -0.8}
+    """
+    noise = settings.label_smoothing
+    pairwise = {"sigmoid": 2 * (1 - noise), "robust": -(1 - 2 * noise)} if settings.loss == "cdpo" else {settings.loss: 1.0}
+    return pairwise | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+
+
+def _report_to(settings: Train) -> list[str] | str:
+    for name in settings.report_to:
+        if find_spec(name) is None:
+            raise InputError(f"[train] report_to names {name!r}, which is not installed; run: pip install {name}")
+    return list(settings.report_to) or "none"
 
 
 def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
     settings = job.settings
     steps = max(int(pairs / settings.batch_size * settings.epochs), 1)
-    losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+    chosen = losses(settings)
     return DPOConfig(
         output_dir=str(job.folder / "checkpoints"),
         num_train_epochs=settings.epochs,
@@ -153,13 +222,15 @@ def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(steps // 20, 1),
-        loss_type=list(losses),
-        loss_weights=list(losses.values()),
+        loss_type=list(chosen),
+        loss_weights=list(chosen.values()),
+        label_smoothing=settings.label_smoothing,
+        use_weighting=settings.weigh_pairs,
         beta=settings.beta,
         max_length=settings.max_tokens,
         precompute_ref_log_probs=True,
         bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
         save_strategy="steps",
@@ -169,7 +240,7 @@ def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=0,
-        report_to="none",
+        report_to=_report_to(settings),
         disable_tqdm=True,
     )
 
@@ -187,6 +258,7 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
         "steps": trainer.state.global_step,
         "seconds": seconds,
         "reference_computed": trainer.reference_computed,
+        "fallback": trainer.fallback,
         "loss": late("loss"),
         "reward_margin": measured.get("eval_rewards/margins", late("rewards/margins")),
         "reward_accuracy": measured.get("eval_rewards/accuracies", late("rewards/accuracies")),

@@ -4,10 +4,11 @@
 -- `human_id` is what the last verdict of a person prefers; both NULL if there is none. A preference is the id of the better answer.
 WITH spoken AS (
     SELECT
-        interaction_id, labeler, labeler_version, chosen_id, judge_margin, created_at, id,
-        least(chosen_id, rejected_id) || ' ' || greatest(chosen_id, rejected_id) AS answers
-    FROM judgements
-    WHERE verdict = 'preferred'
+        interaction_id, labeler, labeler_version, margin, created_at, id,
+        CASE verdict WHEN 'first' THEN first_id ELSE second_id END AS chosen_id,
+        least(first_id, second_id) || ' ' || greatest(first_id, second_id) AS answers
+    FROM votes
+    WHERE verdict IN ('first', 'second')
 ),
 anchored AS (
     SELECT interaction_id, answers, arg_min(chosen_id, (created_at, id)) AS chosen_id
@@ -27,7 +28,7 @@ ruled AS (
     GROUP BY ALL
 )
 SELECT
-    spoken.interaction_id || ' ' || spoken.answers AS comparison, spoken.chosen_id, spoken.judge_margin AS margin,
+    spoken.interaction_id || ' ' || spoken.answers AS comparison, spoken.chosen_id, spoken.margin,
     anchored.chosen_id AS anchor_id, ruled.chosen_id AS human_id
 FROM spoken
 LEFT JOIN anchored USING (interaction_id, answers)

@@ -1,0 +1,113 @@
+"""Answers that were paid for: on disk before anything else happens to them, then in the table `teacher_calls`.
+
+An answer is one line of `<home>/teacher_calls.jsonl` as soon as it arrives, which survives a kill; `settle` moves the lines into the store
+in one transaction. Lines hold the exchange's id, so that an erasure finds them.
+
+Effects: writes `<home>/teacher_calls.jsonl` and the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.store.migrate import migrate
+from alignment.store.session import append, is_disk_full, no_space, query, session
+
+_FILE = "teacher_calls.jsonl"
+
+
+class Spent(NamedTuple):
+    """What calls took: tokens in and out together, and money in the prices' unit."""
+
+    tokens: int
+    cost: float
+
+
+class TeacherCalls:
+    """The paid calls of one state folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._path = home / _FILE
+
+    def keep(self, row: Mapping[str, Any]) -> None:
+        """Write one call to disk at once; a kill of this process cannot take it back.
+
+        Raises:
+            NoSpace: the disk is full.
+        """
+        line = json.dumps(dict(row), ensure_ascii=False, default=str)
+        with self._locked() as handle:
+            try:
+                # A line break before, too: what a full disk or a crash cut is a line of its own.
+                os.write(handle, f"\n{line}\n".encode("utf-8", "surrogatepass"))
+            except OSError as error:
+                if is_disk_full(error):
+                    raise no_space(self.home) from error
+                raise
+
+    def settle(self) -> int:
+        """Move what was kept into the store; return how many calls were new there."""
+        with self._locked() as handle:
+            rows = list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
+            if not rows:
+                return 0
+            migrate(self.home)
+            with session(self.home, write=True) as connection:
+                added = append(connection, "teacher_calls", rows)
+            os.ftruncate(handle, 0)
+        return added
+
+    def find(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Return the answers that are there, by id."""
+        self._prepare()
+        rows = query(self.home, "SELECT id, response FROM teacher_calls WHERE response IS NOT NULL AND list_contains(?, id)", [list(ids)])
+        return {row["id"]: json.loads(row["response"]) for row in rows}
+
+    def spent(self, since: datetime) -> Spent:
+        """Return what calls took since `since` (UTC)."""
+        self._prepare()
+        [row] = query(
+            self.home,
+            "SELECT coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(cost), 0)::DOUBLE AS cost "
+            "FROM teacher_calls WHERE created_at >= ?",
+            [since],
+        )
+        return Spent(row["tokens"], row["cost"])
+
+    def made(self, since: datetime) -> list[datetime]:
+        """Return when calls were made since `since` (UTC), oldest first."""
+        self._prepare()
+        rows = query(self.home, "SELECT created_at FROM teacher_calls WHERE created_at >= ? ORDER BY created_at", [since])
+        return [row["created_at"] for row in rows]
+
+    def _prepare(self) -> None:
+        migrate(self.home)
+        self.settle()
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _rows(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.split(b"\n"):
+        try:
+            row = json.loads(line) if line else None
+        except ValueError:
+            continue  # cut by a crash: it is paid for again
+        if isinstance(row, dict):
+            yield {**row, "created_at": datetime.fromisoformat(row["created_at"])}

@@ -1,0 +1,200 @@
+"""How fast pairs are trained on, beside stock TRL with the same data, seeds, base and optimiser, interleaved in one run.
+
+`align bench train` measures one pass over the same pairs, each in a process of its own and after a step that does not count: `stock` (TRL's
+DPOTrainer with its reference precomputed, no gradient checkpointing and batches grouped by length), `random` (the same with TRL's default
+order) and `ours`.
+`hh` are HH harmless dialogues (ALIGN_DATA_DIR), `short` single-turn exchanges of the bundled traffic.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+WAYS = ("stock", "random", "ours")
+SEED = 0
+
+
+def hh_pairs(number: int) -> list[dict[str, Any]]:
+    """Return HH harmless dialogues as pairs; whole files are read in order, and dialogues over 512 tokens or so are left out."""
+    path = Path(os.environ.get("ALIGN_DATA_DIR", "../shared/data")) / "hh_harmless_base_test.jsonl.gz"
+    found: list[dict[str, Any]] = []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            turns, chosen = _turns(row["chosen"])
+            others, rejected = _turns(row["rejected"])
+            if turns == others and chosen and rejected and chosen != rejected and len(row["chosen"]) < 1600 and len(row["rejected"]) < 1600:
+                found.append({"messages": turns, "chosen": chosen, "rejected": rejected})
+            if len(found) == number:
+                break
+    return found
+
+
+def _turns(text: str) -> tuple[list[dict[str, str]], str]:
+    parts = text.replace("\n\nHuman:", "\x00user\x01").replace("\n\nAssistant:", "\x00assistant\x01").split("\x00")[1:]
+    turns = [{"role": role, "content": content.strip()} for role, content in (part.split("\x01", 1) for part in parts)]
+    return turns[:-1], turns[-1]["content"]
+
+
+def short_pairs(number: int) -> list[dict[str, Any]]:
+    """Return bundled exchanges of one turn: the logged answer, and a refusal, in turns as chosen and rejected."""
+    from importlib.resources import files
+
+    lines = gzip.decompress((files("alignment.samples") / "traffic.jsonl.gz").read_bytes()).decode().splitlines()
+    rows = [row for row in map(json.loads, lines) if len(row["messages"]) == 1 and row["response"].strip()][:number]
+    refusal = "I can't help with that. A doctor, a lawyer or the local emergency number can."
+    return [
+        {
+            "messages": row["messages"],
+            "chosen": (row["response"], refusal)[index % 2],
+            "rejected": (refusal, row["response"])[index % 2],
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
+def _child(way: str, data: str, precision: str, base: Path, number: int, batch: int) -> None:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+
+    tokenizer = load_tokenizer(base)
+    make, cut = (hh_pairs, 512) if data == "hh" else (short_pairs, 24)
+    rows: list[Any] = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
+    for row in rows:
+        row["length"] = len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+    times: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    class Stock(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+            return dataset
+
+        def _set_signature_columns_if_needed(self) -> None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns.append("length")
+
+    trained = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    scratch = tempfile.TemporaryDirectory()
+    extra: dict[str, Any] = {}
+    if way == "ours":
+        extra = {"base_id": "bench", "reference_cache": Path(scratch.name) / "reference.parquet", "max_tokens": 4096}
+    started = time.perf_counter()
+    trainer = (SharedPrefixDPOTrainer if way == "ours" else Stock)(
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, precision)),
+        args=DPOConfig(
+            output_dir=scratch.name,
+            per_device_train_batch_size=batch,
+            num_train_epochs=1,
+            learning_rate=5e-4,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, 1.0],
+            precompute_ref_log_probs=True,
+            precompute_ref_batch_size=batch,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=not torch.cuda.is_available(),
+            max_length=1024,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=SEED,
+            data_seed=SEED,
+            **({"train_sampling_strategy": "group_by_length", "length_column_name": "length"} if way == "stock" else {}),
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=trained,
+        callbacks=[Clock()],
+        **extra,
+    )
+    ready = time.perf_counter()
+    # The orders differ, so what warms up must not be one of the steps: each way would leave out other pairs.
+    first = trainer.data_collator([trainer.train_dataset[index] for index in range(batch)])
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, first).backward()
+    trainer.model.zero_grad()
+    trainer._metrics["train"].clear()
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    print(
+        json.dumps(
+            {
+                "seconds": times[-1] - times[0],
+                "pairs": number,
+                "reference_seconds": ready - started,
+                "loss": statistics.mean(losses),
+                "tokens": sum(row["length"] for row in rows) / len(rows),
+                "prompt": sum(len(row["prompt_ids"]) for row in rows) / len(rows),
+                "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            }
+        )
+    )
+
+
+def _measure(*arguments: object) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.train", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run(base: Path, *, data: str, precision: str, pairs: int, repeat: int, batch: int = 8) -> list[dict[str, Any]]:
+    """Return one row a way: median pairs a second, the ratio to stock TRL's better order, seconds for the reference, peak memory (GiB).
+
+    The ratio is the median of the rounds' ratios.
+    """
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for round_number in range(repeat):
+        # Turn about, so that no way always runs after the same other one.
+        for way in WAYS[round_number % 3 :] + WAYS[: round_number % 3]:
+            found[way].append(_measure(way, data, precision, base, pairs, batch))
+    best = min(("stock", "random"), key=lambda way: statistics.median(one["seconds"] for one in found[way]))
+    return [
+        {
+            "data": data,
+            "precision": precision,
+            "way": way,
+            "pairs_per_second": statistics.median(one["pairs"] / one["seconds"] for one in results),
+            "times_stock": statistics.median(other["seconds"] / one["seconds"] for one, other in zip(results, found[best], strict=True)),
+            "reference_seconds": statistics.median(one["reference_seconds"] for one in results),
+            "loss": results[0]["loss"],
+            "peak_gib": max(one["peak_gib"] for one in results),
+            "tokens": results[0]["tokens"],
+            "prompt": results[0]["prompt"],
+        }
+        for way, results in found.items()
+    ]
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6]))

@@ -1,0 +1,97 @@
+"""Score the lines of a JSON Lines stream with the detectors, block by block; no store is needed.
+
+Each line in gives one line out, in order. A line that cannot be scored comes out with an `error`: its keys are kept where it is an
+object, otherwise `line` says which it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple, NoReturn
+
+from alignment.ingest.redact import locate
+
+BLOCK = 512
+MAX_LINE = 16 * 2**20
+ADDED = ("harmful_request", "refusal", "harmful_answer", "toxicity", "flags", "pii")
+_FIELDS = ("prompt", "response")
+
+
+class Line(NamedTuple):
+    """A line of the input: its number from 1, its object, and why it cannot be scored (empty if it can)."""
+
+    number: int
+    row: dict[str, Any]
+    error: str
+
+
+Scorer = Callable[[Sequence[str | None], Sequence[str | None]], list[dict[str, float | None]]]
+
+
+def score_lines(lines: Iterable[bytes], scorer: Scorer, *, thresholds: Mapping[str, float]) -> Iterator[list[tuple[Line, str]]]:
+    """Yield blocks of (line, its output as JSON). Blank lines are skipped, and still count in line numbers.
+
+    `scorer` returns one dictionary of scores (0..1 or None) a row; `thresholds` has a value for each of their names. At equality a
+    score flags; a score of None flags nothing and its flag is None.
+    """
+    read = (read_line(number, raw) for number, raw in zip(count(1), lines, strict=False) if raw.strip())
+    for block in _blocks(read):
+        usable = [line.row for line in block if not line.error]
+        scores = iter(scorer([row.get("prompt") for row in usable], [row.get("response") for row in usable]) if usable else [])
+        yield [(line, _output(line, {} if line.error else next(scores), thresholds)) for line in block]
+
+
+def _blocks(lines: Iterator[Line]) -> Iterator[Sequence[Line]]:
+    while block := list(islice(lines, BLOCK)):
+        yield block
+
+
+def read_line(number: int, raw: bytes) -> Line:
+    """Return the line as an object whose `prompt` and `response` are texts or None, at least one of them not blank, or why not."""
+    if len(raw) > MAX_LINE:
+        return Line(number, {}, f"longer than {MAX_LINE >> 20} MiB")
+    try:
+        row = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        return Line(number, {}, f"not UTF-8 at byte {error.start}")
+    except RecursionError:
+        return Line(number, {}, "nested too deeply")
+    except ValueError as error:
+        return Line(number, {}, f"not JSON: {error}")
+    if not isinstance(row, dict):
+        return Line(number, {}, f"a JSON {_name(row)}, not an object")
+    return Line(number, row, _problem(row))
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _name(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null", dict: "object"}
+    return names.get(type(value), "number")
+
+
+def _problem(row: Mapping[str, Any]) -> str:
+    for field in _FIELDS:
+        if not isinstance(value := row.get(field), str | None):
+            return f"{field!r} is a JSON {_name(value)}; a string or null is needed"
+        if value and any("\ud800" <= char <= "\udfff" for char in value):
+            return f"{field!r} has half of a surrogate pair"
+    return "" if any((row.get(field) or "").strip() for field in _FIELDS) else "neither 'prompt' nor 'response' has any text"
+
+
+def _output(line: Line, scores: Mapping[str, float | None], thresholds: Mapping[str, float]) -> str:
+    row = {key: value for key, value in line.row.items() if key not in ADDED and key != "error"}
+    if line.error:
+        return _dump({**row, "line": line.number, "error": line.error})
+    flags: dict[str, bool | None] = {name: None if value is None else value >= thresholds[name] for name, value in scores.items()}
+    found = [{"field": field, **one._asdict()} for field in _FIELDS if isinstance(text := row.get(field), str) for one in locate(text)]
+    return _dump({**row, **scores, "flags": {**flags, "pii": bool(found)}, "pii": found})
+
+
+def _dump(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    return text if not any("\ud800" <= char <= "\udfff" for char in text) else json.dumps(row)
