@@ -54,18 +54,22 @@ def clean_traffic(number: int) -> list[tuple[Interaction, tuple[tuple[str, str],
     found = {}
     for line in raw.splitlines():
         try:
-            row = json.loads(line)
-        except ValueError:
+            one, said = _exchange(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            # Some lines of the traffic are broken on purpose, and some have several turns.
             continue
-        messages = row.get("messages") if isinstance(row, dict) else None
-        if not messages or len(messages) != 1 or not row.get("response") or not row.get("consent", True):
-            continue
-        said = tuple((kind, str(value)) for kind, value in (row.get("signals") or {}).items())
-        moment = datetime.fromisoformat(row["created_at"]).replace(tzinfo=None)
-        key = content_id(row["conversation_id"], messages)
-        turn = {"role": "user", "content": str(messages[0]["content"])}
-        found[key] = (Interaction(key, key, row["user_id"], moment, "m", (turn,), row["response"]), said)  # type: ignore[arg-type]
+        found[one.id] = (one, said)
     return sorted(found.values(), key=lambda one: unit_interval("poison", one[0].id))[:number]
+
+
+def _exchange(row: dict[str, Any]) -> tuple[Interaction, tuple[tuple[str, str], ...]]:
+    [turn] = row["messages"]
+    if not (row["response"].strip() and turn["content"].strip() and row.get("consent", True)):
+        raise ValueError("nothing to learn from")
+    said = tuple((kind, str(value).lower()) for kind, value in row.get("signals", {}).items())
+    moment = datetime.fromisoformat(row["created_at"]).replace(tzinfo=None)
+    key = content_id(row["conversation_id"], row["messages"])
+    return Interaction(key, key, row["user_id"], moment, "m", ({"role": "user", "content": turn["content"]},), row["response"]), said
 
 
 def planted(kind: str, number: int, *, users: int, clean: Sequence[tuple[Interaction, Any]]) -> list[Planted]:

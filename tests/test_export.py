@@ -98,7 +98,8 @@ def test_the_command_exports_what_may_be_trained_on(home: Path, tmp_path: Path) 
 
 
 def many(number: int, **changes: Any) -> list[Pair]:
-    return [make_pair(n, f"question {n}", user_id="u", side=list(Side)[n % 2], **{"cluster_id": str(n)} | changes) for n in range(number)]
+    common = {"user_id": "u"}
+    return [make_pair(n, f"question {n}", side=list(Side)[n % 2], **{**common, "cluster_id": str(n)} | changes) for n in range(number)]
 
 
 def test_nobody_and_no_source_gives_more_than_its_share() -> None:
