@@ -171,6 +171,7 @@ class Pairs(_Section):
     max_per_user: int = Field(48, ge=1, description="pairs of one user that a night trains on; lines without a user are not counted")
     max_per_source: int = Field(0, ge=0, description="pairs from one log source that a night trains on; 0 is no cap")
     max_per_cluster: int = Field(3, ge=1, description="pairs of one cluster of near-duplicate prompts that a night trains on")
+    max_per_answer: int = Field(2, ge=1, description="pairs that teach one logged answer, up to small changes")
     half_life_days: float = Field(0, ge=0, description="age at which a pair is half as likely to be replayed; 0 takes the newest")
 
 

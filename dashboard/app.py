@@ -18,7 +18,15 @@ import streamlit as st  # noqa: E402
 from alignment.errors import ConfigError, StoreBusy, StoreError  # noqa: E402
 from dashboard import data, show  # noqa: E402
 
-PAGES = {"overview": "Overview", "gate": "Gate", "checks": "Checks", "releases": "Releases", "review": "Review queue", "drift": "Drift"}
+PAGES = {
+    "overview": "Overview",
+    "gate": "Gate",
+    "checks": "Checks",
+    "releases": "Releases",
+    "labels": "Labels",
+    "review": "Review queue",
+    "drift": "Drift",
+}
 
 
 def main() -> None:

@@ -106,6 +106,8 @@ def test_nobody_and_no_source_gives_more_than_its_share() -> None:
     assert len(mix(many(60), Pairs(max_per_user=20))) == 20
     assert len(mix(many(60, user_id=""), Pairs(max_per_user=20))) == 60
     assert len(mix(many(60, cluster_id="c"), Pairs(max_per_cluster=4))) == 4
+    planted = many(60, user_id="", chosen_kind="logged")
+    assert len(mix(planted, Pairs(max_per_answer=3))) == 3
     pairs = many(60, user_id="")
     sources = {pair.interaction_id: "small" if n < 10 else "large" for n, pair in enumerate(pairs)}
     mixed = mix(pairs, Pairs(max_per_source=20), sources=sources)

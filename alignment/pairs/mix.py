@@ -11,14 +11,18 @@ from alignment.config import Pairs
 from alignment.errors import InputError
 from alignment.ids import unit_interval
 from alignment.records import Pair, Side
+from alignment.text import clusters
+
+SAME_ANSWER = 0.8
+"""Similarity from which two logged answers count as one."""
 
 
 def mix(pairs: Sequence[Pair], settings: Pairs, *, sources: Mapping[str, str] | None = None) -> list[Pair]:
     """Return at most `max_pairs` training pairs and a quarter as many held-out ones, in an order fixed by their content.
 
     Neither side outweighs the other by more than `max_side_ratio`: a model taught on one side only learns to refuse everything,
-    or nothing. Held-out pairs are kept with the rest; they are never trained on. Of one user, one log source (`sources` by exchange id)
-    and one cluster only so many pairs are trained on as the caps allow: who writes a lot must not decide what is learnt.
+    or nothing. Held-out pairs are kept with the rest; they are never trained on. Of one user, one log source (`sources` by exchange id),
+    one cluster and one logged answer only so many pairs are trained on as the caps allow: who writes a lot must not decide what is learnt.
 
     Raises:
         InputError: one side has no training pair at all.
@@ -66,9 +70,12 @@ def _age(moment: datetime, last: datetime) -> float:
 
 def _capped(ranked: Sequence[Pair], settings: Pairs, sources: Mapping[str, str]) -> list[Pair]:
     seen: Counter[tuple[str, str]] = Counter()
+    answers = _answers(ranked)
     kept = []
     for pair in ranked:
         limits = {("cluster", pair.cluster_id): settings.max_per_cluster}
+        if pair.id in answers:
+            limits["answer", answers[pair.id]] = settings.max_per_answer
         if pair.user_id:
             limits["user", pair.user_id] = settings.max_per_user
         if settings.max_per_source:
@@ -77,3 +84,13 @@ def _capped(ranked: Sequence[Pair], settings: Pairs, sources: Mapping[str, str])
             seen.update(limits.keys())
             kept.append(pair)
     return kept
+
+
+def _answers(pairs: Sequence[Pair]) -> dict[str, str]:
+    """Return which answer is taught, up to small changes, for pairs whose chosen answer came out of the logs.
+
+    Principles' own safe completions repeat by design; a logged answer that many exchanges share was planted, or says nothing.
+    """
+    logged = [pair for pair in pairs if pair.chosen_kind == "logged"]
+    roots = clusters([pair.chosen for pair in logged], SAME_ANSWER)
+    return {pair.id: str(root) for pair, root in zip(logged, roots, strict=True)}
