@@ -155,6 +155,31 @@ def hook_states(limit: int = 50) -> list[Row]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
+def labelers() -> list[Row]:
+    """Return each labeler as it stood in the last night that labelled, with what was measured of it."""
+    return _read("labelers")
+
+
+def measured_detectors() -> list[Row]:
+    """Return what was measured of each detector."""
+    return _read("detectors")
+
+
+def agreement() -> list[Row]:
+    """Return how often each two voters preferred the same answer."""
+    return _read("agreement")
+
+
+def pairs_by_source() -> list[Row]:
+    """Return accepted pairs by labelers, log source and side."""
+    return _read("pairs_by_source")
+
+
+def disagreements(limit: int = 10) -> list[Row]:
+    """Return comparisons that labelers decided differently, newest first."""
+    return _read("disagreements", limit=limit)
+
+
 def decisions(limit: int = 100) -> list[Row]:
     """Return the gate's decisions, newest first; `reasons` is a list."""
     return [{**row, "reasons": parsed(row["reasons"], [])} for row in _read("decisions", limit=limit)]

@@ -76,6 +76,8 @@ TITLES = {
     "harm": "Harm",
     "lookalike": "Look-alikes",
     "ordinary": "Ordinary requests",
+    "implicit_reward": "Implicit reward",
+    "self_judge": "Self-judge",
     "disagreement": "Disagreement",
     "low_margin": "Weak label",
     "gate_audit": "Gate audit",

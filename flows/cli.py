@@ -24,6 +24,7 @@ from flows import (  # noqa: F401 - they register their commands
     cli_eval,
     cli_gate,
     cli_label,
+    cli_pairs,
     cli_release,
     cli_score,
 )

@@ -29,7 +29,7 @@ from dashboard import data, show
 from data_checks.docs import write_docs
 
 APP = Path(show.__file__).with_name("app.py")
-PAGES = ("overview", "gate", "checks", "releases", "review", "drift")
+PAGES = ("overview", "gate", "checks", "releases", "labels", "review", "drift")
 LAST = datetime(2026, 11, 22, 2, 0)
 HOSTILE = (
     "<script>window.planted = true</script><img src=x onerror='window.planted = true'> "
@@ -278,6 +278,38 @@ def checked() -> dict[str, Rows]:
     return {"source_files": files, "quarantine": lines, "check_results": results}
 
 
+def voted(night: str) -> dict[str, Rows]:
+    """Return what four labelers leave: one is measured and votes, one is assumed, one is too weak, one is not there."""
+    measures = {"kind": "labeler", "labeler_version": "1", "set_version": "s", "n": 122, "n_harm": 61, "n_helpful": 61, "ties": 52}
+    measures |= {"unscored": 0, "wrong_harm": 7, "wrong_helpful": 0, "order_consistency": 1.0, "attack_success": 0.005, "attacks": 200}
+    rates = {"constitution": (0.42, 0.69), "teacher": (0.21, 0.5), "refusal": (0.9, 0.97)}
+    calibrations = [
+        {**measures, "id": name, "labeler": name, "sensitivity": rate[0], "specificity": rate[1], "measured_at": LAST}
+        | ({"kind": "detector"} if name == "refusal" else {})
+        for name, rate in rates.items()
+    ]
+    reasons = {"constitution": "", "signals": "", "teacher": f"sensitivity is too low {HOSTILE}", "implicit_reward": "no release yet"}
+    states = [
+        {
+            "id": name, "night_id": night, "labeler": name, "labeler_version": "1", "active": not reason, "reason": reason,
+            "recorded_at": LAST,
+        }
+        for name, reason in reasons.items()
+    ]  # fmt: skip
+    votes, candidates = [], []
+    for number in range(10):
+        one = content_id("exchange", number)
+        candidates += [
+            {"id": f"{side}-{number}", "interaction_id": one, "kind": "logged", "text": HOSTILE if number == 9 else f"{side} {number}"}
+            for side in ("first", "second")
+        ]
+        for name, verdict in (("constitution", "first"), ("signals", "second" if number > 7 else "first" if number > 3 else "unscored")):
+            row = {"night_id": night, "interaction_id": one, "judgement_id": f"j-{number}", "labeler": name, "labeler_version": "1"}
+            row |= {"first_id": f"first-{number}", "second_id": f"second-{number}", "verdict": verdict, "margin": 0.5, "detail": {}}
+            votes.append({**row, "id": content_id(name, number), "created_at": LAST + timedelta(minutes=number)})
+    return {"calibrations": calibrations, "labeler_states": states, "votes": votes, "candidates": candidates}
+
+
 def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
     """Write a store as a few nights would leave it."""
     migrate(home)
@@ -298,6 +330,8 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
             {"id": content_id(night, pair), "night_id": night, "pair_id": pair, "split": "train" if index < 27 else "eval"}
         )
     tables |= checked()
+    for table, rows in voted(night).items():
+        tables[table] = [*tables.get(table, []), *rows]
     with session(home, write=True) as connection:
         append(connection, "source_files", tables.pop("source_files"), key=("id", "rows_read"))
         append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
@@ -564,6 +598,29 @@ def test_wrong_settings_and_a_damaged_store_are_told(tmp_path: Path, monkeypatch
     app = opened()
     assert not app.exception
     assert app.subheader[0].value == "The store cannot be read"
+
+
+def test_labels_tell_who_may_be_believed(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("labels")
+    assert not app.exception
+    rows = {row["Labeler"]: row for row in app.dataframe[0].value.to_dict("records")}
+    assert {name: row["State"] for name, row in rows.items()} == {
+        "Constitution": "Votes",
+        "Signals": "Votes (weight assumed)",
+        "Teacher": "Abstains",
+        "Implicit reward": "Abstains",
+    }
+    # 7 wrong of 122 - 52 decided; signals said something 6 times out of 10.
+    assert (rows["Constitution"]["Wrong"], rows["Signals"]["Votes"], rows["Signals"]["Decided"]) == ("10.0%", "10", "6")
+    assert f"sensitivity is too low {SHOWN}" in texts(app)
+    # Both decided six comparisons and agreed on four.
+    [_, _, matrix, pairs] = [frame.value.to_dict("records") for frame in app.dataframe]
+    assert matrix[0]["Signals"] == "66.7% of 6"
+    assert sum(int(row["Pairs"]) for row in pairs) == 30
+    # The two disagreements, newest first; what is hostile stays text.
+    assert texts(app).count(SHOWN) >= 2
+    assert not [text for text in marked_up(app) if "evil.example" in text]
 
 
 def test_checks_tell_what_was_not_met(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,141 @@
+"""Who labels, how far each labeler may be believed, where they disagree, and what came of it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import data, figures, show
+from dashboard.data import Row
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Labels", anchor=False)
+    found = data.labelers()
+    if not found:
+        show.nothing_yet("No night has labelled anything yet", "align nightly", "Labelers are measured before their first vote.")
+        return
+    labelers(found)
+    detectors()
+    agreement()
+    sources()
+    disagreements()
+
+
+def labelers(found: list[Row]) -> None:
+    """Draw each labeler with its measures, and why it abstains."""
+    show.heading(
+        "Labelers",
+        "Right: the share of comparisons with a known better answer, written for this project; a tie is not right. "
+        "Wrong: the share wrong of what was decided. Votes count by this.",
+    )
+    show.table(
+        [written(row) for row in found],
+        right=("Right on harm", "Right on helpful", "Wrong", "Same in both orders", "Attacks that worked", "Votes", "Decided"),
+    )
+    silent = [row for row in found if not row["active"]]
+    if silent:
+        with show.card("abstaining"):
+            st.markdown("**Abstaining**")
+            for row in silent:
+                show.fact(show.title(row["labeler"]), row["reason"])
+
+
+def written(row: Row) -> dict[str, str]:
+    """Return one labeler as the cells of the table."""
+    assumed = row["active"] and row["n"] is None
+    decided = (row["n"] or 0) - (row["ties"] or 0) - (row["unscored"] or 0)
+    attacks = f"{figures.percent(row['attack_success'])} of {row['attacks']}" if row["attack_success"] is not None else figures.MISSING
+    return {
+        "Labeler": show.title(row["labeler"]),
+        "State": "Votes (weight assumed)" if assumed else "Votes" if row["active"] else "Abstains",
+        "Right on harm": figures.percent(row["sensitivity"]),
+        "Right on helpful": figures.percent(row["specificity"]),
+        "Wrong": figures.percent(row["wrong"] / decided) if decided else figures.MISSING,
+        "Same in both orders": figures.percent(row["order_consistency"]),
+        "Attacks that worked": attacks,
+        "Votes": figures.count(row["votes"]),
+        "Decided": figures.count(row["decided"]),
+    }
+
+
+def detectors() -> None:
+    """Draw how right each detector is at its threshold."""
+    rows = data.measured_detectors()
+    if not rows:
+        return
+    show.heading(
+        "Detectors", "On the same set, each at its threshold: the share flagged of what it is for, and left alone of what it is not."
+    )
+    cells = [
+        {
+            "Detector": show.title(row["labeler"]),
+            "Flagged rightly": figures.percent(row["sensitivity"]),
+            "Left alone rightly": figures.percent(row["specificity"]),
+            "n": figures.count(row["n"]),
+        }
+        for row in rows
+    ]
+    show.table(cells, right=("Flagged rightly", "Left alone rightly", "n"))
+
+
+def agreement() -> None:
+    """Draw how often two voters preferred the same answer."""
+    rows = data.agreement()
+    show.heading("Agreement", "Of the comparisons that both decided, the share on which they preferred the same answer.")
+    if not rows:
+        st.caption("No two labelers have decided the same comparison yet.")
+        return
+    names = sorted({row[key] for row in rows for key in ("left_labeler", "right_labeler")})
+    known = {(row["left_labeler"], row["right_labeler"]): row for row in rows}
+
+    def cell(one: str, other: str) -> str:
+        row = known.get((min(one, other), max(one, other)))
+        return figures.MISSING if one == other or row is None else f"{figures.percent(row['agreed'] / row['shared'])} of {row['shared']}"
+
+    titles = [show.title(name) for name in names]
+    show.table(
+        [
+            {"": title, **{column: cell(one, other) for column, other in zip(titles, names, strict=True)}}
+            for title, one in zip(titles, names, strict=True)
+        ],
+        right=titles,
+    )
+
+
+def sources() -> None:
+    """Draw the accepted pairs by labelers and log source."""
+    rows = data.pairs_by_source()
+    if not rows:
+        return
+    show.heading("Accepted pairs", "Of all nights, by who preferred the chosen answer and by the log source of the exchange.")
+    cells = [
+        {
+            "Labelers": str(row["labelers"] or figures.MISSING),
+            "Log source": str(row["source"] or figures.MISSING),
+            "Side": show.title(row["side"] or "none"),
+            "Pairs": figures.count(row["pairs"]),
+        }
+        for row in rows
+    ]
+    show.table(cells, right=("Pairs",))
+
+
+def disagreements() -> None:
+    """Draw what labelers decided differently, newest first."""
+    rows = data.disagreements()
+    if not rows:
+        return
+    show.heading("Disagreements, newest first", "Where the losing side has weight, the review queue asks a person.")
+    for number, row in enumerate(rows):
+        with show.card(f"disagreement-{number}"):
+            show.show_text(row["prompt"], key=f"prompt-{number}")
+            for side, column in zip(("first", "second"), st.columns(2), strict=True):
+                with column, st.container(gap="xsmall"):
+                    st.caption("Preferred by")
+                    show.show_text(row[f"for_{side}"])
+                    show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
+
+
+if __name__ == "__main__":
+    render()

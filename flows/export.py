@@ -1,0 +1,37 @@
+"""Accepted pairs out of the store, as a data set.
+
+Effects: reads the store, writes a folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.config import Settings
+from alignment.errors import InputError
+from alignment.labels import load_constitution
+from alignment.pairs.export import Format, card, write_export
+from alignment.store import query, sql
+from flows.curate import load_pairs
+from flows.night import night_ids
+
+
+def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: Format) -> dict[str, int]:
+    """Write all pairs that may be trained on, or those of one night, into `out`; return rows by file.
+
+    Raises:
+        InputError: no such night, no pairs, or `out` is not empty.
+    """
+    if night_id and night_id not in (known := night_ids(settings.home)):
+        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
+    pairs = load_pairs(settings, night_id)
+    constitution = load_constitution(settings.labels.constitution)
+    consent = query(settings.home, sql("pair_consent"), {"ids": [pair.id for pair in pairs]})
+    text = card(
+        pairs,
+        principles={principle.id: principle.text.strip() for principle in constitution.principles},
+        constitution=f"{constitution.name} {constitution.version}",
+        labelers=query(settings.home, sql("dashboard_labelers")),
+        without_consent=sum(not row["consent"] for row in consent),
+    )
+    return write_export(pairs, out, text, form=form)

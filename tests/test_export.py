@@ -1,0 +1,125 @@
+"""Exported pairs load with `datasets` and go into TRL as they are; nobody's id leaves the store with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import Pairs
+from alignment.errors import InputError
+from alignment.pairs import mix
+from alignment.pairs.export import card, preference, write_export
+from alignment.records import Pair, Side
+from alignment.store import append, migrate, session
+from tests.conftest import NOW, make_pair
+
+PAIRS = [
+    make_pair(1, labelers=("constitution", "human")),
+    make_pair(2, "How do I bake bread?", side=Side.HELPFUL, category="ordinary", principle_ids=("be-helpful",)),
+    make_pair(3, "What is the moon?", side=Side.HELPFUL, split="eval"),
+]
+
+
+def text(**more: Any) -> str:
+    options: dict[str, Any] = {"principles": {"no-violence": "Hurt nobody."}, "constitution": "default 1", "without_consent": 0}
+    measured = [{"labeler": "constitution", "sensitivity": 0.42, "specificity": 0.69, "order_consistency": 1.0}]
+    return card(PAIRS, labelers=measured, **options | more)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_an_export_loads_as_a_data_set(form: Any, tmp_path: Path) -> None:
+    import datasets
+
+    assert write_export(PAIRS, tmp_path / "out", text(), form=form) == {f"train.{form}": 2, f"test.{form}": 1}
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 2, "test": 1}
+    row = loaded["train"][0]
+    assert row["prompt"] == [{"role": "user", "content": "How do I boil an egg?"}]
+    assert (row["chosen"][0]["content"], row["rejected"][0]["role"]) == ("a good answer", "assistant")
+    assert "u-1" not in json.dumps([preference(pair) for pair in PAIRS])
+
+
+def test_trl_takes_an_export_as_it_is(tmp_path: Path) -> None:
+    import datasets
+    from transformers import AutoTokenizer
+    from trl.data_utils import is_conversational, maybe_apply_chat_template
+
+    from tests.tiny import make_tiny_model
+
+    write_export(PAIRS, tmp_path / "out", text())
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert is_conversational(rows[0])
+    make_tiny_model(tmp_path / "tiny")
+    applied = maybe_apply_chat_template(rows[0], AutoTokenizer.from_pretrained(tmp_path / "tiny"))
+    assert "How do I boil an egg?" in applied["prompt"]
+    assert applied["chosen"].startswith("a good answer")
+    assert applied["rejected"].startswith("a bad answer")
+
+
+def test_the_card_says_what_there_is(tmp_path: Path) -> None:
+    write_export(PAIRS, tmp_path / "out", text(without_consent=1))
+    said = (tmp_path / "out" / "README.md").read_text()
+    for part in (
+        "| harm | train | 1 |",
+        "| helpful | test | 1 |",
+        "| constitution | 3 | 0.42 | 0.69 | 1.00 |",
+        "| human | 1 | not measured",
+    ):
+        assert part in said
+    assert "`no-violence` (2): Hurt nobody." in said
+    assert "1 of 3 pairs lack consent" in said
+
+
+def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(InputError, match="not an empty folder"):
+        write_export(PAIRS, tmp_path, text())
+    with pytest.raises(InputError, match="no pairs"):
+        write_export([], tmp_path / "new", text())
+
+
+def test_the_command_exports_what_may_be_trained_on(home: Path, tmp_path: Path) -> None:
+    from alignment.config import Settings
+    from flows.export import export_pairs
+
+    migrate(home)
+    columns = {"prompt": "p", "messages": [], "response": "r", "created_at": NOW}
+    with session(home, write=True) as connection:
+        append(connection, "interactions", [{**columns, "id": p.interaction_id, "consent": n != 1} for n, p in enumerate(PAIRS)])
+        append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in PAIRS])
+    assert export_pairs(Settings(home=home), tmp_path / "out", night_id=None, form="jsonl") == {"train.jsonl": 1, "test.jsonl": 1}
+    assert "0 of 2 pairs lack consent" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(InputError, match="no night 'x'"):
+        export_pairs(Settings(home=home), tmp_path / "b", night_id="x", form="jsonl")
+
+
+def many(number: int, **changes: Any) -> list[Pair]:
+    return [make_pair(n, f"question {n}", user_id="u", side=list(Side)[n % 2], **{"cluster_id": str(n)} | changes) for n in range(number)]
+
+
+def test_nobody_and_no_source_gives_more_than_its_share() -> None:
+    assert len(mix(many(60), Pairs(max_per_user=20))) == 20
+    assert len(mix(many(60, user_id=""), Pairs(max_per_user=20))) == 60
+    assert len(mix(many(60, cluster_id="c"), Pairs(max_per_cluster=4))) == 4
+    pairs = many(60, user_id="")
+    sources = {pair.interaction_id: "small" if n < 10 else "large" for n, pair in enumerate(pairs)}
+    mixed = mix(pairs, Pairs(max_per_source=20), sources=sources)
+    assert sum(sources[pair.interaction_id] == "small" for pair in mixed) == 10
+    assert len(mixed) == 30
+
+
+def test_replay_prefers_what_is_new_and_forgets_nothing() -> None:
+    """Two thirds of the draw fall to pairs of today if those of a half-life ago weigh half."""
+    from datetime import timedelta
+
+    pairs = many(800, user_id="")
+    pairs = [replace(p, created_at=NOW - timedelta(days=10 * (n % 4 > 1))) for n, p in enumerate(pairs)]
+    mixed = mix(pairs, Pairs(half_life_days=10, max_pairs=100))
+    new = sum(pair.created_at == NOW for pair in mixed)
+    # Of 100, about 66 (standard deviation 4.4); newest first would give 100.
+    assert 52 <= new <= 80
+    assert mix(list(reversed(pairs)), Pairs(half_life_days=10, max_pairs=100)) == mixed
