@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,14 @@ def short_pairs(number: int) -> list[dict[str, Any]]:
     """Return bundled exchanges of one turn: the logged answer, and a refusal, in turns as chosen and rejected."""
     from importlib.resources import files
 
-    lines = gzip.decompress((files("alignment.samples") / "traffic.jsonl.gz").read_bytes()).decode().splitlines()
-    rows = [row for row in map(json.loads, lines) if len(row["messages"]) == 1 and row["response"].strip()][:number]
+    rows: list[dict[str, Any]] = []
+    for line in gzip.decompress((files("alignment.samples") / "traffic.jsonl.gz").read_bytes()).decode().split("\n"):
+        with suppress(ValueError, KeyError, AttributeError):  # the sample has broken lines on purpose
+            row = json.loads(line)
+            if len(row["messages"]) == 1 and row["response"].strip():
+                rows.append(row)
+        if len(rows) == number:
+            break
     refusal = "I can't help with that. A doctor, a lawyer or the local emergency number can."
     return [
         {
