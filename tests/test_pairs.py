@@ -203,7 +203,7 @@ def test_the_mix_is_balanced_and_capped(pool: list[tuple[Side, Any, int]], most:
         make_pair(f"{number}", side=side, split=split, created_at=NOW + timedelta(minutes=age))
         for number, (side, split, age) in enumerate(pool)
     ]
-    chosen = Pairs(max_pairs=most, max_side_ratio=ratio)
+    chosen = Pairs(max_pairs=most, max_side_ratio=ratio, max_per_cluster=1000)
     sides = {side: [pair for pair in pairs if pair.side is side and pair.split == "train"] for side in Side}
     if not all(sides.values()):
         with pytest.raises(InputError, match=r"both sides, found harm: .*helpful: "):
@@ -231,7 +231,7 @@ def test_the_mix_uses_what_it_may() -> None:
 
     def sizes(harm: int, helpful: int, **options: Any) -> tuple[int, int]:
         pairs = [make_pair(number, side=Side.HARM if number < harm else Side.HELPFUL) for number in range(harm + helpful)]
-        mixed = mix(pairs, Pairs(**options))
+        mixed = mix(pairs, Pairs(max_per_cluster=1000, **options))
         return sum(pair.side is Side.HARM for pair in mixed), sum(pair.side is Side.HELPFUL for pair in mixed)
 
     assert sizes(20, 4, max_side_ratio=1.5) == (6, 4)
