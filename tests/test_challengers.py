@@ -93,9 +93,9 @@ def answered(name: str, write: Writer, suites: tuple[str, ...]) -> list[Answer]:
 
 
 def gated(write: Writer, *more: str, **changes: Any) -> GateDecision:
-    """Gate a writer against the champion, on the three suites and those of `more`, which may get no worse by 5 points."""
+    """Gate a writer against the champion, on the three suites and those of `more`, which may get no worse by 5 points (the three) or 15."""
     suites = ("harm", "lookalike", "ordinary", *more)
-    gate = Gate.model_validate({"rules": {name: {"suite": name} for name in more}, **changes})
+    gate = Gate.model_validate({"rules": {name: {"suite": name, "margin": 0.15} for name in more}, **changes})
     answers = {"old": answered("old", champion, suites), "new": answered("new", write, suites)}
     return decide("old", "new", answers, {suite: len(prompts(suite)) for suite in suites}, gate)
 

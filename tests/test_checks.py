@@ -447,13 +447,12 @@ class Letters:
 def ready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> TrainJob:
     """Store ten pairs with their exchanges, and write them for a training process."""
     import alignment.models.local as local
-    import alignment.train.tokens as tokens
 
     def render(_: object, messages: Any, *, add_generation_prompt: bool) -> str:
         return "".join(f"<{one['role']}>{one['content']}" for one in messages) + ("<assistant>" if add_generation_prompt else "")
 
     monkeypatch.setattr(local, "load_tokenizer", lambda _: Letters())
-    monkeypatch.setattr(tokens, "render", render)
+    monkeypatch.setattr(local, "render", render)
     made = [make_pair(number, side="harm" if number % 2 else "helpful") for number in range(10)]
     with session(settings.home, write=True) as connection:
         append(connection, "interactions", [{"id": pair.interaction_id, "consent": True} for pair in made])

@@ -497,6 +497,8 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "training_metrics",
             "principle_decisions",
             "labeler_health",
+            "calibrations",
+            "labeler_states",
         ),
         *(
             "eval_answers",

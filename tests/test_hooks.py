@@ -98,7 +98,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _adapters_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     # The registered adapters of these tests are bytes; whose base they carry is tested elsewhere.
-    monkeypatch.setattr("flows.release.adapter_of", lambda settings, name: str(settings.home / "releases" / name / "adapter"))
+    monkeypatch.setattr("flows.evaluate.adapter_of", lambda settings, name: str(settings.home / "releases" / name / "adapter"))
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **values: Any) -> Settings:

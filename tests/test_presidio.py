@@ -327,7 +327,7 @@ def test_the_night_makes_nothing_of_texts_before_the_second_look(home: Path, mon
     done: list[str] = []
     for name in ("choose", "redact_deeply", "generate", "label", "build"):
         monkeypatch.setattr(curate, name, lambda *_, name=name: done.append(name))
-    monkeypatch.setattr(curate, "_selected", lambda *_: [object()])
+    monkeypatch.setattr(curate, "selected", lambda *_: [object()])
     curate.curate.fn("n")
     assert done == ["choose", "redact_deeply", "generate", "label", "build"]
 
