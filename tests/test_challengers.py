@@ -97,7 +97,7 @@ def answered(name: str, write: Writer, suites: tuple[str, ...]) -> list[Answer]:
 
 
 def gated(write: Writer, *more: str, **changes: Any) -> GateDecision:
-    """Gate a writer against the champion, on the three suites and those of `more`, which may get no worse by 5 points (the three) or `MARGINS`."""
+    """Gate a writer against the champion on the three suites and those of `more`."""
     suites = ("harm", "lookalike", "ordinary", *more)
     gate = Gate.model_validate({"rules": {name: {"suite": name, "margin": MARGINS[name]} for name in more}, **changes})
     answers = {"old": answered("old", champion, suites), "new": answered("new", write, suites)}
