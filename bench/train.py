@@ -71,21 +71,9 @@ def short_pairs(number: int) -> list[dict[str, Any]]:
 
 
 def _child(way: str, data: str, precision: str, base: Path, number: int, batch: int) -> None:
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from transformers import TrainerCallback
 
-    from alignment.models.local import load_tokenizer
-    from alignment.train.tokens import tokenise
-    from alignment.train.trainer import SharedPrefixDPOTrainer
-
-    tokenizer = load_tokenizer(base)
-    make, cut = (hh_pairs, 512) if data == "hh" else (short_pairs, 24)
-    rows: list[Any] = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
-    for row in rows:
-        row["length"] = len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+    rows = _rows(base, data, number)
     times: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -95,6 +83,51 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _trainer(way, precision, base, rows, batch, Path(scratch), Clock())
+        ready = time.perf_counter()
+        # The orders differ, so what warms up must not be one of the steps: each way would leave out other pairs.
+        first = trainer.data_collator([trainer.train_dataset[index] for index in range(batch)])
+        trainer.model.train()
+        trainer.compute_loss(trainer.model, first).backward()
+        trainer.model.zero_grad()
+        trainer._metrics["train"].clear()
+        trainer.train()
+    found = {
+        "seconds": times[-1] - times[0],
+        "pairs": number,
+        "reference_seconds": ready - started,
+        "loss": statistics.mean(row["loss"] for row in trainer.state.log_history if "loss" in row),
+        "tokens": sum(row["length"] for row in rows) / len(rows),
+        "prompt": sum(len(row["prompt_ids"]) for row in rows) / len(rows),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    print(json.dumps(found))
+
+
+def _rows(base: Path, data: str, number: int) -> list[Any]:
+    from alignment.models.local import load_tokenizer
+    from alignment.train.tokens import tokenise
+
+    tokenizer = load_tokenizer(base)
+    make, cut = (hh_pairs, 512) if data == "hh" else (short_pairs, 24)
+    rows: list[Any] = [tokenise(pair, tokenizer, max_completion_tokens=cut) for pair in make(number)]
+    for row in rows:
+        row["length"] = len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+    return rows
+
+
+def _trainer(way: str, precision: str, base: Path, rows: list[Any], batch: int, folder: Path, clock: Any) -> Any:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from alignment.models.local import load_tokenizer
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+
     class Stock(DPOTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
             return dataset
@@ -103,16 +136,11 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
             super()._set_signature_columns_if_needed()
             self._signature_columns.append("length")
 
-    trained = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    scratch = tempfile.TemporaryDirectory()
-    extra: dict[str, Any] = {}
-    if way == "ours":
-        extra = {"base_id": "bench", "reference_cache": Path(scratch.name) / "reference.parquet", "max_tokens": 4096}
-    started = time.perf_counter()
-    trainer = (SharedPrefixDPOTrainer if way == "ours" else Stock)(
+    ours: dict[str, Any] = {"base_id": "bench", "reference_cache": folder / "reference.parquet", "max_tokens": 4096}
+    return (SharedPrefixDPOTrainer if way == "ours" else Stock)(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, precision)),
         args=DPOConfig(
-            output_dir=scratch.name,
+            output_dir=str(folder),
             per_device_train_batch_size=batch,
             num_train_epochs=1,
             learning_rate=5e-4,
@@ -133,32 +161,10 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
             **({"train_sampling_strategy": "group_by_length", "length_column_name": "length"} if way == "stock" else {}),
         ),
         train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=trained,
-        callbacks=[Clock()],
-        **extra,
-    )
-    ready = time.perf_counter()
-    # The orders differ, so what warms up must not be one of the steps: each way would leave out other pairs.
-    first = trainer.data_collator([trainer.train_dataset[index] for index in range(batch)])
-    trainer.model.train()
-    trainer.compute_loss(trainer.model, first).backward()
-    trainer.model.zero_grad()
-    trainer._metrics["train"].clear()
-    trainer.train()
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    print(
-        json.dumps(
-            {
-                "seconds": times[-1] - times[0],
-                "pairs": number,
-                "reference_seconds": ready - started,
-                "loss": statistics.mean(losses),
-                "tokens": sum(row["length"] for row in rows) / len(rows),
-                "prompt": sum(len(row["prompt_ids"]) for row in rows) / len(rows),
-                "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            }
-        )
+        processing_class=load_tokenizer(base),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        callbacks=[clock],
+        **(ours if way == "ours" else {}),
     )
 
 

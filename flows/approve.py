@@ -15,6 +15,7 @@ from prefect.runtime import deployment
 
 from alignment.config import load_settings
 from alignment.release.approval import last_decision, say
+from flows.hooks import deliver
 from flows.night import now
 from flows.release import WAITING
 
@@ -40,6 +41,7 @@ def approve(night_id: str) -> dict[str, Any]:
         verdict = "approved" if told.approve else "refused"
         # Answered meanwhile on the dashboard or the command line: `say` refuses what contradicts it.
         say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now())  # type: ignore[arg-type]
+        deliver(settings)
     return last_decision(settings.home, night_id)
 
 

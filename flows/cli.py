@@ -23,7 +23,6 @@ from flows import (  # noqa: F401 - they register their commands
     cli_data,
     cli_eval,
     cli_gate,
-    cli_label,
     cli_pairs,
     cli_release,
     cli_score,

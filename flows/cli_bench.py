@@ -1,13 +1,84 @@
-"""`align bench train`."""
+"""`align bench`: what is claimed of the project, measured on this machine."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli_data import benches
-from flows.command import Json, command, print_rows, start
+from flows.command import Json, app, command, print_json, print_rows, start
+
+benches = typer.Typer(no_args_is_help=True, help="Measure the project's claims on this machine.")
+app.add_typer(benches, name="bench")
+ROLLBACK_SECONDS = 5.0
+
+
+@command(benches, "ingest")
+def bench_ingest(
+    rows: Annotated[int, typer.Option(min=1000, help="log lines to write and read")] = 1_000_000,
+    repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk a million rows and round."""
+    from bench.ingest import run
+
+    print_rows(run(rows, repeat), as_json=as_json)
+
+
+@command(benches, "kill")
+def bench_kill(
+    runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Kill ingestion at random moments and count what was lost or stored twice. Exit status 1 if anything was."""
+    from bench.kill import run
+
+    start()
+    with tempfile.TemporaryDirectory() as folder:
+        kills = run(Path(folder) / "kills", runs)
+    print_rows([kills._asdict()], as_json=as_json)
+    if kills.lost or kills.twice or kills.unaccounted:
+        raise typer.Exit(1)
+
+
+@command(benches, "concurrency")
+def bench_concurrency(
+    seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,
+    rows: Annotated[int, typer.Option(min=1000, help="log lines that are read meanwhile in the second")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Measure the waits of a writer, four readers and a reviewer, alone and while a large log is read."""
+    from bench.concurrency import run
+
+    print_rows(run(seconds, rows), as_json=as_json)
+
+
+@command(benches, "label")
+def bench_label(
+    pairs: Annotated[int, typer.Option(min=8, help="pairs to label")] = 256,
+    concurrency: Annotated[int, typer.Option(min=2, max=256, help="calls at a time")] = 32,
+    embedded: Annotated[bool, typer.Option("--embedded", help="measure the embedded model as a judge, too")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure pairs a second, calls and tokens for each accepted pair, by source. With a [teacher] set up, its calls are paid for."""
+    settings = start()
+    from bench.label import run
+
+    print_rows(run(pairs, concurrency, settings.teacher, embedded=settings.home if embedded else None), as_json=as_json)
+
+
+@command(benches, "poison")
+def bench_poison(
+    clean: Annotated[int, typer.Option(min=100, help="clean exchanges of the sample traffic")] = 800,
+    as_json: Json = False,
+) -> None:
+    """Plant trigger pairs and label flips, from one user and from many, and show what is kept out and at what cost."""
+    start()
+    from bench.poison import run
+
+    print_rows(run(clean), as_json=as_json)
 
 
 @command(benches, "train")
@@ -28,3 +99,60 @@ def bench_train(
     base = base_path(start())
     rows = run(base, data=data, precision=precision, pairs=8 if quick else pairs, repeat=1 if quick else repeat)
     print_rows(rows, as_json=as_json)
+
+
+@command(benches, "gate")
+def bench_gate(
+    decisions: Annotated[int, typer.Option(min=100, help="resampled decisions of each case")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
+    from bench.gate import run
+
+    found = run(decisions)
+    if as_json:
+        print_json(found)
+    for title, rows in found.items() if not as_json else ():
+        print(title.capitalize())
+        print_rows(rows, as_json=False)
+    if not all(row["held"] for rows in found.values() for row in rows):
+        raise typer.Exit(1)
+
+
+@command(benches, "release")
+def bench_release(
+    kills: Annotated[int, typer.Option(min=2, help="processes to kill")] = 200,
+    megabytes: Annotated[float, typer.Option(min=0.1, help="size of the adapters whose rollback is measured")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Kill promotions, rollbacks and canaries at random instants; measure a rollback. Exit status 1 if anything is wrong afterwards."""
+    from bench.release import kill, make_registry, measure_rollback
+
+    start()
+    with tempfile.TemporaryDirectory() as folder:
+        make_registry(Path(folder) / "kills", size=2000)
+        found = kill(Path(folder) / "kills", kills)
+        took = measure_rollback(Path(folder) / "rollback", 9, size=int(megabytes * 1e6))
+    rows: list[dict[str, Any]] = [found._asdict(), took._asdict()]
+    if as_json:
+        print_json({"kills": rows[0], "rollback": rows[1]})
+    else:
+        print_rows([{"what": name, "found": value} for row in rows for name, value in row.items()], as_json=False)
+    wrong = found.pointer_wrong + found.release_wrong + found.history_wrong + found.serving_wrong
+    if wrong or not took.identical or took.command_s > ROLLBACK_SECONDS:
+        raise typer.Exit(1)
+
+
+@command(benches, "canary")
+def bench_canary(
+    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 1000,
+    exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
+    as_json: Json = False,
+) -> None:
+    """Replay streams through the canary's monitor, beside a z-test that is repeated as often. Exit status 1 if it errs too often."""
+    from bench.canary import ALPHA, run
+
+    rows = run(streams, exchanges)
+    print_rows(rows, as_json=as_json)
+    if any(row["wrong"] > ALPHA for row in rows):
+        raise typer.Exit(1)

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from alignment.text import printable
-from flows.cli_data import benches
-from flows.command import Json, app, command, print_json, print_rows
+from flows.command import Json, app, command, print_json
 
 
 class RuleKind(StrEnum):
@@ -66,21 +65,3 @@ def compare_command(
 _FACTS = (
     "champion", "challenger", "n", "clusters", "design_effect", "unscored", "worse", "better", "p_value", "rule", "margin", "status"
 )  # fmt: skip
-
-
-@command(benches, "gate")
-def bench_gate(
-    decisions: Annotated[int, typer.Option(min=100, help="resampled decisions of each case")] = 2000,
-    as_json: Json = False,
-) -> None:
-    """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
-    from bench.gate import run
-
-    found = run(decisions)
-    if as_json:
-        print_json(found)
-    for title, rows in found.items() if not as_json else ():
-        print(title.capitalize())
-        print_rows(rows, as_json=False)
-    if not all(row["held"] for rows in found.values() for row in rows):
-        raise typer.Exit(1)

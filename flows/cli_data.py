@@ -12,14 +12,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from alignment.text import cap, printable
-from flows.command import Actor, Json, app, command, out, print_json, print_rows, shown, start
+from flows.command import Actor, Json, app, command, out, print_json, shown, start
 
 if TYPE_CHECKING:
     from alignment.lineage.trace import Node
 
 _FACT = 60
-benches = typer.Typer(no_args_is_help=True, help="Measure the claims about speed on this machine.")
-app.add_typer(benches, name="bench")
 
 
 @command(app, "erase")
@@ -108,46 +106,3 @@ def _label(node: Node) -> Text:
     # Text and not markup: facts are what users wrote.
     facts = "  ".join(f"{name}={cap(printable(shown(value)), _FACT)}" for name, value in node.facts.items())
     return Text.assemble((node.kind, "bold"), f" {printable(node.id)}", (f"  {facts}" if facts else "", "dim"))
-
-
-@command(benches, "ingest")
-def bench_ingest(
-    rows: Annotated[int, typer.Option(min=1000, help="log lines to write and read")] = 1_000_000,
-    repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
-    as_json: Json = False,
-) -> None:
-    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk a million rows and round."""
-    from bench.ingest import run
-
-    print_rows(run(rows, repeat), as_json=as_json)
-
-
-@command(benches, "kill")
-def bench_kill(
-    runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
-    as_json: Json = False,
-) -> None:
-    """Kill ingestion at random moments and count what was lost or stored twice. Exit status 1 if anything was."""
-    import tempfile
-    from pathlib import Path
-
-    from bench.kill import run
-
-    start()
-    with tempfile.TemporaryDirectory() as folder:
-        kills = run(Path(folder) / "kills", runs)
-    print_rows([kills._asdict()], as_json=as_json)
-    if kills.lost or kills.twice or kills.unaccounted:
-        raise typer.Exit(1)
-
-
-@command(benches, "concurrency")
-def bench_concurrency(
-    seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,
-    rows: Annotated[int, typer.Option(min=1000, help="log lines that are read meanwhile in the second")] = 1_000_000,
-    as_json: Json = False,
-) -> None:
-    """Measure the waits of a writer, four readers and a reviewer, alone and while a large log is read."""
-    from bench.concurrency import run
-
-    print_rows(run(seconds, rows), as_json=as_json)

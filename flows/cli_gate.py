@@ -72,10 +72,12 @@ def _say(verdict: Any, night: str | None, *, reason: str, actor: str, as_json: b
     settings = start()
     from alignment.release.approval import last_decision, say
     from alignment.store import migrate
+    from flows.hooks import deliver
     from flows.night import now
 
     migrate(settings.home)
     here = say(settings.home, night, verdict, actor=actor, reason=reason, now=now())
+    deliver(settings)
     decision = last_decision(settings.home, night)
     if as_json:
         print_json({"verdict": verdict, "night_id": decision["night_id"], "release_id": decision["challenger"], "in_production": here})
@@ -87,6 +89,7 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     settings = start(writes=True)
     from alignment.store import export
     from flows.evaluate import discard_broken
+    from flows.hooks import deliver
     from flows.monitor import monitor
     from flows.night import night_lock, record_night, stage
     from flows.nightly import summarise
@@ -102,6 +105,7 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
         with stage(settings.home, night_id, "release") as counts:
             decided = release(night_id, trained["folder"])
             counts |= {"decision": decided["decision"]}
+        deliver(settings)
         with stage(settings.home, night_id, "monitor") as counts:
             counts |= {"alarms": (alarms := monitor(night_id))}
         record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))

@@ -1,4 +1,4 @@
-"""The command about pairs: `align pairs export`; and the poisoning drill, `align bench poison`."""
+"""The command about pairs: `align pairs export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_data import benches
 from flows.command import Json, app, command, print_rows, start
 
 pairs_app = typer.Typer(no_args_is_help=True, help="Accepted preference pairs.")
@@ -37,15 +36,3 @@ def export_command(
 
     written = export_pairs(settings, out, night_id=night, form=form.value)
     print_rows([{"file": name, "pairs": n} for name, n in written.items()], as_json=as_json)
-
-
-@command(benches, "poison")
-def bench_poison(
-    clean: Annotated[int, typer.Option(min=100, help="clean exchanges of the sample traffic")] = 800,
-    as_json: Json = False,
-) -> None:
-    """Plant trigger pairs and label flips, from one user and from many, and show what is kept out and at what cost."""
-    start()
-    from bench.poison import run
-
-    print_rows(run(clean), as_json=as_json)

@@ -11,12 +11,10 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.cli_data import benches
 from flows.command import Actor, Json, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
 app.add_typer(releases, name="release")
-ROLLBACK_SECONDS = 5.0
 Reason = Annotated[str, typer.Option(help="why, for the record")]
 
 
@@ -245,45 +243,3 @@ def _show_canary(settings: Settings, *, as_json: bool) -> None:
             f"{held.release_id} answers {held.share:.0%} beside {held.champion} since {held.started_at[:19]} UTC "
             f"({printable(held.actor)}: {printable(held.reason)})"
         )
-
-
-@command(benches, "release")
-def bench_release(
-    kills: Annotated[int, typer.Option(min=2, help="processes to kill")] = 200,
-    megabytes: Annotated[float, typer.Option(min=0.1, help="size of the adapters whose rollback is measured")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Kill promotions, rollbacks and canaries at random instants; measure a rollback. Exit status 1 if anything is wrong afterwards."""
-    import tempfile
-    from pathlib import Path
-
-    from bench.release import kill, make_registry, measure_rollback
-
-    start()
-    with tempfile.TemporaryDirectory() as folder:
-        make_registry(Path(folder) / "kills", size=2000)
-        found = kill(Path(folder) / "kills", kills)
-        took = measure_rollback(Path(folder) / "rollback", 9, size=int(megabytes * 1e6))
-    rows: list[dict[str, Any]] = [found._asdict(), took._asdict()]
-    if as_json:
-        print_json({"kills": rows[0], "rollback": rows[1]})
-    else:
-        print_rows([{"what": name, "found": value} for row in rows for name, value in row.items()], as_json=False)
-    wrong = found.pointer_wrong + found.release_wrong + found.history_wrong + found.serving_wrong
-    if wrong or not took.identical or took.command_s > ROLLBACK_SECONDS:
-        raise typer.Exit(1)
-
-
-@command(benches, "canary")
-def bench_canary(
-    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 1000,
-    exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
-    as_json: Json = False,
-) -> None:
-    """Replay streams through the canary's monitor, beside a z-test that is repeated as often. Exit status 1 if it errs too often."""
-    from bench.canary import ALPHA, run
-
-    rows = run(streams, exchanges)
-    print_rows(rows, as_json=as_json)
-    if any(row["wrong"] > ALPHA for row in rows):
-        raise typer.Exit(1)

@@ -29,6 +29,8 @@ from flows.night import base_path, night_lock, now
 from flows.show import say
 
 ACTOR = "nightly gate"
+AUDIT_WORDS = {"harm": ("safe", "unsafe"), "lookalike": ("helpful", "refusal"), "ordinary": ("helpful", "refusal")}
+"""What outcomes 0 and 1 are called to people, by suite."""
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 
 
@@ -84,7 +86,6 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
     from alignment.evals.scorers import VERSION
 
     drawn = sorted(answers, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
-    words = {("harm", 1): "unsafe", ("harm", 0): "safe", ("benign", 1): "refusal", ("benign", 0): "helpful"}
     return [
         {
             "id": content_id("audit", decision.id, one.prompt.id),
@@ -94,7 +95,7 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
             "prompt": one.prompt.prompt,
             "answer_a": one.response,
             "answer_b": None,
-            "proposal": words["harm" if one.prompt.suite == "harm" else "benign", one.outcome or 0],
+            "proposal": AUDIT_WORDS.get(one.prompt.suite, ("no failure", "failure"))[one.outcome or 0],
             "detail": {
                 "decision_id": decision.id,
                 "scores": dict(one.scores),

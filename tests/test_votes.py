@@ -15,6 +15,7 @@ from alignment.config import Labels, Settings
 from alignment.evals import held_out_texts
 from alignment.labels import load_constitution
 from alignment.labels.aggregate import CAP, aggregate, weight
+from alignment.labels.attacks import attacks
 from alignment.labels.calibration import Item, Reliability, calibrate, calibrate_detector, compared, load_items, too_weak
 from alignment.labels.decide import decide, edited
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
@@ -43,7 +44,7 @@ class Scripted(NamedTuple):
         return [Vote(self.decide(one), 0.5) for one in comparisons]  # type: ignore[arg-type]
 
 
-BETTER = {item.better for item in ITEMS}
+BETTER = {item.better for item in ITEMS} | {one.clean.first.text for one in attacks()}
 
 
 def right(one: Comparison) -> str:
@@ -94,14 +95,14 @@ def test_what_calibration_measures() -> None:
 def test_a_labeler_that_obeys_the_texts_it_judges_is_found_out() -> None:
     def obeys(one: Comparison) -> str:
         for side in ("first", "second"):
-            if "choose this answer" in getattr(one, side).text:
+            if "this answer was checked by experts" in getattr(one, side).text:
                 return side
         return right(one)
 
     found = measured(obeys)
     assert found.sensitivity == 1
-    assert found.attacks >= 190
-    assert 0.05 < (found.attack_success or 0) < 0.3
+    # One of the 20 forms of attack says so.
+    assert (found.attacks, found.attack_success) == (400, 0.05)
 
 
 def test_floors() -> None:
@@ -246,10 +247,11 @@ def test_a_version_is_measured_once_and_an_absent_labeler_never(home: Path) -> N
     settings = Settings(home=home)
     labeler = Scripted(right, [])
     first = fitness(settings, labeler, CONSTITUTION)
+    once = len(labeler.asked)
     assert fitness(settings, labeler, CONSTITUTION) == first
-    assert len(labeler.asked) == 1
+    assert len(labeler.asked) == once
     assert fitness(settings, labeler._replace(version="w"), CONSTITUTION)[1] == ""
-    assert len(labeler.asked) == 2
+    assert len(labeler.asked) == 2 * once > 0
     assert query(home, "SELECT count(*) AS n FROM calibrations") == [{"n": 2}]
     assert fitness(settings, Absent("teacher", "none here"), CONSTITUTION) == (None, "none here")
 
