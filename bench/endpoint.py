@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 _FENCED = re.compile(r"<data-([0-9a-f]+)>\n(.*?)\n</data-\1>", re.S)
-HARMFUL = frozenset({"poison", "threatens", "bomb", "steal", "forge"})
 
 
 def judged(text: str) -> str:

@@ -18,7 +18,7 @@ from alignment.labels.check import constitution_text, doubtful_examples, read_co
 from alignment.labels.compare import compare
 from alignment.labels.constitution import CATEGORIES
 from alignment.lineage import Subject, plan_erasure
-from alignment.pairs import Decision, Labelled, decided, stale_pairs, stand
+from alignment.pairs import Decision, Labelled, decided, stand
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.store import append, migrate, query, session
 from flows.cli import app
@@ -189,10 +189,10 @@ def test_an_edited_principle_judges_again_what_it_had_decided_and_only_once(home
     first = [labelled("a", "no-hate", OLD), labelled("b", "no-hate", OLD), labelled("c", "no-fraud", OLD)]
     pairs = [pair_of(item) for item in first]
     record(home, first, OLD, "night 1")
-    assert stale_pairs(pairs, decisions(home), OLD.versions) == frozenset()
+    assert stand(pairs, decisions(home), OLD.versions).stale == []
 
     new = edited(OLD, "no-hate", weight=2.0)
-    assert stale_pairs(pairs, decisions(home), new.versions) == {pairs[0].id, pairs[1].id}
+    assert stand(pairs, decisions(home), new.versions).stale == pairs[:2]
     # One comes out as before, one otherwise.
     again = [labelled("a", "no-hate", new), labelled("b", "no-hate", new, best="better")]
     record(home, again, new, "night 2")
@@ -233,7 +233,7 @@ def test_pairs_of_an_older_store_get_their_versions(home: Path) -> None:
         append(connection, "pairs", [{**asdict(pair), "built_at": NOW}])
     migrate(home)
     assert decisions(home) == [Decision(pair.interaction_id, "no-hate", OLD.named("no-hate").version, pair.id)]
-    assert stale_pairs([pair], decisions(home), OLD.versions) == frozenset()
+    assert stand([pair], decisions(home), OLD.versions).stale == []
 
 
 def test_decisions_go_with_their_person(home: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment.config import SelfReward
+from alignment.config import SelfReward, load_settings
 from alignment.ids import content_id
-from alignment.labels.collapse import Agreement, Health, agreement, describe, distinct_n, guarded, halting
+from alignment.labels import load_constitution
+from alignment.labels.collapse import Agreement, Health, agreement, describe, distinct_n, halting
 from alignment.labels.constitution import Principle
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import ImplicitReward
+from alignment.labels.rule import ConstitutionLabeler
 from alignment.labels.vote import Comparison
 from alignment.models import local, logprobs
 from alignment.models.local import LocalModel, load_tokenizer, render
@@ -171,12 +173,19 @@ def test_a_collapse_halts(changes: dict[str, object], words: str) -> None:
     assert halting(WELL, LIMITS, base=BASE, first=WELL) == ()
     reasons = halting(WELL._replace(**changes), LIMITS, base=BASE, first=WELL)  # type: ignore[arg-type]
     assert any(words in reason for reason in reasons)
+
+
+def test_votes_of_a_halted_labeler_do_not_count(home: Path) -> None:
+    from flows import label
+
+    migrate(home)
+    settings = load_settings(home=home)
     labeler = ImplicitReward(Fixed("c", a=-2.0, b=-5.0), Fixed("b", a=-4.0, b=-9.0), LIMITS)
-    [vote] = guarded(labeler, reasons).vote([comparison()])
-    assert vote.verdict == "unscored"
-    assert words in vote.detail["reason"]
-    assert (guarded(labeler, reasons).name, guarded(labeler, reasons).version) == (labeler.name, labeler.version)
-    assert guarded(labeler, ()) is labeler
+    assert label._halted(settings, "n", labeler), "nothing is known of it yet"
+    [state] = query(home, "SELECT labeler, active, reason FROM labeler_states")
+    assert (state["labeler"], state["active"]) == ("implicit_reward", False)
+    assert state["reason"].startswith("halted: agreement with the anchor judge is unknown")
+    assert not label._halted(settings, "n", ConstitutionLabeler(load_constitution(), lambda *_: [], "s", 0.2))
 
 
 def test_few_verdicts_of_people_say_nothing_yet() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from alignment.config import SelfReward
-from alignment.labels.vote import Comparison, Labeler, Vote
 
 ORDERS = (1, 2, 3)
 _WORD = re.compile(r"\w+")
@@ -114,29 +113,3 @@ def _words_lost(now: Answers, base: Answers, settings: SelfReward) -> list[str]:
     if abs(change) > settings.max_length_change:
         found.append(f"mean length of its answers changed by {change:+.0%}, more than {settings.max_length_change:.0%}")
     return found
-
-
-class Halted:
-    """A labeler that crossed a limit: it keeps its name and abstains, with the reasons."""
-
-    def __init__(self, labeler: Labeler, reasons: Sequence[str]) -> None:
-        self.labeler, self.reasons = labeler, tuple(reasons)
-
-    @property
-    def name(self) -> str:
-        """See `Labeler.name`."""
-        return self.labeler.name
-
-    @property
-    def version(self) -> str:
-        """See `Labeler.version`."""
-        return self.labeler.version
-
-    def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """Abstain."""
-        return [Vote("unscored", 0.0, {"reason": f"halted: {'; '.join(self.reasons)}"})] * len(comparisons)
-
-
-def guarded(labeler: Labeler, reasons: Sequence[str]) -> Labeler:
-    """Return the labeler, or one that abstains in its place if there are reasons."""
-    return Halted(labeler, reasons) if reasons else labeler

@@ -2,7 +2,7 @@
 
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, contaminated
 from alignment.pairs.mix import mix
-from alignment.pairs.versions import Decision, Standing, decided, stale_pairs, stand
+from alignment.pairs.versions import Decision, Standing, decided, stand
 
 __all__ = [
     "Built",
@@ -14,6 +14,5 @@ __all__ = [
     "contaminated",
     "decided",
     "mix",
-    "stale_pairs",
     "stand",
 ]

@@ -51,11 +51,6 @@ def stand(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mappin
     return found
 
 
-def stale_pairs(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str]) -> frozenset[str]:
-    """Return the ids of pairs whose exchanges are to be judged again (see `stand`)."""
-    return frozenset(pair.id for pair in stand(pairs, decisions, versions).stale)
-
-
 def decided(labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict], versions: Mapping[str, str]) -> list[Decision]:
     """Return what tonight's judgements, made by the principles of `versions`, came to.
 
