@@ -5,6 +5,7 @@
     ├── InputError             Permanent   a log, a pair file or a training input cannot be used
     │   └── CheckFailed        Permanent   a batch-level data check says stop
     ├── StoreError             Permanent   the store is damaged or newer than this code
+    │   ├── StoreCrashed       Permanent   reading the damaged store ended the process that read it
     │   └── StoreBusy          Transient   another process held the store too long
     ├── ModelError             Permanent   a model cannot be found, loaded or served
     │   └── EndpointError      Transient   a model server did not answer as it should
@@ -47,6 +48,10 @@ class CheckFailed(InputError):
 
 class StoreError(AlignError, Permanent):
     """The store is damaged, or was written by newer code."""
+
+
+class StoreCrashed(StoreError):
+    """Reading the damaged store ended the process that read it."""
 
 
 class StoreBusy(StoreError, Transient):

@@ -13,7 +13,8 @@ from typing import Any
 
 import duckdb
 
-from alignment.errors import StoreBusy, StoreError
+from alignment.errors import StoreBusy, StoreCrashed, StoreError
+from alignment.store.apart import apart
 from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
@@ -28,10 +29,18 @@ def store_findings(home: Path, *, quick: bool = False) -> list[str]:
     """Return what is wrong with the store; `quick` does not read every block of it.
 
     DuckDB keeps a checksum with every block and looks at it whenever it reads one, so that reading everything finds all damage.
+    It is read in another process, because some damage ends the process.
 
     Raises:
         StoreBusy: it stayed locked, so that nothing can be said about it.
     """
+    try:
+        return apart(_findings, home, quick=quick)
+    except StoreCrashed as error:
+        return [_told(error)]
+
+
+def _findings(home: Path, *, quick: bool) -> list[str]:
     try:
         schema_version(home)
         with session(home) as connection:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.errors import StoreBusy, StoreError
+from alignment.errors import StoreBusy, StoreCrashed, StoreError
+from alignment.store.apart import apart, here
 from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
@@ -70,7 +71,7 @@ def restore(home: Path, target: Path) -> Restored:
             old = None
     if old is not None:
         migrate(target, upto=old)
-        _salvage(home, target, manifest, found)
+        found = _salvage(home, target, manifest, found)
     migrate(target)
     if manifest is None or found.evidence_damaged:
         _forget_scans(target)
@@ -107,7 +108,7 @@ def _old_schema(home: Path) -> int | None:
     """Return the schema of the old store, None if it cannot be opened."""
     if not store_path(home).is_file():
         return None
-    version = _unless_damaged(partial(applied_version, home), None)
+    version = _unless_damaged(partial(apart, applied_version, home), None)
     if version is not None:
         refuse_newer(version, f"the store in {str(home)!r}")
     return version
@@ -169,21 +170,30 @@ def _extent(home: Path, table: str) -> tuple[int, int] | None:
     return (int(row[0]), int(row[1])) if row else None
 
 
-def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restored) -> None:
+def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restored) -> Restored:
+    """Read what the old store still gives in one process, or, if that ends it, every part in a process of its own."""
+    try:
+        return apart(_salvaged, home, target, manifest, found, run=here)
+    except StoreCrashed:
+        return _salvaged(home, target, manifest, found, run=apart)
+
+
+def _salvaged(home: Path, target: Path, manifest: Manifest | None, found: Restored, *, run: Callable[..., Any]) -> Restored:
     with session(target) as connection:
         wanted = tables(connection)
     for table in wanted:
         if table == _SCANS and manifest:
             continue  # the evidence's texts stand, which may be older
-        start = _unless_damaged(partial(_seen, home, table, manifest, found), 0)
-        extent = _unless_damaged(partial(_extent, home, table), None)
+        start = _unless_damaged(partial(run, _seen, home, table, manifest, found), 0)
+        extent = _unless_damaged(partial(run, _extent, home, table), None)
         if extent is None:
             found.problems.append(f"the old store's table {table!r} cannot be read")
             continue
         end, count = extent
         found.expected[table] = max(found.expected.get(table, 0), count)
         ranges = [(first, min(first + _RANGE, end)) for first in range(start, end, _RANGE)]
-        found.store[table] = sum(_salvage_range(home, target, table, *one) for one in ranges)
+        found.store[table] = sum(_unless_damaged(partial(run, _salvage_range, home, target, table, *one), 0) for one in ranges)
+    return found
 
 
 def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -> int:

@@ -1,0 +1,36 @@
+"""Reading a store that may be damaged in a process of its own: a damaged block can end DuckDB's process, not only raise.
+
+Effects: starts a process for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import ParamSpec, TypeVar
+
+from alignment.errors import StoreCrashed
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def apart(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+    """Return what `function` returns in a new process; it, its arguments and its result are pickled, and what it raises is raised here.
+
+    Raises:
+        StoreCrashed: the process ended in the middle of it.
+    """
+    # Spawned: a fork would take over the locks of this process's threads.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments, **options).result()
+        except BrokenProcessPool:
+            raise StoreCrashed("reading the store ended the process that read it; run 'align doctor'") from None
+
+
+def here(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+    """Return what `function` returns in this process: the counterpart of `apart`."""
+    return function(*arguments, **options)
