@@ -62,7 +62,7 @@ def bench_label(
     embedded: Annotated[bool, typer.Option("--embedded", help="measure the embedded model as a judge, too")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure pairs a second, calls and tokens for each accepted pair, by source. With a [teacher] set up, its calls are paid for."""
+    """Measure pairs a second, calls and tokens for each accepted pair, by source. With a teacher set up, its calls are paid for."""
     settings = start()
     from bench.label import run
 

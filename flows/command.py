@@ -90,6 +90,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
+_WORD = 16
+"""Characters of a word that may be broken if it is longer."""
+
+
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
@@ -97,13 +101,34 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if not rows:
         print("nothing to show")
         return
-    table = Table()
-    for name in rows[0]:
-        # An id that is cut cannot be copied.
-        table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
-    for row in rows:
-        table.add_row(*(printable(shown(value)).replace("[", r"\[") for value in row.values()))
-    out.print(table)
+    texts = [{name.replace("_", " "): printable(shown(value)).replace("[", r"\[") for name, value in row.items()} for row in rows]
+    needed = [max(len(word) for text in (name, *(row[name] for row in texts)) for word in text.split() or [""]) for name in texts[0]]
+    # An id that is cut cannot be copied, a word that is broken cannot be read. A long text still folds.
+    if sum(min(width, _WORD) + 3 for width in needed) < out.width:
+        table = Table()
+        for name in rows[0]:
+            table.add_column(name.replace("_", " "), no_wrap=name.endswith("_id"), overflow="fold")
+        for row in texts:
+            table.add_row(*row.values())
+        out.print(table)
+    else:
+        _print_turned(texts)
+
+
+def _print_turned(texts: list[dict[str, str]]) -> None:
+    """Print a table that is too wide with its columns as rows, as many rows side by side as there is room for."""
+    names = max(map(len, texts[0]))
+    values = max(len(text) for row in texts for text in row.values())
+    side_by_side = max(1, (out.width - names - 4) // (values + 3))
+    for start in range(0, len(texts), side_by_side):
+        table = Table(show_header=False)
+        table.add_column(no_wrap=True)
+        part = texts[start : start + side_by_side]
+        for _ in part:
+            table.add_column(overflow="fold")
+        for name in texts[0]:
+            table.add_row(name, *(row[name] for row in part))
+        out.print(table)
 
 
 def shown(value: Any) -> str:

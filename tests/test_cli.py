@@ -36,3 +36,15 @@ def test_ids_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     row: dict[str, Any] = {"release_id": "0123456789abcdef", "status": "in production", "reason": "because " * 20}
     shared.print_rows([row], as_json=False)
     assert "0123456789abcdef" in capsys.readouterr().out
+
+
+def test_a_table_that_is_too_wide_is_turned_instead_of_breaking_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared, "out", shared.Console(width=60, highlight=False))
+    names = ("precision", "pairs_per_second", "reference_seconds", "prompt", "completion", "gibibytes")
+    shared.print_rows([dict.fromkeys(names, f"{way}[b]") for way in ("stock", "random", "shared_prefix")], as_json=False)
+    printed = capsys.readouterr().out
+    assert all(name.replace("_", " ") in printed for name in names)
+    assert printed.count("shared_prefix[b]") == len(names)
+    assert max(map(len, printed.splitlines())) <= 60
