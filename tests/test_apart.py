@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from alignment.errors import AlignError, StoreBusy, StoreCrashed
-from alignment.store import integrity, migrate, query, restore, store_path
+from alignment.errors import StoreBusy, StoreCrashed
+from alignment.store import integrity, query, restore
 from alignment.store.apart import apart
 from alignment.store.integrity import store_findings
 from tests.filled import everything, fill
