@@ -61,8 +61,14 @@ def _flip(path: Path, at: int, length: int = 16) -> None:
 
 
 def _used_block(home: Path) -> int:
-    """Return where a block with verdicts lies in the file: 3 headers of 4 KiB, then blocks of 256 KiB."""
-    [row] = query(home, "SELECT min(block_id) AS block FROM pragma_storage_info('verdicts') WHERE column_name = 'note' AND block_id >= 0")
+    """Return where a block of verdicts without their ids lies in the file: 3 headers of 4 KiB, then blocks of 256 KiB."""
+    [row] = query(
+        home,
+        """
+        SELECT min(block_id) FILTER (column_name = 'note') AS block, list(block_id) FILTER (column_name IN ('id', 'item_id')) AS ids
+        FROM pragma_storage_info('verdicts') WHERE block_id >= 0 GROUP BY block_id HAVING block IS NOT NULL AND ids IS NULL LIMIT 1
+        """,
+    )
     return 3 * 4096 + int(row["block"]) * 262_144
 
 
@@ -360,7 +366,7 @@ def test_a_busy_store_is_not_taken_for_a_damaged_one(home: Path, monkeypatch: py
     def busy(*_: object, **__: object) -> None:
         raise StoreBusy("locked")
 
-    monkeypatch.setattr("alignment.store.integrity.schema_version", busy)
+    monkeypatch.setattr("alignment.store.integrity.apart", busy)
     with pytest.raises(StoreBusy):
         rebuild(load_settings(home=home))
     assert findings(home)["store"] == {"check": "store", "result": "wrong", "found": "locked"}
