@@ -1,0 +1,86 @@
+"""What the settings of training change, and what they must not change, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from alignment.config import Train
+from alignment.errors import InputError
+from alignment.models.local import weights_id
+from alignment.train.job import TrainJob, write_job
+from tests.test_train import make_pairs, settings, steps
+from tests.tiny import make_tiny_model
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+LN2 = math.log(2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def train_on(tiny: Path, folder: Path, margins: tuple[float, ...] = (0.5,), **changes: object) -> tuple[TrainJob, dict[str, object]]:
+    from dataclasses import replace
+
+    from alignment.train.run import train
+
+    pairs = [replace(pair, judge_margin=margins[index % len(margins)], split="train") for index, pair in enumerate(make_pairs(8))]
+    chosen: Train = settings(**{"epochs": 1, "sft_weight": 0} | changes)
+    job = write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", pairs, chosen)
+    return job, train(job)
+
+
+def losses(job: TrainJob) -> list[float]:
+    return [row["loss"] for row in steps(job.folder).values()]
+
+
+def test_checkpointed_activations_change_no_loss(tiny: Path, tmp_path: Path) -> None:
+    plain, _ = train_on(tiny, tmp_path / "a")
+    saving, _ = train_on(tiny, tmp_path / "b", gradient_checkpointing=True)
+    assert losses(saving) == pytest.approx(losses(plain), abs=1e-5)
+
+
+def test_pairs_weigh_as_their_margins_say(tiny: Path, tmp_path: Path) -> None:
+    """Of four pairs whose margins are 0.9, 0.1, 0.9, 0.1 the clear ones weigh 1.8 and the others 0.2: ln 2 each before the first update."""
+    even, _ = train_on(tiny, tmp_path / "a", margins=(0.9, 0.1))
+    weighed, _ = train_on(tiny, tmp_path / "b", margins=(0.9, 0.1), weigh_pairs=True)
+    same, _ = train_on(tiny, tmp_path / "c", weigh_pairs=True)
+    assert losses(even)[0] == losses(same)[0] == pytest.approx(LN2, abs=1e-5)
+    assert losses(same) == pytest.approx(losses(even), abs=1e-5)
+    assert abs(losses(weighed)[1] - losses(even)[1]) > 1e-4
+    from alignment.train.run import _weigh
+
+    rows = [{"margin": margin} for margin in (0.9, 0.1, 0.9, 0.1)]
+    _weigh(rows, by_margin=True)
+    assert [row["weight"] for row in rows] == pytest.approx([1.8, 0.2, 1.8, 0.2])
+
+
+def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny: Path, tmp_path: Path) -> None:
+    job, summary = train_on(tiny, tmp_path, reference_free=True, batch_size=1)
+    assert summary["reference_computed"] == 0
+    assert not job.reference_cache.exists()
+    for row in steps(job.folder).values():
+        # Hand-derived: one pair a batch, so -log sigmoid(beta * (log pi(chosen) - log pi(rejected))).
+        margin = job.settings.beta * (row["logps/chosen"] - row["logps/rejected"])
+        assert row["loss"] == pytest.approx(math.log1p(math.exp(-margin)), abs=2e-4)
+
+
+def test_what_is_not_installed_is_named_before_any_compute(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignment.train.run.find_spec", lambda _: None)
+    with pytest.raises(InputError, match="pip install mlflow"):
+        train_on(tiny, tmp_path, report_to=["mlflow"])
+
+
+def test_every_step_says_how_fast_it_goes(tiny: Path, tmp_path: Path) -> None:
+    job, _ = train_on(tiny, tmp_path, batch_size=2)
+    rows = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+    timed = [row for row in rows if "pairs_per_second" in row]
+    assert [row["step"] for row in timed if "loss" in row] == [2, 3, 4]
+    assert all(row["pairs_per_second"] > 0 for row in timed)
+    assert timed[-1]["seconds_left"] == 0
