@@ -37,7 +37,7 @@ def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height
         "what:N",
         scale=alt.Scale(domain=names, range=_COLOURS[: len(names)]),
         title=None,
-        legend=alt.Legend() if len(names) > 1 else None,
+        legend=alt.Legend(symbolOpacity=1) if len(names) > 1 else None,
     )
     axis = alt.Axis(format=".0%" if percent else "~g", tickCount=4, title=None)
     scale = alt.Scale(domain=[0, 1]) if percent else alt.Scale(zero=False, nice=True)

@@ -52,8 +52,8 @@ def render() -> None:
 
 def filters(facets: list[Row]) -> dict[str, str | None]:
     """Draw the filters with what there is to choose; return what was chosen, None for any."""
-    options: dict[str, Iterable[str | None]] = {name: (row[name] for row in facets) for name in FILTERS if name != "principle"}
-    options["principle"] = (name for row in facets for name in row["principles"] or ())
+    options = {name: [row[name] for row in facets] for name in FILTERS if name != "principle"}
+    options["principle"] = [name for row in facets for name in row["principles"] or ()]
     chosen: dict[str, str | None] = {}
     for start in (0, 3):
         for (name, label), column in zip(list(FILTERS.items())[start : start + 3], st.columns(3, gap="small"), strict=True):
