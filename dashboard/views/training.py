@@ -121,7 +121,7 @@ def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
     show.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
     with show.card("reading"):
         for remark in training_words.remarks(values):
-            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            with st.container(horizontal=True, wrap=False, gap="small"):
                 st.badge("As wanted" if remark.fine else "Look", color="green" if remark.fine else "orange")
                 st.markdown(remark.words, width="stretch")
         with st.expander("How to read the curves"):
