@@ -24,6 +24,8 @@ PAGES = {
     "checks": "Checks",
     "releases": "Releases",
     "labels": "Labels",
+    "pairs": "Pairs",
+    "training": "Training",
     "review": "Review queue",
     "drift": "Drift",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import altair as alt
@@ -25,7 +25,6 @@ CHAMPION, CHALLENGER = "Champion", "Challenger"
 _MODELS = [CHAMPION, CHALLENGER]
 _MODEL_COLOUR = alt.Color("model:N", scale=alt.Scale(domain=_MODELS, range=[SLATE, TEAL]), title=None)
 _MODEL_SHAPE = alt.Shape("model:N", scale=alt.Scale(domain=_MODELS, range=["circle", "diamond"]), title=None)
-_DAYS = alt.Axis(format="%-d %b", grid=False, tickCount=5, labelOverlap="greedy", labelSeparation=12, title=None)
 
 
 def _named(name: str) -> alt.NamedData:
@@ -33,9 +32,18 @@ def _named(name: str) -> alt.NamedData:
     return alt.NamedData(name=name)
 
 
-def _time(value: date | datetime) -> str:
+def utc(value: date | datetime) -> str:
+    """Return a UTC day or time as Vega-Lite reads it."""
     at = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 - UTC
     return f"{at.replace(tzinfo=None).isoformat()}Z"
+
+
+def time_axis(times: Iterable[date | datetime]) -> alt.Axis:
+    """Return an axis that names days, or hours too where everything lies within three days: else one day is named several times."""
+    known = sorted(utc(time) for time in times)
+    near = bool(known) and datetime.fromisoformat(known[-1]) - datetime.fromisoformat(known[0]) < timedelta(days=3)
+    form = "%-d %b %H:%M" if near else "%-d %b"
+    return alt.Axis(format=form, grid=False, tickCount=3 if near else 5, labelOverlap="greedy", labelSeparation=12, title=None)
 
 
 LOOK = {
@@ -163,7 +171,7 @@ def metric_trend(rows: Sequence[Row]) -> Spec:
     """Draw one gate metric over the nights, champion and challenger."""
     points = [
         {
-            "at": _time(row["decided_at"]),
+            "at": utc(row["decided_at"]),
             "model": model,
             "rate": row[model.lower()],
             "text": figures.percent(row[model.lower()]),
@@ -174,7 +182,7 @@ def metric_trend(rows: Sequence[Row]) -> Spec:
         for model in _MODELS
     ]
     base = alt.Chart(_named("points")).encode(
-        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["decided_at"] for row in rows)),
         y=_rates_axis([point["rate"] for point in points]),
         color=_MODEL_COLOUR,
         tooltip=[
@@ -197,7 +205,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
     """Draw the share of flagged exchanges per day; `windows` are shaded spans with `name`, `start` and `end`."""
     points = [
         {
-            "at": _time(row["day"]),
+            "at": utc(row["day"]),
             "rate": row["flagged"] / row["judged"],
             "text": f"{figures.percent(row['flagged'] / row['judged'])} ({row['flagged']} of {row['judged']})",
             "date": figures.day(row["day"]),
@@ -206,20 +214,20 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         if row["judged"]
     ]
     base = alt.Chart(_named("points")).encode(
-        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
         y=_rates_axis([point["rate"] for point in points]),
         tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("text:N", title="rate")],
     )
     line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
     if not windows:
         return styled(line, height, points=points)
-    spans = [{"name": w["name"], "start": _time(w["start"]), "end": _time(w["end"])} for w in windows]
+    spans = [{"name": w["name"], "start": utc(w["start"]), "end": utc(w["end"])} for w in windows]
     names = [span["name"] for span in spans]
     shade = (
         alt.Chart(_named("windows"))
         .mark_rect(opacity=0.9)
         .encode(
-            x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=_DAYS),
+            x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
             x2="end:T",
             color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#eef0ee", "#d8e9e9"]), legend=None),
         )
@@ -243,7 +251,7 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
     """Draw which metric raised an alarm in which night: a triangle is an alarm, a small circle is none."""
     marks = [
         {
-            "night": _time(row["reported_at"]),
+            "night": utc(row["reported_at"]),
             "date": figures.moment(row["reported_at"]),
             "metric": show.title(row["metric"]),
             "state": "Alarm" if row["alarm"] else "Quiet",
@@ -256,7 +264,7 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
         alt.Chart(_named("reports"))
         .mark_point(filled=True, opacity=1)
         .encode(
-            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=_DAYS),
+            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["reported_at"] for row in rows)),
             y=alt.Y("metric:N", title=None),
             color=alt.Color("state:N", scale=alt.Scale(domain=states, range=["#b9c3c7", RED]), title=None),
             shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),

@@ -68,7 +68,8 @@ def _run(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) ->
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _read(name: str, **parameters: Any) -> list[Row]:
+def read(name: str, **parameters: Any) -> list[Row]:
+    """Return the rows of `dashboard_{name}.sql`, at most ten seconds old."""
     return _rows(str(settings().home), name, parameters)
 
 
@@ -92,17 +93,17 @@ def parsed(text: str | None, default: Any = None) -> Any:
 
 def nights(limit: int = 30) -> list[Row]:
     """Return the last nights, newest first; `summary` is a mapping, empty for a night that did not finish."""
-    return [{**row, "summary": parsed(row["summary"])} for row in _read("nights", limit=limit)]
+    return [{**row, "summary": parsed(row["summary"])} for row in read("nights", limit=limit)]
 
 
 def stages(night: str) -> list[Row]:
     """Return how long the stages of `night` took."""
-    return _read("stages", night=night)
+    return read("stages", night=night)
 
 
 def pairs_by_side(night: str) -> dict[str, int]:
     """Return how many pairs `night` trained on, by side; held-out pairs are not counted."""
-    rows = _read("pairs", night=night)
+    rows = read("pairs", night=night)
     return {row["side"]: row["pairs"] for row in rows if row["split"] == "train"}
 
 
@@ -112,7 +113,7 @@ def production() -> Row | None:
     A pointer that was moved without its event (a full disk) is shown without one.
     """
     release = current(settings().home)
-    event = _first(_read("production", release=release))
+    event = _first(read("production", release=release))
     return event or (None if release == BASE else {"release_id": release, "event": None, "reason": None, "night_id": None})
 
 
@@ -139,12 +140,12 @@ def held_canary() -> Canary | None:
 
 def canary_checks(limit: int = 60) -> list[Row]:
     """Return the looks at the canary that was looked at last, newest first; `curve` is a list."""
-    return [{**row, "curve": parsed(row["curve"], [])} for row in _read("canary_checks", limit=limit)]
+    return [{**row, "curve": parsed(row["curve"], [])} for row in read("canary_checks", limit=limit)]
 
 
 def release_events(limit: int = 200) -> list[Row]:
     """Return what happened to releases, newest first."""
-    return _read("release_events", limit=limit)
+    return read("release_events", limit=limit)
 
 
 def hook_states(limit: int = 50) -> list[Row]:
@@ -157,37 +158,37 @@ def hook_states(limit: int = 50) -> list[Row]:
 
 def labelers() -> list[Row]:
     """Return each labeler as it stood in the last night that labelled, with what was measured of it."""
-    return _read("labelers")
+    return read("labelers")
 
 
 def measured_detectors() -> list[Row]:
     """Return what was measured of each detector."""
-    return _read("detectors")
+    return read("detectors")
 
 
 def agreement() -> list[Row]:
     """Return how often each two voters preferred the same answer."""
-    return _read("agreement")
+    return read("agreement")
 
 
 def pairs_by_source() -> list[Row]:
     """Return accepted pairs by labelers, log source and side."""
-    return _read("pairs_by_source")
+    return read("pairs_by_source")
 
 
 def disagreements(limit: int = 10) -> list[Row]:
     """Return comparisons that labelers decided differently, newest first."""
-    return _read("disagreements", limit=limit)
+    return read("disagreements", limit=limit)
 
 
 def decisions(limit: int = 100) -> list[Row]:
     """Return the gate's decisions, newest first; `reasons` is a list."""
-    return [{**row, "reasons": parsed(row["reasons"], [])} for row in _read("decisions", limit=limit)]
+    return [{**row, "reasons": parsed(row["reasons"], [])} for row in read("decisions", limit=limit)]
 
 
 def gate_people(decision: str) -> list[Row]:
     """Return what people said of one decision, oldest first."""
-    return _read("gate_people", decision=decision)
+    return read("gate_people", decision=decision)
 
 
 def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str:
@@ -206,17 +207,17 @@ def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str
 
 def gate_metrics(decision: str) -> list[Row]:
     """Return the metrics of one decision, those about harm first."""
-    return _read("gate_metrics", decision=decision)
+    return read("gate_metrics", decision=decision)
 
 
 def gate_trend(limit: int = 30) -> list[Row]:
     """Return the metrics of the last `limit` decisions, oldest first."""
-    return _read("gate_trend", limit=limit)
+    return read("gate_trend", limit=limit)
 
 
 def answers(champion: str, challenger: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
     """Return the answers of both models to the same prompts; `total` in each row counts all that match."""
-    return _read(
+    return read(
         "answers",
         champion=champion,
         challenger=challenger,
@@ -241,37 +242,37 @@ def _daily(home: str, days: int) -> list[Row]:
 
 def drift_latest() -> list[Row]:
     """Return the last comparison of each metric, alarms first."""
-    return _read("drift_latest")
+    return read("drift_latest")
 
 
 def drift_history(limit: int = 30) -> list[Row]:
     """Return each metric's alarms in the last `limit` reports, oldest first."""
-    return _read("drift_history", limit=limit)
+    return read("drift_history", limit=limit)
 
 
 def check_runs() -> list[Row]:
     """Return what the last run of each suite of data checks found; `detail` is a mapping."""
-    return [{**row, "detail": parsed(row["detail"])} for row in _read("check_runs")]
+    return [{**row, "detail": parsed(row["detail"])} for row in read("check_runs")]
 
 
 def check_failures(limit: int = 50) -> list[Row]:
     """Return the expectations that were not met, newest first; `detail` is a mapping."""
-    return [{**row, "detail": parsed(row["detail"])} for row in _read("check_failures", limit=limit)]
+    return [{**row, "detail": parsed(row["detail"])} for row in read("check_failures", limit=limit)]
 
 
 def deliveries(days: int) -> list[Row]:
     """Return what each day's ingest read and quarantined, over the last `days` with any, oldest first."""
-    return _read("deliveries", days=days)
+    return read("deliveries", days=days)
 
 
 def quarantine_days(days: int) -> list[Row]:
     """Return how many lines each reason took out on each of the last `days` with any, oldest first."""
-    return _read("quarantine_days", days=days)
+    return read("quarantine_days", days=days)
 
 
 def quarantined(reason: str | None, *, limit: int, offset: int) -> list[Row]:
     """Return quarantined lines, newest first, cut to what a table cell shows; `total` in each row counts all that match."""
-    return _read("quarantined", reason=reason, limit=limit, offset=offset)
+    return read("quarantined", reason=reason, limit=limit, offset=offset)
 
 
 def data_docs() -> dict[str, Path]:
@@ -304,12 +305,12 @@ def _board(home: str, kind: str | None, held: str | None, reviewer: str) -> Boar
 
 def review_progress() -> list[Row]:
     """Return how many items of each kind are decided, skipped and open, and what was decided."""
-    return _read("review_progress")
+    return read("review_progress")
 
 
 def review_history(kind: str | None, limit: int = 500) -> list[Row]:
     """Return the last verdicts, newest first."""
-    return _read("review_history", kind=kind, limit=limit)
+    return read("review_history", kind=kind, limit=limit)
 
 
 def _redacted(text: str) -> str:
@@ -353,7 +354,7 @@ def undo_last(reviewer: str) -> str | None:
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
     """
-    last = _first(_read("review_undoable", reviewer=reviewer, undo=UNDO))
+    last = _first(read("review_undoable", reviewer=reviewer, undo=UNDO))
     if last is None:
         return None
     record_verdict(last["item_id"], "skip", reviewer=reviewer, note=UNDO)

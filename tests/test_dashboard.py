@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
 import shutil
@@ -29,7 +30,7 @@ from dashboard import data, show
 from data_checks.docs import write_docs
 
 APP = Path(show.__file__).with_name("app.py")
-PAGES = ("overview", "gate", "checks", "releases", "labels", "review", "drift")
+PAGES = ("overview", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift")
 LAST = datetime(2026, 11, 22, 2, 0)
 HOSTILE = (
     "<script>window.planted = true</script><img src=x onerror='window.planted = true'> "
@@ -278,6 +279,23 @@ def checked() -> dict[str, Rows]:
     return {"source_files": files, "quarantine": lines, "check_results": results}
 
 
+def trained(nights: int, steps: int = 40) -> dict[str, Rows]:
+    """Return a training run of each night; the last one logged its steps: a margin that rises from 0 to 2 while both rewards fall."""
+    runs, metrics = [], []
+    for number in range(nights):
+        night = content_id("night", number)[:16]
+        summary = {"pairs": 400 + number, "steps": steps, "loss": 1.5, "reward_margin": 1.9, "reward_accuracy": 0.9}
+        run = {"id": content_id(night, f"run-{number}"), "night_id": night, "base": "b" * 64, "config": {"loss": "sigmoid", "beta": 0.1}}
+        runs.append({**run, "summary": summary, "seconds": 421.5, "finished_at": LAST - timedelta(days=nights - 1 - number)})
+    for step in range(1, steps + 1):
+        part = (step - 1) / (steps - 1)
+        values = {"loss": 2.5 - part, "rewards/chosen": -2 * part, "rewards/rejected": -4 * part, "rewards/margins": 2 * part}
+        values |= {"rewards/accuracies": part, "num_tokens": 100.0 * step, "eval_kl": 0.1 * part, "[new](https://evil.example/m)": part}
+        metrics += [{"run_id": f"run-{nights - 1}", "step": step, "name": name, "value": value} for name, value in values.items()]
+    metrics.append({"run_id": f"run-{nights - 1}", "step": steps, "name": "eval_rewards/accuracies", "value": 0.6})
+    return {"training_runs": runs, "training_metrics": metrics}
+
+
 def voted(night: str) -> dict[str, Rows]:
     """Return what four labelers leave: one is measured and votes, one is assumed, one is too weak, one is not there."""
     measures = {"kind": "labeler", "labeler_version": "1", "set_version": "s", "n": 122, "n_harm": 61, "n_helpful": 61, "ties": 52}
@@ -325,15 +343,25 @@ def fill(home: Path, *, nights: int = 12, per_day: int = 3) -> None:
     for index in range(30):
         pair = content_id("pair", index)
         side = "harm" if index % 2 else "helpful"
-        tables.setdefault("pairs", []).append({"id": pair, "side": side, "split": "train", "chosen": "a", "rejected": "b"})
+        said = HOSTILE if index == 0 else f"prompt {index}"
+        tables.setdefault("pairs", []).append(
+            {
+                "id": pair, "interaction_id": content_id("exchange", index), "side": side,
+                "category": "privacy" if index % 2 else "ordinary",
+                "messages": [{"role": "user", "content": said}], "chosen": HOSTILE if index == 0 else f"first {index}",
+                "rejected": HOSTILE + " b" if index == 0 else f"second {index}", "labelers": ["constitution"],
+                "principle_ids": ["no-privacy-violation" if index % 2 else "be-helpful"], "judge_margin": index / 30, "split": "train",
+            }
+        )  # fmt: skip
         tables.setdefault("pair_sets", []).append(
             {"id": content_id(night, pair), "night_id": night, "pair_id": pair, "split": "train" if index < 27 else "eval"}
         )
-    tables |= checked()
+    tables |= checked() | trained(nights)
     for table, rows in voted(night).items():
         tables[table] = [*tables.get(table, []), *rows]
     with session(home, write=True) as connection:
         append(connection, "source_files", tables.pop("source_files"), key=("id", "rows_read"))
+        append(connection, "training_metrics", tables.pop("training_metrics"), key=("run_id", "step", "name"))
         append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
         for table, rows in tables.items():
             append(connection, table, rows)
@@ -623,6 +651,76 @@ def test_labels_tell_who_may_be_believed(filled: Path, monkeypatch: pytest.Monke
     assert not [text for text in marked_up(app) if "evil.example" in text]
 
 
+def test_training_tells_what_the_curves_say(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("training")
+    assert not app.exception
+    tiles = {metric.label: metric.value for metric in app.metric}
+    assert (tiles["Pairs trained on"], tiles["Tokens"], tiles["Took"]) == ("411", "4,000", "7 min 2 s")
+    said = " ".join(element.value for element in app.markdown)
+    # The means of the first and last four of forty steps, by hand: chosen from -0.08 to -1.92.
+    assert "chosen -1.85, rejected -3.69: the chosen answers became less likely too" in said
+    assert "60.0% of the held-out pairs" in said
+    assert "learnt by heart" in said
+    assert "**Distance from the base (KL)**" in said
+    table = app.dataframe[-1].value
+    assert (table["Pairs"].iloc[0], table["Gate"].iloc[0], table["Release"].iloc[0]) == ("411", "Promoted", content_id("release", 11)[:16])
+    assert len(table) == 12
+    assert not [text for text in marked_up(app) if "evil.example" in text and "selectbox" not in text.lower() and "options" not in text]
+
+
+def run_folder(home: Path, *lines: dict[str, Any], age: float = 0.0) -> Path:
+    """Leave a training run without a result whose last step was logged `age` seconds ago."""
+    folder = home / "training" / "going"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 99, "of"')
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - age, time.time() - age))
+    return folder
+
+
+STEPS = ({"step": 1, "of": 8, "loss": 2.0}, {"step": 2, "of": 8, "loss": 1.5, "pairs_per_second": 3.1, "seconds_left": 75.0})
+
+
+def test_a_run_under_way_is_shown_until_it_has_a_result(own: Path) -> None:
+    folder = run_folder(own, *STEPS)
+    app = opened("training")
+    assert not app.exception
+    assert "step 2 of 8, 1 min 15 s left · 3.1 pairs/s" in repr(app.get("progress")[0].proto)
+    (folder / "result.json").write_text("{}")
+    assert not opened("training").get("progress")
+
+
+def test_a_run_that_fell_silent_is_told_from_one_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(tmp_path)
+    run_folder(tmp_path, *STEPS, age=4000)
+    monkeypatch.setenv("ALIGN_HOME", str(tmp_path))
+    app = opened("training")
+    assert not app.exception
+    assert any("stopped at step 2 of 8" in element.value for element in app.markdown)
+
+
+def test_pairs_are_filtered_and_traced(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = opened("pairs")
+    assert "1–10 of 30" in [element.value for element in app.caption]
+    app.selectbox(key="pairs_principle").set_value("no-privacy-violation").run()
+    assert "1–10 of 15" in [element.value for element in app.caption]
+    app.selectbox(key="pairs_split").set_value("eval").run()
+    assert "1–2 of 2" in [element.value for element in app.caption]  # 27 to 29 are held out, of which 27 and 29 are odd
+    app.selectbox(key="pairs_split").set_value("").run()
+    app.text_input(key="pairs_text").set_value("PROMPT 5").run()
+    captions = [element.value for element in app.caption]
+    assert "1–1 of 1" in captions
+    assert any("2 of 2 labelers for it" in text for text in captions)
+    press(app, "Trace")
+    assert not app.exception
+    assert any(text.startswith("exchange ") or "\nexchange " in text for text in texts(app))
+    app.text_input(key="pairs_text").set_value("nothing like it").run()
+    assert "No pair matches." in [element.value for element in app.caption]
+
+
 def test_checks_tell_what_was_not_met(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(filled))
     app = opened("checks")
@@ -681,7 +779,7 @@ def test_data_docs_are_shown_in_a_frame_that_reaches_nothing(filled: Path, monke
     assert "<nav" not in page
 
 
-@pytest.mark.parametrize("page", ["gate", "review"])
+@pytest.mark.parametrize("page", ["gate", "review", "pairs"])
 def test_hostile_text_is_only_ever_text(page: str, own: Path) -> None:
     app = opened(page, reviewer=HOSTILE)
     shown = texts(app)

@@ -1,0 +1,8 @@
+-- Purpose: the training runs, newest first.
+-- Parameters: $limit, how many nights.
+-- Grain: one night, by its last run.
+SELECT id, night_id, base, config, summary, seconds, finished_at
+FROM training_runs
+QUALIFY row_number() OVER (PARTITION BY night_id ORDER BY finished_at DESC, id DESC) = 1
+ORDER BY finished_at DESC, id DESC
+LIMIT $limit

@@ -1,0 +1,162 @@
+"""The pairs a night trained on: what was preferred to what, by whom, and where each came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import streamlit as st
+
+from alignment.lineage import trace
+from alignment.lineage.trace import Node
+from dashboard import data, figures, show
+from dashboard.data import Row
+
+PAGE_SIZE = 10
+FILTERS = {
+    "split": "Split",
+    "side": "Side",
+    "category": "Category",
+    "principle": "Principle",
+    "labelers": "Labelled by",
+    "source": "Log source",
+}
+SPLITS = {"train": "Trained on", "eval": "Held out"}
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Pairs", anchor=False)
+    nights = {row["night_id"]: row for row in data.nights()}
+    if not nights:
+        show.nothing_yet("No night has built pairs yet", "align nightly", "A night labels what was flagged and builds pairs of it.")
+        return
+    night = st.selectbox("Night", list(nights), format_func=lambda name: figures.moment(nights[name]["started_at"]), width=420)
+    facets = data.read("pair_facets", night=night)
+    if not facets:
+        show.nothing_yet("This night has no pairs yet", "align curate", "It has not finished labelling, or kept no pair.")
+        return
+    chosen = filters(facets)
+    where = (night, *chosen.values())
+    if st.session_state.get("pairs_where") != where:
+        st.session_state.pairs_where, st.session_state.pairs_page = where, 0
+    page = st.session_state.pairs_page
+    rows = data.read("pair_list", night=night, limit=PAGE_SIZE, offset=page * PAGE_SIZE, **chosen)
+    if not rows:
+        st.caption("No pair matches.")
+        return
+    for number, row in enumerate(rows):
+        pair(number, row)
+    pager(page, rows[0]["total"])
+
+
+def filters(facets: list[Row]) -> dict[str, str | None]:
+    """Draw the filters with what there is to choose; return what was chosen, None for any."""
+    options = {name: [row[name] for row in facets] for name in FILTERS if name != "principle"}
+    options["principle"] = [name for row in facets for name in row["principles"] or ()]
+    chosen: dict[str, str | None] = {}
+    for start in (0, 3):
+        for (name, label), column in zip(list(FILTERS.items())[start : start + 3], st.columns(3, gap="small"), strict=True):
+            with column:
+                known = sorted({value for value in options[name] if value})
+                chosen[name] = st.selectbox(label, ["", *known], format_func=word, key=f"pairs_{name}") or None
+    text = st.text_input("Words in the prompt or an answer", key="pairs_text", max_chars=200)
+    return {**chosen, "text": text.strip() or None}
+
+
+def word(value: str) -> str:
+    """Return a filter's value as people read it."""
+    return SPLITS.get(value) or show.title(value) if value else "Any"
+
+
+def pair(number: int, row: Row) -> None:
+    """Draw one pair with who preferred it; its lineage where the visitor asks."""
+    with show.card(f"pair-{number}"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.badge(SPLITS.get(row["split"], show.title(str(row["split"]))), color="blue" if row["split"] == "train" else "gray")
+            st.badge(show.title(row["side"] or "no side"), color="gray")
+            st.badge(show.title(row["category"] or "no category"), color="gray")
+            st.caption(agreement(row), width="content")
+        principles = ", ".join(row["principles"] or ()) or "none"
+        show.show_text(
+            f"Decided by {principles} · labelled by {row['labelled_by'] or 'nobody'} · from {row['source'] or 'an unknown source'}"
+        )
+        show.show_text(conversation(row["messages"]), key=f"prompt-{number}")
+        for side, column in zip(("chosen", "rejected"), st.columns(2), strict=True):
+            with column, st.container(gap="xsmall"):
+                st.caption(f"**{side.capitalize()}** · {show.title(row[f'{side}_kind'] or 'unknown kind').lower()}")
+                show.show_text(row[side], key=f"{side}-{number}", empty="(no answer)")
+        lineage(row["id"])
+
+
+def agreement(row: Row) -> str:
+    """Return how strong a label is, and how many labelers were for and against it."""
+    voted = row["votes_for"] + row["votes_against"]
+    votes = f" · {row['votes_for']} of {voted} labelers for it" if voted else ""
+    return f"Judge margin {figures.plain(row['judge_margin'])}{votes}"
+
+
+def conversation(messages: str | None) -> str:
+    """Return the prompt; of a longer conversation every turn, each with who speaks.
+
+    >>> conversation('[{"role": "user", "content": "Hi"}]')
+    'Hi'
+    """
+    turns: Any = data.parsed(messages, [])
+    said = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    if len(said) == 1:
+        return str(said[0].get("content", ""))
+    return "\n\n".join(f"{turn.get('role', '?')}: {turn.get('content', '')}" for turn in said)
+
+
+def lineage(name: str) -> None:
+    """Draw a button, and once it is pressed where the pair came from and what learnt from it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"`align trace {name[:16]}`", width="content")
+        opened = st.session_state.get("pairs_traced") == name
+        # Callbacks run before the page is drawn again.
+        st.button(
+            "Hide the trace" if opened else "Trace",
+            key=f"trace-{name[:16]}",
+            type="tertiary",
+            on_click=toggle,
+            args=(None if opened else name,),
+        )
+    if opened:
+        found = trace(data.settings().home, name)
+        for side, nodes in (("Made of", found.origin), ("Became", found.became)):
+            st.caption(side)
+            show.show_text("\n".join(tree(nodes)), key=f"trace-{show.key(side)}", empty="nothing")
+
+
+def toggle(name: str | None) -> None:
+    """Show the lineage of one pair, or of none."""
+    st.session_state.pairs_traced = name
+
+
+def tree(nodes: Iterable[Node], depth: int = 0) -> list[str]:
+    """Return a lineage as indented lines."""
+    lines = []
+    for node in nodes:
+        facts = " · ".join(f"{name} {str(value)[:80]}" for name, value in node.facts.items() if value is not None)
+        lines.append(f"{'    ' * depth}{node.kind} {node.id[:16]}  {facts}".replace("\n", " "))
+        lines += tree(node.parts, depth + 1)
+        lines += [f"{'    ' * (depth + 1)}and {node.more} more"] if node.more else []
+    return lines
+
+
+def pager(page: int, total: int) -> None:
+    """Draw where in the list the visitor is, with buttons to move."""
+
+    def move(step: int) -> None:
+        st.session_state.pairs_page = page + step
+
+    first = page * PAGE_SIZE
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
+        st.button("Next", on_click=move, args=(1,), disabled=first + PAGE_SIZE >= total)
+        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
+
+
+if __name__ == "__main__":
+    render()

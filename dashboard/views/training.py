@@ -1,0 +1,214 @@
+"""How the nights trained: the curves of one run with what to look at, the trend over the nights, and the run under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from dashboard import data, figures, show, training_charts, training_data
+from dashboard.data import Row
+from dashboard.show import Tile
+from dashboard.views import approving, training_words
+
+EVERY = "5s"
+# What is drawn, in this order: the card, its metrics, and whether they are shares.
+KNOWN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("Loss", ("loss", "eval_loss"), False),
+    ("Reward margin", ("rewards/margins", "eval_rewards/margins"), False),
+    ("Reward accuracy", ("rewards/accuracies", "eval_rewards/accuracies"), True),
+    ("Rewards", ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected"), False),
+    ("Distance from the base (KL)", ("kl", "eval_kl"), False),
+    ("Learning rate", ("learning_rate",), False),
+    ("Gradient norm", ("grad_norm",), False),
+)
+TRENDS = (("Loss", "loss", "plain"), ("Reward margin", "reward_margin", "plain"), ("Reward accuracy", "reward_accuracy", "percent"))
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Training", anchor=False)
+    found = training_data.runs()
+    going = training_data.live()
+    if going is not None:
+        under_way()
+    if not found:
+        if going is None:
+            show.nothing_yet("No night has trained yet", "align nightly", "A night trains on the pairs that it accepted.")
+        return
+    gate = {row["night_id"]: row for row in reversed(data.decisions())}
+    run = choose(found, gate)
+    values = training_data.metrics(run["run_id"]) if run["run_id"] else {}
+    facts(run, training_data.left_behind(run["run_id"]) if run["run_id"] else {}, values)
+    reading(run, values)
+    curves(values)
+    trend(found, gate)
+
+
+@st.fragment(run_every=EVERY)
+def under_way() -> None:
+    """Draw the run that has no result yet; only this part of the page is drawn again."""
+    going = training_data.live()
+    with show.card("live"):
+        if going is None:
+            st.markdown("**Training has finished.**")
+            st.button("Show it")
+            return
+        if going.stopped:
+            st.markdown(f"**Training stopped at step {going.step} of {going.of or '?'}.**")
+            st.caption(f"Nothing was logged for {figures.duration(going.silent)}. `align nightly` goes on from its last checkpoint.")
+        elif not going.rows:
+            st.markdown("**Training is starting.** The log-probs of the reference are computed before the first step.")
+        else:
+            left = f", {figures.duration(going.seconds_left)} left" if going.seconds_left else ""
+            speed = f" · {figures.plain(going.pairs_per_second)} pairs/s" if going.pairs_per_second else ""
+            st.progress(min(going.step / max(going.of, 1), 1.0), text=f"Training: step {going.step} of {going.of}{left}{speed}")
+        values = training_data.by_metric(going.rows)
+        cards([card for card in KNOWN[:3] if any(name in values for name in card[1])], values, "live")
+
+
+def choose(found: list[Row], gate: Mapping[str, Row]) -> Row:
+    """Return the run of the night the visitor picks; the newest at first."""
+    by_id = {row["id"]: row for row in found}
+
+    def label(key: str) -> str:
+        return f"{figures.moment(by_id[key]['finished_at'])} · {verdict(by_id[key], gate)}"
+
+    return by_id[st.selectbox("Night", list(by_id), format_func=label, width=420)]
+
+
+def verdict(run: Row, gate: Mapping[str, Row]) -> str:
+    """Return the gate's word on a run's release."""
+    decision = gate.get(run["night_id"])
+    return show.status(approving.word(decision)).word if decision else "No decision"
+
+
+def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
+    """Draw how much was trained on, how fast, and from what."""
+    result, summary = left.get("result") or {}, run["summary"]
+    held = result.get("held_out")
+    pairs, seconds = summary.get("pairs"), run["seconds"]
+    tokens = max((row["last"] for row in values.get("num_tokens", [])), default=None)
+    computed = result.get("reference_computed")
+    known = None if computed is None or held is None else pairs + held - computed
+    speed = (values.get("train_samples_per_second") or [{}])[-1].get("last")
+    show.tiles(
+        "training",
+        [
+            Tile("Pairs trained on", figures.count(pairs), None if held is None else f"{held} held out"),
+            Tile("Tokens", figures.count(tokens), "in training steps"),
+            Tile("Took", figures.duration(seconds), f"{figures.plain(speed)} pairs/s in steps" if speed else None),
+            Tile(
+                "Reference log-probs",
+                f"{figures.count(known)} known",
+                None if computed is None else f"{figures.count(computed)} computed",
+                help="The frozen base's log-probs of a pair never change: a night computes those of its new pairs only.",
+            ),
+        ],
+    )
+    starts = left.get("starts")
+    resumed = figures.MISSING if starts is None else "no" if starts == 1 else f"yes, {starts - 1} times" if starts > 2 else "yes, once"
+    with show.card("recipe"):
+        show.fact("Base", f"{left.get('base') or 'weights'} · {str(run['base'])[:16]}")
+        show.fact("Recipe", training_words.recipe(run["config"]))
+        show.fact("Resumed", resumed)
+        show.fact("Measured", f"{figures.count(summary.get('steps'))} steps; loss of the last tenth {figures.plain(summary.get('loss'))}")
+        show.fact("Run", run["run_id"] or "its steps were not logged")
+
+
+def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
+    """Draw what the curves of this run say, and how to read such curves."""
+    show.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
+    with show.card("reading"):
+        for remark in training_words.remarks(values):
+            with st.container(horizontal=True, wrap=False, gap="small"):
+                st.badge("As wanted" if remark.fine else "Look", color="green" if remark.fine else "orange")
+                st.markdown(remark.words, width="stretch")
+        with st.expander("How to read the curves"):
+            for name, words in training_words.MEANINGS:
+                st.markdown(f"**{name}** {words}")
+
+
+def curves(values: Mapping[str, list[Row]]) -> None:
+    """Draw what the run logged: what is known first, the rest as the visitor picks."""
+    if not values:
+        st.caption("This run's steps were not logged.")
+        return
+    show.heading("Step by step", "Dots: single steps. Line: the mean of the last twentieth of the run. Names are TRL's.")
+    cards([card for card in KNOWN if any(len(values.get(name, [])) > 1 for name in card[1])], values, "run")
+    taken = {name for _, names, _ in KNOWN for name in names if len(values.get(name, [])) > 1}
+    more = sorted(name for name, rows in values.items() if name not in taken and len(rows) > 1)
+    once = [name for name, rows in values.items() if len(rows) == 1]
+    held = [name for _, names, _ in KNOWN for name in names if name in once]
+    once = [*held, *sorted(set(once) - set(held))]
+    left, right = st.columns(2, gap="small")
+    with left:
+        if more:
+            with show.card("more"):
+                picked = st.selectbox("Another metric", more, key="training_more", format_func=show.visible)
+                show.draw(training_charts.curves({picked: values[picked]}), f"{show.visible(picked)} by step")
+    with right:
+        if once:
+            with st.expander(f"Measured once ({len(once)})", expanded=not more):
+                show.table(
+                    [{"Metric": name, "Value": figures.plain(values[name][0]["last"])} for name in once], right=("Value",), height=240
+                )
+
+
+def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str, list[Row]], where: str) -> None:
+    """Draw one card for each group of metrics, two beside each other."""
+    for start in range(0, len(content), 2):
+        for (name, metrics, share), column in zip(content[start : start + 2], st.columns(2, gap="small"), strict=False):
+            with column, show.card(f"{where}-{show.key(name)}"):
+                st.markdown(f"**{name}**")
+                drawn = {metric: values[metric] for metric in metrics if len(values.get(metric, [])) > 1}
+                if drawn:
+                    show.draw(training_charts.curves(drawn, percent=share), f"{name} by step")
+                if held := [metric for metric in metrics if len(values.get(metric, [])) == 1]:
+                    write = figures.percent if share else figures.plain
+                    st.caption(" · ".join(f"{metric} {write(values[metric][0]['last'])}" for metric in held))
+
+
+def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
+    """Draw how the runs ended night by night, with their releases and what the gate said."""
+    show.heading("Night by night", "How each run ended. The colour and shape of a point is the gate's verdict on its release.")
+    rows = [
+        {
+            **run["summary"],
+            "seconds": run["seconds"],
+            "at": run["finished_at"],
+            "release": (gate.get(run["night_id"]) or {}).get("challenger"),
+            "verdict": verdict(run, gate),
+        }
+        for run in reversed(found)
+    ]
+    shown = (*TRENDS, ("Duration", "seconds", "duration"))
+    for start in (0, 2):
+        for (name, key, write), column in zip(shown[start : start + 2], st.columns(2, gap="small"), strict=True):
+            with column, show.card(f"trend-{key}"):
+                st.markdown(f"**{name}**")
+                show.draw(training_charts.night_trend([{**row, "value": row.get(key)} for row in rows], write), f"{name} by night")
+    show.table(
+        [written(row) for row in reversed(rows)],
+        right=("Pairs", "Steps", "Loss", "Margin", "Accuracy", "Took"),
+        height=420 if len(rows) > 10 else "content",
+    )
+
+
+def written(row: Row) -> dict[str, str]:
+    """Return one night's run as the cells of the table."""
+    return {
+        "Finished": figures.moment(row["at"]),
+        "Release": row["release"] or figures.MISSING,
+        "Gate": row["verdict"],
+        "Pairs": figures.count(row.get("pairs")),
+        "Steps": figures.count(row.get("steps")),
+        "Loss": figures.plain(row.get("loss")),
+        "Margin": figures.plain(row.get("reward_margin")),
+        "Accuracy": figures.percent(row.get("reward_accuracy")),
+        "Took": figures.duration(row["seconds"]),
+    }
+
+
+if __name__ == "__main__":
+    render()
