@@ -195,12 +195,21 @@ class Train(_Section):
     reference_free: bool = Field(False, description="no reference: its log-probs are not computed and count as 0")
     max_batch_tokens: int = Field(4096, ge=0, description="a step with more tokens is computed in parts; 0 is no limit")
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    eval_steps: int = Field(0, ge=0, description="steps between two looks at the held-out pairs; 0 looks only at the end")
+    patience: int = Field(
+        0, ge=0, description="looks without a better reward accuracy after which the best adapter is kept; 0 trains to the end"
+    )
+    max_kl: float = Field(
+        0.0, ge=0, description="nats a token from the reference on held-out answers at which training stops; 0 is no limit"
+    )
     report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
 
     @model_validator(mode="after")
     def _smoothed(self) -> Self:
         if self.label_smoothing and self.loss not in ("robust", "cdpo"):
             raise ValueError(f"label_smoothing needs loss = 'robust' or 'cdpo'; {self.loss!r} has none")
+        if (self.patience or self.max_kl) and not self.eval_steps:
+            raise ValueError("patience and max_kl need eval_steps, the steps between two looks at the held-out pairs; set it, such as 20")
         return self
 
 

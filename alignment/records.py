@@ -219,3 +219,7 @@ class TrainResult:
     loss: float
     reward_margin: float
     reward_accuracy: float
+    held_out: int = 0
+    reference_computed: int = 0
+    kl: float | None = None
+    stopped_early: bool = False

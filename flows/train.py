@@ -86,6 +86,10 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
         "loss": result.loss,
         "reward_margin": result.reward_margin,
         "reward_accuracy": result.reward_accuracy,
+        "held_out": result.held_out,
+        "reference_computed": result.reference_computed,
+        "kl": result.kl,
+        "stopped_early": result.stopped_early,
         "seconds": result.seconds,
     }
     run = {

@@ -84,3 +84,68 @@ def test_every_step_says_how_fast_it_goes(tiny: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in timed if "loss" in row] == [2, 3, 4]
     assert all(row["pairs_per_second"] > 0 for row in timed)
     assert timed[-1]["seconds_left"] == 0
+
+
+def held_out(tiny: Path, folder: Path, **changes: object) -> tuple[TrainJob, dict[str, object]]:
+    from alignment.train.run import train
+
+    chosen = settings(**{"epochs": 4, "eval_steps": 2} | changes)
+    job = write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", make_pairs(12), chosen)
+    return job, train(job)
+
+
+def looks(job: TrainJob) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "eval_kl" in row]
+
+
+def test_training_stops_when_held_out_pairs_get_no_better(tiny: Path, tmp_path: Path) -> None:
+    # At a rate of nearly nothing no look is better than the first one.
+    job, summary = held_out(tiny, tmp_path, learning_rate=1e-12, patience=2)
+    assert [row["step"] for row in looks(job)[:3]] == [2, 4, 6]
+    assert summary["steps"] == 6
+    assert summary["stopped_early"]
+    assert (job.folder / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_training_stops_when_it_goes_too_far_from_the_reference(tiny: Path, tmp_path: Path) -> None:
+    whole, calm = held_out(tiny, tmp_path / "a", learning_rate=5e-2)
+    limit = looks(whole)[0]["eval_kl"] / 2
+    _, stopped = held_out(tiny, tmp_path / "b", learning_rate=5e-2, max_kl=limit)
+    assert (calm["steps"], calm["stopped_early"]) == (12, False)
+    assert (stopped["steps"], stopped["stopped_early"]) == (2, True)
+    assert stopped["kl"] > limit > 0
+
+
+def test_early_stopping_without_held_out_pairs_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="raise \\[pairs\\] eval_share"):
+        train_on(tiny, tmp_path, eval_steps=2, patience=1)
+    with pytest.raises(ValueError, match="need eval_steps"):
+        settings(patience=1)
+
+
+def test_the_divergence_is_what_the_formula_says(tiny: Path) -> None:
+    """KL between two softmaxes of three logits, by hand: p = (.5, .25, .25), q = (.25, .25, .5)."""
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    import torch
+
+    from alignment.train.divergence import reference_kl
+
+    class Model:
+        row = (0.5, 0.25, 0.25)
+
+        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int) -> SimpleNamespace:
+            assert input_ids.tolist() == [[7, 8, 9]]
+            return SimpleNamespace(logits=torch.tensor([self.row] * logits_to_keep).log().unsqueeze(0))
+
+        @contextmanager
+        def disable_adapter(self):
+            self.row = (0.25, 0.25, 0.5)
+            yield
+            self.row = Model.row
+
+    found = reference_kl(Model(), [{"prompt_ids": [7], "chosen_ids": [8, 9]}])
+    assert found == pytest.approx(0.5 * LN2 + 0.25 * 0 - 0.25 * LN2, abs=1e-6)
+    assert math.isnan(reference_kl(Model(), []))

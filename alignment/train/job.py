@@ -144,4 +144,8 @@ def read_result(folder: Path) -> TrainResult:
         loss=raw["loss"],
         reward_margin=raw["reward_margin"],
         reward_accuracy=raw["reward_accuracy"],
+        held_out=raw["held_out"],
+        reference_computed=raw["reference_computed"],
+        kl=raw.get("kl"),
+        stopped_early=raw.get("stopped_early", False),
     )

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 from trl import DPOConfig
 
 from alignment import __version__
@@ -38,7 +38,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
     """Writes each logged step to `metrics.jsonl` and stdout; ends an orphaned run."""
 
     def __init__(self, folder: Path, parent: int | None) -> None:
-        self.path, self.parent, self.asked = folder / METRICS, parent, False
+        self.path, self.parent, self.asked, self.left = folder / METRICS, parent, False, False
         self.since: tuple[int, float] | None = None
         # A full disk may have cut the last line: what follows must not continue it.
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
@@ -76,7 +76,27 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
         if self.asked or (self.parent is not None and os.getppid() != self.parent):
+            self.left = True
             control.should_save = control.should_training_stop = True
+
+
+class _KlLimit(TrainerCallback):  # type: ignore[misc]
+    """Stops a policy that has gone too far from its reference."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """Stop at a look that finds more than the limit."""
+        if metrics["eval_kl"] > self.limit:
+            control.should_training_stop = True
+
+
+def _stoppers(settings: Train, held_out: int) -> list[TrainerCallback]:
+    if (settings.patience or settings.max_kl) and not held_out:
+        raise InputError("[train] patience and max_kl look at held-out pairs, and there are none; raise [pairs] eval_share")
+    patient = [EarlyStoppingCallback(settings.patience)] if settings.patience else []
+    return patient + ([_KlLimit(settings.max_kl)] if settings.max_kl else [])
 
 
 def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
@@ -85,7 +105,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     With `parent`, a process id, training stops at a checkpoint when that process is no longer this one's parent.
 
     Raises:
-        InputError: no pair fits the token limit; see also `check_base`.
+        InputError: no pair fits the token limit, or early stopping has no held-out pair to look at; see also `check_base`.
         ModelError: the base or its tokenizer cannot be loaded.
         TrainingError: the loss stopped being a number.
     """
@@ -97,7 +117,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     callback = _Progress(job.folder, parent)
     trainer = SharedPrefixDPOTrainer(
         model=model,
-        args=_arguments(job, len(rows["train"])),
+        args=_arguments(job, len(rows["train"]), looks=bool(job.settings.eval_steps and len(rows["eval"]))),
         train_dataset=rows["train"],
         eval_dataset=rows["eval"] if len(rows["eval"]) else None,
         processing_class=tokenizer,
@@ -107,14 +127,14 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
             target_modules=_adapted(model, job.settings.lora_layers),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[callback],
+        callbacks=[callback, *_stoppers(job.settings, len(rows["eval"]))],
         base_id=job.base_id,
         reference_cache=job.reference_cache,
         max_tokens=job.settings.max_batch_tokens,
         reference_free=job.settings.reference_free,
     )
     trainer.train(resume_from_checkpoint=_checkpoint(job))
-    if trainer.state.global_step < trainer.state.max_steps:
+    if callback.left and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
@@ -210,8 +230,9 @@ def _report_to(settings: Train) -> list[str] | str:
     return list(settings.report_to) or "none"
 
 
-def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
+def _arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
     settings = job.settings
+    keep_best = looks and settings.patience > 0
     steps = max(int(pairs / settings.batch_size * settings.epochs), 1)
     chosen = losses(settings)
     return DPOConfig(
@@ -234,9 +255,16 @@ def _arguments(job: TrainJob, pairs: int) -> DPOConfig:
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
         save_strategy="steps",
-        save_steps=settings.checkpoint_steps,
+        # The best adapter is one of the checkpoints, so that each look leaves one.
+        save_steps=settings.eval_steps if keep_best else settings.checkpoint_steps,
         save_total_limit=2,
-        eval_strategy="no",
+        eval_strategy="steps" if looks else "no",
+        eval_steps=settings.eval_steps if looks else None,
+        load_best_model_at_end=keep_best,
+        metric_for_best_model="eval_rewards/accuracies" if keep_best else None,
+        greater_is_better=True if keep_best else None,
+        # What the patience has counted so far.
+        restore_callback_states_from_checkpoint=keep_best,
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=0,
@@ -256,6 +284,8 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
         "pairs": len(rows["train"]),
         "held_out": len(rows["eval"]),
         "steps": trainer.state.global_step,
+        "stopped_early": trainer.state.global_step < trainer.state.max_steps,
+        "kl": measured.get("eval_kl"),
         "seconds": seconds,
         "reference_computed": trainer.reference_computed,
         "fallback": trainer.fallback,

@@ -18,6 +18,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.errors import TrainingError
 from alignment.train import reference
+from alignment.train.divergence import reference_kl
 from alignment.train.parts import out_of_memory, shares, split
 from alignment.train.prefix_shared import install, why_not
 
@@ -158,6 +159,14 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         finally:
             self.loss_weights = weights
         return torch.stack(losses).sum()
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate as TRL does, and say how far the policy is from its reference (`eval_kl`, nats a token)."""
+        found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        found.metrics[f"{metric_key_prefix}_kl"] = reference_kl(
+            self.accelerator.unwrap_model(self.model), self.eval_dataset, device=self.accelerator.device
+        )
+        return found
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return the frozen base's log-probs of a batch, (B,) for chosen and (B,) for rejected."""
