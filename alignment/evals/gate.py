@@ -135,8 +135,7 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
     """Return two models' outcomes on a suite of `expected` prompts, paired by prompt."""
     before = {one.prompt.id: one for one in old if one.prompt.suite == suite}
     after = {one.prompt.id: one for one in new if one.prompt.suite == suite}
-    flawed = [one.flaw for one in (*before.values(), *after.values()) if one.flaw]
-    flaws = tuple(f"{flawed.count(flaw)} answers: {flaw}" for flaw in sorted(set(flawed)))
+    flaws = _flaws((*before.values(), *after.values()))
     names = sorted(name for name in before.keys() & after.keys() if before[name].outcome is not None and after[name].outcome is not None)
     missing = max(expected, len(before.keys() | after.keys())) - len(names)
     return Evidence(
@@ -146,6 +145,15 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
         missing,
         flaws,
     )
+
+
+def _flaws(answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Say what is wrong with how many answers, and name the first three prompts of each."""
+    found: dict[str, list[str]] = {}
+    for one in answers:
+        if one.flaw:
+            found.setdefault(one.flaw, []).append(one.prompt.id)
+    return tuple(f"{len(ids)} answers: {flaw} (id {', '.join(map(repr, ids[:3]))})" for flaw, ids in sorted(found.items()))
 
 
 def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, settings: Gate, claims: int) -> tuple[Metric, Judged]:
