@@ -35,13 +35,15 @@ def eval_command(
     from alignment.evals.runner import Asking, ask
     from alignment.evals.scorers import VERSION
     from alignment.evals.seals import seal
-    from alignment.evals.suites import suite_version
+    from alignment.evals.suites import suite_version, weighed
     from alignment.models.local import LocalModel
     from flows.evaluate import adapter_of
     from flows.night import base_path, now
     from flows.show import progress
 
     prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
+    if weighed(prompts):
+        raise InputError(f"the suite {suite!r} is not asked: the gate weighs its answers; name it in a table of [gate.rules]")
     _writable(out)
     name = _release(settings, release)
     adapter = adapter_of(settings, name)

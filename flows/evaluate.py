@@ -9,7 +9,7 @@ Effects: loads a model; reads and appends to the store.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.gate import rules
-from alignment.evals.runner import Asking, ask
+from alignment.evals.retention import weigh
+from alignment.evals.runner import Asking, ask, stored
 from alignment.evals.seals import score_digest
+from alignment.evals.suites import suite_version, weighed
 from alignment.ids import content_id, short
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
@@ -68,35 +70,57 @@ def evaluate(release_id: str, adapter: str | None) -> str:
     model = load_model(settings, adapter)
     how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
     for suite, prompts in suites(settings).items():
+        if weighed(prompts):
+            _weigh(settings, model, release_id, prompts)
+            continue
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
     _score(settings, model.model_id)
     return str(model.model_id)
 
 
+def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[SuitePrompt]) -> None:
+    """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
+    from alignment.evals.scorers import VERSION
+
+    moment, version = now(), suite_version(list(prompts))
+    names = [answer_id(prompt, model.model_id, settings.gate.max_new_tokens) for prompt in prompts]
+    known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": VERSION}) if row["scorer"]}
+    if known >= set(names):
+        return
+    # All or nothing, as with answers: in bfloat16 a number hangs on what else is in the batch.
+    weights = weigh(model, prompts)
+    answers = [stored(prompt, name, prompt.right[0], release_id, version, moment) for prompt, name in zip(prompts, names, strict=True)]
+    rows = [_verdict(name, prompt.suite, VERSION, found, None) for prompt, name, found in zip(prompts, names, weights, strict=True)]
+    with session(settings.home, write=True) as connection:
+        append(connection, "eval_answers", answers)
+        append(connection, "eval_scores", rows)
+
+
+def _verdict(name: str, suite: str, version: str, scores: Mapping[str, float], outcome: int | None) -> dict[str, Any]:
+    text = json.dumps(scores)
+    return {
+        "id": content_id(name, suite, version),
+        "answer_id": name,
+        "scorer": suite,
+        "scorer_version": version,
+        "scores": text,
+        "outcome": outcome,
+        "scored_at": now(),
+        "digest": score_digest(name, suite, version, text, outcome),
+    }
+
+
 def _score(settings: Settings, model_id: str) -> None:
     """Score every answer that has no verdict of these scorers; the same text in two suites has two."""
     from alignment.evals.scorers import VERSION, score_answer
 
-    moment = now()
     rows = []
     for prompt, name, row in _stored(settings, model_id):
         if row is None or row["scorer"] is not None:
             continue
         scores, outcome = score_answer(prompt, row["response"])
-        text = json.dumps(scores)
-        rows.append(
-            {
-                "id": content_id(name, prompt.suite, VERSION),
-                "answer_id": name,
-                "scorer": prompt.suite,
-                "scorer_version": VERSION,
-                "scores": text,
-                "outcome": outcome,
-                "scored_at": moment,
-                "digest": score_digest(name, prompt.suite, VERSION, text, outcome),
-            }
-        )
+        rows.append(_verdict(name, prompt.suite, VERSION, scores, outcome))
     with session(settings.home, write=True) as connection:
         append(connection, "eval_scores", rows)
 

@@ -14,6 +14,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ReleaseMoved
 from alignment.evals import decide
 from alignment.evals.statistics import Calibration
+from alignment.evals.suites import weighed
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision
 from alignment.release import current, promote, register
@@ -76,6 +77,7 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
             {"model_id": one.model_id, "suite": one.prompt.suite, "prompt_id": one.prompt.id, "outcome": one.outcome}
             for found in answers.values()
             for one in found
+            if not weighed([one.prompt])
         ]
     )
     conclude(settings, check("eval_answers", frame, batch=night_id, now=now()), f"the answers of night {night_id}")
@@ -85,7 +87,8 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
     """Draw answers for people to check: their verdicts measure the gate itself."""
     from alignment.evals.scorers import VERSION
 
-    drawn = sorted(answers, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
+    asked = [one for one in answers if not weighed([one.prompt])]
+    drawn = sorted(asked, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
     return [
         {
             "id": content_id("audit", decision.id, one.prompt.id),
