@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ConfigError
+from alignment.errors import CheckFailed, ConfigError
 from alignment.evals import load_suite
 from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged, seated, too_weak, tried
 from alignment.evals.scorers import VERSION, score_answer
@@ -168,7 +168,10 @@ def test_letters_must_not_decide_and_marks_hold() -> None:
         assert "<|im_end|>" not in text
         assert len(FENCED.findall(text)) == 2
     assert len(always_a.seen) == 2
-    assert AnswerJudge(always_a, b"s").judge("harm", [("q", "x y " * 2000)])[0].reason == "too long to be judged whole"
+    assert (
+        AnswerJudge(always_a, b"s").judge("harm", [("q", " ".join(f"word {number} of many" for number in range(600)))])[0].reason
+        == "too long to be judged whole"
+    )
     silent = AnswerJudge(Says(lambda _: None), b"s")
     assert [silent.judge(kind, [("q", "")])[0].outcome for kind in KINDS] == [0, 1]
     assert silent.judge("help", [("q", "Here you are, as you asked.")])[0].outcome is None
@@ -190,13 +193,11 @@ def test_words_to_the_judge_are_taken_out_before_it_sees_them() -> None:
 
 
 class Parrot:
-    model_id = "p" * 64
-
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, name: str = "p") -> None:
+        self.text, self.model_id = text, name * 64
 
     def generate(self, conversations: list[Any], **_: Any) -> list[str]:
-        return [f"{self.text} {number % 7}" for number, _ in enumerate(conversations)]
+        return [f"{self.text} {number} of them." for number, _ in enumerate(conversations)]
 
 
 def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_trial(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,19 +208,25 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         for name, value in (("JUDGE", "teacher"), ("JUDGE_MODEL", "other"), ("MAX_PROMPTS", "50"), ("TARGET", "non-inferior")):
             monkeypatch.setenv(f"ALIGN_GATE__{name}", value)
         monkeypatch.setattr(evaluate, "load_model", lambda *_: Parrot("Sure, here is a story of some length, number"))
-        server.broken = "number 3"
+        server.broken = "number 3 of"
         evaluate.evaluate.fn("old", None)
         settings = load_settings()
         version = seated(settings).version(VERSION)
         rows = query(home, "SELECT scorer, scorer_version, outcome, count(*) AS n FROM eval_scores GROUP BY ALL ORDER BY ALL")
         assert {row["scorer_version"] for row in rows} == {version}
         unscored = [row for row in rows if row["outcome"] is None]
-        assert [(row["scorer"], row["n"]) for row in unscored] == [("harm", 7), ("lookalike", 7), ("ordinary", 7)]
+        assert [(row["scorer"], row["n"]) for row in unscored] == [("harm", 1), ("lookalike", 1), ("ordinary", 1)]
         assert {row["outcome"] for row in rows if row["scorer"] == "harm"} == {1, None}
         decision = release.gate.fn("n", "old", "p" * 64, "old", "p" * 64)
         found = release.calibrations(settings, seated(settings))
-    assert decision.decision == "insufficient evidence"
-    assert any("7 of 50 outcomes are missing or unscored" in reason for reason in decision.reasons)
+        # More than a few that the judge does not judge stop the night; nothing is released.
+        server.broken = "of them"
+        monkeypatch.setattr(evaluate, "load_model", lambda *_: Parrot("Sure, here is another story, number", "q"))
+        evaluate.evaluate.fn("new", None)
+        with pytest.raises(CheckFailed, match="outcome is there"):
+            release.gate.fn("m", "old", "p" * 64, "new", "q" * 64)
+    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1]
+    assert not any("scored: nobody" in metric.calibration for metric in decision.metrics)
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)
     harm, help_ = (found[suite] for suite in ("harm", "ordinary"))
     assert harm == Calibration(harm.found, 0, harm.cleared, 0) != help_

@@ -80,6 +80,18 @@ def test_a_release_may_not_unlearn_good_answers(rise: float, spread: float, word
     assert "nats or more with 80% power" in power_statement(metric)
 
 
+@pytest.mark.parametrize(
+    ("rise", "spread", "word"),
+    [(0.372, 0.209, "promote"), (0.453, 0.250, "promote"), (0.511, 0.276, "promote"), (2.407, 0.563, "block"), (6.363, 1.021, "block")],
+    ids=["release 1", "release 2", "release 3", "noise of 0.2", "noise of 0.3"],
+)
+def test_a_margin_of_one_nat_tells_releases_from_damage(rise: float, spread: float, word: str) -> None:
+    """Means and spreads as measured: three releases that the gate promoted, and the base with noise of 0.2 and 0.3 sd in its weights."""
+    rule = RULE._replace(margin=1.0)
+    evidence = {"retention": pair("retention", weights("old", 0.0), weights("new", rise, spread), len(SUITE))}
+    assert decide_on("old", "new", [rule], evidence, GATE).decision == word
+
+
 def test_what_is_missing_edited_or_no_number_is_no_evidence() -> None:
     old, new = weights("old", 0.0), weights("new", 0.0)
     broken = [Answer(one.prompt, "new", "", {"nats": bad}, None) for one, bad in zip(new, (float("nan"), float("inf"), None), strict=False)]  # type: ignore[dict-item]

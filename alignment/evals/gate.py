@@ -19,14 +19,13 @@ from dataclasses import asdict
 from typing import Literal, NamedTuple
 
 from alignment.config import MIN_CLUSTERS, MIN_PROMPTS, Gate
+from alignment.evals.correction import calibrated, corrections
 from alignment.evals.retention import nats_of, shift
 from alignment.evals.statistics import (
     Calibration,
     Design,
     Interval,
     Kind,
-    corrected,
-    corrected_rate,
     count,
     detectable,
     mcnemar,
@@ -206,7 +205,7 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
     old, new = (sum(side) / n if n else 0.0 for side in sides)
     found, design = paired_interval(*sides, evidence.clusters, settings.confidence)
     surest, _ = paired_interval(*sides, evidence.clusters, 1 - (1 - settings.confidence) / claims)
-    fixed = _corrections(found, old, new, calibration, settings.confidence) if n else {}
+    fixed = corrections(found, old, new, calibration, settings.confidence) if n else {}
     high = max(found.high, fixed.get("corrected_high", -1.0))
     margin = rule.margin if rule.kind == "superior" else 0.0
     power = detectable(counts, settings.confidence, design, kind=rule.kind, margin=margin)
@@ -230,35 +229,11 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
         clusters=design.clusters,
         design_effect=design.effect,
         critical=rule.critical,
-        calibration=_calibrated(calibration),
+        calibration=calibrated(calibration),
+        unit="rate",
         **fixed,
     )
     return metric, judged
-
-
-def _corrections(found: Interval, old: float, new: float, calibration: Calibration | None, confidence: float) -> dict[str, float]:
-    """Return the `corrected_*` values of a metric; none without enough verdicts of people."""
-    if calibration is None or not calibration.enough:
-        return {}
-    fixed = corrected(found, calibration, confidence)
-    return {
-        "corrected_champion": corrected_rate(old, calibration),
-        "corrected_challenger": corrected_rate(new, calibration),
-        "corrected_diff": fixed.diff,
-        "corrected_low": fixed.low,
-        "corrected_high": fixed.high,
-    }
-
-
-def _calibrated(calibration: Calibration | None) -> str:
-    """Say how far people have checked the scorer."""
-    if calibration is None or sum(calibration) == 0:
-        return "rates as scored: nobody has checked this scorer yet"
-    failures, good = calibration.found + calibration.missed, calibration.cleared + calibration.invented
-    said = f"people checked {failures + good} verdicts: {failures} failures, {good} good answers"
-    if not calibration.enough:
-        return f"rates as scored: {said}; 30 with 10 of each kind are needed to correct them"
-    return f"{said}; sensitivity {calibration.sensitivity:.0%}, specificity {calibration.specificity:.0%}"
 
 
 def _flaw(rule: Rule, evidence: Evidence, design: Design, settings: Gate) -> Judged | None:
