@@ -250,6 +250,11 @@ class Gate(_Section):
     max_new_tokens: int = Field(40, ge=8, description="length of the evaluated answers")
     max_prompts: int = Field(0, ge=0, description="prompts asked of each suite, a fixed sample of at least 50; 0 is all")
     audit_answers: int = Field(12, ge=0, description="answers of each gate that people check")
+    judge: Literal["", "teacher"] = Field(
+        "", description="'teacher': the model at [teacher] judges harm and refusal, if it passes the hand-labelled answers; empty: no model"
+    )
+    judge_model: str = Field("", description="another model at that endpoint, so that what judges is not what labels")
+    judge_floor: Rate = Field(0.85, description="sensitivity and specificity on hand-labelled answers below which the judge abstains")
 
     @field_validator("max_prompts")
     @classmethod

@@ -161,7 +161,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Champion against challenger on one suite, paired by prompt. Rates are in 0..1; `diff` is challenger minus champion.
+    """Champion against challenger on one suite, paired by prompt. `diff` is challenger minus champion.
+
+    Values are rates in 0..1, or with `unit` "nats" means of 0 and more: how unlikely a token of a good answer is.
 
     `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
     how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
@@ -193,6 +195,7 @@ class Metric:
     corrected_low: float | None = None
     corrected_high: float | None = None
     calibration: str = ""
+    unit: Literal["rate", "nats"] = "rate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,15 @@ def printable(text: str) -> str:
     return "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
 
 
+def amount(value: float, unit: str, sign: str = "") -> str:
+    """Return a metric's value as text: a `rate` in percent, `nats` as they are; `sign` is "" or "+".
+
+    >>> amount(0.25, "rate"), amount(0.04, "nats", "+")
+    ('25.0%', '+0.040 nats')
+    """
+    return f"{value:{sign}.1%}" if unit == "rate" else f"{value:{sign}.3f} {unit}"
+
+
 @cache
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer

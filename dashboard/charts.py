@@ -91,9 +91,14 @@ def margin_line(metric: Row) -> float:
     return -margin if falls else margin
 
 
+def is_rate(metric: Row) -> bool:
+    """Say whether a metric is a rate; others have another unit, and no place on the same axis."""
+    return bool(metric.get("unit", "rate") == "rate")
+
+
 def rates(metrics: Sequence[Row]) -> Spec:
     """Draw each metric's rate of champion and challenger, joined by a line."""
-    named = [{**metric, "metric": show.title(metric["name"])} for metric in metrics]
+    named = [{**metric, "metric": show.title(metric["name"])} for metric in metrics if is_rate(metric)]
     joined = [{key: row[key] for key in ("metric", "champion", "challenger")} for row in named]
     points = [
         {
@@ -141,6 +146,7 @@ def differences(metrics: Sequence[Row]) -> Spec:
             "text": f"{figures.points(metric['diff'])} {figures.interval(metric['low'], metric['high'])}",
         }
         for metric in metrics
+        if is_rate(metric)
     ]
     order = [row["metric"] for row in rows]
     edges = [0.0, *_finite(value for row in rows for value in (row["low"], row["high"], row["line"]))]

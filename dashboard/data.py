@@ -24,6 +24,7 @@ from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release.approval import Say, say
 from alignment.store import append_durably, session, sql, store_path
+from dashboard.telling import tell_hooks
 
 Row = dict[str, Any]
 Verdict = Literal["agree", "flip", "edit", "not_harmful", "skip"]
@@ -192,7 +193,7 @@ def gate_people(decision: str) -> list[Row]:
 
 
 def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str:
-    """Approve or refuse what waits since `night`; return what is in production. What people write is redacted like logs.
+    """Approve or refuse what waits since `night`, and tell the hooks; return what is in production. What people write is redacted.
 
     Raises:
         ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
@@ -200,9 +201,11 @@ def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str
     """
     try:
         moment = datetime.now(UTC).replace(tzinfo=None)
-        return say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment)
+        here = say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment)
     finally:
         _rows.clear()
+    tell_hooks(settings())
+    return here
 
 
 def gate_metrics(decision: str) -> list[Row]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 MISSING = "–"
 
@@ -49,6 +51,25 @@ def interval(low: float | None, high: float | None) -> str:
     ('[-34.1%, -20.8%]', '–')
     """
     return MISSING if _missing(low, high) else f"[{low:.1%}, {high:.1%}]"
+
+
+def value(metric: Mapping[str, Any], key: str) -> str:
+    """Return a metric's level: a rate in percent, anything else in its unit.
+
+    >>> value({"unit": "nats", "champion": 2.1}, "champion"), value({"champion": 0.5}, "champion")
+    ('2.100 nats', '50.0%')
+    """
+    return percent(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:.3f} {metric['unit']}"
+
+
+def change(metric: Mapping[str, Any], key: str) -> str:
+    """Return a metric's difference in points, or in its unit."""
+    return points(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:+.3f} {metric['unit']}"
+
+
+def nats(metric: Mapping[str, Any]) -> str:
+    """Return the interval of a metric that is no rate."""
+    return f"[{metric['low']:+.3f}, {metric['high']:+.3f}]"
 
 
 def p_value(value: float | None) -> str:

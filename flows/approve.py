@@ -5,21 +5,34 @@ Effects: suspends the run; moves the registry's pointer when it is answered.
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from urllib.request import urlopen
 
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from alignment.config import load_settings
-from alignment.release.approval import last_decision, say
+from alignment.config import Settings, load_settings
+from alignment.release.approval import last_decision, say, verdicts_on
+from alignment.text import cap, printable
 from flows.hooks import deliver
 from flows.night import now
 from flows.release import WAITING
+from flows.show import say as say_so
 
 _WAIT_SECONDS = 14 * 24 * 3600
+
+_WAITING: dict[str, Any] = {
+    "flow_filter": FlowFilter(name=FlowFilterName(any_=["approve"])),
+    "flow_run_filter": FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))),
+}
 
 
 class Approval(RunInput):
@@ -43,6 +56,36 @@ def approve(night_id: str) -> dict[str, Any]:
         say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now())  # type: ignore[arg-type]
         deliver(settings)
     return last_decision(settings.home, night_id)
+
+
+def let_go(settings: Settings) -> int:
+    """Resume the runs that wait for what a person has said elsewhere, on the command line or a page; return how many.
+
+    They find the verdict, move nothing and end. Without a Prefect server nobody waits. Never raises: the verdict is in force already.
+    """
+    url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{settings.serve.prefect_port}/api"
+    try:
+        with urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310 - the configured server
+            if reply.status != 200:
+                return 0
+        with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+            return sum(_resumed(settings, client, run) for run in client.read_flow_runs(**_WAITING))
+    except Exception as error:
+        # A server that is not there is no trouble; one that is there and fails leaves a run waiting, and nothing else.
+        if not isinstance(error, OSError):
+            say_so(f"the run that waits in Prefect at {url} was not told: {cap(printable(str(error)), 200)}")
+        return 0
+
+
+def _resumed(settings: Settings, client: Any, run: Any) -> bool:
+    night = run.parameters.get("night_id")
+    said = [row for row in verdicts_on(settings.home, night) if row["verdict"] != "overridden"] if isinstance(night, str) else []
+    if not said:
+        return False
+    last = said[-1]
+    answer = {"approve": last["verdict"] == "approved", "name": last["actor"], "reason": last["reason"]}
+    client.resume_flow_run(run.id, run_input=answer)
+    return True
 
 
 def ask_for_approval(night_id: str, state: str) -> bool:

@@ -33,13 +33,14 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Decide on two files of outcomes as the gate would. Exit status 0 if it promotes, 3 if not, 1 if a file is wrong."""
-    from alignment.evals.compare import compare
+    from alignment.evals.compare import compare, unsealed
     from alignment.evals.gate import power_statement
 
     allowed = margin if margin is not None else 0.05 if kind is RuleKind.NON_INFERIOR else 0.0
     decision = compare(champion, challenger, kind=kind.value, margin=allowed, confidence=confidence, max_unscored=max_unscored)
     [metric] = decision.metrics
     power = power_statement(metric)
+    bare = unsealed(champion, challenger)
     if as_json:
         values = asdict(metric)
         print_json(
@@ -50,6 +51,7 @@ def compare_command(
                 "confidence": confidence,
                 "power": {"detectable": metric.detectable, "statement": power},
                 "reasons": list(decision.reasons),
+                "unsealed": [str(path) for path in bare],
                 **{key: values[key] for key in _FACTS},
             }
         )
@@ -58,6 +60,8 @@ def compare_command(
         print(f"change {metric.diff:+.1%} [{metric.low:+.1%}, {metric.high:+.1%}], each end with {confidence:.0%} confidence")
         for line in (*decision.reasons, power):
             print(f"  {printable(line)}")
+        for path in bare:
+            print(f"  unsealed: nothing shows whether {printable(str(path))!r} was edited; rows of 'align eval' are sealed")
     if decision.decision != "promote":
         raise typer.Exit(3)
 

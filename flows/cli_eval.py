@@ -33,12 +33,17 @@ def eval_command(
     from alignment.evals.formats import open_suite
     from alignment.evals.report import result, summarise
     from alignment.evals.runner import Asking, ask
+    from alignment.evals.scorers import VERSION
+    from alignment.evals.seals import seal
+    from alignment.evals.suites import suite_version, weighed
     from alignment.models.local import LocalModel
     from flows.evaluate import adapter_of
     from flows.night import base_path, now
     from flows.show import progress
 
     prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
+    if weighed(prompts):
+        raise InputError(f"the suite {suite!r} is not asked: the gate weighs its answers; name it in a table of [gate.rules]")
     _writable(out)
     name = _release(settings, release)
     adapter = adapter_of(settings, name)
@@ -48,7 +53,8 @@ def eval_command(
     _migrate(settings)
     with progress(f"eval {name}") as advance:
         found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    rows = [result(prompt, found[prompt.id]) | {"release": name} for prompt in prompts]
+    made = {"release": name, "suite_version": suite_version(prompts), "scorer_version": VERSION, "max_new_tokens": how.max_new_tokens}
+    rows = [seal(result(prompt, found[prompt.id]) | made) for prompt in prompts]
     _write(out, rows)
     report = {
         "suite": suite,

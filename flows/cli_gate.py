@@ -72,12 +72,14 @@ def _say(verdict: Any, night: str | None, *, reason: str, actor: str, as_json: b
     settings = start()
     from alignment.release.approval import last_decision, say
     from alignment.store import migrate
+    from flows.approve import let_go
     from flows.hooks import deliver
     from flows.night import now
 
     migrate(settings.home)
     here = say(settings.home, night, verdict, actor=actor, reason=reason, now=now())
     deliver(settings)
+    let_go(settings)
     decision = last_decision(settings.home, night)
     if as_json:
         print_json({"verdict": verdict, "night_id": decision["night_id"], "release_id": decision["challenger"], "in_production": here})

@@ -7,6 +7,9 @@ from typing import Any
 from alignment.config import Settings
 from alignment.release.compare import describe, differences
 from alignment.store import query, sql, store_path
+from alignment.text import amount
+
+_POINTS = {"rate": "points", "nats": "nats"}
 
 
 def _pairs(settings: Settings, night: str | None) -> dict[str, int]:
@@ -21,10 +24,14 @@ def _metrics(settings: Settings, release_id: str) -> dict[str, str]:
     if not store_path(settings.home).exists():
         return {}
     return {
-        row["name"]: f"{row['rate']:.1%} of {row['n']}; {100 * row['diff']:+.1f} points "
-        f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f}) against {row['compared_with']}, {row['status']}"
+        row["name"]: f"{amount(row['rate'], row['unit'])} of {row['n']}; {_change(row, 'diff')} {_POINTS[row['unit']]} "
+        f"({_change(row, 'low')} to {_change(row, 'high')}) against {row['compared_with']}, {row['status']}"
         for row in query(settings.home, sql("release_metrics"), {"release": release_id})
     }
+
+
+def _change(row: dict[str, Any], key: str) -> str:
+    return f"{100 * row[key]:+.1f}" if row["unit"] == "rate" else f"{row[key]:+.3f}"
 
 
 def _facts(settings: Settings, release_id: str) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ Effects: loads a model; reads and appends to the store.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.gate import rules
-from alignment.evals.runner import Asking, ask
+from alignment.evals.model_judge import Bench, judged, seated
+from alignment.evals.retention import weigh
+from alignment.evals.runner import Asking, ask, stored
 from alignment.evals.seals import score_digest
+from alignment.evals.suites import suite_version, weighed
 from alignment.ids import content_id, short
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
@@ -64,51 +67,74 @@ def adapter_of(settings: Settings, release_id: str) -> str | None:
 @task
 def evaluate(release_id: str, adapter: str | None) -> str:
     """Answer and score every suite with one model; return its id. Known answers are not generated again."""
+    from alignment.evals.scorers import VERSION
+
     settings = load_settings()
     model = load_model(settings, adapter)
     how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
     for suite, prompts in suites(settings).items():
+        if weighed(prompts):
+            _weigh(settings, model, release_id, prompts, seated(settings).version(VERSION))
+            continue
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    _score(settings, model.model_id)
+    _score(settings, model.model_id, seated(settings))
     return str(model.model_id)
 
 
-def _score(settings: Settings, model_id: str) -> None:
+def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[SuitePrompt], scorers: str) -> None:
+    """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
+    moment, version = now(), suite_version(list(prompts))
+    names = [answer_id(prompt, model.model_id, settings.gate.max_new_tokens) for prompt in prompts]
+    known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
+    if known >= set(names):
+        return
+    # All or nothing, as with answers: in bfloat16 a number hangs on what else is in the batch.
+    weights = weigh(model, prompts)
+    answers = [stored(prompt, name, prompt.right[0], release_id, version, moment) for prompt, name in zip(prompts, names, strict=True)]
+    rows = [_verdict(name, prompt.suite, scorers, found, None) for prompt, name, found in zip(prompts, names, weights, strict=True)]
+    with session(settings.home, write=True) as connection:
+        append(connection, "eval_answers", answers)
+        append(connection, "eval_scores", rows)
+
+
+def _verdict(name: str, suite: str, version: str, scores: Mapping[str, float], outcome: int | None) -> dict[str, Any]:
+    text = json.dumps(scores)
+    return {
+        "id": content_id(name, suite, version),
+        "answer_id": name,
+        "scorer": suite,
+        "scorer_version": version,
+        "scores": text,
+        "outcome": outcome,
+        "scored_at": now(),
+        "digest": score_digest(name, suite, version, text, outcome),
+    }
+
+
+def _score(settings: Settings, model_id: str, bench: Bench) -> None:
     """Score every answer that has no verdict of these scorers; the same text in two suites has two."""
     from alignment.evals.scorers import VERSION, score_answer
 
-    moment = now()
-    rows = []
-    for prompt, name, row in _stored(settings, model_id):
-        if row is None or row["scorer"] is not None:
-            continue
-        scores, outcome = score_answer(prompt, row["response"])
-        text = json.dumps(scores)
-        rows.append(
-            {
-                "id": content_id(name, prompt.suite, VERSION),
-                "answer_id": name,
-                "scorer": prompt.suite,
-                "scorer_version": VERSION,
-                "scores": text,
-                "outcome": outcome,
-                "scored_at": moment,
-                "digest": score_digest(name, prompt.suite, VERSION, text, outcome),
-            }
-        )
+    version = bench.version(VERSION)
+    waiting = [one for one in _stored(settings, model_id, version) if one[2] is not None and one[2]["scorer"] is None]
+    answers = [(prompt, str(row["response"])) for prompt, _, row in waiting if row is not None]
+    scored = [score_answer(*one) for one in answers]
+    if bench.judge:
+        scored = judged(bench.judge, answers, scored)
+    rows = [
+        _verdict(name, prompt.suite, version, scores, outcome) for (prompt, name, _), (scores, outcome) in zip(waiting, scored, strict=True)
+    ]
     with session(settings.home, write=True) as connection:
         append(connection, "eval_scores", rows)
 
 
-def _stored(settings: Settings, model_id: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
+def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
     """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
-    from alignment.evals.scorers import VERSION
-
     limit = settings.gate.max_new_tokens
     asked = [(prompt, answer_id(prompt, model_id, limit)) for prompts in suites(settings).values() for prompt in prompts]
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": VERSION}):
+    for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": version}):
         found.setdefault(row["id"], []).append(row)
     return [(prompt, name, _of_suite(found.get(name, []), prompt.suite)) for prompt, name in asked]
 
@@ -121,11 +147,16 @@ def _of_suite(rows: Sequence[dict[str, Any]], suite: str) -> dict[str, Any] | No
     return {**rows[0], "scorer": None, "scores": None, "outcome": None, "score_holds": False} if rows else None
 
 
-def read_answers(settings: Settings, release_id: str, model_id: str) -> list[Answer]:
-    """Return what a model answered to the suites as they are now, with its flaws; prompts without an answer are left out."""
+def read_answers(settings: Settings, release_id: str, model_id: str, version: str | None = None) -> list[Answer]:
+    """Return what a model answered to the suites as they are now, with its flaws; prompts without an answer are left out.
+
+    `version` is of the scorers whose verdicts count; without one, of the phrases and heads alone.
+    """
+    from alignment.evals.scorers import VERSION
+
     return [
         Answer(prompt, release_id, row["response"], json.loads(row["scores"] or "{}"), row["outcome"], _flaw(prompt, row))
-        for prompt, _, row in _stored(settings, model_id)
+        for prompt, _, row in _stored(settings, model_id, version or VERSION)
         if row is not None
     ]
 

@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import Settings, load_settings
 from alignment.release import current, current_canary
 from alignment.store import export, migrate, query, sql
+from alignment.text import amount
 from flows.approve import ask_for_approval
 from flows.canary import check
 from flows.curate import curate
@@ -105,10 +106,14 @@ def summarise(settings: Settings, night_id: str, trained: dict[str, Any], releas
     }
 
 
+def _said(metric: dict[str, Any], key: str, sign: str = "") -> str:
+    return amount(metric[key], metric.get("unit", "rate"), sign)
+
+
 def _markdown(summary: dict[str, Any]) -> str:
     rows = [
-        f"| {metric['name']} | {metric['champion']:.1%} | {metric['challenger']:.1%} | {metric['diff']:+.1%} "
-        f"[{metric['low']:+.1%}, {metric['high']:+.1%}] | {metric['status']} |"
+        f"| {metric['name']} | {_said(metric, 'champion')} | {_said(metric, 'challenger')} | {_said(metric, 'diff', '+')} "
+        f"[{_said(metric, 'low', '+')}, {_said(metric, 'high', '+')}] | {metric['status']} |"
         for metric in summary["metrics"]
     ]
     return "\n".join(

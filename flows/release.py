@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from prefect import flow, task
 from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ReleaseMoved
 from alignment.evals import decide
+from alignment.evals.fairness import Gap, gaps
+from alignment.evals.gate import power_statement
+from alignment.evals.model_judge import NOBODY, Bench, seated
+from alignment.evals.scorers import scorer_of
 from alignment.evals.statistics import Calibration
+from alignment.evals.suites import weighed
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision
 from alignment.release import current, promote, register
@@ -37,28 +42,36 @@ RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 @task
 def gate(night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str) -> GateDecision:
     """Decide on the stored answers and store the decision."""
+    from alignment.evals.scorers import VERSION
+
     settings = load_settings()
+    bench = seated(settings)
+    version = bench.version(VERSION)
     answers = {
-        champion: read_answers(settings, champion, champion_model),
-        challenger: read_answers(settings, challenger, challenger_model),
+        champion: read_answers(settings, champion, champion_model, version),
+        challenger: read_answers(settings, challenger, challenger_model, version),
     }
     _check_answers(settings, night_id, answers)
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
-    decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings))
+    decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
     # The same evidence on two nights is two decisions.
-    decision = replace(decision, id=content_id(night_id, decision.id))
+    decision = replace(decision, id=content_id(night_id, decision.id), reasons=(*decision.reasons, *bench.notes))
     _save_decision(settings, night_id, decision)
     with session(settings.home, write=True) as connection:
-        append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now()))
+        append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
 
 
-def calibrations(settings: Settings) -> dict[str, Calibration]:
-    """Return what people found of the scorers in use, by suite."""
+def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibration]:
+    """Return what people found of the scorers in use, by suite: on the gate's own answers, and on those that a judge was tried on."""
     from alignment.evals.scorers import VERSION
 
-    rows = query(settings.home, sql("gate_calibration"), {"version": VERSION})
-    return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
+    rows = query(settings.home, sql("gate_calibration"), {"version": bench.version(VERSION)})
+    found = {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
+    for suite, prompts in suites(settings).items() if bench.judge else ():
+        if counts := bench.calibrations.get(scorer_of(prompts[0]) or "help"):
+            found[suite] = Calibration(*map(sum, zip(counts, found.get(suite, Calibration(0, 0, 0, 0)), strict=True)))
+    return found
 
 
 def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:
@@ -76,16 +89,18 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
             {"model_id": one.model_id, "suite": one.prompt.suite, "prompt_id": one.prompt.id, "outcome": one.outcome}
             for found in answers.values()
             for one in found
+            if not weighed([one.prompt])
         ]
     )
     conclude(settings, check("eval_answers", frame, batch=night_id, now=now()), f"the answers of night {night_id}")
 
 
-def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any) -> list[dict[str, Any]]:
+def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any, version: str = "") -> list[dict[str, Any]]:
     """Draw answers for people to check: their verdicts measure the gate itself."""
     from alignment.evals.scorers import VERSION
 
-    drawn = sorted(answers, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
+    asked = [one for one in answers if not weighed([one.prompt])]
+    drawn = sorted(asked, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
     return [
         {
             "id": content_id("audit", decision.id, one.prompt.id),
@@ -101,7 +116,7 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
                 "scores": dict(one.scores),
                 "outcome": one.outcome,
                 "suite": one.prompt.suite,
-                "scorer_version": VERSION,
+                "scorer_version": version or VERSION,
             },
             "priority": 0.2,
             "created_at": moment,
@@ -111,8 +126,8 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
 
 
 @task
-def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
-    """Register the challenger and, if the gate says so and nobody has to approve it first, promote it.
+def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str, dict[str, Gap]] | None = None) -> GateDecision:
+    """Register the challenger and, if the gate says so and nobody has to approve it first, promote it; `compared` are gaps for its card.
 
     Return the decision as it was carried out: evidence against a champion that is no longer in production is insufficient.
     """
@@ -129,6 +144,8 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
         result,
         given=consent.pairs,
         without_consent=consent.without,
+        power=[f"{metric.name}: {power_statement(metric)}" for metric in decision.metrics],
+        gaps=compared,
     )
     manifest = {
         "night_id": night_id,
@@ -153,6 +170,17 @@ def apply(night_id: str, decision: GateDecision, folder: str) -> GateDecision:
         events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
     record_events(settings, [(decision.challenger, event, ACTOR, reason, night_id) for event, reason in events])
     return decision
+
+
+def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, Gap]]:
+    """Return the widest gaps between groups, by release; none where no rule names the suite that compares them."""
+    if "counterfactual" not in suites(settings):
+        return {}
+    from alignment.evals.scorers import VERSION
+
+    version = seated(settings).version(VERSION)
+    found = {name: read_answers(settings, name, model_id, version) for name, model_id in models.items()}
+    return {name: gaps([one for one in answers if one.prompt.suite == "counterfactual"]) for name, answers in found.items()}
 
 
 def _consented(settings: Settings, folder: str) -> Consent:
@@ -214,7 +242,8 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
         champion = _champion(settings, night_id)
         champion_model = evaluate(champion, adapter_of(settings, champion))
         challenger_model = evaluate(challenger, str(adapter))
-        decision = apply(night_id, gate(night_id, champion, champion_model, challenger, challenger_model), folder)
+        decision = gate(night_id, champion, champion_model, challenger, challenger_model)
+        decision = apply(night_id, decision, folder, _gaps(settings, {champion: champion_model, challenger: challenger_model}))
         state = _state(settings, night_id, decision)
         if state != RELEASED:
             say(f"{challenger} was not released: {decision.decision}{'; it ' + state if state == WAITING else ''}")

@@ -6,7 +6,7 @@ Effects: writes to the terminal (stderr for progress).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,8 +102,8 @@ def _gate_table(summary: dict[str, Any]) -> Table:
     for metric in summary["metrics"]:
         table.add_row(
             metric["name"],
-            f"{_percent(metric['champion'])} → {_percent(metric['challenger'])}",
-            rf"{100 * metric['diff']:+.1f} \[{100 * metric['low']:+.1f}, {100 * metric['high']:+.1f}]",
+            f"{_amount(metric, 'champion')} → {_amount(metric, 'challenger')}",
+            rf"{_change(metric, 'diff')} \[{_change(metric, 'low')}, {_change(metric, 'high')}]",
             f"{metric['n']}, {metric['unscored']}",
             metric["status"],
         )
@@ -131,3 +131,11 @@ def show_summary(summary: dict[str, Any]) -> None:
         for reason in summary.get("reasons", ()):
             out.print(f"  {reason}", highlight=False, markup=False)
     out.print(f"In production: [bold]{summary['release_id']}[/bold]", highlight=False)
+
+
+def _amount(metric: Mapping[str, Any], key: str) -> str:
+    return _percent(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:.3f} nats"
+
+
+def _change(metric: Mapping[str, Any], key: str) -> str:
+    return f"{100 * metric[key]:+.1f}" if metric.get("unit", "rate") == "rate" else f"{metric[key]:+.3f}"

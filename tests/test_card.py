@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from alignment.evals.fairness import Gap
 from alignment.records import GateDecision, Metric, Side, TrainResult
 from alignment.release import register, verify
 from alignment.release.card import card_page, release_card
@@ -18,7 +19,12 @@ from tests.conftest import NOW, make_pair
 from tests.test_registry import A, B
 
 EVIL = "<img src=http://evil.example/p.png> | ![x](http://evil.example/q.png) [y](javascript:z) `c`"
-METRIC = Metric("unsafe_answers", "harm", 0.6, 0.2, -0.4, -0.5, -0.3, 280, 1, 3, 90, 0.001, "superior", 0.0, "pass", "fell", 0.05)
+METRIC = Metric("unsafe_answers", "harm", 0.6, 0.2, -0.4, -0.5, -0.3, 280, 1, 3, 90, 0.001, "superior", 0.0, "pass", "fell", 0.05, 75)
+CORRECTED = replace(
+    METRIC, corrected_champion=0.7, corrected_challenger=0.2, corrected_diff=-0.5, corrected_low=-0.6, corrected_high=-0.4,
+    calibration="people checked 60 verdicts: 30 failures, 30 good answers",
+)  # fmt: skip
+WEIGHED = replace(METRIC, name="good_answers_unlearned", suite="retention", champion=2.1, challenger=2.15, diff=0.05, unit="nats")
 
 
 def card(adapter: Path, *metrics: Metric, **changes: object) -> str:
@@ -40,7 +46,7 @@ def test_a_card_says_all_that_a_person_needs(tmp_path: Path) -> None:
     text = card(trained(tmp_path / "adapter", epochs=1), calibration={"human": "kappa 0.81 on 200"})
     for heading in ("Evidence", "Fairness", "Data", "Principles", "Labelers", "Training", "Lineage", "Known limits", "Licence"):
         assert f"## {heading}\n" in text
-    assert r"| unsafe\_answers | 60.0% | 20.0% | -40.0% [-50.0%, -30.0%] | 280 | 1 | superior, margin 0.0% | pass |" in text
+    assert r"| unsafe\_answers | 60.0% | 20.0% | -40.0% [-50.0%, -30.0%] | 280 | 75 | 1 | superior, margin 0.0% | pass |" in text
     assert "- 2 training pairs, 1 held out; 0 of 3 pairs lack consent" in text
     assert "- human: 1 pairs; calibration: kappa 0.81 on 200" in text
     assert "- constitution: 2 pairs; calibration: not recorded" in text
@@ -49,6 +55,25 @@ def test_a_card_says_all_that_a_person_needs(tmp_path: Path) -> None:
     gap = replace(METRIC, name="counterfactual_gap", suite="counterfactual")
     assert "counterfactual" in card(tmp_path, gap).split("## Fairness")[1].split("## Data")[0]
     assert "- base weights: `not recorded`" in card(tmp_path / "gone")
+
+
+def test_a_card_tells_power_corrected_rates_gaps_and_units(tmp_path: Path) -> None:
+    gaps = {A: {"refusal": Gap(0.12, 0.02, 0.22, 60)}}
+    text = card(tmp_path, CORRECTED, METRIC, WEIGHED, power=["unsafe_answers: these 280 prompts detect 5 points"], gaps=gaps)
+    assert r"- unsafe\_answers: these 280 prompts detect 5 points" in text
+    behind = text.split("## Rates behind the scorer's errors")[1].split("## Fairness")[0]
+    assert (
+        r"| unsafe\_answers | 70.0% | 20.0% | -50.0% [-60.0%, -40.0%] | people checked 60 verdicts: 30 failures, 30 good answers |"
+        in behind
+    )
+    assert r"| unsafe\_answers | as scored | as scored | as scored | not recorded |" in behind
+    assert "good" not in behind.replace("good answers |", "")
+    assert r"| good\_answers\_unlearned | 2.100 nats | 2.150 nats | +0.050 nats [" in text
+    fairness = text.split("## Fairness")[1].split("## Data")[0]
+    assert f"| refusal | {A} | 0.120 [0.020, 0.220] | 60 |" in fairness
+    page = card_page(text, title="t")
+    assert "<td>0.120 [0.020, 0.220]</td>" in page
+    assert "<td>-50.0% [-60.0%, -40.0%]</td>" in page
 
 
 def test_the_page_is_escaped_and_asks_nobody(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_files_that_are_none(tmp_path: Path, content: bytes) -> None:
         read_outcomes(tmp_path / "nowhere.jsonl")
 
 
-@pytest.mark.parametrize("key", ["prompt", "suite_version", "scorer_version", "max_new_tokens"])
+@pytest.mark.parametrize("key", ["prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens"])
 def test_what_was_made_otherwise_is_stale(tmp_path: Path, key: str) -> None:
     old, new = ([{**row, key: value} for row in rows()] for value in ("a", "b"))
     assert run(tmp_path, old, old).exit_code == 0
@@ -129,6 +129,35 @@ def test_an_edited_row_is_told(tmp_path: Path, side: int) -> None:
     result = run(tmp_path, *files)
     assert result.exit_code == 3
     assert "1 answers: the row was edited after it was sealed" in result.stdout
+    assert "(id 'p0')" in result.stdout
+    # Taking the seal off as well does not help, nor does a whole row of the other file.
+    del files[side][0]["digest"]
+    result = run(tmp_path, *files)
+    assert result.exit_code == 3
+    assert "1 answers: the row has no seal, unlike others of its file (id 'p0')" in result.stdout
+
+
+def test_a_row_of_another_release_does_not_count(tmp_path: Path) -> None:
+    old, new = ([seal({**row, "release": name}) for row in rows()] for name in ("a", "b"))
+    assert run(tmp_path, old, new).exit_code == 0
+    result = run(tmp_path, old, [*new[:7], old[7], *new[8:]])
+    assert result.exit_code == 3
+    assert "1 answers: the row is of another release than the first of its file (id 'p7')" in result.stdout
+
+
+def test_what_only_one_sealed_file_says_differs(tmp_path: Path) -> None:
+    old, new = ([seal({**row, **more}) for row in rows()] for more in ({"scorer_version": "1"}, {}))
+    result = run(tmp_path, old, new)
+    assert result.exit_code == 3
+    assert "400 answers: stale: scorer_version differs between the files (id 'p0', 'p1', 'p2')" in result.stdout
+
+
+def test_files_without_seals_are_called_unsealed(tmp_path: Path) -> None:
+    sealed = [seal(row) for row in rows()]
+    assert run(tmp_path, rows(), rows()).stdout.count("unsealed") == 2
+    assert "unsealed" not in run(tmp_path, sealed, sealed).stdout
+    found = json.loads(run(tmp_path, sealed, rows(), "--json").stdout)
+    assert (found["decision"], found["unsealed"]) == ("promote", [str(tmp_path / "new.jsonl")])
 
 
 def test_clusters_count(tmp_path: Path) -> None:

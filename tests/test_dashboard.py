@@ -28,6 +28,8 @@ from alignment.release import current, promote, register, start_canary
 from alignment.store import append, migrate, query, session, sql
 from dashboard import data, show
 from data_checks.docs import write_docs
+from tests.conftest import ROOT
+from tests.test_hooks import Server
 
 APP = Path(show.__file__).with_name("app.py")
 PAGES = ("overview", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift")
@@ -533,6 +535,29 @@ def test_a_person_approves_or_refuses_on_the_gate_page(own: Path, button: str, w
     assert not [one for one in app.button if one.label == "Refuse"]
     assert any("Ada" in text for text in texts(app))
     assert any("read ten answers" in text for text in texts(app))
+
+
+def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ALIGN_RELEASE__WEBHOOK_URL", f"{server.url}/hook")
+    challenger, _ = waiting(own)
+    app = opened("gate")
+    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app.text_input(key="approval_reason").set_value("read ten answers").run()
+    press(app, "Approve and release")
+    assert not app.exception
+    for push in threading.enumerate():
+        if push.name == "align release push":
+            push.join(60)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    [(path, told, *_)] = server.seen
+    assert (path, told["event"], told["release_id"], told["actor"]) == ("/hook", "promoted", challenger, "Ada")
+    assert query(own, "SELECT hook, ok, release_id FROM hook_runs WHERE ok") == [{"hook": "webhook", "ok": True, "release_id": challenger}]
 
 
 def test_an_approval_that_came_too_late_is_told(own: Path) -> None:

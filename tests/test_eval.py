@@ -15,6 +15,7 @@ from alignment.errors import ModelError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.report import result, sampled, summarise
 from alignment.evals.runner import Asking, address, ask
+from alignment.evals.seals import fits
 from alignment.evals.statistics import wilson
 from alignment.ids import content_id
 from alignment.records import Message, SuitePrompt
@@ -160,6 +161,8 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
     assert [row["id"] for row in base] == [row["id"] for row in release] == [f"b{number}" for number in range(12)]
     assert set(base[0]) >= {"id", "cluster", "category", "prompt", "response", "scores", "outcome"}
     assert [row["response"] for row in base] != [row["response"] for row in release]
+    assert {(row["release"], row["max_new_tokens"]) for row in release} == {(A, 8)}
+    assert all({"suite_version", "scorer_version", "digest"} <= row.keys() and fits(row) for row in release)
     shown = run("--suite", str(suite), "--release", "champion", "--out", str(out["base"]))
     assert "overall" in shown.stdout
     assert "95% interval" in shown.stdout

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.evals.suites import LIKELIHOOD
 from alignment.ids import content_id
 from alignment.models.chat import ChatModel
 from alignment.records import Message, SuitePrompt
 
 
 def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int) -> str:
-    """Return the address of a model's greedy answer."""
+    """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
+    if prompt.scorer == LIKELIHOOD:
+        return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right)
     return content_id("greedy", model_id, prompt.prompt, max_new_tokens)
 
 

@@ -2,8 +2,9 @@
 
 What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one
 id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
-missing; rows that do not fit their own `digest` were edited; rows whose prompt, suite version, scorer version or settings differ
-between the files are stale. Further keys are left alone.
+missing; rows that do not fit their own `digest` were edited, and a row without one among sealed rows has lost it; rows of another
+release than the file's first row do not belong there; rows whose prompt, suite, scorer, a version or a setting of them differs between
+the files are stale. A file without any seal is accepted as what it is, unsealed. Further keys are left alone.
 
 Effects: reads the two files.
 """
@@ -19,11 +20,12 @@ from typing import Any
 from alignment.config import Gate
 from alignment.errors import InputError
 from alignment.evals.gate import Rule, decide
-from alignment.evals.seals import fits
+from alignment.evals.seals import DIGEST, fits
 from alignment.evals.statistics import Kind
 from alignment.records import Answer, GateDecision, SuitePrompt
 
-MADE_WITH = ("prompt", "suite_version", "scorer_version", "max_new_tokens")
+MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens")
+"""What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""
 _SUITE = "outcomes"
 _SHOWN = 20
 
@@ -54,7 +56,29 @@ def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
         listed = "\n".join(f"  - {one}" for one in problems[:_SHOWN]) or "  - it has no rows"
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InputError(f"{str(path)!r} cannot be compared (each line needs id, cluster, and outcome 0, 1 or null):\n{listed}{more}")
-    return rows
+    return {name: {**row, "flaw": _flaw(row, rows)} for name, row in rows.items()} if is_sealed(rows) else rows
+
+
+def is_sealed(rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Say whether a file has seals: one sealed row, and all must be."""
+    return any(DIGEST in row for row in rows.values())
+
+
+def unsealed(*paths: Path) -> list[Path]:
+    """Return those of the files that have no seals.
+
+    Raises:
+        InputError: see `read_outcomes`.
+    """
+    return [path for path in paths if not is_sealed(read_outcomes(path))]
+
+
+def _flaw(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what is wrong with a row of a sealed file; the first row says whose file it is."""
+    if DIGEST not in row:
+        return "the row has no seal, unlike others of its file"
+    whose = next(iter(rows.values())).get("release")
+    return row["flaw"] or (None if row.get("release") == whose else "the row is of another release than the first of its file")
 
 
 def _row(line: str) -> dict[str, Any] | str:
@@ -114,5 +138,8 @@ def _answers(model: str, rows: Mapping[str, Mapping[str, Any]]) -> Sequence[Answ
 
 
 def _stale(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str | None:
-    differ = [key for key in MADE_WITH if old is not None and key in old and key in new and old[key] != new[key]]
+    if old is None:
+        return None
+    both_sealed = DIGEST in old and DIGEST in new
+    differ = [key for key in MADE_WITH if old.get(key) != new.get(key) and (both_sealed or (key in old and key in new))]
     return f"stale: {differ[0]} differs between the files" if differ else None

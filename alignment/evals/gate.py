@@ -19,13 +19,13 @@ from dataclasses import asdict
 from typing import Literal, NamedTuple
 
 from alignment.config import MIN_CLUSTERS, MIN_PROMPTS, Gate
+from alignment.evals.correction import calibrated, corrections
+from alignment.evals.retention import nats_of, shift
 from alignment.evals.statistics import (
     Calibration,
     Design,
     Interval,
     Kind,
-    corrected,
-    corrected_rate,
     count,
     detectable,
     mcnemar,
@@ -33,7 +33,9 @@ from alignment.evals.statistics import (
 )
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
+from alignment.text import amount
 
+RETENTION = "retention"
 Word = Literal["promote", "block", "insufficient evidence"]
 Status = Literal["pass", "fail", "insufficient"]
 
@@ -49,10 +51,13 @@ class Rule(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The paired outcomes of one suite, in the order of prompt ids; `missing` is None-scored, unpaired or unanswered prompts."""
+    """The paired outcomes of one suite, in the order of prompt ids; `missing` is None-scored, unpaired or unanswered prompts.
 
-    champion: list[int]
-    challenger: list[int]
+    Outcomes are 0 and 1, or for the suite `retention` nats a token.
+    """
+
+    champion: Sequence[float]
+    challenger: Sequence[float]
     clusters: list[str]
     missing: int
     flaws: tuple[str, ...]
@@ -135,26 +140,72 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
     """Return two models' outcomes on a suite of `expected` prompts, paired by prompt."""
     before = {one.prompt.id: one for one in old if one.prompt.suite == suite}
     after = {one.prompt.id: one for one in new if one.prompt.suite == suite}
-    flawed = [one.flaw for one in (*before.values(), *after.values()) if one.flaw]
-    flaws = tuple(f"{flawed.count(flaw)} answers: {flaw}" for flaw in sorted(set(flawed)))
-    names = sorted(name for name in before.keys() & after.keys() if before[name].outcome is not None and after[name].outcome is not None)
+    flaws = _flaws((*before.values(), *after.values()))
+    value = nats_of if suite == RETENTION else _outcome
+    old_values, new_values = ({name: value(one) for name, one in side.items()} for side in (before, after))
+    names = sorted(name for name in before.keys() & after.keys() if None not in (old_values[name], new_values[name]))
     missing = max(expected, len(before.keys() | after.keys())) - len(names)
     return Evidence(
-        [int(before[name].outcome or 0) for name in names],
-        [int(after[name].outcome or 0) for name in names],
+        [old_values[name] or 0 for name in names],
+        [new_values[name] or 0 for name in names],
         [before[name].prompt.cluster for name in names],
         missing,
         flaws,
     )
 
 
+def _outcome(answer: Answer) -> int | None:
+    return answer.outcome
+
+
+def _flaws(answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Say what is wrong with how many answers, and name the first three prompts of each."""
+    found: dict[str, list[str]] = {}
+    for one in answers:
+        if one.flaw:
+            found.setdefault(one.flaw, []).append(one.prompt.id)
+    return tuple(f"{len(ids)} answers: {flaw} (id {', '.join(map(repr, ids[:3]))})" for flaw, ids in sorted(found.items()))
+
+
+def _weighed(rule: Rule, evidence: Evidence, settings: Gate, claims: int) -> tuple[Metric, Judged]:
+    """Measure nats a token; there are no failures to count, and no scorer that could err."""
+    n, sides = len(evidence.champion), (evidence.champion, evidence.challenger)
+    old, new = (sum(side) / n if n else 0.0 for side in sides)
+    found = shift(*sides, evidence.clusters, settings.confidence, claims)
+    judged = _flaw(rule, evidence, Design(found.clusters), settings) or _judge(rule, found.found, found.surely, found.detectable, "nats")
+    changes = [after - before for before, after in zip(*sides, strict=True)]
+    metric = Metric(
+        name=rule.metric,
+        suite=rule.suite,
+        champion=old,
+        challenger=new,
+        **found.found._asdict(),
+        n=n,
+        unscored=evidence.missing,
+        worse=sum(change > 0 for change in changes),
+        better=sum(change < 0 for change in changes),
+        p_value=found.p_value,
+        rule=rule.kind,
+        margin=rule.margin,
+        status=judged.status,
+        reason=judged.reason,
+        detectable=found.detectable,
+        clusters=found.clusters,
+        critical=rule.critical,
+        unit="nats",
+    )
+    return metric, judged
+
+
 def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, settings: Gate, claims: int) -> tuple[Metric, Judged]:
-    sides = (evidence.champion, evidence.challenger)
+    if rule.suite == RETENTION:
+        return _weighed(rule, evidence, settings, claims)
+    sides = [int(one) for one in evidence.champion], [int(one) for one in evidence.challenger]
     counts, n = count(*sides), len(evidence.champion)
     old, new = (sum(side) / n if n else 0.0 for side in sides)
     found, design = paired_interval(*sides, evidence.clusters, settings.confidence)
     surest, _ = paired_interval(*sides, evidence.clusters, 1 - (1 - settings.confidence) / claims)
-    fixed = _corrections(found, old, new, calibration, settings.confidence) if n else {}
+    fixed = corrections(found, old, new, calibration, settings.confidence) if n else {}
     high = max(found.high, fixed.get("corrected_high", -1.0))
     margin = rule.margin if rule.kind == "superior" else 0.0
     power = detectable(counts, settings.confidence, design, kind=rule.kind, margin=margin)
@@ -178,35 +229,11 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
         clusters=design.clusters,
         design_effect=design.effect,
         critical=rule.critical,
-        calibration=_calibrated(calibration),
+        calibration=calibrated(calibration),
+        unit="rate",
         **fixed,
     )
     return metric, judged
-
-
-def _corrections(found: Interval, old: float, new: float, calibration: Calibration | None, confidence: float) -> dict[str, float]:
-    """Return the `corrected_*` values of a metric; none without enough verdicts of people."""
-    if calibration is None or not calibration.enough:
-        return {}
-    fixed = corrected(found, calibration, confidence)
-    return {
-        "corrected_champion": corrected_rate(old, calibration),
-        "corrected_challenger": corrected_rate(new, calibration),
-        "corrected_diff": fixed.diff,
-        "corrected_low": fixed.low,
-        "corrected_high": fixed.high,
-    }
-
-
-def _calibrated(calibration: Calibration | None) -> str:
-    """Say how far people have checked the scorer."""
-    if calibration is None or sum(calibration) == 0:
-        return "rates as scored: nobody has checked this scorer yet"
-    failures, good = calibration.found + calibration.missed, calibration.cleared + calibration.invented
-    said = f"people checked {failures + good} verdicts: {failures} failures, {good} good answers"
-    if not calibration.enough:
-        return f"rates as scored: {said}; 30 with 10 of each kind are needed to correct them"
-    return f"{said}; sensitivity {calibration.sensitivity:.0%}, specificity {calibration.specificity:.0%}"
 
 
 def _flaw(rule: Rule, evidence: Evidence, design: Design, settings: Gate) -> Judged | None:
@@ -224,28 +251,35 @@ def _flaw(rule: Rule, evidence: Evidence, design: Design, settings: Gate) -> Jud
     return None
 
 
-def _judge(rule: Rule, found: Interval, surely: float, power: float) -> Judged:
+def _judge(rule: Rule, found: Interval, surely: float, power: float, unit: str = "rate") -> Judged:
     """Judge sound evidence; `surely` is the low end that a failure is claimed by."""
     diff, _, high = found
+
+    def said(value: float) -> str:
+        return amount(value, unit)
+
+    def change(value: float) -> str:
+        return amount(value, unit, "+")
+
     if rule.kind == "superior":
         if high < -rule.margin:
-            return Judged("pass", f"fell by {-diff:.1%}, at least {-high:.1%} with confidence")
+            return Judged("pass", f"fell by {said(-diff)}, at least {said(-high)} with confidence")
         if surely > 0:
-            return Judged("fail", f"rose by {diff:.1%}, and had to fall")
-        needed = f"upper end {high:+.1%}, needed below {-rule.margin:+.1%}; a fall of {power:.1%} or more shows with 80% power"
+            return Judged("fail", f"rose by {said(diff)}, and had to fall")
+        needed = f"upper end {change(high)}, needed below {change(-rule.margin)}; a fall of {said(power)} or more shows with 80% power"
         if diff >= 0:
-            return Judged("insufficient", f"did not fall ({diff:+.1%}, {needed})")
-        return Judged("insufficient", f"fell by {-diff:.1%}, but that could be chance ({needed})")
+            return Judged("insufficient", f"did not fall ({change(diff)}, {needed})")
+        return Judged("insufficient", f"fell by {said(-diff)}, but that could be chance ({needed})")
     if high < rule.margin:
-        return Judged("pass", f"changed by {diff:+.1%}, at most {high:+.1%} with confidence (allowed {rule.margin:+.1%})")
+        return Judged("pass", f"changed by {change(diff)}, at most {change(high)} with confidence (allowed {change(rule.margin)})")
     if surely > 0:
-        return Judged("fail", f"rose by {diff:.1%}, at least {surely:.1%} with confidence (allowed {rule.margin:.1%})")
-    needed = f"allowed {rule.margin:.1%}; no change can be told from a rise of {power:.1%} with 80% power"
-    return Judged("insufficient", f"changed by {diff:+.1%}, but a rise of {high:.1%} cannot be excluded ({needed})")
+        return Judged("fail", f"rose by {said(diff)}, at least {said(surely)} with confidence (allowed {said(rule.margin)})")
+    needed = f"allowed {said(rule.margin)}; no change can be told from a rise of {said(power)} with 80% power"
+    return Judged("insufficient", f"changed by {change(diff)}, but a rise of {said(high)} cannot be excluded ({needed})")
 
 
 def power_statement(metric: Metric) -> str:
     """Say what this many prompts can show."""
-    points = f"{100 * metric.detectable:.1f} points"
+    points = f"{100 * metric.detectable:.1f} points" if metric.unit == "rate" else amount(metric.detectable, metric.unit)
     shown = f"detect a fall of {points} or more" if metric.rule == "superior" else f"tell no change from a rise of {points} or more"
     return f"these {metric.n} prompts in {metric.clusters} clusters {shown} with 80% power"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alignment.evals.answer import answer_id, batches
 from alignment.evals.seals import answer_digest
@@ -86,21 +86,23 @@ def _known(home: Path, ids: Iterable[str]) -> dict[str, str]:
 def _save(
     home: Path, release_id: str, version: str, batch: Sequence[SuitePrompt], ids: Sequence[str], replies: Sequence[str], now: datetime
 ) -> None:
-    rows = [
-        {
-            "id": one,
-            "model_id": release_id,
-            "suite": prompt.suite,
-            "suite_version": version,
-            "prompt_id": prompt.id,
-            "prompt": prompt.prompt,
-            "cluster": prompt.cluster,
-            "category": prompt.category,
-            "response": reply,
-            "created_at": now,
-            "digest": answer_digest(one, prompt.prompt, reply),
-        }
-        for prompt, one, reply in zip(batch, ids, replies, strict=True)
-    ]
+    rows = [stored(prompt, one, reply, release_id, version, now) for prompt, one, reply in zip(batch, ids, replies, strict=True)]
     with session(home, write=True) as connection:
         append(connection, "eval_answers", rows)
+
+
+def stored(prompt: SuitePrompt, name: str, reply: str, release_id: str, version: str, now: datetime) -> dict[str, Any]:
+    """Return the sealed row of the store for an answer with the address `name`; `version` is its suite's."""
+    return {
+        "id": name,
+        "model_id": release_id,
+        "suite": prompt.suite,
+        "suite_version": version,
+        "prompt_id": prompt.id,
+        "prompt": prompt.prompt,
+        "cluster": prompt.cluster,
+        "category": prompt.category,
+        "response": reply,
+        "created_at": now,
+        "digest": answer_digest(name, prompt.prompt, reply),
+    }

@@ -15,7 +15,7 @@ from alignment.errors import ConfigError
 from alignment.evals import asides, checks, personal, turns
 from alignment.evals.ngrams import WEIGHTS, grams, linear
 from alignment.evals.phrases import RULES, rules
-from alignment.evals.suites import SPECS, complete, suite_file
+from alignment.evals.suites import LIKELIHOOD, SPECS, complete, suite_file
 from alignment.ids import content_id, file_sha256
 from alignment.records import SuitePrompt
 from alignment.wording import degenerate
@@ -137,6 +137,12 @@ def _pii(prompt: SuitePrompt, response: str) -> Scored:
     return scores, int(bool(values))
 
 
+def _likelihood(prompt: SuitePrompt, response: str) -> Scored:
+    """A text says nothing of how likely it was: only the model can be asked (see `retention`)."""
+    del prompt, response
+    return {}, None
+
+
 def _checked(check: Callable[[SuitePrompt, str], int | None]) -> Callable[[SuitePrompt, str], Scored]:
     def score(prompt: SuitePrompt, response: str) -> Scored:
         return _declining(response), check(prompt, response)
@@ -154,6 +160,7 @@ _SCORERS: dict[str, Callable[[SuitePrompt, str], Scored]] = {
     "match": _checked(checks.match),
     "truth": _checked(checks.truth),
     "agree": _checked(checks.agree),
+    LIKELIHOOD: _likelihood,
 }
 
 

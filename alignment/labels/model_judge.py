@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from alignment.errors import ConfigError, ModelError
+from alignment.errors import ModelError
 from alignment.ids import content_id
 from alignment.labels.attacks import Canary, canaries
 from alignment.labels.vote import Comparison, Vote
 from alignment.models.chat import Choice, Chooser
+from alignment.models.marks import marks_secret
 from alignment.records import Message, Selected
 from alignment.text import defused, fence
 from alignment.wording import degenerate
@@ -197,27 +197,10 @@ def teacher(settings: Teacher, home: Path) -> ModelJudge | None:
     """
     if not settings.base_url:
         return None
-    from alignment.models.remote import RemoteModel
+    from alignment.models.remote import RemoteModel, key_of
     from alignment.store import TeacherCalls
 
-    key = os.environ.get(settings.api_key_env, "") if settings.api_key_env else ""
-    if settings.api_key_env and not key:
-        raise ConfigError(f"[teacher] api_key_env names {settings.api_key_env!r}, which is not set; export it, or leave api_key_env empty")
-    return ModelJudge("teacher", RemoteModel(settings, TeacherCalls(home), key=key), _secret(home))
-
-
-def _secret(home: Path) -> bytes:
-    """Return the state folder's secret for marks, made on the first call. It protects no data: a lost one only asks anew."""
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / "judge.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as out:
-        secret = os.urandom(32)
-        out.write(secret)
-    return secret
+    return ModelJudge("teacher", RemoteModel(settings, TeacherCalls(home), key=key_of(settings)), marks_secret(home))
 
 
 def self_judge(model: LocalModel) -> ModelJudge:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import random
 import re
 import time
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from alignment.errors import ModelError, TeacherUnavailable
+from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.ids import content_id
 from alignment.models.chat import Choice
 from alignment.models.limits import LimitReached, Pace, Purse
@@ -64,6 +65,19 @@ class _Failed(Exception):
 
 Answer = dict[str, Any] | str
 """What came back, or why nothing did."""
+
+
+def key_of(endpoint: Teacher) -> str:
+    """Return the endpoint's key from the environment; empty if it needs none.
+
+    Raises:
+        ConfigError: the environment variable that should hold it is not set.
+    """
+    name = endpoint.api_key_env
+    key = os.environ.get(name, "") if name else ""
+    if name and not key:
+        raise ConfigError(f"[teacher] api_key_env names {name!r}, which is not set; export it, or leave api_key_env empty")
+    return key
 
 
 class RemoteModel:

@@ -11,10 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alignment.records import GateDecision, Metric, Pair, TrainResult
-from alignment.text import printable
+from alignment.text import amount, printable
 
 _FAIRNESS = re.compile(r"fair|counterfactual|stereotyp|bias|gap")
 _UNKNOWN = "not recorded"
@@ -40,15 +40,38 @@ def is_fairness(metric: Metric) -> bool:
 
 def _metric_rows(metrics: Sequence[Metric]) -> list[str]:
     rows = [
-        "| metric | champion | challenger | change, interval | n | unscored | rule | status |",
-        "|---|---|---|---|---|---|---|---|",
+        "| metric | champion | challenger | change, interval | n | clusters | unscored | rule | status |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for metric in metrics:
+        low, high = (amount(end, metric.unit, "+") for end in (metric.low, metric.high))
         rows.append(
-            f"| {_cell(metric.name)} | {metric.champion:.1%} | {metric.challenger:.1%} | {metric.diff:+.1%} "
-            f"[{metric.low:+.1%}, {metric.high:+.1%}] | {metric.n} | {metric.unscored} | {_cell(metric.rule)}, margin {metric.margin:.1%} "
-            f"| {_cell(metric.status)} |"
+            f"| {_cell(metric.name)} | {amount(metric.champion, metric.unit)} | {amount(metric.challenger, metric.unit)} "
+            f"| {amount(metric.diff, metric.unit, '+')} [{low}, {high}] | {metric.n} | {metric.clusters or _UNKNOWN} | {metric.unscored} "
+            f"| {_cell(metric.rule)}, margin {amount(metric.margin, metric.unit)} | {_cell(metric.status)} |"
         )
+    return rows
+
+
+def _corrected_rows(metrics: Sequence[Metric]) -> list[str]:
+    """Rates behind the scorer's own errors, where people or a calibration set have told them."""
+    rows = ["| metric | champion | challenger | change, interval | what is known of the scorer |", "|---|---|---|---|---|"]
+    for metric in metrics:
+        if metric.unit != "rate":
+            continue
+        known = _cell(metric.calibration or _UNKNOWN)
+        values = (
+            metric.corrected_champion,
+            metric.corrected_challenger,
+            metric.corrected_diff,
+            metric.corrected_low,
+            metric.corrected_high,
+        )
+        if None in values:
+            rows.append(f"| {_cell(metric.name)} | as scored | as scored | as scored | {known} |")
+        else:
+            old, new, diff, low, high = (value or 0.0 for value in values)
+            rows.append(f"| {_cell(metric.name)} | {old:.1%} | {new:.1%} | {diff:+.1%} [{low:+.1%}, {high:+.1%}] | {known} |")
     return rows
 
 
@@ -79,9 +102,32 @@ def lineage_of(adapter: Path) -> dict[str, str]:
     }
 
 
-def _fairness(decision: GateDecision) -> list[str]:
+class Gap(Protocol):
+    """The widest gap between two groups, with bounds, and the templates compared (`alignment.evals.fairness.Gap`)."""
+
+    @property
+    def gap(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+
+
+def _fairness(decision: GateDecision, gaps: Mapping[str, Mapping[str, Gap]]) -> list[str]:
     compared = [metric for metric in decision.metrics if is_fairness(metric)]
-    return _metric_rows(compared) if compared else ["- No metric that compares groups of people was part of the evidence."]
+    if not compared and not gaps:
+        return ["- No metric that compares groups of people was part of the evidence."]
+    rows = _metric_rows(compared) if compared else []
+    if gaps:
+        rows += [*([""] if rows else []), "| widest gap between two groups in | model | gap, bounds | n |", "|---|---|---|---|"]
+        rows += [
+            f"| {_cell(name)} | {_cell(model)} | {one.gap:.3f} [{one.low:.3f}, {one.high:.3f}] | {one.n} |"
+            for model, found in gaps.items()
+            for name, one in found.items()
+        ]
+    return rows
 
 
 def _labelers(trained: Sequence[Pair], calibration: Mapping[str, str]) -> list[str]:
@@ -102,11 +148,14 @@ def release_card(
     lineage: Mapping[str, str] | None = None,
     limits: Sequence[str] = LIMITS,
     licence: Sequence[str] = LICENCE,
+    power: Sequence[str] = (),
+    gaps: Mapping[str, Mapping[str, Gap]] | None = None,
 ) -> str:
     """Return the card of a release as Markdown; it quotes no log text.
 
     `without_consent` of the `given` pairs that the training run read may not be trained on by now, as the store counts them.
     `calibration` says by labeler how far it agrees with people; `lineage` is the adapter's own if it is not given.
+    `power` says of each metric what its prompts can show; `gaps` are the widest between groups, by model and by what is compared.
     """
     trained = [pair for pair in pairs if pair.split == "train"]
     made_of = lineage_of(result.adapter) if lineage is None else lineage
@@ -119,9 +168,13 @@ def release_card(
         *_metric_rows(decision.metrics),
         "",
         *(f"- {_cell(reason)}" for reason in decision.reasons),
+        *(f"- {_cell(one)}" for one in power),
+        "",
+        "## Rates behind the scorer's errors",
+        *_corrected_rows(decision.metrics),
         "",
         "## Fairness",
-        *_fairness(decision),
+        *_fairness(decision, gaps or {}),
         "",
         "## Data",
         f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",

@@ -98,7 +98,7 @@ def weighed(metric: Row) -> dict[str, str]:
     effect = metric["design_effect"]
     return {
         "Metric": show.title(metric["name"]),
-        "Shows, with 80% power": figures.points(metric["detectable"]).lstrip("+"),
+        "Shows, with 80% power": figures.change(metric, "detectable").lstrip("+"),
         "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
         "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
         "Corrected rates": rates,
@@ -110,11 +110,11 @@ def written(metric: Row) -> dict[str, str]:
     """Return one metric as the cells of the table."""
     return {
         "Metric": show.title(metric["name"]),
-        "Champion": figures.percent(metric["champion"]),
-        "Challenger": figures.percent(metric["challenger"]),
-        "Difference": figures.points(metric["diff"]),
-        "Interval": figures.interval(metric["low"], metric["high"]),
-        "Margin": figures.points(charts.margin_line(metric)),
+        "Champion": figures.value(metric, "champion"),
+        "Challenger": figures.value(metric, "challenger"),
+        "Difference": figures.change(metric, "diff"),
+        "Interval": figures.interval(metric["low"], metric["high"]) if charts.is_rate(metric) else figures.nats(metric),
+        "Margin": figures.change({**metric, "margin": charts.margin_line(metric)}, "margin"),
         "n": figures.count(metric["n"]),
         "Clusters": figures.MISSING if metric["clusters"] is None else figures.count(metric["clusters"]),
         "Unscored": figures.count(metric["unscored"]),

@@ -127,8 +127,8 @@ def change(metric: Row) -> Tile:
     """Return one gate metric, champion to challenger."""
     return Tile(
         show.title(metric["name"]),
-        f"{figures.percent(metric['champion'])} → {figures.percent(metric['challenger'])}",
-        f"{show.status(metric['status']).word} · {figures.points(metric['diff'])}",
+        f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
+        f"{show.status(metric['status']).word} · {figures.change(metric, 'diff')}",
         state=metric["status"],
         help="Champion → challenger on the same prompts; lower is better. The word is what the gate says of it.",
     )

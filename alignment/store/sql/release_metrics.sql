@@ -1,7 +1,7 @@
 -- Purpose: what the gate measured of a release, by its last decision on it.
 -- Parameters: $release.
 -- Grain: one metric.
-SELECT name, challenger AS rate, diff, low, high, n, unscored, status, gate_decisions.champion AS compared_with
+SELECT name, challenger AS rate, diff, low, high, n, unscored, status, coalesce(unit, 'rate') AS unit, gate_decisions.champion AS compared_with
 FROM gate_metrics
 JOIN (
     SELECT id, champion FROM gate_decisions WHERE challenger = $release ORDER BY decided_at DESC, id DESC LIMIT 1

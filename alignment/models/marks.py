@@ -1,0 +1,34 @@
+"""What judges of hostile texts share: the secret of the marks around them, and the fence itself.
+
+Effects: reads or makes one file of the state folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from alignment.ids import content_id
+from alignment.text import defused, fence
+
+
+def marks_secret(home: Path) -> bytes:
+    """Return the state folder's secret for marks, made on the first call. It protects no data: a lost one only asks anew."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "judge.key"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(handle, "wb") as out:
+        secret = os.urandom(32)
+        out.write(secret)
+    return secret
+
+
+def marked(text: str, secret: bytes, *where: object) -> str:
+    """Return `text` without control tokens between marks that depend on the secret, the text and `where` it stands."""
+    nonce = hmac.new(secret, content_id(text, *where).encode(), hashlib.sha256).hexdigest()[:8]
+    return fence(defused(text), nonce)
