@@ -83,10 +83,12 @@ def serving(say: Say = knows) -> Iterator[Server]:
     server = Server(say)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def at(server: Server, home: Path, **gate: Any) -> Settings:

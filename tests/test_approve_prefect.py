@@ -64,11 +64,10 @@ def test_a_run_that_is_suspended_is_resumed_by_the_command_line_to_a_promotion(
 
                 until(lambda: state() == "Suspended", "suspended run")
                 assert current(home) == BASE
-                # Nobody has spoken: nothing is resumed.
-                monkeypatch.delenv("PREFECT_API_URL", raising=False)
+                # As in another shell: the server is found by its port. Nobody has spoken: nothing is resumed.
+                os.environ.pop("PREFECT_API_URL", None)
                 assert CliRunner().invoke(cli.app, ["release", "push"]).exit_code == 0
                 assert state() == "Suspended"
-                os.environ.pop("PREFECT_API_URL", None)
                 done = CliRunner().invoke(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann", "--reason", "read the answers"])
                 assert done.exit_code == 0, done.output
                 assert current(home) == A

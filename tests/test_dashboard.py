@@ -544,17 +544,19 @@ def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("ALIGN_RELEASE__WEBHOOK_URL", f"{server.url}/hook")
     challenger, _ = waiting(own)
-    app = opened("gate")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
-    app.text_input(key="approval_reason").set_value("read ten answers").run()
-    press(app, "Approve and release")
-    assert not app.exception
-    for push in threading.enumerate():
-        if push.name == "align release push":
-            push.join(60)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        app = opened("gate")
+        app.text_input(key="reviewer_typed").set_value("Ada").run()
+        app.text_input(key="approval_reason").set_value("read ten answers").run()
+        press(app, "Approve and release")
+        assert not app.exception
+        for push in threading.enumerate():
+            if push.name == "align release push":
+                push.join(60)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
     [(path, told, *_)] = server.seen
     assert (path, told["event"], told["release_id"], told["actor"]) == ("/hook", "promoted", challenger, "Ada")
     assert query(own, "SELECT hook, ok, release_id FROM hook_runs WHERE ok") == [{"hook": "webhook", "ok": True, "release_id": challenger}]
