@@ -202,6 +202,9 @@ class Train(_Section):
     max_kl: float = Field(
         0.0, ge=0, description="nats a token from the reference on held-out answers at which training stops; 0 is no limit"
     )
+    accelerate_config: str = Field(
+        "", description="configuration file of 'accelerate launch' for several devices; empty trains in one process"
+    )
     report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
 
     @model_validator(mode="after")

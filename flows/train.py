@@ -13,7 +13,7 @@ from typing import Any
 from prefect import flow, task
 
 from alignment.config import load_settings
-from alignment.errors import NoSpace, TrainingError
+from alignment.errors import InputError, NoSpace, TrainingError
 from alignment.ids import content_id
 from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
@@ -46,13 +46,26 @@ def fit(night_id: str) -> str:
     return str(job.folder)
 
 
+def command(job: TrainJob) -> list[str]:
+    """Return what starts the training process, or with [train] accelerate_config the launcher of several.
+
+    Raises:
+        InputError: there is no such configuration file.
+    """
+    run = ["-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
+    if not (config := job.settings.accelerate_config):
+        return [sys.executable, *run]
+    if not Path(config).is_file():
+        raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *run]
+
+
 def _run(job: TrainJob) -> None:
     """Run the training process, with its steps as a bar and the rest in `train.log`."""
     log = job.folder / "train.log"
-    command = [sys.executable, "-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
     with (
         log.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as process,
+        subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as process,
         progress("train") as advance,
     ):
         try:

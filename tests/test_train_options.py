@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +29,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_on(tiny: Path, folder: Path, margins: tuple[float, ...] = (0.5,), **changes: object) -> tuple[TrainJob, dict[str, object]]:
-    from dataclasses import replace
-
     from alignment.train.run import train
 
     pairs = [replace(pair, judge_margin=margins[index % len(margins)], split="train") for index, pair in enumerate(make_pairs(8))]
@@ -149,3 +150,39 @@ def test_the_divergence_is_what_the_formula_says(tiny: Path) -> None:
     found = reference_kl(Model(), [{"prompt_ids": [7], "chosen_ids": [8, 9]}])
     assert found == pytest.approx(0.5 * LN2 + 0.25 * 0 - 0.25 * LN2, abs=1e-6)
     assert math.isnan(reference_kl(Model(), []))
+
+
+def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with two processes on the CPU: the same pairs a step, halved between them, so about the same losses."""
+    from flows.train import command
+
+    config = tmp_path / "accelerate.yaml"
+    config.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\n")
+    alone, _ = train_on(tiny, tmp_path / "a")
+    shared = write_job(
+        tmp_path / "b",
+        tiny,
+        weights_id(tiny),
+        tmp_path / "b.parquet",
+        [replace(pair, split="train") for pair in make_pairs(8)],
+        settings(epochs=1, sft_weight=0, accelerate_config=str(config)),
+    )
+    done = subprocess.run(
+        command(shared), capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(steps(shared.folder)) == 2
+    assert losses(shared) == pytest.approx(losses(alone), abs=5e-3)
+    manifest = json.loads((shared.folder / "adapter" / "manifest.json").read_text())
+    assert "adapter_model.safetensors" in manifest["files"]
+    config.unlink()
+    with pytest.raises(InputError, match="is no file"):
+        command(shared)
+
+
+def test_a_step_that_processes_cannot_share_evenly_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.train.run import _share
+
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="a multiple of 3"):
+        _share(4)

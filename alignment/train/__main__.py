@@ -20,9 +20,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         job = read_job(arguments.run)
-        # An orphan of a killed flow may still be saving its checkpoint: wait for it.
-        lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # An orphan of a killed flow may still be saving its checkpoint: wait for it. Of several processes the first one waits.
+        if os.environ.get("RANK", "0") == "0":
+            lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished(job.folder):
             from alignment.train.run import train
 

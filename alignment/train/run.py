@@ -51,7 +51,9 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self.asked = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Append the values of one step."""
+        """Append the values of one step; of several processes the first one does."""
+        if not state.is_world_process_zero:
+            return
         row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
@@ -71,13 +73,26 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
             return {}
         step_seconds = (now - self.since[1]) / done
         left = step_seconds * (state.max_steps - state.global_step)
-        return {"pairs_per_second": args.per_device_train_batch_size / step_seconds, "seconds_left": left}
+        return {"pairs_per_second": args.train_batch_size * args.world_size / step_seconds, "seconds_left": left}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
-        if self.asked or (self.parent is not None and os.getppid() != self.parent):
+        if self.asked or (self.parent is not None and _gone(self.parent)):
             self.left = True
             control.should_save = control.should_training_stop = True
+
+
+def _gone(parent: int) -> bool:
+    """Say whether the process that started this one, or its launcher, is no more."""
+    if os.getppid() == parent:
+        return False
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's process has its number by now
+        return True
+    return False
 
 
 class _KlLimit(TrainerCallback):  # type: ignore[misc]
@@ -138,7 +153,9 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     summary = _summary(trainer, rows, measured, time.perf_counter() - started)
-    _save(job, trainer, tokenizer, summary)
+    if trainer.is_world_process_zero():
+        _save(job, trainer, tokenizer, summary)
+    trainer.accelerator.wait_for_everyone()
     return summary
 
 
@@ -230,6 +247,18 @@ def _report_to(settings: Train) -> list[str] | str:
     return list(settings.report_to) or "none"
 
 
+def _share(batch_size: int) -> int:
+    """Return this process's part of a step's pairs; 'accelerate launch' says how many processes there are.
+
+    Raises:
+        InputError: they cannot share the pairs evenly.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        raise InputError(f"[train] batch_size = {batch_size} cannot be shared by {processes} processes; set a multiple of {processes}")
+    return batch_size // processes
+
+
 def _arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
     settings = job.settings
     keep_best = looks and settings.patience > 0
@@ -238,7 +267,7 @@ def _arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
     return DPOConfig(
         output_dir=str(job.folder / "checkpoints"),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=_share(settings.batch_size),
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
@@ -253,6 +282,7 @@ def _arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
         bf16=False,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         logging_steps=1,
         save_strategy="steps",
         # The best adapter is one of the checkpoints, so that each look leaves one.

@@ -142,7 +142,9 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         print(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step", flush=True)  # noqa: T201
 
     def _in_parts(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs)
+        # Processes wait for one another at every backward pass: all must have as many.
+        alone = self.accelerator.num_processes == 1
+        parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs) if alone else [inputs]
         if len(parts) == 1:
             return super().training_step(model, inputs, items)
         weights = list(self.loss_weights)  # type: ignore[has-type]
