@@ -206,10 +206,15 @@ def _load(base: Path) -> Any:
 def _dataset(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
     limit = job.settings.max_tokens
     split: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    left_out: list[str] = []
     for pair in read_pairs(job):
         ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
         if len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= limit:
             split[pair["split"]].append({**ids, "margin": pair.get("judge_margin", 1.0)})
+        else:
+            left_out.append(pair["id"])
+    if left_out:
+        print(f"{len(left_out)} pairs are longer than [train] max_tokens = {limit} and left out, first {short(left_out[0])!r}", flush=True)  # noqa: T201
     if not split["train"]:
         raise InputError(f"no training pair fits [train] max_tokens = {limit}; raise it")
     for rows in split.values():
