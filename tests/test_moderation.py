@@ -18,7 +18,7 @@ from alignment.moderation import DETECTORS, moderate, score_answers, versions
 from alignment.moderation.corpora import CATEGORIES, composed, own_answers, own_requests
 from alignment.moderation.features import intent, lexical
 from alignment.moderation.grams import request_grams
-from alignment.moderation.heads import WEIGHTS, heads_version, probability, read, request_input
+from alignment.moderation.heads import WEIGHTS, harmful_request, heads_version, read
 from alignment.records import Interaction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +30,9 @@ class Stub(Embedder):
     """Vectors that depend on the text alone, without a model."""
 
     version = "stub"
+
+    def tuned(self, changes):
+        return self
 
     def embed(self, texts, *, progress=None):
         rows = [np.random.default_rng(sum(map(ord, text))).normal(size=384) for text in texts]
@@ -141,7 +144,7 @@ def test_held_out_requests_are_told_from_their_look_alikes(embedder, folder):
         pytest.skip(f"no prompts of both kinds in {folder}")
     prompts = {kind: texts[::4] for kind, texts in prompts.items()}
     texts = [*prompts["harm"], *prompts["lookalike"]]
-    scores = probability("harmful_request", request_input(read(texts, [""] * len(texts), embedder=embedder)))
+    scores = harmful_request(read(texts, [""] * len(texts), embedder=embedder))
     harm, safe = scores[: len(prompts["harm"])], scores[len(prompts["harm"]) :]
     auc = float((harm[:, None] > safe[None, :]).mean() + 0.5 * (harm[:, None] == safe[None, :]).mean())
     assert auc >= LEAST_AUC
