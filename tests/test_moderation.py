@@ -18,7 +18,7 @@ from alignment.moderation import DETECTORS, moderate, score_answers, versions
 from alignment.moderation.corpora import CATEGORIES, composed, own_answers, own_requests
 from alignment.moderation.features import intent, lexical
 from alignment.moderation.grams import request_grams
-from alignment.moderation.heads import WEIGHTS, harmful_request, heads_version, read
+from alignment.moderation.heads import TUNED, WEIGHTS, harmful_request, heads_version, read
 from alignment.records import Interaction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ class Stub(Embedder):
 
     version = "stub"
 
-    def tuned(self, changes):
+    def tuned(self, changes, *, max_tokens):
         return self
 
     def embed(self, texts, *, progress=None):
@@ -116,6 +116,7 @@ def test_a_contrast_pair_is_never_split_between_folds():
 
 def test_the_shipped_weights_are_small_and_have_a_card():
     assert WEIGHTS.stat().st_size < 1_000_000
+    assert TUNED.stat().st_size < 3_000_000
     card = json.loads(WEIGHTS.with_name("card.json").read_text("utf-8"))
     assert set(card["figures"]) == {"harmful_request", "category", "refusal", "harmful_answer"}
     assert card["figures"]["harmful_answer"]["gptfuzz-even"]["accuracy"] >= 0.88

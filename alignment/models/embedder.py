@@ -42,10 +42,10 @@ class Embedder:
         base = f"{file_sha256(self.folder / 'model.safetensors')[:12]}-{self.max_tokens}"
         return f"{base}-{file_sha256(self.changes.file)[:12]}-{self.changes.task}" if self.changes else base
 
-    def tuned(self, changes: Changes) -> Embedder:
+    def tuned(self, changes: Changes, *, max_tokens: int) -> Embedder:
         """Return this embedder with `changes` in its weights, loaded once; this one stays as it is."""
         if changes not in self._tuned:
-            self._tuned[changes] = Embedder(self.folder, max_tokens=self.max_tokens, batch_size=self.batch_size, changes=changes)
+            self._tuned[changes] = Embedder(self.folder, max_tokens=max_tokens, batch_size=self.batch_size, changes=changes)
         return self._tuned[changes]
 
     @cached_property

@@ -14,7 +14,7 @@ RANK = 8
 _SCALE = 2.0
 
 
-class LowRank(torch.nn.Module):
+class LowRank(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A frozen linear layer plus `_SCALE` times the product of two thin matrices; at the start that product is zero."""
 
     def __init__(self, base: torch.nn.Linear) -> None:

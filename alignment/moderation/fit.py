@@ -30,10 +30,10 @@ from alignment.moderation.corpora import (
     public_answers,
     public_requests,
 )
-from alignment.moderation.heads import TUNED, WEIGHTS, category_input, harm_input, read_untuned, refusal_input, request_input
+from alignment.moderation.heads import TUNED, TUNED_TOKENS, WEIGHTS, category_input, harm_input, read_untuned, refusal_input, request_input
 from alignment.moderation.measure import FOLDS, TUNED_FOLDS, by_source, figures, fit_linear, out_of_fold
 from alignment.moderation.sheet import write_card
-from alignment.moderation.tuning import Recipe, Tuned, tune
+from alignment.moderation.tuning import Tuned, tune
 
 Matrix = npt.NDArray[np.float32]
 
@@ -59,9 +59,9 @@ HARM_WEIGHT = {"own-lengthened": 0.3, "own-handwritten": 3.0, "own-smollm2": 3.0
 CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-contrast-harm": 3.0, "own-contrast-safe": 3.0}
 C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 BLEND_C = 1.0
-RECIPES = {"harmful_request": Recipe(passes=3, max_tokens=64), "refusal": Recipe(passes=3, max_tokens=64)}
+PASSES = {"harmful_request": 3, "refusal": 2}
 # Of large sets of easy rows the tuning reads every n-th; the linear heads read all.
-EVERY = {"advbench": 3, "openai-moderation": 3, "gptfuzz-even": 6, "hh-even": 4}
+EVERY = {"advbench": 3, "openai-moderation": 3, "own-lengthened": 2, "own-composed": 2, "gptfuzz-even": 12, "hh-even": 8}
 
 
 def main() -> int:
@@ -118,12 +118,12 @@ def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embed
     )
     fitted = Fitted({}, {}, {})
     for task in tasks:
-        one = fit_task(task, embedder=embedder)
+        one = fit_task(task)
         fitted = Fitted(fitted.heads | one.heads, fitted.changes | one.changes, fitted.report | one.report)
     return fitted
 
 
-def fit_task(task: Task, *, embedder: Embedder) -> Fitted:
+def fit_task(task: Task) -> Fitted:
     """Return one head, with its tuned encoder and blend if it has texts, and its figures."""
     known = [row for row, label in enumerate(task.labels) if label is not None]
     truth = np.array([task.labels[row] for row in known])
@@ -136,7 +136,7 @@ def fit_task(task: Task, *, embedder: Embedder) -> Fitted:
     if not task.texts:
         return Fitted(heads, {}, {head: by_source(raw, truth, sources)})
     texts, taught = [task.texts[row] for row in known], _taught(sources)
-    learn = partial(_learn, task.head, texts, truth, weight, taught, embedder)
+    learn = partial(_learn, task.head, texts, truth, weight, taught)
     tuned_raw = out_of_fold(lambda seen, unseen: learn(seen).score([texts[row] for row in unseen]), truth, groups, folds=TUNED_FOLDS)
     both = np.hstack([raw, tuned_raw])
     tuned, blend = learn(np.arange(len(truth))), fit_linear(both, truth, weight, c=BLEND_C)
@@ -148,7 +148,8 @@ def fit_task(task: Task, *, embedder: Embedder) -> Fitted:
 
 def _linear(columns: Matrix, truth: Any, weight: Any, seen: Any, unseen: Any, c: float) -> Matrix:
     kernel, bias = fit_linear(columns[seen], truth[seen], weight[seen], c=c)
-    return columns[unseen] @ kernel + bias
+    raw: Matrix = columns[unseen] @ kernel + bias
+    return raw
 
 
 def _taught(sources: Sequence[str]) -> Any:
@@ -161,10 +162,10 @@ def _taught(sources: Sequence[str]) -> Any:
     return np.array(taught)
 
 
-def _learn(head: str, texts: Sequence[str], truth: Any, weight: Any, taught: Any, embedder: Embedder, seen: Any) -> Tuned:
+def _learn(head: str, texts: Sequence[str], truth: Any, weight: Any, taught: Any, seen: Any) -> Tuned:
     rows = [row for row in seen if taught[row]]
     return tune(
-        [texts[row] for row in rows], truth[rows], weight[rows], recipe=RECIPES[head], embedder=embedder,
+        [texts[row] for row in rows], truth[rows], weight[rows], passes=PASSES[head], embedder=Embedder(max_tokens=TUNED_TOKENS),
         say=lambda line: _say(f"{head:16} {len(rows)} texts  {line}"),
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ from alignment.moderation.grams import BUCKETS, SCALE, request_grams
 Matrix = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights" / "heads.safetensors"
 TUNED = WEIGHTS.with_name("tuned.safetensors")
+TUNED_TOKENS = 64
 
 
 class Reading(NamedTuple):
@@ -45,8 +46,8 @@ class Reading(NamedTuple):
 
 def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
     """Embed each distinct text once and count phrases; `prompts` and `answers` have equal length and may hold empty texts."""
-    asked = embedder.tuned(Changes(TUNED, "harmful_request")).embed(prompts)
-    said = embedder.tuned(Changes(TUNED, "refusal")).embed([answer.strip() for answer in answers])
+    asked = embedder.tuned(Changes(TUNED, "harmful_request"), max_tokens=TUNED_TOKENS).embed(prompts)
+    said = embedder.tuned(Changes(TUNED, "refusal"), max_tokens=TUNED_TOKENS).embed([answer.strip() for answer in answers])
     return read_untuned(prompts, answers, embedder=embedder)._replace(asked=asked, said=said)
 
 
@@ -108,7 +109,7 @@ def _tensors() -> dict[str, Matrix]:
 @cache
 def heads_version() -> str:
     """Return the content address of the weights and of the features' rules, 12 hex digits."""
-    return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), RULES_ID, BUCKETS, SCALE)[:12]
+    return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), TUNED_TOKENS, RULES_ID, BUCKETS, SCALE)[:12]
 
 
 def logits(head: str, columns: Matrix) -> Matrix:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
-FOLDS, TUNED_FOLDS = 5, 3
+FOLDS, TUNED_FOLDS = 5, 2
 
 
 def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[Matrix, Matrix]:
@@ -28,12 +28,9 @@ def out_of_fold(score: Callable[[Any, Any], Matrix], labels: Any, groups: Sequen
     """Return raw outputs for every row, from `score(seen, unseen)` for folds that never split a group: (rows, outputs)."""
     from sklearn.model_selection import GroupKFold
 
-    raw = np.zeros((len(labels), 1), dtype=np.float32)
-    for seen, unseen in GroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups):
-        found = score(seen, unseen)
-        if found.shape[1] != raw.shape[1]:
-            raw = np.zeros((len(labels), found.shape[1]), dtype=np.float32)
-        raw[unseen] = found
+    parts = list(GroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups))
+    found = np.vstack([score(seen, unseen) for seen, unseen in parts])
+    raw: Matrix = found[np.argsort(np.concatenate([unseen for _, unseen in parts]))]
     return raw
 
 

@@ -18,13 +18,6 @@ BATCH, RATE, HEAD_RATE, SHARPNESS, WARM_UP = 16, 1e-3, 5e-3, 8.0, 0.1
 _BUCKET = 16 * BATCH
 
 
-class Recipe(NamedTuple):
-    """How one task is tuned: passes over the data, and how many tokens of a text are read meanwhile."""
-
-    passes: int
-    max_tokens: int
-
-
 class Tuned(NamedTuple):
     """What tuning yields: the changes of the layers, the head (384, 1) on unit vectors and its bias, and a scorer of texts."""
 
@@ -34,10 +27,11 @@ class Tuned(NamedTuple):
     score: Callable[[Sequence[str]], Matrix]
 
 
-def tune(texts: Sequence[str], labels: Any, weight: Any, *, recipe: Recipe, embedder: Embedder, say: Callable[[str], object]) -> Tuned:
+def tune(texts: Sequence[str], labels: Any, weight: Any, *, passes: int, embedder: Embedder, say: Callable[[str], object]) -> Tuned:
     """Return MiniLM tuned to tell label 1 from 0, by weighted cross-entropy; `score` gives raw outputs, (rows, 1).
 
-    `say` is told of each pass. Source: LoRA (arXiv:2106.09685) with AdamW and a linear fall of the rate.
+    Of a text `embedder.max_tokens` are read, in `passes` passes; `say` is told of each.
+    Source: LoRA (arXiv:2106.09685), here with AdamW and a linear fall of the rate.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -51,24 +45,24 @@ def tune(texts: Sequence[str], labels: Any, weight: Any, *, recipe: Recipe, embe
     learned, head = attach(model), torch.nn.Linear(model.config.hidden_size, 1)
     torch.nn.init.zeros_(head.weight)
 
-    def raw(chunk: Sequence[str], max_tokens: int) -> Any:
-        encoded = tokenizer(list(chunk), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+    def raw(chunk: Sequence[str]) -> Any:
+        encoded = tokenizer(list(chunk), padding=True, truncation=True, max_length=embedder.max_tokens, return_tensors="pt")
         return head(SHARPNESS * unit_vectors(model, encoded))
 
-    _descend(raw, texts, labels, weight, parameters=(learned, list(head.parameters())), recipe=recipe, say=say)
+    _descend(raw, texts, labels, weight, parameters=(learned, list(head.parameters())), passes=passes, say=say)
     model.eval()
     kernel = (SHARPNESS * head.weight.detach().T).contiguous().numpy()
-    return Tuned(deltas(model), kernel, head.bias.detach().numpy(), lambda unseen: _scored(raw, unseen, embedder.max_tokens))
+    return Tuned(deltas(model), kernel, head.bias.detach().numpy(), lambda unseen: _scored(raw, unseen))
 
 
 def _descend(
-    raw: Callable[[Sequence[str], int], Any],
+    raw: Callable[[Sequence[str]], Any],
     texts: Sequence[str],
     labels: Any,
     weight: Any,
     *,
     parameters: tuple[list[Any], list[Any]],
-    recipe: Recipe,
+    passes: int,
     say: Callable[[str], object],
 ) -> None:
     import torch
@@ -77,21 +71,21 @@ def _descend(
     layers, head = parameters
     groups = [{"params": layers, "lr": RATE}, {"params": head, "lr": HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    steps = recipe.passes * -(-len(texts) // BATCH)
+    steps = passes * -(-len(texts) // BATCH)
     fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (WARM_UP * steps), 1 - step / steps))
     truth = torch.tensor(np.asarray(labels), dtype=torch.float32)
     share = torch.tensor(np.asarray(weight) / np.mean(weight), dtype=torch.float32)
-    for number in range(recipe.passes):
+    for number in range(passes):
         total = 0.0
         for rows in _batches(texts, seed=number):
-            loss = loss_of(raw([texts[row] for row in rows], recipe.max_tokens)[:, 0], truth[rows], weight=share[rows])
+            loss = loss_of(raw([texts[row] for row in rows])[:, 0], truth[rows], weight=share[rows])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(layers, 1.0)
             optimizer.step()
             fall.step()
             total += float(loss.detach()) * len(rows)
-        say(f"pass {number + 1} of {recipe.passes}: loss {total / len(texts):.4f}")
+        say(f"pass {number + 1} of {passes}: loss {total / len(texts):.4f}")
 
 
 def _batches(texts: Sequence[str], *, seed: int) -> Iterator[list[int]]:
@@ -107,7 +101,7 @@ def _batches(texts: Sequence[str], *, seed: int) -> Iterator[list[int]]:
         yield batches[number]
 
 
-def _scored(raw: Callable[[Sequence[str], int], Any], texts: Sequence[str], max_tokens: int) -> Matrix:
+def _scored(raw: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Matrix:
     import torch
 
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -115,5 +109,5 @@ def _scored(raw: Callable[[Sequence[str], int], Any], texts: Sequence[str], max_
     with torch.inference_mode():
         for start in range(0, len(order), 32):
             rows = order[start : start + 32]
-            found[rows] = raw([texts[row] for row in rows], max_tokens).numpy()
+            found[rows] = raw([texts[row] for row in rows]).numpy()
     return found
