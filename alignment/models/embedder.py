@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from alignment.errors import ModelError
 from alignment.ids import file_sha256
 from alignment.models.chat import Progress
 from alignment.models.embedded import embedder_path
@@ -20,27 +21,48 @@ from alignment.models.embedded import embedder_path
 Matrix = npt.NDArray[np.float32]
 
 
-class Embedder:
-    """all-MiniLM-L6-v2 (or another encoder in `folder`): texts to unit vectors."""
+class Changes(NamedTuple):
+    """Low-rank changes of an encoder for one task: the tensors in `file` whose names begin with `<task>.`."""
 
-    def __init__(self, folder: Path | None = None, *, max_tokens: int = 128, batch_size: int = 16) -> None:
+    file: Path
+    task: str
+
+
+class Embedder:
+    """all-MiniLM-L6-v2 (or another encoder in `folder`): texts to unit vectors, with `changes` merged into its weights, if given."""
+
+    def __init__(self, folder: Path | None = None, *, max_tokens: int = 128, batch_size: int = 16, changes: Changes | None = None) -> None:
         self.folder = folder or embedder_path()
-        self.max_tokens, self.batch_size = max_tokens, batch_size
+        self.max_tokens, self.batch_size, self.changes = max_tokens, batch_size, changes
+        self._tuned: dict[Changes, Embedder] = {}
 
     @cached_property
     def version(self) -> str:
         """Content address of the weights and of how texts are cut."""
-        return f"{file_sha256(self.folder / 'model.safetensors')[:12]}-{self.max_tokens}"
+        base = f"{file_sha256(self.folder / 'model.safetensors')[:12]}-{self.max_tokens}"
+        return f"{base}-{file_sha256(self.changes.file)[:12]}-{self.changes.task}" if self.changes else base
+
+    def tuned(self, changes: Changes, *, max_tokens: int) -> Embedder:
+        """Return this embedder with `changes` in its weights, loaded once; this one stays as it is."""
+        if changes not in self._tuned:
+            self._tuned[changes] = Embedder(self.folder, max_tokens=max_tokens, batch_size=self.batch_size, changes=changes)
+        return self._tuned[changes]
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
+        import torch
         from transformers import AutoModel, AutoTokenizer
 
         from alignment.models.local import best_dtype
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        model = AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)
+        if self.changes:
+            from alignment.models.lowrank import merge
+
+            merge(model, _read_changes(self.changes))
         # bfloat16 is twice as fast where the machine has it; cosines with float32 vectors stay above 0.9999.
-        return tokenizer, AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=best_dtype()).eval()
+        return tokenizer, model.to(best_dtype()).eval()
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Matrix:
         """Return one unit vector of shape (384,) per text, as a (len(texts), 384) matrix; equal texts are computed once.
@@ -57,11 +79,29 @@ class Embedder:
             chunk = unique[start : start + self.batch_size]
             encoded = tokenizer(chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
             with torch.inference_mode():
-                states = model(**encoded).last_hidden_state.float()
-            mask = encoded["attention_mask"].unsqueeze(-1).to(states.dtype)
-            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-            vectors[start : start + len(chunk)] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+                vectors[start : start + len(chunk)] = unit_vectors(model, encoded).numpy()
             if progress:
                 progress(start + len(chunk), len(unique))
         row = {text: index for index, text in enumerate(unique)}
         return vectors[[row[text] for text in texts]] if texts else vectors
+
+
+def unit_vectors(model: Any, encoded: Any) -> Any:
+    """Return the mean of each text's token states, scaled to length 1: a float32 tensor of shape (texts, hidden)."""
+    import torch
+
+    states = model(**encoded).last_hidden_state.float()
+    mask = encoded["attention_mask"].unsqueeze(-1).to(states.dtype)
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
+
+
+def _read_changes(changes: Changes) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    start = f"{changes.task}."
+    found = {name.removeprefix(start): tensor for name, tensor in load_file(changes.file).items() if name.startswith(start)}
+    if not found:
+        raise ModelError(
+            f"no changes for {changes.task!r} in {str(changes.file)!r}; fit them with 'python -m alignment.moderation.fit --data DIR'"
+        )
+    return found

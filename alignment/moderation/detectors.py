@@ -15,18 +15,9 @@ import numpy as np
 
 from alignment.ids import content_id
 from alignment.models.embedder import Embedder
+from alignment.moderation import heads
 from alignment.moderation.corpora import CATEGORIES
-from alignment.moderation.heads import (
-    Reading,
-    category_input,
-    harm_input,
-    heads_version,
-    logits,
-    probability,
-    read,
-    refusal_input,
-    request_input,
-)
+from alignment.moderation.heads import Reading, category_input, heads_version, logits, read
 from alignment.records import Detection, Interaction
 from alignment.wording import degenerate
 
@@ -94,16 +85,16 @@ class _Rule:
 
 def _harmful_request(exchanges: Exchanges) -> list[Score]:
     best = logits("category", category_input(exchanges.reading)).argmax(axis=1)
-    values = probability("harmful_request", request_input(exchanges.reading)).tolist()
+    values = heads.harmful_request(exchanges.reading).tolist()
     return [Score(value, CATEGORIES[index]) for value, index in zip(values, best.tolist(), strict=True)]
 
 
 def _harmful_answer(exchanges: Exchanges) -> list[Score]:
-    return _answered(exchanges, probability("harmful_answer", harm_input(exchanges.reading)).tolist())
+    return _answered(exchanges, heads.harmful_answer(exchanges.reading).tolist())
 
 
 def _refusal(exchanges: Exchanges) -> list[Score]:
-    return _answered(exchanges, probability("refusal", refusal_input(exchanges.reading)).tolist())
+    return _answered(exchanges, heads.refusal(exchanges.reading).tolist())
 
 
 def _answered(exchanges: Exchanges, values: list[float]) -> list[Score]:

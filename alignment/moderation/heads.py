@@ -1,6 +1,8 @@
 """Small heads on MiniLM vectors and phrase counts, in numpy. Weights were fitted by `python -m alignment.moderation.fit`.
 
-Effects: reads `weights/heads.safetensors` on first use.
+Requests and refusals are also read by MiniLM as it was tuned to each; a head of two inputs blends both scores.
+
+Effects: reads `weights/heads.safetensors` and `weights/tuned.safetensors` on first use.
 """
 
 from __future__ import annotations
@@ -15,16 +17,21 @@ import numpy.typing as npt
 
 from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256
-from alignment.models.embedder import Embedder
+from alignment.models.embedder import Changes, Embedder
 from alignment.moderation.features import RULES_ID, Views, intent, lexical
 from alignment.moderation.grams import BUCKETS, SCALE, request_grams
 
 Matrix = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights" / "heads.safetensors"
+TUNED = WEIGHTS.with_name("tuned.safetensors")
+TUNED_TOKENS = 64
 
 
 class Reading(NamedTuple):
-    """What was computed once per exchange; every head reads from it. Rows are exchanges."""
+    """What was computed once per exchange; every head reads from it. Rows are exchanges.
+
+    `asked` and `said` are the vectors of prompt and answer by MiniLM as it was tuned for requests and for refusals.
+    """
 
     prompt: Matrix
     intent: Matrix
@@ -33,15 +40,25 @@ class Reading(NamedTuple):
     opening: Matrix
     ending: Matrix
     lexical: Matrix
+    asked: Matrix
+    said: Matrix
 
 
 def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
     """Embed each distinct text once and count phrases; `prompts` and `answers` have equal length and may hold empty texts."""
+    asked = embedder.tuned(Changes(TUNED, "harmful_request"), max_tokens=TUNED_TOKENS).embed(prompts)
+    said = embedder.tuned(Changes(TUNED, "refusal"), max_tokens=TUNED_TOKENS).embed([answer.strip() for answer in answers])
+    return read_untuned(prompts, answers, embedder=embedder)._replace(asked=asked, said=said)
+
+
+def read_untuned(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
+    """Return the same without what the tuned encoders see: `asked` and `said` have no columns."""
     views = [Views(answer) for answer in answers]
     texts = [*prompts, *(v.whole for v in views), *(v.opening for v in views), *(v.ending for v in views)]
     vectors = np.asarray(embedder.embed(texts), dtype=np.float32)
     prompt, whole, opening, ending = np.split(vectors, 4) if texts else [np.zeros((0, 384), np.float32)] * 4
-    return Reading(prompt, intent(prompts), request_grams(prompts), whole, opening, ending, lexical(answers))
+    none = np.zeros((len(prompts), 0), np.float32)
+    return Reading(prompt, intent(prompts), request_grams(prompts), whole, opening, ending, lexical(answers), none, none)
 
 
 def request_input(reading: Reading) -> Matrix:
@@ -92,7 +109,7 @@ def _tensors() -> dict[str, Matrix]:
 @cache
 def heads_version() -> str:
     """Return the content address of the weights and of the features' rules, 12 hex digits."""
-    return content_id(file_sha256(WEIGHTS), RULES_ID, BUCKETS, SCALE)[:12]
+    return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), TUNED_TOKENS, RULES_ID, BUCKETS, SCALE)[:12]
 
 
 def logits(head: str, columns: Matrix) -> Matrix:
@@ -106,7 +123,25 @@ def logits(head: str, columns: Matrix) -> Matrix:
     return state
 
 
-def probability(head: str, columns: Matrix) -> Matrix:
-    """Return the probability of a binary head for each row, in 0..1, shape (rows,)."""
-    raw = np.clip(logits(head, columns)[:, 0], -30.0, 30.0)
-    return (1.0 / (1.0 + np.exp(-raw))).astype(np.float32)
+def harmful_request(reading: Reading) -> Matrix:
+    """Return the probability that each prompt asks for harm, in 0..1, shape (rows,)."""
+    return _blended("harmful_request", request_input(reading), reading.asked)
+
+
+def refusal(reading: Reading) -> Matrix:
+    """Return the probability that each answer declines, in full or in part, in 0..1, shape (rows,)."""
+    return _blended("refusal", refusal_input(reading), reading.said)
+
+
+def harmful_answer(reading: Reading) -> Matrix:
+    """Return the probability that each answer does harm, in 0..1, shape (rows,)."""
+    return _sigmoid(logits("harmful_answer", harm_input(reading)))
+
+
+def _blended(head: str, columns: Matrix, tuned: Matrix) -> Matrix:
+    both = np.hstack([logits(head, columns), logits(f"{head}_tuned", tuned)])
+    return _sigmoid(logits(f"{head}_blend", both))
+
+
+def _sigmoid(raw: Matrix) -> Matrix:
+    return (1.0 / (1.0 + np.exp(-np.clip(raw[:, 0], -30.0, 30.0)))).astype(np.float32)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
-FOLDS = 5
+FOLDS, TUNED_FOLDS = 5, 2
 
 
 def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[Matrix, Matrix]:
@@ -24,17 +24,18 @@ def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[
     )
 
 
-def cross_validated(
-    columns: Matrix, labels: Any, weight: Any, *, c: float, sources: Sequence[str], groups: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return accuracy, and AUC for two classes, per source and over all, from five folds that never split a group."""
+def out_of_fold(score: Callable[[Any, Any], Matrix], labels: Any, groups: Sequence[str], *, folds: int) -> Matrix:
+    """Return raw outputs for every row, from `score(seen, unseen)` for folds that never split a group: (rows, outputs)."""
     from sklearn.model_selection import GroupKFold
 
-    classes = len(np.unique(labels))
-    raw = np.zeros((len(labels), 1 if classes == 2 else int(labels.max()) + 1))
-    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=0).split(columns, labels, groups):
-        kernel, bias = fit_linear(columns[seen], labels[seen], weight[seen], c=c)
-        raw[unseen] = columns[unseen] @ kernel + bias
+    parts = list(GroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups))
+    found = np.vstack([score(seen, unseen) for seen, unseen in parts])
+    raw: Matrix = found[np.argsort(np.concatenate([unseen for _, unseen in parts]))]
+    return raw
+
+
+def by_source(raw: Matrix, labels: Any, sources: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return accuracy, and AUC for two classes, per source and over all."""
     names = np.array(sources)
     parts = {name: names == name for name in sorted(set(sources))} | {"all": np.ones(len(names), bool)}
     return {name: quality(raw[part], labels[part]) for name, part in parts.items()}

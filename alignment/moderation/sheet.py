@@ -10,14 +10,16 @@ from typing import Any
 
 from alignment.models.embedder import Embedder
 from alignment.moderation.features import RULES_ID
-from alignment.moderation.heads import WEIGHTS
-from alignment.moderation.measure import FOLDS, figures
+from alignment.moderation.heads import TUNED, WEIGHTS
+from alignment.moderation.measure import FOLDS, TUNED_FOLDS, figures
 
 _CARD = """# Card of the moderation heads
 
 What they are: four linear heads on all-MiniLM-L6-v2 vectors (mean pooled, {embedder}), phrase counts and, for requests, hashed
-words: harmful request, its category, refusal, harmful answer. Weights in heads.safetensors, fitted by
-`python -m alignment.moderation.fit --data DIR`.
+words: harmful request, its category, refusal, harmful answer. Requests and refusals are also scored by MiniLM tuned to each of them:
+low-rank changes (rank {rank}) of its linear layers, {mebibytes:.1f} MiB in tuned.safetensors, merged into copies of it when loaded.
+A logistic regression of both scores, fitted on rows that neither saw, blends them. The embedder itself stays as it was. Weights in
+heads.safetensors and tuned.safetensors, fitted by `python -m alignment.moderation.fit --data DIR`.
 
 Data (labels are people's unless marked weak; none of these texts ships, except the project's own):
 
@@ -32,15 +34,14 @@ Data (labels are people's unless marked weak; none of these texts ships, except 
 - OpenAI safety-RBR (MIT): propositions of people, at low weight, as they are noisy.
 - HH-RLHF harmless-base test, every other preferred answer without declining words (MIT): weak "does not decline".
 
-Figures from {folds}-fold cross-validation, folds never splitting a question (threshold 0.5; weak labels flatter the refusal
-figures of gptfuzz and hh; composed answers share sentences between folds, so their figure is no evidence; the hand-written
-answers are hard on purpose). What was measured on other people's data is in held_out.md:
+Figures from cross-validation ({folds} folds, {tuned_folds} for tuned encoders), folds never splitting a question (threshold 0.5;
+weak labels flatter the refusal figures of gptfuzz and hh; composed answers share sentences between folds, so their figure is no
+evidence; the hand-written answers are hard on purpose). What was measured on other people's data is in held_out.md:
 
 {lines}
 
-Limits: hard look-alikes are the weak spot of the request head, a sentence vector knows too little of what words mean in context;
-English; only the first 128 tokens, the opening and the last 400 characters of an answer are read; the category is a
-best guess even where the request is harmless.
+Limits: hard look-alikes are the weak spot of requests; English; only the first 128 tokens (64 by the tuned encoders), the opening
+and the last 400 characters of an answer are read; the category is a best guess even where the request is harmless.
 """
 
 
@@ -49,5 +50,9 @@ def write_card(report: dict[str, Any], *, embedder: Embedder) -> None:
     card = {"embedder": embedder.version, "rules": RULES_ID, "figures": report}
     WEIGHTS.with_name("card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     lines = "\n".join(f"    {line}" for line in figures(report))
-    text = _CARD.format(lines=lines, folds=FOLDS, embedder=embedder.version)
+    from alignment.models.lowrank import RANK
+
+    text = _CARD.format(
+        lines=lines, folds=FOLDS, tuned_folds=TUNED_FOLDS, rank=RANK, mebibytes=TUNED.stat().st_size / 2**20, embedder=embedder.version
+    )
     WEIGHTS.with_name("card.md").write_text(text, encoding="utf-8")
