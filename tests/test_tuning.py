@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from alignment.errors import ModelError
 from alignment.models.embedder import Changes, Embedder
@@ -23,24 +26,26 @@ SAFE = [text.replace("steal", "borrow") for text in HARM]
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
+    known = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    words = Tokenizer(WordLevel(known, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     torch.manual_seed(1)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=5 + len(WORDS), max_position_embeddings=32, **shape)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(known), max_position_embeddings=32, **shape)).save_pretrained(folder)
     return folder
 
 
 def learned(encoder: Path, said: list[str]):
-    texts, labels = [*HARM[:9], *SAFE[:9]], np.repeat([1, 0], 9)
-    return tune(texts, labels, np.ones(18), passes=40, embedder=Embedder(encoder, max_tokens=16), say=said.append)
+    texts, labels = [*HARM[:9], *SAFE[:9]] * 4, np.tile(np.repeat([1, 0], 9), 4)
+    return tune(texts, labels, np.ones(72), passes=10, embedder=Embedder(encoder, max_tokens=16), say=said.append)
 
 
 def test_tuning_learns_the_word_that_decides_and_is_the_same_twice(encoder):
     said: list[str] = []
     first, second = learned(encoder, said), learned(encoder, [])
     assert first.score(HARM[9:]).min() > 0 > first.score(SAFE[9:]).max()
-    assert len(said) == 40 and float(said[-1].split()[-1]) < float(said[0].split()[-1])
+    assert len(said) == 10 and float(said[-1].split()[-1]) < float(said[0].split()[-1])
     assert all((first.changes[name] == second.changes[name]).all() for name in first.changes)
     assert (first.kernel == second.kernel).all()
 

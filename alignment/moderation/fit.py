@@ -59,6 +59,8 @@ HARM_WEIGHT = {"own-lengthened": 0.3, "own-handwritten": 3.0, "own-smollm2": 3.0
 CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-contrast-harm": 3.0, "own-contrast-safe": 3.0}
 C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 BLEND_C = 1.0
+# The blend decides where 0.5 lies, so it is fitted on people's labels alone: weak ones flatter the phrase counts they were made by.
+BLENDED = {"own-harm", "own-lookalike", "own-contrast-harm", "own-contrast-safe", "own-ordinary", "own-handwritten", "own-smollm2"}
 PASSES = {"harmful_request": 3, "refusal": 2}
 # Of large sets of easy rows the tuning reads every n-th; the linear heads read all.
 EVERY = {"advbench": 3, "openai-moderation": 3, "own-lengthened": 2, "own-composed": 2, "gptfuzz-even": 12, "hh-even": 8}
@@ -139,7 +141,8 @@ def fit_task(task: Task) -> Fitted:
     learn = partial(_learn, task.head, texts, truth, weight, taught)
     tuned_raw = out_of_fold(lambda seen, unseen: learn(seen).score([texts[row] for row in unseen]), truth, groups, folds=TUNED_FOLDS)
     both = np.hstack([raw, tuned_raw])
-    tuned, blend = learn(np.arange(len(truth))), fit_linear(both, truth, weight, c=BLEND_C)
+    sure = np.array([source in BLENDED for source in sources])
+    tuned, blend = learn(np.arange(len(truth))), fit_linear(both[sure], truth[sure], weight[sure], c=BLEND_C)
     heads |= {f"{head}_tuned.0.weight": tuned.kernel, f"{head}_tuned.0.bias": tuned.bias}
     heads |= {f"{head}_blend.0.weight": blend[0], f"{head}_blend.0.bias": blend[1]}
     changes = {f"{head}.{name}": tensor for name, tensor in tuned.changes.items()}

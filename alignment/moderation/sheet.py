@@ -18,8 +18,8 @@ _CARD = """# Card of the moderation heads
 What they are: four linear heads on all-MiniLM-L6-v2 vectors (mean pooled, {embedder}), phrase counts and, for requests, hashed
 words: harmful request, its category, refusal, harmful answer. Requests and refusals are also scored by MiniLM tuned to each of them:
 low-rank changes (rank {rank}) of its linear layers, {mebibytes:.1f} MiB in tuned.safetensors, merged into copies of it when loaded.
-A logistic regression of both scores, fitted on rows that neither saw, blends them. The embedder itself stays as it was. Weights in
-heads.safetensors and tuned.safetensors, fitted by `python -m alignment.moderation.fit --data DIR`.
+A logistic regression of both scores, fitted on hand-labelled rows that neither saw, blends them. The embedder itself stays as it
+was. Weights in heads.safetensors and tuned.safetensors, fitted by `python -m alignment.moderation.fit --data DIR`.
 
 Data (labels are people's unless marked weak; none of these texts ships, except the project's own):
 
