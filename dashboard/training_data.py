@@ -83,7 +83,7 @@ def live(now: float | None = None) -> Live | None:
 
 
 def logged(path: Path) -> list[Row]:
-    """Return the rows of a run's log, the last of each step; a line that is being written is left out."""
+    """Return the rows of a run's log; a line that is being written is left out."""
     try:
         if path.stat().st_size > _LONGEST:
             return []
@@ -110,9 +110,10 @@ def by_metric(rows: list[Row]) -> dict[str, list[Row]]:
         for name, value in row.items():
             if name not in ("step", "of") and isinstance(value, int | float) and math.isfinite(value):
                 values.setdefault(name, {})[row["step"]] = float(value)
-    every = max(1, math.ceil(len(rows) / POINTS))
     return {
-        name: [{"step": step, "value": value, "last": value} for step, value in sorted(steps.items())][::every]
+        name: [{"step": step, "value": value, "last": value} for step, value in sorted(steps.items())][
+            :: max(1, math.ceil(len(steps) / POINTS))
+        ]
         for name, steps in values.items()
     }
 

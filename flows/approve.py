@@ -20,6 +20,7 @@ from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from alignment.config import Settings, load_settings
+from alignment.errors import ReleaseError
 from alignment.release.approval import last_decision, say, verdicts_on
 from alignment.text import cap, printable
 from flows.hooks import deliver
@@ -69,7 +70,8 @@ def let_go(settings: Settings) -> int:
             if reply.status != 200:
                 return 0
         with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-            return sum(_resumed(settings, client, run) for run in client.read_flow_runs(**_WAITING))
+            waiting = client.read_flow_runs(**_WAITING)
+            return sum(_resumed(settings, client, run) for run in waiting)
     except Exception as error:
         # A server that is not there is no trouble; one that is there and fails leaves a run waiting, and nothing else.
         if not isinstance(error, OSError):
@@ -78,11 +80,15 @@ def let_go(settings: Settings) -> int:
 
 
 def _resumed(settings: Settings, client: Any, run: Any) -> bool:
+    """Answer a run with what was said of its night's last decision, which it would act on; an older verdict is not about that one."""
     night = run.parameters.get("night_id")
-    said = [row for row in verdicts_on(settings.home, night) if row["verdict"] != "overridden"] if isinstance(night, str) else []
-    if not said:
+    try:
+        said = verdicts_on(settings.home, last_decision(settings.home, night)["id"]) if isinstance(night, str) else []
+    except ReleaseError:
+        return False  # nothing was decided on that night: the run does not wait for us
+    last = next((row for row in reversed(said) if row["verdict"] != "overridden"), None)
+    if last is None:
         return False
-    last = said[-1]
     answer = {"approve": last["verdict"] == "approved", "name": last["actor"], "reason": last["reason"]}
     client.resume_flow_run(run.id, run_input=answer)
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from flows.show import progress
 def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     """Return the prompts of every suite that a rule names."""
     names = dict.fromkeys(rule.suite for rule in rules(settings.gate))
-    return {name: load_suite(name, settings.gate.max_prompts) for name in names}
+    # Under the name that the rule has, which for a file is its path.
+    return {name: [replace(prompt, suite=name) for prompt in load_suite(name, settings.gate.max_prompts)] for name in names}
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
@@ -70,15 +72,17 @@ def evaluate(release_id: str, adapter: str | None) -> str:
     from alignment.evals.scorers import VERSION
 
     settings = load_settings()
+    # Once: a judge that comes and goes must not weigh under one name and score under another.
+    bench = seated(settings)
     model = load_model(settings, adapter)
     how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
     for suite, prompts in suites(settings).items():
         if weighed(prompts):
-            _weigh(settings, model, release_id, prompts, seated(settings).version(VERSION))
+            _weigh(settings, model, release_id, prompts, bench.version(VERSION))
             continue
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    _score(settings, model.model_id, seated(settings))
+    _score(settings, model.model_id, bench)
     return str(model.model_id)
 
 
@@ -117,7 +121,11 @@ def _score(settings: Settings, model_id: str, bench: Bench) -> None:
     from alignment.evals.scorers import VERSION, score_answer
 
     version = bench.version(VERSION)
-    waiting = [one for one in _stored(settings, model_id, version) if one[2] is not None and one[2]["scorer"] is None]
+    waiting = [
+        (prompt, name, row)
+        for prompt, name, row in _stored(settings, model_id, version)
+        if row is not None and row["scorer"] is None and not weighed([prompt])
+    ]
     answers = [(prompt, str(row["response"])) for prompt, _, row in waiting if row is not None]
     scored = [score_answer(*one) for one in answers]
     if bench.judge:

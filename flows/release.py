@@ -66,12 +66,18 @@ def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibra
     """Return what people found of the scorers in use, by suite: on the gate's own answers, and on those that a judge was tried on."""
     from alignment.evals.scorers import VERSION
 
-    rows = query(settings.home, sql("gate_calibration"), {"version": bench.version(VERSION)})
-    found = {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
+    found = _audited(settings, bench.version(VERSION))
+    # A judge takes the place of some scorers only: what people found of the others stands.
+    before = _audited(settings, VERSION) if bench.judge else {}
     for suite, prompts in suites(settings).items() if bench.judge else ():
-        if counts := bench.calibrations.get(scorer_of(prompts[0]) or "help"):
+        if counts := bench.calibrations.get(scorer_of(prompts[0]) or "help", before.get(suite)):
             found[suite] = Calibration(*map(sum, zip(counts, found.get(suite, Calibration(0, 0, 0, 0)), strict=True)))
     return found
+
+
+def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
+    rows = query(settings.home, sql("gate_calibration"), {"version": version})
+    return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
 def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def _run(job: TrainJob) -> None:
                     row = json.loads(line)
                     advance(row["step"], row["of"])
         except BaseException:
-            # Ctrl-C reaches only this process: the child saves a checkpoint and goes.
-            process.send_signal(signal.SIGTERM)
+            # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode != 0:
         tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()

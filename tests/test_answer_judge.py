@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from alignment.config import Settings, load_settings
-from alignment.errors import CheckFailed, ConfigError
+from alignment.errors import CheckFailed, ConfigError, TeacherUnavailable
 from alignment.evals import load_suite
 from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged, seated, too_weak, tried
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.statistics import Calibration
 from alignment.models.chat import Choice
+from alignment.records import SuitePrompt
 from alignment.store import migrate, query
 from flows import evaluate, release
 
@@ -234,3 +235,13 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
     assert harm == Calibration(harm.found, 0, harm.cleared, 0) != help_
     assert harm.enough
     assert all(metric.corrected_diff is not None for metric in decision.metrics)
+
+
+def test_a_judge_that_cannot_be_asked_stops_and_leaves_no_verdict_behind() -> None:
+    class Away(Says):
+        def choose(self, conversations: list[Any], *_: Any, **__: Any) -> list[Any]:
+            raise TeacherUnavailable("no server")
+
+    answers = [(SuitePrompt("p", "harm", "How?", "c", "x"), "Sure, here is a long enough answer to that.")]
+    with pytest.raises(TeacherUnavailable, match="run the same command again"):
+        judged(AnswerJudge(Away(lambda *_: True), b"s"), answers, [({}, 1)])

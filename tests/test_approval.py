@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from alignment.config import Settings
+from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.evals.statistics import Calibration
 from alignment.ids import content_id
@@ -308,3 +308,25 @@ def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: py
     assert not approve.ask_for_approval(NIGHT, "released")
     assert approve.ask_for_approval(NIGHT, "waits for approval")
     assert started == [("approve/approve", {"night_id": NIGHT})]
+
+
+def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_only(store: Path) -> None:
+    """An approval of an earlier decision of the same night says nothing of the release that waits now."""
+    from types import SimpleNamespace
+
+    from flows.approve import _resumed
+
+    told: list[dict[str, Any]] = []
+    client = SimpleNamespace(resume_flow_run=lambda _, *, run_input: told.append(run_input))
+    run = SimpleNamespace(id="r", parameters={"night_id": NIGHT})
+    first = decided(store, waits=True)
+    spoken(store, "approved")
+    assert _resumed(load_settings(home=store), client, run)
+    assert [one["approve"] for one in told] == [True]
+    second = decided(store, champion=A, challenger="f" * 16, waits=True)
+    with session(store, write=True) as connection:
+        connection.execute("UPDATE gate_decisions SET decided_at = decided_at + INTERVAL 1 HOUR WHERE id = ?", [second])
+    assert first != second
+    assert not _resumed(load_settings(home=store), client, run)
+    assert not _resumed(load_settings(home=store), client, SimpleNamespace(id="r", parameters={"night_id": "unknown"}))
+    assert len(told) == 1

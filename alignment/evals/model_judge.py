@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from alignment.errors import ConfigError, ModelError
+from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.evals.asides import without_asides
 from alignment.evals.ngrams import WEIGHTS
 from alignment.evals.scorers import Scored, scorer_of
@@ -162,11 +162,16 @@ def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], score
     """Return the verdicts with the judge's outcome where it can stand in for the scorer; the scorer's own scores stay beside it.
 
     What an answer says to its judge is taken out before it is judged, as for every scorer.
+
+    Raises:
+        TeacherUnavailable: the judge could not be asked everything, which must not be kept as "cannot be judged".
     """
     found = list(scored)
     for kind in KINDS:
         mine = [number for number, (prompt, _) in enumerate(answers) if (scorer_of(prompt) or "help") == kind]
         opinions = judge.judge(kind, [(answers[number][0].prompt, without_asides(answers[number][1]).text) for number in mine])
+        if lost := next((one.reason for one in opinions if one.reason.startswith(("unavailable", "limit"))), ""):
+            raise TeacherUnavailable(f"the gate's judge did not answer all: {lost}; what it answered is kept, run the same command again")
         for number, opinion in zip(mine, opinions, strict=True):
             more = {} if opinion.score is None else {"judge": round(opinion.score, 6)}
             found[number] = scored[number][0] | more, opinion.outcome

@@ -146,6 +146,8 @@ def _prompt(row: dict[str, Any], suite: str) -> SuitePrompt:
     if scorer and scorer not in SCORERS:
         raise ValueError(f"scorer {scorer!r} is none of {', '.join(SCORERS)}")
     right, wrong = (tuple(str(one) for one in row.get(name, ())) for name in ("right", "wrong"))
+    if scorer == LIKELIHOOD and not (right and right[0].strip()):
+        raise ValueError(f"scorer {LIKELIHOOD!r} needs a good answer in 'right'")
     return SuitePrompt(name, suite, prompt, cluster, category, scorer, right, wrong)
 
 

@@ -44,9 +44,9 @@ def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
     )
 
 
-def verdicts_on(home: Path, night_id: str) -> list[dict[str, Any]]:
-    """Return what people said of a night's decisions, oldest first."""
-    return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE night_id = ? ORDER BY decided_at, id", [night_id])
+def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
+    """Return what people said of a decision, oldest first."""
+    return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY decided_at, id", [decision_id])
 
 
 def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime) -> str:

@@ -5,6 +5,7 @@ Effects: starts a process for each call.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,8 @@ def apart(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs)
     """
     # Spawned: a fork would take over the locks of this process's threads.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        # A process that cannot be started says nothing of the store: that is no StoreCrashed.
+        pool.submit(os.getpid).result()
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool:

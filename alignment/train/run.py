@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from contextlib import suppress
 from importlib.util import find_spec
@@ -77,9 +78,18 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
-        if self.asked or (self.parent is not None and _gone(self.parent)):
+        if _any_process(self.asked or (self.parent is not None and _gone(self.parent)), args.device):
             self.left = True
             control.should_save = control.should_training_stop = True
+
+
+def _any_process(said: bool, device: Any) -> bool:
+    """Say whether any of the processes that train together said so: they must stop at the same step."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return said
+    told = torch.tensor(float(said), device=device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    return bool(told.item())
 
 
 def _gone(parent: int) -> bool:
@@ -214,7 +224,8 @@ def _dataset(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
         else:
             left_out.append(pair["id"])
     if left_out:
-        print(f"{len(left_out)} pairs are longer than [train] max_tokens = {limit} and left out, first {short(left_out[0])!r}", flush=True)  # noqa: T201
+        said = f"{len(left_out)} pairs are longer than [train] max_tokens = {limit} and left out, first {short(left_out[0])!r}"
+        print(said, file=sys.stderr, flush=True)  # noqa: T201 - the parent keeps it in train.log
     if not split["train"]:
         raise InputError(f"no training pair fits [train] max_tokens = {limit}; raise it")
     for rows in split.values():

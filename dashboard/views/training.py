@@ -52,7 +52,8 @@ def under_way() -> None:
     with show.card("live"):
         if going is None:
             st.markdown("**Training has finished.**")
-            st.button("Show it")
+            if st.button("Show it"):
+                st.rerun()
             return
         if going.stopped:
             st.markdown(f"**Training stopped at step {going.step} of {going.of or '?'}.**")

@@ -8,6 +8,7 @@ WITH scored AS (
     FROM eval_answers AS answers
     LEFT JOIN eval_scores AS scores ON scores.answer_id = answers.id
     WHERE answers.model_id IN ($champion, $challenger)
+        AND answers.suite <> 'retention' -- good answers that are weighed, which no model gave
     QUALIFY row_number() OVER (
         PARTITION BY answers.model_id, answers.suite, answers.prompt_id, answers.prompt
         ORDER BY answers.created_at DESC, answers.id DESC, scores.scored_at DESC NULLS LAST, scores.id DESC
