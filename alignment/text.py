@@ -68,6 +68,15 @@ def amount(value: float, unit: str, sign: str = "") -> str:
     return f"{value:{sign}.1%}" if unit == "rate" else f"{value:{sign}.3f} {unit}"
 
 
+def change(value: float, unit: str) -> str:
+    """Return a metric's difference as a bare number: of a `rate` in points, of `nats` as it is.
+
+    >>> change(0.25, "rate"), change(-0.04, "nats")
+    ('+25.0', '-0.040')
+    """
+    return f"{100 * value:+.1f}" if unit == "rate" else f"{value:+.3f}"
+
+
 @cache
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer

@@ -246,3 +246,17 @@ def table(
     }
     shown = [{name: visible(value) for name, value in row.items()} for row in rows]
     st.dataframe(shown, hide_index=True, column_config=config, width="stretch", height=height)
+
+
+def pager(key: str, total: int, size: int) -> None:
+    """Draw where in a list of `total` rows the visitor is, with buttons that move the page number in the session state `key`."""
+    page = st.session_state[key]
+
+    def move(step: int) -> None:
+        st.session_state[key] = page + step
+
+    first = page * size
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
+        st.button("Next", on_click=move, args=(1,), disabled=first + size >= total)
+        st.caption(f"{first + 1}–{min(first + size, total)} of {total:,}", width="content")

@@ -7,7 +7,7 @@ from typing import Any
 from alignment.config import Settings
 from alignment.release.compare import describe, differences
 from alignment.store import query, sql, store_path
-from alignment.text import amount
+from alignment.text import amount, change
 
 _POINTS = {"rate": "points", "nats": "nats"}
 
@@ -24,14 +24,10 @@ def _metrics(settings: Settings, release_id: str) -> dict[str, str]:
     if not store_path(settings.home).exists():
         return {}
     return {
-        row["name"]: f"{amount(row['rate'], row['unit'])} of {row['n']}; {_change(row, 'diff')} {_POINTS[row['unit']]} "
-        f"({_change(row, 'low')} to {_change(row, 'high')}) against {row['compared_with']}, {row['status']}"
+        row["name"]: f"{amount(row['rate'], row['unit'])} of {row['n']}; {change(row['diff'], row['unit'])} {_POINTS[row['unit']]} "
+        f"({change(row['low'], row['unit'])} to {change(row['high'], row['unit'])}) against {row['compared_with']}, {row['status']}"
         for row in query(settings.home, sql("release_metrics"), {"release": release_id})
     }
-
-
-def _change(row: dict[str, Any], key: str) -> str:
-    return f"{100 * row[key]:+.1f}" if row["unit"] == "rate" else f"{row[key]:+.3f}"
 
 
 def _facts(settings: Settings, release_id: str) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ Effects: writes to the terminal (stderr for progress).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from alignment.models.chat import Progress as Callback
-from alignment.text import printable
+from alignment.text import amount, change, printable
 
 console = Console(stderr=True)
 
@@ -100,10 +100,11 @@ def _gate_table(summary: dict[str, Any]) -> Table:
     for column in ("metric", "rate", "change, points", "n, unscored", "status"):
         table.add_column(column, justify="left" if column in ("metric", "status") else "right", no_wrap=column == "metric")
     for metric in summary["metrics"]:
+        unit = metric.get("unit", "rate")
         table.add_row(
             metric["name"],
-            f"{_amount(metric, 'champion')} → {_amount(metric, 'challenger')}",
-            rf"{_change(metric, 'diff')} \[{_change(metric, 'low')}, {_change(metric, 'high')}]",
+            f"{amount(metric['champion'], unit)} → {amount(metric['challenger'], unit)}",
+            rf"{change(metric['diff'], unit)} \[{change(metric['low'], unit)}, {change(metric['high'], unit)}]",
             f"{metric['n']}, {metric['unscored']}",
             metric["status"],
         )
@@ -131,11 +132,3 @@ def show_summary(summary: dict[str, Any]) -> None:
         for reason in summary.get("reasons", ()):
             out.print(f"  {reason}", highlight=False, markup=False)
     out.print(f"In production: [bold]{summary['release_id']}[/bold]", highlight=False)
-
-
-def _amount(metric: Mapping[str, Any], key: str) -> str:
-    return _percent(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:.3f} nats"
-
-
-def _change(metric: Mapping[str, Any], key: str) -> str:
-    return f"{100 * metric[key]:+.1f}" if metric.get("unit", "rate") == "rate" else f"{metric[key]:+.3f}"

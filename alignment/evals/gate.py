@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from alignment.config import MIN_CLUSTERS, MIN_PROMPTS, Gate
 from alignment.evals.correction import calibrated, corrections
@@ -167,6 +167,21 @@ def _flaws(answers: Sequence[Answer]) -> tuple[str, ...]:
     return tuple(f"{len(ids)} answers: {flaw} (id {', '.join(map(repr, ids[:3]))})" for flaw, ids in sorted(found.items()))
 
 
+def _facts(rule: Rule, evidence: Evidence, judged: Judged) -> dict[str, Any]:
+    """Return the fields of a metric that hang on no unit."""
+    return {
+        "name": rule.metric,
+        "suite": rule.suite,
+        "n": len(evidence.champion),
+        "unscored": evidence.missing,
+        "rule": rule.kind,
+        "margin": rule.margin,
+        "status": judged.status,
+        "reason": judged.reason,
+        "critical": rule.critical,
+    }
+
+
 def _weighed(rule: Rule, evidence: Evidence, settings: Gate, claims: int) -> tuple[Metric, Judged]:
     """Measure nats a token; there are no failures to count, and no scorer that could err."""
     n, sides = len(evidence.champion), (evidence.champion, evidence.challenger)
@@ -175,23 +190,15 @@ def _weighed(rule: Rule, evidence: Evidence, settings: Gate, claims: int) -> tup
     judged = _flaw(rule, evidence, Design(found.clusters), settings) or _judge(rule, found.found, found.surely, found.detectable, "nats")
     changes = [after - before for before, after in zip(*sides, strict=True)]
     metric = Metric(
-        name=rule.metric,
-        suite=rule.suite,
+        **_facts(rule, evidence, judged),
         champion=old,
         challenger=new,
         **found.found._asdict(),
-        n=n,
-        unscored=evidence.missing,
         worse=sum(change > 0 for change in changes),
         better=sum(change < 0 for change in changes),
         p_value=found.p_value,
-        rule=rule.kind,
-        margin=rule.margin,
-        status=judged.status,
-        reason=judged.reason,
         detectable=found.detectable,
         clusters=found.clusters,
-        critical=rule.critical,
         unit="nats",
     )
     return metric, judged
@@ -205,30 +212,22 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
     old, new = (sum(side) / n if n else 0.0 for side in sides)
     found, design = paired_interval(*sides, evidence.clusters, settings.confidence)
     surest, _ = paired_interval(*sides, evidence.clusters, 1 - (1 - settings.confidence) / claims)
-    fixed = corrections(found, old, new, calibration, settings.confidence) if n else {}
+    fixed: dict[str, Any] = corrections(found, old, new, calibration, settings.confidence) if n else {}
     high = max(found.high, fixed.get("corrected_high", -1.0))
     margin = rule.margin if rule.kind == "superior" else 0.0
     power = detectable(counts, settings.confidence, design, kind=rule.kind, margin=margin)
     judged = _flaw(rule, evidence, design, settings) or _judge(rule, found._replace(high=high), surest.low, power)
     metric = Metric(
-        name=rule.metric,
-        suite=rule.suite,
+        **_facts(rule, evidence, judged),
         champion=old,
         challenger=new,
         **found._asdict(),
-        n=n,
-        unscored=evidence.missing,
         worse=int(counts.worse),
         better=int(counts.better),
         p_value=mcnemar(counts),
-        rule=rule.kind,
-        margin=rule.margin,
-        status=judged.status,
-        reason=judged.reason,
         detectable=power,
         clusters=design.clusters,
         design_effect=design.effect,
-        critical=rule.critical,
         calibration=calibrated(calibration),
         unit="rate",
         **fixed,

@@ -7,8 +7,6 @@ that fails, and the judge labels nothing.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,9 @@ from alignment.ids import content_id
 from alignment.labels.attacks import Canary, canaries
 from alignment.labels.vote import Comparison, Vote
 from alignment.models.chat import Choice, Chooser
-from alignment.models.marks import marks_secret
+from alignment.models.marks import marked, marks_secret
 from alignment.records import Message, Selected
-from alignment.text import defused, fence
+from alignment.text import defused
 from alignment.wording import degenerate
 
 if TYPE_CHECKING:
@@ -119,19 +117,15 @@ class ModelJudge:
         shown = (second, first) if swapped else (first, second)
         parts = [
             f"Principle: {comparison.principle.text}",
-            f"The request:\n{self._fenced(_dialogue(comparison.selected), comparison, seed, 'request', swapped)}",
+            f"The request:\n{marked(_dialogue(comparison.selected), self.secret, comparison.id, seed, 'request', swapped)}",
             *(
-                f"Answer {letter}:\n{self._fenced(text, comparison, seed, letter, swapped)}"
+                f"Answer {letter}:\n{marked(text, self.secret, comparison.id, seed, letter, swapped)}"
                 for letter, text in zip(OPTIONS, shown, strict=True)
             ),
             "Which answer keeps to the principle better? Reply with one letter, A or B.",
         ]
         conversation: list[Message] = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
         return _Asked(index, swapped, conversation, CANARY if seed else comparison.selected.interaction.id)
-
-    def _fenced(self, text: str, comparison: Comparison, *where: str | bool) -> str:
-        nonce = hmac.new(self.secret, content_id(comparison.id, text, *where).encode(), hashlib.sha256).hexdigest()[:8]
-        return fence(defused(text), nonce)
 
     def _conclude(self, plain: Choice, swapped: Choice) -> Vote:
         if plain.probabilities is None or swapped.probabilities is None:

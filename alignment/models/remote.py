@@ -143,9 +143,9 @@ class RemoteModel:
         """Return the answer to each conversation, from what was paid for before where it is there."""
         asked = [self._call(list(one), parameters, subjects[index] if subjects else "") for index, one in enumerate(conversations)]
         known: dict[str, Answer] = {**self.calls.find([one.id for one in asked])}
-        todo = list({one.id: one for one in asked if one.id not in known}.values())
-        if todo:
-            known |= asyncio.run(_Run(self.endpoint, self.calls, self._key).all(todo))
+        unpaid = list({one.id: one for one in asked if one.id not in known}.values())
+        if unpaid:
+            known |= asyncio.run(_Run(self.endpoint, self.calls, self._key).all(unpaid))
             self.calls.settle()
         return [known[one.id] for one in asked]
 

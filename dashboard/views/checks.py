@@ -113,7 +113,7 @@ def quarantine() -> None:
         st.caption("No line was quarantined.")
         return
     show.table([written(row) for row in rows], right=("Line",), wide=("Text",))
-    pager(page, rows[0]["total"])
+    show.pager("quarantine_page", rows[0]["total"], PAGE_SIZE)
 
 
 def written(row: Row) -> dict[str, str]:
@@ -125,19 +125,6 @@ def written(row: Row) -> dict[str, str]:
         "Reason": reason_words(row["reason"]),
         "Text": (row["raw"] or "") + (" …" if row["cut"] else ""),
     }
-
-
-def pager(page: int, total: int) -> None:
-    """Draw where in the list the visitor is, with buttons to move."""
-
-    def move(step: int) -> None:
-        st.session_state.quarantine_page = page + step
-
-    first = page * PAGE_SIZE
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
-        st.button("Next", on_click=move, args=(1,), disabled=first + PAGE_SIZE >= total)
-        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
 
 
 def docs() -> None:

@@ -152,7 +152,7 @@ def examples(decision: Row, metrics: list[Row]) -> None:
         return
     for number, row in enumerate(rows):
         example(number, row)
-    pager(page, rows[0]["total"])
+    show.pager("gate_page", rows[0]["total"], PAGE_SIZE)
 
 
 def example(number: int, row: Row) -> None:
@@ -179,20 +179,6 @@ def outcome(suite: str, value: int | None) -> str:
     if value is None:
         return "unscored"
     return OUTCOMES.get(suite, ("answered", "refused"))[value]
-
-
-def pager(page: int, total: int) -> None:
-    """Draw where in the list the visitor is, with buttons to move."""
-
-    def move(step: int) -> None:
-        st.session_state.gate_page = page + step
-
-    last = (total - 1) // PAGE_SIZE
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
-        st.button("Next", on_click=move, args=(1,), disabled=page >= last)
-        first = page * PAGE_SIZE
-        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def render() -> None:
         return
     for number, row in enumerate(rows):
         pair(number, row)
-    pager(page, rows[0]["total"])
+    show.pager("pairs_page", rows[0]["total"], PAGE_SIZE)
 
 
 def filters(facets: list[Row]) -> dict[str, str | None]:
@@ -143,19 +143,6 @@ def tree(nodes: Iterable[Node], depth: int = 0) -> list[str]:
         lines += tree(node.parts, depth + 1)
         lines += [f"{'    ' * (depth + 1)}and {node.more} more"] if node.more else []
     return lines
-
-
-def pager(page: int, total: int) -> None:
-    """Draw where in the list the visitor is, with buttons to move."""
-
-    def move(step: int) -> None:
-        st.session_state.pairs_page = page + step
-
-    first = page * PAGE_SIZE
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Previous", on_click=move, args=(-1,), disabled=page == 0)
-        st.button("Next", on_click=move, args=(1,), disabled=first + PAGE_SIZE >= total)
-        st.caption(f"{first + 1}–{min(first + PAGE_SIZE, total)} of {total:,}", width="content")
 
 
 if __name__ == "__main__":
