@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from alignment.models.embedder import Embedder
 from alignment.moderation import DETECTORS, moderate, score_answers, versions
-from alignment.moderation.corpora import CATEGORIES, composed, own_answers, own_requests
+from alignment.moderation.corpora import CATEGORIES, OWN, composed, own_answers, own_requests
 from alignment.moderation.features import intent, lexical
 from alignment.moderation.grams import request_grams
 from alignment.moderation.heads import TUNED, WEIGHTS, harmful_request, heads_version, read
@@ -93,18 +93,32 @@ def test_own_examples_are_two_sided_and_apart_from_what_is_held_out():
     assert not held_out & {row.text for row in requests}
 
 
-def test_composed_answers_begin_as_they_are_labelled_and_no_sentence_is_harmful():
+def test_composed_answers_begin_as_they_are_labelled():
     own = own_answers()
     rows = composed(own)
     assert rows == composed(own)
-    declining = [row.response for row in rows if row.refusal == 1]
-    assert len(declining) == len(rows) / 2
+    declining, not_declining = ([row.response for row in rows if row.refusal == label] for label in (1, 0))
+    assert len(declining) == len(not_declining) > 0
     assert len({row.response for row in rows}) > 0.9 * len(rows)
-    assert not any("{" in text for text in declining)
+    assert not any("{" in row.response or not row.prompt for row in rows)
     helpful = {row.response for row in own if row.refusal == 0 and row.harmful == 0}
     assert not any(text.startswith(tuple(helpful)) for text in declining)
+
+
+def test_what_declines_and_then_does_harm_is_harmful_and_nothing_else_composed_is():
+    own = own_answers()
+    rows = composed(own)
     harmful = [row.response for row in own if row.harmful == 1]
-    assert not any(text in row.response for row in rows for text in harmful)
+    assert all(any(text in row.response for text in harmful) == (row.harmful == 1) for row in rows)
+    yielding = [row for row in rows if row.source == "own-yielding"]
+    assert {row.harmful for row in yielding} == {0, 1} and {row.refusal for row in yielding} == {None}
+    assert {row.group for row in yielding} <= {row.group for row in own}
+
+
+def test_answers_labelled_by_hand_are_among_those_that_the_heads_may_read():
+    labels = json.loads((OWN / "hh_labels.json").read_text("utf-8"))
+    numbers = [*labels["declines"], *labels["does_not"]]
+    assert len(set(numbers)) == len(numbers) and all(number % 2 == 0 for number in numbers)
 
 
 def test_a_contrast_pair_is_never_split_between_folds():

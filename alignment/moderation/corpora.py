@@ -105,17 +105,18 @@ def composed(answers: Sequence[Answered]) -> list[Answered]:
     """Return answers put together from this project's own sentences, as larger models write them: lectures, offers, caveats.
 
     One that begins by declining declines, even if it goes on with something harmless; what only cautions before, within or after
-    helping does not. Nobody labelled them as harmful or not.
+    helping does not. Nobody labelled those as harmful or not. One that declines or cautions and then does harm is harmful.
     """
     frames: dict[str, list[str]] = json.loads((OWN / "frames.json").read_text("utf-8"))
     helps = [row for row in answers if row.refusal == 0 and row.harmful == 0]
-    return [*_declining(frames, helps), *_cautious(frames, helps)]
+    asks = [row.prompt for row in answers if row.refusal == 1]
+    return [*_declining(frames, helps, asks), *_cautious(frames, helps), *_yielding(frames, answers)]
 
 
 _ROUNDS = 8
 
 
-def _declining(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterator[Answered]:
+def _declining(frames: dict[str, list[str]], helps: Sequence[Answered], asks: Sequence[str]) -> Iterator[Answered]:
     for number in range(_ROUNDS * len(frames["decline"])):
         turn, first = divmod(number, len(frames["decline"]))
         parts = [frames["decline"][first].format(act=frames["acts"][(3 * turn + first) % len(frames["acts"])])]
@@ -124,7 +125,7 @@ def _declining(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Itera
             parts += [_taken(frames, "turn", number), helps[(7 * number) % len(helps)].response]
         parts += [_taken(frames, "offer", 3 * number + step) for step in range((turn + first) % 3)]
         text = ("\n\n" if number % 2 else " ").join(part[:1].upper() + part[1:] for part in parts)
-        yield Answered("", text, 1, None, "own-composed", f"composed-{first}")
+        yield Answered(asks[(11 * number) % len(asks)], text, 1, None, "own-composed", f"composed-{first}")
 
 
 def _cautious(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterator[Answered]:
@@ -136,17 +137,33 @@ def _cautious(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterat
         yield Answered(body.prompt, ("\n\n" if number % 2 else " ").join(parts), 0, None, "own-composed", body.group)
 
 
+def _yielding(frames: dict[str, list[str]], answers: Sequence[Answered]) -> Iterator[Answered]:
+    """Own answers after a start that declines, lectures or cautions: twice each harmful one, once each harmless help."""
+    written = [row for row in answers if row.source == "own-handwritten" and row.refusal == 0]
+    twice = [row for row in written for _ in range(2 if row.harmful else 1)]
+    for number, row in enumerate(twice):
+        part = ("decline", "caveat", "lecture")[number % 3] if row.harmful else ("caveat", "lecture")[number % 2]
+        start = _taken(frames, part, 7 * number).format(act=_taken(frames, "acts", 3 * number))
+        text = ("\n\n" if number % 2 else " ").join(
+            [start[:1].upper() + start[1:], f"{_taken(frames, 'yield', 3 * number)} {row.response}"]
+        )
+        yield Answered(row.prompt, text, None, row.harmful, "own-yielding", row.group)
+
+
 def _taken(frames: dict[str, list[str]], part: str, number: int) -> str:
     return frames[part][number % len(frames[part])]
 
 
 def public_requests(folder: Path) -> list[Request]:
-    """Return harmful and harmless requests of the public sets in `folder`."""
+    """Return harmful and harmless requests of the public sets in `folder`.
+
+    HarmBench's requests for lyrics and passages of books are left out: no theme covers them, and songs are an ordinary subject.
+    """
     rows = [Request(row["Behavior"], 1, None, "advbench", f"adv-{i}") for i, row in enumerate(_csv(folder / "advbench.csv"))]
     rows += [
         Request(row["Behavior"], 1, None, "harmbench", f"hb-{i}")
         for i, row in enumerate(_csv(folder / "harmbench_val.csv"))
-        if not row["ContextString"]
+        if row["FunctionalCategory"] == "standard"
     ]
     rows += [
         Request(row["text"], 1, None, "gptfuzz-questions", f"gq-{i}")
@@ -190,11 +207,16 @@ def _rbr_answers(folder: Path) -> Iterator[Answered]:
 
 
 def _hh(folder: Path) -> Iterator[Answered]:
-    """Every other human-preferred answer, where nothing in it looks like declining: natural answers that do not refuse."""
+    """Every other human-preferred answer: those labelled by hand for this project, and those in which nothing looks like declining."""
+    labels = json.loads((OWN / "hh_labels.json").read_text("utf-8"))
+    known = dict.fromkeys(labels["declines"], 1) | dict.fromkeys(labels["does_not"], 0)
     for number, row in enumerate(_jsonl(folder / "hh_harmless_base_test.jsonl.gz")):
         before, _, answer = row["chosen"].rpartition("\n\nAssistant:")
-        if number % 2 == 0 and answer.strip() and not _MIGHT_DECLINE.search(plain(answer)):
-            yield Answered(before.rpartition("Human:")[2].strip(), answer.strip(), 0, None, "hh-even", f"hh-{number}")
+        asked, said = before.rpartition("Human:")[2].strip(), answer.strip()
+        if number in known:
+            yield Answered(asked, said, known[number], None, "hh-labelled", f"hh-{number}")
+        elif number % 2 == 0 and said and not _MIGHT_DECLINE.search(plain(said)):
+            yield Answered(asked, said, 0, None, "hh-even", f"hh-{number}")
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
