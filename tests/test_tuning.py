@@ -37,8 +37,8 @@ def encoder(tmp_path_factory) -> Path:
 
 
 def learned(encoder: Path, said: list[str]):
-    texts, labels = [*HARM[:9], *SAFE[:9]] * 4, np.tile(np.repeat([1, 0], 9), 4)
-    return tune(texts, labels, np.ones(72), passes=10, embedder=Embedder(encoder, max_tokens=16), say=said.append)
+    texts, labels = [*HARM[:9], *SAFE[:9]] * 4, np.tile(np.repeat([1, 0], 9), 4)[:, None]
+    return tune(texts, labels, np.ones((72, 1)), passes=10, embedder=Embedder(encoder, max_tokens=16), say=said.append)
 
 
 def test_tuning_learns_the_word_that_decides_and_is_the_same_twice(encoder):
@@ -48,6 +48,18 @@ def test_tuning_learns_the_word_that_decides_and_is_the_same_twice(encoder):
     assert len(said) == 10 and float(said[-1].split()[-1]) < float(said[0].split()[-1])
     assert all((first.changes[name] == second.changes[name]).all() for name in first.changes)
     assert (first.kernel == second.kernel).all()
+
+
+def test_tasks_share_an_encoder_and_an_unknown_label_teaches_nothing(encoder):
+    texts, steals = [*HARM[:9], *SAFE[:9]] * 4, np.tile(np.repeat([1, 0], 9), 4)
+    known = np.ones((72, 2))
+    known[::2, 1] = 0
+    both = [np.column_stack([steals, np.where(known[:, 1] > 0, 1 - steals, unknown)]) for unknown in (0, 1)]
+    first, second = (tune(texts, labels, known, passes=10, embedder=Embedder(encoder, max_tokens=16), say=[].append) for labels in both)
+    assert (first.kernel == second.kernel).all()
+    unseen = first.score([*HARM[9:], *SAFE[9:]])
+    assert unseen[:3, 0].min() > 0 > unseen[3:, 0].max()
+    assert unseen[:3, 1].max() < 0 < unseen[3:, 1].min()
 
 
 def test_merged_changes_score_as_the_tuned_model_did_and_leave_the_embedder_alone(encoder, tmp_path):

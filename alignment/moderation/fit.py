@@ -1,6 +1,6 @@
 """Fit the heads: `python -m alignment.moderation.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints what it measured.
 
-Takes minutes: MiniLM is tuned to requests and to refusals, for each fold and once for all.
+Takes half an hour on one core: MiniLM is tuned to requests and to exchanges, for each fold and once for all.
 
 Effects: writes `weights/heads.safetensors`, `weights/tuned.safetensors`, `weights/card.json` and `weights/card.md`.
 """
@@ -30,7 +30,17 @@ from alignment.moderation.corpora import (
     public_answers,
     public_requests,
 )
-from alignment.moderation.heads import TUNED, TUNED_TOKENS, WEIGHTS, category_input, harm_input, read_untuned, refusal_input, request_input
+from alignment.moderation.heads import (
+    TUNED,
+    TUNED_TOKENS,
+    WEIGHTS,
+    category_input,
+    exchange,
+    harm_input,
+    read_untuned,
+    refusal_input,
+    request_input,
+)
 from alignment.moderation.measure import FOLDS, TUNED_FOLDS, by_source, figures, fit_linear, out_of_fold
 from alignment.moderation.sheet import write_card
 from alignment.moderation.tuning import Tuned, tune
@@ -43,7 +53,8 @@ REQUEST_WEIGHT = {
     "own-contrast-harm": 3.0,
     "own-contrast-safe": 3.0,
     "own-ordinary": 2.0,
-    "advbench": 0.3,
+    "advbench": 0.6,
+    "harmbench": 3.0,
     "openai-moderation": 0.1,
 }
 REFUSAL_WEIGHT = {
@@ -53,17 +64,29 @@ REFUSAL_WEIGHT = {
     "own-composed": 2.0,
     "rbr": 0.5,
     "gptfuzz-even": 0.2,
-    "hh-even": 0.15,
+    "hh-labelled": 2.0,
+    "hh-even": 0.4,
 }
-HARM_WEIGHT = {"own-lengthened": 0.3, "own-handwritten": 3.0, "own-smollm2": 3.0, "rbr": 0.3, "gptfuzz-even": 0.6}
+HARM_WEIGHT = {
+    "own-handwritten": 3.0,
+    "own-smollm2": 3.0,
+    "own-yielding": 1.0,
+    "own-lengthened": 0.3,
+    "rbr": 0.3,
+    "gptfuzz-even": 0.7,
+}
 CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-contrast-harm": 3.0, "own-contrast-safe": 3.0}
 C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 BLEND_C = 1.0
-# The blend decides where 0.5 lies, so it is fitted on people's labels alone: weak ones flatter the phrase counts they were made by.
-BLENDED = {"own-harm", "own-lookalike", "own-contrast-harm", "own-contrast-safe", "own-ordinary", "own-handwritten", "own-smollm2"}
-PASSES = {"harmful_request": 3, "refusal": 2}
+# The blend decides where 0.5 lies, so it is fitted on people's labels: weak ones flatter the phrase counts they were made by. Those of
+# HH are let in for refusals because without ordinary conversation 0.5 lies too low for it; they leave the balance of both scores as it was.
+BLENDED = {
+    "own-harm", "own-lookalike", "own-contrast-harm", "own-contrast-safe", "own-ordinary", "own-handwritten", "own-smollm2", "hh-labelled",
+}  # fmt: skip
+ALSO_BLENDED = {"refusal": {"hh-even"}, "harmful_answer": {"gptfuzz-even"}}
+PASSES = {"request": 3, "exchange": 3}
 # Of large sets of easy rows the tuning reads every n-th; the linear heads read all.
-EVERY = {"advbench": 3, "openai-moderation": 3, "own-lengthened": 2, "own-composed": 2, "gptfuzz-even": 12, "hh-even": 8}
+EVERY = {"openai-moderation": 3, "own-lengthened": 3, "own-composed": 3, "gptfuzz-even": 5, "hh-even": 4}
 
 
 def main() -> int:
@@ -96,14 +119,13 @@ class Fitted(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One head's rows: what it sees, labels (None: unknown), weights by source, and the texts that a tuned encoder reads, if any."""
+    """One head's rows: what it sees, labels (None: unknown) and weights by source."""
 
     head: str
     columns: Matrix
     labels: Sequence[int | None]
     rows: Sequence[Request] | Sequence[Answered]
     weights: dict[str, float]
-    texts: Sequence[str] = ()
 
 
 def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embedder) -> Fitted:
@@ -111,42 +133,84 @@ def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embed
     asked = read_untuned([row.text for row in requests], [""] * len(requests), embedder=embedder)
     said = read_untuned([row.prompt for row in answers], [row.response for row in answers], embedder=embedder)
     themes = [CATEGORIES.index(row.category) if row.category else None for row in requests]
-    texts, responses = [row.text for row in requests], [row.response.strip() for row in answers]
-    tasks = (
-        Task("harmful_request", request_input(asked), [row.harm for row in requests], requests, REQUEST_WEIGHT, texts),
-        Task("category", category_input(asked), themes, requests, CATEGORY_WEIGHT),
-        Task("refusal", refusal_input(said), [row.refusal for row in answers], answers, REFUSAL_WEIGHT, responses),
-        Task("harmful_answer", harm_input(said), [row.harmful for row in answers], answers, HARM_WEIGHT),
+    harm = Task("harmful_request", request_input(asked), [row.harm for row in requests], requests, REQUEST_WEIGHT)
+    category = Task("category", category_input(asked), themes, requests, CATEGORY_WEIGHT)
+    refusal = Task("refusal", refusal_input(said), [row.refusal for row in answers], answers, REFUSAL_WEIGHT)
+    harmful = Task("harmful_answer", harm_input(said), [row.harmful for row in answers], answers, HARM_WEIGHT)
+    parts = (
+        fit_tuned("request", [harm], [row.text for row in requests]),
+        fit_untuned(category),
+        fit_tuned("exchange", [refusal, harmful], [exchange(row.prompt, row.response) for row in answers], taught=_partly_unasked(answers)),
     )
     fitted = Fitted({}, {}, {})
-    for task in tasks:
-        one = fit_task(task)
+    for one in parts:
         fitted = Fitted(fitted.heads | one.heads, fitted.changes | one.changes, fitted.report | one.report)
     return fitted
 
 
-def fit_task(task: Task) -> Fitted:
-    """Return one head, with its tuned encoder and blend if it has texts, and its figures."""
+def fit_untuned(task: Task) -> Fitted:
+    """Return a linear head alone and its figures."""
+    rows = _rows_of(task)
+    return Fitted(_linear_head(task.head, rows), {}, {task.head: by_source(_crossed(task.head, rows), rows.truth, rows.sources)})
+
+
+def fit_tuned(name: str, tasks: Sequence[Task], texts: Sequence[str], *, taught: Sequence[str] = ()) -> Fitted:
+    """Return MiniLM tuned to all `tasks`, a linear head for each, the blends of both, and their figures.
+
+    `texts` are read; `taught`, if given, are what is learned from in their place.
+    """
+    labels = np.array([[float(label or 0) for label in task.labels] for task in tasks]).T
+    weight = np.array([_weights(task) for task in tasks]).T
+    sources, groups = [row.source for row in tasks[0].rows], [row.group for row in tasks[0].rows]
+    learn = partial(_learn, name, taught or texts, labels, weight, _every(sources))
+    crossed = out_of_fold(lambda seen, unseen: learn(seen).score([texts[row] for row in unseen]), labels, groups, folds=TUNED_FOLDS)
+    tuned = learn(np.arange(len(texts)))
+    fitted = Fitted({}, {f"{name}.{tensor}": values for tensor, values in tuned.changes.items()}, {})
+    for column, task in enumerate(tasks):
+        rows, one = _rows_of(task), slice(column, column + 1)
+        both = np.hstack([_crossed(task.head, rows), crossed[rows.known, one]])
+        sure = np.array([source in BLENDED | ALSO_BLENDED.get(task.head, set()) for source in rows.sources])
+        blend = fit_linear(both[sure], rows.truth[sure], rows.weight[sure], c=BLEND_C)
+        parts = {"tuned": (np.ascontiguousarray(tuned.kernel[:, one]), tuned.bias[one]), "blend": blend}
+        fitted.heads.update(_linear_head(task.head, rows))
+        for part, (kernel, bias) in parts.items():
+            fitted.heads.update({f"{task.head}_{part}.0.weight": kernel, f"{task.head}_{part}.0.bias": bias})
+        fitted.report[task.head] = by_source(both @ blend[0] + blend[1], rows.truth, rows.sources)
+    return fitted
+
+
+class _Rows(NamedTuple):
+    known: list[int]
+    columns: Matrix
+    truth: Any
+    weight: Any
+    sources: list[str]
+    groups: list[str]
+
+
+def _rows_of(task: Task) -> _Rows:
+    """Return the rows of `task` whose label is known."""
     known = [row for row, label in enumerate(task.labels) if label is not None]
-    truth = np.array([task.labels[row] for row in known])
-    sources, groups = [task.rows[row].source for row in known], [task.rows[row].group for row in known]
-    weight = np.array([task.weights.get(source, 1.0) for source in sources])
-    columns, head, c = task.columns[known], task.head, C[task.head]
-    kernel, bias = fit_linear(columns, truth, weight, c=c)
-    heads = {f"{head}.0.weight": kernel, f"{head}.0.bias": bias}
-    raw = out_of_fold(lambda seen, unseen: _linear(columns, truth, weight, seen, unseen, c), truth, groups, folds=FOLDS)
-    if not task.texts:
-        return Fitted(heads, {}, {head: by_source(raw, truth, sources)})
-    texts, taught = [task.texts[row] for row in known], _taught(sources)
-    learn = partial(_learn, task.head, texts, truth, weight, taught)
-    tuned_raw = out_of_fold(lambda seen, unseen: learn(seen).score([texts[row] for row in unseen]), truth, groups, folds=TUNED_FOLDS)
-    both = np.hstack([raw, tuned_raw])
-    sure = np.array([source in BLENDED for source in sources])
-    tuned, blend = learn(np.arange(len(truth))), fit_linear(both[sure], truth[sure], weight[sure], c=BLEND_C)
-    heads |= {f"{head}_tuned.0.weight": tuned.kernel, f"{head}_tuned.0.bias": tuned.bias}
-    heads |= {f"{head}_blend.0.weight": blend[0], f"{head}_blend.0.bias": blend[1]}
-    changes = {f"{head}.{name}": tensor for name, tensor in tuned.changes.items()}
-    return Fitted(heads, changes, {head: by_source(both @ blend[0] + blend[1], truth, sources)})
+    truth, weight = np.array([task.labels[row] for row in known]), _weights(task)[known]
+    rows = [task.rows[row] for row in known]
+    return _Rows(known, task.columns[known], truth, weight, [row.source for row in rows], [row.group for row in rows])
+
+
+def _weights(task: Task) -> Any:
+    known = [label is not None for label in task.labels]
+    return np.array([task.weights.get(row.source, 1.0) for row in task.rows]) * known
+
+
+def _linear_head(head: str, rows: _Rows) -> dict[str, Matrix]:
+    kernel, bias = fit_linear(rows.columns, rows.truth, rows.weight, c=C[head])
+    return {f"{head}.0.weight": kernel, f"{head}.0.bias": bias}
+
+
+def _crossed(head: str, rows: _Rows) -> Matrix:
+    """Return the linear head's raw outputs for rows that it was not fitted on."""
+    return out_of_fold(
+        lambda seen, unseen: _linear(rows.columns, rows.truth, rows.weight, seen, unseen, C[head]), rows.truth, rows.groups, folds=FOLDS
+    )
 
 
 def _linear(columns: Matrix, truth: Any, weight: Any, seen: Any, unseen: Any, c: float) -> Matrix:
@@ -155,21 +219,26 @@ def _linear(columns: Matrix, truth: Any, weight: Any, seen: Any, unseen: Any, c:
     return raw
 
 
-def _taught(sources: Sequence[str]) -> Any:
+def _partly_unasked(answers: Sequence[Answered]) -> list[str]:
+    """Return the exchanges, each fifth without its prompt, since answers are scored without one too."""
+    return [exchange(row.prompt if number % 5 else "", row.response) for number, row in enumerate(answers)]
+
+
+def _every(sources: Sequence[str]) -> Any:
     """Return which rows the tuning reads: of each source every n-th."""
     counts: dict[str, int] = {}
-    taught = []
+    chosen = []
     for source in sources:
         counts[source] = counts.get(source, -1) + 1
-        taught.append(counts[source] % EVERY.get(source, 1) == 0)
-    return np.array(taught)
+        chosen.append(counts[source] % EVERY.get(source, 1) == 0)
+    return np.array(chosen)
 
 
-def _learn(head: str, texts: Sequence[str], truth: Any, weight: Any, taught: Any, seen: Any) -> Tuned:
-    rows = [row for row in seen if taught[row]]
+def _learn(name: str, texts: Sequence[str], labels: Any, weight: Any, chosen: Any, seen: Any) -> Tuned:
+    rows = [row for row in seen if chosen[row]]
     return tune(
-        [texts[row] for row in rows], truth[rows], weight[rows], passes=PASSES[head], embedder=Embedder(max_tokens=TUNED_TOKENS),
-        say=lambda line: _say(f"{head:16} {len(rows)} texts  {line}"),
+        [texts[row] for row in rows], labels[rows], weight[rows], passes=PASSES[name], embedder=Embedder(max_tokens=TUNED_TOKENS[name]),
+        say=lambda line: _say(f"{name:10} {len(rows)} texts  {line}"),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Small heads on MiniLM vectors and phrase counts, in numpy. Weights were fitted by `python -m alignment.moderation.fit`.
 
-Requests and refusals are also read by MiniLM as it was tuned to each; a head of two inputs blends both scores.
+MiniLM as it was tuned to requests and to exchanges reads them too; a head of two inputs blends both scores.
 
 Effects: reads `weights/heads.safetensors` and `weights/tuned.safetensors` on first use.
 """
@@ -24,13 +24,14 @@ from alignment.moderation.grams import BUCKETS, SCALE, request_grams
 Matrix = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights" / "heads.safetensors"
 TUNED = WEIGHTS.with_name("tuned.safetensors")
-TUNED_TOKENS = 64
+TUNED_TOKENS = {"request": 64, "exchange": 96}
+_ASKED_CHARS = 200
 
 
 class Reading(NamedTuple):
     """What was computed once per exchange; every head reads from it. Rows are exchanges.
 
-    `asked` and `said` are the vectors of prompt and answer by MiniLM as it was tuned for requests and for refusals.
+    `asked` and `said` are the vectors of a prompt, and of a prompt with its answer, by MiniLM as it was tuned to each.
     """
 
     prompt: Matrix
@@ -46,9 +47,23 @@ class Reading(NamedTuple):
 
 def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
     """Embed each distinct text once and count phrases; `prompts` and `answers` have equal length and may hold empty texts."""
-    asked = embedder.tuned(Changes(TUNED, "harmful_request"), max_tokens=TUNED_TOKENS).embed(prompts)
-    said = embedder.tuned(Changes(TUNED, "refusal"), max_tokens=TUNED_TOKENS).embed([answer.strip() for answer in answers])
+    asked = _tuned(embedder, "request").embed(prompts)
+    said = _tuned(embedder, "exchange").embed([exchange(*pair) for pair in zip(prompts, answers, strict=True)])
     return read_untuned(prompts, answers, embedder=embedder)._replace(asked=asked, said=said)
+
+
+def _tuned(embedder: Embedder, task: str) -> Embedder:
+    """Return `embedder` as it was tuned to `task`, a key of TUNED_TOKENS."""
+    return embedder.tuned(Changes(TUNED, task), max_tokens=TUNED_TOKENS[task])
+
+
+def exchange(prompt: str, answer: str) -> str:
+    """Return what the tuned encoder reads of an exchange: the prompt's end, where the question mostly is, and the answer.
+
+    >>> exchange(" How do I bake? ", "Slowly. ")
+    'How do I bake?\\nSlowly.'
+    """
+    return f"{prompt.strip()[-_ASKED_CHARS:]}\n{answer.strip()}"
 
 
 def read_untuned(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
@@ -109,7 +124,7 @@ def _tensors() -> dict[str, Matrix]:
 @cache
 def heads_version() -> str:
     """Return the content address of the weights and of the features' rules, 12 hex digits."""
-    return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), TUNED_TOKENS, RULES_ID, BUCKETS, SCALE)[:12]
+    return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), TUNED_TOKENS, _ASKED_CHARS, RULES_ID, BUCKETS, SCALE)[:12]
 
 
 def logits(head: str, columns: Matrix) -> Matrix:
@@ -135,7 +150,7 @@ def refusal(reading: Reading) -> Matrix:
 
 def harmful_answer(reading: Reading) -> Matrix:
     """Return the probability that each answer does harm, in 0..1, shape (rows,)."""
-    return _sigmoid(logits("harmful_answer", harm_input(reading)))
+    return _blended("harmful_answer", harm_input(reading), reading.said)
 
 
 def _blended(head: str, columns: Matrix, tuned: Matrix) -> Matrix:

@@ -42,13 +42,14 @@ def by_source(raw: Matrix, labels: Any, sources: Sequence[str]) -> dict[str, dic
 
 
 def quality(raw: Any, labels: Any) -> dict[str, float]:
-    """Return n, accuracy (at probability 0.5, or of the largest output) and, where both labels occur, AUC."""
+    """Return n, accuracy (at probability 0.5, or of the largest output) and, where both labels occur, recall, false alarms and AUC."""
     from sklearn.metrics import roc_auc_score
 
     binary = raw.shape[1] == 1
     guess = (raw[:, 0] >= 0).astype(int) if binary else raw.argmax(axis=1)
     found = {"n": float(len(labels)), "accuracy": round(float((guess == labels).mean()), 4)}
     if binary and 0 < labels.sum() < len(labels):
+        found["recall"], found["false"] = (round(float(guess[labels == label].mean()), 4) for label in (1, 0))
         found["auc"] = round(float(roc_auc_score(labels, raw[:, 0])), 4)
     return found
 

@@ -1,4 +1,4 @@
-"""Tuning MiniLM to one task by low-rank changes of its layers, and blending its score with that of a linear head.
+"""Tuning MiniLM to one or more tasks by low-rank changes of its layers.
 
 Effects: loads weights; computes on one thread, so that equal data give equal weights.
 """
@@ -19,7 +19,7 @@ _BUCKET = 16 * BATCH
 
 
 class Tuned(NamedTuple):
-    """What tuning yields: the changes of the layers, the head (384, 1) on unit vectors and its bias, and a scorer of texts."""
+    """What tuning yields: the changes of the layers, the heads (384, tasks) on unit vectors and their biases, and a scorer of texts."""
 
     changes: dict[str, Any]
     kernel: Matrix
@@ -28,8 +28,9 @@ class Tuned(NamedTuple):
 
 
 def tune(texts: Sequence[str], labels: Any, weight: Any, *, passes: int, embedder: Embedder, say: Callable[[str], object]) -> Tuned:
-    """Return MiniLM tuned to tell label 1 from 0, by weighted cross-entropy; `score` gives raw outputs, (rows, 1).
+    """Return MiniLM tuned to tell label 1 from 0 in each task, by weighted cross-entropy; `score` gives raw outputs, (rows, tasks).
 
+    `labels` and `weight` are (rows, tasks); a weight of 0 says that the label is not known.
     Of a text `embedder.max_tokens` are read, in `passes` passes; `say` is told of each.
     Source: LoRA (arXiv:2106.09685), here with AdamW and a linear fall of the rate.
     """
@@ -42,7 +43,7 @@ def tune(texts: Sequence[str], labels: Any, weight: Any, *, passes: int, embedde
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(embedder.folder, local_files_only=True)
     model = AutoModel.from_pretrained(embedder.folder, local_files_only=True, dtype=torch.float32).train()
-    learned, head = attach(model), torch.nn.Linear(model.config.hidden_size, 1)
+    learned, head = attach(model), torch.nn.Linear(model.config.hidden_size, labels.shape[1])
     torch.nn.init.zeros_(head.weight)
 
     def raw(chunk: Sequence[str]) -> Any:
@@ -52,7 +53,7 @@ def tune(texts: Sequence[str], labels: Any, weight: Any, *, passes: int, embedde
     _descend(raw, texts, labels, weight, parameters=(learned, list(head.parameters())), passes=passes, say=say)
     model.eval()
     kernel = (SHARPNESS * head.weight.detach().T).contiguous().numpy()
-    return Tuned(deltas(model), kernel, head.bias.detach().numpy(), lambda unseen: _scored(raw, unseen))
+    return Tuned(deltas(model), kernel, head.bias.detach().numpy(), lambda unseen: _scored(raw, unseen, labels.shape[1]))
 
 
 def _descend(
@@ -74,11 +75,12 @@ def _descend(
     steps = passes * -(-len(texts) // BATCH)
     fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (WARM_UP * steps), 1 - step / steps))
     truth = torch.tensor(np.asarray(labels), dtype=torch.float32)
-    share = torch.tensor(np.asarray(weight) / np.mean(weight), dtype=torch.float32)
+    known = np.maximum(1, np.count_nonzero(weight, axis=0))
+    share = torch.tensor(weight / (weight.sum(axis=0) / known), dtype=torch.float32)
     for number in range(passes):
         total = 0.0
         for rows in _batches(texts, seed=number):
-            loss = loss_of(raw([texts[row] for row in rows])[:, 0], truth[rows], weight=share[rows])
+            loss = loss_of(raw([texts[row] for row in rows]), truth[rows], weight=share[rows])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(layers, 1.0)
@@ -101,11 +103,11 @@ def _batches(texts: Sequence[str], *, seed: int) -> Iterator[list[int]]:
         yield batches[number]
 
 
-def _scored(raw: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Matrix:
+def _scored(raw: Callable[[Sequence[str]], Any], texts: Sequence[str], tasks: int) -> Matrix:
     import torch
 
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    found = np.zeros((len(texts), 1), dtype=np.float32)
+    found = np.zeros((len(texts), tasks), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(order), 32):
             rows = order[start : start + 32]
