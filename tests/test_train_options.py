@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alignment.config import Train
-from alignment.errors import InputError
+from alignment.errors import InputError, TrainingError
 from alignment.models.local import weights_id
 from alignment.train.job import TrainJob, write_job
 from tests.test_train import make_pairs, settings, steps
@@ -55,10 +55,10 @@ def test_pairs_weigh_as_their_margins_say(tiny: Path, tmp_path: Path) -> None:
     assert losses(even)[0] == losses(same)[0] == pytest.approx(LN2, abs=1e-5)
     assert losses(same) == pytest.approx(losses(even), abs=1e-5)
     assert abs(losses(weighed)[1] - losses(even)[1]) > 1e-4
-    from alignment.train.run import _weigh
+    from alignment.train.rows import weigh
 
     rows = [{"margin": margin} for margin in (0.9, 0.1, 0.9, 0.1)]
-    _weigh(rows, by_margin=True)
+    weigh(rows, by_margin=True)
     assert [row["weight"] for row in rows] == pytest.approx([1.8, 0.2, 1.8, 0.2])
 
 
@@ -73,7 +73,7 @@ def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny:
 
 
 def test_what_is_not_installed_is_named_before_any_compute(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.train.run.find_spec", lambda _: None)
+    monkeypatch.setattr("alignment.train.arguments.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install mlflow"):
         train_on(tiny, tmp_path, report_to=["mlflow"])
 
@@ -109,13 +109,42 @@ def test_training_stops_when_held_out_pairs_get_no_better(tiny: Path, tmp_path: 
     assert (job.folder / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_training_stops_when_it_goes_too_far_from_the_reference(tiny: Path, tmp_path: Path) -> None:
-    whole, calm = held_out(tiny, tmp_path / "a", learning_rate=5e-2)
-    limit = looks(whole)[0]["eval_kl"] / 2
-    _, stopped = held_out(tiny, tmp_path / "b", learning_rate=5e-2, max_kl=limit)
-    assert (calm["steps"], calm["stopped_early"]) == (12, False)
-    assert (stopped["steps"], stopped["stopped_early"]) == (2, True)
-    assert stopped["kl"] > limit > 0
+def test_training_stops_when_it_goes_too_far_and_keeps_what_was_not(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    whole, calm = held_out(tiny, tmp_path / "a", learning_rate=2e-2)
+    kls = {row["step"]: row["eval_kl"] for row in looks(whole)}
+    assert (calm["steps"], calm["stopped_early"], calm["kept_step"]) == (12, False, 12)
+    assert kls[2] < kls[4]
+    limit = (kls[2] + kls[4]) / 2
+    job, stopped = held_out(tiny, tmp_path / "b", learning_rate=2e-2, max_kl=limit)
+    assert (stopped["steps"], stopped["stopped_early"], stopped["kept_step"]) == (4, True, 2)
+    assert stopped["kl"] == pytest.approx(kls[2], rel=1e-3)
+    # The adapter is the second step's: a run of the same rates that is stopped there leaves the same one.
+    kept = load_file(job.folder / "adapter" / "adapter_model.safetensors")
+    gone = load_file(whole.folder / "adapter" / "adapter_model.safetensors")
+    assert any(abs(kept[name] - gone[name]).max() > 1e-3 for name in kept)
+
+
+def test_a_first_look_beyond_the_limit_leaves_nothing_however_often_it_is_run(tiny: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"first look .* more than \[train\] max_kl = 1e-06"):
+            held_out(tiny, tmp_path, learning_rate=2e-2, max_kl=1e-6)
+    [folder] = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert max(steps(folder)) == 2
+    assert not (folder / "adapter").exists()
+
+
+def test_a_run_that_its_looks_stopped_goes_no_further_after_a_kill(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("alignment.train.run._save", killed)
+        held_out(tiny, tmp_path, learning_rate=1e-12, patience=2)
+    job, summary = held_out(tiny, tmp_path, learning_rate=1e-12, patience=2)
+    assert (summary["steps"], summary["kept_step"], summary["stopped_early"]) == (6, 2, True)
+    assert max(steps(job.folder)) == 6
 
 
 def test_early_stopping_without_held_out_pairs_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -127,29 +156,34 @@ def test_early_stopping_without_held_out_pairs_is_refused(tiny: Path, tmp_path: 
 
 def test_the_divergence_is_what_the_formula_says(tiny: Path) -> None:
     """KL between two softmaxes of three logits, by hand: p = (.5, .25, .25), q = (.25, .25, .5)."""
-    from contextlib import contextmanager
-    from types import SimpleNamespace
-
     import torch
 
-    from alignment.train.divergence import reference_kl
+    from alignment.train.divergence import MOST_ROWS, reference_kl
 
-    class Model:
-        row = (0.5, 0.25, 0.25)
+    def says(*row: float):
+        return lambda rows: torch.tensor([row for one in rows for _ in one["chosen_ids"]]).log()
 
-        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int) -> SimpleNamespace:
-            assert input_ids.tolist() == [[7, 8, 9]]
-            return SimpleNamespace(logits=torch.tensor([self.row] * logits_to_keep).log().unsqueeze(0))
-
-        @contextmanager
-        def disable_adapter(self):
-            self.row = (0.25, 0.25, 0.5)
-            yield
-            self.row = Model.row
-
-    found = reference_kl(Model(), [{"prompt_ids": [7], "chosen_ids": [8, 9]}])
+    rows = [{"prompt_ids": [7], "chosen_ids": [8, 9]}] * (MOST_ROWS + 1)
+    found = reference_kl(says(0.5, 0.25, 0.25), says(0.25, 0.25, 0.5), rows)
     assert found == pytest.approx(0.5 * LN2 + 0.25 * 0 - 0.25 * LN2, abs=1e-6)
-    assert math.isnan(reference_kl(Model(), []))
+    assert math.isnan(reference_kl(says(1), says(1), []))
+
+
+def test_the_divergence_reads_shared_rows_as_it_reads_rows_alone(tiny: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from alignment.train.divergence import answer_logits
+    from alignment.train.prefix_shared import install
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    start = list(range(10, 30))
+    rows = [{"prompt_ids": [*start, size], "chosen_ids": list(range(40, 40 + size))} for size in (3, 1, 5)]
+    with torch.no_grad():
+        alone = answer_logits(model, rows, shared=False)
+        install(model)
+        torch.testing.assert_close(answer_logits(model, rows, shared=True), alone, rtol=1e-4, atol=1e-5)
+    assert len(alone) == 9
 
 
 def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
@@ -181,8 +215,8 @@ def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path)
 
 
 def test_a_step_that_processes_cannot_share_evenly_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.train.run import _share
+    from alignment.train.arguments import share
 
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="a multiple of 3"):
-        _share(4)
+        share(4)

@@ -158,7 +158,7 @@ def test_what_pairs_share_is_in_the_row_once() -> None:
 def test_parts_weigh_what_they_hold() -> None:
     import torch
 
-    from alignment.train.parts import shares, split
+    from alignment.train.parts import count, scale, split
 
     inputs = batch()
     whole = {
@@ -170,7 +170,14 @@ def test_parts_weigh_what_they_hold() -> None:
     parts = split(whole, most_pairs=3)
     assert [len(part["input_ids"]) for part in parts] == [6, 2]
     assert [part["ref_chosen_logps"].tolist() for part in parts] == [[0, 1, 2], [3]]
-    assert sum(shares(part)["sft"] for part in parts) == shares(whole)["sft"] == 20
+    assert count(whole) == (4, 20, 4)
+    for kind in ("sft", "sigmoid"):
+        assert sum(scale(count(part), count(whole), kind) for part in parts) == pytest.approx(1)
+    assert scale(count(parts[0]), count(whole), "sigmoid") == 3 / 4
+    assert scale(count(parts[1]), count(whole), "sft") == 6 / 20
+    # TRL multiplies the supervised term by the mean weight at hand: 1 in the part, 1.75 in the whole.
+    weighed = {**whole, "weight": torch.tensor([2.0, 2.0, 2.0, 1.0])}
+    assert scale(count(split(weighed, most_pairs=3)[1]), count(weighed), "sft") == pytest.approx(6 / 20 * 1.75)
     assert len(split(whole, most_tokens=1)) == 4
     assert len(split(whole)) == 1
 
@@ -211,7 +218,7 @@ def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[l
 
     from alignment.config import Train
     from alignment.models.local import load_tokenizer
-    from alignment.train.run import losses
+    from alignment.train.arguments import losses
     from alignment.train.tokens import tokenise
     from alignment.train.trainer import SharedPrefixDPOTrainer
     from tests.test_train import make_pairs
