@@ -207,7 +207,7 @@ class Train(_Section):
     max_kl: float = Field(
         0.0,
         ge=0,
-        description="nats a token from the reference on held-out answers at which training stops, keeping the last look within; 0: no limit",
+        description="nats a token from the reference on held-out answers at which training stops, keeping the last look within; 0: none",
     )
     accelerate_config: str = Field(
         "", description="configuration file of 'accelerate launch' for several devices; empty trains in one process"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from alignment.config import Train
 from alignment.errors import InputError, TrainingError
 from alignment.models.local import weights_id
 from alignment.train.job import TrainJob, write_job
-from tests.test_train import make_pairs, settings, steps
+from tests.test_train import make_pairs, run, settings, steps
 from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -60,6 +59,18 @@ def test_pairs_weigh_as_their_margins_say(tiny: Path, tmp_path: Path) -> None:
     rows = [{"margin": margin} for margin in (0.9, 0.1, 0.9, 0.1)]
     weigh(rows, by_margin=True)
     assert [row["weight"] for row in rows] == pytest.approx([1.8, 0.2, 1.8, 0.2])
+
+
+def test_the_supervised_term_weighs_pairs_too(tiny: Path, tmp_path: Path) -> None:
+    """By hand, of one pair of weight w a batch and before any update: w (ln 2 + its mean nats a token)."""
+    job, _ = train_on(tiny, tmp_path, margins=(0.9, 0.1), weigh_pairs=True, sft_weight=1, batch_size=1, learning_rate=1e-12)
+    weights = set()
+    for row in steps(job.folder).values():
+        # Chosen answers are "No, and here is why." and "Yes: first this, then that.", bytes and two for the end of turn.
+        tokens = min((22, 29), key=lambda size: abs(-row["logps/chosen"] / size - row["entropy"]))
+        weights.add(round(row["loss"] / (LN2 - row["logps/chosen"] / tokens), 3))
+    assert weights <= {1.8, 0.2}
+    assert len(weights) == 2
 
 
 def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny: Path, tmp_path: Path) -> None:
@@ -186,37 +197,62 @@ def test_the_divergence_reads_shared_rows_as_it_reads_rows_alone(tiny: Path) -> 
     assert len(alone) == 9
 
 
-def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
-    """`accelerate launch` with two processes on the CPU: the same pairs a step, halved between them, so about the same losses."""
-    from flows.train import command
-
-    config = tmp_path / "accelerate.yaml"
-    config.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\n")
-    alone, _ = train_on(tiny, tmp_path / "a")
-    shared = write_job(
-        tmp_path / "b",
-        tiny,
-        weights_id(tiny),
-        tmp_path / "b.parquet",
-        [replace(pair, split="train") for pair in make_pairs(8)],
-        settings(epochs=1, sft_weight=0, accelerate_config=str(config)),
-    )
-    done = subprocess.run(
-        command(shared), capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(steps(shared.folder)) == 2
-    assert losses(shared) == pytest.approx(losses(alone), abs=5e-3)
-    manifest = json.loads((shared.folder / "adapter" / "manifest.json").read_text())
-    assert "adapter_model.safetensors" in manifest["files"]
-    config.unlink()
-    with pytest.raises(InputError, match="is no file"):
-        command(shared)
+def test_a_step_in_parts_logs_what_it_logs_as_a_whole(tiny: Path, tmp_path: Path) -> None:
+    """Parts hold three pairs and one, or what a lack of memory leaves; their means count as much as they hold."""
+    whole, _ = train_on(tiny, tmp_path / "a", margins=(0.9, 0.2), weigh_pairs=True, sft_weight=1)
+    parted, _ = train_on(tiny, tmp_path / "b", margins=(0.9, 0.2), weigh_pairs=True, sft_weight=1, max_batch_tokens=550)
+    one, other = steps(whole.folder), steps(parted.folder)
+    assert list(one) == list(other)
+    for step, row in one.items():
+        same = {name for name in row if name not in ("seconds_left", "pairs_per_second", "epoch")}
+        assert {name: other[step][name] for name in same} == pytest.approx({name: row[name] for name in same}, rel=1e-3, abs=1e-4)
 
 
-def test_a_step_that_processes_cannot_share_evenly_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.train.arguments import share
+def test_held_out_pairs_count_alike_whatever_batch_they_are_in(tiny: Path, tmp_path: Path) -> None:
+    """Two held-out pairs in one batch, or in two that hold one each beside three in all, give the same means."""
+    means = []
+    for size in (2, 3, 4):
+        from alignment.train.run import train
 
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(InputError, match="a multiple of 3"):
-        share(4)
+        pairs = [replace(pair, split="eval" if index < 4 else "train") for index, pair in enumerate(make_pairs(8))]
+        job = write_job(tmp_path / str(size), tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(batch_size=size, epochs=0.5))
+        # At no rate all runs leave the same policy.
+        job = replace(job, settings=job.settings.model_copy(update={"learning_rate": 1e-12}))
+        train(job)
+        means.append({name: value for name, value in looks(job)[-1].items() if name.startswith("eval_log") or name == "eval_entropy"})
+    assert len(means[0]) == 5
+    assert means[1] == pytest.approx(means[0], rel=1e-4, abs=1e-5)
+    assert means[2] == pytest.approx(means[0], rel=1e-4, abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss is nan at step"):
+        train_on(tiny, tmp_path, learning_rate=1e30, epochs=4)
+
+
+def test_tensorboard_files_outlive_the_checkpoints(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer of TensorBoard's interface in its place: what counts is where it is told to write."""
+    for name, text in {
+        "tensorboard": "",
+        "tensorboardX": (
+            "from pathlib import Path\n"
+            "class SummaryWriter:\n"
+            "    def __init__(self, log_dir):\n"
+            "        Path(log_dir).mkdir(parents=True)\n"
+            "        self.file = Path(log_dir) / 'events'\n"
+            "    def add_scalar(self, name, *_):\n"
+            "        self.file.open('a').write(name + '\\n')\n"
+            "    def add_text(self, *_): ...\n"
+            "    def flush(self): ...\n"
+            "    def close(self): ...\n"
+        ),
+    }.items():
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text(text)
+    pairs = [replace(pair, split="train") for pair in make_pairs(8)]
+    job = write_job(tmp_path, tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(epochs=1, report_to=["tensorboard"]))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    run(job)
+    assert not (job.folder / "checkpoints").exists()
+    assert "train/loss" in (job.folder / "tensorboard" / "events").read_text()

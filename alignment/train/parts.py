@@ -46,28 +46,21 @@ def _part(inputs: Mapping[str, Any], start: int, end: int, pairs: int) -> dict[s
 
 
 class Counts(NamedTuple):
-    """What a batch, or a part of it, holds: pairs, tokens of chosen answers, and the sum of its pairs' weights."""
+    """What a batch, or a part of it, holds: pairs, and tokens of their chosen answers."""
 
     pairs: float
     tokens: float
-    weight: float
 
 
 def count(inputs: Mapping[str, Any]) -> Counts:
-    """Count what TRL's (2B, T) batch holds; pairs without weights weigh 1 each."""
+    """Count what TRL's (2B, T) batch holds."""
     pairs = len(inputs["input_ids"]) // 2
-    weight = float(inputs["weight"].sum()) if "weight" in inputs else float(pairs)
-    return Counts(pairs, float(inputs["completion_mask"][:pairs].sum()), weight)
+    return Counts(pairs, float(inputs["completion_mask"][:pairs].sum()))
 
 
 def scale(part: Counts, whole: Counts, kind: str) -> float:
-    """Return what a part's loss of a kind counts in the whole batch's: losses are means over pairs, the supervised one over tokens.
-
-    TRL multiplies that one by the mean weight of the pairs at hand; it is taken out here.
-    """
-    if kind != "sft":
-        return part.pairs / whole.pairs
-    return part.tokens / whole.tokens * (whole.weight / whole.pairs) / (part.weight / part.pairs)
+    """Return what a part's loss of a kind counts in the whole batch's: losses are means over pairs, the supervised one over tokens."""
+    return part.tokens / whole.tokens if kind == "sft" else part.pairs / whole.pairs
 
 
 class Averages:

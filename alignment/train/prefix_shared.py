@@ -224,6 +224,7 @@ def install(causal: Any, *, share: bool = True) -> None:
             # TRL weighs pairs by WPO's exp(mean(log_probs - log_sum_sq_probs)), chosen times rejected; ours stand in their place.
             shift = torch.cat([weight, torch.ones_like(weight)]).log().unsqueeze(1)
             found.log_sum_sq_probs = found.log_probs.detach() - shift
+            causal.scored = found.log_probs
         return found
 
     causal.forward = forward

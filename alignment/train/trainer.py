@@ -220,9 +220,24 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return Counts(*self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "mean").tolist())
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        found = super()._compute_loss(model, inputs, return_outputs)
+        apart = "weight" in inputs and "sft" in self.loss_types
+        found = self._with_weighed_sft(model, inputs) if apart else super()._compute_loss(model, inputs, return_outputs)
         self._averages["train" if self.model.training else "eval"].add(inputs)
         return found
+
+    def _with_weighed_sft(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of weighed pairs: TRL weighs all losses but the supervised one, which it would multiply in place and fails."""
+        kinds, weights = self.loss_types, self.loss_weights
+        kept = [(kind, weight) for kind, weight in zip(kinds, weights, strict=True) if kind != "sft"]
+        self.loss_types, self.loss_weights = [kind for kind, _ in kept], [weight for _, weight in kept]
+        try:
+            loss: torch.Tensor = super()._compute_loss(model, inputs, False)
+        finally:
+            self.loss_types, self.loss_weights = kinds, weights
+        weight = inputs["weight"]
+        answered = inputs["completion_mask"][: len(weight), 1:]
+        log_probs = self._causal().scored[: len(weight), -answered.shape[1] :] * answered * weight.unsqueeze(1)
+        return loss - weights[kinds.index("sft")] * log_probs.sum() / answered.sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does, with means over pairs and tokens instead of means over forward passes."""
