@@ -183,9 +183,11 @@ def test_parts_weigh_what_they_hold() -> None:
 def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None:
     """The oracle is our own arithmetic on the log-probs that were logged; parts and an injected lack of memory change nothing."""
     noise = 0.1 if loss in ("robust", "cdpo") else 0.0
-    whole, logged = fit(tmp_path / "a", loss, noise)
-    parted, _ = fit(tmp_path / "b", loss, noise, fail=True)
+    whole, logged, told = fit(tmp_path / "a", loss, noise)
+    parted, _, told_in_parts = fit(tmp_path / "b", loss, noise, fail=True)
     assert parted == pytest.approx(whole, rel=1e-4)
+    for row, other in zip(told, told_in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-5)
     beta = 0.1
     expected = []
     for chosen, rejected, more, less in logged:
@@ -205,8 +207,13 @@ def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None
     assert whole[-1] == pytest.approx(sum(expected) / len(expected), abs=1e-3)
 
 
-def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[list[float], list[tuple[float, float, int, int]]]:
-    """Train three steps on one batch of four pairs; return the losses, and the log-ratios and lengths of the last step."""
+TOLD = ("logps/chosen", "logps/rejected", "rewards/margins", "entropy", "logits/chosen", "num_tokens")
+
+
+def fit(
+    folder: Path, loss: str, noise: float, *, fail: bool = False
+) -> tuple[list[float], list[tuple[float, float, int, int]], list[dict[str, float]]]:
+    """Train three steps on one batch of four pairs; return the losses, log-ratios and lengths of the last step, and some metrics."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -233,7 +240,7 @@ def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[l
     class Watched(SharedPrefixDPOTrainer):
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
             calls.append(len(inputs["input_ids"]))
-            # The whole batch fails; then its second half, when the first has left gradients.
+            # The whole batch fails; then its second half, when the first has left gradients and metrics.
             if fail and calls in ([8], [8, 4, 4]):
                 raise torch.OutOfMemoryError("out of memory")
             if not fail:
@@ -284,7 +291,8 @@ def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[l
     trainer.train()
     assert calls == ([8, 4, 4] + 12 * [2] if fail else [8, 8, 8])
     assert trainer.fallback is None
-    return [row["loss"] for row in trainer.state.log_history if "loss" in row], kept
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    return [row["loss"] for row in rows], kept, [{name: row[name] for name in TOLD} for row in rows]
 
 
 @pytest.mark.gpu
