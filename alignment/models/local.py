@@ -139,8 +139,9 @@ class LocalModel:
 
     def __init__(self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None) -> None:
         """`adapter` is what was trained from the model in `folder`: an adapter, or the folder of a whole model that takes its place."""
-        whole = adapter is not None and is_whole(adapter)
-        self.folder, self.adapter = (adapter, None) if adapter is not None and whole else (folder, adapter)
+        if adapter is not None and is_whole(adapter):
+            folder, adapter = adapter, None
+        self.folder, self.adapter = folder, adapter
         self.batch_size, self.progress = batch_size, progress
 
     @cached_property

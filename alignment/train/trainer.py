@@ -173,7 +173,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             TrainingError: a single pair does not fit the memory.
         """
         before = {name: list(values) for name, values in self._metrics["train"].items()}
-        seen, tokens = list(self._averages["train"].seen), self._total_train_tokens
+        seen, tokens = list(self._averages["train"].seen), self._total_train_tokens  # type: ignore[has-type]
         while True:
             try:
                 return self._in_parts(model, inputs, num_items_in_batch)
@@ -203,13 +203,13 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs) if alone else [inputs]
         if alone and len(parts) == 1:
             return super().training_step(model, inputs, items)
-        weights = list(self.loss_weights)  # type: ignore[has-type]
+        kinds, weights = self.loss_types, list(self.loss_weights)  # type: ignore[has-type]
         whole = count(inputs) if alone else self._mean(count(inputs))
         try:
             losses = []
             for part in parts:
                 here = count(part)
-                self.loss_weights = [weight * scale(here, whole, kind) for kind, weight in zip(self.loss_types, weights, strict=True)]
+                self.loss_weights = [weight * scale(here, whole, kind) for kind, weight in zip(kinds, weights, strict=True)]
                 losses.append(super().training_step(model, part, items))
         finally:
             self.loss_weights = weights
@@ -227,7 +227,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _with_weighed_sft(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the loss of weighed pairs: TRL weighs all losses but the supervised one, which it would multiply in place and fails."""
-        kinds, weights = self.loss_types, self.loss_weights
+        kinds, weights = self.loss_types, self.loss_weights  # type: ignore[has-type]
         kept = [(kind, weight) for kind, weight in zip(kinds, weights, strict=True) if kind != "sft"]
         self.loss_types, self.loss_weights = [kind for kind, _ in kept], [weight for _, weight in kept]
         try:
@@ -255,10 +255,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _kl(self) -> float:
         policy, shared = self._causal(), self.fallback is None
-        frozen, base_alone = policy, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", contextlib.nullcontext)
-        if self._load_base is not None:
+        frozen, base_alone = policy, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", None)
+        if base_alone is None:
+            if self._load_base is None:
+                return float("nan")
             # Only for a look: it takes as much memory again.
-            frozen = self._load_base().to(self.accelerator.device).eval()
+            frozen, base_alone = self._load_base().to(self.accelerator.device).eval(), contextlib.nullcontext
             if shared:
                 install(frozen)
 
@@ -266,7 +268,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             with base_alone():
                 return answer_logits(frozen, rows, shared=shared)
 
-        return reference_kl(lambda rows: answer_logits(policy, rows, shared=shared), reference, self.eval_dataset)
+        found: float = reference_kl(lambda rows: answer_logits(policy, rows, shared=shared), reference, self.eval_dataset)
+        return found
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return the frozen base's log-probs of a batch, (B,) for chosen and (B,) for rejected."""
