@@ -14,7 +14,7 @@ from alignment.train.job import finished, read_job
 
 def main() -> int:
     """Train the run named on the command line; 0 when its result is there."""
-    parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter.")
+    parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter or model.")
     parser.add_argument("run", type=Path, help="the run.json that 'align train' wrote")
     parser.add_argument("--parent", type=int, help="stop at a checkpoint when this process is gone")
     arguments = parser.parse_args()
