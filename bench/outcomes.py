@@ -22,6 +22,7 @@ from alignment.config import load_settings
 from alignment.evals import load_suite
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.models.local import LocalModel
+from alignment.models.whole import trained
 from alignment.records import SuitePrompt
 from alignment.release import current, verify
 from flows.environment import prepare
@@ -61,7 +62,7 @@ def ask(run: str) -> list[int | None]:
     """Return each prompt's outcome: the base model's, greedy or sampled with the seed `run`, or greedily the release's in production."""
     settings = load_settings()
     prepare(settings.home)
-    adapter = verify(settings.home, current(settings.home)) / "adapter" if run == "release" else None
+    adapter = trained(verify(settings.home, current(settings.home))) if run == "release" else None
     model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
     asked = prompts()

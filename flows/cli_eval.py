@@ -36,9 +36,8 @@ def eval_command(
     from alignment.evals.scorers import VERSION
     from alignment.evals.seals import seal
     from alignment.evals.suites import suite_version, weighed
-    from alignment.models.local import LocalModel
-    from flows.evaluate import adapter_of
-    from flows.night import base_path, now
+    from flows.evaluate import adapter_of, load_model
+    from flows.night import now
     from flows.show import progress
 
     prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
@@ -48,7 +47,7 @@ def eval_command(
     name = _release(settings, release)
     adapter = adapter_of(settings, name)
     batch = settings.model.batch_size
-    model = LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=batch)
+    model = load_model(settings, adapter)
     how = Asking(name, max_new_tokens or settings.gate.max_new_tokens, batch, samples)
     _migrate(settings)
     with progress(f"eval {name}") as advance:

@@ -26,6 +26,7 @@ from alignment.evals.runner import Asking, ask, stored
 from alignment.evals.seals import score_digest
 from alignment.evals.suites import suite_version, weighed
 from alignment.ids import content_id, short
+from alignment.models.whole import trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.store import append, query, rewriting, session, sql
@@ -41,21 +42,21 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
-    """Return the base model, with an adapter if there is one; nothing is loaded before it is asked."""
+    """Return the base model, with an adapter if there is one, or the whole model there; nothing is loaded before it is asked."""
     from alignment.models.local import LocalModel
 
     return LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=settings.model.batch_size)
 
 
 def adapter_of(settings: Settings, release_id: str) -> str | None:
-    """Return the adapter of a release, which only its own base may carry; None for the base model.
+    """Return the adapter of a release, which only its own base may carry, or its whole model; None for the base model.
 
     Raises:
         ReleaseError: its files were changed, or [model] path names another base by now.
     """
     if release_id == BASE:
         return None
-    adapter = verify(settings.home, release_id) / "adapter"
+    adapter = trained(verify(settings.home, release_id))
     trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
     here = base_weights(base_path(settings))
     if trained_on != here:

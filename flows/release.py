@@ -243,7 +243,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
     settings = load_settings()
     with night_lock(settings.home):
         _consented(settings, folder)  # also before an hour of answers is spent on it
-        adapter = Path(folder) / "adapter"
+        adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
         champion_model = evaluate(champion, adapter_of(settings, champion))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from alignment.config import load_settings
 from alignment.errors import ModelError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.report import result, sampled, summarise
@@ -167,6 +168,24 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
     assert "overall" in shown.stdout
     assert "95% interval" in shown.stdout
     assert rows_of(out["base"]) == base
+
+
+def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    from alignment.models.local import LocalModel, weights_id
+    from alignment.release import promote
+    from flows.evaluate import adapter_of, load_model
+
+    whole = make_tiny_model(tmp_path / "model", seed=1)
+    (whole / "manifest.json").write_text(json.dumps({"base_id": weights_id(tiny)}))
+    register(home, A, whole, card="", manifest={})
+    promote(home, A, actor="ann", reason="better", now=NOW)
+    settings = load_settings()
+    assert load_model(settings, adapter_of(settings, A)).model_id == weights_id(whole)
+    out = tmp_path / "out.jsonl"
+    done = run("--suite", "capability", "--release", "champion", "--out", str(out), "--max-prompts", "3")
+    assert done.exit_code == 0, done.output
+    asked = [[{"role": "user", "content": row["prompt"]}] for row in rows_of(out)]
+    assert [row["response"] for row in rows_of(out)] == LocalModel(whole).generate(asked, max_new_tokens=8)
 
 
 @pytest.mark.filterwarnings("default")

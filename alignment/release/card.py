@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from alignment.models.whole import is_whole
 from alignment.records import GateDecision, Metric, Pair, TrainResult
 from alignment.text import amount, printable
 
@@ -23,7 +24,7 @@ LIMITS = (
     "Greedy answers of bounded length were judged; what the evidence does not list was not tested.",
 )
 LICENCE = (
-    "The adapter is a derivative of the base model: the base model's licence holds for it and for merged weights.",
+    "What was trained is a derivative of the base model: the base model's licence holds for it and for merged weights.",
     "It was trained on the operator's own logs; what their users agreed to decides where it may be used.",
 )
 
@@ -159,10 +160,11 @@ def release_card(
     """
     trained = [pair for pair in pairs if pair.split == "train"]
     made_of = lineage_of(result.adapter) if lineage is None else lineage
+    kind = "Whole model, trained from base" if is_whole(result.adapter) else "LoRA adapter on base"
     lines = [
         f"# Release {release_id}",
         "",
-        f"LoRA adapter on base {_cell(base)}; gate: **{decision.decision}** against {_cell(decision.champion)}.",
+        f"{kind} {_cell(base)}; gate: **{decision.decision}** against {_cell(decision.champion)}.",
         "",
         "## Evidence",
         *_metric_rows(decision.metrics),
