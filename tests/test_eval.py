@@ -15,6 +15,7 @@ from alignment.errors import ModelError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.report import result, sampled, summarise
 from alignment.evals.runner import Asking, address, ask
+from alignment.evals.scorers import score_answer
 from alignment.evals.seals import fits
 from alignment.evals.statistics import wilson
 from alignment.ids import content_id
@@ -104,12 +105,16 @@ def test_the_report_counts_what_it_leaves_out() -> None:
     assert (overall.category, overall.n, overall.unscored) == ("overall", 3, 2)
 
 
+def scored(prompt: SuitePrompt, said: list[str]) -> dict[str, Any]:
+    return result(prompt, said, [score_answer(prompt, one) for one in said])
+
+
 def test_samples_are_reported_beside_the_greedy_answer() -> None:
     prompt = SuitePrompt("1", "own", "5 * 5?", "c", "x", "match", ("25",))
-    rows = [result(prompt, ["25", "24", "25"]), result(prompt, ["25", "25", "25"]), result(prompt, ["1", "25", "25"])]
+    rows = [scored(prompt, said) for said in (["25", "24", "25"], ["25", "25", "25"], ["1", "25", "25"])]
     assert [row["outcome"] for row in rows] == [0, 0, 1]
     assert sampled(rows) == pytest.approx({"rate": 1 / 6, "any_failed": 2 / 3, "unscored": 0.0})
-    assert sampled([result(prompt, ["25"])]) is None
+    assert sampled([scored(prompt, ["25"])]) is None
 
 
 # The command -----------------------------------------------------------------------------------------------------------
