@@ -31,7 +31,9 @@ def eval_command(
     scorer: Annotated[str | None, typer.Option("--scorer", help="for a file that does not say how it is scored")] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, max=100, help="further answers a prompt, sampled with fixed seeds")] = 0,
     max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="a fixed sample of the suite; 0 is all")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens, or of fewer that a suite needs")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
@@ -39,7 +41,7 @@ def eval_command(
     from alignment.evals.formats import open_suite
     from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
-    from alignment.evals.suites import weighed
+    from alignment.evals.suites import answer_tokens, weighed
     from alignment.evals.trials import seated
     from alignment.models.local import LocalModel
     from flows.evaluate import adapter_of
@@ -54,7 +56,7 @@ def eval_command(
     adapter = adapter_of(settings, name)
     batch = settings.model.batch_size
     model = LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=batch)
-    how = Asking(name, max_new_tokens or settings.gate.max_new_tokens, batch, samples)
+    how = Asking(name, max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens), batch, samples)
     _migrate(settings)
     bench = seated(settings, now())
     with progress(f"eval {name}") as advance:
@@ -85,7 +87,7 @@ def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str
 
     answers = [(prompt, response) for prompt in prompts for response in found[prompt.id]]
     scored = iter(verdicts(bench, answers))
-    made |= {"suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
+    made |= {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
     return [seal(result(prompt, found[prompt.id], list(islice(scored, len(found[prompt.id])))) | made) for prompt in prompts]
 
 

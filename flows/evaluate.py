@@ -25,7 +25,7 @@ from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import suite_version, weighed
+from alignment.evals.suites import answer_tokens, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
 from alignment.records import Answer, SuitePrompt
@@ -75,11 +75,11 @@ def evaluate(release_id: str, adapter: str | None) -> str:
     # Once: a judge that comes and goes must not weigh under one name and score under another.
     bench = seated(settings, now())
     model = load_model(settings, adapter)
-    how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
     for suite, prompts in suites(settings).items():
         if weighed(prompts):
             _weigh(settings, model, release_id, prompts, bench.version(VERSION))
             continue
+        how = Asking(release_id, answer_tokens(suite, settings.gate.max_new_tokens), settings.model.batch_size)
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
     _score(settings, model.model_id, bench)
@@ -150,7 +150,11 @@ def verdicts(bench: Bench, answers: Sequence[tuple[SuitePrompt, str]]) -> list[S
 def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
     """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
     limit = settings.gate.max_new_tokens
-    asked = [(prompt, answer_id(prompt, model_id, limit)) for prompts in suites(settings).values() for prompt in prompts]
+    asked = [
+        (prompt, answer_id(prompt, model_id, answer_tokens(suite, limit)))
+        for suite, prompts in suites(settings).items()
+        for prompt in prompts
+    ]
     found: dict[str, list[dict[str, Any]]] = {}
     for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": version}):
         found.setdefault(row["id"], []).append(row)

@@ -167,6 +167,7 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
     assert set(base[0]) >= {"id", "cluster", "category", "prompt", "response", "scores", "outcome"}
     assert [row["response"] for row in base] != [row["response"] for row in release]
     assert {(row["release"], row["max_new_tokens"]) for row in release} == {(A, 8)}
+    assert {row["rows"] for row in release} == {12}
     assert all({"suite_version", "scorer_version", "digest"} <= row.keys() and fits(row) for row in release)
     shown = run("--suite", str(suite), "--release", "champion", "--out", str(out["base"]))
     assert "overall" in shown.stdout
