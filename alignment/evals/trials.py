@@ -38,6 +38,8 @@ class Trial(NamedTuple):
 
     calibration: Calibration
     unscored: int
+    in_order: int
+    """Of the unscored ones, those whose verdict hangs on the order of the letters."""
 
     @property
     def n(self) -> int:
@@ -94,9 +96,10 @@ def trials_of(odds: Sequence[Odds]) -> dict[str, Trial]:
     """Return what the judge made of the labelled answers, by kind."""
     found = {}
     for kind in KINDS:
-        pairs = [(one.failure, concluded(mine).outcome) for one, mine in zip(tried_items(), odds, strict=True) if one.kind == kind]
+        said = [(one.failure, concluded(mine)) for one, mine in zip(tried_items(), odds, strict=True) if one.kind == kind]
+        pairs = [(failure, opinion.outcome) for failure, opinion in said]
         counts = Calibration(pairs.count((True, 1)), pairs.count((True, 0)), pairs.count((False, 0)), pairs.count((False, 1)))
-        found[kind] = Trial(counts, len(pairs) - sum(counts))
+        found[kind] = Trial(counts, len(pairs) - sum(counts), sum(opinion.reason.startswith("order") for _, opinion in said))
     return found
 
 
@@ -107,7 +110,9 @@ def too_weak(trials: Mapping[str, Trial], floor: float) -> str:
         counts = trial.calibration
         rates = {"sensitivity": counts.sensitivity, "specificity": counts.specificity}
         if trial.unscored > _MOST_UNSCORED * trial.n:
-            problems.append(f"{kind}: {trial.unscored} of {trial.n} labelled answers got no verdict")
+            problems.append(
+                f"{kind}: {trial.unscored} of {trial.n} labelled answers got no verdict, {trial.in_order} for the order of the letters"
+            )
         elif low := [f"{name} {value:.0%}" for name, value in rates.items() if value < floor]:
             problems.append(f"{kind}: {' and '.join(low)} on {trial.n} labelled answers, {floor:.0%} is needed")
     return "; ".join(problems)
