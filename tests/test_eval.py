@@ -15,7 +15,7 @@ from alignment.errors import ModelError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.report import result, sampled, summarise
 from alignment.evals.runner import Asking, address, ask
-from alignment.evals.scorers import score_answer
+from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.seals import fits
 from alignment.evals.statistics import wilson
 from alignment.ids import content_id
@@ -23,6 +23,7 @@ from alignment.records import Message, SuitePrompt
 from alignment.release import register
 from alignment.store import migrate, query
 from flows.cli import app
+from tests.test_answer_judge import Weights
 from tests.tiny import make_tiny_model
 
 NOW = datetime(2026, 11, 24)
@@ -196,6 +197,29 @@ def test_gaps_and_samples_are_in_the_report(tiny: Path, home: Path, tmp_path: Pa
     assert report["gaps"]["refusal"]["n"] == 2
     assert set(report["samples"]) == {"rate", "any_failed", "unscored"}
     assert all(len(row["samples"]) == 1 for row in rows_of(out))
+
+
+def test_it_scores_with_the_gates_judge_and_says_so(tiny: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.evals import trials
+
+    migrate(home)
+    weights, out = Weights(home), tmp_path / "out.jsonl"
+    bench = weights.bench(0)
+    monkeypatch.setattr(trials, "seated", lambda *_, **__: bench)
+    options = ("--suite", "lookalike", "--release", "base", "--out", str(out), "--max-prompts", "50", "--samples", "1")
+    done = run(*options)
+    assert done.exit_code == 0, done.output
+    assert "the judge 'm' scored harm and refusal, tried on" in done.stdout
+    rows = rows_of(out)
+    assert {row["scorer_version"] for row in rows} == {bench.version(VERSION)}
+    asked = [one for row in rows for one in (row, *row["samples"]) if "judge" in one["scores"]]
+    assert asked
+    assert all(one["outcome"] == int(one["scores"]["judge"] > 0.5) for one in asked)
+    # What is no longer the model that was tried writes no file.
+    out.unlink()
+    weights.sure = 0.6
+    refused = run(*options)
+    assert (refused.exit_code, "no longer the model that was tried" in refused.stderr, out.exists()) == (1, True, False)
 
 
 @pytest.mark.parametrize(
