@@ -510,6 +510,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "stage_runs",
             "replays",
             "canary_checks",
+            "judge_trials",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

@@ -100,12 +100,14 @@ def promote(
 
     Raises:
         ReleaseError: it is unknown, changed or quarantined.
-        ReleaseMoved: something else than `replacing` is in production, it was rolled back before, or `held` holds no longer.
+        ReleaseMoved: something else than `replacing` is in production, it was rolled back or quarantined before, or `held` holds no longer.
     """
     with locked(home):
         verify(home, release_id)
         if is_quarantined(home, release_id):
-            raise ReleaseError(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
+            # Since the gate compared, people may have: its night ends with a decision, not with an error at each try.
+            kind = ReleaseError if replacing is None else ReleaseMoved
+            raise kind(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
         previous = current(home)
         if previous == release_id:
             write_serving(home)
