@@ -17,8 +17,9 @@ from dashboard import figures, show
 Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
-SLATE, TEAL, RED, AMBER = "#7b8a96", "#1f6f78", "#b23b2a", "#b5761a"
-INK, MUTED, GRID = "#22303a", "#54616b", "#e9ebe6"
+# Names of style.css, where each has its value in light and in dark.
+SLATE, TEAL, RED, AMBER = "var(--slate)", "var(--teal)", "var(--red)", "var(--amber)"
+INK, MUTED, GRID, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--grid)", "var(--faint)", "var(--rule)"
 FONT = '"Source Sans", "Source Sans Pro", sans-serif'
 CHAMPION, CHALLENGER = "Champion", "Challenger"
 
@@ -64,13 +65,16 @@ LOOK = {
     "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
+# A canvas knows no names of style.css.
+AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
     """Return a chart as a Vega-Lite specification with its rows, the look of the pages and a height in pixels."""
     spec: Spec = chart.to_dict(validate=False)
     rows = {name: [dict(row) for row in content] for name, content in datasets.items()}
-    return {**spec, "height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "datasets": rows}
+    look = {"height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "usermeta": AS_SVG}
+    return {**spec, **look, "datasets": rows}
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -116,7 +120,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
         alt.Chart(_named("joined"))
-        .mark_rule(color="#c9d0d2", strokeWidth=3)
+        .mark_rule(color=FAINT, strokeWidth=3)
         .encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
     )
     dots = (
@@ -168,7 +172,7 @@ def differences(metrics: Sequence[Row]) -> Spec:
         shape=alt.Shape("status:N", scale=shapes, title=None),
         tooltip=tip,
     )
-    zero = alt.Chart(_named("zero")).mark_rule(color="#aab3b8").encode(x="at:Q")
+    zero = alt.Chart(_named("zero")).mark_rule(color=RULE).encode(x="at:Q")
     limit = base.mark_tick(color=INK, thickness=2.5, size=40).encode(x="line:Q")
     return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60, metrics=rows, zero=[{"at": 0}])
 
@@ -235,7 +239,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         .encode(
             x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
             x2="end:T",
-            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#eef0ee", "#d8e9e9"]), legend=None),
+            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["var(--window-baseline)", "var(--window-current)"]), legend=None),
         )
     )
     return styled(shade + line, height, points=points, windows=spans)
@@ -272,7 +276,7 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
         .encode(
             x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["reported_at"] for row in rows)),
             y=alt.Y("metric:N", title=None),
-            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=["#b9c3c7", RED]), title=None),
+            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=[RULE, RED]), title=None),
             shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
             size=alt.condition("datum.state == 'Alarm'", alt.value(150), alt.value(45)),
             tooltip=[

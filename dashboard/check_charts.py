@@ -11,7 +11,7 @@ from dashboard.charts import AMBER, RED, SLATE, TEAL, Row, Spec, styled
 
 _DAYS = alt.X("day:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, grid=False))
 _LINES = alt.Axis(title=None, tickCount=4, format="~s")
-_COLOURS = [TEAL, AMBER, SLATE, RED, "#7a5c99", "#4f7f3b", "#9b6b4a", "#3b5f9b"]
+_COLOURS = [TEAL, AMBER, SLATE, RED, "var(--violet)", "var(--green)", "var(--brown)", "var(--blue)"]
 
 
 def deliveries(rows: Sequence[Row]) -> Spec:
