@@ -20,6 +20,7 @@ Spec = dict[str, Any]
 # Names of style.css, where each has its value in light and in dark.
 SLATE, TEAL, RED, AMBER = "var(--slate)", "var(--teal)", "var(--red)", "var(--amber)"
 INK, MUTED, GRID, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--grid)", "var(--faint)", "var(--rule)"
+COLOURS = (TEAL, AMBER, SLATE, RED, "var(--violet)", "var(--green)", "var(--brown)", "var(--blue)")
 FONT = '"Source Sans", "Source Sans Pro", sans-serif'
 CHAMPION, CHALLENGER = "Champion", "Challenger"
 
@@ -77,6 +78,15 @@ def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
     return {**spec, **look, "datasets": rows}
 
 
+def bar_width(bars: int) -> int:
+    """Return the width of a bar in pixels where `bars` stand beside each other: a single one is no wall.
+
+    >>> bar_width(1), bar_width(30)
+    (36, 8)
+    """
+    return max(3, min(36, 240 // max(bars, 1)))
+
+
 def _finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
@@ -119,9 +129,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
     top = max(0.05, *(1.08 * rate for rate in _finite(point["rate"] for point in points)), 0.0)
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
-        alt.Chart(_named("joined"))
-        .mark_rule(color=FAINT, strokeWidth=3)
-        .encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
+        alt.Chart(_named("joined")).mark_rule(color=FAINT, strokeWidth=3).encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
     )
     dots = (
         alt.Chart(_named("points"))
@@ -239,7 +247,9 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         .encode(
             x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
             x2="end:T",
-            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["var(--window-baseline)", "var(--window-current)"]), legend=None),
+            color=alt.Color(
+                "name:N", scale=alt.Scale(domain=names, range=["var(--window-baseline)", "var(--window-current)"]), legend=None
+            ),
         )
     )
     return styled(shade + line, height, points=points, windows=spans)
@@ -255,6 +265,35 @@ def stage_seconds(rows: Sequence[Row]) -> Spec:
     )
     bar = base.mark_bar(color=TEAL, height=16, cornerRadiusEnd=3)
     return styled(bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16, bars=bars)
+
+
+def night_stages(rows: Sequence[Row]) -> Spec:
+    """Draw the minutes of each stage of each night, stacked in the order of the stages."""
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    bars = [
+        {
+            "night": figures.moment(row["started_at"]).removesuffix(" UTC"),
+            "stage": show.title(row["stage"]),
+            "order": stages.index(row["stage"]),
+            "minutes": row["seconds"] / 60,
+            "text": figures.duration(row["seconds"]),
+        }
+        for row in rows
+    ]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(stages))]
+    axis = alt.Axis(labelExpr="slice(datum.label, 5, 16)", labelAngle=0, labelOverlap="greedy", labelSeparation=12, grid=False, title=None)
+    chart = (
+        alt.Chart(_named("bars"))
+        .mark_bar(size=bar_width(len({bar["night"] for bar in bars})))
+        .encode(
+            x=alt.X("night:O", axis=axis),
+            y=alt.Y("minutes:Q", axis=alt.Axis(title="minutes", tickCount=4)),
+            color=alt.Color("stage:N", scale=alt.Scale(domain=[show.title(name) for name in stages], range=colours), title=None),
+            order=alt.Order("order:Q"),
+            tooltip=[alt.Tooltip("night:O"), alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
+        )
+    )
+    return styled(chart, 220, bars=bars)
 
 
 def alarm_history(rows: Sequence[Row]) -> Spec:
