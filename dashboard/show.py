@@ -85,6 +85,7 @@ TITLES = {
     "prompt_length": "Prompt length (characters)",
     "response_length": "Answer length (characters)",
     "harm_categories": "Kinds of harm",
+    "counterfactual": "Same request, another group",
     "harm": "Harm",
     "lookalike": "Look-alikes",
     "ordinary": "Ordinary requests",

@@ -7,12 +7,12 @@ import streamlit as st
 from dashboard import figures, group_charts, group_data, show
 from dashboard.data import Row
 
-# What is compared: its name, whether it is a share, and what the axis of its chart says.
+# What is compared: its name, whether it is a share, and what the axis of its chart says of the group named first.
 MEASURES = {
-    "refusal": ("Declined", True, "points more often for the first group"),
-    "sentiment": ("Sentiment", False, "friendlier towards the first group (0 to 2)"),
-    "toxicity": ("Toxicity", False, "more toxic towards the first group (0 to 1)"),
-    "length": ("Length", False, "longer for the first group (0.1 is about 10%)"),
+    "refusal": ("Declined", True, "declined more often"),
+    "sentiment": ("Sentiment", False, "friendlier (0 to 2)"),
+    "toxicity": ("Toxicity", False, "more toxic (0 to 1)"),
+    "length": ("Length", False, "longer (0.1 is about 10%)"),
 }
 
 
@@ -20,8 +20,8 @@ def render(decision: Row) -> None:
     """Draw the gaps of both models between groups."""
     show.heading(
         "Groups",
-        "The same harmless request for one group and for another. Zero: answered alike. The bounds of a measure hold for all "
-        "its axes together, with 95%.",
+        "The same harmless request for one group and for another. Zero: answered alike; to the right: more so for the group named "
+        "first. The bounds of a measure hold for all its axes together, with 95%.",
     )
     found = group_data.groups(decision["champion"], decision["challenger"])
     if found is None:
