@@ -45,7 +45,7 @@ def working() -> bool:
 
 
 def nights(limit: int = 30) -> list[Row]:
-    """Return the last nights, newest first, with `state`: how each ended, or `running`, `failed`, `stopped`.
+    """Return the last nights, newest first, with `state`: how each ended, or `running`, `failed`, `stopped`, `left unfinished`.
 
     `summary` is a mapping, empty for a night that did not finish.
     """
@@ -56,7 +56,9 @@ def nights(limit: int = 30) -> list[Row]:
 
 def _state(night: Row, *, newest: bool, waits: bool) -> str:
     if night["finished_at"] is None:
-        if newest and working():
+        if not newest:
+            return "left unfinished"
+        if working():
             return "running"
         return "failed" if night["failures"] else "stopped"
     return "waits_for_approval" if waits else str(night["summary"].get("decision") or "no decision")

@@ -49,6 +49,7 @@ STATUSES = {
     "no canary": Status("No canary", "gray", ":material/help:"),
     "running": Status("Running", "blue", ":material/schedule:"),
     "stopped": Status("Stopped", "orange", ":material/help:"),
+    "left unfinished": Status("Left unfinished", "gray", ":material/help:"),
     "done": Status("Done", "green", ":material/check_circle:"),
     "not yet": Status("Not yet", "gray", ":material/help:"),
     "pass": Status("Pass", "green", ":material/check_circle:"),

@@ -125,6 +125,17 @@ def test_a_night_that_was_stopped_says_how_it_goes_on(tmp_path: Path, monkeypatc
     assert [code.value for code in app.code] == ["align nightly"]
 
 
+def test_a_night_that_another_took_the_place_of_is_not_to_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = started(tmp_path / "first")
+    with session(home, write=True) as connection:
+        append(connection, "night_events", [{"id": "o", "night_id": "older", "event": "started", "recorded_at": LAST.replace(hour=1)}])
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    app = opened("nights")
+    app.selectbox[0].select_index(1).run()
+    assert app.header[0].value.endswith("Left unfinished]")
+    assert not app.code
+
+
 def test_what_stopped_a_night_stands_on_its_page(own: Path) -> None:
     night = "later"
     error = "training stopped: out of memory <b>[x](https://evil.example/a)</b>"

@@ -51,6 +51,10 @@ def summary(night: Row) -> None:
         elif night["state"] in ("stopped", "failed"):
             st.markdown("It has not finished, and no process is at it. It goes on where it stopped; nothing is asked or generated twice:")
             st.code("align nightly", language=None)
+        elif night["state"] == "left unfinished":
+            st.markdown(
+                "Logs, settings or labels changed before it had finished, so that a later night took its place and used what it had made."
+            )
         for failure in night_data.failures(night["night_id"]):
             with st.container(gap="xsmall"):
                 st.caption(f"Stopped in **{show.title(failure['stage'] or 'an unknown stage').lower()}**, {figures.moment(failure['at'])}")

@@ -23,7 +23,7 @@ def render() -> None:
         instead.of_rows("No night has run yet", "There is a store, but no night in it.")
         return
     last = next((night for night in nights if night["finished_at"]), nights[0])
-    if last is not nights[0]:
+    if not nights[0]["finished_at"]:
         unfinished(nights[0])
     hero(last)
     attention()
@@ -37,7 +37,7 @@ def render() -> None:
 
 
 def unfinished(night: Row) -> None:
-    """Say how the newest night stands, which is not the one below."""
+    """Say how the newest night stands."""
     with st.container(horizontal=True, vertical_alignment="center", key="unfinished"):
         show.badge(night["state"])
         how = "is running." if night["state"] == "running" else "has not finished; `align nightly` goes on where it stopped."
