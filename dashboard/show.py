@@ -308,11 +308,15 @@ def pick(name: str, label: str, options: Mapping[str, str]) -> str:
 
     What was picked is `name` in the address, so that it can be bookmarked and linked to.
     """
-    ids = list(options)
+    ids, said = list(options), list(options.values())
+
+    def words(one: str) -> str:
+        # Streamlit tells options apart by their words.
+        return options[one] if said.count(options[one]) == 1 else f"{options[one]} · {one[:12]}"
+
     wanted = st.query_params.get(name)
-    picked = st.selectbox(
-        label, ids, index=ids.index(wanted) if wanted in ids else 0, format_func=options.__getitem__, width=420, key=f"pick-{name}"
-    )
+    first = ids.index(wanted) if wanted in ids else 0
+    picked = st.selectbox(label, ids, index=first, format_func=words, width=420, key=f"pick-{name}")
     if picked == ids[0]:
         st.query_params.pop(name, None)
     else:
