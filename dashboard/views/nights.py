@@ -83,8 +83,8 @@ def stages(night: Row) -> None:
 def counted(counts: Mapping[str, Any]) -> str:
     """Return what a stage counted in one line.
 
-    >>> counted({"read": 1200, "pairs_by_side": {"harm": 2}, "decision": "promote", "alarms": ["pii"], "kl": None})
-    '1,200 read · pairs by side: harm 2 · decision promote · alarms: pii'
+    >>> counted({"read": 1200, "pairs_by_side": {"harm": 2}, "decision": "promote", "alarms": ["refusal"], "kl": None})
+    '1,200 read · pairs by side: harm 2 · decision promote · alarms: refusals'
     """
     told = []
     for name, value in counts.items():
