@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TRIAL_LASTS = timedelta(days=7)
 _CANARIES = 8  # of each kind, in both orders
-_MOVED, _MOST_MOVED, _MOST_UNSCORED = 0.2, 0.05, 0.1
+_MOVED, _MOST_MOVED, _MOST_UNSCORED = 0.1, 0.05, 0.1
 
 
 class Trial(NamedTuple):
@@ -119,7 +119,7 @@ def too_weak(trials: Mapping[str, Trial], floor: float) -> str:
 
 
 def moved(before: Sequence[Odds], after: Sequence[Odds]) -> str:
-    """Return how other weights show: more than a twentieth of the odds moved by more than 0.2, or came or went. Empty if they do not.
+    """Return how other weights show: more than a twentieth of the odds moved by more than 0.1, or came or went. Empty if they do not.
 
     >>> moved([Odds(0.5, 0.6)], [Odds(0.45, 0.65)]), moved([Odds(0.5, 0.6)], [Odds(0.9, 0.6)])
     ('', '1 of 2 odds moved')
