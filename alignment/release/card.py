@@ -205,7 +205,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>
-body {{ font: 16px/1.5 sans-serif; color: #22303a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 sans-serif; color: #22303a; background: #ffffff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-size: 14px; }} th, td {{ padding: 4px 10px; border-bottom: 1px solid #e9ebe6; text-align: left; }}
 h2 {{ font-size: 1.1rem; margin-top: 2rem; }} code {{ background: #f7f8f5; overflow-wrap: anywhere; }}
 </style></head><body>
