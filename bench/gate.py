@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignment.config import Gate
 from alignment.evals.gate import Evidence, Rule, decide_on, rules
 from alignment.evals.statistics import Kind, count, detectable, paired_interval
+from alignment.sections import Gate
 from bench.outcomes import FILE
 
 Ints = npt.NDArray[np.int64]

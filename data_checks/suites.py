@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from alignment.config import Train
+from alignment.sections import Train
 
 Severity = Literal["row", "warn", "stop"]
 

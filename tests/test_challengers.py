@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Gate
 from alignment.errors import ConfigError
 from alignment.evals import decide, load_suite
 from alignment.evals.compare import compare, read_outcomes
@@ -20,6 +19,7 @@ from alignment.evals.scorers import score_answer
 from alignment.evals.seals import seal
 from alignment.ids import unit_interval
 from alignment.records import Answer, GateDecision, SuitePrompt
+from alignment.sections import Gate
 
 Writer = Callable[[SuitePrompt], str]
 MOST = 140

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Gate, Settings
+from alignment.config import Settings
 from alignment.errors import TeacherUnavailable
 from alignment.evals import load_suite, trials
 from alignment.evals.scorers import score_answer
 from alignment.evals.trials import Seat, confirm, take
 from alignment.models.chat import Choice
 from alignment.models.embedded import chat_model_path
+from alignment.sections import Gate
 from alignment.store import migrate
 from flows import evaluate, release
 from tests.conftest import NOW, ROOT

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from alignment.config import Gate
 from alignment.errors import ConfigError
 from alignment.evals import SUITES, answer_id, batches, decide, load_suite, suite_version
 from alignment.evals.gate import MIN_PROMPTS, Rule, rules
 from alignment.evals.statistics import Calibration, Design, PairedCounts, difference, moved_out
 from alignment.records import Answer, GateDecision, SuitePrompt
+from alignment.sections import Gate
 from tests.conftest import make_answers
 
 Cells = tuple[int, int, int, int]

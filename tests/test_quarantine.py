@@ -12,12 +12,12 @@ from unittest.mock import Mock
 import pytest
 from typer.testing import CliRunner
 
-from alignment.config import Ingest
 from alignment.errors import CheckFailed, ConfigError
 from alignment.ids import subject_key
 from alignment.ingest import Batch, Context, make_source
 from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
+from alignment.sections import Ingest
 from alignment.store import append, migrate, query, session
 from flows import cli, command
 from flows.ingest import chosen_sources, read_file

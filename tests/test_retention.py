@@ -13,13 +13,14 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 from typer.testing import CliRunner
 
-from alignment.config import Gate, Settings
+from alignment.config import Settings
 from alignment.evals import load_suite
 from alignment.evals.gate import decide_on, pair, power_statement, rules
 from alignment.evals.retention import nats_of, shift, weigh
 from alignment.ids import content_id
 from alignment.models.logprobs import LogProb
 from alignment.records import Answer, GateDecision, Message
+from alignment.sections import Gate
 from alignment.store import migrate, query, session
 from flows import cli, evaluate, release
 from tests.tiny import make_tiny_model

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.candidates.select import CERTAIN, HARMLESS, NEAR, Choice, PoolRow, select
-from alignment.config import Candidates
+from alignment.sections import Candidates
 from alignment.text import similar
 from tests.conftest import make_interaction
 

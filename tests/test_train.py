@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import Train
 from alignment.errors import InputError
 from alignment.models.local import weights_id
 from alignment.records import Pair, Side
+from alignment.sections import Train
 from alignment.train.job import check_pairs, finished, read_result, write_job
 from tests.tiny import make_tiny_model
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import Train
 from alignment.errors import InputError
 from alignment.models.local import weights_id
+from alignment.sections import Train
 from alignment.train.job import TrainJob, finished, write_job
 from tests.test_train import make_pairs, settings, steps
 from tests.tiny import make_tiny_model

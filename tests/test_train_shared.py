@@ -220,8 +220,8 @@ def fit(
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig
 
-    from alignment.config import Train
     from alignment.models.local import load_tokenizer
+    from alignment.sections import Train
     from alignment.train.arguments import losses
     from alignment.train.tokens import tokenise
     from alignment.train.trainer import SharedPrefixDPOTrainer

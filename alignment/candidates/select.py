@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignment.config import Candidates
 from alignment.ids import unit_interval
 from alignment.models.embedder import Embedder
 from alignment.records import Interaction
+from alignment.sections import Candidates
 from alignment.text import clusters
 
 CERTAIN, HARMLESS = 0.7, 0.1

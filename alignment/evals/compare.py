@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Gate
 from alignment.errors import InputError
 from alignment.evals.gate import Rule, decide
 from alignment.evals.seals import DIGEST, fits
 from alignment.evals.statistics import Kind
 from alignment.records import Answer, GateDecision, SuitePrompt
+from alignment.sections import Gate
 
 MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens")
 """What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""

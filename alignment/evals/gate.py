@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-from alignment.config import MIN_CLUSTERS, MIN_PROMPTS, Gate
 from alignment.evals.correction import calibrated, corrections
 from alignment.evals.retention import nats_of, shift
 from alignment.evals.statistics import (
@@ -34,6 +33,7 @@ from alignment.evals.statistics import (
 from alignment.evals.suites import weighed
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
+from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
 from alignment.text import amount
 
 Word = Literal["promote", "block", "insufficient evidence"]

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alignment.config import Ingest
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.files import LogFile, open_log, open_packed
 from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
+from alignment.sections import Ingest
 from alignment.store import query, sql
 
 _HEAD, _CHUNK = 1024, 1 << 23

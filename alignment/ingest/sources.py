@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, Protocol
 import duckdb
 import pyarrow as pa
 
-from alignment.config import SAMPLE_LOGS, Settings
+from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.lines import SCHEMA
+from alignment.sections import SAMPLE_LOGS
 from alignment.store import sql
 
 _ONE_RECORD = "SELECT line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"

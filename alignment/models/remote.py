@@ -27,7 +27,7 @@ from alignment.records import Message
 from alignment.text import cap, printable
 
 if TYPE_CHECKING:
-    from alignment.config import Teacher
+    from alignment.sections import Teacher
 
 NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""

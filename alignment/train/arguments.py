@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 from trl import DPOConfig
 
-from alignment.config import Train
 from alignment.errors import InputError
+from alignment.sections import Train
 from alignment.train.job import TrainJob
 from alignment.train.processes import launched
 

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Train
 from alignment.errors import InputError, TrainingError
 from alignment.ids import content_id, short
 from alignment.models.whole import trained
 from alignment.records import Pair, TrainResult
+from alignment.sections import Train
 
 JOB, PAIRS, RESULT, METRICS = "run.json", "pairs.jsonl", "result.json", "metrics.jsonl"
 _NAMED = 5

@@ -15,10 +15,10 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from alignment.config import Train
 from alignment.errors import InputError, ModelError
 from alignment.ids import short
 from alignment.models.local import best_dtype, weights_id
+from alignment.sections import Train
 from alignment.train.job import TrainJob
 
 

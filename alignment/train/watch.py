@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
 
-from alignment.config import Train
 from alignment.errors import InputError, TrainingError
+from alignment.sections import Train
 from alignment.train.job import METRICS
 from alignment.train.processes import any_process
 
