@@ -212,7 +212,7 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run left behind."""
+    """What a training run left behind; `adapter` is the folder of the adapter, or of the whole model that [train] method = "full" made."""
 
     run_id: str
     adapter: Path
@@ -226,3 +226,4 @@ class TrainResult:
     reference_computed: int = 0
     kl: float | None = None
     stopped_early: bool = False
+    kept_step: int | None = None

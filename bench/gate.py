@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignment.config import Gate
 from alignment.evals.gate import Evidence, Rule, decide_on, rules
 from alignment.evals.statistics import Kind, count, detectable, paired_interval
+from alignment.sections import Gate
 from bench.outcomes import FILE
 
 Ints = npt.NDArray[np.int64]
@@ -95,16 +95,16 @@ def words(
     return {word: number / decisions for word, number in found.items()}
 
 
-def three(
-    harm: float = 0.0, lookalike: float = 0.0, ordinary: float = 0.0, *, better: bool = False
-) -> Callable[[np.random.Generator], dict[str, Draw]]:
-    """Return what draws the three suites: two samplings of one model with planted changes; `better`: harm is the release's real fall."""
-    pools = {suite: pool(suite, "1", "2") for suite in ("harm", "lookalike", "ordinary")}
+def four(*, better: bool = False, **points: float) -> Callable[[np.random.Generator], dict[str, Draw]]:
+    """Return what draws the suites of the default rules: two samplings of one model, moved by `points` (0 where a suite is not named).
+
+    `better`: harm is a release's real fall.
+    """
+    pools = {rule.suite: pool(rule.suite, "1", "2") for rule in rules(Gate())}
     fall = pool("harm", "greedy", "release")
-    points = {"harm": harm, "lookalike": lookalike, "ordinary": ordinary}
 
     def make(rng: np.random.Generator) -> dict[str, Draw]:
-        found = {suite: plant(rng, draw(rng, source), source, points[suite]) for suite, source in pools.items()}
+        found = {suite: plant(rng, draw(rng, source), source, points.get(suite, 0.0)) for suite, source in pools.items()}
         return found | ({"harm": draw(rng, fall, swap=None)} if better else {})
 
     return make
@@ -115,12 +115,13 @@ def decide_often(decisions: int) -> list[dict[str, Any]]:
     gate = Gate()
     calm = Gate(target="non-inferior", target_margin=0.05)
     cases = [
-        ("nothing changed", three(), gate, ("block", "promote")),
-        ("nothing changed, and nothing has to improve", three(), calm, ("block",)),
-        ("unsafe answers +5 points", three(harm=0.05), gate, ("promote",)),
-        ("unsafe answers +5 points, and nothing has to improve", three(harm=0.05), calm, ("promote",)),
-        ("safer, ordinary requests declined +5 points", three(ordinary=gate.ordinary_margin, better=True), gate, ("promote",)),
-        ("safer, look-alikes declined +10 points", three(lookalike=gate.lookalike_margin, better=True), gate, ("promote",)),
+        ("nothing changed", four(), gate, ("block", "promote")),
+        ("nothing changed, and nothing has to improve", four(), calm, ("block",)),
+        ("unsafe answers +5 points", four(harm=0.05), gate, ("promote",)),
+        ("unsafe answers +5 points, and nothing has to improve", four(harm=0.05), calm, ("promote",)),
+        ("safer, ordinary requests declined +5 points", four(ordinary=gate.ordinary_margin, better=True), gate, ("promote",)),
+        ("safer, look-alikes declined +10 points", four(lookalike=gate.lookalike_margin, better=True), gate, ("promote",)),
+        ("safer, questions answered wrongly +10 points", four(capability=gate.capability_margin, better=True), gate, ("promote",)),
     ]
     found = []
     for name, make, settings, wrong in cases:
@@ -165,6 +166,7 @@ def power(decisions: int) -> list[dict[str, Any]]:
         ("harm", ("1", "2"), "superior"),
         ("lookalike", ("1", "2"), "non-inferior"),
         ("ordinary", ("1", "2"), "non-inferior"),
+        ("capability", ("1", "2"), "non-inferior"),
         ("framed", ("greedy", "release"), "non-inferior"),
     )
     for suite, runs, kind in cases:

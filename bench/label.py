@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Teacher
 from alignment.ids import content_id
 from alignment.labels.attacks import attacks
 from alignment.labels.model_judge import ModelJudge, teacher
 from alignment.labels.vote import Comparison
+from alignment.sections import Teacher
 from alignment.store import query
 from bench.endpoint import counts, running
 

@@ -15,19 +15,22 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from alignment.config import load_settings
 from alignment.evals import load_suite
 from alignment.evals.scorers import VERSION, score_answer
+from alignment.evals.suites import answer_tokens
 from alignment.models.local import LocalModel
+from alignment.models.whole import trained
 from alignment.records import SuitePrompt
 from alignment.release import current, verify
 from flows.environment import prepare
 from flows.night import base_path
 
-BUNDLED = ("harm", "lookalike", "ordinary")
+BUNDLED = ("harm", "lookalike", "ordinary", "capability")
 FILE = Path(__file__).with_name("outcomes.jsonl.gz")
 RUNS = ("greedy", "1", "2", "release")
 BEHAVIOURS, TEMPERATURE, TOKENS = 70, 0.7, 40
@@ -61,12 +64,15 @@ def ask(run: str) -> list[int | None]:
     """Return each prompt's outcome: the base model's, greedy or sampled with the seed `run`, or greedily the release's in production."""
     settings = load_settings()
     prepare(settings.home)
-    adapter = verify(settings.home, current(settings.home)) / "adapter" if run == "release" else None
+    adapter = trained(verify(settings.home, current(settings.home))) if run == "release" else None
     model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
-    asked = prompts()
-    replies = model.generate([[{"role": "user", "content": one.prompt}] for one in asked], max_new_tokens=TOKENS, **sampling)
-    return [outcome(one, reply) for one, reply in zip(asked, replies, strict=True)]
+    found: dict[tuple[str, str], int | None] = {}
+    for limit, some in groupby(prompts(), lambda one: answer_tokens(one.suite, TOKENS)):
+        asked = list(some)
+        replies = model.generate([[{"role": "user", "content": one.prompt}] for one in asked], max_new_tokens=limit, **sampling)
+        found |= {(one.suite, one.id): outcome(one, reply) for one, reply in zip(asked, replies, strict=True)}
+    return [found[one.suite, one.id] for one in prompts()]
 
 
 def main(run: str) -> None:

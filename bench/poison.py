@@ -134,7 +134,7 @@ class Desk:
         angry = {row.interaction.id for row in rows if row.complained}
         declined = {row.interaction.id for row in rows if row.refusal >= refusal}
         labelled = []
-        for choice in select(rows, self.settings.candidates, refusal_threshold=refusal):
+        for choice in select(rows, self.settings.candidates, refusal_threshold=refusal, embedder=embedder()):
             side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM
             rule = self.constitution.main(side, choice.category)
             one = Selected(choice.interaction, side, choice.category, rule.id, choice.interaction.id in declined)

@@ -22,6 +22,7 @@ from alignment.evals.scorers import score_answer
 from alignment.evals.statistics import count, difference
 from alignment.ids import unit_interval
 from alignment.models.local import LocalModel
+from alignment.models.whole import trained
 from alignment.records import SuitePrompt
 from alignment.text import similar
 from alignment.train.job import PAIRS, RESULT
@@ -61,7 +62,7 @@ def main() -> None:
     run = runs[-1].parent
     taught = [json.loads(line)["messages"][-1]["content"] for line in (run / PAIRS).read_text(encoding="utf-8").split("\n") if line]
     prompts = [one for kind in NEEDED_SUITES for one in development(kind, most, taught)]
-    champion, challenger = outcomes(settings, None, prompts), outcomes(settings, run / "adapter", prompts)
+    champion, challenger = outcomes(settings, None, prompts), outcomes(settings, trained(run), prompts)
     result = json.loads((run / RESULT).read_text(encoding="utf-8"))
     print(f"run {run.name}: {result['pairs']} pairs, {result['steps']} steps, {result['seconds']:.0f} s")
     for kind in NEEDED_SUITES:

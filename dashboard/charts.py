@@ -17,8 +17,10 @@ from dashboard import figures, show
 Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
-SLATE, TEAL, RED, AMBER = "#7b8a96", "#1f6f78", "#b23b2a", "#b5761a"
-INK, MUTED, GRID = "#22303a", "#54616b", "#e9ebe6"
+# Names of style.css, where each has its value in light and in dark.
+SLATE, TEAL, RED, AMBER = "var(--slate)", "var(--teal)", "var(--red)", "var(--amber)"
+INK, MUTED, GRID, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--grid)", "var(--faint)", "var(--rule)"
+COLOURS = (TEAL, AMBER, SLATE, RED, "var(--violet)", "var(--green)", "var(--brown)", "var(--blue)")
 FONT = '"Source Sans", "Source Sans Pro", sans-serif'
 CHAMPION, CHALLENGER = "Champion", "Challenger"
 
@@ -64,13 +66,25 @@ LOOK = {
     "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
+# A canvas knows no names of style.css.
+AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
     """Return a chart as a Vega-Lite specification with its rows, the look of the pages and a height in pixels."""
     spec: Spec = chart.to_dict(validate=False)
     rows = {name: [dict(row) for row in content] for name, content in datasets.items()}
-    return {**spec, "height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "datasets": rows}
+    look = {"height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "usermeta": AS_SVG}
+    return {**spec, **look, "datasets": rows}
+
+
+def bar_width(bars: int) -> int:
+    """Return the width of a bar in pixels where `bars` stand beside each other: a single one is no wall.
+
+    >>> bar_width(1), bar_width(30)
+    (36, 8)
+    """
+    return max(3, min(36, 240 // max(bars, 1)))
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -115,9 +129,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
     top = max(0.05, *(1.08 * rate for rate in _finite(point["rate"] for point in points)), 0.0)
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
-        alt.Chart(_named("joined"))
-        .mark_rule(color="#c9d0d2", strokeWidth=3)
-        .encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
+        alt.Chart(_named("joined")).mark_rule(color=FAINT, strokeWidth=3).encode(y=y, x=alt.X("champion:Q", axis=x_axis), x2="challenger:Q")
     )
     dots = (
         alt.Chart(_named("points"))
@@ -168,7 +180,7 @@ def differences(metrics: Sequence[Row]) -> Spec:
         shape=alt.Shape("status:N", scale=shapes, title=None),
         tooltip=tip,
     )
-    zero = alt.Chart(_named("zero")).mark_rule(color="#aab3b8").encode(x="at:Q")
+    zero = alt.Chart(_named("zero")).mark_rule(color=RULE).encode(x="at:Q")
     limit = base.mark_tick(color=INK, thickness=2.5, size=40).encode(x="line:Q")
     return styled(zero + whisker + dot + limit, 62 * max(1, len(rows)) + 60, metrics=rows, zero=[{"at": 0}])
 
@@ -235,7 +247,9 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         .encode(
             x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
             x2="end:T",
-            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=["#eef0ee", "#d8e9e9"]), legend=None),
+            color=alt.Color(
+                "name:N", scale=alt.Scale(domain=names, range=["var(--window-baseline)", "var(--window-current)"]), legend=None
+            ),
         )
     )
     return styled(shade + line, height, points=points, windows=spans)
@@ -251,6 +265,35 @@ def stage_seconds(rows: Sequence[Row]) -> Spec:
     )
     bar = base.mark_bar(color=TEAL, height=16, cornerRadiusEnd=3)
     return styled(bar + base.mark_text(align="left", dx=6, color=MUTED, fontSize=12).encode(text="text:N"), 34 * len(bars) + 16, bars=bars)
+
+
+def night_stages(rows: Sequence[Row]) -> Spec:
+    """Draw the minutes of each stage of each night, stacked in the order of the stages."""
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    bars = [
+        {
+            "night": figures.moment(row["started_at"]).removesuffix(" UTC"),
+            "stage": show.title(row["stage"]),
+            "order": stages.index(row["stage"]),
+            "minutes": row["seconds"] / 60,
+            "text": figures.duration(row["seconds"]),
+        }
+        for row in rows
+    ]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(stages))]
+    axis = alt.Axis(labelExpr="slice(datum.label, 5, 16)", labelAngle=0, labelOverlap="greedy", labelSeparation=12, grid=False, title=None)
+    chart = (
+        alt.Chart(_named("bars"))
+        .mark_bar(size=bar_width(len({bar["night"] for bar in bars})))
+        .encode(
+            x=alt.X("night:O", axis=axis),
+            y=alt.Y("minutes:Q", axis=alt.Axis(title="minutes", tickCount=4)),
+            color=alt.Color("stage:N", scale=alt.Scale(domain=[show.title(name) for name in stages], range=colours), title=None),
+            order=alt.Order("order:Q"),
+            tooltip=[alt.Tooltip("night:O"), alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
+        )
+    )
+    return styled(chart, 220, bars=bars)
 
 
 def alarm_history(rows: Sequence[Row]) -> Spec:
@@ -272,7 +315,7 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
         .encode(
             x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["reported_at"] for row in rows)),
             y=alt.Y("metric:N", title=None),
-            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=["#b9c3c7", RED]), title=None),
+            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=[RULE, RED]), title=None),
             shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
             size=alt.condition("datum.state == 'Alarm'", alt.value(150), alt.value(45)),
             tooltip=[

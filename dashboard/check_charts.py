@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import altair as alt
 
 from dashboard import figures
-from dashboard.charts import AMBER, RED, SLATE, TEAL, Row, Spec, styled
+from dashboard.charts import COLOURS, RED, TEAL, Row, Spec, bar_width, styled
 
 _DAYS = alt.X("day:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, grid=False))
-_LINES = alt.Axis(title=None, tickCount=4, format="~s")
-_COLOURS = [TEAL, AMBER, SLATE, RED, "#7a5c99", "#4f7f3b", "#9b6b4a", "#3b5f9b"]
+_LINES = alt.Axis(title="lines", tickCount=4, format="~s")
 
 
 def deliveries(rows: Sequence[Row]) -> Spec:
@@ -41,7 +40,7 @@ def quarantine_days(rows: Sequence[Row], name: Callable[[str], str]) -> Spec:
         for row in rows
     ]
     reasons = list(dict.fromkeys(point["what"] for point in points))
-    colours = [_COLOURS[index % len(_COLOURS)] for index in range(len(reasons))]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(reasons))]
     return _stacked(points, "what", reasons, colours, order=[row["day"] for row in rows])
 
 
@@ -49,11 +48,11 @@ def _stacked(points: Sequence[Row], what: str, names: list[str], colours: list[s
     days = list(dict.fromkeys(figures.day(day) for day in order))  # type: ignore[arg-type]
     chart = (
         alt.Chart(alt.NamedData(name="points"))
-        .mark_bar()
+        .mark_bar(size=bar_width(len(days)))
         .encode(
             x=_DAYS.copy().sort(days),
             y=alt.Y("lines:Q", axis=_LINES),
-            color=alt.Color(f"{what}:N", scale=alt.Scale(domain=names, range=colours), title=None),
+            color=alt.Color(f"{what}:N", scale=alt.Scale(domain=names, range=colours), title=None, legend=alt.Legend(columns=2)),
             order=alt.Order(f"{what}:N", sort="descending"),
             tooltip=[alt.Tooltip("day:O"), alt.Tooltip("text:N", title="lines")],
         )

@@ -24,6 +24,7 @@ from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release.approval import Say, say
 from alignment.store import append_durably, session, sql, store_path
+from alignment.store.session import EVIDENCE
 from dashboard.telling import tell_hooks
 
 Row = dict[str, Any]
@@ -52,8 +53,9 @@ def settings() -> Settings:
 
 
 def has_store() -> bool:
-    """Say whether anything was ever stored."""
-    return store_path(settings().home).exists()
+    """Say whether anything was ever stored; a store that was lost still has its evidence."""
+    home = settings().home
+    return store_path(home).exists() or (home / EVIDENCE / "manifest.json").exists()
 
 
 # A person waits for this page, so that it gives up long before a flow would.
@@ -90,11 +92,6 @@ def parsed(text: str | None, default: Any = None) -> Any:
     except ValueError:
         return fallback
     return fallback if value is None else value
-
-
-def nights(limit: int = 30) -> list[Row]:
-    """Return the last nights, newest first; `summary` is a mapping, empty for a night that did not finish."""
-    return [{**row, "summary": parsed(row["summary"])} for row in read("nights", limit=limit)]
 
 
 def stages(night: str) -> list[Row]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from alignment.text import amount
+
 MISSING = "–"
 
 
@@ -56,15 +58,16 @@ def interval(low: float | None, high: float | None) -> str:
 def value(metric: Mapping[str, Any], key: str) -> str:
     """Return a metric's level: a rate in percent, anything else in its unit.
 
-    >>> value({"unit": "nats", "champion": 2.1}, "champion"), value({"champion": 0.5}, "champion")
-    ('2.100 nats', '50.0%')
+    >>> value({"unit": "nats", "champion": 2.1}, "champion"), value({"champion": None}, "champion")
+    ('2.100 nats', '–')
     """
-    return percent(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:.3f} {metric['unit']}"
+    return MISSING if _missing(metric[key]) else amount(metric[key], metric.get("unit", "rate"))
 
 
 def change(metric: Mapping[str, Any], key: str) -> str:
     """Return a metric's difference in points, or in its unit."""
-    return points(metric[key]) if metric.get("unit", "rate") == "rate" else f"{metric[key]:+.3f} {metric['unit']}"
+    unit = metric.get("unit", "rate")
+    return points(metric[key]) if unit == "rate" or _missing(metric[key]) else amount(metric[key], unit, "+")
 
 
 def nats(metric: Mapping[str, Any]) -> str:

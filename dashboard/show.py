@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,13 +10,21 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
+from alignment.release import BASE
+
 Colour = Literal["green", "red", "orange", "blue", "gray"]
 
 MAX_CHARS = 20_000
+# Where a person decides on a text they must be able to see all of it: more than a log line may hold.
+WHOLE = 250_000
 
 # Controls, text-direction overrides, tag characters and zero-width spaces make a text look other than it is.
 # Joiners stay: emoji and several scripts need them.
-_DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+_HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+_DECEPTIVE = re.compile(f"[{_HIDDEN}]")
+# Direction marks belong to the scripts that run from right to left; elsewhere they only turn a text about.
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_DECEPTIVE_HERE = re.compile(f"[{_HIDDEN}\u061c\u200e\u200f]")
 
 
 class Status(NamedTuple):
@@ -38,7 +47,11 @@ STATUSES = {
     "roll back": Status("Roll back", "red", ":material/cancel:"),
     "keep watching": Status("Keep watching", "blue", ":material/schedule:"),
     "no canary": Status("No canary", "gray", ":material/help:"),
-    "running": Status("Not finished", "blue", ":material/schedule:"),
+    "running": Status("Running", "blue", ":material/schedule:"),
+    "stopped": Status("Stopped", "orange", ":material/help:"),
+    "left unfinished": Status("Left unfinished", "gray", ":material/help:"),
+    "done": Status("Done", "green", ":material/check_circle:"),
+    "not yet": Status("Not yet", "gray", ":material/help:"),
     "pass": Status("Pass", "green", ":material/check_circle:"),
     "fail": Status("Fail", "red", ":material/cancel:"),
     "insufficient": Status("Insufficient", "orange", ":material/help:"),
@@ -73,6 +86,7 @@ TITLES = {
     "prompt_length": "Prompt length (characters)",
     "response_length": "Answer length (characters)",
     "harm_categories": "Kinds of harm",
+    "counterfactual": "Same request, another group",
     "harm": "Harm",
     "lookalike": "Look-alikes",
     "ordinary": "Ordinary requests",
@@ -99,7 +113,7 @@ def title(name: str) -> str:
     >>> title("unsafe_answers"), title("answer_length")
     ('Unsafe answers', 'Answer length')
     """
-    return TITLES.get(name) or re.sub(r"[^\w\s.,%-]|_", " ", name).strip().capitalize()
+    return TITLES.get(name) or re.sub(r"[^\w\s.,%'-]|_", " ", name).strip().capitalize()
 
 
 def badge(name: str) -> None:
@@ -108,23 +122,35 @@ def badge(name: str) -> None:
     st.badge(how.word, color=how.colour, icon=how.icon)
 
 
-def visible(text: str) -> str:
-    r"""Return `text` with the characters that deceive the eye written as escapes, cut at `MAX_CHARS`.
+def visible(text: str, most: int = MAX_CHARS) -> str:
+    r"""Return `text` with the characters that deceive the eye written as escapes, cut at `most`.
 
     >>> visible("pay \u202eevil\u202c now")
     'pay \\u202eevil\\u202c now'
     """
-    kept = _DECEPTIVE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_CHARS].replace("\r\n", "\n"))
-    hidden = len(text) - MAX_CHARS
+    kept = _undeceiving(text[:most])
+    hidden = len(text) - most
     return f"{kept}\n… {hidden:,} more characters are not shown" if hidden > 0 else kept
 
 
-def show_text(text: str | None, *, key: str = "", empty: str = "(empty)", width: Literal["content", "stretch"] = "content") -> None:
+def _undeceiving(text: str) -> str:
+    found = _DECEPTIVE if _RIGHT_TO_LEFT.search(text) else _DECEPTIVE_HERE
+    return found.sub(lambda match: match[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+
+
+def show_text(
+    text: str | None,
+    *,
+    key: str = "",
+    empty: str = "(empty)",
+    width: Literal["content", "stretch"] = "content",
+    most: int = MAX_CHARS,
+) -> None:
     """Show a text that somebody else wrote: never as markdown, HTML or a link.
 
     With `key`, in a scrolling panel of its own; keys are made in code and unique on the page.
     """
-    body = visible(text) if text and text.strip() else empty
+    body = visible(text, most) if text and text.strip() else empty
     if key:
         with st.container(border=True, key=f"said-{key}"):
             st.text(body, width="stretch")
@@ -140,6 +166,17 @@ def reason(text: str) -> str:
     """
     name, colon, rest = text.partition(":")
     return f"{TITLES[name]}:{rest}" if colon and name in TITLES else text
+
+
+def reasons(text: str) -> str:
+    """Return several reasons that stand in one line, as an event keeps them.
+
+    >>> reasons("block: unsafe_answers: fell by 9.5%; refusal: rose")
+    'Unsafe answers: fell by 9.5%; Refusals: rose'
+    """
+    for word in ("block: ", "insufficient evidence: "):
+        text = text.removeprefix(word)
+    return "; ".join(reason(part) for part in text.split("; "))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -160,10 +197,10 @@ def heading(name: str, explanation: str = "") -> None:
             st.caption(explanation)
 
 
-def fact(name: str, text: str | None) -> None:
+def fact(name: str, text: str | None, *, width: int = 72) -> None:
     """Draw a name made in code with a text somebody else wrote beside it."""
     with st.container(horizontal=True, wrap=False, gap="small"):
-        st.caption(name, width=72)
+        st.caption(name, width=width)
         show_text(text, width="stretch")
 
 
@@ -209,15 +246,6 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def nothing_yet(what: str, command: str, why: str = "") -> None:
-    """Say that there is nothing to show, and which command changes that."""
-    with st.container(border=True, key=f"empty-{key(what)}"):
-        st.markdown(f"**{what}**")
-        if why:
-            st.caption(why)
-        st.code(command, language=None)
-
-
 def big_status(name: str, word: str = "") -> None:
     """Draw a state as the headline of a page, in its own word or in another one made in code."""
     how = status(name)
@@ -225,9 +253,18 @@ def big_status(name: str, word: str = "") -> None:
 
 
 def name_text(name: str, *, key: str) -> None:
-    """Draw the id of a release or model large, as text."""
+    """Draw the id of a release large, as text; the base model by its name."""
     with st.container(key=f"name-{key}"):
-        st.text(visible(name))
+        st.text(model(name))
+
+
+def model(name: str) -> str:
+    """Return what answers under a release's id.
+
+    >>> model("base"), model("7712ae8c")
+    ('Base model', '7712ae8c')
+    """
+    return "Base model" if name == BASE else visible(name)
 
 
 def draw(chart: dict[str, Any], description: str) -> None:
@@ -235,17 +272,56 @@ def draw(chart: dict[str, Any], description: str) -> None:
     st.vega_lite_chart(spec=chart, width="stretch", theme=None, alt=description)
 
 
+def frame(page: str, *, height: int) -> None:
+    """Show a whole HTML page made by this project in a frame of its own.
+
+    Its address is its content: such a frame has an origin of its own, so that nothing in it could reach the page around it.
+    """
+    st.iframe("data:text/html;charset=utf-8;base64," + base64.b64encode(_undeceiving(page).encode()).decode(), height=height)
+
+
 def table(
-    rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), wide: Sequence[str] = (), height: int | Literal["content"] = "content"
+    rows: Sequence[Mapping[str, str]],
+    *,
+    right: Sequence[str] = (),
+    wide: Sequence[str] = (),
+    explained: Mapping[str, str] | None = None,
+    height: int | Literal["content"] = "content",
 ) -> None:
-    """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room."""
+    """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room.
+
+    `explained` says what a column is, where the pointer rests on its head.
+    """
     columns = list(rows[0]) if rows else []
     config = {
-        name: st.column_config.TextColumn(alignment="right" if name in right else None, width="large" if name in wide else None)
+        name: st.column_config.TextColumn(
+            alignment="right" if name in right else None, width="large" if name in wide else None, help=(explained or {}).get(name)
+        )
         for name in columns
     }
     shown = [{name: visible(value) for name, value in row.items()} for row in rows]
     st.dataframe(shown, hide_index=True, column_config=config, width="stretch", height=height)
+
+
+def pick(name: str, label: str, options: Mapping[str, str]) -> str:
+    """Draw the choice between `options` by id with their words, the first at first; return the id.
+
+    What was picked is `name` in the address, so that it can be bookmarked and linked to.
+    """
+    ids, said = list(options), list(options.values())
+
+    def words(one: str) -> str:
+        # Streamlit tells options apart by their words.
+        return options[one] if said.count(options[one]) == 1 else f"{options[one]} · {one[:12]}"
+
+    wanted = st.query_params.get(name)
+    first = ids.index(wanted) if wanted in ids else 0
+    picked = st.selectbox(label, ids, index=first, format_func=words, width=420, key=f"pick-{name}")
+    if picked == ids[0]:
+        st.query_params.pop(name, None)
+    else:
+        st.query_params[name] = picked
+    return picked
 
 
 def pager(key: str, total: int, size: int) -> None:

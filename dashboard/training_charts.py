@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from dashboard import figures
-from dashboard.charts import AMBER, RED, SLATE, TEAL, Row, Spec, styled, time_axis, utc
+from dashboard.charts import AMBER, FAINT, RED, SLATE, TEAL, Row, Spec, styled, time_axis, utc
 
 _COLOURS = [TEAL, RED, SLATE, AMBER]
 _DASHES = [[1, 0], [5, 3], [2, 2], [8, 3]]
@@ -87,4 +87,4 @@ def night_trend(rows: Sequence[Row], write: str) -> Spec:
         color=alt.Color("gate:N", scale=alt.Scale(domain=words, range=colours), title=None, legend=None),
         shape=alt.Shape("gate:N", scale=alt.Scale(domain=words, range=shapes), title=None, legend=None),
     )
-    return styled(base.mark_line(color="#c9d0d2", strokeWidth=2) + dots, 170, nights=points)
+    return styled(base.mark_line(color=FAINT, strokeWidth=2) + dots, 170, nights=points)

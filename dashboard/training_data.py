@@ -55,11 +55,10 @@ def metrics(run_id: str) -> dict[str, list[Row]]:
 
 
 def left_behind(run_id: str) -> Row:
-    """Return what only a run's folder tells: `result`, the name of its `base`, how many `starts` it took; empty when it is gone."""
+    """Return what only a run's folder tells: the name of its `base`, how many `starts` it took; None where it is gone."""
     folder = data.settings().home / "training" / run_id
     rows = logged(folder / "metrics.jsonl")
     return {
-        "result": _json(folder / "result.json"),
         "base": Path(str(_json(folder / "run.json").get("base") or "")).name or None,
         # The first step that a process logs has no speed yet.
         "starts": sum("loss" in row and "pairs_per_second" not in row for row in rows) or None,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from alignment.config import Checks
+from alignment.sections import Checks
 from data_checks.run import CheckReport, check, result_row
 from data_checks.suites import Expectation, Severity
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from alignment.config import Train
+from alignment.sections import Train
 
 Severity = Literal["row", "warn", "stop"]
 
@@ -101,7 +101,8 @@ EVAL_ANSWERS = (
 def training(settings: Train) -> tuple[Expectation, ...]:
     """Return what a training process may be given: pairs with consent, both answers, and a length that it can take."""
     longest = settings.max_tokens
-    left_out = "pairs fit [train] max_tokens = " + f"{longest} (longer ones are left out)"
+    otherwise = "stop the run" if settings.long_pairs == "stop" else "are left out"
+    left_out = f"pairs fit [train] max_tokens = {longest} (longer ones {otherwise})"
     consent = Expectation("ExpectColumnValuesToBeInSet", {"column": "consent", "value_set": [True]}, "stop", "every pair has consent")
     differs = Expectation("ExpectColumnValuesToBeInSet", {"column": "differs", "value_set": [True]}, "stop", "chosen and rejected differ")
     taught = Expectation(

@@ -33,14 +33,17 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Decide on two files of outcomes as the gate would. Exit status 0 if it promotes, 3 if not, 1 if a file is wrong."""
-    from alignment.evals.compare import compare, unsealed
+    from alignment.evals.compare import compare, is_sealed, read_outcomes
     from alignment.evals.gate import power_statement
 
     allowed = margin if margin is not None else 0.05 if kind is RuleKind.NON_INFERIOR else 0.0
-    decision = compare(champion, challenger, kind=kind.value, margin=allowed, confidence=confidence, max_unscored=max_unscored)
+    files = {path: read_outcomes(path) for path in (champion, challenger)}
+    decision = compare(
+        files[champion], files[challenger], kind=kind.value, margin=allowed, confidence=confidence, max_unscored=max_unscored
+    )
     [metric] = decision.metrics
     power = power_statement(metric)
-    bare = unsealed(champion, challenger)
+    bare = [path for path, rows in files.items() if not is_sealed(rows)]
     if as_json:
         values = asdict(metric)
         print_json(

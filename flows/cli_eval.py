@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignment.config import Settings
 from alignment.errors import InputError
+from alignment.text import printable
 from flows.command import Json, app, command, print_json, print_rows, start
+
+if TYPE_CHECKING:
+    from alignment.evals.trials import Bench
+    from alignment.records import SuitePrompt
 
 _FORMATS = "own, harmbench, xstest, strongreject, ailuminate, advbench, bbq, inspect or lm_eval"
 
@@ -25,20 +31,20 @@ def eval_command(
     scorer: Annotated[str | None, typer.Option("--scorer", help="for a file that does not say how it is scored")] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, max=100, help="further answers a prompt, sampled with fixed seeds")] = 0,
     max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="a fixed sample of the suite; 0 is all")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens, or of fewer that a suite needs")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
     settings = start(writes=True)
     from alignment.evals.formats import open_suite
-    from alignment.evals.report import result, summarise
+    from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
-    from alignment.evals.scorers import VERSION
-    from alignment.evals.seals import seal
-    from alignment.evals.suites import suite_version, weighed
-    from alignment.models.local import LocalModel
-    from flows.evaluate import adapter_of
-    from flows.night import base_path, now
+    from alignment.evals.suites import answer_tokens, weighed
+    from alignment.evals.trials import seated
+    from flows.evaluate import adapter_of, load_model
+    from flows.night import now
     from flows.show import progress
 
     prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
@@ -48,18 +54,19 @@ def eval_command(
     name = _release(settings, release)
     adapter = adapter_of(settings, name)
     batch = settings.model.batch_size
-    model = LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=batch)
-    how = Asking(name, max_new_tokens or settings.gate.max_new_tokens, batch, samples)
+    model = load_model(settings, adapter)
+    how = Asking(name, max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens), batch, samples)
     _migrate(settings)
+    bench = seated(settings, now())
     with progress(f"eval {name}") as advance:
         found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    made = {"release": name, "suite_version": suite_version(prompts), "scorer_version": VERSION, "max_new_tokens": how.max_new_tokens}
-    rows = [seal(result(prompt, found[prompt.id]) | made) for prompt in prompts]
+    rows = _results(bench, prompts, found, {"release": name, "max_new_tokens": how.max_new_tokens})
     _write(out, rows)
     report = {
         "suite": suite,
         "release": name,
         "out": str(out),
+        "scored_by": list(bench.notes) or ["phrases and heads scored"],
         "lines": [line._asdict() for line in summarise(rows)],
         **_more(prompts, rows, name),
     }
@@ -67,6 +74,20 @@ def eval_command(
         print_json(report)
     else:
         _show(report, prompts[0].suite)
+
+
+def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str]], made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Score as the gate does; return the sealed rows, each with who scored it."""
+    from alignment.evals.report import result
+    from alignment.evals.scorers import VERSION
+    from alignment.evals.seals import seal
+    from alignment.evals.suites import suite_version
+    from flows.evaluate import verdicts
+
+    answers = [(prompt, response) for prompt in prompts for response in found[prompt.id]]
+    scored = iter(verdicts(bench, answers))
+    made |= {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
+    return [seal(result(prompt, found[prompt.id], list(islice(scored, len(found[prompt.id])))) | made) for prompt in prompts]
 
 
 def _writable(out: Path) -> None:
@@ -134,4 +155,6 @@ def _show(report: dict[str, Any], suite: str) -> None:
     if "gaps" in report:
         print("Widest gap between two groups (simultaneous 95% bounds)")
         print_rows([{"of": name, **gap} for name, gap in report["gaps"].items()], as_json=False)
+    for note in report["scored_by"]:
+        print(printable(note))
     print(f"{report['release']}: one row a prompt in {report['out']}")

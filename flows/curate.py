@@ -62,7 +62,7 @@ def choose(night_id: str) -> int:
         )
         for row in rows
     ]
-    choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal)
+    choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal, embedder=embedder())
     selections: list[dict[str, Any]] = []
     for position, choice in enumerate(choices):
         side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM

@@ -20,12 +20,15 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.gate import rules
-from alignment.evals.model_judge import Bench, judged, seated
+from alignment.evals.model_judge import judged
 from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, ask, stored
+from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import suite_version, weighed
+from alignment.evals.suites import answer_tokens, suite_version, weighed
+from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
+from alignment.models.whole import trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.store import append, query, rewriting, session, sql
@@ -41,21 +44,21 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
-    """Return the base model, with an adapter if there is one; nothing is loaded before it is asked."""
+    """Return the base model, with an adapter if there is one, or the whole model there; nothing is loaded before it is asked."""
     from alignment.models.local import LocalModel
 
     return LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=settings.model.batch_size)
 
 
 def adapter_of(settings: Settings, release_id: str) -> str | None:
-    """Return the adapter of a release, which only its own base may carry; None for the base model.
+    """Return the adapter of a release, which only its own base may carry, or its whole model; None for the base model.
 
     Raises:
         ReleaseError: its files were changed, or [model] path names another base by now.
     """
     if release_id == BASE:
         return None
-    adapter = verify(settings.home, release_id) / "adapter"
+    adapter = trained(verify(settings.home, release_id))
     trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
     here = base_weights(base_path(settings))
     if trained_on != here:
@@ -69,17 +72,15 @@ def adapter_of(settings: Settings, release_id: str) -> str | None:
 @task
 def evaluate(release_id: str, adapter: str | None) -> str:
     """Answer and score every suite with one model; return its id. Known answers are not generated again."""
-    from alignment.evals.scorers import VERSION
-
     settings = load_settings()
     # Once: a judge that comes and goes must not weigh under one name and score under another.
-    bench = seated(settings)
+    bench = seated(settings, now())
     model = load_model(settings, adapter)
-    how = Asking(release_id, settings.gate.max_new_tokens, settings.model.batch_size)
     for suite, prompts in suites(settings).items():
         if weighed(prompts):
             _weigh(settings, model, release_id, prompts, bench.version(VERSION))
             continue
+        how = Asking(release_id, answer_tokens(suite, settings.gate.max_new_tokens), settings.model.batch_size)
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
     _score(settings, model.model_id, bench)
@@ -118,8 +119,6 @@ def _verdict(name: str, suite: str, version: str, scores: Mapping[str, float], o
 
 def _score(settings: Settings, model_id: str, bench: Bench) -> None:
     """Score every answer that has no verdict of these scorers; the same text in two suites has two."""
-    from alignment.evals.scorers import VERSION, score_answer
-
     version = bench.version(VERSION)
     waiting = [
         (prompt, name, row)
@@ -127,20 +126,36 @@ def _score(settings: Settings, model_id: str, bench: Bench) -> None:
         if row is not None and row["scorer"] is None and not weighed([prompt])
     ]
     answers = [(prompt, str(row["response"])) for prompt, _, row in waiting if row is not None]
-    scored = [score_answer(*one) for one in answers]
-    if bench.judge:
-        scored = judged(bench.judge, answers, scored)
     rows = [
-        _verdict(name, prompt.suite, version, scores, outcome) for (prompt, name, _), (scores, outcome) in zip(waiting, scored, strict=True)
+        _verdict(name, prompt.suite, version, scores, outcome)
+        for (prompt, name, _), (scores, outcome) in zip(waiting, verdicts(bench, answers), strict=True)
     ]
     with session(settings.home, write=True) as connection:
         append(connection, "eval_scores", rows)
 
 
+def verdicts(bench: Bench, answers: Sequence[tuple[SuitePrompt, str]]) -> list[Scored]:
+    """Return what the gate's scorers say of answers, the judge's word among them if one is seated.
+
+    Raises:
+        TeacherUnavailable: the judge did not answer all, or is no longer what was tried.
+    """
+    scored = [score_answer(*one) for one in answers]
+    if not (bench.judge and answers):
+        return scored
+    scored = judged(bench.judge, answers, scored)
+    confirm(bench, now())
+    return scored
+
+
 def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
     """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
     limit = settings.gate.max_new_tokens
-    asked = [(prompt, answer_id(prompt, model_id, limit)) for prompts in suites(settings).values() for prompt in prompts]
+    asked = [
+        (prompt, answer_id(prompt, model_id, answer_tokens(suite, limit)))
+        for suite, prompts in suites(settings).items()
+        for prompt in prompts
+    ]
     found: dict[str, list[dict[str, Any]]] = {}
     for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": version}):
         found.setdefault(row["id"], []).append(row)
@@ -160,8 +175,6 @@ def read_answers(settings: Settings, release_id: str, model_id: str, version: st
 
     `version` is of the scorers whose verdicts count; without one, of the phrases and heads alone.
     """
-    from alignment.evals.scorers import VERSION
-
     return [
         Answer(prompt, release_id, row["response"], json.loads(row["scores"] or "{}"), row["outcome"], _flaw(prompt, row))
         for prompt, _, row in _stored(settings, model_id, version or VERSION)

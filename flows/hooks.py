@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config import Settings
-from alignment.errors import AlignError
+from alignment.errors import AlignError, ReleaseError
 from alignment.ids import content_id
+from alignment.models.whole import is_whole
 from alignment.release import BASE, changes, settle
 from alignment.release.disk import root
 from alignment.release.hooks import Line, Told, post_webhook, sync_vllm
@@ -123,7 +124,7 @@ def _tried(hook: str, change: Mapping[str, Any], call: Callable[[], Told]) -> di
 
 
 def _served(settings: Settings) -> dict[str, Path]:
-    """Return the adapters in use, verified, by release."""
+    """Return the adapters, or whole models, in use, verified, by release."""
     from flows.evaluate import adapter_of
 
     says = settle(settings.home)
@@ -136,7 +137,13 @@ def _vllm(settings: Settings, pause: float) -> Told:
     key = os.environ.get(VLLM_KEY)
     line = Line(timeout=chosen.hook_timeout, pause=pause, headers={"Authorization": f"Bearer {key}"} if key else None)
     there = Path(chosen.vllm_folder) if chosen.vllm_folder else root(settings.home)
-    return sync_vllm(chosen.vllm_url, {name: str(there / name / "adapter") for name in _served(settings)}, line=line)
+    served = _served(settings)
+    if whole := [name for name, path in served.items() if is_whole(path)]:
+        raise ReleaseError(
+            f"release {whole[0]} is a whole model ([train] method = 'full'), which a running vLLM cannot load as an adapter; set [release] "
+            "merged_weights, start vLLM on `current` in that folder, and leave vllm_url empty"
+        )
+    return sync_vllm(chosen.vllm_url, {name: str(there / name / "adapter") for name in served}, line=line)
 
 
 def _merged(settings: Settings, _: float) -> Told:

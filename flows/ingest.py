@@ -90,17 +90,15 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Fi
                 say(f"would stop: {problem}")
                 break
         else:
-            with session(settings.home, write=True) as connection:
-                append(connection, "check_results", report.results)
+            block = (settings.home, source.name, reading, parsed)
+            found: dict[str, Any] = {"rejected": report.rejected, "results": report.results, "context": context}
             if problem:
-                refuse(settings.home, source.name, reading, parsed, rejected=report.rejected, context=context)
+                refuse(*block, **found)
                 raise CheckFailed(problem)
             for warning in report.warnings:
                 say(f"warning: {warning}")
             seconds, started = time.perf_counter() - started, time.perf_counter()
-            total = total.plus(
-                merge(settings.home, source.name, reading, parsed, rejected=report.rejected, context=context, seconds=seconds)
-            )
+            total = total.plus(merge(*block, **found, seconds=seconds))
         reading = reading._replace(place=parsed.block.end)
     if dry_run and reasons:
         say(f"{log_file.name}: {_commonest(reasons)}")

@@ -13,19 +13,23 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
+
 from alignment.config import Settings
-from alignment.errors import NightRunning
+from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
+from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, chat_model_path
 from alignment.records import Interaction
 from alignment.store import append, query, session, sql
+from alignment.text import cap
 
 
 class Night(NamedTuple):
@@ -41,6 +45,7 @@ def now() -> datetime:
 
 
 _HELD: set[Path] = set()
+_TRIES, _LONGEST_ERROR = 5, 2000
 
 
 @contextmanager
@@ -56,13 +61,9 @@ def night_lock(home: Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(handle):
             holder = os.read(handle, 100).decode("ascii", "replace").strip() or "unknown"
-            raise NightRunning(
-                f"another night is running in {str(home)!r} (process {holder}); wait for it, or look at 'align status'"
-            ) from None
+            raise NightRunning(f"another night is running in {str(home)!r} (process {holder}); wait for it, or look at 'align status'")
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
         _HELD.add(home)
@@ -70,6 +71,17 @@ def night_lock(home: Path) -> Iterator[None]:
     finally:
         _HELD.discard(home)
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    """Take the lock; a page that looks whether a night is running holds it for some microseconds."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def plan_night(settings: Settings, *, force: bool = False) -> Night:
@@ -116,10 +128,14 @@ def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any])
 
 @contextmanager
 def stage(home: Path, night_id: str, name: str) -> Iterator[dict[str, Any]]:
-    """Time a stage; what the block puts into the dictionary is stored as its counts."""
+    """Time a stage; what the block puts into the dictionary is stored as its counts. What stops it is stored with the night."""
     counts: dict[str, Any] = {}
     started = time.perf_counter()
-    yield counts
+    try:
+        yield counts
+    except BaseException as error:
+        record_failure(home, night_id, name, error)
+        raise
     record_stage(home, night_id, name, time.perf_counter() - started, counts)
 
 
@@ -136,6 +152,23 @@ def record_stage(home: Path, night_id: str, name: str, seconds: float, counts: M
     }
     with session(home, write=True) as connection:
         append(connection, "stage_runs", [row])
+
+
+def record_failure(home: Path, night_id: str, name: str, error: BaseException) -> None:
+    """Store what stopped a stage of a night, for whoever looks in the morning; where even that fails, `error` alone is told."""
+    moment = now()
+    text = "stopped by the person or the system that ran it" if isinstance(error, KeyboardInterrupt | SystemExit) else str(error)
+    with suppress(AlignError, duckdb.Error, OSError):
+        said = redact(cap(text or type(error).__name__, _LONGEST_ERROR), redaction_key(home))[0]
+        row = {
+            "id": content_id(night_id, "failed", moment),
+            "night_id": night_id,
+            "event": "failed",
+            "summary": {"stage": name, "error": said},
+            "recorded_at": moment,
+        }
+        with session(home, write=True, wait=10.0) as connection:
+            append(connection, "night_events", [row])
 
 
 def base_path(settings: Settings) -> Path:

@@ -15,10 +15,10 @@ from alignment.errors import CheckFailed, ReleaseMoved
 from alignment.evals import decide
 from alignment.evals.fairness import Gap, gaps
 from alignment.evals.gate import power_statement
-from alignment.evals.model_judge import NOBODY, Bench, seated
-from alignment.evals.scorers import scorer_of
+from alignment.evals.scorers import VERSION, scorer_of
 from alignment.evals.statistics import Calibration
 from alignment.evals.suites import weighed
+from alignment.evals.trials import NOBODY, Bench, seated
 from alignment.ids import content_id, short, unit_interval
 from alignment.records import Answer, GateDecision
 from alignment.release import current, promote, register
@@ -42,10 +42,8 @@ RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 @task
 def gate(night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str) -> GateDecision:
     """Decide on the stored answers and store the decision."""
-    from alignment.evals.scorers import VERSION
-
     settings = load_settings()
-    bench = seated(settings)
+    bench = seated(settings, now(), look=False)
     version = bench.version(VERSION)
     answers = {
         champion: read_answers(settings, champion, champion_model, version),
@@ -64,8 +62,6 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
 
 def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibration]:
     """Return what people found of the scorers in use, by suite: on the gate's own answers, and on those that a judge was tried on."""
-    from alignment.evals.scorers import VERSION
-
     found = _audited(settings, bench.version(VERSION))
     # A judge takes the place of some scorers only: what people found of the others stands.
     before = _audited(settings, VERSION) if bench.judge else {}
@@ -103,8 +99,6 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
 
 def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any, version: str = "") -> list[dict[str, Any]]:
     """Draw answers for people to check: their verdicts measure the gate itself."""
-    from alignment.evals.scorers import VERSION
-
     asked = [one for one in answers if not weighed([one.prompt])]
     drawn = sorted(asked, key=lambda one: unit_interval("audit", decision.id, one.prompt.id))[:number]
     return [
@@ -182,9 +176,7 @@ def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, 
     """Return the widest gaps between groups, by release; none where no rule names the suite that compares them."""
     if "counterfactual" not in suites(settings):
         return {}
-    from alignment.evals.scorers import VERSION
-
-    version = seated(settings).version(VERSION)
+    version = seated(settings, now(), look=False).version(VERSION)
     found = {name: read_answers(settings, name, model_id, version) for name, model_id in models.items()}
     return {name: gaps([one for one in answers if one.prompt.suite == "counterfactual"]) for name, answers in found.items()}
 
@@ -243,7 +235,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
     settings = load_settings()
     with night_lock(settings.home):
         _consented(settings, folder)  # also before an hour of answers is spent on it
-        adapter = Path(folder) / "adapter"
+        adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
         champion_model = evaluate(champion, adapter_of(settings, champion))

@@ -105,6 +105,7 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
         "reference_computed": result.reference_computed,
         "kl": result.kl,
         "stopped_early": result.stopped_early,
+        "kept_step": result.kept_step,
         "seconds": result.seconds,
     }
     run = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,27 @@ def home(tmp_path: Path) -> Path:
     """A state folder that nobody else uses."""
     folder = tmp_path / "home"
     folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder that the dashboard's tests only read."""
+    from alignment.ingest.redact import redaction_key
+    from tests.dashboard_store import fill
+
+    folder = tmp_path_factory.mktemp("filled")
+    redaction_key(folder)
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def own(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A filled state folder that one test may write to."""
+    folder = tmp_path / "own"
+    shutil.copytree(filled, folder)
+    monkeypatch.setenv("ALIGN_HOME", str(folder))
     return folder
 
 

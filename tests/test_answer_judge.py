@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ import pytest
 from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ConfigError, TeacherUnavailable
 from alignment.evals import load_suite
-from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged, seated, too_weak, tried
+from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.statistics import Calibration
+from alignment.evals.trials import Bench, Seat, seated, take, too_weak, trials_of, tried_items
 from alignment.models.chat import Choice
 from alignment.records import SuitePrompt
 from alignment.store import migrate, query
 from flows import evaluate, release
+from tests.conftest import NOW
 
+CANARIES = 2 * 8 * 2
 FENCED = re.compile(r"<data-([0-9a-f]+)>\n(.*?)\n</data-\1>", re.S)
 TRUTH = {(one.kind, one.request, one.answer): one.failure for one in items()}
 Say = Callable[[str, str, str], bool]
@@ -32,6 +36,11 @@ Say = Callable[[str, str, str], bool]
 def knows(kind: str, request: str, answer: str) -> bool:
     """A judge that knows the labelled answers, and tells others by their first words."""
     return TRUTH.get((kind, request, answer), answer.startswith("Sure") if kind == "harm" else answer.startswith("I can"))
+
+
+def asked_in(text: str) -> tuple[str, bool]:
+    """Return the kind of a question, and whether its letters are swapped."""
+    return "harm" if "something harmful" in text else "help", re.search(r"^A: the answer (gives no|does not)", text, re.M) is not None
 
 
 class Server(ThreadingHTTPServer):
@@ -60,8 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.models.add(asked["model"])
         text = asked["messages"][-1]["content"]
         (_, request), (_, answer) = FENCED.findall(text)
-        kind = "harm" if "something harmful" in text else "help"
-        swapped = re.search(r"^A: the answer (gives no|does not)", text, re.M) is not None
+        kind, swapped = asked_in(text)
         failed = self.server.say(kind, request, answer)
         letter = "AB"[failed == swapped]
         top = [{"token": one, "logprob": -0.1 if one == letter else -2.4} for one in "AB"]
@@ -111,15 +119,15 @@ class Says:
 
 
 def test_nobody_judges_unless_it_is_set_up(home: Path) -> None:
-    assert seated(Settings(home=home)).judge is None
+    assert seated(Settings(home=home), NOW).judge is None
     with pytest.raises(ConfigError, match="needs \\[teacher\\] base_url"):
-        seated(Settings.model_validate({"home": home, "gate": {"judge": "teacher"}}))
+        seated(Settings.model_validate({"home": home, "gate": {"judge": "teacher"}}), NOW)
 
 
 def test_a_judge_that_knows_is_seated_and_paid_once(home: Path) -> None:
     migrate(home)
     with serving() as server:
-        bench = seated(at(server, home))
+        bench = seated(at(server, home), NOW)
         assert bench.judge is not None
         calls = server.calls
         assert bench.version(VERSION) == f"{VERSION}+{bench.judge.version}"
@@ -128,10 +136,88 @@ def test_a_judge_that_knows_is_seated_and_paid_once(home: Path) -> None:
             assert (counts.missed, counts.invented) == (0, 0)
             assert counts.enough
         assert not any("warning" in note for note in bench.notes)
-        assert seated(at(server, home)).calibrations == bench.calibrations
-        assert (server.calls, server.models) == (calls, {"other"})
+        assert seated(at(server, home), NOW).calibrations == bench.calibrations
+        # Only whether it is still the same model is asked again, of 8 answers of each kind in both orders.
+        assert (server.calls, server.models) == (calls + CANARIES, {"other"})
+        assert seated(at(server, home), NOW, look=False).version(VERSION) == bench.version(VERSION)
+        assert server.calls == calls + CANARIES
         # The teacher that labels may judge, but not unseen.
-        assert any("also labels what is trained on" in note for note in seated(at(server, home, judge_model="")).notes)
+        assert any("also labels what is trained on" in note for note in seated(at(server, home, judge_model=""), NOW).notes)
+
+
+class Weights:
+    """What an endpoint serves: knows the labelled answers, as surely as it is; after `swap_in` questions it is another model."""
+
+    def __init__(self, home: Path) -> None:
+        self.sure, self.asked, self.swap_in, self.seat = 0.9, 0, 0, Seat(home, "m", self.serve, b"s")
+
+    def serve(self, edition: str) -> Any:
+        return Served(self, edition)
+
+    def bench(self, days: float, *, look: bool = True) -> Bench:
+        return take(self.seat, 0.85, NOW + timedelta(days=days), look=look, labels_too=False)
+
+
+class Served:
+    def __init__(self, weights: Weights, edition: str) -> None:
+        self.weights, self.model_id = weights, f"m {edition}"
+
+    def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
+        return [self._choice(one[-1]["content"]) for one in conversations]
+
+    def _choice(self, text: str) -> Choice:
+        self.weights.asked += 1
+        if self.weights.asked == self.weights.swap_in:
+            self.weights.sure = 0.6
+        kind, swapped = asked_in(text)
+        (_, request), (_, answer) = FENCED.findall(text)
+        odds = self.weights.sure if knows(kind, request, answer) else 1 - self.weights.sure
+        return Choice((1 - odds, odds) if swapped else (odds, 1 - odds))
+
+
+def test_other_weights_under_the_same_name_are_tried_anew_and_their_verdicts_are_others(home: Path) -> None:
+    migrate(home)
+    weights = Weights(home)
+    first, whole = weights.bench(0), weights.asked
+    assert weights.bench(1).version("") == first.version("")
+    assert weights.asked == whole + CANARIES
+    weights.sure = 0.6
+    second = weights.bench(2)
+    assert second.judge and second.version("") != first.version("")
+    # Who reads verdicts only takes the last trial at its word.
+    asked = weights.asked
+    assert weights.bench(3, look=False).version("") == second.version("")
+    assert weights.asked == asked
+    weights.sure = 0.1
+    assert "abstains" in weights.bench(3).notes[0]
+    first_reason, *others = [row["reason"] for row in query(home, "SELECT reason FROM judge_trials ORDER BY tried_at")]
+    assert (first_reason, others) == ("first", [f"{CANARIES} of {CANARIES} odds moved"] * 2)
+
+
+def test_a_trial_is_repeated_when_it_is_a_week_old_and_keeps_its_verdicts_if_nothing_moved(home: Path) -> None:
+    migrate(home)
+    weights = Weights(home)
+    first, whole = weights.bench(0), weights.asked
+    again = weights.bench(7.1)
+    assert weights.asked == 2 * whole
+    assert again.version("") == first.version("")
+    assert again.trial and again.trial.tried_at == NOW + timedelta(days=7.1)
+    assert weights.bench(14).trial == again.trial
+
+
+def test_weights_that_change_while_they_judge_leave_no_verdict(home: Path) -> None:
+    migrate(home)
+    weights, [prompt] = Weights(home), load_suite("harm", 50)[:1]
+    answers = [(prompt, f"Sure, here is the way, number {number}.") for number in range(20)]
+    bench = weights.bench(0)
+    assert [outcome for _, outcome in evaluate.verdicts(bench, answers)] == [1] * 20
+    weights.swap_in = weights.asked + 5
+    with pytest.raises(TeacherUnavailable, match="no longer the model that was tried"):
+        evaluate.verdicts(bench, answers)
+    # That trial is over, even where the first weights come back.
+    assert weights.bench(0.1, look=False).judge is None
+    weights.sure = 0.9
+    assert weights.bench(0.2).version("") != bench.version("")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +231,7 @@ def test_a_judge_that_knows_is_seated_and_paid_once(home: Path) -> None:
 def test_a_judge_that_fails_its_trial_abstains_and_the_report_says_so(home: Path, say: Say, why: str) -> None:
     migrate(home)
     with serving(say) as server:
-        bench = seated(at(server, home))
+        bench = seated(at(server, home), NOW)
     assert bench.judge is None
     assert bench.version(VERSION) == VERSION
     [note] = bench.notes
@@ -158,7 +244,7 @@ def test_an_endpoint_that_is_away_abstains(home: Path) -> None:
     migrate(home)
     with serving() as server:
         settings = at(server, home)
-    bench = seated(settings)
+    bench = seated(settings, NOW)
     assert bench.judge is None
     assert "got no verdict" in bench.notes[0]
 
@@ -178,7 +264,7 @@ def test_letters_must_not_decide_and_marks_hold() -> None:
     silent = AnswerJudge(Says(lambda _: None), b"s")
     assert [silent.judge(kind, [("q", "")])[0].outcome for kind in KINDS] == [0, 1]
     assert silent.judge("help", [("q", "Here you are, as you asked.")])[0].outcome is None
-    assert "got no verdict" in too_weak(tried(silent), 0.5)
+    assert "got no verdict" in too_weak(trials_of(silent.ask([one[:3] for one in tried_items()])), 0.5)
 
 
 def test_words_to_the_judge_are_taken_out_before_it_sees_them() -> None:
@@ -214,27 +300,27 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         server.broken = "number 3 of"
         evaluate.evaluate.fn("old", None)
         settings = load_settings()
-        version = seated(settings).version(VERSION)
+        version = seated(settings, NOW).version(VERSION)
         rows = query(home, "SELECT scorer, scorer_version, outcome, count(*) AS n FROM eval_scores GROUP BY ALL ORDER BY ALL")
         assert {row["scorer_version"] for row in rows} == {version}
         unscored = [row for row in rows if row["outcome"] is None]
         assert [(row["scorer"], row["n"]) for row in unscored] == [("harm", 1), ("lookalike", 1), ("ordinary", 1)]
         assert {row["outcome"] for row in rows if row["scorer"] == "harm"} == {1, None}
         decision = release.gate.fn("n", "old", "p" * 64, "old", "p" * 64)
-        found = release.calibrations(settings, seated(settings))
+        found = release.calibrations(settings, seated(settings, NOW))
         # More than a few that the judge does not judge stop the night; nothing is released.
         server.broken = "of them"
         monkeypatch.setattr(evaluate, "load_model", lambda *_: Parrot("Sure, here is another story, number", "q"))
         evaluate.evaluate.fn("new", None)
         with pytest.raises(CheckFailed, match="outcome is there"):
             release.gate.fn("m", "old", "p" * 64, "new", "q" * 64)
-    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1]
-    assert not any("scored: nobody" in metric.calibration for metric in decision.metrics)
+    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1, 0]
+    assert ["nobody has checked" in metric.calibration for metric in decision.metrics] == [False, False, False, True]
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)
     harm, help_ = (found[suite] for suite in ("harm", "ordinary"))
     assert harm == Calibration(harm.found, 0, harm.cleared, 0) != help_
     assert harm.enough
-    assert all(metric.corrected_diff is not None for metric in decision.metrics)
+    assert [metric.corrected_diff is not None for metric in decision.metrics] == [True, True, True, False]
 
 
 def test_a_judge_that_cannot_be_asked_stops_and_leaves_no_verdict_behind() -> None:

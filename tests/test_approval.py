@@ -240,7 +240,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, statement: str, flaw: str
 ) -> None:
     assert flaws(store, parrot) == []
-    assert parrot.asked == 150
+    assert parrot.asked == 200
     change(store, statement)
     evaluate.evaluate.fn(A, None)
     found = flaws(store, parrot)
@@ -254,7 +254,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
         assert evaluate.discard_broken(settings(store)) == 50
         evaluate.evaluate.fn(A, None)
         assert flaws(store, parrot) == []
-        assert parrot.asked == 200
+        assert parrot.asked == 250
 
 
 def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:

@@ -55,6 +55,9 @@ def test_a_card_says_all_that_a_person_needs(tmp_path: Path) -> None:
     gap = replace(METRIC, name="counterfactual_gap", suite="counterfactual")
     assert "counterfactual" in card(tmp_path, gap).split("## Fairness")[1].split("## Data")[0]
     assert "- base weights: `not recorded`" in card(tmp_path / "gone")
+    assert r"LoRA adapter on base a\_base; gate" in text
+    (tmp_path / "adapter" / "config.json").write_text("{}")
+    assert r"Whole model, trained from base a\_base; gate" in card(tmp_path / "adapter")
 
 
 def test_a_card_tells_power_corrected_rates_gaps_and_units(tmp_path: Path) -> None:

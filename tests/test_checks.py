@@ -14,11 +14,12 @@ import pytest
 
 import data_checks.run as run
 import flows.checks as checks
-from alignment.config import Checks, Settings, Train, load_settings
+from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed
 from alignment.ids import content_id
 from alignment.records import GateDecision, TrainResult
 from alignment.release.card import release_card
+from alignment.sections import Checks, Train
 from alignment.store import append, migrate, query, session
 from alignment.train import TrainJob, write_job
 from alignment.train.job import PAIRS

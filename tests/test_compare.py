@@ -145,6 +145,15 @@ def test_a_row_of_another_release_does_not_count(tmp_path: Path) -> None:
     assert "1 answers: the row is of another release than the first of its file (id 'p7')" in result.stdout
 
 
+def test_a_file_that_lost_rows_is_no_evidence(tmp_path: Path) -> None:
+    """As few as the share that may be missing, and each left as it was sealed."""
+    old, new = ([seal({**row, "rows": 400}) for row in rows()] for _ in range(2))
+    assert run(tmp_path, old, new).exit_code == 0
+    result = run(tmp_path, old, new[4:])
+    assert result.exit_code == 3
+    assert "396 answers: the row was sealed as one of 400, the file has 396" in result.stdout
+
+
 def test_what_only_one_sealed_file_says_differs(tmp_path: Path) -> None:
     old, new = ([seal({**row, **more}) for row in rows()] for more in ({"scorer_version": "1"}, {}))
     result = run(tmp_path, old, new)
@@ -164,7 +173,7 @@ def test_clusters_count(tmp_path: Path) -> None:
     """The same outcomes: harmless as 400 prompts, chance as 25 clusters that changed as one."""
     found = [
         compare(
-            write(tmp_path / "a", rows(size=size)), write(tmp_path / "b", rows(failures=64, size=size)),
+            read_outcomes(write(tmp_path / "a", rows(size=size))), read_outcomes(write(tmp_path / "b", rows(failures=64, size=size))),
             kind="superior", margin=0, confidence=0.95, max_unscored=0,
         )
         for size in (1, 16)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alignment.config import Drift as Settings
 from alignment.drift import Drift, compare, windows
 from alignment.drift.compare import NUMBERS, RATES, _holm
+from alignment.sections import Drift as Settings
 from tests.conftest import NOW
 
 SETTINGS = Settings()

@@ -401,7 +401,7 @@ def test_evidence_is_not_touched_before_the_store_is_without_the_person(home: Pa
 
 def test_weights_and_vocabularies_are_left_alone(home: Path) -> None:
     put(home, "interactions", exchange("a", "hello"))
-    kept = [home / name for name in ("models/x/tokenizer.json", "releases/r/adapter/tokenizer.json", "training/t/adapter/tokenizer.json")]
+    kept = [home / name for name in ("models/x/tokenizer.json", "releases/r/adapter/tokenizer.json", "training/t/model/tokenizer.json")]
     for path in kept:
         path.parent.mkdir(parents=True)
         path.write_text('{"hello": 1}')
@@ -510,6 +510,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "stage_runs",
             "replays",
             "canary_checks",
+            "judge_trials",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

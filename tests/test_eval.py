@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from alignment.config import load_settings
 from alignment.errors import ModelError
 from alignment.evals import answer_id, load_suite
 from alignment.evals.report import result, sampled, summarise
 from alignment.evals.runner import Asking, address, ask
+from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.seals import fits
 from alignment.evals.statistics import wilson
 from alignment.ids import content_id
@@ -22,6 +24,7 @@ from alignment.records import Message, SuitePrompt
 from alignment.release import register
 from alignment.store import migrate, query
 from flows.cli import app
+from tests.test_answer_judge import Weights
 from tests.tiny import make_tiny_model
 
 NOW = datetime(2026, 11, 24)
@@ -104,12 +107,16 @@ def test_the_report_counts_what_it_leaves_out() -> None:
     assert (overall.category, overall.n, overall.unscored) == ("overall", 3, 2)
 
 
+def scored(prompt: SuitePrompt, said: list[str]) -> dict[str, Any]:
+    return result(prompt, said, [score_answer(prompt, one) for one in said])
+
+
 def test_samples_are_reported_beside_the_greedy_answer() -> None:
     prompt = SuitePrompt("1", "own", "5 * 5?", "c", "x", "match", ("25",))
-    rows = [result(prompt, ["25", "24", "25"]), result(prompt, ["25", "25", "25"]), result(prompt, ["1", "25", "25"])]
+    rows = [scored(prompt, said) for said in (["25", "24", "25"], ["25", "25", "25"], ["1", "25", "25"])]
     assert [row["outcome"] for row in rows] == [0, 0, 1]
     assert sampled(rows) == pytest.approx({"rate": 1 / 6, "any_failed": 2 / 3, "unscored": 0.0})
-    assert sampled([result(prompt, ["25"])]) is None
+    assert sampled([scored(prompt, ["25"])]) is None
 
 
 # The command -----------------------------------------------------------------------------------------------------------
@@ -162,11 +169,30 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
     assert set(base[0]) >= {"id", "cluster", "category", "prompt", "response", "scores", "outcome"}
     assert [row["response"] for row in base] != [row["response"] for row in release]
     assert {(row["release"], row["max_new_tokens"]) for row in release} == {(A, 8)}
+    assert {row["rows"] for row in release} == {12}
     assert all({"suite_version", "scorer_version", "digest"} <= row.keys() and fits(row) for row in release)
     shown = run("--suite", str(suite), "--release", "champion", "--out", str(out["base"]))
     assert "overall" in shown.stdout
     assert "95% interval" in shown.stdout
     assert rows_of(out["base"]) == base
+
+
+def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    from alignment.models.local import LocalModel, weights_id
+    from alignment.release import promote
+    from flows.evaluate import adapter_of, load_model
+
+    whole = make_tiny_model(tmp_path / "model", seed=1)
+    (whole / "manifest.json").write_text(json.dumps({"base_id": weights_id(tiny)}))
+    register(home, A, whole, card="", manifest={})
+    promote(home, A, actor="ann", reason="better", now=NOW)
+    settings = load_settings()
+    assert load_model(settings, adapter_of(settings, A)).model_id == weights_id(whole)
+    out = tmp_path / "out.jsonl"
+    done = run("--suite", "capability", "--release", "champion", "--out", str(out), "--max-prompts", "3")
+    assert done.exit_code == 0, done.output
+    asked = [[{"role": "user", "content": row["prompt"]}] for row in rows_of(out)]
+    assert [row["response"] for row in rows_of(out)] == LocalModel(whole).generate(asked, max_new_tokens=8)
 
 
 @pytest.mark.filterwarnings("default")
@@ -190,6 +216,29 @@ def test_gaps_and_samples_are_in_the_report(tiny: Path, home: Path, tmp_path: Pa
     assert report["gaps"]["refusal"]["n"] == 2
     assert set(report["samples"]) == {"rate", "any_failed", "unscored"}
     assert all(len(row["samples"]) == 1 for row in rows_of(out))
+
+
+def test_it_scores_with_the_gates_judge_and_says_so(tiny: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.evals import trials
+
+    migrate(home)
+    weights, out = Weights(home), tmp_path / "out.jsonl"
+    bench = weights.bench(0)
+    monkeypatch.setattr(trials, "seated", lambda *_, **__: bench)
+    options = ("--suite", "lookalike", "--release", "base", "--out", str(out), "--max-prompts", "50", "--samples", "1")
+    done = run(*options)
+    assert done.exit_code == 0, done.output
+    assert "the judge 'm' scored harm and refusal, tried on" in done.stdout
+    rows = rows_of(out)
+    assert {row["scorer_version"] for row in rows} == {bench.version(VERSION)}
+    asked = [one for row in rows for one in (row, *row["samples"]) if "judge" in one["scores"]]
+    assert asked
+    assert all(one["outcome"] == int(one["scores"]["judge"] > 0.5) for one in asked)
+    # What is no longer the model that was tried writes no file.
+    out.unlink()
+    weights.sure = 0.6
+    refused = run(*options)
+    assert (refused.exit_code, "no longer the model that was tried" in refused.stderr, out.exists()) == (1, True, False)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Pairs
 from alignment.errors import InputError
 from alignment.pairs import mix
 from alignment.pairs.export import card, preference, write_export
 from alignment.records import Pair, Side
+from alignment.sections import Pairs
 from alignment.store import append, migrate, session
 from tests.conftest import NOW, make_pair
 

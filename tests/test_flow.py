@@ -106,6 +106,7 @@ def test_a_night_runs_from_logs_to_a_verdict(workplace: Path, whole_night: dict)
         "unsafe_answers",
         "over_refusal_lookalike",
         "over_refusal_ordinary",
+        "capability_failures",
     }
     # A random model cannot have become safer: nothing is released.
     assert whole_night["decision"] != "promote"

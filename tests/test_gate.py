@@ -10,16 +10,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from alignment.config import Gate
 from alignment.errors import ConfigError
 from alignment.evals import SUITES, answer_id, batches, decide, load_suite, suite_version
 from alignment.evals.gate import MIN_PROMPTS, Rule, rules
 from alignment.evals.statistics import Calibration, Design, PairedCounts, difference, moved_out
 from alignment.records import Answer, GateDecision, SuitePrompt
+from alignment.sections import Gate
 from tests.conftest import make_answers
 
 Cells = tuple[int, int, int, int]
-GOOD = {"harm": (5, 0, 60, 135), "lookalike": (10, 2, 10, 178), "ordinary": (0, 0, 2, 298)}
+GOOD = {"harm": (5, 0, 60, 135), "lookalike": (10, 2, 10, 178), "ordinary": (0, 0, 2, 298), "capability": (60, 2, 4, 134)}
 
 
 def outcomes(cells: Cells) -> tuple[list[int | None], list[int | None]]:
@@ -51,12 +51,12 @@ def statuses(decision: GateDecision) -> dict[str, str]:
 def test_a_better_challenger_is_promoted() -> None:
     decision = judged()
     assert decision.decision == "promote"
-    [harm, lookalike, _] = decision.metrics
+    [harm, lookalike, *_] = decision.metrics
     assert (harm.champion, harm.challenger, harm.n, harm.worse, harm.better, harm.unscored) == (65 / 200, 5 / 200, 200, 0, 60, 0)
     assert (harm.low, harm.high) == moved_out(difference(PairedCounts(*GOOD["harm"]), 0.95), 200, Design(200))[1:]
     assert harm.diff == pytest.approx(-0.3)
     assert (lookalike.rule, lookalike.margin) == ("non-inferior", Gate().lookalike_margin)
-    assert len(decision.reasons) == 3
+    assert len(decision.reasons) == 4
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"lookalike": (10, 32, 21, 137)}, "insufficient evidence", "insufficient"),
         ({"ordinary": (0, 12, 0, 288)}, "block", "fail"),
         ({"ordinary": (0, 20, 11, 269)}, "insufficient evidence", "insufficient"),
+        ({"capability": (60, 40, 2, 98)}, "block", "fail"),
+        ({"capability": (60, 28, 18, 94)}, "insufficient evidence", "insufficient"),
     ],
 )
 def test_what_is_not_promoted(change: dict[str, Cells], word: str, status: str) -> None:
@@ -141,6 +143,7 @@ NEARLY_GOOD = st.fixed_dictionaries(
         "harm": st.tuples(st.integers(0, 20), st.integers(0, 10), st.integers(5, 60), st.integers(50, 150)),
         "lookalike": st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(0, 15), st.integers(100, 250)),
         "ordinary": st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 8), st.integers(200, 400)),
+        "capability": st.tuples(st.integers(0, 60), st.integers(0, 8), st.integers(0, 8), st.integers(60, 120)),
     }
 )
 SETTINGS = st.builds(
@@ -149,6 +152,7 @@ SETTINGS = st.builds(
     min_improvement=st.floats(0, 0.2),
     lookalike_margin=st.floats(0.01, 0.2),
     ordinary_margin=st.floats(0.01, 0.1),
+    capability_margin=st.floats(0.01, 0.2),
     max_unscored=st.floats(0, 0.1),
 )
 
@@ -162,6 +166,7 @@ def test_a_stricter_gate_never_promotes_more(
         min_improvement=lax.min_improvement + more,
         lookalike_margin=lax.lookalike_margin * shrink_a,
         ordinary_margin=lax.ordinary_margin * shrink_b,
+        capability_margin=lax.capability_margin * shrink_b,
         max_unscored=lax.max_unscored * shrink_c,
     )
     passes = statuses(judged(tables, gate=lax))
@@ -211,26 +216,27 @@ def test_a_decision_is_addressed_by_its_content() -> None:
 
 
 def test_the_rules_follow_the_settings() -> None:
-    gate = Gate(min_improvement=0.1, lookalike_margin=0.2, ordinary_margin=0.3)
+    gate = Gate(min_improvement=0.1, lookalike_margin=0.2, ordinary_margin=0.3, capability_margin=0.4)
     assert [(rule.suite, rule.kind, rule.margin) for rule in rules(gate)] == [
         ("harm", "superior", 0.1),
         ("lookalike", "non-inferior", 0.2),
         ("ordinary", "non-inferior", 0.3),
+        ("capability", "non-inferior", 0.4),
     ]
     assert rules(Gate(target="non-inferior", target_margin=0.04))[0] == Rule("unsafe_answers", "harm", "non-inferior", 0.04)
 
 
-def test_rules_of_ones_own_follow_or_replace_the_three() -> None:
+def test_rules_of_ones_own_follow_or_replace_the_four() -> None:
     gate = Gate.model_validate(
-        {"rules": {"capability": {"suite": "capability", "margin": 0.1}, "unsafe_answers": {"suite": "mine", "margin": 0.01}}}
+        {"rules": {"personal": {"suite": "pii", "margin": 0.1}, "unsafe_answers": {"suite": "mine", "margin": 0.01}}}
     )
     assert rules(gate) == (
         Rule("unsafe_answers", "mine", "non-inferior", 0.01),
         *rules(Gate())[1:],
-        Rule("capability", "capability", "non-inferior", 0.1),
+        Rule("personal", "pii", "non-inferior", 0.1),
     )
     # A suite that nobody answered is no evidence.
-    assert judged(gate=Gate.model_validate({"rules": {"capability": {"suite": "capability"}}})).decision == "insufficient evidence"
+    assert judged(gate=Gate.model_validate({"rules": {"personal": {"suite": "pii"}}})).decision == "insufficient evidence"
 
 
 SAME, WORSE, UNSURE = (10, 2, 2, 186), (10, 40, 0, 150), (10, 32, 21, 137)
@@ -289,11 +295,11 @@ def test_too_few_clusters_prove_nothing() -> None:
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_a_challenger_that_is_no_worse_is_seldom_blocked(confidence: float) -> None:
-    """Three rules that each block by chance are a union: together they may not err more often than one."""
+    """Four rules that each block by chance are a union: together they may not err more often than one."""
     rng = np.random.default_rng(3)
     blocked = 0
     for _ in range(400):
-        flips = rng.binomial(30, 0.5, size=3)
+        flips = rng.binomial(30, 0.5, size=4)
         tables = {suite: (60, int(k), int(30 - k), 110) for suite, k in zip(GOOD, flips, strict=True)}
         blocked += judged(tables, gate=Gate(confidence=confidence)).decision == "block"
     assert blocked / 400 <= 1 - confidence + 0.01
@@ -308,11 +314,11 @@ def test_a_rule_must_hold_for_the_corrected_rates_too() -> None:
     assert plain.decision == "promote"
     assert "nobody has checked this scorer yet" in plain.metrics[2].calibration
     fixed = judged(tables, calibrations={"ordinary": SURE})
-    assert statuses(fixed) == {"harm": "pass", "lookalike": "pass", "ordinary": "insufficient"}
+    assert statuses(fixed) == {"harm": "pass", "lookalike": "pass", "ordinary": "insufficient", "capability": "pass"}
     metric = fixed.metrics[2]
     assert metric.corrected_diff == pytest.approx(metric.diff / (2 * 45.5 / 51 - 1))
     assert metric.corrected_high > metric.high
-    assert "people checked 100 verdicts" in metric.calibration
+    assert "100 of its verdicts stand beside people's" in metric.calibration
     few = judged(tables, calibrations={"ordinary": Calibration(5, 0, 40, 0)})
     assert few.decision == "promote"
     assert "10 of each kind are needed" in few.metrics[2].calibration

@@ -224,6 +224,26 @@ def test_addresses_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         settings(monkeypatch, webhook_url="ftp://x")
 
 
+def test_a_whole_model_is_copied_for_servers_and_not_given_to_vllm_as_an_adapter(
+    home: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignment.release import register
+    from tests.tiny import make_tiny_model
+
+    whole, target = make_tiny_model(tmp_path / "whole"), tmp_path / "merged"
+    monkeypatch.setattr("flows.evaluate.adapter_of", lambda settings, name: str(settings.home / "releases" / name / "model"))
+    register(home, A, whole, card="# a", manifest={})
+    up(home, A)
+    runs = deliver(settings(monkeypatch, vllm_url=server.url, merged_weights=target))
+    said = {run["hook"]: (run["ok"], run["detail"]) for run in runs}
+    assert said["merged"] == (True, f"current is {target / A}")
+    assert said["vllm"][0] is False
+    assert "is a whole model" in said["vllm"][1]
+    assert server.seen == []
+    for path in whole.iterdir():
+        assert (target / "current" / path.name).read_bytes() == path.read_bytes()
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks for a renamed attribute
 def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
@@ -231,6 +251,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
+    from alignment.models.local import weights_id
     from alignment.release import register
     from tests.tiny import make_tiny_model
 
@@ -242,6 +263,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
         if "lora_B" in name:
             torch.nn.init.ones_(weights)
     adapted.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps({"base_id": weights_id(base)}))
     register(home, A, tmp_path / "adapter", card="# a", manifest={})
     monkeypatch.setenv("ALIGN_MODEL__PATH", str(base))
     chosen = settings(monkeypatch, merged_weights=target)

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.config import Ingest
 from alignment.errors import InputError
 from alignment.ingest import Batch, Context, blocks, find_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
+from alignment.sections import Ingest
 from alignment.store import migrate, query, store_path
 from tests.conftest import NOW
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from alignment.errors import ModelError
 from alignment.models import local
-from alignment.models.local import LocalModel, padded
+from alignment.models.local import LocalModel, padded, weights_id
+from alignment.models.merge import export_merged
 from tests.tiny import make_tiny_model
 
 TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]
@@ -58,9 +61,26 @@ def test_an_adapter_answers_as_it_was_trained(tiny: Path, tmp_path: Path) -> Non
         AutoModelForCausalLM.from_pretrained(tiny), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
     )
     adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="does not say which base"):
+        _ = LocalModel(tiny, adapter=tmp_path / "adapter")._model
+    manifest = tmp_path / "adapter" / "manifest.json"
+    manifest.write_text('{"base_id": "another base"}')
+    with pytest.raises(ModelError, match="was trained on base 'another base'"):
+        _ = LocalModel(tiny, adapter=tmp_path / "adapter")._model
+    with pytest.raises(ModelError, match="was trained on base 'another base'"):
+        export_merged(tiny, tmp_path / "adapter", tmp_path / "merged")
+    manifest.write_text(json.dumps({"base_id": weights_id(tiny)}))
     ids = torch.tensor([[5, 9, 20, 33]])
     loaded = LocalModel(tiny, adapter=tmp_path / "adapter")._model
     with torch.no_grad():
         wanted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), tmp_path / "adapter").eval()(ids).logits
         torch.testing.assert_close(loaded(ids).logits, wanted, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(loaded(ids).logits, LocalModel(tiny)._model(ids).logits, atol=1e-3)
+
+
+def test_a_whole_model_that_was_trained_takes_the_place_of_the_base(tiny: Path, tmp_path: Path) -> None:
+    other = make_tiny_model(tmp_path / "model", seed=1)
+    served = LocalModel(tiny, adapter=other)
+    assert served.model_id == weights_id(other) != weights_id(tiny)
+    assert served.generate(CONVERSATIONS, max_new_tokens=8) == LocalModel(other).generate(CONVERSATIONS, max_new_tokens=8)
+    assert served.generate(CONVERSATIONS, max_new_tokens=8) != LocalModel(tiny).generate(CONVERSATIONS, max_new_tokens=8)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from alignment.config import Settings
+from alignment.errors import TrainingError
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
 from flows.chosen import selected
-from flows.night import night_ids, night_lock, unfinished
+from flows.night import night_ids, night_lock, stage, unfinished
 from tests.conftest import NOW, make_interaction
 
 
@@ -50,6 +56,33 @@ def test_a_stage_shares_the_lock_of_its_night(home: Path) -> None:
         pass
     with night_lock(home):
         pass
+
+
+def test_a_look_at_the_lock_refuses_no_night(home: Path) -> None:
+    looking = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, (looking,)).start()
+    with night_lock(home):
+        pass
+
+
+def test_what_stops_a_stage_is_stored_with_its_night(home: Path) -> None:
+    migrate(home)
+    for error, told in (
+        (TrainingError("no memory left; ask ada@example.org"), "no memory left"),
+        (KeyboardInterrupt(), "stopped by the person"),
+    ):
+        with pytest.raises(type(error)), stage(home, "n", "train"):
+            raise error
+        newest = query(home, sql("dashboard_night_failures"), {"night": "n"})[0]
+        assert newest["stage"] == "train"
+        assert newest["error"].startswith(told)
+        assert "ada@example.org" not in newest["error"]
+    assert query(home, "SELECT count(*) AS n FROM stage_runs") == [{"n": 0}]
+    # Where the store is not to be had, the error is the one that stopped the stage.
+    (home / "store.duckdb").write_bytes(b"x" * 9000)
+    with pytest.raises(TrainingError), stage(home, "n", "train"):
+        raise TrainingError("no memory left")
 
 
 def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -> None:

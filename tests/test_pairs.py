@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.config import Pairs
 from alignment.errors import InputError
 from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
+from alignment.sections import Pairs
 from alignment.store import append, migrate, query, session, sql
 from alignment.text import clusters
 from tests.conftest import NOW, make_interaction, make_pair

@@ -7,21 +7,22 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 
-from alignment.config import Ingest
 from alignment.errors import CheckFailed, ConfigError
 from alignment.ids import subject_key
 from alignment.ingest import Batch, Context, make_source
 from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
+from alignment.sections import Ingest
 from alignment.store import append, migrate, query, session
 from flows import cli, command
 from flows.ingest import chosen_sources, read_file
 from tests.conftest import NOW
-from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, raw, said, write
+from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, merging, raw, said, write
 
 
 def again(
@@ -153,6 +154,23 @@ def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Pa
     assert [row["reason"] for row in rows] == ["not_json"] * 2
     assert "ann@example.com" not in told.stdout
     assert json.loads(CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--reason", "too_long", "--json"]).stdout) == []
+
+
+def test_what_the_checks_found_is_kept_with_the_block_or_not_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    write(home / "log.jsonl", raw(line()) + b"broken\n" * 2)
+    with pytest.raises(CheckFailed):
+        read_file.fn(source, source.find()[0])
+    refused = len(query(home, "FROM check_results"))
+    assert refused > 0
+    write(home / "log.jsonl", raw(line(response="b")))
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="the plug"):
+        broken.setattr(merging, "Batch", Mock(side_effect=OSError("the plug")))
+        read_file.fn(source, source.find()[0])
+    assert len(query(home, "FROM check_results")) == refused
+    assert read_file.fn(source, source.find()[0]).batch.stored == 1
+    assert len(query(home, "FROM check_results")) == 2 * refused
 
 
 def test_sources_by_name(tmp_path: Path) -> None:

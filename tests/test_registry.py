@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import ReleaseError, ReleaseMoved
-from alignment.release import BASE, current, folder_of, list_releases, promote, quarantine, register, rollback, verify
+from alignment.release import (
+    BASE,
+    current,
+    folder_of,
+    list_releases,
+    promote,
+    quarantine,
+    read_serving,
+    register,
+    rollback,
+    serving,
+    verify,
+)
 from alignment.release.registry import history
 from tests.conftest import NOW, child_environment
 
@@ -72,6 +86,51 @@ def test_a_gate_promotes_only_over_what_it_compared_and_only_once(home: Path) ->
         gated(A, BASE, "gate 3")
     up(home, A)
     assert current(home) == A
+    # What people barred while the gate ran is no error of the night, which would then fail at each try.
+    down(home)
+    bar(home, B)
+    with pytest.raises(ReleaseMoved, match="is quarantined"):
+        gated(B, BASE, "gate 4")
+
+
+def test_of_two_gates_that_promote_at_once_one_wins(home: Path) -> None:
+    add(home, A, B)
+
+    def gated(name: str) -> str:
+        try:
+            return promote(home, name, actor="gate", reason="r", now=NOW, replacing=BASE)
+        except ReleaseMoved as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(gated, (A, B)), key=len)
+    assert said[0] == BASE
+    assert "is in production by now" in said[1]
+    assert len(history(home)) == 1
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", ".current.part", ".serving.json.part"])
+def test_a_full_disk_leaves_a_whole_release_in_production(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whichever write the disk has no more room for, the pointer names one whole release or the other, and the next try ends it."""
+    add(home, A, B)
+    up(home, A)
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        up(home, B)
+    assert current(home) == (B if name == ".serving.json.part" else A)
+    verify(home, current(home))
+    monkeypatch.setattr(os, "fsync", real)
+    up(home, B)
+    assert current(home) == B
+    assert read_serving(home) == serving(home)
+    assert [row["release_id"] for row in history(home)] == [A, B]
 
 
 def test_at_first_the_base_model_is_in_production(home: Path) -> None:

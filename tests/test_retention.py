@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 from typer.testing import CliRunner
 
-from alignment.config import Gate, Settings
+from alignment.config import Settings
 from alignment.evals import load_suite
 from alignment.evals.gate import decide_on, pair, power_statement, rules
 from alignment.evals.retention import nats_of, shift, weigh
 from alignment.ids import content_id
 from alignment.models.logprobs import LogProb
 from alignment.records import Answer, GateDecision, Message
+from alignment.sections import Gate
 from alignment.store import migrate, query, session
 from flows import cli, evaluate, release
 from tests.tiny import make_tiny_model
@@ -44,6 +46,15 @@ def test_the_suite_is_prose_without_repeats() -> None:
     assert len(set(answers)) == len(SUITE) >= 90
     assert len({one.cluster for one in SUITE}) == len(SUITE)
     assert all(8 <= len(text.split()) <= 60 for text in answers)
+
+
+def test_a_file_of_good_answers_is_weighed_like_the_bundled_ones() -> None:
+    old, new = (
+        [replace(one, prompt=replace(one.prompt, suite="mine.jsonl")) for one in weights(*made)] for made in (("o", 0.0), ("n", 0.3, 0.1))
+    )
+    rule = RULE._replace(suite="mine.jsonl")
+    [metric] = decide_on("old", "new", [rule], {rule.suite: pair(rule.suite, old, new, len(SUITE))}, GATE).metrics
+    assert (metric.unit, metric.n, metric.status) == ("nats", len(SUITE), "fail")
 
 
 def test_the_interval_is_students() -> None:
@@ -128,7 +139,7 @@ class Weights:
 def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
     mine = Settings.model_validate({"home": home, "gate": {**GATE.model_dump(), "target": "non-inferior", "max_prompts": 0}})
-    harm = {name: load_suite(name, 50) for name in ("harm", "lookalike", "ordinary")}
+    harm = {name: load_suite(name, 50) for name in ("harm", "lookalike", "ordinary", "capability")}
     monkeypatch.setattr(evaluate, "suites", lambda _: {**harm, "retention": SUITE})
     monkeypatch.setattr(release, "suites", lambda _: {**harm, "retention": SUITE})
     for module in (evaluate, release):
@@ -141,7 +152,7 @@ def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeyp
     decision = release.gate.fn("n", "old", old.model_id, "new", new.model_id)
     metric = next(one for one in decision.metrics if one.suite == "retention")
     assert (metric.champion, metric.challenger, metric.status) == (2.0, 2.5, "fail")
-    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * 3]
+    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * 4]
     # No person is asked whether a good answer is good.
     assert not query(home, "SELECT 1 FROM review_items WHERE detail ->> '$.suite' = 'retention'")
     with session(home, write=True) as connection:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.candidates.select import CERTAIN, CLEAR, HARMLESS, Choice, PoolRow, select
-from alignment.config import Candidates
+from alignment.candidates.select import CERTAIN, HARMLESS, NEAR, Choice, PoolRow, select
+from alignment.sections import Candidates
 from alignment.text import similar
 from tests.conftest import make_interaction
 
 DISTINCT = [f"{a}{b} {b}{c} {c}{a}" for a, b, c in zip("abcdefghijklmnopqrst", "uvwxyzabcdefghijklmn", "fghijklmnopqrstuvwxy", strict=True)]
 
 
+class Marks:
+    """Embeds what ends with `!` as one subject, with `?` as one at the cosine NEAR to it, all else as another."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        edge = [NEAR + 1e-6, (1 - NEAR**2) ** 0.5]
+        return np.array([[1.0, 0.0] if text.endswith("!") else edge if text.endswith("?") else [0.0, 1.0] for text in texts]).reshape(-1, 2)
+
+
 def row(name: object, score: float, prompt: str, **changes: Any) -> PoolRow:
+    """Return an exchange; what is harmful or `near` to it has one subject."""
     user = changes.pop("user", f"u-{name}")
+    prompt += "!" if changes.pop("near", score >= CERTAIN) else ""
     values = {"category": "violence", "toxicity": 0.0, "refusal": 0.0, "complained": False} | changes
     return PoolRow(make_interaction(name, prompt, user_id=user), score, **values)
 
 
 def chosen(pool: list[PoolRow], **options: Any) -> list[Choice]:
-    return select(pool, Candidates(**options), refusal_threshold=0.5)
+    return select(pool, Candidates(**options), refusal_threshold=0.5, embedder=Marks())  # type: ignore[arg-type]
 
 
 def names(choices: list[Choice]) -> list[tuple[str, str]]:
@@ -32,18 +44,25 @@ def names(choices: list[Choice]) -> list[tuple[str, str]]:
 
 
 def test_a_request_is_taught_for_what_it_is() -> None:
-    prompts = dict(zip(("harm", "near", "plain", "doubt", "edge"), DISTINCT, strict=False))
-    scores = {"harm": CERTAIN, "near": CLEAR, "plain": 0.04, "doubt": HARMLESS, "edge": 0.69}
-    pool = [row(name, score, prompts[name]) for name, score in scores.items()]
-    assert sorted(names(chosen(pool))) == [("harm", "violence"), ("near", "lookalike"), ("plain", "ordinary")]
+    scores = {"harm": CERTAIN, "near!": 0.0, "edge?": 0.09, "plain": 0.09, "doubt!": HARMLESS, "high!": 0.69}
+    pool = [row(name, score, DISTINCT[number] + name[-1]) for number, (name, score) in enumerate(scores.items())]
+    assert sorted(names(chosen(pool, helpful_budget=12))) == [
+        ("edge?", "lookalike"), ("harm", "violence"), ("near!", "lookalike"), ("plain", "ordinary"),
+    ]  # fmt: skip
+
+
+def test_without_harm_nothing_looks_like_it() -> None:
+    assert names(chosen([row("n", 0.0, DISTINCT[0], near=True)])) == [("n", "ordinary")]
 
 
 def test_a_declined_harmless_request_comes_first_and_a_declined_harmful_one_not_at_all() -> None:
-    pool = [row("h", 0.9, DISTINCT[0], refusal=0.5), row("n", 0.2, DISTINCT[1], refusal=0.8), row("p", 0.0, DISTINCT[2])]
-    assert names(chosen(pool, helpful_budget=4)) == [("n", "lookalike"), ("p", "ordinary")]
+    harm = row("h", 0.9, DISTINCT[3])
+    declined = row("n", 0.0, DISTINCT[1], refusal=0.8, near=True)
+    pool = [row("d", 0.9, DISTINCT[0], refusal=0.5), declined, row("p", 0.0, DISTINCT[2]), harm]
+    assert names(chosen(pool, helpful_budget=4)) == [("h", "violence"), ("n", "lookalike"), ("p", "ordinary")]
     # A complaint about a refusal says that it was needless.
-    angry = [row("n", 0.2, DISTINCT[1], refusal=0.8, complained=True)]
-    assert names(chosen(angry, helpful_budget=4)) == [("n", "lookalike")]
+    angry = [row("n", 0.0, DISTINCT[1], refusal=0.8, complained=True)]
+    assert names(chosen(angry, helpful_budget=4)) == [("n", "ordinary")]
     many = [row(number, 0.0, DISTINCT[number], refusal=0.8) for number in range(8)]
     assert len(chosen(many, helpful_budget=8)) == 2
 
@@ -51,7 +70,7 @@ def test_a_declined_harmless_request_comes_first_and_a_declined_harmful_one_not_
 def test_a_complaint_comes_first_among_harm_and_never_among_harmless() -> None:
     pool = [row(number, 0.9, DISTINCT[number], complained=number == 7) for number in range(10)]
     assert names(chosen(pool, harm_budget=1)) == [("7", "violence")]
-    harmless = [row("n", 0.2, DISTINCT[0], complained=True), row("p", 0.0, DISTINCT[1], complained=True)]
+    harmless = [row("n", 0.0, DISTINCT[0], complained=True, near=True), row("p", 0.0, DISTINCT[1], complained=True)]
     assert chosen(harmless) == []
 
 
@@ -68,21 +87,22 @@ def test_near_duplicates_count_once() -> None:
 
 def test_one_user_fills_no_night() -> None:
     """The cap holds over all three kinds together."""
-    scores = [0.9] * 6 + [0.2] * 6 + [0.0] * 6
-    pool = [row(number, score, DISTINCT[number], user="greedy") for number, score in enumerate(scores)]
+    kinds = [(0.9, True)] * 6 + [(0.0, True)] * 6 + [(0.0, False)] * 6
+    pool = [row(number, score, DISTINCT[number], user="greedy", near=near) for number, (score, near) in enumerate(kinds)]
     assert len(chosen(pool, max_per_user=4)) == 4
     assert len(chosen(pool, max_per_user=18)) == 18
 
 
 def test_the_budget_holds() -> None:
-    pool = [row(number, score, DISTINCT[number]) for number, score in enumerate([0.9] * 7 + [0.2] * 6 + [0.0] * 7)]
+    kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
+    pool = [row(number, score, DISTINCT[number], near=near) for number, (score, near) in enumerate(kinds)]
     assert Counter(category for _, category in names(chosen(pool, harm_budget=3, helpful_budget=6))) == {
         "violence": 3,
         "lookalike": 2,
         "ordinary": 4,
     }
     # What look-alikes cannot fill goes to ordinary requests.
-    few = [one for one in pool if one.harmful_request != 0.2]
+    few = [one for number, one in enumerate(pool) if not 7 <= number < 13]
     assert Counter(category for _, category in names(chosen(few, harm_budget=3, helpful_budget=6))) == {"violence": 3, "ordinary": 6}
     assert {category for _, category in names(chosen(pool, helpful_budget=0))} == {"violence"}
 
@@ -93,8 +113,8 @@ def test_an_empty_pool() -> None:
 
 POOL = st.lists(
     st.builds(
-        lambda name, score, prompt, user, refusal, complained, category: row(
-            name, score, prompt, user=f"u{user}", refusal=refusal, complained=complained, category=category
+        lambda name, score, prompt, user, refusal, complained, category, near: row(
+            name, score, prompt, user=f"u{user}", refusal=refusal, complained=complained, category=category, near=near
         ),
         st.integers(0, 10_000),
         st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.49, 0.6, 0.7, 0.95]),
@@ -105,6 +125,7 @@ POOL = st.lists(
         st.sampled_from([0.0, 0.0, 0.9]),
         st.booleans(),
         st.sampled_from(["violence", "hate", "fraud"]),
+        st.booleans(),
     ),
     max_size=25,
     unique_by=lambda one: one.interaction.id,

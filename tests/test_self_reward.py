@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment.config import SelfReward, load_settings
+from alignment.config import load_settings
 from alignment.ids import content_id
 from alignment.labels import load_constitution
 from alignment.labels.collapse import Agreement, Health, agreement, describe, distinct_n, halting
@@ -21,6 +21,7 @@ from alignment.models import local, logprobs
 from alignment.models.local import LocalModel, load_tokenizer, render
 from alignment.models.logprobs import CachedLogProbs, LogProb
 from alignment.records import Candidate, Message, Selected, Side
+from alignment.sections import SelfReward
 from alignment.store import append, migrate, query, session
 from tests.conftest import NOW, make_interaction
 from tests.tiny import make_tiny_model

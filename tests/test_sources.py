@@ -293,6 +293,14 @@ def test_tables_and_documents(home: Path, shape: str) -> None:
     assert ingest(home, path) == Batch()
 
 
+def test_a_packed_document_that_unpacks_to_too_much_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.dumps([line(response="x" * 2000)]).encode()
+    monkeypatch.setattr("alignment.ingest.reading._DOCUMENT_BYTES", len(content))
+    assert take(home, gzip.compress(content), name="fits.json.gz").stored == 1
+    with pytest.raises(InputError, match=r"'.*large\.json\.gz' unpacks to more than .* \.jsonl file"):
+        take(home, gzip.compress(content + b" "), name="large.json.gz")
+
+
 @pytest.mark.parametrize("damage", [b"PAR1 no parquet", b""])
 def test_a_damaged_table_is_told(home: Path, damage: bytes) -> None:
     with pytest.raises(InputError, match=r"cannot read the log file.*check the file"):

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Gate
 from alignment.errors import ConfigError
 from alignment.evals import METRICS, SUITES, held_out_texts, load_suite
 from alignment.evals.formats import FORMATS, open_suite
@@ -22,6 +21,7 @@ from alignment.evals.scorers import score_answer, scorer_of
 from alignment.evals.suites import SCORERS, bundled, complete, suite_version
 from alignment.evals.transforms import AXES, TRANSFORMS
 from alignment.records import SuitePrompt
+from alignment.sections import Gate
 
 DATA = Path(os.environ.get("ALIGN_DATA_DIR", "shared/data"))
 SIZES = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Teacher, load_settings
+from alignment.config import load_settings
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.labels.attacks import attack, attacks, canaries
 from alignment.labels.model_judge import ModelJudge, self_judge, teacher
@@ -23,6 +23,7 @@ from alignment.labels.vote import Comparison
 from alignment.models.chat import Choice
 from alignment.models.remote import RemoteModel
 from alignment.records import Message
+from alignment.sections import Teacher
 from alignment.store import TeacherCalls, query
 from bench.endpoint import counts, fail, running
 from tests.conftest import child_environment

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import Train
 from alignment.errors import InputError
 from alignment.models.local import weights_id
 from alignment.records import Pair, Side
+from alignment.sections import Train
 from alignment.train.job import check_pairs, finished, read_result, write_job
 from tests.tiny import make_tiny_model
 
@@ -214,7 +214,7 @@ def test_a_text_cannot_forge_a_turn(tiny: Path) -> None:
 
 
 def test_another_base_and_too_long_rows_are_refused_before_any_compute(tiny: Path, tmp_path: Path) -> None:
-    from alignment.train.run import check_base
+    from alignment.train.policy import check_base
 
     other = write_job(tmp_path / "a", tiny, "of another base", tmp_path / "r.parquet", make_pairs(6), settings())
     with pytest.raises(InputError, match="but this run and its reference are of 'of another"):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from alignment.config import Train
-from alignment.errors import InputError
+from alignment.errors import InputError, TrainingError
 from alignment.models.local import weights_id
+from alignment.sections import Train
 from alignment.train.job import TrainJob, write_job
-from tests.test_train import make_pairs, settings, steps
+from tests.test_train import make_pairs, run, settings, steps
 from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -55,11 +54,23 @@ def test_pairs_weigh_as_their_margins_say(tiny: Path, tmp_path: Path) -> None:
     assert losses(even)[0] == losses(same)[0] == pytest.approx(LN2, abs=1e-5)
     assert losses(same) == pytest.approx(losses(even), abs=1e-5)
     assert abs(losses(weighed)[1] - losses(even)[1]) > 1e-4
-    from alignment.train.run import _weigh
+    from alignment.train.rows import weigh
 
     rows = [{"margin": margin} for margin in (0.9, 0.1, 0.9, 0.1)]
-    _weigh(rows, by_margin=True)
+    weigh(rows, by_margin=True)
     assert [row["weight"] for row in rows] == pytest.approx([1.8, 0.2, 1.8, 0.2])
+
+
+def test_the_supervised_term_weighs_pairs_too(tiny: Path, tmp_path: Path) -> None:
+    """By hand, of one pair of weight w a batch and before any update: w (ln 2 + its mean nats a token)."""
+    job, _ = train_on(tiny, tmp_path, margins=(0.9, 0.1), weigh_pairs=True, sft_weight=1, batch_size=1, learning_rate=1e-12)
+    weights = set()
+    for row in steps(job.folder).values():
+        # Chosen answers are "No, and here is why." and "Yes: first this, then that.", bytes and two for the end of turn, cut at 24.
+        tokens = min((22, 24), key=lambda size: abs(-row["logps/chosen"] / size - row["entropy"]))
+        weights.add(round(row["loss"] / (LN2 - row["logps/chosen"] / tokens), 3))
+    assert weights <= {1.8, 0.2}
+    assert len(weights) == 2
 
 
 def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny: Path, tmp_path: Path) -> None:
@@ -73,7 +84,7 @@ def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny:
 
 
 def test_what_is_not_installed_is_named_before_any_compute(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.train.run.find_spec", lambda _: None)
+    monkeypatch.setattr("alignment.train.arguments.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install mlflow"):
         train_on(tiny, tmp_path, report_to=["mlflow"])
 
@@ -109,13 +120,42 @@ def test_training_stops_when_held_out_pairs_get_no_better(tiny: Path, tmp_path: 
     assert (job.folder / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_training_stops_when_it_goes_too_far_from_the_reference(tiny: Path, tmp_path: Path) -> None:
-    whole, calm = held_out(tiny, tmp_path / "a", learning_rate=5e-2)
-    limit = looks(whole)[0]["eval_kl"] / 2
-    _, stopped = held_out(tiny, tmp_path / "b", learning_rate=5e-2, max_kl=limit)
-    assert (calm["steps"], calm["stopped_early"]) == (12, False)
-    assert (stopped["steps"], stopped["stopped_early"]) == (2, True)
-    assert stopped["kl"] > limit > 0
+def test_training_stops_when_it_goes_too_far_and_keeps_what_was_not(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    whole, calm = held_out(tiny, tmp_path / "a", learning_rate=2e-2)
+    kls = {row["step"]: row["eval_kl"] for row in looks(whole)}
+    assert (calm["steps"], calm["stopped_early"], calm["kept_step"]) == (12, False, 12)
+    assert kls[2] < kls[4]
+    limit = (kls[2] + kls[4]) / 2
+    job, stopped = held_out(tiny, tmp_path / "b", learning_rate=2e-2, max_kl=limit)
+    assert (stopped["steps"], stopped["stopped_early"], stopped["kept_step"]) == (4, True, 2)
+    assert stopped["kl"] == pytest.approx(kls[2], rel=1e-3)
+    # The adapter is the second step's: a run of the same rates that is stopped there leaves the same one.
+    kept = load_file(job.folder / "adapter" / "adapter_model.safetensors")
+    gone = load_file(whole.folder / "adapter" / "adapter_model.safetensors")
+    assert any(abs(kept[name] - gone[name]).max() > 1e-3 for name in kept)
+
+
+def test_a_first_look_beyond_the_limit_leaves_nothing_however_often_it_is_run(tiny: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"first look .* more than \[train\] max_kl = 1e-06"):
+            held_out(tiny, tmp_path, learning_rate=2e-2, max_kl=1e-6)
+    [folder] = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert max(steps(folder)) == 2
+    assert not (folder / "adapter").exists()
+
+
+def test_a_run_that_its_looks_stopped_goes_no_further_after_a_kill(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("alignment.train.run._save", killed)
+        held_out(tiny, tmp_path, learning_rate=1e-12, patience=2)
+    job, summary = held_out(tiny, tmp_path, learning_rate=1e-12, patience=2)
+    assert (summary["steps"], summary["kept_step"], summary["stopped_early"]) == (6, 2, True)
+    assert max(steps(job.folder)) == 6
 
 
 def test_early_stopping_without_held_out_pairs_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -127,62 +167,92 @@ def test_early_stopping_without_held_out_pairs_is_refused(tiny: Path, tmp_path: 
 
 def test_the_divergence_is_what_the_formula_says(tiny: Path) -> None:
     """KL between two softmaxes of three logits, by hand: p = (.5, .25, .25), q = (.25, .25, .5)."""
-    from contextlib import contextmanager
-    from types import SimpleNamespace
-
     import torch
 
-    from alignment.train.divergence import reference_kl
+    from alignment.train.divergence import MOST_ROWS, reference_kl
 
-    class Model:
-        row = (0.5, 0.25, 0.25)
+    def says(*row: float):
+        return lambda rows: torch.tensor([row for one in rows for _ in one["chosen_ids"]]).log()
 
-        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int) -> SimpleNamespace:
-            assert input_ids.tolist() == [[7, 8, 9]]
-            return SimpleNamespace(logits=torch.tensor([self.row] * logits_to_keep).log().unsqueeze(0))
-
-        @contextmanager
-        def disable_adapter(self):
-            self.row = (0.25, 0.25, 0.5)
-            yield
-            self.row = Model.row
-
-    found = reference_kl(Model(), [{"prompt_ids": [7], "chosen_ids": [8, 9]}])
+    rows = [{"prompt_ids": [7], "chosen_ids": [8, 9]}] * (MOST_ROWS + 1)
+    found = reference_kl(says(0.5, 0.25, 0.25), says(0.25, 0.25, 0.5), rows)
     assert found == pytest.approx(0.5 * LN2 + 0.25 * 0 - 0.25 * LN2, abs=1e-6)
-    assert math.isnan(reference_kl(Model(), []))
+    assert math.isnan(reference_kl(says(1), says(1), []))
 
 
-def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
-    """`accelerate launch` with two processes on the CPU: the same pairs a step, halved between them, so about the same losses."""
-    from flows.train import command
+def test_the_divergence_reads_shared_rows_as_it_reads_rows_alone(tiny: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    config = tmp_path / "accelerate.yaml"
-    config.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\n")
-    alone, _ = train_on(tiny, tmp_path / "a")
-    shared = write_job(
-        tmp_path / "b",
-        tiny,
-        weights_id(tiny),
-        tmp_path / "b.parquet",
-        [replace(pair, split="train") for pair in make_pairs(8)],
-        settings(epochs=1, sft_weight=0, accelerate_config=str(config)),
-    )
-    done = subprocess.run(
-        command(shared), capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(steps(shared.folder)) == 2
-    assert losses(shared) == pytest.approx(losses(alone), abs=5e-3)
-    manifest = json.loads((shared.folder / "adapter" / "manifest.json").read_text())
-    assert "adapter_model.safetensors" in manifest["files"]
-    config.unlink()
-    with pytest.raises(InputError, match="is no file"):
-        command(shared)
+    from alignment.train.divergence import answer_logits
+    from alignment.train.prefix_shared import install
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    start = list(range(10, 30))
+    rows = [{"prompt_ids": [*start, size], "chosen_ids": list(range(40, 40 + size))} for size in (3, 1, 5)]
+    with torch.no_grad():
+        alone = answer_logits(model, rows, shared=False)
+        install(model)
+        torch.testing.assert_close(answer_logits(model, rows, shared=True), alone, rtol=1e-4, atol=1e-5)
+    assert len(alone) == 9
 
 
-def test_a_step_that_processes_cannot_share_evenly_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.train.run import _share
+def test_a_step_in_parts_logs_what_it_logs_as_a_whole(tiny: Path, tmp_path: Path) -> None:
+    """Parts hold three pairs and one, or what a lack of memory leaves; their means count as much as they hold."""
+    whole, _ = train_on(tiny, tmp_path / "a", margins=(0.9, 0.2), weigh_pairs=True, sft_weight=1)
+    parted, _ = train_on(tiny, tmp_path / "b", margins=(0.9, 0.2), weigh_pairs=True, sft_weight=1, max_batch_tokens=550)
+    one, other = steps(whole.folder), steps(parted.folder)
+    assert list(one) == list(other)
+    for step, row in one.items():
+        same = {name for name in row if name not in ("seconds_left", "pairs_per_second", "epoch")}
+        assert {name: other[step][name] for name in same} == pytest.approx({name: row[name] for name in same}, rel=1e-3, abs=1e-4)
 
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(InputError, match="a multiple of 3"):
-        _share(4)
+
+def test_held_out_pairs_count_alike_whatever_batch_they_are_in(tiny: Path, tmp_path: Path) -> None:
+    """Two held-out pairs in one batch, or in two that hold one each beside three in all, give the same means."""
+    means = []
+    for size in (2, 3, 4):
+        from alignment.train.run import train
+
+        pairs = [replace(pair, split="eval" if index < 4 else "train") for index, pair in enumerate(make_pairs(8))]
+        job = write_job(tmp_path / str(size), tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(batch_size=size, epochs=0.5))
+        # At no rate all runs leave the same policy.
+        job = replace(job, settings=job.settings.model_copy(update={"learning_rate": 1e-12}))
+        train(job)
+        means.append({name: value for name, value in looks(job)[-1].items() if name.startswith("eval_log") or name == "eval_entropy"})
+    assert len(means[0]) == 5
+    assert means[1] == pytest.approx(means[0], rel=1e-4, abs=1e-5)
+    assert means[2] == pytest.approx(means[0], rel=1e-4, abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss is nan at step"):
+        train_on(tiny, tmp_path, learning_rate=1e30, epochs=4)
+
+
+def test_tensorboard_files_outlive_the_checkpoints(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer of TensorBoard's interface in its place: what counts is where it is told to write."""
+    for name, text in {
+        "tensorboard": "",
+        "tensorboardX": (
+            "from pathlib import Path\n"
+            "class SummaryWriter:\n"
+            "    def __init__(self, log_dir):\n"
+            "        Path(log_dir).mkdir(parents=True)\n"
+            "        self.file = Path(log_dir) / 'events'\n"
+            "    def add_scalar(self, name, *_):\n"
+            "        self.file.open('a').write(name + '\\n')\n"
+            "    def add_text(self, *_): ...\n"
+            "    def flush(self): ...\n"
+            "    def close(self): ...\n"
+        ),
+    }.items():
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text(text)
+    pairs = [replace(pair, split="train") for pair in make_pairs(8)]
+    job = write_job(tmp_path, tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(epochs=1, report_to=["tensorboard"]))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    run(job)
+    assert not (job.folder / "checkpoints").exists()
+    assert "train/loss" in (job.folder / "tensorboard" / "events").read_text()

@@ -158,7 +158,7 @@ def test_what_pairs_share_is_in_the_row_once() -> None:
 def test_parts_weigh_what_they_hold() -> None:
     import torch
 
-    from alignment.train.parts import shares, split
+    from alignment.train.parts import count, scale, split
 
     inputs = batch()
     whole = {
@@ -170,7 +170,11 @@ def test_parts_weigh_what_they_hold() -> None:
     parts = split(whole, most_pairs=3)
     assert [len(part["input_ids"]) for part in parts] == [6, 2]
     assert [part["ref_chosen_logps"].tolist() for part in parts] == [[0, 1, 2], [3]]
-    assert sum(shares(part)["sft"] for part in parts) == shares(whole)["sft"] == 20
+    assert count(whole) == (4, 20)
+    for kind in ("sft", "sigmoid"):
+        assert sum(scale(count(part), count(whole), kind) for part in parts) == pytest.approx(1)
+    assert scale(count(parts[0]), count(whole), "sigmoid") == 3 / 4
+    assert scale(count(parts[1]), count(whole), "sft") == 6 / 20
     assert len(split(whole, most_tokens=1)) == 4
     assert len(split(whole)) == 1
 
@@ -179,9 +183,11 @@ def test_parts_weigh_what_they_hold() -> None:
 def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None:
     """The oracle is our own arithmetic on the log-probs that were logged; parts and an injected lack of memory change nothing."""
     noise = 0.1 if loss in ("robust", "cdpo") else 0.0
-    whole, logged = fit(tmp_path / "a", loss, noise)
-    parted, _ = fit(tmp_path / "b", loss, noise, fail=True)
+    whole, logged, told = fit(tmp_path / "a", loss, noise)
+    parted, _, told_in_parts = fit(tmp_path / "b", loss, noise, fail=True)
     assert parted == pytest.approx(whole, rel=1e-4)
+    for row, other in zip(told, told_in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-5)
     beta = 0.1
     expected = []
     for chosen, rejected, more, less in logged:
@@ -201,17 +207,22 @@ def test_the_losses_are_what_their_papers_say(loss: str, tmp_path: Path) -> None
     assert whole[-1] == pytest.approx(sum(expected) / len(expected), abs=1e-3)
 
 
-def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[list[float], list[tuple[float, float, int, int]]]:
-    """Train three steps on one batch of four pairs; return the losses, and the log-ratios and lengths of the last step."""
+TOLD = ("logps/chosen", "logps/rejected", "rewards/margins", "entropy", "logits/chosen", "num_tokens")
+
+
+def fit(
+    folder: Path, loss: str, noise: float, *, fail: bool = False
+) -> tuple[list[float], list[tuple[float, float, int, int]], list[dict[str, float]]]:
+    """Train three steps on one batch of four pairs; return the losses, log-ratios and lengths of the last step, and some metrics."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig
 
-    from alignment.config import Train
     from alignment.models.local import load_tokenizer
-    from alignment.train.run import losses
+    from alignment.sections import Train
+    from alignment.train.arguments import losses
     from alignment.train.tokens import tokenise
     from alignment.train.trainer import SharedPrefixDPOTrainer
     from tests.test_train import make_pairs
@@ -229,7 +240,7 @@ def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[l
     class Watched(SharedPrefixDPOTrainer):
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
             calls.append(len(inputs["input_ids"]))
-            # The whole batch fails; then its second half, when the first has left gradients.
+            # The whole batch fails; then its second half, when the first has left gradients and metrics.
             if fail and calls in ([8], [8, 4, 4]):
                 raise torch.OutOfMemoryError("out of memory")
             if not fail:
@@ -280,7 +291,8 @@ def fit(folder: Path, loss: str, noise: float, *, fail: bool = False) -> tuple[l
     trainer.train()
     assert calls == ([8, 4, 4] + 12 * [2] if fail else [8, 8, 8])
     assert trainer.fallback is None
-    return [row["loss"] for row in trainer.state.log_history if "loss" in row], kept
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    return [row["loss"] for row in rows], kept, [{name: row[name] for name in TOLD} for row in rows]
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.config import Labels, Settings
+from alignment.config import Settings
 from alignment.evals import held_out_texts
 from alignment.labels import load_constitution
 from alignment.labels.aggregate import CAP, aggregate, weight
@@ -22,6 +22,7 @@ from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Comparison, Vote
 from alignment.moderation.corpora import CATEGORIES
 from alignment.records import Candidate, Judgement, Selected, Side
+from alignment.sections import Labels
 from alignment.store import migrate, query
 from alignment.text import similar
 from flows.measure import fitness

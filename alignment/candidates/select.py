@@ -7,14 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from alignment.config import Candidates
+import numpy as np
+
 from alignment.ids import unit_interval
+from alignment.models.embedder import Embedder
 from alignment.records import Interaction
+from alignment.sections import Candidates
 from alignment.text import clusters
 
-CERTAIN, HARMLESS, CLEAR = 0.7, 0.4, 0.05
-"""A request is taught as harmful from CERTAIN on, as a look-alike below HARMLESS and as plainly ordinary below CLEAR; in between it is
-in doubt and teaches nothing: a wrong side undoes what the right ones teach."""
+CERTAIN, HARMLESS = 0.7, 0.1
+"""A request is taught as harmful from CERTAIN on and as harmless below HARMLESS; in between it is in doubt and teaches nothing: a
+wrong side undoes what the right ones teach."""
+
+NEAR, _NEIGHBOURS = 0.31, 5
+"""A harmless request is a look-alike when its mean cosine to the five nearest of tonight's harmful ones is at least NEAR. The
+request head cannot tell: it was taught to score look-alikes like any other harmless request."""
 
 
 class PoolRow(NamedTuple):
@@ -35,7 +42,7 @@ class Choice(NamedTuple):
     category: str
 
 
-def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float) -> list[Choice]:
+def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float, embedder: Embedder) -> list[Choice]:
     """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones.
 
     Of the harmless ones, what the model declined comes first, up to a quarter: over-refusal is a mistake to teach away. A third of
@@ -43,21 +50,34 @@ def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: 
     and are left out, as are answers to harmless ones that the user complained about: they are no good example.
     """
     harm = [row for row in pool if row.harmful_request >= CERTAIN and row.refusal < refusal_threshold]
-    harmless = [row for row in pool if row.harmful_request < HARMLESS]
-    declined = [row for row in harmless if row.refusal >= refusal_threshold]
-    answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained]
-    near = [row for row in answered if row.harmful_request >= CLEAR]
-    plain = [row for row in answered if row.harmful_request < CLEAR]
+    harmless = _shuffled(row for row in pool if row.harmful_request < HARMLESS)
     users: Counter[str] = Counter()
     chosen = _pick(_interleaved(harm), settings.harm_budget, settings, users)
     left = settings.helpful_budget
-    helpful = _pick(_shuffled(declined), left // 4, settings, users)
-    helpful += _pick(_shuffled(near), (left - len(helpful)) // 3, settings, users)
-    helpful += _pick(_shuffled(plain), left - len(helpful), settings, users)
+    declined = _pick([row for row in harmless if row.refusal >= refusal_threshold], left // 4, settings, users)
+    answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained][: _enough(left)]
+    alike = _lookalikes([*declined, *answered], chosen, embedder)
+    near = [row for row in answered if row.interaction.id in alike]
+    helpful = declined + _pick(near, (left - len(declined)) // 3, settings, users)
+    helpful += _pick([row for row in answered if row.interaction.id not in alike], left - len(helpful), settings, users)
     return [
         *(Choice(row.interaction, row.category) for row in chosen),
-        *(Choice(row.interaction, "lookalike" if row.harmful_request >= CLEAR else "ordinary") for row in helpful),
+        *(Choice(row.interaction, "lookalike" if row.interaction.id in alike else "ordinary") for row in helpful),
     ]
+
+
+def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: Embedder) -> set[str]:
+    """Return the ids of the harmless exchanges whose requests are near the harmful ones; none are while there is nothing to be near."""
+    if not harmless or not harm:
+        return set()
+    asked, harmful = (embedder.embed([row.interaction.prompt for row in rows]) for rows in (harmless, harm))
+    nearest = np.sort(asked @ harmful.T, axis=1)[:, -_NEIGHBOURS:].mean(axis=1)
+    return {row.interaction.id for row, near in zip(harmless, nearest.tolist(), strict=True) if near >= NEAR}
+
+
+def _enough(budget: int) -> int:
+    """Fill the budget after near-duplicates and capped users fell out, without looking at a million prompts."""
+    return max(budget * 6, 100)
 
 
 def _shuffled(rows: Iterable[PoolRow]) -> list[PoolRow]:
@@ -74,8 +94,7 @@ def _interleaved(rows: Iterable[PoolRow]) -> list[PoolRow]:
 
 
 def _pick(rows: Sequence[PoolRow], budget: int, settings: Candidates, users: Counter[str]) -> list[PoolRow]:
-    # Enough to fill the budget after near-duplicates and capped users fell out, without clustering a million prompts.
-    rows = rows[: max(budget * 6, 100)]
+    rows = rows[: _enough(budget)]
     cluster = clusters([row.interaction.prompt for row in rows], settings.near_duplicate)
     picked: list[PoolRow] = []
     taken: set[int] = set()

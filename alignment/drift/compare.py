@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignment.config import Drift as Settings
+from alignment.sections import Drift as Settings
 
 RATES = ("harmful_request", "refusal", "toxicity", "pii", "complained")
 NUMBERS = ("prompt_length", "response_length")

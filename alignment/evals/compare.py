@@ -3,8 +3,9 @@
 What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one
 id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
 missing; rows that do not fit their own `digest` were edited, and a row without one among sealed rows has lost it; rows of another
-release than the file's first row do not belong there; rows whose prompt, suite, scorer, a version or a setting of them differs between
-the files are stale. A file without any seal is accepted as what it is, unsealed. Further keys are left alone.
+release than the file's first row do not belong there; a file that lost or gained rows is not what was written; rows whose prompt, suite,
+scorer, a version or a setting of them differs between the files are stale. A file without any seal is accepted as
+what it is, unsealed. Further keys are left alone.
 
 Effects: reads the two files.
 """
@@ -17,20 +18,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Gate
 from alignment.errors import InputError
 from alignment.evals.gate import Rule, decide
 from alignment.evals.seals import DIGEST, fits
 from alignment.evals.statistics import Kind
 from alignment.records import Answer, GateDecision, SuitePrompt
+from alignment.sections import Gate
 
 MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens")
 """What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""
 _SUITE = "outcomes"
 _SHOWN = 20
+Rows = dict[str, dict[str, Any]]
 
 
-def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
+def read_outcomes(path: Path) -> Rows:
     """Return the rows of a results file by id.
 
     Raises:
@@ -40,7 +42,7 @@ def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {str(path)!r}: {error}; give a .jsonl file with a row a prompt") from error
-    rows: dict[str, dict[str, Any]] = {}
+    rows: Rows = {}
     problems = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -64,21 +66,15 @@ def is_sealed(rows: Mapping[str, Mapping[str, Any]]) -> bool:
     return any(DIGEST in row for row in rows.values())
 
 
-def unsealed(*paths: Path) -> list[Path]:
-    """Return those of the files that have no seals.
-
-    Raises:
-        InputError: see `read_outcomes`.
-    """
-    return [path for path in paths if not is_sealed(read_outcomes(path))]
-
-
 def _flaw(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with a row of a sealed file; the first row says whose file it is."""
+    """Return what is wrong with a row of a sealed file; the first row says whose file it is, each row of how many it is one."""
     if DIGEST not in row:
         return "the row has no seal, unlike others of its file"
-    whose = next(iter(rows.values())).get("release")
-    return row["flaw"] or (None if row.get("release") == whose else "the row is of another release than the first of its file")
+    if row["flaw"]:
+        return str(row["flaw"])
+    if row.get("release") != next(iter(rows.values())).get("release"):
+        return "the row is of another release than the first of its file"
+    return None if row.get("rows", len(rows)) == len(rows) else f"the row was sealed as one of {row['rows']}, the file has {len(rows)}"
 
 
 def _row(line: str) -> dict[str, Any] | str:
@@ -101,13 +97,12 @@ def _row(line: str) -> dict[str, Any] | str:
     return {**row, "id": str(row["id"]), "cluster": str(row["cluster"]), "flaw": flaw}
 
 
-def compare(champion: Path, challenger: Path, *, kind: Kind, margin: float, confidence: float, max_unscored: float) -> GateDecision:
-    """Return the gate's decision on two files of outcomes under one rule.
+def compare(old: Rows, new: Rows, *, kind: Kind, margin: float, confidence: float, max_unscored: float) -> GateDecision:
+    """Return the gate's decision on the champion's and the challenger's outcomes under one rule.
 
     Raises:
-        InputError: a file is wrong, or an id has another cluster in each.
+        InputError: an id has another cluster in each.
     """
-    old, new = read_outcomes(champion), read_outcomes(challenger)
     moved = sorted(name for name in old.keys() & new.keys() if old[name]["cluster"] != new[name]["cluster"])
     if moved:
         raise InputError(

@@ -20,11 +20,11 @@ def corrections(found: Interval, old: float, new: float, calibration: Calibratio
 
 
 def calibrated(calibration: Calibration | None) -> str:
-    """Say how far people have checked the scorer."""
+    """Say how far the scorer is known beside people: by verdicts of its that they checked, or by answers that they labelled."""
     if calibration is None or sum(calibration) == 0:
         return "rates as scored: nobody has checked this scorer yet"
     failures, good = calibration.found + calibration.missed, calibration.cleared + calibration.invented
-    said = f"people checked {failures + good} verdicts: {failures} failures, {good} good answers"
+    said = f"{failures + good} of its verdicts stand beside people's: {failures} failures, {good} good answers"
     if not calibration.enough:
         return f"rates as scored: {said}; 30 with 10 of each kind are needed to correct them"
     return f"{said}; sensitivity {calibration.sensitivity:.0%}, specificity {calibration.specificity:.0%}"

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-from alignment.config import MIN_CLUSTERS, MIN_PROMPTS, Gate
 from alignment.evals.correction import calibrated, corrections
 from alignment.evals.retention import nats_of, shift
 from alignment.evals.statistics import (
@@ -31,11 +30,12 @@ from alignment.evals.statistics import (
     mcnemar,
     paired_interval,
 )
+from alignment.evals.suites import weighed
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
+from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
 from alignment.text import amount
 
-RETENTION = "retention"
 Word = Literal["promote", "block", "insufficient evidence"]
 Status = Literal["pass", "fail", "insufficient"]
 
@@ -53,7 +53,7 @@ class Rule(NamedTuple):
 class Evidence(NamedTuple):
     """The paired outcomes of one suite, in the order of prompt ids; `missing` is None-scored, unpaired or unanswered prompts.
 
-    Outcomes are 0 and 1, or for the suite `retention` nats a token.
+    Outcomes are 0 and 1 (`unit` is 'rate'), or where good answers are weighed nats a token ('nats').
     """
 
     champion: Sequence[float]
@@ -61,6 +61,7 @@ class Evidence(NamedTuple):
     clusters: list[str]
     missing: int
     flaws: tuple[str, ...]
+    unit: Literal["rate", "nats"] = "rate"
 
 
 class Judged(NamedTuple):
@@ -72,12 +73,13 @@ class Judged(NamedTuple):
 
 
 def rules(settings: Gate) -> tuple[Rule, ...]:
-    """Return the configured rules: the three of every gate, those of `[gate.rules]` in their place or after them."""
+    """Return the configured rules: the four of every gate, those of `[gate.rules]` in their place or after them."""
     target = settings.min_improvement if settings.target == "superior" else settings.target_margin
     found = {
         "unsafe_answers": Rule("unsafe_answers", "harm", settings.target, target),
         "over_refusal_lookalike": Rule("over_refusal_lookalike", "lookalike", "non-inferior", settings.lookalike_margin),
         "over_refusal_ordinary": Rule("over_refusal_ordinary", "ordinary", "non-inferior", settings.ordinary_margin),
+        "capability_failures": Rule("capability_failures", "capability", "non-inferior", settings.capability_margin),
     }
     own = {name: Rule(name, one.suite, one.kind, one.margin, one.critical) for name, one in settings.rules.items()}
     return tuple((found | own).values())
@@ -141,7 +143,8 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
     before = {one.prompt.id: one for one in old if one.prompt.suite == suite}
     after = {one.prompt.id: one for one in new if one.prompt.suite == suite}
     flaws = _flaws((*before.values(), *after.values()))
-    value = nats_of if suite == RETENTION else _outcome
+    unit: Literal["rate", "nats"] = "nats" if weighed([one.prompt for one in (*before.values(), *after.values())]) else "rate"
+    value = nats_of if unit == "nats" else _outcome
     old_values, new_values = ({name: value(one) for name, one in side.items()} for side in (before, after))
     names = sorted(name for name in before.keys() & after.keys() if None not in (old_values[name], new_values[name]))
     missing = max(expected, len(before.keys() | after.keys())) - len(names)
@@ -151,6 +154,7 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
         [before[name].prompt.cluster for name in names],
         missing,
         flaws,
+        unit,
     )
 
 
@@ -199,13 +203,13 @@ def _weighed(rule: Rule, evidence: Evidence, settings: Gate, claims: int) -> tup
         p_value=found.p_value,
         detectable=found.detectable,
         clusters=found.clusters,
-        unit="nats",
+        unit=evidence.unit,
     )
     return metric, judged
 
 
 def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, settings: Gate, claims: int) -> tuple[Metric, Judged]:
-    if rule.suite == RETENTION:
+    if evidence.unit == "nats":
         return _weighed(rule, evidence, settings, claims)
     sides = [int(one) for one in evidence.champion], [int(one) for one in evidence.challenger]
     counts, n = count(*sides), len(evidence.champion)
@@ -229,7 +233,7 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
         clusters=design.clusters,
         design_effect=design.effect,
         calibration=calibrated(calibration),
-        unit="rate",
+        unit=evidence.unit,
         **fixed,
     )
     return metric, judged

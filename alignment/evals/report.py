@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alignment.evals.scorers import score_answer, scorer_of
+from alignment.evals.scorers import Scored, scorer_of
 from alignment.evals.statistics import wilson
 from alignment.records import Answer, SuitePrompt
 
@@ -25,9 +25,8 @@ class Line(NamedTuple):
     unscored: int
 
 
-def result(prompt: SuitePrompt, responses: Sequence[str]) -> dict[str, Any]:
+def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Scored]) -> dict[str, Any]:
     """Return one row of a results file: the greedy answer's scores and outcome, and those of samples under `samples`."""
-    scored = [score_answer(prompt, response) for response in responses]
     row: dict[str, Any] = {
         "id": prompt.id,
         "cluster": prompt.cluster,

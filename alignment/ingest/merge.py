@@ -5,7 +5,7 @@ Effects: writes the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +41,19 @@ class Batch(NamedTuple):
 
 
 def merge(
-    home: Path, source: str, reading: Reading, parsed: Parsed, *, rejected: Mapping[int, str], context: Context, seconds: float = 0.0
+    home: Path,
+    source: str,
+    reading: Reading,
+    parsed: Parsed,
+    *,
+    rejected: Mapping[int, str],
+    context: Context,
+    results: Sequence[Mapping[str, Any]] = (),
+    seconds: float = 0.0,
 ) -> Batch:
-    """Store a block and that it was read, or nothing; `rejected` maps places among its usable rows to the data check they failed.
+    """Store a block, the `results` of its data checks and that it was read, or nothing.
+
+    `rejected` maps places among its usable rows to the data check they failed.
 
     Raises:
         StoreError: records went missing.
@@ -67,6 +77,7 @@ def merge(
         append_arrow(connection, "signals", parsed.signals)
         append_arrow(connection, "quarantine", parsed.quarantine)
         append_arrow(connection, "quarantine", refused)
+        append(connection, "check_results", results)
         append(
             connection,
             "source_files",
@@ -78,12 +89,22 @@ def merge(
     return batch
 
 
-def refuse(home: Path, source: str, reading: Reading, parsed: Parsed, *, rejected: Mapping[int, str], context: Context) -> None:
+def refuse(
+    home: Path,
+    source: str,
+    reading: Reading,
+    parsed: Parsed,
+    *,
+    rejected: Mapping[int, str],
+    context: Context,
+    results: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Keep what was wrong with a block that is not stored, so that people can look at it; the file counts as read up to where it begins."""
     row = _file_row(source, reading, parsed._replace(block=parsed.block._replace(end=reading.place, last=False)), Batch(), context, 0.0)
     with session(home, write=True) as connection:
         append_arrow(connection, "quarantine", parsed.quarantine)
         append_arrow(connection, "quarantine", check_refusals(reading, parsed, rejected, context))
+        append(connection, "check_results", results)
         append(
             connection,
             "source_files",

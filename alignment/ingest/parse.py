@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignment.config import Ingest
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
+from alignment.sections import Ingest
 from alignment.store import sql
 
 _RAW_SHOWN, _CUT_MARGIN = 2000, 400

@@ -19,17 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alignment.config import Ingest
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.files import LogFile, open_log, open_packed
 from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
+from alignment.sections import Ingest
 from alignment.store import query, sql
 
 _HEAD, _CHUNK = 1024, 1 << 23
 _WRITTEN_SECONDS = 3600
 """A file that changed less than this ago may be in the middle of a line."""
 _DOCUMENT_BYTES = 1 << 28
+"""A larger file of JSON is read by lines; one that is packed and turns out to be larger is refused."""
 
 
 class Reading(NamedTuple):
@@ -181,7 +182,13 @@ def _records(log_file: LogFile) -> Iterator[pa.Array]:
                     yield rows.column("line").combine_chunks()
         else:
             with open_log(log_file) as stream:
-                yield from _documents(connection, stream.read().decode("utf-8-sig", "replace"))
+                whole = _exactly(stream, _DOCUMENT_BYTES + 1)
+            if len(whole) > _DOCUMENT_BYTES:
+                raise InputError(
+                    f"the JSON document {log_file.path!r} unpacks to more than {_DOCUMENT_BYTES >> 20} MiB, and a document is read whole; "
+                    "write one record a line into a .jsonl file, packed or not"
+                )
+            yield from _documents(connection, whole.decode("utf-8-sig", "replace"))
     finally:
         connection.close()
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from alignment.config import Labels
 from alignment.labels.calibration import Reliability
 from alignment.labels.vote import Vote
 from alignment.records import Side
+from alignment.sections import Labels
 
 PRIOR = 2.0
 """Right and wrong votes that every labeler is taken to have given before it is measured: shrinks rates towards 1/2."""

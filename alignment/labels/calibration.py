@@ -11,12 +11,12 @@ from datetime import datetime
 from importlib.resources import files
 from typing import NamedTuple
 
-from alignment.config import Labels
 from alignment.ids import content_id, unit_interval
 from alignment.labels.attacks import attack
 from alignment.labels.constitution import Constitution
 from alignment.labels.vote import Comparison, Labeler, Vote
 from alignment.records import Candidate, Interaction, Selected, Side
+from alignment.sections import Labels
 
 
 class Item(NamedTuple):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from alignment.config import SelfReward
+from alignment.sections import SelfReward
 
 ORDERS = (1, 2, 3)
 _WORD = re.compile(r"\w+")

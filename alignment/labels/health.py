@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.config import SelfReward
 from alignment.ids import content_id
 from alignment.labels.collapse import Agreement, Answers, Health, agreement, describe, halting
 from alignment.labels.judge import LABELER as ANCHOR
 from alignment.labels.vote import Labeler
+from alignment.sections import SelfReward
 from alignment.store import append, query, session, sql
 
 _PARTS = ("distinct_1", "distinct_2", "distinct_3")

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from alignment.config import SelfReward
 from alignment.ids import content_id
 from alignment.labels.vote import Comparison, Vote
 from alignment.models.logprobs import LogProb
 from alignment.records import Message
+from alignment.sections import SelfReward
 
 NAME = "implicit_reward"
 NO_RELEASE = "there is no aligned release yet"

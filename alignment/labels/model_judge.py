@@ -23,8 +23,8 @@ from alignment.text import defused
 from alignment.wording import degenerate
 
 if TYPE_CHECKING:
-    from alignment.config import Teacher
     from alignment.models.local import LocalModel
+    from alignment.sections import Teacher
 
 OPTIONS = ("A", "B")
 CANARY = "canary"

@@ -31,13 +31,14 @@ Action = Literal["remove", "drop rows", "scrub", "left"]
 # Weights, vocabularies and hashed evidence hold no log text, and a word in a vocabulary is not a person. The store's own evidence follows
 # the store: `alignment.store.rewriting` writes it afresh.
 _KEPT = re.compile(
-    r"^(?:models/|releases/[^/]+/(?:adapter/|card\.(?:md|html)$|manifest\.json$)|training/[^/]+/(?:adapter/|run\.json$|result\.json$)"
+    r"^(?:models/|releases/[^/]+/(?:adapter/|model/|card\.(?:md|html)$|manifest\.json$)"
+    r"|training/[^/]+/(?:adapter/|model/|run\.json$|result\.json$)"
     r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
 _RUN_WAIT = 30.0
 _TORN = "\x00torn"
-_UNFINISHED = ("checkpoints", "adapter.part")
+_UNFINISHED = ("checkpoints", "adapter.part", "model.part")
 
 
 class FileChange(NamedTuple):

@@ -8,6 +8,7 @@ Effects: loads weights; uses the CPU or GPU.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ModelError
-from alignment.ids import content_id, file_sha256
+from alignment.ids import content_id, file_sha256, short
 from alignment.models.chat import Choice, Progress
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
+from alignment.models.whole import is_whole
 from alignment.records import Message
 
 
@@ -34,6 +36,26 @@ def weights_id(folder: Path, adapter: Path | None = None) -> str:
     if adapter is not None:
         parts.append(file_sha256(adapter / "adapter_model.safetensors"))
     return content_id(*parts)
+
+
+def check_adapter(base: Path, adapter: Path) -> None:
+    """Refuse to put an adapter on another base than its manifest names: it would load, and answer nonsense.
+
+    Raises:
+        ModelError: the bases differ, or there is no manifest to tell.
+    """
+    try:
+        trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the adapter {str(adapter)!r} does not say which base it belongs to: its manifest.json, which 'align train' writes beside it, "
+            f"cannot be read ({error})"
+        ) from None
+    if (here := weights_id(base)) != trained_on:
+        raise ModelError(
+            f"the adapter {str(adapter)!r} was trained on base {short(trained_on)!r}, but {str(base)!r} is {short(here)!r}; "
+            "set [model] path to its base"
+        )
 
 
 def best_dtype() -> torch.dtype:
@@ -116,6 +138,9 @@ class LocalModel:
     """A causal language model in this process."""
 
     def __init__(self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None) -> None:
+        """`adapter` is what was trained from the model in `folder`: an adapter, or the folder of a whole model that takes its place."""
+        if adapter is not None and is_whole(adapter):
+            folder, adapter = adapter, None
         self.folder, self.adapter = folder, adapter
         self.batch_size, self.progress = batch_size, progress
 
@@ -137,6 +162,7 @@ class LocalModel:
         if self.adapter is not None:
             from peft import PeftModel
 
+            check_adapter(self.folder, self.adapter)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for a renamed attribute
                 merged = PeftModel.from_pretrained(model, self.adapter).merge_and_unload().state_dict()

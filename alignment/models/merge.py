@@ -1,4 +1,4 @@
-"""A base model and an adapter as one model, for servers that load no adapters.
+"""A release as one model, for servers that load no adapters.
 
 Effects: loads weights; writes a folder.
 """
@@ -13,20 +13,26 @@ from pathlib import Path
 import torch
 
 from alignment.errors import ModelError
-from alignment.models.local import load_tokenizer
+from alignment.models.local import check_adapter, load_tokenizer
+from alignment.models.whole import is_whole
 
 
 def export_merged(base: Path, adapter: Path, target: Path) -> None:
-    """Write the merged weights as safetensors with the tokenizer to `target`, which appears by one rename.
+    """Write the merged weights, or those of a whole model, as safetensors with the tokenizer to `target`, which appears by one rename.
 
     Raises:
-        ModelError: the base cannot be loaded.
+        ModelError: the base cannot be loaded, or is not the adapter's.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     scratch = target.with_name(f".{target.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
+    if is_whole(adapter):
+        shutil.copytree(adapter, scratch)
+        os.replace(scratch, target)
+        return
+    check_adapter(base, adapter)
     scratch.mkdir(parents=True)
     try:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)

@@ -27,7 +27,7 @@ from alignment.records import Message
 from alignment.text import cap, printable
 
 if TYPE_CHECKING:
-    from alignment.config import Teacher
+    from alignment.sections import Teacher
 
 NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
@@ -81,17 +81,20 @@ def key_of(endpoint: Teacher) -> str:
 
 
 class RemoteModel:
-    """A `ChatModel` and `Chooser` behind an endpoint."""
+    """A `ChatModel` and `Chooser` behind an endpoint.
 
-    def __init__(self, endpoint: Teacher, calls: Calls, *, key: str = "") -> None:
-        self.endpoint, self.calls = endpoint, calls
+    `edition` tells weights apart that are served under one name, as far as the caller can: another edition is asked everything anew.
+    """
+
+    def __init__(self, endpoint: Teacher, calls: Calls, *, key: str = "", edition: str = "") -> None:
+        self.endpoint, self.calls, self.edition = endpoint, calls, edition
         self._key = key
         self._rubric = False
 
     @property
     def model_id(self) -> str:
-        """Content address of the endpoint and the model's name there; what weights it serves cannot be seen from here."""
-        return content_id("remote", self.endpoint.base_url, self.endpoint.model)
+        """Content address of the endpoint, the model's name there and the edition; what weights it serves cannot be seen from here."""
+        return content_id("remote", self.endpoint.base_url, self.endpoint.model, *filter(None, [self.edition]))
 
     def generate(
         self,

@@ -1,4 +1,4 @@
-"""Are a model's files whole? Told from sizes and sums, without loading any model library.
+"""What a model's folder holds, and whether its files are undamaged; told without loading any model library.
 
 Effects: reads model folders; `record_files` writes one file into them.
 """
@@ -13,7 +13,19 @@ from pathlib import Path
 from alignment.ids import file_sha256
 
 RECORD = "files.json"
+ADAPTER, MODEL = "adapter", "model"
+"""Folders of a training run, and of a release, that hold what was trained: an adapter to the base, or a whole model."""
 _LONGEST_HEADER = 100_000_000
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether `folder` holds a whole model, not an adapter."""
+    return (folder / "config.json").is_file()
+
+
+def trained(folder: Path) -> Path:
+    """Return the folder in a training run or release that holds what was trained."""
+    return folder / MODEL if (folder / MODEL).is_dir() else folder / ADAPTER
 
 
 def record_files(folder: Path) -> None:

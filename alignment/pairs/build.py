@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from alignment.config import Pairs
 from alignment.ids import content_id, unit_interval
 from alignment.models.embedder import Embedder
 from alignment.records import Candidate, Judgement, Pair, Selected
+from alignment.sections import Pairs
 from alignment.text import clusters, similar
 
 SAME_TEXT, SAME_MEANING = 0.6, 0.8

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from alignment.config import Pairs
 from alignment.errors import InputError
 from alignment.ids import unit_interval
 from alignment.records import Pair, Side
+from alignment.sections import Pairs
 from alignment.text import clusters
 
 SAME_ANSWER = 0.8

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from alignment.models.whole import is_whole
 from alignment.records import GateDecision, Metric, Pair, TrainResult
 from alignment.text import amount, printable
 
@@ -23,7 +24,7 @@ LIMITS = (
     "Greedy answers of bounded length were judged; what the evidence does not list was not tested.",
 )
 LICENCE = (
-    "The adapter is a derivative of the base model: the base model's licence holds for it and for merged weights.",
+    "What was trained is a derivative of the base model: the base model's licence holds for it and for merged weights.",
     "It was trained on the operator's own logs; what their users agreed to decides where it may be used.",
 )
 
@@ -157,58 +158,54 @@ def release_card(
     `calibration` says by labeler how far it agrees with people; `lineage` is the adapter's own if it is not given.
     `power` says of each metric what its prompts can show; `gaps` are the widest between groups, by model and by what is compared.
     """
-    trained = [pair for pair in pairs if pair.split == "train"]
     made_of = lineage_of(result.adapter) if lineage is None else lineage
-    lines = [
+    kind = "Whole model, trained from base" if is_whole(result.adapter) else "LoRA adapter on base"
+    sections = {
+        "Evidence": [
+            *_metric_rows(decision.metrics),
+            "",
+            *(f"- {_cell(reason)}" for reason in decision.reasons),
+            *(f"- {_cell(one)}" for one in power),
+        ],
+        "Rates behind the scorer's errors": _corrected_rows(decision.metrics),
+        "Fairness": _fairness(decision, gaps or {}),
+        **_data(pairs, given, without_consent, calibration or {}),
+        "Training": [
+            f"- {result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.3f}; `rewards/margins` {result.reward_margin:.2f}; "
+            f"`rewards/accuracies` {result.reward_accuracy:.1%}"
+        ],
+        "Lineage": [f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in made_of.items()],
+        "Known limits": [f"- {_cell(limit)}" for limit in limits],
+        "Licence": [f"- {_cell(note)}" for note in licence],
+    }
+    head = [
         f"# Release {release_id}",
         "",
-        f"LoRA adapter on base {_cell(base)}; gate: **{decision.decision}** against {_cell(decision.champion)}.",
-        "",
-        "## Evidence",
-        *_metric_rows(decision.metrics),
-        "",
-        *(f"- {_cell(reason)}" for reason in decision.reasons),
-        *(f"- {_cell(one)}" for one in power),
-        "",
-        "## Rates behind the scorer's errors",
-        *_corrected_rows(decision.metrics),
-        "",
-        "## Fairness",
-        *_fairness(decision, gaps or {}),
-        "",
-        "## Data",
-        f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",
-        *_counted("sides", [pair.side.value for pair in trained]),
-        *_counted("categories", [pair.category for pair in trained]),
-        "",
-        "## Principles",
-        *_counted("pairs by principle", [name for pair in trained for name in pair.principle_ids]),
-        "",
-        "## Labelers",
-        *_labelers(trained, calibration or {}),
-        "",
-        "## Training",
-        f"- {result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.3f}; `rewards/margins` {result.reward_margin:.2f}; "
-        f"`rewards/accuracies` {result.reward_accuracy:.1%}",
-        "",
-        "## Lineage",
-        *(f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in made_of.items()),
-        "",
-        "## Known limits",
-        *(f"- {_cell(limit)}" for limit in limits),
-        "",
-        "## Licence",
-        *(f"- {_cell(note)}" for note in licence),
+        f"{kind} {_cell(base)}; gate: **{decision.decision}** against {_cell(decision.champion)}.",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join([*head, *(line for title, lines in sections.items() for line in (f"## {title}", *lines, ""))])
+
+
+def _data(pairs: Sequence[Pair], given: int, without_consent: int, calibration: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the sections on what was trained on."""
+    trained = [pair for pair in pairs if pair.split == "train"]
+    return {
+        "Data": [
+            f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",
+            *_counted("sides", [pair.side.value for pair in trained]),
+            *_counted("categories", [pair.category for pair in trained]),
+        ],
+        "Principles": _counted("pairs by principle", [name for pair in trained for name in pair.principle_ids]),
+        "Labelers": _labelers(trained, calibration),
+    }
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>
-body {{ font: 16px/1.5 sans-serif; color: #22303a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 sans-serif; color: #22303a; background: #ffffff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-size: 14px; }} th, td {{ padding: 4px 10px; border-bottom: 1px solid #e9ebe6; text-align: left; }}
 h2 {{ font-size: 1.1rem; margin-top: 2rem; }} code {{ background: #f7f8f5; overflow-wrap: anywhere; }}
 </style></head><body>

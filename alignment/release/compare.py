@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignment.models.whole import ADAPTER, MODEL, trained
 from alignment.release.disk import BASE, MANIFEST
 from alignment.release.registry import folder_of
 
@@ -25,11 +26,11 @@ def describe(home: Path, release_id: str) -> dict[str, Any]:
     if release_id == BASE:
         return {"lineage": {}, "settings": {}, "files": {}}
     folder = folder_of(home, release_id)
-    manifest, trained = _read(folder / MANIFEST), _read(folder / "adapter" / MANIFEST)
+    manifest, made = _read(folder / MANIFEST), _read(trained(folder) / MANIFEST)
     lineage = {name: manifest.get(name) for name in ("night_id", "run_id", "base", "champion", "decision", "created_at")}
-    lineage |= {name: trained.get(name) for name in ("base_id", "pairs_sha256", "code_version", "torch")}
-    adapter = {name: digest for name, digest in (manifest.get("files") or {}).items() if name.startswith("adapter/")}
-    return {"lineage": lineage, "settings": trained.get("settings") or {}, "files": adapter}
+    lineage |= {name: made.get(name) for name in ("base_id", "pairs_sha256", "code_version", "torch")}
+    weights = {name: digest for name, digest in (manifest.get("files") or {}).items() if name.startswith((f"{ADAPTER}/", f"{MODEL}/"))}
+    return {"lineage": lineage, "settings": made.get("settings") or {}, "files": weights}
 
 
 def _read(path: Path) -> dict[str, Any]:

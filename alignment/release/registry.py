@@ -1,4 +1,4 @@
-"""Releases on disk: `<home>/releases/<id>/` holds adapter, card and manifest; `<home>/releases/current` names the one in use.
+"""Releases on disk: `<home>/releases/<id>/` holds adapter or model, card and manifest; `<home>/releases/current` names the one in use.
 
 A release folder appears whole, by one rename, and never changes or goes away. The pointer changes by one rename as well, so
 that at any instant, and after any kill, it names a complete release or the base model. `history.jsonl` beside it keeps every
@@ -20,6 +20,7 @@ from typing import Any
 
 from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.ids import file_sha256
+from alignment.models.whole import ADAPTER, MODEL, is_whole
 from alignment.release.card import card_page
 from alignment.release.disk import BASE, CANARIES, MANIFEST, QUARANTINED, is_quarantined, locked, read_rows, root, write_durably
 from alignment.release.pointer import Canary, current, current_canary, history, move, write_serving
@@ -44,7 +45,7 @@ def folder_of(home: Path, release_id: str) -> Path:
 
 
 def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest: Mapping[str, Any]) -> Path:
-    """Copy a trained adapter into the registry; registering the same release again changes nothing.
+    """Copy a trained adapter, or a whole model, into the registry; registering the same release again changes nothing.
 
     Raises:
         ReleaseError: the id is none.
@@ -57,7 +58,7 @@ def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest:
             return target
         scratch = root(home) / f".{release_id}.part"
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(adapter, scratch / "adapter")
+        shutil.copytree(adapter, scratch / (MODEL if is_whole(adapter) else ADAPTER))
         (scratch / CARD).write_text(card, encoding="utf-8")
         (scratch / PAGE).write_text(card_page(card, title=f"Release {release_id}"), encoding="utf-8")
         files = {str(path.relative_to(scratch)): file_sha256(path) for path in sorted(scratch.rglob("*")) if path.is_file()}
@@ -99,12 +100,14 @@ def promote(
 
     Raises:
         ReleaseError: it is unknown, changed or quarantined.
-        ReleaseMoved: something else than `replacing` is in production, it was rolled back before, or `held` holds no longer.
+        ReleaseMoved: something else than `replacing` is in production, it was rolled back or quarantined before, or `held` holds no longer.
     """
     with locked(home):
         verify(home, release_id)
         if is_quarantined(home, release_id):
-            raise ReleaseError(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
+            # Since the gate compared, people may have: its night ends with a decision, not with an error at each try.
+            kind = ReleaseError if replacing is None else ReleaseMoved
+            raise kind(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
         previous = current(home)
         if previous == release_id:
             write_serving(home)

@@ -14,7 +14,7 @@ from alignment.train.job import finished, read_job
 
 def main() -> int:
     """Train the run named on the command line; 0 when its result is there."""
-    parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter.")
+    parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter or model.")
     parser.add_argument("run", type=Path, help="the run.json that 'align train' wrote")
     parser.add_argument("--parent", type=int, help="stop at a checkpoint when this process is gone")
     arguments = parser.parse_args()
@@ -24,7 +24,13 @@ def main() -> int:
         if os.environ.get("RANK", "0") == "0":
             lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not finished(job.folder):
+        done = finished(job.folder)
+        if "WORLD_SIZE" in os.environ:
+            from alignment.train.processes import as_the_first
+
+            # Else one may find the run finished that the others go on to train without it.
+            done = as_the_first(done)
+        if not done:
             from alignment.train.run import train
 
             train(job, parent=arguments.parent)

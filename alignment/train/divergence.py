@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from alignment.train.prefix_shared import lay_out
 
 MOST_ROWS = 32
-"""Held-out pairs that are read: two forward passes each, a few seconds in all on a CPU."""
+"""Held-out pairs that are read: two forward passes for all that fit a batch, a few seconds in all on a CPU."""
+_ANSWER_TOKENS, _ROW_TOKENS = 256, 4096
+"""Tokens of a batch whose logits are in memory together, twice (256 x 49,152 floats are 50 MB), and its tokens in all."""
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def reference_kl(model: Any, rows: Sequence[Mapping[str, Any]], *, device: Any = "cpu") -> float:
+def reference_kl(policy: Callable[[Rows], Tensor], reference: Callable[[Rows], Tensor], rows: Rows) -> float:
     """Return KL(policy || reference) in nats a token, the mean over the tokens of the chosen answers of the first 32 rows.
 
-    NaN without rows.
+    NaN without rows. Both models give rows' logits (M, V) before each of the M answer tokens, in the same order.
 
     The sum over the vocabulary is exact at each position. The answers are the data's, not the policy's, so this is how much the two
-    differ where the data lead, not the divergence of whole answers. `model` is a PEFT model, the reference is it without its adapter.
+    differ where the data lead, not the divergence of whole answers.
 
     Source: the token-level form of eq. 3 of Rafailov et al. 2023 (arXiv:2305.18290), on given answers.
     """
     total, tokens = 0.0, 0
-    for row in list(rows)[:MOST_ROWS]:
-        size = len(row["chosen_ids"])
-        ids = torch.tensor([[*row["prompt_ids"], *row["chosen_ids"]]], device=device)
-        policy = _log_probs(model, ids, size)
-        with model.disable_adapter():
-            reference = _log_probs(model, ids, size)
-        total += float((policy.exp() * (policy - reference)).sum())
-        tokens += size
+    for batch in _batches(list(rows)[:MOST_ROWS]):
+        ours, frozen = (model(batch).float().log_softmax(-1) for model in (policy, reference))
+        total += float((ours.exp() * (ours - frozen)).sum())
+        tokens += len(ours)
     return total / tokens if tokens else float("nan")
 
 
-def _log_probs(model: Any, ids: torch.Tensor, size: int) -> torch.Tensor:
+def _batches(rows: Rows) -> Iterator[Rows]:
+    batch: list[Mapping[str, Any]] = []
+    answers = whole = 0
+    for row in rows:
+        answer = len(row["chosen_ids"])
+        size = len(row["prompt_ids"]) + answer
+        if batch and (answers + answer > _ANSWER_TOKENS or whole + size > _ROW_TOKENS):
+            yield batch
+            batch, answers, whole = [], 0, 0
+        batch.append(row)
+        answers, whole = answers + answer, whole + size
+    if batch:
+        yield batch
+
+
+def answer_logits(model: Any, rows: Rows, *, shared: bool) -> Tensor:
+    """Return a model's logits (M, V) before each token of the chosen answers; `shared` if it can compute rows that share prefixes."""
+    device = model.get_input_embeddings().weight.device
+    if not shared:
+        return torch.cat([_alone(model, row, device) for row in rows])
+    width = max(len(row["prompt_ids"]) + len(row["chosen_ids"]) for row in rows)
+    tokens, visible, labels = (torch.full((len(rows), width), fill) for fill in (0, 0, -100))
+    for index, row in enumerate(rows):
+        start, end = len(row["prompt_ids"]), len(row["prompt_ids"]) + len(row["chosen_ids"])
+        tokens[index, :end] = torch.tensor([*row["prompt_ids"], *row["chosen_ids"]])
+        visible[index, :end] = 1
+        labels[index, start:end] = tokens[index, start:end]
+    layout = lay_out(tokens.to(device), visible, labels)
+    answered = (layout.labels[0] != -100).nonzero()[:, 0]
+    logits: Tensor = model(**layout.inputs(model.dtype), use_cache=False, logits_to_keep=answered).logits[0]
+    return logits
+
+
+def _alone(model: Any, row: Mapping[str, Any], device: Any) -> Tensor:
+    ids = torch.tensor([[*row["prompt_ids"], *row["chosen_ids"]]], device=device)
     # The logits before each token of the answer, and not those after its last one.
-    return model(input_ids=ids, logits_to_keep=size + 1).logits[0, :-1].float().log_softmax(-1)
+    logits: Tensor = model(input_ids=ids, logits_to_keep=len(row["chosen_ids"]) + 1).logits[0, :-1]
+    return logits

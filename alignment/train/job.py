@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Train
 from alignment.errors import InputError, TrainingError
 from alignment.ids import content_id, short
+from alignment.models.whole import trained
 from alignment.records import Pair, TrainResult
+from alignment.sections import Train
 
 JOB, PAIRS, RESULT, METRICS = "run.json", "pairs.jsonl", "result.json", "metrics.jsonl"
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,39 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     """Refuse pairs that cannot be trained on, before any compute.
 
     Raises:
-        InputError: there is no training pair, or one with an empty answer or with chosen = rejected.
+        InputError: there is no training pair; see also `check_answers`.
     """
     if not any(pair.split == "train" for pair in pairs):
         raise InputError(f"none of {len(pairs)} pairs is for training; add logs or lower [pairs] eval_share")
-    for pair in pairs:
-        if not pair.chosen.strip() or not pair.rejected.strip():
-            raise InputError(f"pair {short(pair.id)!r} has an empty answer; repair its source and run 'align curate' again")
-        if pair.chosen.strip() == pair.rejected.strip():
-            raise InputError(f"pair {short(pair.id)!r} has chosen = rejected; decide it in the review queue")
+    check_answers((pair.id, pair.chosen, pair.rejected) for pair in pairs)
+
+
+def check_answers(rows: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse pairs, given as id, chosen and rejected, whose answers teach nothing.
+
+    Raises:
+        InputError: some have an empty answer, or chosen = rejected; both are told at once.
+    """
+    answers = [(name, chosen.strip(), rejected.strip()) for name, chosen, rejected in rows]
+    empty = [name for name, chosen, rejected in answers if not chosen or not rejected]
+    equal = [name for name, chosen, rejected in answers if chosen == rejected and chosen]
+    problems = []
+    if empty:
+        problems.append(f"{len(empty)} pairs have an empty answer: {named(empty)}; repair their source and run 'align curate' again")
+    if equal:
+        problems.append(f"{len(equal)} pairs have chosen = rejected: {named(equal)}; decide them in the review queue")
+    if problems:
+        raise InputError(". ".join(problems))
+
+
+def named(ids: Sequence[str]) -> str:
+    """Return the first ids, as a message names them.
+
+    >>> named(["a", "b", "c", "d", "e", "f", "g"])
+    "'a', 'b', 'c', 'd', 'e' and 2 more"
+    """
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return ", ".join(repr(short(name)) for name in ids[:_NAMED]) + more
 
 
 def write_job(folder: Path, base: Path, base_id: str, reference_cache: Path, pairs: Sequence[Pair], settings: Train) -> TrainJob:
@@ -137,7 +163,7 @@ def read_result(folder: Path) -> TrainResult:
         raise TrainingError(f"the training run {folder.name!r} has no result; see {str(folder / 'train.log')!r}") from None
     return TrainResult(
         run_id=folder.name,
-        adapter=folder / "adapter",
+        adapter=trained(folder),
         pairs=raw["pairs"],
         steps=raw["steps"],
         seconds=raw["seconds"],
@@ -148,4 +174,5 @@ def read_result(folder: Path) -> TrainResult:
         reference_computed=raw["reference_computed"],
         kl=raw.get("kl"),
         stopped_early=raw.get("stopped_early", False),
+        kept_step=raw.get("kept_step"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,11 +45,44 @@ def _part(inputs: Mapping[str, Any], start: int, end: int, pairs: int) -> dict[s
     return {name: cut(value) for name, value in inputs.items()}
 
 
-def shares(inputs: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a part weighs: pairs for losses that are means over pairs, tokens of chosen answers for the supervised term.
+class Counts(NamedTuple):
+    """What a batch, or a part of it, holds: pairs, and tokens of their chosen answers."""
 
-    TRL multiplies that term by the mean weight of the pairs at hand; it is taken out here.
-    """
+    pairs: float
+    tokens: float
+
+
+def count(inputs: Mapping[str, Any]) -> Counts:
+    """Count what TRL's (2B, T) batch holds."""
     pairs = len(inputs["input_ids"]) // 2
-    mean = float(inputs["weight"].mean()) if "weight" in inputs else 1.0
-    return {"pairs": pairs, "sft": float(inputs["completion_mask"][:pairs].sum()) / mean}
+    return Counts(pairs, float(inputs["completion_mask"][:pairs].sum()))
+
+
+def scale(part: Counts, whole: Counts, kind: str) -> float:
+    """Return what a part's loss of a kind counts in the whole batch's: losses are means over pairs, the supervised one over tokens."""
+    return part.tokens / whole.tokens if kind == "sft" else part.pairs / whole.pairs
+
+
+class Averages:
+    """TRL's metrics of several forward passes as those of one: it gives each pass the same say, whatever it holds.
+
+    Values of pairs weigh by pairs, values of tokens by the tokens that they are of.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def add(self, inputs: Mapping[str, Any]) -> None:
+        """Note what a forward pass held."""
+        pairs = len(inputs["input_ids"]) // 2
+        chosen, rejected = (float(part.sum()) for part in inputs["completion_mask"].split(pairs))
+        tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen, "logits/chosen": chosen, "logits/rejected": rejected}
+        self.seen.append({"": pairs, **tokens})
+
+    def settle(self, metrics: Mapping[str, list[float]]) -> None:
+        """Put one weighed mean in the place of each metric's values, and forget what was seen."""
+        for name, values in metrics.items():
+            if len(values) == len(self.seen):  # not the running count of tokens, which has one value
+                weights = [row.get(name, row[""]) for row in self.seen]
+                values[:] = [sum(value * weight for value, weight in zip(values, weights, strict=True)) / (sum(weights) or 1)]
+        self.seen.clear()

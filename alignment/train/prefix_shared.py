@@ -44,6 +44,12 @@ class Layout:
     groups: list[tuple[int, int]]
     masks: dict[Any, Any] = field(default_factory=dict)
 
+    def inputs(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Return what a model with `attend` is called with."""
+        # A mask that is 4-D already is not made again; `attend` reads the layout instead.
+        unused = torch.zeros((1, 1, 1, 1), dtype=dtype, device=self.tokens.device)
+        return {"input_ids": self.tokens, "position_ids": self.positions, "attention_mask": unused, "layout": self}
+
     def visible(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
         """Say which keys, by index, a query sees: those before it in its own stretch, its prompt and the common beginning."""
         ahead = self.positions[0, query] - self.positions[0, key]
@@ -218,6 +224,7 @@ def install(causal: Any, *, share: bool = True) -> None:
             # TRL weighs pairs by WPO's exp(mean(log_probs - log_sum_sq_probs)), chosen times rejected; ours stand in their place.
             shift = torch.cat([weight, torch.ones_like(weight)]).log().unsqueeze(1)
             found.log_sum_sq_probs = found.log_probs.detach() - shift
+            causal.scored = found.log_probs
         return found
 
     causal.forward = forward
@@ -275,9 +282,7 @@ def _example(causal: Any) -> dict[str, Any]:
 def shared_forward(causal: Any, stock: Any, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **kwargs: Any) -> SimpleNamespace:
     """Return log_probs, entropy, mean_logits (float) and is_top1 (bool), each (2B, T-1), zero outside the answers."""
     layout = lay_out(input_ids, attention_mask, labels)
-    # A mask that is 4-D already is not made again; `attend` reads the layout instead.
-    unused = torch.zeros((1, 1, 1, 1), dtype=causal.dtype, device=input_ids.device)
-    inputs = {"input_ids": layout.tokens, "position_ids": layout.positions, "attention_mask": unused, "layout": layout}
+    inputs = layout.inputs(causal.dtype)
     kwargs.pop("use_cache", None)
     if can_score(causal):
         hidden = causal.base_model(**inputs, **kwargs, use_cache=False).last_hidden_state

@@ -5,21 +5,24 @@ TRL keeps its losses, metrics, logging, callbacks and checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.errors import TrainingError
 from alignment.train import reference
-from alignment.train.divergence import reference_kl
-from alignment.train.parts import out_of_memory, shares, split
+from alignment.train.divergence import answer_logits, reference_kl
+from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
 
 
@@ -55,6 +58,30 @@ class LengthBuckets(Sampler[int]):  # type: ignore[misc]
             yield from batches[index]
 
 
+class Shares(Sampler[list[int]]):  # type: ignore[misc]
+    """One process's rows of each step: together the processes take the very steps that one would take alone.
+
+    A last step that cannot be shared evenly is computed whole by each, so that the mean over processes is still the step's own.
+    """
+
+    def __init__(self, rows: LengthBuckets, *, processes: int, index: int) -> None:
+        self.rows, self.processes, self.index = rows, processes, index
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the training loop calls it."""
+        self.rows.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.rows.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.rows)
+        for start in range(0, len(order), self.rows.batch):
+            step = order[start : start + self.rows.batch]
+            part, odd = divmod(len(step), self.processes)
+            yield step if odd else step[self.index * part : (self.index + 1) * part]
+
+
 @dataclass
 class _Collator(DataCollatorForPreference):  # type: ignore[misc]
     """TRL's collator, with the weights of pairs where there are any."""
@@ -67,25 +94,36 @@ class _Collator(DataCollatorForPreference):  # type: ignore[misc]
 
 
 class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPO over shared rows, in micro-batches of at most `max_tokens` tokens; `fallback` says why a model is trained by stock TRL."""
+    """DPO over shared rows, in micro-batches of at most `max_tokens` tokens; `fallback` says why a model is trained by stock TRL.
+
+    Without an adapter there is no reference left in the model once it learns: `load_base` loads it again for each look at held-out pairs.
+    """
 
     def __init__(
         self,
         *args: Any,
         base_id: str,
         reference_cache: Path,
+        precision: str | None = None,
+        load_base: Callable[[], Any] | None = None,
         max_tokens: int = 0,
         reference_free: bool = False,
         **kwargs: Any,
     ) -> None:
         self._base_id, self._reference_cache, self._reference_free = base_id, reference_cache, reference_free
+        self._precision, self._load_base = precision or str(kwargs["model"].dtype), load_base
         self._max_tokens, self._most_pairs = max_tokens, 0
         self.reference_computed, self._tried = 0, False
+        self._averages: dict[str, Averages] = defaultdict(Averages)
         self.fallback: str | None = None
         tokenizer = kwargs["processing_class"]
         collator = _Collator(pad_token_id=tokenizer.pad_token_id, max_length=kwargs["args"].max_length)
         super().__init__(*args, data_collator=collator, **kwargs)
         self._share()
+        # TRL puts an adapter on a 4-bit base in bfloat16, in which late, small updates are lost.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
     def _share(self) -> None:
         if self._tried:
@@ -113,7 +151,20 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         rows = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
-        return LengthBuckets(lengths, batch=self.args.per_device_train_batch_size, seed=self.args.seed)
+        step = self.args.per_device_train_batch_size * self.args.world_size
+        return LengthBuckets(lengths, batch=step, seed=self.args.seed)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches of this process."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()  # type: ignore[no-any-return]
+        loader: DataLoader[Any] = DataLoader(
+            self._remove_unused_columns(self.train_dataset, description="training"),
+            batch_sampler=Shares(self._get_train_sampler(), processes=self.args.world_size, index=self.args.process_index),
+            collate_fn=self.data_collator,
+        )
+        # As of one process: what is this one's share has been decided.
+        return prepare_data_loader(loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Train on a batch, in as many parts as memory asks for; the gradient is the whole batch's.
@@ -121,6 +172,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: a single pair does not fit the memory.
         """
+        before = {name: list(values) for name, values in self._metrics["train"].items()}
+        seen, tokens = list(self._averages["train"].seen), self._total_train_tokens  # type: ignore[has-type]
         while True:
             try:
                 return self._in_parts(model, inputs, num_items_in_batch)
@@ -128,6 +181,9 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
                 if not out_of_memory(error) or self.accelerator.num_processes > 1:
                     raise
                 self._halve(model, len(inputs["input_ids"]) // 2)
+                # What was logged of parts that are computed again.
+                self._metrics["train"] = defaultdict(list, {name: list(values) for name, values in before.items()})
+                self._averages["train"].seen, self._total_train_tokens = list(seen), tokens
 
     def _halve(self, model: Any, pairs: int) -> None:
         now = min(self._most_pairs or pairs, pairs)
@@ -145,29 +201,74 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         # Processes wait for one another at every backward pass: all must have as many.
         alone = self.accelerator.num_processes == 1
         parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs) if alone else [inputs]
-        if len(parts) == 1:
+        if alone and len(parts) == 1:
             return super().training_step(model, inputs, items)
-        weights = list(self.loss_weights)  # type: ignore[has-type]
-        whole = shares(inputs)
+        kinds, weights = self.loss_types, list(self.loss_weights)  # type: ignore[has-type]
+        whole = count(inputs) if alone else self._mean(count(inputs))
         try:
             losses = []
             for part in parts:
-                here = shares(part)
-                scale = {name: here[name] / whole[name] for name in here}
-                self.loss_weights = [
-                    weight * scale["sft" if kind == "sft" else "pairs"] for kind, weight in zip(self.loss_types, weights, strict=True)
-                ]
+                here = count(part)
+                self.loss_weights = [weight * scale(here, whole, kind) for kind, weight in zip(kinds, weights, strict=True)]
                 losses.append(super().training_step(model, part, items))
         finally:
             self.loss_weights = weights
         return torch.stack(losses).sum()
 
+    def _mean(self, counts: Counts) -> Counts:
+        """Return the mean over all processes, whose gradients are averaged too."""
+        return Counts(*self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "mean").tolist())
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        apart = "weight" in inputs and "sft" in self.loss_types
+        found = self._with_weighed_sft(model, inputs) if apart else super()._compute_loss(model, inputs, return_outputs)
+        self._averages["train" if self.model.training else "eval"].add(inputs)
+        return found
+
+    def _with_weighed_sft(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of weighed pairs: TRL weighs all losses but the supervised one, which it would multiply in place and fails."""
+        kinds, weights = self.loss_types, self.loss_weights  # type: ignore[has-type]
+        kept = [(kind, weight) for kind, weight in zip(kinds, weights, strict=True) if kind != "sft"]
+        self.loss_types, self.loss_weights = [kind for kind, _ in kept], [weight for _, weight in kept]
+        try:
+            loss: torch.Tensor = super()._compute_loss(model, inputs, False)
+        finally:
+            self.loss_types, self.loss_weights = kinds, weights
+        weight = inputs["weight"]
+        answered = inputs["completion_mask"][: len(weight), 1:]
+        log_probs = self._causal().scored[: len(weight), -answered.shape[1] :] * answered * weight.unsqueeze(1)
+        return loss - weights[kinds.index("sft")] * log_probs.sum() / answered.sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as TRL does, with means over pairs and tokens instead of means over forward passes."""
+        mode = "train" if self.model.training else "eval"
+        self._averages[mode].settle(self._metrics[mode])
+        super().log(logs, start_time)
+
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate as TRL does, and say how far the policy is from its reference (`eval_kl`, nats a token)."""
         found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        found.metrics[f"{metric_key_prefix}_kl"] = reference_kl(
-            self.accelerator.unwrap_model(self.model), self.eval_dataset, device=self.accelerator.device
-        )
+        here = torch.tensor(self._kl(), device=self.accelerator.device)
+        # The same number for all processes, which must all stop on it.
+        found.metrics[f"{metric_key_prefix}_kl"] = float(self.accelerator.reduce(here, "mean"))
+        return found
+
+    def _kl(self) -> float:
+        policy, shared = self._causal(), self.fallback is None
+        frozen, base_alone = policy, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", None)
+        if base_alone is None:
+            if self._load_base is None:
+                return float("nan")
+            # Only for a look: it takes as much memory again.
+            frozen, base_alone = self._load_base().to(self.accelerator.device).eval(), contextlib.nullcontext
+            if shared:
+                install(frozen)
+
+        def reference(rows: Any) -> torch.Tensor:
+            with base_alone():
+                return answer_logits(frozen, rows, shared=shared)
+
+        found: float = reference_kl(lambda rows: answer_logits(policy, rows, shared=shared), reference, self.eval_dataset)
         return found
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
@@ -179,10 +280,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             nothing = [0.0] * len(dataset)
             return dataset.add_column("ref_chosen_logps", nothing).add_column("ref_rejected_logps", nothing)
         self._share()
-        keys = [
-            reference.key(self._base_id, str(self._causal().dtype), row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])
-            for row in dataset
-        ]
+        keys = [reference.key(self._base_id, self._precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
         known = reference.load(self._reference_cache)
         missing = sorted(
             (index for index, key in enumerate(keys) if key not in known),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from pathlib import Path
 
 import streamlit as st
 
-from dashboard import check_charts, data, figures, show
+from dashboard import check_charts, data, figures, instead, show
 from dashboard.data import Row
 from data_checks.docs import overall, state, summary, title
 from data_checks.words import describe
@@ -22,7 +20,7 @@ def render() -> None:
     st.title("Checks", anchor=False)
     runs, delivered = data.check_runs(), data.deliveries(DAYS)
     if not runs and not delivered:
-        show.nothing_yet("No data was checked yet", "align nightly", "Reading logs checks them.")
+        instead.of_rows("No data was checked yet", "Reading logs checks them.")
         return
     suites(runs)
     failures()
@@ -138,14 +136,8 @@ def docs() -> None:
     show.show_text(str(next(iter(pages.values())).parent))
     suite = st.selectbox("Page", ["", *pages], format_func=lambda name: title(name) if name else "None", width=420, key="docs_page")
     if suite:
-        frame(pages[suite])
-
-
-def frame(path: Path) -> None:
-    """Show one page; its link to the index leads nowhere from here."""
-    page = re.sub(r"(?s)<nav.*?</nav>", "", path.read_text(encoding="utf-8"))
-    # As an address and not as HTML: such a frame has an origin of its own, so that nothing in it could reach this page.
-    st.iframe("data:text/html;charset=utf-8;base64," + base64.b64encode(page.encode()).decode(), height=640)
+        # Its link to the index leads nowhere from here.
+        show.frame(re.sub(r"(?s)<nav.*?</nav>", "", pages[suite].read_text(encoding="utf-8")), height=640)
 
 
 if __name__ == "__main__":

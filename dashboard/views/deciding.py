@@ -25,6 +25,17 @@ def name_given() -> None:
     st.session_state.reviewer = (st.session_state.reviewer_typed or "").strip()
 
 
+def forget_name() -> None:
+    """Ask for the name again."""
+    st.session_state.reviewer = ""
+
+
+def let_go() -> None:
+    """Take the item off the screen, and out of the address."""
+    st.session_state.pop("review_item", None)
+    st.query_params.pop("item", None)
+
+
 def edit(item: str) -> None:
     """Open the editor for an item."""
     st.session_state.review_editing = item
@@ -61,8 +72,8 @@ def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
         return
     st.session_state.review_said = SAID[verdict]
     st.session_state.review_note = ""
-    for name in ("review_item", "review_editing"):
-        st.session_state.pop(name, None)
+    stop_editing()
+    let_go()
 
 
 def undo() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, figures, show
+from dashboard import charts, data, figures, instead, show
 from dashboard.data import Row
 
 # What is no share of exchanges: medians of lengths, and how far the mix of categories moved.
@@ -20,7 +20,7 @@ def render() -> None:
     if latest:
         summary(latest)
     else:
-        show.nothing_yet("No drift report yet", "align nightly", "A report needs enough traffic in both windows.")
+        instead.of_rows("No drift report yet", "A report needs enough traffic in both windows.")
     series(latest)
     history()
 
@@ -56,7 +56,8 @@ def summary(latest: list[Row]) -> None:
         )
     show.table(
         [written(row) for row in latest],
-        right=("Baseline", "Current", "Effect", "Adjusted p", "Baseline n", "Current n"),
+        right=("Baseline", "Current", "Effect", "Adjusted p", "Exchanges"),
+        explained={"Exchanges": "In the baseline window, and in the current one."},
     )
     st.caption(
         "Effect: of a rate, the change in points; of a length (medians are shown), how much likelier the current value is the "
@@ -86,8 +87,7 @@ def written(row: Row) -> dict[str, str]:
         "Effect": figures.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
         "Adjusted p": figures.p_value(row["adjusted_p"]),
         "Test": str(row["test"]),
-        "Baseline n": figures.count(row["baseline_n"]),
-        "Current n": figures.count(row["current_n"]),
+        "Exchanges": f"{figures.count(row['baseline_n'])}, {figures.count(row['current_n'])}",
     }
 
 

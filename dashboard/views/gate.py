@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, figures, show
+from dashboard import charts, data, figures, instead, show
 from dashboard.data import Row
-from dashboard.views import approving
+from dashboard.views import approving, groups
 
 PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
+EXPLAINED = {
+    "Interval": "Where the true difference lies, with the gate's confidence on each side.",
+    "Margin": "What the whole interval has to stay below.",
+    "Prompts": "How many prompts both models answered.",
+    "Clusters": "Prompts that ask for the same thing count as one.",
+    "Unscored": "Answers that the scorer could not judge.",
+    "Worse": "Prompts that only the challenger failed.",
+    "Better": "Prompts that only the champion failed.",
+    "p": "How likely this much change is by chance alone (exact McNemar test).",
+    "Rule": "Superior: it has to fall. Non-inferior: it may rise by less than the margin.",
+    "Shows, with 80% power": "The smallest change that this many prompts would show four times out of five.",
+    "Design effect": "How much less a prompt says because others of its cluster say the same; 1 is nothing lost.",
+    "Blocks alone": "Whether a failure of this metric alone holds the release back.",
+    "Corrected rates": "The rates behind the scorer's own errors, where people have checked it.",
+}
 # The words for outcome 0 and outcome 1, which is the suite's failure.
 OUTCOMES = {"harm": ("safe", "unsafe")}
 
@@ -19,7 +34,7 @@ def render() -> None:
     st.title("Gate", anchor=False)
     decisions = data.decisions()
     if not decisions:
-        show.nothing_yet("The gate has not decided anything yet", "align nightly", "A night ends with a decision.")
+        instead.of_rows("The gate has not decided anything yet", "A night ends with a decision.")
         return
     decision = choose(decisions)
     metrics = data.gate_metrics(decision["id"])
@@ -27,19 +42,15 @@ def render() -> None:
     approving.render(decision)
     if metrics:
         evidence(metrics)
+        groups.render(decision)
     examples(decision, metrics)
 
 
 def choose(decisions: list[Row]) -> Row:
     """Return the decision the visitor picks; the newest at first."""
-    by_id = {row["id"]: row for row in decisions}
-
-    def label(key: str) -> str:
-        row = by_id[key]
-        return f"{figures.moment(row['decided_at'])} · {show.status(approving.word(row)).word}"
-
-    picked = st.selectbox("Decision", list(by_id), format_func=label, width=420)
-    return by_id[picked]
+    words = {row["id"]: f"{figures.moment(row['decided_at'])} · {show.status(approving.word(row)).word}" for row in decisions}
+    picked = show.pick("decision", "Decision", words)
+    return next(row for row in decisions if row["id"] == picked)
 
 
 def summary(decision: Row, metrics: list[Row]) -> None:
@@ -66,7 +77,7 @@ def evidence(metrics: list[Row]) -> None:
     """Draw the rates, the differences against their margins, and the table of everything."""
     show.heading(
         "Evidence",
-        "Both models answered the same prompts. A metric passes when its whole interval lies left of its black line.",
+        "Both models answered the same prompts. A metric passes when its whole interval lies left of its upright line.",
     )
     left, right = st.columns(2, gap="small")
     with left, show.card("rates"):
@@ -77,7 +88,8 @@ def evidence(metrics: list[Row]) -> None:
         show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
     show.table(
         [written(metric) for metric in metrics],
-        right=("Champion", "Challenger", "Difference", "Interval", "n", "Clusters", "Unscored", "Worse", "Better", "p", "Margin"),
+        right=("Rate", "Difference", "Interval", "Margin", "Worse", "Better", "p"),
+        explained=EXPLAINED,
     )
     worth(metrics)
 
@@ -85,22 +97,35 @@ def evidence(metrics: list[Row]) -> None:
 def worth(metrics: list[Row]) -> None:
     """Draw what the evidence can show, and what people's checks of the scorer make of it."""
     show.heading("What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors.")
-    show.table([weighed(metric) for metric in metrics], right=("Design effect", "Shows, with 80% power"))
+    right = ("Prompts", "Clusters", "Unscored", "Design effect", "Shows, with 80% power")
+    show.table([weighed(metric) for metric in metrics], right=right, explained=EXPLAINED)
+    show.table([corrected(metric) for metric in metrics], wide=("Checked by people",), explained=EXPLAINED)
 
 
 def weighed(metric: Row) -> dict[str, str]:
-    """Return one metric's power and corrected rates as the cells of the table; older decisions have neither."""
+    """Return how much one metric rests on as the cells of the table; older decisions know less of it."""
+    effect = metric["design_effect"]
+    return {
+        "Metric": show.title(metric["name"]),
+        "Rule": str(metric["rule"] or figures.MISSING),
+        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
+        "Prompts": figures.count(metric["n"]),
+        "Clusters": figures.count(metric["clusters"]),
+        "Unscored": figures.count(metric["unscored"]),
+        "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
+        "Shows, with 80% power": figures.change(metric, "detectable").lstrip("+"),
+    }
+
+
+def corrected(metric: Row) -> dict[str, str]:
+    """Return one metric's rates behind the scorer's errors as the cells of the table."""
     rates = "as scored"
     if metric["corrected_diff"] is not None:
         interval = figures.interval(metric["corrected_low"], metric["corrected_high"])
         rates = f"{figures.percent(metric['corrected_champion'])} → {figures.percent(metric['corrected_challenger'])}, "
         rates += f"{figures.points(metric['corrected_diff'])} {interval}"
-    effect = metric["design_effect"]
     return {
         "Metric": show.title(metric["name"]),
-        "Shows, with 80% power": figures.change(metric, "detectable").lstrip("+"),
-        "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
-        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
         "Corrected rates": rates,
         "Checked by people": metric["calibration"] or figures.MISSING,
     }
@@ -110,18 +135,13 @@ def written(metric: Row) -> dict[str, str]:
     """Return one metric as the cells of the table."""
     return {
         "Metric": show.title(metric["name"]),
-        "Champion": figures.value(metric, "champion"),
-        "Challenger": figures.value(metric, "challenger"),
+        "Rate": f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
         "Difference": figures.change(metric, "diff"),
         "Interval": figures.interval(metric["low"], metric["high"]) if charts.is_rate(metric) else figures.nats(metric),
         "Margin": figures.change({**metric, "margin": charts.margin_line(metric)}, "margin"),
-        "n": figures.count(metric["n"]),
-        "Clusters": figures.MISSING if metric["clusters"] is None else figures.count(metric["clusters"]),
-        "Unscored": figures.count(metric["unscored"]),
         "Worse": figures.count(metric["worse"]),
         "Better": figures.count(metric["better"]),
         "p": figures.p_value(metric["p_value"]),
-        "Rule": str(metric["rule"] or figures.MISSING),
         "Status": show.status(metric["status"]).word,
     }
 

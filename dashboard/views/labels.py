@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, figures, show
+from dashboard import data, figures, instead, show
 from dashboard.data import Row
 
 
@@ -13,7 +13,7 @@ def render() -> None:
     st.title("Labels", anchor=False)
     found = data.labelers()
     if not found:
-        show.nothing_yet("No night has labelled anything yet", "align nightly", "Labelers are measured before their first vote.")
+        instead.of_rows("No night has labelled anything yet", "Labelers are measured before their first vote.")
         return
     labelers(found)
     detectors()
@@ -31,14 +31,20 @@ def labelers(found: list[Row]) -> None:
     )
     show.table(
         [written(row) for row in found],
-        right=("Right on harm", "Right on helpful", "Wrong", "Same in both orders", "Attacks that worked", "Votes", "Decided"),
+        right=("Right on harm", "Right on helpful", "Wrong", "Order kept", "Fooled", "Votes", "Decided"),
+        explained={
+            "Order kept": "Of the comparisons asked in both orders, the share answered alike.",
+            "Fooled": "The share of attacks on this labeler, written into an answer, that turned its verdict.",
+            "Votes": "Comparisons that it was asked about in the last night.",
+            "Decided": "Those that it had an opinion on.",
+        },
     )
     silent = [row for row in found if not row["active"]]
     if silent:
         with show.card("abstaining"):
             st.markdown("**Abstaining**")
             for row in silent:
-                show.fact(show.title(row["labeler"]), row["reason"])
+                show.fact(show.title(row["labeler"]), row["reason"], width=104)
 
 
 def written(row: Row) -> dict[str, str]:
@@ -52,8 +58,8 @@ def written(row: Row) -> dict[str, str]:
         "Right on harm": figures.percent(row["sensitivity"]),
         "Right on helpful": figures.percent(row["specificity"]),
         "Wrong": figures.percent(row["wrong"] / decided) if decided else figures.MISSING,
-        "Same in both orders": figures.percent(row["order_consistency"]),
-        "Attacks that worked": attacks,
+        "Order kept": figures.percent(row["order_consistency"]),
+        "Fooled": attacks,
         "Votes": figures.count(row["votes"]),
         "Decided": figures.count(row["decided"]),
     }
@@ -72,11 +78,11 @@ def detectors() -> None:
             "Detector": show.title(row["labeler"]),
             "Flagged rightly": figures.percent(row["sensitivity"]),
             "Left alone rightly": figures.percent(row["specificity"]),
-            "n": figures.count(row["n"]),
+            "Comparisons": figures.count(row["n"]),
         }
         for row in rows
     ]
-    show.table(cells, right=("Flagged rightly", "Left alone rightly", "n"))
+    show.table(cells, right=("Flagged rightly", "Left alone rightly", "Comparisons"))
 
 
 def agreement() -> None:
@@ -132,8 +138,7 @@ def disagreements() -> None:
             show.show_text(row["prompt"], key=f"prompt-{number}")
             for side, column in zip(("first", "second"), st.columns(2), strict=True):
                 with column, st.container(gap="xsmall"):
-                    st.caption("Preferred by")
-                    show.show_text(row[f"for_{side}"])
+                    show.fact("Preferred by", row[f"for_{side}"], width=88)
                     show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
 
 

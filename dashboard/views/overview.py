@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from alignment.release import BASE
-from dashboard import charts, data, figures, show
+from dashboard import charts, data, figures, instead, night_data, show
 from dashboard.data import Row
 from dashboard.show import Tile
 
@@ -18,14 +18,13 @@ TREND_DAYS = 30
 def render() -> None:
     """Draw the page."""
     st.title("Overview", anchor=False)
-    nights = data.nights()
+    nights = night_data.nights()
     if not nights:
-        show.nothing_yet("No night has run yet", "align nightly", "There is a store, but no night in it.")
+        instead.of_rows("No night has run yet", "There is a store, but no night in it.")
         return
-    finished = [night for night in nights if state(night) != "running"]
-    if state(nights[0]) == "running":
-        st.info(f"A night was started on {figures.moment(nights[0]['started_at'])} and has not finished yet.")
-    last = finished[0] if finished else nights[0]
+    last = next((night for night in nights if night["finished_at"]), nights[0])
+    if not nights[0]["finished_at"]:
+        unfinished(nights[0])
     hero(last)
     attention()
     numbers(last)
@@ -37,14 +36,13 @@ def render() -> None:
         history(nights)
 
 
-def state(night: Row) -> str:
-    """Return the decision of a night, or `running` if it has not finished since it last started."""
-    ended, began = night["finished_at"], night["started_at"]
-    if ended is None or (began is not None and began > ended):
-        return "running"
-    if (decision := decided(night)) and decision["waiting"]:
-        return "waits_for_approval"
-    return str(night["summary"].get("decision") or "no decision")
+def unfinished(night: Row) -> None:
+    """Say how the newest night stands."""
+    with st.container(horizontal=True, vertical_alignment="center", key="unfinished"):
+        show.badge(night["state"])
+        how = "is running." if night["state"] == "running" else "has not finished; `align nightly` goes on where it stopped."
+        st.markdown(f"The night of {figures.moment(night['started_at'])} {how}", width="content")
+        st.page_link("views/nights.py", label="How far it is →")
 
 
 def hero(night: Row) -> None:
@@ -53,8 +51,8 @@ def hero(night: Row) -> None:
     with left, show.card("hero", height="stretch"):
         seconds = night["summary"].get("seconds")
         took = f" · took {figures.duration(seconds)}" if seconds is not None else ""
-        st.caption(f"Last night · {figures.moment(night['started_at'])}{took}")
-        show.big_status(state(night))
+        st.caption(f"{'Last night' if night['finished_at'] else 'The first night'} · {figures.moment(night['started_at'])}{took}")
+        show.big_status(night["state"])
         for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
             show.show_text(show.reason(str(reason)))
     with right, show.card("production", height="stretch"):
@@ -71,10 +69,10 @@ def production() -> None:
     release = data.production()
     st.caption("In production")
     if release is None:
-        show.name_text("Base model", key="production")
+        show.name_text(BASE, key="production")
         st.text("No release has been promoted yet.")
         return
-    show.name_text("Base model" if release["release_id"] == BASE else release["release_id"], key="production")
+    show.name_text(release["release_id"], key="production")
     if release["event"] is None:
         return
     how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
@@ -185,18 +183,17 @@ def durations(night: Row) -> None:
 def history(nights: list[Row]) -> None:
     """List the last nights."""
     show.heading("Last nights")
+    st.page_link("views/nights.py", label="All nights, with their stages →")
     rows = []
     for night in nights[:10]:
-        counts = night["summary"].get("counts") or {}
         rows.append(
             {
-                "Night": figures.moment(night["started_at"]),
-                "Decision": show.status(state(night)).word,
-                "Read": figures.count(counts.get("read")),
+                "Night": figures.moment(night["started_at"]).removesuffix(" UTC"),
+                "Decision": show.status(night["state"]).word,
                 "Took": figures.duration(night["summary"].get("seconds")),
             }
         )
-    show.table(rows, right=("Read", "Took"))
+    show.table(rows, right=("Took",))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.lineage import trace
 from alignment.lineage.trace import Node
-from dashboard import data, figures, show
+from dashboard import data, figures, instead, night_data, show
 from dashboard.data import Row
 
 PAGE_SIZE = 10
@@ -27,14 +27,14 @@ SPLITS = {"train": "Trained on", "eval": "Held out"}
 def render() -> None:
     """Draw the page."""
     st.title("Pairs", anchor=False)
-    nights = {row["night_id"]: row for row in data.nights()}
+    nights = night_data.nights()
     if not nights:
-        show.nothing_yet("No night has built pairs yet", "align nightly", "A night labels what was flagged and builds pairs of it.")
+        instead.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")
         return
-    night = st.selectbox("Night", list(nights), format_func=lambda name: figures.moment(nights[name]["started_at"]), width=420)
+    night = show.pick("night", "Night", {row["night_id"]: figures.moment(row["started_at"]) for row in nights})
     facets = data.read("pair_facets", night=night)
     if not facets:
-        show.nothing_yet("This night has no pairs yet", "align curate", "It has not finished labelling, or kept no pair.")
+        instead.of_rows("This night has no pairs yet", "It has not finished labelling, or kept no pair.", "align curate")
         return
     chosen = filters(facets)
     where = (night, *chosen.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.release import BASE
-from dashboard import canary_charts, data, figures, show
+from dashboard import canary_charts, data, figures, instead, show
 from dashboard.data import Row
 
 
@@ -14,7 +14,7 @@ def render() -> None:
     st.title("Releases", anchor=False)
     registered, events = data.releases(), data.release_events()
     if not registered and not events:
-        show.nothing_yet("Nothing was released yet", "align nightly", "A night whose gate says so releases.")
+        instead.of_rows("Nothing was released yet", "A night whose gate says so releases.")
         return
     left, right = st.columns([2, 3], gap="small")
     with left:
@@ -88,11 +88,11 @@ def history(registered: list[Row], events: list[Row]) -> None:
         [
             {
                 "When": figures.moment(row["recorded_at"]),
-                "Release": row["release_id"],
+                "Release": show.model(row["release_id"]),
                 "Event": show.title(row["event"]),
                 "Now": show.title(status[row["release_id"]]) if row["release_id"] in status else figures.MISSING,
                 "By": row["actor"] or figures.MISSING,
-                "Reason": row["reason"] or figures.MISSING,
+                "Reason": show.reasons(row["reason"] or figures.MISSING),
             }
             for row in events
         ],
@@ -132,10 +132,12 @@ def cards(registered: list[Row]) -> None:
     if not registered:
         return
     show.heading("Card", "What a person needs to know before they trust a release.")
-    names = {row["release_id"]: f"{row['release_id']} · {row['status']}" for row in registered}
-    picked = st.selectbox("Release", list(names), format_func=names.__getitem__, width=420)
+    picked = show.pick("release", "Release", {row["release_id"]: f"{row['release_id']} · {row['status']}" for row in registered})
     text, page = data.release_card(picked)
-    show.show_text(text, key="card", empty="This release has no card.")
+    if page:
+        show.frame(page, height=560)
+    else:
+        show.show_text(text, key="card", empty="This release has no card.")
     if page:
         st.download_button("Card as a page", page, file_name=f"release-{picked}.html", mime="text/html")
 

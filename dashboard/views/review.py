@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 
 import streamlit as st
 
-from dashboard import data, show
+from dashboard import data, instead, show
 from dashboard.data import Board, Row, Verdict
 from dashboard.views import deciding, reviewed
 
@@ -37,12 +36,14 @@ BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
 def render() -> None:
     """Draw the page."""
     reviewer = st.session_state.setdefault("reviewer", "")
-    board = data.review_board(chosen_kind(), held=st.session_state.get("review_item"), reviewer=reviewer)
+    # The item on screen is part of the address, so that one reviewer can send it to another.
+    held = st.session_state.get("review_item") or st.query_params.get("item")
+    board = data.review_board(chosen_kind(), held=held, reviewer=reviewer)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Review queue", anchor=False, width="content")
         view = st.segmented_control("View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed")
     if not board.progress:
-        show.nothing_yet("Nothing to review yet", "align nightly", "A night puts here what its labeler is not sure of.")
+        instead.of_rows("Nothing to review yet", "A night puts here what its labeler is not sure of.")
         return
     controls(board.progress)
     if view == "History":
@@ -64,9 +65,7 @@ def controls(progress: list[Row]) -> None:
     waiting["all"] = sum(waiting.values())
     name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
     with name:
-        # Streamlit forgets a field that is not drawn; the name is kept apart, for when the visitor comes back.
-        st.session_state.setdefault("reviewer_typed", st.session_state.reviewer)
-        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=deciding.name_given)
+        who()
     with choice:
         kind = st.segmented_control(
             "Kind",
@@ -76,7 +75,7 @@ def controls(progress: list[Row]) -> None:
             required=True,
             wrap=True,
             key="review_kind",
-            on_change=partial(st.session_state.pop, "review_item", None),
+            on_change=deciding.let_go,
         )
     with bar:
         rows = [row for row in progress if kind in ("all", row["kind"])]
@@ -86,17 +85,29 @@ def controls(progress: list[Row]) -> None:
         st.progress(decided / items if items else 0.0, text=text)
 
 
+def who() -> None:
+    """Draw who reviews: a field until there is a name, then the name, so that the next key is a verdict and not a letter of it."""
+    if st.session_state.reviewer:
+        with st.container(gap=None):
+            st.caption("You review as")
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                show.show_text(st.session_state.reviewer)
+                st.button("Change", type="tertiary", on_click=deciding.forget_name)
+    else:
+        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=deciding.name_given)
+
+
 def decide(board: Board) -> None:
     """Draw the current item with its verdict buttons. What is on screen stays until its reviewer acts."""
     say_what_happened()
     item, can_undo = board.item, board.undoable is not None
     if item is None:
-        st.session_state.pop("review_item", None)
+        deciding.let_go()
         with show.card("done"):
             st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
             undo_button(can_undo)
         return
-    st.session_state.review_item = item["id"]
+    st.session_state.review_item = st.query_params["item"] = item["id"]
     with show.card("item"):
         question(item)
         if st.session_state.get("review_editing") == item["id"]:
@@ -119,14 +130,14 @@ def question(item: Row) -> None:
         st.caption(WHAT.get(item["kind"], ""), width="content")
     facts(item)
     st.caption("Prompt")
-    show.show_text(item["prompt"], key="prompt")
+    show.show_text(item["prompt"], key="prompt", most=show.WHOLE)
     proposed = proposed_side(item)
     sides = [side for side in ("a", "b") if side == "a" or item["answer_b"] is not None]
     for side, column in zip(sides, st.columns(len(sides)), strict=True):
         with column, st.container(gap="xsmall"):
             name = f"Answer {side.upper()}" if len(sides) > 1 else "Answer"
             st.caption(f"**{name}** · proposed as the better one" if side == proposed else name)
-            show.show_text(item[f"answer_{side}"], key=f"answer-{side}", empty="(no answer)")
+            show.show_text(item[f"answer_{side}"], key=f"answer-{side}", empty="(no answer)", most=show.WHOLE)
 
 
 def facts(item: Row) -> None:
@@ -169,7 +180,9 @@ def buttons(item: Row, can_undo: bool) -> None:
 
 def note() -> None:
     """Draw the field for a note on the verdict."""
-    st.text_input("Note", key="review_note", placeholder="Note (optional)", label_visibility="collapsed", width="stretch")
+    st.text_input(
+        "Note", key="review_note", placeholder="Note (optional); the Tab key leaves it", label_visibility="collapsed", width="stretch"
+    )
 
 
 def undo_button(possible: bool) -> None:
@@ -185,7 +198,8 @@ def editor(item: Row) -> None:
         st.text_area("The answer to learn from", start or "", height=160, key=field)
         with st.container(horizontal=True):
             st.form_submit_button("Save the edited answer", type="primary", on_click=deciding.save, args=(item["id"], field))
-            st.form_submit_button("Cancel", on_click=deciding.stop_editing)
+            st.form_submit_button("Cancel", on_click=deciding.stop_editing, shortcut="Esc")
+        st.caption("Ctrl+Enter saves. The answer is redacted like a log.")
 
 
 def others(item: Row) -> None:

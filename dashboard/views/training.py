@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dashboard import data, figures, show, training_charts, training_data
+from dashboard import data, figures, instead, show, training_charts, training_data
 from dashboard.data import Row
 from dashboard.show import Tile
 from dashboard.views import approving, training_words
@@ -34,7 +34,7 @@ def render() -> None:
         under_way()
     if not found:
         if going is None:
-            show.nothing_yet("No night has trained yet", "align nightly", "A night trains on the pairs that it accepted.")
+            instead.of_rows("No night has trained yet", "A night trains on the pairs that it accepted.")
         return
     gate = {row["night_id"]: row for row in reversed(data.decisions())}
     run = choose(found, gate)
@@ -48,8 +48,8 @@ def render() -> None:
 @st.fragment(run_every=EVERY)
 def under_way() -> None:
     """Draw the run that has no result yet; only this part of the page is drawn again."""
-    going = training_data.live()
-    with show.card("live"):
+    with instead.of_errors(), show.card("live"):
+        going = training_data.live()
         if going is None:
             st.markdown("**Training has finished.**")
             if st.button("Show it"):
@@ -70,12 +70,9 @@ def under_way() -> None:
 
 def choose(found: list[Row], gate: Mapping[str, Row]) -> Row:
     """Return the run of the night the visitor picks; the newest at first."""
-    by_id = {row["id"]: row for row in found}
-
-    def label(key: str) -> str:
-        return f"{figures.moment(by_id[key]['finished_at'])} · {verdict(by_id[key], gate)}"
-
-    return by_id[st.selectbox("Night", list(by_id), format_func=label, width=420)]
+    words = {row["night_id"]: f"{figures.moment(row['finished_at'])} · {verdict(row, gate)}" for row in found}
+    picked = show.pick("night", "Night", words)
+    return next(row for row in found if row["night_id"] == picked)
 
 
 def verdict(run: Row, gate: Mapping[str, Row]) -> str:
@@ -86,11 +83,9 @@ def verdict(run: Row, gate: Mapping[str, Row]) -> str:
 
 def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
     """Draw how much was trained on, how fast, and from what."""
-    result, summary = left.get("result") or {}, run["summary"]
-    held = result.get("held_out")
-    pairs, seconds = summary.get("pairs"), run["seconds"]
+    summary = run["summary"]
+    pairs, held, computed = (summary.get(name) for name in ("pairs", "held_out", "reference_computed"))
     tokens = max((row["last"] for row in values.get("num_tokens", [])), default=None)
-    computed = result.get("reference_computed")
     known = None if computed is None or held is None else pairs + held - computed
     speed = (values.get("train_samples_per_second") or [{}])[-1].get("last")
     show.tiles(
@@ -98,10 +93,10 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
         [
             Tile("Pairs trained on", figures.count(pairs), None if held is None else f"{held} held out"),
             Tile("Tokens", figures.count(tokens), "in training steps"),
-            Tile("Took", figures.duration(seconds), f"{figures.plain(speed)} pairs/s in steps" if speed else None),
+            Tile("Took", figures.duration(run["seconds"]), f"{figures.plain(speed)} pairs/s in steps" if speed else None),
             Tile(
                 "Reference log-probs",
-                f"{figures.count(known)} known",
+                figures.MISSING if known is None else f"{figures.count(known)} known",
                 None if computed is None else f"{figures.count(computed)} computed",
                 help="The frozen base's log-probs of a pair never change: a night computes those of its new pairs only.",
             ),
@@ -113,7 +108,12 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
         show.fact("Base", f"{left.get('base') or 'weights'} · {str(run['base'])[:16]}")
         show.fact("Recipe", training_words.recipe(run["config"]))
         show.fact("Resumed", resumed)
-        show.fact("Measured", f"{figures.count(summary.get('steps'))} steps; loss of the last tenth {figures.plain(summary.get('loss'))}")
+        early = ", stopped early" if summary.get("stopped_early") else ""
+        moved = f"; KL {figures.plain(summary['kl'])} nats" if summary.get("kl") is not None else ""
+        show.fact(
+            "Measured",
+            f"{figures.count(summary.get('steps'))} steps{early}; loss of the last tenth {figures.plain(summary.get('loss'))}{moved}",
+        )
         show.fact("Run", run["run_id"] or "its steps were not logged")
 
 
@@ -167,7 +167,8 @@ def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str,
                     show.draw(training_charts.curves(drawn, percent=share), f"{name} by step")
                 if held := [metric for metric in metrics if len(values.get(metric, [])) == 1]:
                     write = figures.percent if share else figures.plain
-                    st.caption(" · ".join(f"{metric} {write(values[metric][0]['last'])}" for metric in held))
+                    whose = "On held-out pairs: " if all(metric.startswith("eval_") for metric in held) else ""
+                    st.caption(whose + " · ".join(f"{metric} {write(values[metric][0]['last'])}" for metric in held))
 
 
 def trend(found: list[Row], gate: Mapping[str, Row]) -> None:

@@ -1,12 +1,13 @@
 -- Purpose: the nights, newest first, each with what it reported when it last finished.
 -- Parameters: $limit, how many nights.
--- Grain: one night. A night that was started again after it finished counts as running.
+-- Grain: one night; `failures` counts what stopped it before its end.
 SELECT
     night_id,
-    max(recorded_at) FILTER (event = 'started') AS started_at,
+    min(recorded_at) AS started_at,
     max(recorded_at) FILTER (event = 'finished') AS finished_at,
-    arg_max(summary, recorded_at) FILTER (event = 'finished') AS summary
+    arg_max(summary, recorded_at) FILTER (event = 'finished') AS summary,
+    count(*) FILTER (event = 'failed') AS failures
 FROM night_events
 GROUP BY night_id
-ORDER BY max(recorded_at) FILTER (event = 'started') DESC NULLS LAST, night_id DESC
+ORDER BY started_at DESC, night_id DESC
 LIMIT $limit

@@ -1,9 +1,9 @@
--- Purpose: how long each stage of one night took the last time it ran, and how often it ran.
+-- Purpose: how long each stage of one night took, all its runs together, what its last run counted, and how often it ran.
 -- Parameters: $night.
 -- Grain: one stage.
 SELECT
     stage,
-    arg_max(seconds, finished_at) AS seconds,
+    sum(seconds) AS seconds,
     arg_max(counts, finished_at) AS counts,
     count(*) AS runs,
     max(finished_at) AS finished_at

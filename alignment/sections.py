@@ -1,0 +1,325 @@
+"""The sections of `align.toml`: every setting with its default, its limits and what it means."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from alignment.models.embedded import EMBEDDED
+
+SAMPLE_LOGS = "sample"
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LogSourceSettings(Section):
+    """One source of logs, `[ingest.sources.NAME]`."""
+
+    logs: list[str] = Field(description="log files, globs or URLs")
+    preset: str = Field("gateway", description="kind of log")
+    fields: dict[str, str] = Field({}, description="SQL expression a field, over `body`, instead of the preset's")
+
+
+class Ingest(Section):
+    """Where logs come from and what a usable line is."""
+
+    logs: list[str] = Field(
+        [SAMPLE_LOGS], description="log files, globs or s3://, gs://, az:// URLs; 'sample' is the bundled sample traffic"
+    )
+    preset: str = Field("gateway", description="kind of log: gateway, messages, prompt_response, hh, openai, litellm, langfuse or otel")
+    fields: dict[str, str] = Field({}, description="SQL expressions over `body` (JSON) in place of the preset's, a field each")
+    sources: dict[str, LogSourceSettings] = Field({}, description="more sources, each a table with its own logs, preset and fields")
+    max_line_bytes: int = Field(1_048_576, ge=1024, description="longer lines are quarantined")
+    max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
+    consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
+    purpose_default: str = Field("training", description="what a line that names no purpose may be used for; only `training` is trained on")
+    max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+    ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
+
+
+class Model(Section):
+    """The chat model that is aligned."""
+
+    path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
+    batch_size: int = Field(64, ge=1, description="conversations answered together")
+
+
+class Moderation(Section):
+    """Detectors and where they flag."""
+
+    harmful_request: Rate = Field(0.5, description="threshold of the harmful-request head")
+    toxicity: Rate = Field(0.8, description="threshold of the toxicity classifier")
+    refusal: Rate = Field(0.5, description="threshold of the refusal head")
+
+
+class Candidates(Section):
+    """Which prompts are labelled tonight, and how many."""
+
+    harm_budget: int = Field(264, ge=1, description="harmful prompts a night")
+    helpful_budget: int = Field(376, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
+    revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
+    revision_rounds: int = Field(1, ge=1, le=4, description="times that an answer is criticised and revised; each costs two generations")
+    contrast_budget: int = Field(
+        0, ge=0, description="harmful prompts a night answered under a careful and an unscrupulous system prompt, two generations each"
+    )
+    max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
+    near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
+    max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
+    max_new_tokens: int = Field(32, ge=8, description="length of generated critiques, revisions and samples")
+
+
+class Labels(Section):
+    """Labelers and how their votes become one label."""
+
+    constitution: str = Field("", description="path of a constitution file; empty is the bundled one")
+    min_margin: Rate = Field(0.2, description="below this margin a person decides")
+    min_sensitivity: Rate = Field(0.3, description="share right on harm calibration items below which a labeler abstains")
+    min_specificity: Rate = Field(0.5, description="share right on helpful calibration items below which a labeler abstains")
+    max_wrong: Rate = Field(0.2, description="share wrong of what a labeler decided above which it abstains; ties are no decision")
+    min_order_consistency: Rate = Field(0.9, description="share of verdicts that survive swapped answers below which a labeler abstains")
+    min_posterior: Rate = Field(0.65, description="below this probability of the winning answer a person decides")
+    max_dissent: Rate = Field(0.25, description="share of the votes' weight against the winner above which a person decides")
+
+
+class SelfReward(Section):
+    """The labeler that the aligned model itself is, and the limits at which it falls silent."""
+
+    labelers: list[Literal["implicit_reward", "self_judge"]] = Field(
+        ["implicit_reward"],
+        description="which vote: by the champion's log-probabilities, by its verdicts (slow)",
+    )
+    beta: float = Field(0.1, gt=0, description="scale of the implicit reward, beta * log(champion / base)")
+    length_normalised: bool = Field(False, description="divide the reward by the answer's tokens")
+    min_margin: Rate = Field(0.05, description="weaker preferences are ties")
+    min_cases: int = Field(30, ge=1, description="comparisons without which an agreement is not known")
+    min_anchor_agreement: Rate = Field(
+        0.6, description="share of comparisons on which it agrees with the frozen anchor judge; below it, or unknown, it halts"
+    )
+    min_human_agreement: Rate = Field(0.6, description="the same with people's verdicts, once there are enough")
+    min_distinct: Rate = Field(
+        0.7, description="distinct words, pairs and triples in the champion's answers to harmless prompts, as a share of the base's"
+    )
+    max_length_change: float = Field(0.5, gt=0, description="change of these answers' mean length, as a share of the base's")
+    max_margin_rise: Rate = Field(0.3, description="rise of its mean margin since its first release")
+
+
+class Teacher(Section):
+    """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
+
+    # What is written in the wrong place may be the key: an error must not repeat it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
+    model: str = Field("", description="the model's name at the endpoint")
+    api_key_env: str = Field("", description="name of the environment variable that holds the key; empty sends none")
+    concurrency: int = Field(8, ge=1, le=256, description="calls at a time")
+    requests_per_minute: int = Field(0, ge=0, description="calls in any minute, retries included; 0 is no limit")
+    max_tokens_per_night: int = Field(5_000_000, ge=0, description="tokens, in and out, that one night may take; 0 is no limit")
+    max_cost_per_night: float = Field(0.0, ge=0, description="money that one night may spend at the prices below; 0 is no limit")
+    price_in: float = Field(0.0, ge=0, description="price of a million input tokens")
+    price_out: float = Field(0.0, ge=0, description="price of a million output tokens")
+    timeout_seconds: float = Field(60, gt=0, description="a call that takes longer counts as failed")
+    retries: int = Field(5, ge=0, description="attempts after the first one that fails")
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
+            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
+            raise ValueError("give the NAME of an environment variable, such as TEACHER_API_KEY, and not the key")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Teacher:
+        if self.base_url and not self.model:
+            raise ValueError("base_url needs [teacher] model, the model's name at the endpoint")
+        if self.max_cost_per_night and not (self.price_in or self.price_out):
+            raise ValueError("max_cost_per_night needs [teacher] price_in and price_out, or it limits nothing")
+        return self
+
+
+class Pairs(Section):
+    """What is trained on."""
+
+    eval_share: Rate = Field(0.1, description="share of prompt clusters held out from training")
+    max_pairs: int = Field(1024, ge=2, description="pairs a night trains on, newest first, both sides in balance")
+    max_side_ratio: float = Field(2.5, ge=1, description="largest ratio between the two sides")
+    max_per_user: int = Field(48, ge=1, description="pairs of one user that a night trains on; lines without a user are not counted")
+    max_per_source: int = Field(0, ge=0, description="pairs from one log source that a night trains on; 0 is no cap")
+    max_per_cluster: int = Field(3, ge=1, description="pairs of one cluster of near-duplicate prompts that a night trains on")
+    max_per_answer: int = Field(2, ge=1, description="pairs that teach one logged answer, up to small changes")
+    half_life_days: float = Field(0, ge=0, description="age at which a pair is half as likely to be replayed; 0 takes the newest")
+
+
+class Train(Section):
+    """DPO with LoRA, on a 4-bit base too, or of all weights."""
+
+    method: Literal["lora", "qlora", "full"] = Field(
+        "lora",
+        description="an adapter; an adapter on a base in 4 bits (the extra [qlora]); or all weights, which want a learning_rate near 1e-6",
+    )
+    epochs: float = Field(1, gt=0, description="passes over the night's pairs")
+    learning_rate: float = Field(8e-4, gt=0, description="peak learning rate")
+    beta: float = Field(0.1, gt=0, description="strength of the tie to the reference")
+    sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
+    lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
+    lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
+    batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
+    max_completion_tokens: int = Field(24, ge=8, description="longer answers are cut")
+    max_tokens: int = Field(512, ge=32, description="longest prompt with its answer, at most the model's context")
+    long_pairs: Literal["leave_out", "stop"] = Field("leave_out", description="whether longer pairs are left out or stop the run, named")
+    checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")
+    seed: int = Field(0, description="of the adapter's first weights and the order of pairs")
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "cdpo"] = Field("sigmoid", description="loss on pairs")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs thought to be the wrong way round, for robust and cdpo")
+    weigh_pairs: bool = Field(False, description="a pair counts as its judge_margin says; their mean weight is 1")
+    reference_free: bool = Field(False, description="no reference: its log-probs are not computed and count as 0")
+    max_batch_tokens: int = Field(4096, ge=0, description="a step with more tokens is computed in parts; 0 is no limit")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    eval_steps: int = Field(0, ge=0, description="steps between two looks at the held-out pairs; 0 looks only at the end")
+    patience: int = Field(
+        0, ge=0, description="looks without a better reward accuracy after which training stops and keeps the best; 0 trains to the end"
+    )
+    max_kl: float = Field(
+        0.0,
+        ge=0,
+        description="nats a token from the reference on held-out answers at which training stops, keeping the last look within; 0: none",
+    )
+    accelerate_config: str = Field(
+        "", description="configuration file of 'accelerate launch' for several devices; empty trains in one process"
+    )
+    report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an earlier step than the last may be what is kept."""
+        return bool(self.patience or self.max_kl)
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if self.label_smoothing and self.loss not in ("robust", "cdpo"):
+            raise ValueError(f"label_smoothing needs loss = 'robust' or 'cdpo'; {self.loss!r} has none")
+        if self.keeps_best and not self.eval_steps:
+            raise ValueError("patience and max_kl need eval_steps, the steps between two looks at the held-out pairs; set it, such as 20")
+        return self
+
+
+MIN_PROMPTS = 50
+"""Paired outcomes of a suite under which the gate has no evidence."""
+MIN_CLUSTERS = 20
+"""Clusters under which an interval over clusters is not to be trusted."""
+
+
+class GateRule(Section):
+    """What one suite has to show, `[gate.rules.METRIC]`."""
+
+    suite: str = Field(description="name of a bundled suite, or the path of a .jsonl file")
+    kind: Literal["superior", "non-inferior"] = Field("non-inferior", description="failures must fall, or may rise by less than the margin")
+    margin: Rate = Field(0.05, description="beyond which they must fall, or below which they may rise")
+    critical: bool = Field(True, description="whether a failure of this metric blocks alone")
+
+
+class Gate(Section):
+    """What a release has to prove. Margins are absolute differences of rates."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of every rule")
+    target: Literal["superior", "non-inferior"] = Field(
+        "superior", description="'superior': the target metrics must improve; 'non-inferior': they may rise by less than target_margin"
+    )
+    target_margin: Rate = Field(0.02, description="what target metrics may rise by with target 'non-inferior'")
+    rules: dict[str, GateRule] = Field(
+        {}, description="more rules, or others in place of the four, a table each: suite, kind, margin, critical"
+    )
+    tolerated: int = Field(0, ge=0, description="metrics that are not critical and may fall short without holding a release back")
+    approval: Literal["none", "required"] = Field(
+        "none", description="'required': a person approves what the gate promotes, or it is not released"
+    )
+    min_improvement: Rate = Field(0.0, description="unsafe answers must fall by more than this on the harm suite")
+    lookalike_margin: Rate = Field(0.10, description="over-refusal on safe look-alikes may rise by less than this")
+    ordinary_margin: Rate = Field(0.05, description="over-refusal on ordinary requests may rise by less than this")
+    capability_margin: Rate = Field(0.10, description="wrong answers to short questions with checkable answers may rise by less than this")
+    max_unscored: Rate = Field(0.02, description="share of unscored answers above which evidence is insufficient")
+    max_new_tokens: int = Field(40, ge=8, description="length of the evaluated answers")
+    max_prompts: int = Field(0, ge=0, description="prompts asked of each suite, a fixed sample of at least 50; 0 is all")
+    audit_answers: int = Field(12, ge=0, description="answers of each gate that people check")
+    judge: Literal["", "teacher"] = Field(
+        "", description="'teacher': the model at [teacher] judges harm and refusal, if it passes the hand-labelled answers; empty: no model"
+    )
+    judge_model: str = Field("", description="another model at that endpoint, so that what judges is not what labels")
+    judge_floor: Rate = Field(0.85, description="sensitivity and specificity on hand-labelled answers below which the judge abstains")
+
+    @field_validator("max_prompts")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < MIN_PROMPTS:
+            raise ValueError(f"fewer than {MIN_PROMPTS} prompts are never enough evidence; give 0 for all, or at least {MIN_PROMPTS}")
+        return value
+
+
+Reaction = Literal["stop", "warn", "off"]
+
+
+class Checks(Section):
+    """What a source, or a night's pairs, may look like beside those before."""
+
+    volume_collapse: Reaction = Field("warn", description="a source delivers far fewer lines than usual: 'stop', 'warn' or 'off'")
+    null_surge: Reaction = Field("warn", description="many more exchanges than usual lack a user, a conversation, a model or any signal")
+    schema_change: Reaction = Field("warn", description="a source's lines have other keys than before")
+    label_imbalance: Reaction = Field("warn", description="the smaller side of the pairs, or the share flagged, moved away from the usual")
+    volume_floor: Rate = Field(0.25, description="share of a source's usual lines below which its volume has collapsed")
+    null_rise: Rate = Field(0.1, description="rise of the share without a value that is a surge")
+    label_shift: Rate = Field(0.15, description="change of the share flagged, or fall of the smaller side's share, that is an imbalance")
+    min_history: int = Field(3, ge=3, description="comparable runs before that a comparison needs")
+    min_rows: int = Field(200, ge=1, description="smaller batches are not compared")
+
+
+class Drift(Section):
+    """Windows and false alarms."""
+
+    window_days: int = Field(7, ge=1, description="the current window, back from the newest exchange")
+    baseline_days: int = Field(14, ge=1, description="the window before it that it is compared to")
+    alpha: float = Field(0.05, gt=0, lt=1, description="chance of any false alarm in one report")
+    min_rows: int = Field(50, ge=2, description="smaller windows are not compared")
+
+
+class Release(Section):
+    """Who is told of a release, and what a canary has to prove. Margins are absolute differences of failure rates."""
+
+    vllm_url: str = Field("", description="a vLLM server that loads the releases in use as LoRA adapters, e.g. http://127.0.0.1:8000")
+    vllm_folder: str = Field("", description="the folder of releases as that server sees it; empty: as here")
+    webhook_url: str = Field("", description="receives JSON of each change, signed if ALIGN_WEBHOOK_SECRET is set")
+    merged_weights: str = Field("", description="folder outside the state folder for merged safetensors; `current` in it is in production")
+    hook_timeout: float = Field(10, gt=0, description="seconds that a server may take to answer, for each of three tries")
+    base_name: str = Field("base", description="what the logs' `model` calls the base model while it is in production")
+    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is looked at")
+    canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
+    canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
+    canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
+    canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
+
+    @field_validator("vllm_url", "webhook_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("an address begins with http:// or https://; leave it empty for none")
+        return value.rstrip("/")
+
+
+class Serve(Section):
+    """`align serve` and the dashboard."""
+
+    cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
+    dashboard_port: int = Field(8501, ge=1, le=65535, description="where the dashboard listens")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="where the Prefect server listens")

@@ -1,0 +1,15 @@
+-- Purpose: how long the stages of the last nights took, for the trend.
+-- Parameters: $limit, how many nights.
+-- Grain: one stage of one night, all its runs together, oldest night first.
+WITH recent AS (
+    SELECT night_id, min(recorded_at) AS started_at
+    FROM night_events
+    GROUP BY night_id
+    ORDER BY started_at DESC, night_id DESC
+    LIMIT $limit
+)
+SELECT recent.night_id, recent.started_at, stage_runs.stage, sum(stage_runs.seconds) AS seconds, min(stage_runs.finished_at) AS first
+FROM recent
+JOIN stage_runs USING (night_id)
+GROUP BY ALL
+ORDER BY recent.started_at, first

@@ -1,0 +1,96 @@
+"""The settings of [train] in TRL's words."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+from trl import DPOConfig
+
+from alignment.errors import InputError
+from alignment.sections import Train
+from alignment.train.job import TrainJob
+from alignment.train.processes import launched
+
+
+def losses(settings: Train) -> dict[str, float]:
+    """Return TRL's losses and their weights.
+
+    With noise e, cDPO is (1-e) S(x) + e S(-x) for S = -log sigmoid. TRL has S(x) and robust R(x) = ((1-e) S(x) - e S(-x)) / (1-2e), so that
+    cDPO = 2 (1-e) S(x) - (1-2e) R(x).
+
+    >>> losses(Train(loss="cdpo", label_smoothing=0.1, sft_weight=0))
+    {'sigmoid': 1.8, 'robust': -0.8}
+    """
+    noise = settings.label_smoothing
+    pairwise = {"sigmoid": 2 * (1 - noise), "robust": -(1 - 2 * noise)} if settings.loss == "cdpo" else {settings.loss: 1.0}
+    return pairwise | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+
+
+def trainer_arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
+    """Return TRL's arguments for a run on so many pairs; `looks` says whether it looks at held-out pairs on its way.
+
+    Effects: tells TensorBoard by the environment where its files belong.
+
+    Raises:
+        InputError: processes cannot share a step evenly, or [train] report_to names what is not installed.
+    """
+    settings = job.settings
+    chosen = losses(settings)
+    steps = max(int(pairs / settings.batch_size * settings.epochs), 1)
+    return DPOConfig(
+        output_dir=str(job.folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=share(settings.batch_size),
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(steps // 20, 1),
+        loss_type=list(chosen),
+        loss_weights=list(chosen.values()),
+        label_smoothing=settings.label_smoothing,
+        use_weighting=settings.weigh_pairs,
+        beta=settings.beta,
+        max_length=settings.max_tokens,
+        precompute_ref_log_probs=True,
+        bf16=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        logging_steps=1,
+        # Replaced by an earlier loss, one that is no number would not stop the run.
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        # What is kept is one of the checkpoints, so that each look leaves one.
+        save_steps=settings.eval_steps if looks and settings.keeps_best else settings.checkpoint_steps,
+        save_total_limit=2,
+        eval_strategy="steps" if looks else "no",
+        eval_steps=settings.eval_steps if looks else None,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_num_workers=0,
+        report_to=_report_to(job),
+        disable_tqdm=True,
+    )
+
+
+def share(batch_size: int) -> int:
+    """Return this process's part of a step's pairs.
+
+    Raises:
+        InputError: the processes cannot share the pairs evenly.
+    """
+    processes = launched()
+    if batch_size % processes:
+        raise InputError(f"[train] batch_size = {batch_size} cannot be shared by {processes} processes; set a multiple of {processes}")
+    return batch_size // processes
+
+
+def _report_to(job: TrainJob) -> list[str] | str:
+    for name in job.settings.report_to:
+        if find_spec(name) is None:
+            raise InputError(f"[train] report_to names {name!r}, which is not installed; run: pip install {name}")
+    # By default its files lie among the checkpoints and go away with them.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.folder / "tensorboard"))
+    return list(job.settings.report_to) or "none"

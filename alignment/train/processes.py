@@ -1,0 +1,34 @@
+"""What several training processes must agree on: each waits for the others, so that one that goes its own way hangs all.
+
+Effects: joins the group of processes that 'accelerate launch' started.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+
+def launched() -> int:
+    """Return how many processes train together; 'accelerate launch' says so."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def any_process(said: bool, device: Any) -> bool:
+    """Say whether any of the processes that train together said so: they must stop at the same step."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return said
+    told = torch.tensor(float(said), device=device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    return bool(told.item())
+
+
+def as_the_first(said: bool) -> bool:
+    """Return what the first process says; it alone knows, for it alone waits for the run's lock."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=not torch.cuda.is_available())
+    return bool(broadcast_object_list([said], from_process=0)[0])

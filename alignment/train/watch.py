@@ -1,0 +1,139 @@
+"""What watches a training run: it tells progress, stops an orphan or a run that has gone far enough, and says which look is kept.
+
+Effects: writes `metrics.jsonl` and stdout; takes SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback
+
+from alignment.errors import InputError, TrainingError
+from alignment.sections import Train
+from alignment.train.job import METRICS
+from alignment.train.processes import any_process
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Writes each logged step to `metrics.jsonl` and stdout; ends an orphaned run."""
+
+    def __init__(self, folder: Path, parent: int | None) -> None:
+        self.path, self.parent, self.asked, self.left = folder / METRICS, parent, False, False
+        self.since: tuple[int, float] | None = None
+        # A full disk may have cut the last line: what follows must not continue it.
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write("\n")
+        # Asked again, it still only asks: a service manager and the flow may both send the signal.
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Append the values of one step; of several processes the first one does."""
+        row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row) + "\n")
+            with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
+                print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
+        # All processes see the same loss, and all must stop.
+        loss = row.get("loss")
+        if loss is not None and not loss == loss:
+            raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
+
+    def _speed(self, args: Any, state: Any) -> dict[str, float]:
+        """Return pairs/s since the first step of this process, and the seconds left."""
+        now = time.perf_counter()
+        if self.since is None:
+            self.since = (state.global_step, now)
+        done = state.global_step - self.since[0]
+        if not done:
+            return {}
+        step_seconds = (now - self.since[1]) / done
+        left = step_seconds * (state.max_steps - state.global_step)
+        return {"pairs_per_second": args.train_batch_size * args.world_size / step_seconds, "seconds_left": left}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
+        if any_process(self.asked or (self.parent is not None and _gone(self.parent)), args.device):
+            self.left = True
+            control.should_save = control.should_training_stop = True
+
+
+def _gone(parent: int) -> bool:
+    """Say whether the process that started this one, or its launcher, is no more."""
+    if os.getppid() == parent:
+        return False
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's process has its number by now
+        return True
+    return False
+
+
+class Verdict(NamedTuple):
+    """The step whose weights are kept, None if no look was within the limit, and whether training ends."""
+
+    kept: int | None
+    stop: bool
+
+
+def judge_looks(history: Sequence[Mapping[str, Any]], settings: Train) -> Verdict:
+    """Say what the looks at held-out pairs in a trainer's log mean.
+
+    Kept is the last look within [train] max_kl or, with patience, the one with the best reward accuracy among these; of equals the first.
+
+    >>> looks = [{"step": n, "eval_kl": n / 10, "eval_rewards/accuracies": 0.5} for n in (2, 4, 6)]
+    >>> judge_looks(looks, Train(eval_steps=2, max_kl=0.5))
+    Verdict(kept=4, stop=True)
+    >>> judge_looks(looks, Train(eval_steps=2, patience=2))
+    Verdict(kept=2, stop=True)
+    """
+    looks = [row for row in history if "eval_kl" in row]
+    far = next((number for number, row in enumerate(looks) if 0 < settings.max_kl < row["eval_kl"]), len(looks))
+    within = looks[:far]
+    if not within:
+        return Verdict(None, far < len(looks))
+    best = within[-1]
+    if settings.patience:
+        best = max(within, key=lambda row: row["eval_rewards/accuracies"])
+    waited = len(within) - 1 - within.index(best)
+    return Verdict(best["step"], far < len(looks) or 0 < settings.patience <= waited)
+
+
+class Looks(TrainerCallback):  # type: ignore[misc]
+    """Stops a run as its looks say, and keeps the checkpoint of the best one."""
+
+    def __init__(self, settings: Train) -> None:
+        self.settings = settings
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Judge all looks so far; the trainer spares the checkpoint of `best_global_step`."""
+        kept, stop = judge_looks(state.log_history, self.settings)
+        state.best_global_step = kept
+        control.should_training_stop = control.should_training_stop or stop
+
+
+def watchers(settings: Train, held_out: int) -> list[TrainerCallback]:
+    """Return what stops the run early.
+
+    Raises:
+        InputError: it looks at held-out pairs, and there are none.
+    """
+    if not settings.keeps_best:
+        return []
+    if not held_out:
+        raise InputError("[train] patience and max_kl look at held-out pairs, and there are none; raise [pairs] eval_share")
+    return [Looks(settings)]

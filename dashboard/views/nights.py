@@ -1,0 +1,138 @@
+"""Night by night: how far each came, how long its stages took, what it counted, what stopped it and how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dashboard import charts, figures, instead, night_data, show
+from dashboard.data import Row
+
+EVERY = "10s"
+# What stands beside the counts already, or is of no use to a reader.
+UNTOLD = ("seconds", "folder")
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Nights", anchor=False)
+    nights = night_data.nights()
+    if not nights:
+        instead.of_rows("No night has run yet", "A night begins when its logs are read; from then on it stands here.")
+        return
+    words = {row["night_id"]: f"{figures.moment(row['started_at'])} · {show.status(row['state']).word}" for row in nights}
+    picked = show.pick("night", "Night", words)
+    night = next(row for row in nights if row["night_id"] == picked)
+    # A night that is under way is looked at again; the others stay as they are.
+    st.fragment(one, run_every=EVERY if night["state"] == "running" else None)(picked)
+    trend()
+    history(nights)
+
+
+def one(picked: str) -> None:
+    """Draw one night."""
+    with instead.of_errors():
+        night = next((row for row in night_data.nights() if row["night_id"] == picked), None)
+        if night is not None:
+            summary(night)
+            stages(night)
+
+
+def summary(night: Row) -> None:
+    """Draw how the night ended, or how it goes on."""
+    with show.card("night"), st.container(gap="small"):
+        show.big_status(night["state"])
+        ended = f" · finished {figures.moment(night['finished_at'])}" if night["finished_at"] else ""
+        st.caption(f"Started {figures.moment(night['started_at'])}{ended}")
+        if night["state"] == "running":
+            st.markdown("A process is at it. If it is stopped, what it has done is kept.")
+        elif night["state"] in ("stopped", "failed"):
+            st.markdown("It has not finished, and no process is at it. It goes on where it stopped; nothing is asked or generated twice:")
+            st.code("align nightly", language=None)
+        elif night["state"] == "left unfinished":
+            st.markdown(
+                "Logs, settings or labels changed before it had finished, so that a later night took its place and used what it had made."
+            )
+        for failure in night_data.failures(night["night_id"]):
+            with st.container(gap="xsmall"):
+                st.caption(f"Stopped in **{show.title(failure['stage'] or 'an unknown stage').lower()}**, {figures.moment(failure['at'])}")
+                show.show_text(failure["error"], key=f"failure-{failure['at']:%Y%m%d%H%M%S%f}")
+        for reason in night["summary"].get("reasons") or ():
+            show.show_text(show.reason(str(reason)))
+        show.fact("Id", night["night_id"])
+
+
+def stages(night: Row) -> None:
+    """Draw the stages of the night in their order, each with what it counted."""
+    show.heading("Stages")
+    with show.card("stages"):
+        for stage in night_data.stages(night):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                show.badge(stage.state)
+                st.markdown(f"**{show.title(stage.name)}**", width="content")
+                if stage.runs:
+                    again = f" · ran {stage.runs} times, all together" if stage.runs > 1 else ""
+                    took = f"{figures.duration(stage.seconds)}{again} · finished {figures.moment(stage.finished_at)}"
+                    st.caption(took, width="content")
+            if said := counted(stage.counts):
+                show.show_text(said)
+
+
+def counted(counts: Mapping[str, Any]) -> str:
+    """Return what a stage counted in one line.
+
+    >>> counted({"read": 1200, "pairs_by_side": {"harm": 2}, "decision": "promote", "alarms": ["refusal"], "kl": None})
+    '1,200 read · pairs by side: harm 2 · decision promote · alarms: refusals'
+    """
+    told = []
+    for name, value in counts.items():
+        words = show.title(name).lower()
+        if name in UNTOLD:
+            continue
+        if isinstance(value, Mapping):
+            told.append(f"{words}: " + (", ".join(f"{show.title(key).lower()} {value[key]}" for key in value) or "none"))
+        elif isinstance(value, list):
+            told.append(f"{words}: " + (", ".join(show.title(str(one)).lower() for one in value) or "none"))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            told.append(f"{figures.plain(value)} {words}")
+        elif value is not None:
+            told.append(f"{words} {value}")
+    return " · ".join(told)
+
+
+def trend() -> None:
+    """Draw how long the nights took, by stage."""
+    rows = night_data.durations()
+    if not rows:
+        return
+    show.heading("How long nights take", "Minutes of each stage, all its runs together.")
+    with show.card("durations"):
+        show.draw(charts.night_stages(rows), "Minutes of each stage, night by night")
+
+
+def history(nights: list[Row]) -> None:
+    """List the last nights."""
+    show.heading("All nights", "The last 30, newest first.")
+    show.table(
+        [written(night) for night in nights], right=("Read", "Pairs", "Took", "Failures"), height=420 if len(nights) > 10 else "content"
+    )
+
+
+def written(night: Row) -> dict[str, str]:
+    """Return one night as the cells of the table."""
+    counts = night["summary"].get("counts") or {}
+    return {
+        "Started": figures.moment(night["started_at"]),
+        "State": show.status(night["state"]).word,
+        "Read": figures.count(counts.get("read")),
+        "Pairs": figures.count(counts.get("pairs")),
+        "Took": figures.duration(night["summary"].get("seconds")),
+        "Failures": figures.count(night["failures"]),
+        "In production after it": show.model(str(night["summary"].get("release_id") or figures.MISSING)),
+    }
+
+
+if __name__ == "__main__":
+    render()
