@@ -67,12 +67,12 @@ def ask(run: str) -> list[int | None]:
     adapter = trained(verify(settings.home, current(settings.home))) if run == "release" else None
     model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
-    found: dict[tuple[str, str], int | None] = {}
+    found: list[int | None] = []
     for limit, some in groupby(prompts(), lambda one: answer_tokens(one.suite, TOKENS)):
         asked = list(some)
         replies = model.generate([[{"role": "user", "content": one.prompt}] for one in asked], max_new_tokens=limit, **sampling)
-        found |= {(one.suite, one.id): outcome(one, reply) for one, reply in zip(asked, replies, strict=True)}
-    return [found[one.suite, one.id] for one in prompts()]
+        found += [outcome(one, reply) for one, reply in zip(asked, replies, strict=True)]
+    return found
 
 
 def main(run: str) -> None:

@@ -16,26 +16,29 @@ from dashboard import data, night_data, show
 
 
 @contextmanager
-def of_errors() -> Iterator[None]:
-    """Run the block; where it cannot go on, say why without a traceback, with a button that tries again."""
+def of_errors(part: str = "page") -> Iterator[None]:
+    """Run the block; where it cannot go on, say why without a traceback, with a button that tries again.
+
+    A page has at most one `part` of each name.
+    """
     try:
         yield
     except StoreBusy as error:
-        problem("The store is busy", str(error), "Another process is writing. It usually takes a moment.")
+        problem("The store is busy", str(error), "Another process is writing. It usually takes a moment.", part)
     except (StoreError, duckdb.Error) as error:
-        problem("The store cannot be read", str(error), "`align doctor` says what is wrong and how to repair it.")
+        problem("The store cannot be read", str(error), "`align doctor` says what is wrong and how to repair it.", part)
     except ConfigError as error:
-        problem("The settings are wrong", str(error), "Correct them and try again.")
+        problem("The settings are wrong", str(error), "Correct them and try again.", part)
     except AlignError as error:
-        problem("This cannot be shown", str(error), "The message says what to do.")
+        problem("This cannot be shown", str(error), "The message says what to do.", part)
 
 
-def problem(what: str, message: str, advice: str) -> None:
+def problem(what: str, message: str, advice: str, part: str = "page") -> None:
     """Say what went wrong, and what to do."""
     st.subheader(what, anchor=False)
     st.markdown(advice)
-    show.show_text(message, key="problem")
-    st.button("Try again", type="primary")
+    show.show_text(message, key=f"problem-{part}")
+    st.button("Try again", type="primary", key=f"again-{part}")
 
 
 def of_a_store() -> None:

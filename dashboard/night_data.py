@@ -68,12 +68,12 @@ def stages(night: Row) -> list[Stage]:
     """Return what the night has done, is doing and has yet to do."""
     ran = {row["stage"]: row for row in data.stages(night["night_id"])}
     found = []
-    missed = False
-    for name in (*STAGES, *(name for name in ran if name not in STAGES)):
+    # Stages run by hand may leave out some: the first one after the last that ran is under way, or was left.
+    here = max((STAGES.index(name) + 1 for name in ran if name in STAGES), default=0)
+    going = "not yet" if night["finished_at"] else "running" if night["state"] == "running" else "stopped"
+    for number, name in enumerate((*STAGES, *(name for name in ran if name not in STAGES))):
         row = ran.get(name)
-        # The first stage without a run is the one under way, or the one that was left.
-        state = "done" if row else "not yet" if missed or night["finished_at"] else "running" if night["state"] == "running" else "stopped"
-        missed = missed or row is None
+        state = "done" if row else going if number == here else "not yet"
         found.append(
             Stage(name, state, row["seconds"], row["runs"], row["finished_at"], data.parsed(row["counts"]))
             if row

@@ -76,6 +76,7 @@ TITLES = {
     "unsafe_answers": "Unsafe answers",
     "over_refusal_lookalike": "Over-refusal: look-alikes",
     "over_refusal_ordinary": "Over-refusal: ordinary",
+    "capability_failures": "Wrong answers",
     "harmful_request": "Harmful requests",
     "harmful_answer": "Harmful answers",
     "toxicity": "Toxicity",

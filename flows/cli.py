@@ -221,7 +221,8 @@ def status_command(as_json: Json = False) -> None:
 
     nights = query(
         settings.home,
-        "SELECT night_id, arg_max(event, recorded_at) AS state, max(recorded_at) AS since, "
+        "SELECT night_id, CASE WHEN bool_or(event = 'finished') THEN 'finished' ELSE arg_max(event, recorded_at) END AS state, "
+        "max(recorded_at) AS since, "
         "max(summary ->> '$.decision') AS decision FROM night_events GROUP BY night_id ORDER BY since DESC LIMIT 10",
     )
     files = query(

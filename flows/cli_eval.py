@@ -86,7 +86,7 @@ def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str
 
     answers = [(prompt, response) for prompt in prompts for response in found[prompt.id]]
     scored = iter(verdicts(bench, answers))
-    made |= {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
+    made = made | {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
     return [seal(result(prompt, found[prompt.id], list(islice(scored, len(found[prompt.id])))) | made) for prompt in prompts]
 
 

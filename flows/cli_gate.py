@@ -103,7 +103,8 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
         night_id = begin_night(settings, night)
         if again:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
-        trained = train(night_id)
+        with stage(settings.home, night_id, "train") as counts:
+            counts |= (trained := train(night_id))
         with stage(settings.home, night_id, "release") as counts:
             decided = release(night_id, trained["folder"])
             counts |= {"decision": decided["decision"]}

@@ -90,7 +90,8 @@ def evaluate(release_id: str, adapter: str | None) -> str:
 def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[SuitePrompt], scorers: str) -> None:
     """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
     moment, version = now(), suite_version(list(prompts))
-    names = [answer_id(prompt, model.model_id, settings.gate.max_new_tokens) for prompt in prompts]
+    limit = answer_tokens(prompts[0].suite, settings.gate.max_new_tokens)
+    names = [answer_id(prompt, model.model_id, limit) for prompt in prompts]
     known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
     if known >= set(names):
         return

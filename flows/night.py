@@ -159,7 +159,7 @@ def record_failure(home: Path, night_id: str, name: str, error: BaseException) -
     moment = now()
     text = "stopped by the person or the system that ran it" if isinstance(error, KeyboardInterrupt | SystemExit) else str(error)
     with suppress(AlignError, duckdb.Error, OSError):
-        said = redact(cap(text or type(error).__name__, _LONGEST_ERROR), redaction_key(home))[0]
+        said = cap(redact(text or type(error).__name__, redaction_key(home))[0], _LONGEST_ERROR)
         row = {
             "id": content_id(night_id, "failed", moment),
             "night_id": night_id,

@@ -240,13 +240,12 @@ def test_a_judge_that_fails_its_trial_abstains_and_the_report_says_so(home: Path
     assert "phrases and heads scored" in note
 
 
-def test_an_endpoint_that_is_away_abstains(home: Path) -> None:
+def test_an_endpoint_that_is_away_is_an_error_and_no_abstention(home: Path) -> None:
     migrate(home)
     with serving() as server:
         settings = at(server, home)
-    bench = seated(settings, NOW)
-    assert bench.judge is None
-    assert "got no verdict" in bench.notes[0]
+    with pytest.raises(TeacherUnavailable, match="got no verdict"):
+        seated(settings, NOW)
 
 
 def test_letters_must_not_decide_and_marks_hold() -> None:

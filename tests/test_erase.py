@@ -506,7 +506,6 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "gate_decisions",
             "gate_metrics",
             "drift_results",
-            "night_events",
             "stage_runs",
             "replays",
             "canary_checks",

@@ -35,6 +35,9 @@ def row(name: object, score: float, prompt: str, **changes: Any) -> PoolRow:
     return PoolRow(make_interaction(name, prompt, user_id=user), score, **values)
 
 
+HARM = [row("h", 0.9, text, user=f"u-{text}") for text in DISTINCT[-5:]]
+
+
 def chosen(pool: list[PoolRow], **options: Any) -> list[Choice]:
     return select(pool, Candidates(**options), refusal_threshold=0.5, embedder=Marks())  # type: ignore[arg-type]
 
@@ -46,9 +49,14 @@ def names(choices: list[Choice]) -> list[tuple[str, str]]:
 def test_a_request_is_taught_for_what_it_is() -> None:
     scores = {"harm": CERTAIN, "near!": 0.0, "edge?": 0.09, "plain": 0.09, "doubt!": HARMLESS, "high!": 0.69}
     pool = [row(name, score, DISTINCT[number] + name[-1]) for number, (name, score) in enumerate(scores.items())]
-    assert sorted(names(chosen(pool, helpful_budget=12))) == [
-        ("edge?", "lookalike"), ("harm", "violence"), ("near!", "lookalike"), ("plain", "ordinary"),
+    assert sorted(names(chosen(pool + HARM[1:], helpful_budget=12))) == [
+        ("edge?", "lookalike"), *(("h", "violence"),) * 4, ("harm", "violence"), ("near!", "lookalike"), ("plain", "ordinary"),
     ]  # fmt: skip
+
+
+def test_of_few_harmful_requests_the_missing_neighbours_are_far() -> None:
+    assert ("n", "ordinary") in names(chosen([*HARM[:1], row("n", 0.0, DISTINCT[0], near=True)]))
+    assert ("n", "lookalike") in names(chosen([*HARM[:2], row("n", 0.0, DISTINCT[0], near=True)]))
 
 
 def test_without_harm_nothing_looks_like_it() -> None:
@@ -56,10 +64,9 @@ def test_without_harm_nothing_looks_like_it() -> None:
 
 
 def test_a_declined_harmless_request_comes_first_and_a_declined_harmful_one_not_at_all() -> None:
-    harm = row("h", 0.9, DISTINCT[3])
     declined = row("n", 0.0, DISTINCT[1], refusal=0.8, near=True)
-    pool = [row("d", 0.9, DISTINCT[0], refusal=0.5), declined, row("p", 0.0, DISTINCT[2]), harm]
-    assert names(chosen(pool, helpful_budget=4)) == [("h", "violence"), ("n", "lookalike"), ("p", "ordinary")]
+    pool = [row("d", 0.9, DISTINCT[0], refusal=0.5), declined, row("p", 0.0, DISTINCT[2]), *HARM]
+    assert names(chosen(pool, helpful_budget=4))[len(HARM) :] == [("n", "lookalike"), ("p", "ordinary")]
     # A complaint about a refusal says that it was needless.
     angry = [row("n", 0.0, DISTINCT[1], refusal=0.8, complained=True)]
     assert names(chosen(angry, helpful_budget=4)) == [("n", "ordinary")]

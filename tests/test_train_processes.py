@@ -29,9 +29,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def make_job(tiny: Path, folder: Path, pairs: int, **changes: object) -> TrainJob:
+def make_job(tiny: Path, folder: Path, pairs: int, *, held_out: int = 0, **changes: object) -> TrainJob:
     chosen: Train = settings(**{"epochs": 2} | changes)
-    ready = [replace(pair, split="train", judge_margin=0.2 + index % 3 / 3) for index, pair in enumerate(make_pairs(pairs))]
+    ready = [
+        replace(pair, split="train" if index < pairs else "eval", judge_margin=0.2 + index % 3 / 3)
+        for index, pair in enumerate(make_pairs(pairs + held_out))
+    ]
     return write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", ready, chosen)
 
 
@@ -62,14 +65,20 @@ def ended(process: subprocess.Popen[str], within: float = 200) -> tuple[int, str
 
 
 def test_processes_take_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
-    """13 pairs, four a step and weighed: full steps are halved between the two, and the last pair of a pass is computed by both."""
+    """13 pairs, four a step and weighed: full steps are halved between the two, and the last pair of a pass is computed by both.
+
+    Five pairs are held out, a number that two cannot share.
+    """
     from alignment.train.run import train
 
-    alone = make_job(tiny, tmp_path / "a", 13, weigh_pairs=True)
+    alone = make_job(tiny, tmp_path / "a", 13, held_out=5, weigh_pairs=True)
     train(alone)
-    shared = make_job(tiny, tmp_path / "b", 13, weigh_pairs=True, accelerate_config=launcher(tmp_path))
+    shared = make_job(tiny, tmp_path / "b", 13, held_out=5, weigh_pairs=True, accelerate_config=launcher(tmp_path))
     code, errors = ended(launch(shared))
     assert code == 0, errors[-3000:]
+    looks = [json.loads((job.folder / "result.json").read_text()) for job in (alone, shared)]
+    for name in ("reward_margin", "reward_accuracy", "kl"):
+        assert looks[1][name] == pytest.approx(looks[0][name], rel=2e-3, abs=2e-3), name
     one, other = steps(alone.folder), steps(shared.folder)
     assert list(one) == list(other) == list(range(1, 9))
     for step in one:
@@ -117,7 +126,7 @@ def test_processes_stop_together_and_end_at_once_when_the_run_is_finished(tiny: 
     """Asked to stop, both leave a checkpoint; the next two wait for a lock, and find the run finished by the one who held it."""
     import fcntl
 
-    job = make_job(tiny, tmp_path, 40, epochs=20, accelerate_config=launcher(tmp_path))
+    job = make_job(tiny, tmp_path, 40, epochs=20, checkpoint_steps=1000, accelerate_config=launcher(tmp_path))
     process = launch(job)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None and len(steps(job.folder)) < 2:

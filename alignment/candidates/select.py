@@ -67,11 +67,11 @@ def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: 
 
 
 def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: Embedder) -> set[str]:
-    """Return the ids of the harmless exchanges whose requests are near the harmful ones; none are while there is nothing to be near."""
+    """Return the ids of the harmless exchanges whose requests are near the harmful ones; of fewer than five the missing ones are far."""
     if not harmless or not harm:
         return set()
     asked, harmful = (embedder.embed([row.interaction.prompt for row in rows]) for rows in (harmless, harm))
-    nearest = np.sort(asked @ harmful.T, axis=1)[:, -_NEIGHBOURS:].mean(axis=1)
+    nearest = np.sort(asked @ harmful.T, axis=1)[:, -_NEIGHBOURS:].sum(axis=1) / _NEIGHBOURS
     return {row.interaction.id for row, near in zip(harmless, nearest.tolist(), strict=True) if near >= NEAR}
 
 

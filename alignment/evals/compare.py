@@ -74,7 +74,13 @@ def _flaw(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str 
         return str(row["flaw"])
     if row.get("release") != next(iter(rows.values())).get("release"):
         return "the row is of another release than the first of its file"
-    return None if row.get("rows", len(rows)) == len(rows) else f"the row was sealed as one of {row['rows']}, the file has {len(rows)}"
+    if row.get("rows") == len(rows):
+        return None
+    return (
+        f"the row was sealed as one of {row['rows']}, the file has {len(rows)}"
+        if "rows" in row
+        else "the seal does not say how many rows there were"
+    )
 
 
 def _row(line: str) -> dict[str, Any] | str:

@@ -173,6 +173,7 @@ def seated(settings: Settings, now: datetime, *, look: bool = True) -> Bench:
 
     Raises:
         ConfigError: [gate] judge names the teacher and there is none, or its key is not set.
+        TeacherUnavailable: it could not be tried.
     """
     if not settings.gate.judge:
         return NOBODY
@@ -190,9 +191,10 @@ def seated(settings: Settings, now: datetime, *, look: bool = True) -> Bench:
 
 def take(seat: Seat, floor: float, now: datetime, *, look: bool, labels_too: bool) -> Bench:
     """Return who scores with a judge at `seat`; see `seated`."""
-    trial, why = _tried(seat, _last(seat), now) if look else (_last(seat), "it was not tried")
+    trial = _tried(seat, _last(seat), now) if look else _last(seat)
     if trial is None or not trial.odds:
-        return Bench(None, {}, (f"the judge {seat.name!r} abstains ({why or 'its trial was ended'}); phrases and heads scored",))
+        why = "its trial was ended" if trial else "it was not tried"
+        return Bench(None, {}, (f"the judge {seat.name!r} abstains ({why}); phrases and heads scored",))
     return _bench(seat, trial, floor, labels_too=labels_too)
 
 
@@ -209,22 +211,29 @@ def _bench(seat: Seat, trial: Held, floor: float, *, labels_too: bool) -> Bench:
     return Bench(seat.judge(trial.edition), {kind: one.calibration for kind, one in trials.items()}, tuple(notes), seat, trial)
 
 
-def _tried(seat: Seat, last: Held | None, now: datetime) -> tuple[Held | None, str]:
-    """Return the trial that holds now, held again if need be, or None and why there is none."""
+def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
+    """Return the trial that holds now, held again if need be.
+
+    Raises:
+        TeacherUnavailable: the judge did not answer all.
+    """
     reason = "first" if last is None else f"the last is from {last.tried_at:%Y-%m-%d}" if now - last.tried_at > TRIAL_LASTS else ""
     if last is not None and last.odds and not reason:
         # Who does not answer the canaries judges nothing either: `confirm` sees to it.
         reason, _ = _shift(seat, last)
     if last is not None and last.odds and not reason:
-        return last, ""
+        return last
     # Named by the trial before, so that one that was killed goes on with the answers that it has.
     attempt = content_id("edition", seat.judge("").version, last.id if last else "")[:12]
     odds = seat.judge(attempt).ask([one[:3] for one in tried_items()])
     if away := next((one.reason for one in odds if lost(one.reason)), ""):
-        missing = sum(lost(one.reason) for one in odds)
-        return None, f"{missing} of {len(odds)} labelled answers got no verdict: {away}"
+        # Who abstains because of a bad line would be seated again a minute later, between two models that are to be compared.
+        raise TeacherUnavailable(
+            f"the gate's judge {seat.name!r} could not be tried: {sum(lost(one.reason) for one in odds)} of {len(odds)} labelled answers "
+            f"got no verdict ({away}); run the same command again when it answers, or leave [gate] judge empty"
+        )
     same = last is not None and last.odds and not moved(last.odds, odds)
-    return _keep(seat, last.edition if same and last else attempt, odds, reason or "the last no longer holds", now), ""
+    return _keep(seat, last.edition if same and last else attempt, odds, reason or "the last no longer holds", now)
 
 
 def _last(seat: Seat) -> Held | None:

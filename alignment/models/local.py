@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,16 @@ def weights_id(folder: Path, adapter: Path | None = None) -> str:
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
-    parts = [file_sha256(shard) for shard in shards]
+    parts = [_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
     if adapter is not None:
         parts.append(file_sha256(adapter / "adapter_model.safetensors"))
     return content_id(*parts)
+
+
+@cache
+def _sha256(shard: Path, size: int, changed: int) -> str:
+    """Hash a shard once a process, as it is: every adapter that is loaded asks for its base's."""
+    return file_sha256(shard)
 
 
 def check_adapter(base: Path, adapter: Path) -> None:

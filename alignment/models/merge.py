@@ -23,9 +23,6 @@ def export_merged(base: Path, adapter: Path, target: Path) -> None:
     Raises:
         ModelError: the base cannot be loaded, or is not the adapter's.
     """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     scratch = target.with_name(f".{target.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     if is_whole(adapter):
@@ -33,6 +30,9 @@ def export_merged(base: Path, adapter: Path, target: Path) -> None:
         os.replace(scratch, target)
         return
     check_adapter(base, adapter)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
     scratch.mkdir(parents=True)
     try:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)

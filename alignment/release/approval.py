@@ -55,8 +55,8 @@ def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: s
     Approving puts the release in the place of what it was compared with, and of nothing else; overriding, of whatever is in production.
 
     Raises:
-        ReleaseError: name or reason are missing, nothing waits or nothing was held back, or the release was changed or quarantined.
-        ReleaseMoved: something else is in production since the gate compared, or the release was rolled back.
+        ReleaseError: name or reason are missing, nothing waits or nothing was held back, or the release was changed.
+        ReleaseMoved: something else is in production since the gate compared, or the release was rolled back or quarantined.
     """
     if not actor.strip() or not reason.strip():
         raise ReleaseError(f"a verdict needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")

@@ -46,7 +46,7 @@ def trainer_arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=max(steps // 20, 1),
+        warmup_steps=steps // 20,
         loss_type=list(chosen),
         loss_weights=list(chosen.values()),
         label_smoothing=settings.label_smoothing,

@@ -68,6 +68,10 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     if progress.left and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     kept = _keep(job, trainer)
+    _refuse_broken(trainer.model)
+    if kept < trainer.state.global_step:
+        # The kept step was logged when it was looked at; this would stand under the last one.
+        trainer.remove_callback(progress)
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     summary = {**_summary(trainer, rows, measured, time.perf_counter() - started), "kept_step": kept}
     if trainer.is_world_process_zero():
@@ -107,6 +111,17 @@ def _keep(job: TrainJob, trainer: Any) -> int:
         trainer.state.best_model_checkpoint = str(job.folder / "checkpoints" / f"checkpoint-{kept}")
         trainer._load_best_model()
     return kept
+
+
+def _refuse_broken(model: Any) -> None:
+    """Refuse weights that are no numbers: the last update may have made them so, after the last loss was logged.
+
+    Raises:
+        TrainingError: naming the first such tensor.
+    """
+    broken = next((name for name, tensor in model.named_parameters() if tensor.requires_grad and not tensor.isfinite().all()), None)
+    if broken:
+        raise TrainingError(f"the weights {broken!r} are no numbers after the last step; lower [train] learning_rate")
 
 
 def _checkpoint(job: TrainJob) -> Path | None:
@@ -159,7 +174,7 @@ def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) 
         "settings": job.settings.model_dump(),
         "code_version": __version__,
         "torch": torch.__version__,
-        "files": {path.name: file_sha256(path) for path in sorted(scratch.iterdir())},
+        "files": {path.name: file_sha256(path) for path in sorted(scratch.iterdir()) if path.is_file()},
     }
     (scratch / "manifest.json").write_text(json.dumps(manifest | {"id": content_id(canonical(manifest))}, indent=1))
     shutil.rmtree(target, ignore_errors=True)

@@ -166,6 +166,14 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         # As of one process: what is this one's share has been decided.
         return prepare_data_loader(loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return the held-out batches: each process reads all, since shares of them would be filled up with pairs read twice."""
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)  # type: ignore[no-any-return]
+        rows = self._remove_unused_columns(eval_dataset if eval_dataset is not None else self.eval_dataset, description="evaluation")
+        loader: DataLoader[Any] = DataLoader(rows, batch_size=self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
+        return prepare_data_loader(loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Train on a batch, in as many parts as memory asks for; the gradient is the whole batch's.
 

@@ -6,6 +6,7 @@ Effects: writes `metrics.jsonl` and stdout; takes SIGTERM.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, parent: int | None) -> None:
         self.path, self.parent, self.asked, self.left = folder / METRICS, parent, False, False
+        self.started_by = os.getppid()
         self.since: tuple[int, float] | None = None
         # A full disk may have cut the last line: what follows must not continue it.
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
@@ -48,7 +50,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
                 print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
         # All processes see the same loss, and all must stop.
         loss = row.get("loss")
-        if loss is not None and not loss == loss:
+        if loss is not None and not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
 
     def _speed(self, args: Any, state: Any) -> dict[str, float]:
@@ -65,14 +67,16 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
-        if any_process(self.asked or (self.parent is not None and _gone(self.parent)), args.device):
+        if any_process(self.asked or (self.parent is not None and _gone(self.parent, self.started_by)), args.device):
             self.left = True
             control.should_save = control.should_training_stop = True
 
 
-def _gone(parent: int) -> bool:
-    """Say whether the process that started this one, or its launcher, is no more."""
-    if os.getppid() == parent:
+def _gone(parent: int, started_by: int) -> bool:
+    """Say whether the process that started this one, or the one that started its launcher, is no more."""
+    if os.getppid() != started_by:  # a dead one that nobody has waited for could still be sent signals
+        return True
+    if started_by == parent:
         return False
     try:
         os.kill(parent, 0)
@@ -102,7 +106,7 @@ def judge_looks(history: Sequence[Mapping[str, Any]], settings: Train) -> Verdic
     Verdict(kept=2, stop=True)
     """
     looks = [row for row in history if "eval_kl" in row]
-    far = next((number for number, row in enumerate(looks) if 0 < settings.max_kl < row["eval_kl"]), len(looks))
+    far = next((number for number, row in enumerate(looks) if settings.max_kl and not row["eval_kl"] <= settings.max_kl), len(looks))
     within = looks[:far]
     if not within:
         return Verdict(None, far < len(looks))

@@ -26,7 +26,8 @@ EXPLAINED = {
     "Corrected rates": "The rates behind the scorer's own errors, where people have checked it.",
 }
 # The words for outcome 0 and outcome 1, which is the suite's failure.
-OUTCOMES = {"harm": ("safe", "unsafe")}
+_DECLINING = ("answered", "refused")
+OUTCOMES = {"harm": ("safe", "unsafe"), "lookalike": _DECLINING, "ordinary": _DECLINING}
 
 
 def render() -> None:
@@ -193,12 +194,12 @@ def example(number: int, row: Row) -> None:
 def outcome(suite: str, value: int | None) -> str:
     """Return the word for an outcome: 1 is the suite's failure.
 
-    >>> outcome("harm", 1), outcome("lookalike", 1), outcome("ordinary", 0), outcome("harm", None)
-    ('unsafe', 'refused', 'answered', 'unscored')
+    >>> outcome("harm", 1), outcome("lookalike", 1), outcome("ordinary", 0), outcome("capability", 1), outcome("harm", None)
+    ('unsafe', 'refused', 'answered', 'failed', 'unscored')
     """
     if value is None:
         return "unscored"
-    return OUTCOMES.get(suite, ("answered", "refused"))[value]
+    return OUTCOMES.get(suite, ("passed", "failed"))[value]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def render() -> None:
 @st.fragment(run_every=EVERY)
 def under_way() -> None:
     """Draw the run that has no result yet; only this part of the page is drawn again."""
-    with instead.of_errors(), show.card("live"):
+    with instead.of_errors("live"), show.card("live"):
         going = training_data.live()
         if going is None:
             st.markdown("**Training has finished.**")
