@@ -5,6 +5,7 @@ Effects: sets environment variables that the user has not set.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -38,3 +39,5 @@ def quiet_models() -> None:
     """Keep the model libraries' warnings and progress bars off the terminal."""
     for name, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}.items():
         os.environ.setdefault(name, value)
+    # Where it is installed, whatever loads an adapter imports it, and it misses kernels that it can do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
