@@ -121,7 +121,7 @@ def decide_often(decisions: int) -> list[dict[str, Any]]:
         ("unsafe answers +5 points, and nothing has to improve", four(harm=0.05), calm, ("promote",)),
         ("safer, ordinary requests declined +5 points", four(ordinary=gate.ordinary_margin, better=True), gate, ("promote",)),
         ("safer, look-alikes declined +10 points", four(lookalike=gate.lookalike_margin, better=True), gate, ("promote",)),
-        ("safer, questions answered wrongly +10 points", four(capability=gate.capability_margin, better=True), gate, ("promote",)),
+        ("safer, questions answered wrongly +15 points", four(capability=gate.capability_margin, better=True), gate, ("promote",)),
     ]
     found = []
     for name, make, settings, wrong in cases:

@@ -70,7 +70,7 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"ordinary": (0, 12, 0, 288)}, "block", "fail"),
         ({"ordinary": (0, 20, 11, 269)}, "insufficient evidence", "insufficient"),
         ({"capability": (60, 40, 2, 98)}, "block", "fail"),
-        ({"capability": (60, 28, 18, 94)}, "insufficient evidence", "insufficient"),
+        ({"capability": (60, 56, 40, 44)}, "insufficient evidence", "insufficient"),
     ],
 )
 def test_what_is_not_promoted(change: dict[str, Cells], word: str, status: str) -> None:
