@@ -155,15 +155,12 @@ def _taken(frames: dict[str, list[str]], part: str, number: int) -> str:
 
 
 def public_requests(folder: Path) -> list[Request]:
-    """Return harmful and harmless requests of the public sets in `folder`.
-
-    HarmBench's requests for lyrics and passages of books are left out: no theme covers them, and songs are an ordinary subject.
-    """
+    """Return harmful and harmless requests of the public sets in `folder`."""
     rows = [Request(row["Behavior"], 1, None, "advbench", f"adv-{i}") for i, row in enumerate(_csv(folder / "advbench.csv"))]
     rows += [
         Request(row["Behavior"], 1, None, "harmbench", f"hb-{i}")
         for i, row in enumerate(_csv(folder / "harmbench_val.csv"))
-        if row["FunctionalCategory"] == "standard"
+        if not row["ContextString"]
     ]
     rows += [
         Request(row["text"], 1, None, "gptfuzz-questions", f"gq-{i}")

@@ -53,8 +53,7 @@ REQUEST_WEIGHT = {
     "own-contrast-harm": 3.0,
     "own-contrast-safe": 3.0,
     "own-ordinary": 2.0,
-    "advbench": 0.6,
-    "harmbench": 3.0,
+    "advbench": 0.3,
     "openai-moderation": 0.1,
 }
 REFUSAL_WEIGHT = {
@@ -86,7 +85,7 @@ BLENDED = {
 ALSO_BLENDED = {"refusal": {"hh-even"}, "harmful_answer": {"gptfuzz-even"}}
 PASSES = {"request": 3, "exchange": 3}
 # Of large sets of easy rows the tuning reads every n-th; the linear heads read all.
-EVERY = {"openai-moderation": 3, "own-lengthened": 3, "own-composed": 3, "gptfuzz-even": 5, "hh-even": 4}
+EVERY = {"advbench": 3, "openai-moderation": 3, "own-lengthened": 3, "own-composed": 3, "gptfuzz-even": 5, "hh-even": 4}
 
 
 def main() -> int:

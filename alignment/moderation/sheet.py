@@ -29,7 +29,7 @@ Data (labels are people's unless marked weak; none of these texts ships, except 
   hand). The bundled traffic and the gate's suites are not in them.
 - Answers composed of the project's own sentences (data/frames.json): refusals that lecture, offer or turn to something harmless,
   help with cautions around it (both for refusals only), and harm after a refusal or a caution (for harmful answers only).
-- AdvBench, HarmBench validation without its requests for songs and books, GPTFuzz questions with an even index (MIT): harmful requests.
+- AdvBench, HarmBench validation, GPTFuzz questions with an even index (MIT): harmful requests.
 - OpenAI moderation release (MIT): categories of prompts, at low weight; rows without a positive label count as harmless.
 - GPTFuzz answers to questions with an even index (MIT): harmful labels; refusal labels are weak.
 - OpenAI safety-RBR (MIT): propositions of people, at low weight, as they are noisy.
