@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float, embedder: Embedder) -> list[Choice]:
     """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones.
 
-    Of the harmless ones, what the model declined comes first, up to a quarter: over-refusal is a mistake to teach away. A third of
+    Of the harmless ones, what the model declined comes first, up to a quarter: over-refusal is a mistake to teach away. A quarter of
     the rest are look-alikes. The same pool gives the same choice in any order. Harmful requests that were declined teach nothing new
     and are left out, as are answers to harmless ones that the user complained about: they are no good example.
     """
@@ -58,7 +58,7 @@ def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: 
     answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained][: _enough(left)]
     alike = _lookalikes([*declined, *answered], chosen, embedder)
     near = [row for row in answered if row.interaction.id in alike]
-    helpful = declined + _pick(near, (left - len(declined)) // 3, settings, users)
+    helpful = declined + _pick(near, (left - len(declined)) // 4, settings, users)
     helpful += _pick([row for row in answered if row.interaction.id not in alike], left - len(helpful), settings, users)
     return [
         *(Choice(row.interaction, row.category) for row in chosen),
