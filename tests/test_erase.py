@@ -37,17 +37,17 @@ SUBJECTS = pytest.mark.parametrize("who", [PLAIN, PERSONAL])
 
 
 def deliver(number: int) -> list[str]:
-    """Sample traffic in which every third exchange is one of two people, whom somebody else mentions."""
+    """Sample traffic of which two people have a third each, whom somebody else mentions."""
     lines = []
     for position, line in enumerate(sample_lines(number)):
         try:
             body = json.loads(line)
-            body["messages"][-1]["content"] += f" This is request {position}." if position % 3 == 0 else ""
+            body["messages"][-1]["content"] += f" This is request {position}." if position % 3 else ""
         except (ValueError, TypeError, KeyError, IndexError):
             body = None
-        if body and position % 3 == 0:
-            line = json.dumps(body | {"user_id": PLAIN if position % 2 else PERSONAL})
-        elif body and position == 4:
+        if body and position % 3:
+            line = json.dumps(body | {"user_id": PLAIN if position % 3 == 1 else PERSONAL})
+        elif body and position == 3:
             body["messages"][-1]["content"] = f"What did\n{PLAIN} say to {PERSONAL}, not {PLAIN}2?"
             line = json.dumps(body | {"user_id": "bystander"})
         lines.append(line)
