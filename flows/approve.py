@@ -95,8 +95,18 @@ def _resumed(settings: Settings, client: Any, run: Any) -> bool:
 
 
 def ask_for_approval(night_id: str, state: str) -> bool:
-    """Start the run that waits, if a night that is served ended waiting; say whether one was started."""
+    """Start the run that waits, if a night that is served ended waiting; say whether one was started.
+
+    Never raises: the night is finished, and a person can answer on the dashboard and the command line as well.
+    """
     if state != WAITING or not deployment.id:
         return False
-    run_deployment("approve/approve", parameters={"night_id": night_id}, timeout=0, as_subflow=False)
+    try:
+        run_deployment("approve/approve", parameters={"night_id": night_id}, timeout=0, as_subflow=False)
+    except Exception as error:
+        say_so(
+            f"no run waits in Prefect for an answer ({cap(printable(str(error)), 200)}); answer on the dashboard's Gate page, or with "
+            f"'align gate --approve {night_id} --reason TEXT'"
+        )
+        return False
     return True

@@ -19,6 +19,8 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         # The default of 20 s is too short on a busy machine.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        # In memory, as is the default, a crash would lose who holds the night's only slot, and no later night would ever get it.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",

@@ -9,6 +9,7 @@ Effects: HTTP requests to the configured addresses; writes merged weights and th
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from alignment.config import Settings
 from alignment.errors import AlignError, ReleaseError
 from alignment.ids import content_id
 from alignment.models.whole import is_whole
-from alignment.release import BASE, changes, settle
+from alignment.release import BASE, changes, list_releases, settle
 from alignment.release.disk import root
 from alignment.release.hooks import Line, Told, post_webhook, sync_vllm
 from alignment.store import append, migrate, query, session
@@ -161,8 +162,20 @@ def _merged(settings: Settings, _: float) -> Told:
         from alignment.models.merge import export_merged
 
         export_merged(base_path(settings), served[here], target)
-    moved = _link(folder / "current", target)
+    link = folder / "current"
+    before = link.readlink() if link.is_symlink() else target
+    moved = _link(link, target)
+    if moved:
+        _forget(settings.home, folder, keep=(target, before))
     return Told(True, 1, f"current is {target}", wrote or moved)
+
+
+def _forget(home: Path, folder: Path, *, keep: Sequence[Path]) -> None:
+    """Remove exports of this registry, a whole model each, but for `keep`; another one is made again when it comes back."""
+    exports = {folder / row["release_id"] for row in list_releases(home)}
+    for path in exports - set(keep):
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def _link(link: Path, target: Path) -> bool:

@@ -1,7 +1,7 @@
 """What all stages of a night share: its identity, its lock, its clock and its models.
 
-A night is addressed by what it learns from (traffic, signals, verdicts, settings, constitution). A night that was killed is
-therefore taken up by the next run, and a run with nothing new finds its night finished.
+A night is addressed by what it learns from (traffic, signals, verdicts, settings, constitution, base weights). A night that was
+killed is therefore taken up by the next run, unless something new came meanwhile, and a run with nothing new finds its night finished.
 
 Effects: reads and writes the store; loads models.
 """
@@ -75,12 +75,13 @@ def night_lock(home: Path) -> Iterator[None]:
 
 def _taken(handle: int) -> bool:
     """Take the lock; a page that looks whether a night is running holds it for some microseconds."""
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            time.sleep(0.05)
+            if left:
+                time.sleep(0.05)
     return False
 
 
@@ -88,7 +89,7 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     """Return tonight's identity; with `force`, a new one even if nothing is new."""
     [found] = query(settings.home, sql("night_fingerprint"))
     constitution = load_constitution(settings.labels.constitution)
-    parts = [settings.fingerprint, constitution.fingerprint, found]
+    parts = [settings.fingerprint, constitution.fingerprint, base_weights(base_path(settings)), found]
     if force:
         [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
         parts.append(row["n"])
@@ -176,9 +177,8 @@ def base_path(settings: Settings) -> Path:
     return chat_model_path(settings.home) if settings.model.path == EMBEDDED else Path(settings.model.path).expanduser()
 
 
-@cache
 def base_weights(folder: Path) -> str:
-    """Return the content address of the base model's weights; hashed once a process."""
+    """Return the content address of the base model's weights."""
     from alignment.models.local import weights_id
 
     return weights_id(folder)

@@ -43,13 +43,13 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             headline("canary")
             check()
         deliver(settings)
+        # A release that cannot be compared with stops the night before it costs an hour.
+        adapter_of(settings, current(settings.home))
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")
             export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
-        # A release that cannot be compared with stops the night before it costs an hour.
-        adapter_of(settings, current(settings.home))
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")

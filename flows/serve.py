@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ def server(settings: Settings) -> Iterator[str]:
     """Yield the API address: `PREFECT_API_URL` if it is set, else that of a server started here and stopped at the end.
 
     Raises:
-        EndpointError: the server did not become ready.
+        EndpointError: the server did not become ready, or the port is another's.
     """
     if configured := os.environ.get("PREFECT_API_URL"):
         yield configured
@@ -38,6 +39,7 @@ def server(settings: Settings) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
     log = settings.home / "prefect-server.log"
     settings.home.mkdir(parents=True, exist_ok=True)
+    _refuse_a_stranger(port)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
@@ -55,6 +57,17 @@ def server(settings: Settings) -> Iterator[str]:
             process.wait(timeout=20)
 
 
+def _refuse_a_stranger(port: int) -> None:
+    """Another folder's server would answer our question whether ours is ready, take our deployments and run nights in that folder."""
+    with socket.socket() as client:
+        client.settimeout(2)
+        if client.connect_ex(("127.0.0.1", port)) == 0:
+            raise EndpointError(
+                f"something answers already on port {port}; stop it, set [serve] prefect_port to a free port, or, if it is the Prefect "
+                f"server to use, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
+            )
+
+
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
@@ -67,8 +80,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         except (URLError, OSError):
             time.sleep(0.3)
     raise EndpointError(
-        f"the Prefect server at {url!r} did not become ready; see {str(log)!r}. If the port is taken, set [serve] prefect_port, "
-        "or name a running server in PREFECT_API_URL"
+        f"the Prefect server at {url!r} did not become ready; see {str(log)!r}, or name a running server in PREFECT_API_URL"
     )
 
 

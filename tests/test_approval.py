@@ -310,6 +310,20 @@ def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: py
     assert started == [("approve/approve", {"night_id": NIGHT})]
 
 
+def test_a_server_that_fails_does_not_fail_the_finished_night(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows import approve
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such deployment")
+
+    monkeypatch.setattr(approve, "run_deployment", broken)
+    monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
+    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    said = "".join(capsys.readouterr())
+    assert "no such deployment" in said
+    assert f"align gate --approve {NIGHT}" in said
+
+
 def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_only(store: Path) -> None:
     """An approval of an earlier decision of the same night says nothing of the release that waits now."""
     from types import SimpleNamespace

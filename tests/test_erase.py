@@ -30,6 +30,7 @@ from flows.erase import erase
 from flows.night import plan_night
 from tests.conftest import NOW, child_environment, make_interaction, make_pair
 from tests.test_flow import CONFIG, align, sample_lines
+from tests.test_night import weights
 from tests.tiny import make_tiny_model
 
 PLAIN, PERSONAL = "kunde-4711", "Ann.Quill@example.com"
@@ -167,7 +168,8 @@ def others(home: Path, who: str) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.flow
 @SUBJECTS
 def test_no_byte_of_an_erased_person_is_left(folder: Path, who: str) -> None:
-    settings = Settings(home=folder)
+    # The base's weights lie beside the folder, which has the bytes of this person alone.
+    settings = Settings(home=folder, model={"path": str(weights(folder.parent))})  # type: ignore[arg-type]
     wanted, kept = needles(folder, who), others(folder, who)
     assert len(where(folder, wanted)) > 12
     before = plan_night(settings).id
@@ -328,7 +330,8 @@ def test_verdicts_signals_and_quarantined_lines_of_a_person_go(home: Path) -> No
 
 def test_a_night_is_new_after_an_erasure_that_makes_the_store_look_as_it_did_before(home: Path) -> None:
     put(home, "interactions", exchange("a", "bob-quill"))
-    first = plan_night(Settings(home=home)).id
+    settings = Settings(home=home, model={"path": str(weights(home))})  # type: ignore[arg-type]
+    first = plan_night(settings).id
     pair = make_pair("p", user_id="ann-quill")
     mine = exchange("b", "ann-quill")
     put(home, "interactions", mine)
@@ -336,7 +339,7 @@ def test_a_night_is_new_after_an_erasure_that_makes_the_store_look_as_it_did_bef
     put(home, "pair_sets", {"id": "s", "night_id": "n", "pair_id": pair.id, "split": "train"})
     put(home, "release_events", {"id": "e", "release_id": "r" * 16, "event": "registered", "night_id": "n", "recorded_at": NOW})
     remove(home, "ann-quill")
-    assert plan_night(Settings(home=home)).id != first
+    assert plan_night(settings).id != first
 
 
 def test_erased_people_are_known_by_hashes_that_sql_computes_too(home: Path) -> None:

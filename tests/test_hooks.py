@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
-from alignment.release import current, rollback
+from alignment.release import current, promote, rollback
 from alignment.store import query
 from flows import cli, command, hooks
 from flows.hooks import deliver
 from tests.conftest import NOW
-from tests.test_registry import A, B, add, up
+from tests.test_registry import A, B, C, add, up
 
 
 class Server(ThreadingHTTPServer):
@@ -242,6 +242,22 @@ def test_a_whole_model_is_copied_for_servers_and_not_given_to_vllm_as_an_adapter
     assert server.seen == []
     for path in whole.iterdir():
         assert (target / "current" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_of_exported_models_the_last_two_stay(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tiny import make_tiny_model
+
+    base, target = make_tiny_model(tmp_path / "base"), tmp_path / "merged"
+    monkeypatch.setenv("ALIGN_MODEL__PATH", str(base))
+    monkeypatch.setattr("alignment.models.merge.export_merged", lambda base, adapter, target: target.mkdir(parents=True))
+    chosen = settings(monkeypatch, merged_weights=target)
+    (target / "somebody's own").mkdir(parents=True)
+    for number, name in enumerate((A, B, C)):
+        add(home, name)
+        promote(home, name, actor="flow", reason="safer", now=NOW.replace(hour=number))
+        [run] = deliver(chosen)
+        assert run["ok"], run["detail"]
+    assert {path.name for path in target.iterdir()} == {"somebody's own", "current", B, C}
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks for a renamed attribute

@@ -16,7 +16,7 @@ from alignment.errors import TrainingError
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
 from flows.chosen import selected
-from flows.night import night_ids, night_lock, stage, unfinished
+from flows.night import night_ids, night_lock, plan_night, stage, unfinished
 from tests.conftest import NOW, make_interaction
 
 
@@ -98,3 +98,19 @@ def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -
     assert (found.principle_id, found.side, found.declined, complained) == ("be-helpful", Side.HELPFUL, True, False)
     [(found, _)] = selected(Settings(home=home, moderation={"refusal": 0.7}), "n")  # type: ignore[arg-type]
     assert not found.declined
+
+
+def weights(home: Path, content: bytes = b"weights") -> Path:
+    """Return a folder with the bytes of a base model, enough to tell it from another."""
+    (home / "base").mkdir(parents=True, exist_ok=True)
+    (home / "base" / "model.safetensors").write_bytes(content)
+    return home / "base"
+
+
+def test_another_base_in_the_same_folder_makes_another_night(home: Path) -> None:
+    migrate(home)
+    settings = Settings(home=home, model={"path": str(weights(home))})  # type: ignore[arg-type]
+    first = plan_night(settings).id
+    assert plan_night(settings).id == first
+    weights(home, b"other weights")
+    assert plan_night(settings).id != first

@@ -15,6 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from alignment.config import Settings
+from alignment.errors import EndpointError
+from flows.serve import server
+
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 STAGES = {"nightly", "ingest", "curate", "train", "release", "monitor", "approve"}
 
@@ -75,7 +79,19 @@ def test_every_stage_is_deployed_and_the_night_is_scheduled(served: str) -> None
     parameters = {one["name"]: set(one["parameter_openapi_schema"]["properties"]) for one in deployments}
     assert parameters["nightly"] == {"logs", "force"}
     assert parameters["curate"] == {"night_id"}
+    # Else a crash of the server loses who holds the night's only slot, and the next night waits for ever.
+    assert httpx.get(f"{served}/admin/settings", timeout=5).json()["server"]["concurrency"]["lease_storage"].endswith("filesystem")
     runs = wait_for(f"{served}/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}, 1)
     night = next(one["id"] for one in deployments if one["name"] == "nightly")
     assert runs
     assert {run["deployment_id"] for run in runs} == {night}
+
+
+def test_a_port_that_somebody_else_answers_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        settings = Settings(home=tmp_path, serve={"prefect_port": stranger.getsockname()[1]})  # type: ignore[arg-type]
+        with pytest.raises(EndpointError, match="something answers already"), server(settings):
+            pass
