@@ -63,8 +63,8 @@ def _refuse_a_stranger(port: int) -> None:
         client.settimeout(2)
         if client.connect_ex(("127.0.0.1", port)) == 0:
             raise EndpointError(
-                f"something answers already on port {port}; stop it, set [serve] prefect_port to a free port, or, if it is the Prefect "
-                f"server to use, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
+                f"something answers already on port {port} (the server of an 'align serve' that was killed?); stop it, set [serve] "
+                f"prefect_port to a free port, or, if it is the Prefect server to use, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
             )
 
 
