@@ -25,7 +25,7 @@ from alignment.labels.decide import USER_EDIT, comparison, decide, edited, edits
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import NO_RELEASE, ImplicitReward
 from alignment.labels.judge import LABELER
-from alignment.labels.model_judge import self_judge, teacher
+from alignment.labels.model_judge import ModelJudge, self_judge, teacher
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Comparison, Labeler, Vote
 from alignment.models.logprobs import CachedLogProbs
@@ -207,8 +207,10 @@ def _votes(settings: Settings, night_id: str, judged: Sequence[_Judged], voters:
                 votes[one.comparison.id][name] = known[one.comparison.id]
         # Of what may not be taught whatever anybody says, nobody is asked.
         open_ = [one for one in judged if one.comparison.id not in known and (name == LABELER or one.judgement.verdict != "unscored")]
-        for start in range(0, len(open_), _BATCH):
-            batch = open_[start : start + _BATCH]
+        # A model that judges is asked once: a canary that fails takes all its votes, and who does not answer is not tried again.
+        size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
+        for start in range(0, len(open_), size):
+            batch = open_[start : start + size]
             asked = [one.comparison for one in batch]
             given = [own_vote(one.judgement) for one in batch] if name == LABELER else voter.labeler.vote(asked)
             _save_votes(settings, night_id, voter.labeler, batch, given)
