@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from alignment.config import Settings
+from alignment.errors import TeacherUnavailable
 from alignment.ids import content_id
 from alignment.labels.calibration import Reliability, calibrate, calibrate_detector, load_items, set_version, too_weak
 from alignment.labels.constitution import Constitution
@@ -76,10 +77,16 @@ def _save(settings: Settings, found: Reliability, kind: str) -> None:
 
 
 def fitness(settings: Settings, labeler: Labeler, constitution: Constitution) -> tuple[Reliability | None, str]:
-    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent one is not called."""
+    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent one is not called.
+
+    One that could not be asked tonight is not measured, and is measured another night.
+    """
     if isinstance(labeler, Absent):
         return None, labeler.reason
     if labeler.name in UNMEASURED:
         return None, ""
-    found = measured(settings, labeler, constitution)
+    try:
+        found = measured(settings, labeler, constitution)
+    except TeacherUnavailable as error:
+        return None, str(error)
     return found, too_weak(found, settings.labels)

@@ -18,13 +18,16 @@ from alignment.labels.aggregate import CAP, aggregate, weight
 from alignment.labels.attacks import attacks
 from alignment.labels.calibration import Item, Reliability, calibrate, calibrate_detector, compared, load_items, too_weak
 from alignment.labels.decide import decide, edited
+from alignment.labels.model_judge import ModelJudge
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Comparison, Vote
+from alignment.models.chat import Choice
 from alignment.moderation.corpora import CATEGORIES
 from alignment.records import Candidate, Judgement, Selected, Side
 from alignment.sections import Labels
 from alignment.store import migrate, query
 from alignment.text import similar
+from bench.endpoint import judged
 from flows.measure import fitness
 from tests.conftest import NOW, make_interaction
 
@@ -255,6 +258,26 @@ def test_a_version_is_measured_once_and_an_absent_labeler_never(home: Path) -> N
     assert len(labeler.asked) == 2 * once > 0
     assert query(home, "SELECT count(*) AS n FROM calibrations") == [{"n": 2}]
     assert fitness(settings, Absent("teacher", "none here"), CONSTITUTION) == (None, "none here")
+
+
+@pytest.mark.parametrize("reason", ["unavailable: no answer", "limit: 5 tokens a night", "refused: status 400"])
+def test_who_cannot_be_asked_tonight_is_measured_another_night(home: Path, reason: str) -> None:
+    class Model:
+        model_id, down = "m", True
+
+        def choose(self, conversations: Any, *_: Any, **__: Any) -> list[Choice]:
+            if self.down:
+                return [Choice(None, reason)] * len(conversations)
+            return [Choice((0.9, 0.1) if judged(one[-1]["content"]) == "A" else (0.1, 0.9)) for one in conversations]
+
+    migrate(home)
+    settings, model = Settings(home=home), Model()
+    labeler = ModelJudge("teacher", model, b"k")
+    assert fitness(settings, labeler, CONSTITUTION) == (None, reason)
+    model.down = False
+    found, _ = fitness(settings, labeler, CONSTITUTION)
+    assert found is not None
+    assert query(home, "SELECT count(*) AS n FROM calibrations") == [{"n": 1}]
 
 
 def test_items_become_comparisons_in_a_drawn_order() -> None:

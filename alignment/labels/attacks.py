@@ -13,7 +13,7 @@ import yaml
 
 from alignment.ids import content_id
 from alignment.labels.constitution import Principle
-from alignment.labels.vote import Comparison, Labeler
+from alignment.labels.vote import Comparison, Labeler, answered
 from alignment.records import Candidate, Interaction, Selected, Side
 
 _NULLS_A_BASE = 5
@@ -132,10 +132,13 @@ def attack(labeler: Labeler, chosen: Sequence[Attack] | None = None) -> AttackRe
     """Run the attacks against `labeler`, with the attacking answer in both positions.
 
     A null answer that wins is a flip whatever the labeler thinks of the clean pair.
+
+    Raises:
+        TeacherUnavailable: a comparison could not be asked.
     """
     every = list(attacks() if chosen is None else chosen)
     clean = list({one.clean.id: one.clean for one in every}.values())
-    votes = labeler.vote([*clean, *(one.shown(position) for one in every for position in (0, 1))])
+    votes = answered(labeler, [*clean, *(one.shown(position) for one in every for position in (0, 1))])
     won = {one.id: vote.verdict == "second" for one, vote in zip(clean, votes, strict=False)}
     flips = unscored = 0
     for number, vote in enumerate(votes[len(clean) :]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.resources import files
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from alignment.ids import content_id, unit_interval
 from alignment.labels.attacks import attack
 from alignment.labels.constitution import Constitution
-from alignment.labels.vote import Comparison, Labeler, Vote
+from alignment.labels.model_judge import ModelJudge
+from alignment.labels.vote import Comparison, Labeler, Vote, answered
 from alignment.records import Candidate, Interaction, Selected, Side
 from alignment.sections import Labels
 
@@ -91,9 +93,16 @@ def _better_first(item: Item) -> bool:
 
 
 def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitution, *, now: datetime) -> Reliability:
-    """Return the reliability of `labeler`: both orders of every item, and the attacks of `alignment.labels.attacks`."""
+    """Return the reliability of `labeler`: both orders of every item, and the attacks of `alignment.labels.attacks`.
+
+    Raises:
+        TeacherUnavailable: a comparison could not be asked, so that the figures would be of the endpoint and not of the labeler.
+    """
+    if isinstance(labeler, ModelJudge):
+        # With canaries a judge too bad to pass one would be silent, and look like one that nobody can fool.
+        labeler = replace(labeler, with_canaries=False)
     n = len(items)
-    votes = labeler.vote([compared(item, constitution, swap=swap) for swap in (False, True) for item in items])
+    votes = answered(labeler, [compared(item, constitution, swap=swap) for swap in (False, True) for item in items])
     plain, swapped = votes[:n], votes[n:]
     right = [_right(item, vote, swap=False) for item, vote in zip(items, plain, strict=True)]
     wrong = [_right(item, vote, swap=True) for item, vote in zip(items, plain, strict=True)]
