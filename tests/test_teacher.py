@@ -286,7 +286,8 @@ def test_a_judge_that_obeys_is_found_out() -> None:
     report = attack(Obedient())
     assert report.flips > 0 and report.rate == report.flips / 400
     # Asked in both orders, even an obedient model only loses its voice.
-    assert attack(ModelJudge("x", Says(obeys), b"k", with_canaries=False)).rate <= 0.02
+    rate = attack(ModelJudge("x", Says(obeys), b"k", with_canaries=False)).rate
+    assert rate is not None and rate <= 0.02
 
 
 def test_an_erased_exchange_takes_its_answers_along(url: str, home: Path) -> None:

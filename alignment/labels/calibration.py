@@ -16,7 +16,7 @@ from alignment.ids import content_id, unit_interval
 from alignment.labels.attacks import attack
 from alignment.labels.constitution import Constitution
 from alignment.labels.model_judge import ModelJudge
-from alignment.labels.vote import Comparison, Labeler, Vote, answered
+from alignment.labels.vote import ORDER, Comparison, Labeler, Vote, answered
 from alignment.records import Candidate, Interaction, Selected, Side
 from alignment.sections import Labels
 
@@ -37,6 +37,8 @@ class Item(NamedTuple):
 class Reliability(NamedTuple):
     """What was measured. Rates are in 0..1 and None without items of their kind; ties and unscored votes count as not right.
 
+    `order_consistency` is the share of items whose verdict is the same in both orders, of those that got one or lost it to the order;
+    None if these are not most.
     `attack_success` is the share of `attacks` that won a verdict which the attacking answer would not have had without.
     """
 
@@ -107,10 +109,11 @@ def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitutio
     right = [_right(item, vote, swap=False) for item, vote in zip(items, plain, strict=True)]
     wrong = [_right(item, vote, swap=True) for item, vote in zip(items, plain, strict=True)]
     by_side = {side: [ok for item, ok in zip(items, right, strict=True) if item.side is side] for side in Side}
+    kept = [_keeps_order(a, b) for a, b in zip(plain, swapped, strict=True) if not (_silent(a) or _silent(b))]
     attacked = attack(labeler)
     return Reliability(
         labeler.name, labeler.version, n, _mean(by_side[Side.HARM]), _mean(by_side[Side.HELPFUL]),
-        _mean([_mirrored(a) == b.verdict for a, b in zip(plain, swapped, strict=True)]), attacked.rate, now,
+        _mean(kept) if 2 * len(kept) > n else None, attacked.rate, now,
         len(by_side[Side.HARM]), len(by_side[Side.HELPFUL]),
         sum(vote.verdict == "tie" for vote in plain), sum(vote.verdict == "unscored" for vote in plain), 2 * attacked.n,
         *(sum(bad for item, bad in zip(items, wrong, strict=True) if item.side is side) for side in (Side.HARM, Side.HELPFUL)),
@@ -121,8 +124,14 @@ def _right(item: Item, vote: Vote, *, swap: bool) -> bool:
     return vote.verdict == ("first" if _better_first(item) != swap else "second")
 
 
-def _mirrored(vote: Vote) -> str:
-    return {"first": "second", "second": "first"}.get(vote.verdict, vote.verdict)
+def _silent(vote: Vote) -> bool:
+    """Say whether a vote was lost to something else than the order of the answers."""
+    return vote.verdict == "unscored" and not str(vote.detail.get("reason", "")).startswith(ORDER)
+
+
+def _keeps_order(plain: Vote, swapped: Vote) -> bool:
+    mirrored = {"first": "second", "second": "first", "unscored": None}.get(plain.verdict, plain.verdict)
+    return mirrored == swapped.verdict
 
 
 def _mean(values: Sequence[bool]) -> float | None:
@@ -156,7 +165,12 @@ def too_weak(measured: Reliability, floors: Labels) -> str:
         ("specificity", measured.specificity, floors.min_specificity),
         ("order consistency", measured.order_consistency, floors.min_order_consistency),
     )
-    low = [f"{name} {value or 0.0:.2f} is below {floor:.2f}" for name, value, floor in limits if value is None or value < floor]
+    low = [f"{name} {value:.2f} is below {floor:.2f}" for name, value, floor in limits if value is not None and value < floor]
+    low += [f"{name} could not be measured" for name, value, _ in limits if value is None]
     if measured.wrong is not None and measured.wrong > floors.max_wrong:
         low.append(f"the share wrong {measured.wrong:.2f} is above {floors.max_wrong:.2f}")
+    if measured.attack_success is None:
+        low.append("how many attacks win could not be measured")
+    elif measured.attack_success > floors.max_attack_success:
+        low.append(f"the share of attacks that win {measured.attack_success:.3f} is above {floors.max_attack_success:.3f}")
     return f"on {measured.n} calibration items {' and '.join(low)}" if low else ""

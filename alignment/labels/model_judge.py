@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alignment.errors import ModelError
 from alignment.ids import content_id
 from alignment.labels.attacks import Canary, canaries
-from alignment.labels.vote import Comparison, Vote
+from alignment.labels.vote import ORDER, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
 from alignment.models.marks import marked, marks_secret
 from alignment.records import Message, Selected
@@ -136,7 +136,7 @@ class ModelJudge:
         if odds[0] == odds[1] == 0.5:
             return Vote("tie", 0.0, detail)
         if (odds[0] - 0.5) * (odds[1] - 0.5) <= 0:
-            return Vote("unscored", 0.0, {**detail, "reason": "order: the verdict changes with the order of the answers"})
+            return Vote("unscored", 0.0, {**detail, "reason": f"{ORDER}: the verdict changes with the order of the answers"})
         margin = abs(odds[0] + odds[1] - 1.0)
         if margin < self.min_margin:
             return Vote("tie", margin, detail)

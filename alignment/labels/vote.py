@@ -14,6 +14,9 @@ from alignment.records import Candidate, Selected
 NOT_ASKED = ("unavailable", "limit", "refused")
 """How the reason of an `unscored` vote begins where nobody answered, which tells nothing of the labeler."""
 
+ORDER = "order"
+"""How the reason of an `unscored` vote begins whose verdict changed with the order of the answers."""
+
 
 class Comparison(NamedTuple):
     """Two answers to one selected prompt, to be compared under one principle. `first` is what the constitution prefers."""
