@@ -127,3 +127,28 @@ def test_an_endpoint_that_dies_is_asked_once(home: Path, everybody: list[Labeler
     everybody.append(ModelJudge("teacher", model, b"k"))
     flow.label.fn("one")
     assert model.calls == 1
+
+
+def test_what_a_person_decided_is_neither_asked_nor_judged_again(home: Path, everybody: list[Labeler]) -> None:
+    night = Night(home, 3)
+    model = Model(able)
+    everybody.append(ModelJudge("teacher", model, b"k"))
+    # The user is content with the refusal, so that the labelers disagree.
+    thumbs = [{"id": f"s{n}", "interaction_id": one, "kind": "thumbs", "value": "up"} for n, one in enumerate(night.ids)]
+    night.store(signals=thumbs)
+    flow.label.fn("one")
+    before = query(home, "SELECT id, interaction_id FROM judgements")
+    [judgement] = [row["id"] for row in before if row["interaction_id"] == night.ids[0]]
+    item = {"id": "item", "kind": "low_margin", "interaction_id": night.ids[0], "detail": {"judgement_id": judgement}}
+    verdict = {"id": "v", "item_id": "item", "reviewer": "me", "verdict": "agree", "decided_at": NOW}
+    night.store(review_items=[item], verdicts=[verdict])
+    night.choose("two")
+    everybody[0] = ConstitutionLabeler(CONSTITUTION, score, "other", 0.2)
+    everybody[1] = ModelJudge("teacher", other := Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_canaries=False)
+    flow.label.fn("two")
+    assert other.asked == 2 * 2
+    count = "SELECT interaction_id, count(*) AS n FROM judgements GROUP BY ALL"
+    judged = {row["interaction_id"]: row["n"] for row in query(home, count)}
+    assert [judged[one] for one in night.ids] == [1, 2, 2]
+    asked = {row["interaction_id"] for row in query(home, "SELECT interaction_id FROM review_items WHERE id <> 'item'")}
+    assert asked == set(night.ids[1:])
