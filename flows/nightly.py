@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
+from alignment.models.remote import key_of
 from alignment.release import current, current_canary
 from alignment.store import export, migrate, query, sql
 from alignment.text import amount
@@ -48,8 +49,9 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             say("nothing new since the last night: trained nothing, called no model")
             export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
-        # A release that cannot be compared with stops the night before it costs an hour.
+        # A release that cannot be compared with, or a key that is not there, stops the night before it costs an hour.
         adapter_of(settings, current(settings.home))
+        key_of(settings.teacher)
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignment.errors import TeacherUnavailable
+from alignment.errors import ConfigError, TeacherUnavailable
 from alignment.labels import load_constitution
 from alignment.labels.calibration import Reliability
 from alignment.labels.model_judge import ModelJudge
@@ -152,3 +153,15 @@ def test_what_a_person_decided_is_neither_asked_nor_judged_again(home: Path, eve
     assert [judged[one] for one in night.ids] == [1, 2, 2]
     asked = {row["interaction_id"] for row in query(home, "SELECT interaction_id FROM review_items WHERE id <> 'item'")}
     assert asked == set(night.ids[1:])
+
+
+def test_a_key_that_is_not_there_stops_the_night_before_it_begins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nightly = importlib.import_module("flows.nightly")
+    monkeypatch.setenv("ALIGN_TEACHER__BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("ALIGN_TEACHER__MODEL", "m")
+    monkeypatch.setenv("ALIGN_TEACHER__API_KEY_ENV", "NO_SUCH_KEY")
+    monkeypatch.setattr(nightly, "ingest", lambda _: {})
+    monkeypatch.setattr(nightly, "curate", lambda _: pytest.fail("the night has begun"))
+    with pytest.raises(ConfigError, match="'NO_SUCH_KEY', which is not set"):
+        nightly.nightly.fn(force=True)
+    assert query(home, "SELECT * FROM night_events") == []

@@ -11,7 +11,8 @@ from alignment.labels.constitution import Principle
 from alignment.records import Candidate, Selected
 
 
-NOT_ASKED = ("unavailable", "limit", "refused")
+REFUSED = "refused"
+NOT_ASKED = ("unavailable", "limit", REFUSED)
 """How the reason of an `unscored` vote begins where nobody answered, which tells nothing of the labeler."""
 
 ORDER = "order"
