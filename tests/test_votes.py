@@ -323,6 +323,19 @@ def test_who_cannot_be_asked_tonight_is_measured_another_night(home: Path, reaso
     assert query(home, "SELECT count(*) AS n FROM calibrations") == [{"n": 1}]
 
 
+def test_a_judge_that_reads_principles_is_measured_anew_when_they_are_edited(home: Path) -> None:
+    migrate(home)
+    settings = Settings(home=home)
+    first, *others = CONSTITUTION.principles
+    edited_one = CONSTITUTION.model_copy(update={"principles": (first.model_copy(update={"text": "Another text."}), *others)})
+    reads, does_not = model_judge(lambda _: (0.9, 0.1)), Scripted(right, [], name="implicit_reward")
+    for constitution in (CONSTITUTION, edited_one, CONSTITUTION):
+        fitness(settings, reads, constitution)
+        fitness(settings, does_not, constitution)
+    rows = query(home, "SELECT labeler, count(*) AS n FROM calibrations GROUP BY ALL ORDER BY ALL")
+    assert rows == [{"labeler": "implicit_reward", "n": 1}, {"labeler": "teacher", "n": 2}]
+
+
 def test_items_become_comparisons_in_a_drawn_order() -> None:
     firsts = sum(compared(item, CONSTITUTION).first.text == item.better for item in ITEMS)
     # Binomial with mean 61 and standard deviation 5.5.

@@ -72,9 +72,10 @@ def load_items() -> list[Item]:
     return [Item(**{**row, "side": Side(row["side"])}) for row in map(json.loads, text.splitlines())]
 
 
-def set_version(items: Sequence[Item]) -> str:
-    """Return the content address of a calibration set."""
-    return content_id([list(item) for item in items])[:16]
+def set_version(items: Sequence[Item], labeler: Labeler | None = None, constitution: Constitution | None = None) -> str:
+    """Return the content address of a calibration set; for a labeler that is shown the principles' texts, these are part of it."""
+    shown = [constitution.fingerprint] if constitution is not None and isinstance(labeler, ModelJudge) else []
+    return content_id([list(item) for item in items], *shown)[:16]
 
 
 def compared(item: Item, constitution: Constitution, *, swap: bool = False) -> Comparison:
