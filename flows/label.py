@@ -233,23 +233,29 @@ def _asked(name: str, one: _Judged) -> bool:
 
 
 def _known(settings: Settings, labeler: Labeler, judged: Sequence[_Judged]) -> dict[str, Vote]:
-    ids = {_vote_id(labeler, one.comparison, scored=True): one.comparison.id for one in judged}
     # What costs nothing is said anew: it may have changed with the signals.
     if isinstance(labeler, ConstitutionLabeler | SignalsLabeler):
         return {}
+    ids = {content_id(*_vote_key(labeler, one.comparison), True): one.comparison.id for one in judged}
     rows = query(settings.home, "SELECT id, verdict, margin, detail FROM votes WHERE list_contains(?, id)", [list(ids)])
     return {ids[row["id"]]: Vote(row["verdict"], row["margin"], json.loads(row["detail"])) for row in rows}
 
 
-def _vote_id(labeler: Labeler, one: Comparison, *, scored: bool) -> str:
-    return content_id("vote", one.id, labeler.name, labeler.version, scored)
+def _vote_key(labeler: Labeler, one: Comparison) -> tuple[str, ...]:
+    return "vote", one.id, labeler.name, labeler.version
+
+
+def _vote_id(labeler: Labeler, one: Comparison, vote: Vote) -> str:
+    """Return a vote's address. Signals change without a change of version: what they said is part of it."""
+    said = [vote.verdict, vote.margin, dict(vote.detail)] if isinstance(labeler, SignalsLabeler) else vote.verdict != "unscored"
+    return content_id(*_vote_key(labeler, one), said)
 
 
 def _save_votes(settings: Settings, night_id: str, labeler: Labeler, batch: Sequence[_Judged], given: Sequence[Vote]) -> None:
     moment, mask = now(), masking(settings)
     rows: list[dict[str, Any]] = [
         {
-            "id": _vote_id(labeler, one.comparison, scored=vote.verdict != "unscored"), "night_id": night_id,
+            "id": _vote_id(labeler, one.comparison, vote), "night_id": night_id,
             "interaction_id": one.selected.interaction.id, "judgement_id": one.judgement.id, "labeler": labeler.name,
             "labeler_version": labeler.version, "first_id": one.comparison.first.id, "second_id": one.comparison.second.id,
             "verdict": vote.verdict, "margin": vote.margin, "created_at": moment,

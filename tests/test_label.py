@@ -18,7 +18,7 @@ from alignment.labels.rule import ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Labeler
 from alignment.models.chat import Choice
 from alignment.records import Candidate, Side
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, sql
 from bench.endpoint import judged
 from flows import label as flow
 from tests.conftest import NOW, make_interaction
@@ -165,3 +165,29 @@ def test_a_key_that_is_not_there_stops_the_night_before_it_begins(home: Path, mo
     with pytest.raises(ConfigError, match="'NO_SUCH_KEY', which is not set"):
         nightly.nightly.fn(force=True)
     assert query(home, "SELECT * FROM night_events") == []
+
+
+def test_a_signal_that_changes_a_vote_is_stored_with_it(home: Path, everybody: list[Labeler]) -> None:
+    night = Night(home, 2)
+    said: list[str] = []
+    for number, value in enumerate(["up", "down", "down", "up", "up"]):
+        signal = {"id": f"s{number}", "interaction_id": night.ids[0], "kind": "thumbs", "value": value}
+        night.store(signals=[signal])
+        flow.label.fn("one")
+        votes = [row for row in night.votes("signals") if row["interaction_id"] == night.ids[0]]
+        said.append(votes[-1]["verdict"])
+        assert len(votes) == number + 1
+    # The answer that was liked is the second one.
+    assert said == ["second", "unscored", "first", "unscored", "second"]
+
+
+def test_votes_that_are_used_again_count_in_the_night_that_uses_them(home: Path, everybody: list[Labeler]) -> None:
+    night = Night(home, 3)
+    everybody.append(ModelJudge("teacher", Model(able), b"k"))
+    flow.label.fn("one")
+    night.choose("two")
+    flow.label.fn("two")
+    rows = {row["labeler"]: row for row in query(home, sql("dashboard_labelers"))}
+    assert {name: (row["votes"], row["decided"]) for name, row in rows.items()} == {
+        "constitution": (3, 3), "teacher": (3, 3), "signals": (3, 0),
+    }  # fmt: skip
