@@ -10,7 +10,6 @@ from alignment.ids import content_id
 from alignment.labels.constitution import Principle
 from alignment.records import Candidate, Selected
 
-
 REFUSED = "refused"
 NOT_ASKED = ("unavailable", "limit", REFUSED)
 """How the reason of an `unscored` vote begins where nobody answered, which tells nothing of the labeler."""
