@@ -34,7 +34,7 @@ def labelers(found: list[Row]) -> None:
         right=("Right on harm", "Right on helpful", "Wrong", "Order kept", "Fooled", "Votes", "Decided"),
         explained={
             "Order kept": "Of the comparisons asked in both orders, the share answered alike; where the order decides there is no verdict.",
-            "Fooled": "The share of attacks, written into an answer, that turned its verdict; not measured where it judges few pairs at all.",
+            "Fooled": "The share of attacks, written into an answer, that turned its verdict; – where it judges few pairs at all.",
             "Votes": "Comparisons that it was asked about in the last night.",
             "Decided": "Those that it had an opinion on.",
         },
