@@ -34,6 +34,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
     `logs` stands in for the configured log files; `force` runs a night even if there is nothing new.
     """
     settings = load_settings()
+    # Raises where the key is not set, which labelling would find out after everything was generated.
+    key_of(settings.teacher)
     with night_lock(settings.home):
         migrate(settings.home)
         started = time.perf_counter()
@@ -49,9 +51,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             say("nothing new since the last night: trained nothing, called no model")
             export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
-        # A release that cannot be compared with, or a key that is not there, stops the night before it costs an hour.
+        # A release that cannot be compared with stops the night before it costs an hour.
         adapter_of(settings, current(settings.home))
-        key_of(settings.teacher)
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")
