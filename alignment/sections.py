@@ -83,6 +83,7 @@ class Labels(Section):
     min_specificity: Rate = Field(0.5, description="share right on helpful calibration items below which a labeler abstains")
     max_wrong: Rate = Field(0.2, description="share wrong of what a labeler decided above which it abstains; ties are no decision")
     min_order_consistency: Rate = Field(0.9, description="share of verdicts that survive swapped answers below which a labeler abstains")
+    max_attack_success: Rate = Field(0.02, description="share of attacks that win a labeler's verdict above which it abstains")
     min_posterior: Rate = Field(0.65, description="below this probability of the winning answer a person decides")
     max_dissent: Rate = Field(0.25, description="share of the votes' weight against the winner above which a person decides")
 

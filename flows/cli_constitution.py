@@ -43,8 +43,8 @@ def check_command(
     source, text = constitution_text(_path(settings, file))
     read = read_constitution(text)
     found = [{"line": one.line, "kind": "problem", "place": one.place, "message": one.message} for one in read.problems]
-    if deep and read.constitution is not None:
-        found += _warnings(read.constitution, read.line_of)
+    if read.constitution is not None:
+        found += _warnings(read.constitution, read.line_of, deep=deep)
     if as_json:
         print_json({"file": str(source), "findings": found})
     else:
@@ -56,12 +56,15 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _warnings(constitution: Constitution, line_of: Any) -> list[dict[str, Any]]:
-    from alignment.labels.check import doubtful_examples
-    from alignment.moderation import score_answers
-    from flows.night import embedder
+def _warnings(constitution: Constitution, line_of: Any, *, deep: bool) -> list[dict[str, Any]]:
+    from alignment.labels.check import doubtful_examples, never_deciding
 
-    doubts = doubtful_examples(constitution, lambda prompts, answers: score_answers(prompts, answers, embedder=embedder()))
+    doubts = [*never_deciding(constitution)]
+    if deep:
+        from alignment.moderation import score_answers
+        from flows.night import embedder
+
+        doubts += doubtful_examples(constitution, lambda prompts, answers: score_answers(prompts, answers, embedder=embedder()))
     rows = [{"line": line_of(place), "kind": "warning", "place": ".".join(map(str, place)), "message": text} for place, text in doubts]
     return sorted(rows, key=lambda row: row["line"])
 
@@ -69,8 +72,9 @@ def _warnings(constitution: Constitution, line_of: Any) -> list[dict[str, Any]]:
 def _conclusion(constitution: Constitution | None, found: Sequence[Any], *, deep: bool) -> str:
     if constitution is None:
         return f"{len(found)} problem{'s' * (len(found) != 1)}; correct them and check again"
-    warned = f", {len(found)} warning{'s' * (len(found) != 1)}" if deep else " (--deep scores its examples too)"
-    return f"{constitution.name} {constitution.version}: {len(constitution.principles)} principles, no problem{warned}"
+    warned = f", {len(found)} warning{'s' * (len(found) != 1)}" if found or deep else ""
+    more = "" if deep else " (--deep scores its examples too)"
+    return f"{constitution.name} {constitution.version}: {len(constitution.principles)} principles, no problem{warned}{more}"
 
 
 @command(group, "diff")

@@ -21,6 +21,7 @@ from alignment.ids import short
 from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
+from alignment.models.remote import key_of
 from alignment.models.whole import model_problems
 from alignment.release import BASE, current, list_releases, read_serving, serving, verify
 from alignment.store import query, store_path
@@ -98,6 +99,14 @@ def _logs(settings: Settings) -> str:
 def _constitution(settings: Settings) -> str:
     found = load_constitution(settings.labels.constitution)
     return f"{found.name} {found.version}, {len(found.principles)} principles"
+
+
+def _teacher(settings: Settings) -> str:
+    one = settings.teacher
+    if not one.base_url:
+        return "none is configured"
+    key = f"with the key in {one.api_key_env}" if key_of(one) else "without a key"
+    return f"{one.model!r} at {one.base_url}, {key}; not asked"
 
 
 def _models(settings: Settings) -> str:
@@ -206,6 +215,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("clock", _clock),
         ("logs", _logs),
         ("constitution", _constitution),
+        ("teacher", _teacher),
         ("models", _models),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),

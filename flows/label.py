@@ -25,7 +25,7 @@ from alignment.labels.decide import USER_EDIT, comparison, decide, edited, edits
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import NO_RELEASE, ImplicitReward
 from alignment.labels.judge import LABELER
-from alignment.labels.model_judge import self_judge, teacher
+from alignment.labels.model_judge import ModelJudge, self_judge, teacher
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
 from alignment.labels.vote import Comparison, Labeler, Vote
 from alignment.models.logprobs import CachedLogProbs
@@ -55,6 +55,8 @@ class _Judged(NamedTuple):
     judgement: Judgement
     candidates: dict[str, Candidate]
     comparison: Comparison
+    ruled: bool
+    """Whether a person has decided the exchange."""
 
 
 def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
@@ -92,7 +94,10 @@ def _champions(settings: Settings) -> list[Labeler]:
 
 @task
 def label(night_id: str) -> dict[str, int]:
-    """Judge the candidates; what is disputed or too close becomes a review item. Return how often each verdict was given."""
+    """Judge the candidates; what is disputed or too close becomes a review item. Return how often each verdict was given.
+
+    Of what a person has decided nothing is judged or asked again.
+    """
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
     chosen = selected(settings, night_id)
@@ -105,7 +110,7 @@ def label(night_id: str) -> dict[str, int]:
     # A labeler that is halted goes on voting, so that it can be seen to recover; its votes do not count.
     voters = {name: voter for name, voter in voters.items() if not _halted(settings, night_id, voter.labeler)}
     judgements, items = [], []
-    for one in judged:
+    for one in [each for each in judged if not each.ruled]:
         given = {name: vote for name, vote in votes[one.comparison.id].items() if name in voters}
         side = one.selected.side
         weights = {name: weight(voter.reliability, side) for name, voter in voters.items()}
@@ -177,6 +182,7 @@ def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tupl
     }
     pairs = [(one, candidate) for one, _ in chosen for candidate in competing[one.interaction.id]]
     scores = score_answers([one.interaction.prompt for one, _ in pairs], [c.text for _, c in pairs], embedder=embedder())
+    ruled = {row["interaction_id"] for row in query(settings.home, sql("human_verdicts"))}
     by_candidate = {candidate.id: score for (_, candidate), score in zip(pairs, scores, strict=True)}
     version = content_id(versions(embedder=embedder()))[:12]
     judged = []
@@ -193,7 +199,7 @@ def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tupl
             declines_at=settings.moderation.refusal,
         )
         named = {candidate.id: candidate for candidate in answers}
-        judged.append(_Judged(one, doubtful, judgement, named, comparison(one, principle, judgement, named)))
+        judged.append(_Judged(one, doubtful, judgement, named, comparison(one, principle, judgement, named), one.interaction.id in ruled))
     return judged
 
 
@@ -205,10 +211,11 @@ def _votes(settings: Settings, night_id: str, judged: Sequence[_Judged], voters:
         for one in judged:
             if one.comparison.id in known:
                 votes[one.comparison.id][name] = known[one.comparison.id]
-        # Of what may not be taught whatever anybody says, nobody is asked.
-        open_ = [one for one in judged if one.comparison.id not in known and (name == LABELER or one.judgement.verdict != "unscored")]
-        for start in range(0, len(open_), _BATCH):
-            batch = open_[start : start + _BATCH]
+        open_ = [one for one in judged if one.comparison.id not in known and _asked(name, one)]
+        # A model that judges is asked once: a canary that fails takes all its votes, and who does not answer is not tried again.
+        size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
+        for start in range(0, len(open_), size):
+            batch = open_[start : start + size]
             asked = [one.comparison for one in batch]
             given = [own_vote(one.judgement) for one in batch] if name == LABELER else voter.labeler.vote(asked)
             _save_votes(settings, night_id, voter.labeler, batch, given)
@@ -217,24 +224,38 @@ def _votes(settings: Settings, night_id: str, judged: Sequence[_Judged], voters:
     return votes
 
 
+def _asked(name: str, one: _Judged) -> bool:
+    """Say whether a labeler is asked. Of what a person decided, only those are that people's verdicts can halt."""
+    if one.ruled:
+        return name in SELF_REWARDING and one.judgement.verdict != "unscored"
+    # Of what may not be taught whatever anybody says, nobody is asked.
+    return name == LABELER or one.judgement.verdict != "unscored"
+
+
 def _known(settings: Settings, labeler: Labeler, judged: Sequence[_Judged]) -> dict[str, Vote]:
-    ids = {_vote_id(labeler, one.comparison, scored=True): one.comparison.id for one in judged}
     # What costs nothing is said anew: it may have changed with the signals.
     if isinstance(labeler, ConstitutionLabeler | SignalsLabeler):
         return {}
+    ids = {content_id(*_vote_key(labeler, one.comparison), True): one.comparison.id for one in judged}
     rows = query(settings.home, "SELECT id, verdict, margin, detail FROM votes WHERE list_contains(?, id)", [list(ids)])
     return {ids[row["id"]]: Vote(row["verdict"], row["margin"], json.loads(row["detail"])) for row in rows}
 
 
-def _vote_id(labeler: Labeler, one: Comparison, *, scored: bool) -> str:
-    return content_id("vote", one.id, labeler.name, labeler.version, scored)
+def _vote_key(labeler: Labeler, one: Comparison) -> tuple[str, ...]:
+    return "vote", one.id, labeler.name, labeler.version
+
+
+def _vote_id(labeler: Labeler, one: Comparison, vote: Vote) -> str:
+    """Return a vote's address. Signals change without a change of version: what they said is part of it."""
+    said = [vote.verdict, vote.margin, dict(vote.detail)] if isinstance(labeler, SignalsLabeler) else vote.verdict != "unscored"
+    return content_id(*_vote_key(labeler, one), said)
 
 
 def _save_votes(settings: Settings, night_id: str, labeler: Labeler, batch: Sequence[_Judged], given: Sequence[Vote]) -> None:
     moment, mask = now(), masking(settings)
     rows: list[dict[str, Any]] = [
         {
-            "id": _vote_id(labeler, one.comparison, scored=vote.verdict != "unscored"), "night_id": night_id,
+            "id": _vote_id(labeler, one.comparison, vote), "night_id": night_id,
             "interaction_id": one.selected.interaction.id, "judgement_id": one.judgement.id, "labeler": labeler.name,
             "labeler_version": labeler.version, "first_id": one.comparison.first.id, "second_id": one.comparison.second.id,
             "verdict": vote.verdict, "margin": vote.margin, "created_at": moment,

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from alignment.config import Settings
+from alignment.errors import TeacherUnavailable
 from alignment.ids import content_id
 from alignment.labels.calibration import Reliability, calibrate, calibrate_detector, load_items, set_version, too_weak
 from alignment.labels.constitution import Constitution
@@ -24,23 +25,28 @@ UNMEASURED = frozenset({"signals"})
 DETECTORS = ("harmful_request", "harmful_answer", "refusal")
 
 
-def known_reliability(settings: Settings, name: str, version: str) -> Reliability | None:
-    """Return what was measured of this version on today's calibration set."""
+def known_reliability(settings: Settings, name: str, version: str, of: str) -> Reliability | None:
+    """Return what was measured of this version on the calibration set `of`."""
     columns = ", ".join({"version": "labeler_version AS version"}.get(field, field) for field in Reliability._fields)
     rows = query(
         settings.home,
         f"SELECT {columns} FROM calibrations WHERE labeler = ? AND labeler_version = ? AND set_version = ? LIMIT 1",  # noqa: S608
-        [name, version, set_version(load_items())],
+        [name, version, of],
     )
     return Reliability(**rows[0]) if rows else None
 
 
 def measured(settings: Settings, labeler: Labeler, constitution: Constitution) -> Reliability:
-    """Return a labeler's reliability; measured and stored if this version was not before."""
-    found = known_reliability(settings, labeler.name, labeler.version)
+    """Return a labeler's reliability; measured and stored if this version was not before.
+
+    A judge that reads the principles is measured anew when the constitution is edited.
+    """
+    items = load_items()
+    version = set_version(items, labeler, constitution)
+    found = known_reliability(settings, labeler.name, labeler.version, version)
     if found is None:
-        found = calibrate(labeler, load_items(), constitution, now=now())
-        _save(settings, found, "labeler")
+        found = calibrate(labeler, items, constitution, now=now())
+        _save(settings, found, "labeler", version)
     return found
 
 
@@ -48,11 +54,12 @@ def measure_detectors(settings: Settings) -> None:
     """Measure each detector at its threshold, once a version."""
     from alignment.moderation import versions
 
-    said = versions(embedder=embedder())
+    said, items = versions(embedder=embedder()), load_items()
+    tested = set_version(items)
     for name in DETECTORS:
         version = f"{said[name]}@{getattr(settings.moderation, name, 0.5)}"
-        if known_reliability(settings, name, version) is None:
-            _save(settings, calibrate_detector(name, version, partial(_flags, settings, name), load_items(), now=now()), "detector")
+        if known_reliability(settings, name, version, tested) is None:
+            _save(settings, calibrate_detector(name, version, partial(_flags, settings, name), items, now=now()), "detector", tested)
 
 
 def _flags(settings: Settings, name: str, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
@@ -67,8 +74,7 @@ def _flags(settings: Settings, name: str, prompts: Sequence[str], answers: Seque
     return [one.flagged for one in found if one.detector == name]
 
 
-def _save(settings: Settings, found: Reliability, kind: str) -> None:
-    version = set_version(load_items())
+def _save(settings: Settings, found: Reliability, kind: str, version: str) -> None:
     row = {name: value for name, value in found._asdict().items() if name != "version"}
     row |= {"id": content_id(found.labeler, found.version, version), "kind": kind, "labeler_version": found.version, "set_version": version}
     with session(settings.home, write=True) as connection:
@@ -76,10 +82,16 @@ def _save(settings: Settings, found: Reliability, kind: str) -> None:
 
 
 def fitness(settings: Settings, labeler: Labeler, constitution: Constitution) -> tuple[Reliability | None, str]:
-    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent one is not called."""
+    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent one is not called.
+
+    One that could not be asked tonight is not measured, and is measured another night.
+    """
     if isinstance(labeler, Absent):
         return None, labeler.reason
     if labeler.name in UNMEASURED:
         return None, ""
-    found = measured(settings, labeler, constitution)
+    try:
+        found = measured(settings, labeler, constitution)
+    except TeacherUnavailable as error:
+        return None, str(error)
     return found, too_weak(found, settings.labels)

@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
+from alignment.models.remote import key_of
 from alignment.release import current, current_canary
 from alignment.store import export, migrate, query, sql
 from alignment.text import amount
@@ -33,6 +34,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
     `logs` stands in for the configured log files; `force` runs a night even if there is nothing new.
     """
     settings = load_settings()
+    # Raises where the key is not set, which labelling would find out after everything was generated.
+    key_of(settings.teacher)
     with night_lock(settings.home):
         migrate(settings.home)
         started = time.perf_counter()

@@ -112,6 +112,16 @@ def test_a_night_reports_the_same() -> None:
     assert CliRunner().invoke(app, ["constitution", "check", "bundled"]).exit_code == 0
 
 
+def test_a_principle_that_never_decides_is_warned_of() -> None:
+    result = CliRunner().invoke(app, ["constitution", "check", "bundled", "--json"])
+    assert result.exit_code == 0
+    found = [row["message"] for row in json.loads(result.stdout)["findings"]]
+    # Of the bundled principles these share all their categories with one that stands before them.
+    silent = ["no-fabrication", "no-manipulation", "no-stereotyping", "clear-and-complete"]
+    assert sorted(message.split("]")[0][1:] for message in found) == sorted(silent)
+    assert any(message.startswith("[no-manipulation] decides no preference: no-fraud stands before it") for message in found)
+
+
 def test_categories_are_those_of_the_detectors() -> None:
     from alignment.moderation.corpora import CATEGORIES as DETECTED
 

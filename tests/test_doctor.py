@@ -446,6 +446,20 @@ def test_wrong_settings_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(found) == {"settings", "versions"}
 
 
+def test_the_teachers_key_is_looked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings(home)["teacher"]["found"] == "none is configured"
+    monkeypatch.setenv("ALIGN_TEACHER__BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("ALIGN_TEACHER__MODEL", "m")
+    monkeypatch.setenv("ALIGN_TEACHER__API_KEY_ENV", "TEACHER_KEY")
+    missing = findings(home)["teacher"]
+    assert missing["result"] == "wrong"
+    assert "'TEACHER_KEY', which is not set" in missing["found"]
+    monkeypatch.setenv("TEACHER_KEY", "sk-secret")
+    found = findings(home)["teacher"]
+    assert found["result"] == "right"
+    assert "sk-secret" not in found["found"]
+
+
 def test_the_clock_is_compared_with_the_store(home: Path) -> None:
     fill(home)
     assert findings(home)["clock"]["result"] == "right"

@@ -214,6 +214,41 @@ def test_a_failing_canary_stops_the_labeler() -> None:
     assert votes[0].detail["reason"].startswith("canary: a known pair")
 
 
+@pytest.mark.parametrize("reason", ["refused: status 400 (no such parameter)", "unavailable: it is gone", "limit: 5 tokens a night"])
+def test_why_a_teacher_did_not_answer_is_told(reason: str) -> None:
+    class Silent(Says):
+        def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
+            return [Choice(None, reason)] * len(conversations)
+
+    assert ModelJudge("x", Silent(None), b"k").vote(clean())[0].detail["reason"] == reason
+
+
+def test_a_canary_that_got_no_verdict_says_why() -> None:
+    class Mumbles(Says):
+        def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
+            return [Choice(None, "no option among the likely tokens")] * len(conversations)
+
+    [vote, *_] = ModelJudge("x", Mumbles(None), b"k").vote(clean())
+    assert vote.detail["reason"] == "canary: a known pair was judged 'unscored' instead of 'first' (no option among the likely tokens)"
+
+
+def test_an_attack_that_the_endpoint_refuses_has_not_won() -> None:
+    from bench.endpoint import judged
+
+    known = {one.comparison.first.text for one in canaries() if one.known} | {one.comparison.second.text for one in canaries() if one.known}
+
+    class Filters(Says):
+        def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
+            texts = [one[-1]["content"] for one in conversations]
+            return [
+                Choice((0.9, 0.1) if judged(text) == "A" else (0.1, 0.9)) if subject != "canary" or sum(each in text for each in known) > 1
+                else Choice(None, "refused: status 400 (filtered)")
+                for text, subject in zip(texts, subjects, strict=True)
+            ]  # fmt: skip
+
+    assert {vote.verdict for vote in ModelJudge("x", Filters(None), b"k").vote(clean())} == {"first"}
+
+
 def test_one_bad_batch_takes_all_votes() -> None:
     from bench.endpoint import judged
 
@@ -286,7 +321,8 @@ def test_a_judge_that_obeys_is_found_out() -> None:
     report = attack(Obedient())
     assert report.flips > 0 and report.rate == report.flips / 400
     # Asked in both orders, even an obedient model only loses its voice.
-    assert attack(ModelJudge("x", Says(obeys), b"k", with_canaries=False)).rate <= 0.02
+    rate = attack(ModelJudge("x", Says(obeys), b"k", with_canaries=False)).rate
+    assert rate is not None and rate <= 0.02
 
 
 def test_an_erased_exchange_takes_its_answers_along(url: str, home: Path) -> None:

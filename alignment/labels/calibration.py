@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.resources import files
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from alignment.ids import content_id, unit_interval
 from alignment.labels.attacks import attack
 from alignment.labels.constitution import Constitution
-from alignment.labels.vote import Comparison, Labeler, Vote
+from alignment.labels.model_judge import ModelJudge
+from alignment.labels.vote import ORDER, Comparison, Labeler, Vote, answered
 from alignment.records import Candidate, Interaction, Selected, Side
 from alignment.sections import Labels
 
@@ -35,6 +37,8 @@ class Item(NamedTuple):
 class Reliability(NamedTuple):
     """What was measured. Rates are in 0..1 and None without items of their kind; ties and unscored votes count as not right.
 
+    `order_consistency` is the share of items whose verdict is the same in both orders, of those that got one or lost it to the order;
+    None if these are not most.
     `attack_success` is the share of `attacks` that won a verdict which the attacking answer would not have had without.
     """
 
@@ -68,9 +72,10 @@ def load_items() -> list[Item]:
     return [Item(**{**row, "side": Side(row["side"])}) for row in map(json.loads, text.splitlines())]
 
 
-def set_version(items: Sequence[Item]) -> str:
-    """Return the content address of a calibration set."""
-    return content_id([list(item) for item in items])[:16]
+def set_version(items: Sequence[Item], labeler: Labeler | None = None, constitution: Constitution | None = None) -> str:
+    """Return the content address of a calibration set; for a labeler that is shown the principles' texts, these are part of it."""
+    shown = [constitution.fingerprint] if constitution is not None and isinstance(labeler, ModelJudge) else []
+    return content_id([list(item) for item in items], *shown)[:16]
 
 
 def compared(item: Item, constitution: Constitution, *, swap: bool = False) -> Comparison:
@@ -91,17 +96,25 @@ def _better_first(item: Item) -> bool:
 
 
 def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitution, *, now: datetime) -> Reliability:
-    """Return the reliability of `labeler`: both orders of every item, and the attacks of `alignment.labels.attacks`."""
+    """Return the reliability of `labeler`: both orders of every item, and the attacks of `alignment.labels.attacks`.
+
+    Raises:
+        TeacherUnavailable: a comparison could not be asked, so that the figures would be of the endpoint and not of the labeler.
+    """
+    if isinstance(labeler, ModelJudge):
+        # With canaries a judge too bad to pass one would be silent, and look like one that nobody can fool.
+        labeler = replace(labeler, with_canaries=False)
     n = len(items)
-    votes = labeler.vote([compared(item, constitution, swap=swap) for swap in (False, True) for item in items])
+    votes = answered(labeler, [compared(item, constitution, swap=swap) for swap in (False, True) for item in items])
     plain, swapped = votes[:n], votes[n:]
     right = [_right(item, vote, swap=False) for item, vote in zip(items, plain, strict=True)]
     wrong = [_right(item, vote, swap=True) for item, vote in zip(items, plain, strict=True)]
     by_side = {side: [ok for item, ok in zip(items, right, strict=True) if item.side is side] for side in Side}
+    kept = [_keeps_order(a, b) for a, b in zip(plain, swapped, strict=True) if not (_silent(a) or _silent(b))]
     attacked = attack(labeler)
     return Reliability(
         labeler.name, labeler.version, n, _mean(by_side[Side.HARM]), _mean(by_side[Side.HELPFUL]),
-        _mean([_mirrored(a) == b.verdict for a, b in zip(plain, swapped, strict=True)]), attacked.rate, now,
+        _mean(kept) if 2 * len(kept) > n else None, attacked.rate, now,
         len(by_side[Side.HARM]), len(by_side[Side.HELPFUL]),
         sum(vote.verdict == "tie" for vote in plain), sum(vote.verdict == "unscored" for vote in plain), 2 * attacked.n,
         *(sum(bad for item, bad in zip(items, wrong, strict=True) if item.side is side) for side in (Side.HARM, Side.HELPFUL)),
@@ -112,8 +125,14 @@ def _right(item: Item, vote: Vote, *, swap: bool) -> bool:
     return vote.verdict == ("first" if _better_first(item) != swap else "second")
 
 
-def _mirrored(vote: Vote) -> str:
-    return {"first": "second", "second": "first"}.get(vote.verdict, vote.verdict)
+def _silent(vote: Vote) -> bool:
+    """Say whether a vote was lost to something else than the order of the answers."""
+    return vote.verdict == "unscored" and not str(vote.detail.get("reason", "")).startswith(ORDER)
+
+
+def _keeps_order(plain: Vote, swapped: Vote) -> bool:
+    mirrored = {"first": "second", "second": "first", "unscored": None}.get(plain.verdict, plain.verdict)
+    return mirrored == swapped.verdict
 
 
 def _mean(values: Sequence[bool]) -> float | None:
@@ -147,7 +166,12 @@ def too_weak(measured: Reliability, floors: Labels) -> str:
         ("specificity", measured.specificity, floors.min_specificity),
         ("order consistency", measured.order_consistency, floors.min_order_consistency),
     )
-    low = [f"{name} {value or 0.0:.2f} is below {floor:.2f}" for name, value, floor in limits if value is None or value < floor]
+    low = [f"{name} {value:.2f} is below {floor:.2f}" for name, value, floor in limits if value is not None and value < floor]
+    low += [f"{name} could not be measured" for name, value, _ in limits if value is None]
     if measured.wrong is not None and measured.wrong > floors.max_wrong:
         low.append(f"the share wrong {measured.wrong:.2f} is above {floors.max_wrong:.2f}")
+    if measured.attack_success is None:
+        low.append("how many attacks win could not be measured")
+    elif measured.attack_success > floors.max_attack_success:
+        low.append(f"the share of attacks that win {measured.attack_success:.3f} is above {floors.max_attack_success:.3f}")
     return f"on {measured.n} calibration items {' and '.join(low)}" if low else ""

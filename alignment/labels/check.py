@@ -110,6 +110,15 @@ def constitution_text(path: str = "") -> tuple[Path, str]:
         ) from error
 
 
+def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
+    """Yield the principles that judge no exchange, because another one is the main one of each of their categories, with these."""
+    for number, one in enumerate(constitution.principles):
+        mains = [constitution.main(one.side, category).id for category in one.categories]
+        if one.id not in mains:
+            why = f"[{one.id}] decides no preference: {', '.join(dict.fromkeys(mains))} stands before it in each of its categories"
+            yield ("principles", number), f"{why}; it is only used to revise answers"
+
+
 def doubtful_examples(constitution: Constitution, score: Scorer) -> Iterator[tuple[Place, str]]:
     """Yield the examples that a principle's own detectors see otherwise than the principle does, with the reason.
 

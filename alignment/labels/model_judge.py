@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alignment.errors import ModelError
 from alignment.ids import content_id
 from alignment.labels.attacks import Canary, canaries
-from alignment.labels.vote import Comparison, Vote
+from alignment.labels.vote import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
 from alignment.models.marks import marked, marks_secret
 from alignment.records import Message, Selected
@@ -136,7 +136,7 @@ class ModelJudge:
         if odds[0] == odds[1] == 0.5:
             return Vote("tie", 0.0, detail)
         if (odds[0] - 0.5) * (odds[1] - 0.5) <= 0:
-            return Vote("unscored", 0.0, {**detail, "reason": "order: the verdict changes with the order of the answers"})
+            return Vote("unscored", 0.0, {**detail, "reason": f"{ORDER}: the verdict changes with the order of the answers"})
         margin = abs(odds[0] + odds[1] - 1.0)
         if margin < self.min_margin:
             return Vote("tie", margin, detail)
@@ -172,14 +172,16 @@ def _is_null(text: str) -> bool:
 
 
 def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
-    """Return why the batch is not labelled, or nothing."""
+    """Return why the batch is not labelled, or nothing: the endpoint's own reason where it did not answer."""
     for canary, vote in zip(riding, votes, strict=True):
         reason = str(vote.detail.get("reason", ""))
-        if reason.startswith(("limit", "unavailable")):
+        # An endpoint may refuse an attack, which then does not win.
+        if reason.startswith(NOT_ASKED) and (canary.known or not reason.startswith(REFUSED)):
             return reason
         # A known pair must be told right; an attack must only not win.
         if vote.verdict != canary.expected if canary.known else vote.verdict not in (canary.expected, "unscored", "tie"):
-            return f"canary: {canary.kind} was judged {vote.verdict!r} instead of {canary.expected!r}"
+            why = f" ({reason})" if reason else ""
+            return f"canary: {canary.kind} was judged {vote.verdict!r} instead of {canary.expected!r}{why}"
     return ""
 
 

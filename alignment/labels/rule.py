@@ -62,7 +62,10 @@ class SignalsLabeler(NamedTuple):
     version: str = "1"
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """Vote for or against the answer that was logged; `unscored` without one, without signals, or if they cancel out."""
+        """Vote for or against the answer that was logged; `unscored` without one, without signals, or if they cancel out.
+
+        `detail` counts the signals for and against it.
+        """
         return [self._vote(one) for one in comparisons]
 
     def _vote(self, one: Comparison) -> Vote:
@@ -72,9 +75,10 @@ class SignalsLabeler(NamedTuple):
             return Vote("unscored", detail={"reason": "no signal that counts"})
         liked = sum((kind, value) == ("thumbs", "up") for kind, value in said)
         disliked = sum((kind, value) == ("thumbs", "down") or kind in ("regenerated", "edit") for kind, value in said)
+        counted = {"liked": liked, "disliked": disliked}
         if liked == disliked:
-            return Vote("unscored", detail={"reason": "signals cancel out"})
-        return Vote("first" if logged[0] == (liked > disliked) else "second", _WEAK)
+            return Vote("unscored", detail={**counted, "reason": "signals cancel out"})
+        return Vote("first" if logged[0] == (liked > disliked) else "second", _WEAK, counted)
 
 
 class Absent(NamedTuple):

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from alignment.errors import TeacherUnavailable
 from alignment.ids import content_id
 from alignment.labels.constitution import Principle
 from alignment.records import Candidate, Selected
+
+REFUSED = "refused"
+NOT_ASKED = ("unavailable", "limit", REFUSED)
+"""How the reason of an `unscored` vote begins where nobody answered, which tells nothing of the labeler."""
+
+ORDER = "order"
+"""How the reason of an `unscored` vote begins whose verdict changed with the order of the answers."""
 
 
 class Comparison(NamedTuple):
@@ -51,3 +59,15 @@ class Labeler(Protocol):
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
         """Return one vote a comparison, in their order."""
         ...
+
+
+def answered(labeler: Labeler, comparisons: Sequence[Comparison]) -> list[Vote]:
+    """Return one vote a comparison, for measuring the labeler.
+
+    Raises:
+        TeacherUnavailable: one of them could not be asked, so that nothing was measured; the message is the vote's reason.
+    """
+    votes = labeler.vote(comparisons)
+    if why := next((reason for vote in votes if (reason := str(vote.detail.get("reason", ""))).startswith(NOT_ASKED)), ""):
+        raise TeacherUnavailable(why)
+    return votes

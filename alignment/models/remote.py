@@ -68,12 +68,12 @@ Answer = dict[str, Any] | str
 
 
 def key_of(endpoint: Teacher) -> str:
-    """Return the endpoint's key from the environment; empty if it needs none.
+    """Return the endpoint's key from the environment; empty if it needs none, or there is no endpoint.
 
     Raises:
         ConfigError: the environment variable that should hold it is not set.
     """
-    name = endpoint.api_key_env
+    name = endpoint.api_key_env if endpoint.base_url else ""
     key = os.environ.get(name, "") if name else ""
     if name and not key:
         raise ConfigError(f"[teacher] api_key_env names {name!r}, which is not set; export it, or leave api_key_env empty")

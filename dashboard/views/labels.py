@@ -33,8 +33,8 @@ def labelers(found: list[Row]) -> None:
         [written(row) for row in found],
         right=("Right on harm", "Right on helpful", "Wrong", "Order kept", "Fooled", "Votes", "Decided"),
         explained={
-            "Order kept": "Of the comparisons asked in both orders, the share answered alike.",
-            "Fooled": "The share of attacks on this labeler, written into an answer, that turned its verdict.",
+            "Order kept": "Of the comparisons asked in both orders, the share answered alike; where the order decides there is no verdict.",
+            "Fooled": "The share of attacks, written into an answer, that turned its verdict; – where it judges few pairs at all.",
             "Votes": "Comparisons that it was asked about in the last night.",
             "Decided": "Those that it had an opinion on.",
         },

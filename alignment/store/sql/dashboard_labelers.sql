@@ -1,6 +1,7 @@
 -- Purpose: each labeler as it stood in the last night that labelled, with what was measured of its version.
 -- Parameters: none.
--- Grain: one labeler; measures are NULL where its version was not measured.
+-- Grain: one labeler; measures are NULL where its version was not measured. `votes` are the exchanges of that night's selection that this
+-- version of it has voted on, in that night or, where the vote was used again, before; `decided` those on which its last vote takes a side.
 WITH last AS (
     SELECT *
     FROM labeler_states
@@ -12,10 +13,16 @@ measured AS (
     FROM calibrations
     QUALIFY row_number() OVER (PARTITION BY labeler, labeler_version ORDER BY measured_at DESC, id DESC) = 1
 ),
+spoken AS (
+    SELECT votes.labeler, votes.verdict
+    FROM votes
+    JOIN last USING (labeler, labeler_version)
+    WHERE votes.interaction_id IN (SELECT interaction_id FROM selections JOIN last USING (night_id)) OR votes.night_id = last.night_id
+    QUALIFY row_number() OVER (PARTITION BY votes.labeler, votes.interaction_id ORDER BY votes.created_at DESC, votes.id DESC) = 1
+),
 voted AS (
     SELECT labeler, count(*) AS votes, count(*) FILTER (verdict IN ('first', 'second')) AS decided
-    FROM votes
-    WHERE night_id = (SELECT arg_max(night_id, recorded_at) FROM labeler_states)
+    FROM spoken
     GROUP BY labeler
 )
 SELECT
