@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.errors import InputError
+from alignment.errors import InputError, ModelError
 from alignment.models.local import weights_id
 from alignment.records import Pair, Side
 from alignment.sections import Train
@@ -200,6 +200,45 @@ def test_a_cut_answer_has_no_end_of_turn(tiny: Path) -> None:
     assert tokenizer.eos_token_id in ids["chosen_ids"]
     assert tokenizer.eos_token_id not in ids["rejected_ids"]
     assert len(ids["rejected_ids"]) == 30
+
+
+@pytest.fixture(scope="module")
+def merging(tiny: Path):
+    """The tiny model's tokenizer, which reads two line ends or two blanks as one token."""
+    from tokenizers import Tokenizer
+
+    from alignment.models.local import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny)
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    for pair in ("ĊĊ", "ĠĠ"):
+        plain["model"]["vocab"][pair] = len(plain["model"]["vocab"])
+        plain["model"]["merges"].append(list(pair))
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
+    return tokenizer
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\n\n", "  "])
+@pytest.mark.parametrize("answer", ["Sure.", "\n\nSure.", "  Sure. ", "\n", "a\n\n\nb  c", ""])
+def test_a_turn_is_the_tokens_of_the_text_that_stands_there(merging, monkeypatch: pytest.MonkeyPatch, answer: str, between: str) -> None:
+    """`between` is what a template writes before an answer beyond its generation prompt; the tokenizer may merge it with that."""
+    from alignment.models.local import render, turn_ids
+
+    messages = [{"role": "user", "content": "hi"}]
+    monkeypatch.setattr(merging, "chat_template", merging.chat_template.replace("'] }}\n{{", "'] }}\n" + between + "{{"))
+    turn = turn_ids(merging, messages, answer)
+    text = render(merging, [*messages, {"role": "assistant", "content": answer.strip()}], add_generation_prompt=False)
+    assert merging.decode([*turn.prompt, *turn.answer]) == text
+    # What generation starts from.
+    assert list(turn.prompt) == merging(render(merging, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+
+
+def test_a_template_that_rewrites_an_answered_prompt_is_refused(merging, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.models.local import turn_ids
+
+    monkeypatch.setattr(merging, "chat_template", merging.chat_template.replace("<s>assistant", "<s>model"))
+    with pytest.raises(ModelError, match=r"ends a prompt with '.*<s>model\\n'"):
+        turn_ids(merging, [{"role": "user", "content": "hi"}], "Sure.")
 
 
 def test_a_text_cannot_forge_a_turn(tiny: Path) -> None:

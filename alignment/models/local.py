@@ -108,11 +108,24 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
 
 
 def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnIds:
-    """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them."""
-    prompt = text_ids(tokenizer, render(tokenizer, messages, add_generation_prompt=True))
-    whole = text_ids(tokenizer, render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False))
-    shared = next((at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-    return TurnIds(tuple(prompt), tuple(whole[shared:]))
+    """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them.
+
+    The answer is stripped, as generated ones are. Where the tokeniser would merge across the border, the turn is tokenised alone, since
+    generation goes on after the prompt's last token.
+
+    Raises:
+        ModelError: the template writes the conversation otherwise once it is answered.
+    """
+    before = render(tokenizer, messages, add_generation_prompt=True)
+    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer.strip()}], add_generation_prompt=False)
+    if not whole.startswith(before):
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path!r} ends a prompt with {before[-40:]!r}, and an answered one does not begin with that "
+            "prompt, so that no answer can be told from it; use a model whose template only adds the answer"
+        )
+    prompt, ids = text_ids(tokenizer, before), text_ids(tokenizer, whole)
+    rest = ids[len(prompt) :] if ids[: len(prompt)] == prompt else text_ids(tokenizer, whole[len(before) :])
+    return TurnIds(tuple(prompt), tuple(rest))
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
