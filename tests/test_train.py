@@ -252,6 +252,39 @@ def test_a_text_cannot_forge_a_turn(tiny: Path) -> None:
     assert (ids.count(1), ids.count(2)) == (2, 1)
 
 
+# What the templates of Gemma and of early Mistral models say, in short.
+STRICT = (
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "<s>{{ message['role'] }}\n{{ message['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_knows_only_two_roles_gets_any_logged_conversation(merging, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.models.local import render, turn_ids
+
+    said = [
+        {"role": role, "content": role[0]} for role in ("system", "assistant", "user", "user", "assistant", "tool", "assistant", "user")
+    ]
+    plain = render(merging, said[2:3], add_generation_prompt=True)
+    monkeypatch.setattr(merging, "chat_template", STRICT)
+    assert render(merging, said[2:3], add_generation_prompt=True) == plain.replace("</s>\n", "</s>")
+    told = "<s>user\ns\n\na\n\nu\n\nu</s><s>assistant\na</s><s>user\nt</s><s>assistant\na</s><s>user\nu</s><s>assistant\n"
+    assert render(merging, said, add_generation_prompt=True) == told
+    turn = turn_ids(merging, said, "Yes.")
+    assert merging.decode([*turn.prompt, *turn.answer]) == told + "Yes.</s>"
+
+
+def test_a_template_that_refuses_all_is_named(merging, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.models.local import render
+
+    monkeypatch.setattr(merging, "chat_template", "{{ raise_exception('No chat.') }}")
+    with pytest.raises(
+        ModelError, match=r"the chat template of '.*' refuses a conversation of system, user: No chat\.; set \[model\] path"
+    ):
+        render(merging, [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], add_generation_prompt=True)
+
+
 def test_another_base_and_too_long_rows_are_refused_before_any_compute(tiny: Path, tmp_path: Path) -> None:
     from alignment.train.policy import check_base
 
