@@ -24,6 +24,7 @@ from alignment.train import reference
 from alignment.train.divergence import answer_logits, reference_kl
 from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
+from alignment.train.told import say
 
 
 class LengthBuckets(Sampler[int]):  # type: ignore[misc]
@@ -133,7 +134,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self.fallback = why_not(model)
         if self.fallback:
             install(model, share=False)
-            print(f"stock TRL trains this model, which takes longer: {self.fallback}", flush=True)  # noqa: T201
+            say(f"stock TRL trains this model, which takes longer: {self.fallback}")
 
     def _causal(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
@@ -203,7 +204,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         # What parts of this batch have left in the gradients is computed again.
         model.zero_grad()
         torch.cuda.empty_cache()
-        print(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step", flush=True)  # noqa: T201
+        say(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step")
 
     def _in_parts(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
         # Processes wait for one another at every backward pass: all must have as many.

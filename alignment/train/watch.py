@@ -11,7 +11,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from alignment.errors import InputError, TrainingError
 from alignment.sections import Train
 from alignment.train.job import METRICS
 from alignment.train.processes import any_process
+from alignment.train.told import tell
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
@@ -46,8 +46,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
-            with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
-                print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
+            tell(**row)
         # All processes see the same loss, and all must stop.
         loss = row.get("loss")
         if loss is not None and not math.isfinite(loss):
