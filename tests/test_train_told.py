@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alignment.errors import TrainingError
 from alignment.store import migrate, query
+from alignment.train import reference
 from alignment.train.job import read_result
+from alignment.train.spent import Spent
 from tests.test_train_options import train_on
 from tests.tiny import make_tiny_model
 
@@ -81,3 +88,69 @@ def test_the_store_keeps_what_a_run_says_of_itself(home: Path, tmp_path: Path, m
     [row] = query(home, "SELECT summary ->> 'fallback' AS fallback, seconds FROM training_runs")
     assert row == {"fallback": "it is odd", "seconds": 1.5}
     assert query(home, "SELECT step, name, value FROM training_metrics") == [{"step": 1, "name": "loss", "value": 2.0}]
+
+
+def test_a_run_that_is_stopped_in_its_reference_pass_goes_on_there(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Asked in the second of four batches, it ends after that one; the next process computes the other two, and all ends the same."""
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+
+    whole, one = train_on(tiny, tmp_path / "a", batch_size=2)
+    computed = SharedPrefixDPOTrainer._reference_of
+    calls: list[int] = []
+
+    def asked(trainer: Any, rows: Any) -> Any:
+        calls.append(len(rows))
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return computed(trainer, rows)
+
+    monkeypatch.setattr(SharedPrefixDPOTrainer, "_reference_of", asked)
+    with pytest.raises(TrainingError, match="stopped after 4 of 8 reference log-probs: it was asked to; run it again to resume"):
+        train_on(tiny, tmp_path / "b", batch_size=2)
+    assert [row for row in told(capfd.readouterr().out) if "reference" in row][-2:] == [
+        {"reference": 2, "of": 8},
+        {"reference": 4, "of": 8},
+    ]
+    resumed, other = train_on(tiny, tmp_path / "b", batch_size=2)
+    assert calls == [2] * 4
+    adapters = [job.folder / "adapter" / "adapter_model.safetensors" for job in (whole, resumed)]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    assert one["reference_computed"] == other["reference_computed"] == 8
+
+
+def test_reference_log_probs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    cache = reference.Cache(tmp_path / "r.parquet", saved.append, writes=True)
+    cache.add({"a": (1.0, 2.0)})
+    assert saved == []
+    monkeypatch.setattr(reference, "SAVE_SECONDS", 0.0)
+    cache.add({"b": (3.0, 4.0)})
+    assert saved == [2]
+    assert reference.load(tmp_path / "r.parquet") == {"a": (1.0, 2.0), "b": (3.0, 4.0)}
+    cache.save()
+    assert saved == [2]
+
+
+def test_a_process_says_that_it_waits_for_an_earlier_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from alignment.train.__main__ import _wait_for
+
+    first, second = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    _wait_for(first)
+    assert capfd.readouterr().out == ""
+    threading.Timer(0.2, os.close, [first]).start()
+    _wait_for(second)
+    assert "waiting for the earlier process of this run" in capfd.readouterr().out
+
+
+def test_what_a_run_spent_adds_up_over_its_processes(tmp_path: Path) -> None:
+    first = Spent(tmp_path)
+    first._since -= 5
+    first.keep(computed=3)
+    second = Spent(tmp_path)
+    second._since -= 7
+    second.keep(computed=4)
+    assert (round(second.seconds), second.reference_computed) == (12, 7)
+    (tmp_path / "spent.json").write_text("")
+    assert Spent(tmp_path).seconds == 0

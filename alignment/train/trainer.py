@@ -24,7 +24,8 @@ from alignment.train import reference
 from alignment.train.divergence import answer_logits, reference_kl
 from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
-from alignment.train.told import say
+from alignment.train.told import say, tell
+from alignment.train.watch import Progress
 
 
 class LengthBuckets(Sampler[int]):  # type: ignore[misc]
@@ -109,11 +110,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         load_base: Callable[[], Any] | None = None,
         max_tokens: int = 0,
         reference_free: bool = False,
+        progress: Progress | None = None,
         **kwargs: Any,
     ) -> None:
         self._base_id, self._reference_cache, self._reference_free = base_id, reference_cache, reference_free
         self._precision, self._load_base = precision or str(kwargs["model"].dtype), load_base
-        self._max_tokens, self._most_pairs = max_tokens, 0
+        self._max_tokens, self._most_pairs, self._progress = max_tokens, 0, progress
         self.reference_computed, self._tried = 0, False
         self._averages: dict[str, Averages] = defaultdict(Averages)
         self.fallback: str | None = None
@@ -290,21 +292,37 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             return dataset.add_column("ref_chosen_logps", nothing).add_column("ref_rejected_logps", nothing)
         self._share()
         keys = [reference.key(self._base_id, self._precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
-        known = reference.load(self._reference_cache)
+        cache = reference.Cache(self._reference_cache, self._spent, writes=self.accelerator.is_main_process)
         missing = sorted(
-            (index for index, key in enumerate(keys) if key not in known),
+            (index for index, key in enumerate(keys) if key not in cache.known),
             key=lambda index: len(dataset[index]["prompt_ids"]) + len(dataset[index]["chosen_ids"]),
         )
-        self.reference_computed += len(missing)
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            inputs = self.data_collator([dataset[index] for index in batch])
-            inputs = {name: tensor.to(self.accelerator.device) for name, tensor in inputs.items()}
-            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-            for index, one, other in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
-                known[keys[index]] = (one, other)
-        if missing and self.accelerator.is_main_process:
-            reference.save(self._reference_cache, known)
-        return dataset.add_column("ref_chosen_logps", [known[key][0] for key in keys]).add_column(
-            "ref_rejected_logps", [known[key][1] for key in keys]
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        total = self.reference_computed + len(missing)
+        try:
+            # What is saved ends with a batch: a next process forms the same ones from the rest.
+            for batch in batches:
+                self._leave_if_asked(total)
+                cache.add(dict(zip([keys[index] for index in batch], self._reference_of(dataset.select(batch)), strict=True)))
+                self.reference_computed += len(batch)
+                tell(reference=self.reference_computed, of=total)
+        finally:
+            cache.save()
+        return dataset.add_column("ref_chosen_logps", [cache.known[key][0] for key in keys]).add_column(
+            "ref_rejected_logps", [cache.known[key][1] for key in keys]
         )
+
+    def _leave_if_asked(self, total: int) -> None:
+        if self._progress and self._progress.must_leave():
+            raise TrainingError(
+                f"training stopped after {self.reference_computed} of {total} reference log-probs: it was asked to; run it again to resume"
+            )
+
+    def _spent(self, computed: int) -> None:
+        if self._progress:
+            self._progress.spent.keep(computed=computed)
+
+    def _reference_of(self, rows: Dataset) -> list[tuple[float, float]]:
+        inputs = {name: tensor.to(self.accelerator.device) for name, tensor in self.data_collator(list(rows)).items()}
+        chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
+        return list(zip(chosen.tolist(), rejected.tolist(), strict=True))
