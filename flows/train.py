@@ -15,8 +15,9 @@ from typing import Any
 
 from prefect import flow, task
 
+from alignment import errors
 from alignment.config import load_settings
-from alignment.errors import InputError, NoSpace, TrainingError
+from alignment.errors import AlignError, InputError, NoSpace, TrainingError
 from alignment.ids import content_id
 from alignment.models.chat import Progress
 from alignment.store import append, session
@@ -66,41 +67,57 @@ def command(job: TrainJob) -> list[str]:
 
 
 def _run(job: TrainJob) -> None:
-    """Run the training process, with its steps as a bar and all that it writes to stderr added to `train.log`."""
+    """Run the training process, with its steps as a bar and all that it writes to stderr added to `train.log`.
+
+    Raises:
+        AlignError: the training process's own, or `NoSpace` or `TrainingError` for what it did not expect.
+    """
     log = job.folder / "train.log"
-    with (
-        log.open("a", encoding="utf-8") as errors,
-        subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as process,
-    ):
-        try:
-            _follow(process.stdout or ())
-        except BaseException:
-            # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            raise
+    with log.open("a", encoding="utf-8") as out:
+        print(f"-- {now():%Y-%m-%d %H:%M:%S} --", file=out, flush=True)
+        before = out.tell()
+        with subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True) as process:
+            try:
+                failed = _follow(process.stdout or ())
+            except BaseException:
+                # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                raise
     if process.returncode != 0:
-        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
-        if "No space left" in tail:
-            raise NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
-        last = tail.splitlines()[-1] if tail else f"exit status {process.returncode}"
-        raise TrainingError(f"training stopped: {last}. The whole log is in {str(log)!r}; run the same command again to resume")
+        raise failed or _unexpected(job, log, log.read_bytes()[before:], process.returncode)
 
 
-def _follow(lines: Iterable[str]) -> None:
-    """Show what a training process tells (`alignment.train.told`): how far it is as bars, one at a time, and its words."""
+def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignError:
+    """Return the error of a training process that ended without naming one, by the end of what it wrote to stderr."""
+    tail = written.decode(errors="replace")[-_LOG_TAIL:].strip()
+    if "No space left" in tail:
+        return NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
+    last = tail.splitlines()[-1] if tail else f"exit status {code}"
+    return TrainingError(f"training stopped: {last}. The whole log is in {str(log)!r}; run the same command again to resume")
+
+
+def _follow(lines: Iterable[str]) -> AlignError | None:
+    """Show what a training process tells (`alignment.train.told`): how far it is as bars, one at a time, and its words.
+
+    Returns the error that ended it, if it names one.
+    """
+    failed = None
     with ExitStack() as shown:
         bars: dict[str, Progress] = {}
         for line in lines:
             row = _row(line)
             if "said" in row:
                 say(row["said"])
+            if "failed" in row:
+                failed = getattr(errors, row["failed"])(row["words"])
             for name, title in _BARS.items():
                 if name in row:
                     if name not in bars:
                         shown.close()
                         bars[name] = shown.enter_context(progress(title))
                     bars[name](row[name], row["of"])
+    return failed
 
 
 def _row(line: str) -> dict[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alignment.errors import TrainingError
+from alignment.errors import InputError, NoSpace, TrainingError
 from alignment.store import migrate, query
 from alignment.train import reference
-from alignment.train.job import read_result
+from alignment.train.job import read_result, write_job
 from alignment.train.spent import Spent
+from tests.test_train import make_pairs, settings
 from tests.test_train_options import train_on
 from tests.tiny import make_tiny_model
 
@@ -154,3 +156,29 @@ def test_what_a_run_spent_adds_up_over_its_processes(tmp_path: Path) -> None:
     assert (round(second.seconds), second.reference_computed) == (12, 7)
     (tmp_path / "spent.json").write_text("")
     assert Spent(tmp_path).seconds == 0
+
+
+def ending_with(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_an_error_of_the_training_process_is_the_flow_s(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class and its words come through; what it did not expect is told by the log, which keeps earlier attempts."""
+    from flows import train
+
+    job = write_job(tmp_path, tiny, "another base", tmp_path / "r.parquet", make_pairs(8), settings())
+    with pytest.raises(InputError, match=r"are of 'another base'; restore them, or run 'align train' again for a run of the new base$"):
+        train._run(job)
+    monkeypatch.setattr(train, "command", lambda _: ending_with("import sys; sys.exit('No space left on device')"))
+    with pytest.raises(NoSpace, match="free some space"):
+        train._run(job)
+    monkeypatch.setattr(train, "command", lambda _: ending_with("raise ValueError('odd')"))
+    with pytest.raises(TrainingError, match=r"training stopped: ValueError: odd\. .* run the same command again to resume"):
+        train._run(job)
+    monkeypatch.setattr(train, "command", lambda _: ending_with("raise SystemExit(9)"))
+    with pytest.raises(TrainingError, match="training stopped: exit status 9"):
+        train._run(job)
+    log = (job.folder / "train.log").read_text()
+    assert "another base" in log
+    assert "No space left" in log
+    assert log.count("\n-- 2") == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alignment.errors import AlignError
 from alignment.train.job import finished, read_job
-from alignment.train.told import say
+from alignment.train.told import say, tell
 
 
 def main() -> int:
@@ -37,6 +37,7 @@ def main() -> int:
             train(job, parent=arguments.parent)
     except AlignError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        tell(failed=type(error).__name__, words=str(error))
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""What watches a training run: it tells progress, keeps what was spent, stops an orphan or a run gone far enough, and says which look stays.
+"""Watches a training run: it tells progress, keeps what was spent, stops an orphan or a run gone far enough, and says which look stays.
 
 Effects: writes `metrics.jsonl`, `spent.json` and stdout; takes SIGTERM.
 """
