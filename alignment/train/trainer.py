@@ -183,20 +183,30 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: a single pair does not fit the memory.
         """
-        before = {name: list(values) for name, values in self._metrics["train"].items()}
-        seen, tokens = list(self._averages["train"].seen), self._total_train_tokens  # type: ignore[has-type]
+        step = super().training_step
+        return self._fitting(inputs, "train", lambda part: step(model, part, num_items_in_batch))
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Return the loss of a held-out batch, computed in as many parts as memory asks for, and neither logits nor labels."""
+        step = super().prediction_step
+        return self._fitting(inputs, "eval", lambda part: step(model, part, True, ignore_keys)[0]), None, None
+
+    def _fitting(self, inputs: dict[str, Any], mode: str, step: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        """Return the batch's loss; what was logged of parts that are computed again is forgotten."""
+        before = {name: list(values) for name, values in self._metrics[mode].items()}
+        seen, tokens = list(self._averages[mode].seen), self._total_train_tokens  # type: ignore[has-type]
         while True:
             try:
-                return self._in_parts(model, inputs, num_items_in_batch)
+                return self._in_parts(inputs, step)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.accelerator.num_processes > 1:
-                    raise
-                self._halve(model, len(inputs["input_ids"]) // 2)
-                # What was logged of parts that are computed again.
-                self._metrics["train"] = defaultdict(list, {name: list(values) for name, values in before.items()})
-                self._averages["train"].seen, self._total_train_tokens = list(seen), tokens
+                self._halve(error, len(inputs["input_ids"]) // 2)
+                self._metrics[mode] = defaultdict(list, {name: list(values) for name, values in before.items()})
+                self._averages[mode].seen, self._total_train_tokens = list(seen), tokens
 
-    def _halve(self, model: Any, pairs: int) -> None:
+    def _halve(self, error: BaseException, pairs: int) -> None:
+        """Take half as many pairs at a time from here on, if `error` is a lack of memory of a process that trains alone."""
+        if not out_of_memory(error) or self.accelerator.num_processes > 1:
+            raise error
         now = min(self._most_pairs or pairs, pairs)
         if now == 1:
             raise TrainingError(
@@ -204,16 +214,20 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             ) from None
         self._most_pairs = now // 2
         # What parts of this batch have left in the gradients is computed again.
-        model.zero_grad()
+        self.model.zero_grad()
         torch.cuda.empty_cache()
         say(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step")
 
-    def _in_parts(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        # Processes wait for one another at every backward pass: all must have as many.
-        alone = self.accelerator.num_processes == 1
-        parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs) if alone else [inputs]
+    def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        # Processes wait for one another at every pass: all must have as many.
+        if self.accelerator.num_processes > 1:
+            return [inputs]
+        return split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs)
+
+    def _in_parts(self, inputs: dict[str, Any], step: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        parts, alone = self._parts(inputs), self.accelerator.num_processes == 1
         if alone and len(parts) == 1:
-            return super().training_step(model, inputs, items)
+            return step(inputs)
         kinds, weights = self.loss_types, list(self.loss_weights)  # type: ignore[has-type]
         whole = count(inputs) if alone else self._mean(count(inputs))
         try:
@@ -221,7 +235,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             for part in parts:
                 here = count(part)
                 self.loss_weights = [weight * scale(here, whole, kind) for kind, weight in zip(kinds, weights, strict=True)]
-                losses.append(super().training_step(model, part, items))
+                losses.append(step(part))
         finally:
             self.loss_weights = weights
         return torch.stack(losses).sum()
@@ -324,5 +338,11 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _reference_of(self, rows: Dataset) -> list[tuple[float, float]]:
         inputs = {name: tensor.to(self.accelerator.device) for name, tensor in self.data_collator(list(rows)).items()}
-        chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-        return list(zip(chosen.tolist(), rejected.tolist(), strict=True))
+        while True:
+            try:
+                found = [self.compute_ref_log_probs(self.model, part) for part in self._parts(inputs)]
+            except (RuntimeError, MemoryError) as error:
+                self._halve(error, len(rows))
+            else:
+                chosen, rejected = (torch.cat(side) for side in zip(*found, strict=True))
+                return list(zip(chosen.tolist(), rejected.tolist(), strict=True))
