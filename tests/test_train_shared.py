@@ -41,6 +41,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 UNSERVED: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     "gemma2": SMALL | {"attn_logit_softcapping": 5.0},
+    # Its window is in its mask alone, and longer than what is tried.
+    "phimoe": SMALL | {"sliding_window": 100, "num_local_experts": 2, "num_experts_per_tok": 1},
     "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "pad_token_id": 0},
 }
 
@@ -113,6 +115,14 @@ def test_a_family_that_cannot_be_served_is_left_to_stock_trl(family: str) -> Non
     expected = model(**batch()).log_probs
     assert why_not(model)
     assert torch.equal(model(**batch()).log_probs, expected)
+
+
+def test_a_window_that_only_the_mask_knows_is_noticed_where_rows_are_longer() -> None:
+    from alignment.train.prefix_shared import why_not
+
+    assert "sliding window of 100 tokens" in str(why_not(make("phimoe", UNSERVED["phimoe"]), 512))
+    # A told one is served, whatever its length.
+    assert why_not(make("mistral", SMALL | {"sliding_window": 100}), 512) is None
 
 
 def test_gradients_equal_those_of_separate_rows() -> None:

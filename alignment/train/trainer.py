@@ -133,7 +133,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             return
         self._tried = True
         model = self._causal()
-        self.fallback = why_not(model)
+        self.fallback = why_not(model, self.args.max_length or float("inf"))
         if self.fallback:
             install(model, share=False)
             say(f"stock TRL trains this model, which takes longer: {self.fallback}")
