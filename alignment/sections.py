@@ -198,7 +198,9 @@ class Train(Section):
         description="nats a token from the reference on held-out answers at which training stops, keeping the last look within; 0: none",
     )
     accelerate_config: str = Field(
-        "", description="configuration file of 'accelerate launch' for several devices; empty trains in one process"
+        "",
+        description="configuration file of 'accelerate launch' for several devices, each with a whole model (MULTI_GPU, MULTI_CPU or NO; "
+        "neither FSDP nor DeepSpeed); empty trains in one process",
     )
     report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
 

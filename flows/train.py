@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prefect import flow, task
 
 from alignment import errors
@@ -29,6 +30,7 @@ from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress, say
 
 _LOG_TAIL = 2000
+_SERVED = ("MULTI_GPU", "MULTI_CPU", "NO")
 _BARS = {"reference": "reference log-probs", "step": "train"}
 
 
@@ -56,14 +58,33 @@ def command(job: TrainJob) -> list[str]:
     """Return what starts the training process, or with [train] accelerate_config the launcher of several.
 
     Raises:
-        InputError: there is no such configuration file.
+        InputError: there is no such configuration file, or it wants what is not served.
     """
     run = ["-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
     if not (config := job.settings.accelerate_config):
         return [sys.executable, *run]
     if not Path(config).is_file():
         raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
+    _check_launcher(config)
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *run]
+
+
+def _check_launcher(config: str) -> None:
+    """Refuse a launcher that shards the model: each process computes with a whole one, and the first one saves it.
+
+    Raises:
+        InputError: it does, or the file is no configuration.
+    """
+    try:
+        found = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        kind = found.get("distributed_type") or "NO"  # an unquoted NO is YAML's word for false
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise InputError(f"[train] accelerate_config = {config!r} cannot be read: {error}; write it with 'accelerate config'") from error
+    if kind not in _SERVED:
+        raise InputError(
+            f"distributed_type: {kind!r} in [train] accelerate_config = {config!r} is not served; set it to {', '.join(_SERVED)}, "
+            f"or write another with 'accelerate config --config_file {config}'. Where one device is too small, set [train] method = 'qlora'"
+        )
 
 
 def _run(job: TrainJob) -> None:
