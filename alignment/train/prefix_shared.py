@@ -77,13 +77,8 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
     An answer without tokens is left out.
     """
     device = input_ids.device
-    lengths = attention_mask.sum(1).tolist()
-    rows = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
-    starts = [_start(row, length) for row, length in zip(labels, lengths, strict=True)]
-    prompts: dict[tuple[int, ...], list[int]] = {}
-    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        if start < len(row):
-            prompts.setdefault(tuple(row[:start]), []).append(index)
+    rows = [row[:length] for row, length in zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)]
+    prompts = _by_prompt(rows, labels)
     common = _common(list(prompts))
     columns: list[list[int]] = [[] for _ in range(7)]
     tokens, positions, target, at_row, at_column, node, body = columns
@@ -114,6 +109,16 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
         groups.append((first, len(tokens)))
     made = [torch.tensor(values, device=device, dtype=torch.long) for values in columns]
     return Layout(made[0][None], made[1][None], made[2][None], made[3], made[4], made[5], made[6], common, groups)
+
+
+def _by_prompt(rows: Sequence[list[int]], labels: Tensor) -> dict[tuple[int, ...], list[int]]:
+    """Return the numbers of the rows with an answer, by what stands before it."""
+    prompts: dict[tuple[int, ...], list[int]] = {}
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        start = _start(label, len(row))
+        if start < len(row):
+            prompts.setdefault(tuple(row[:start]), []).append(index)
+    return prompts
 
 
 def _start(labels: Tensor, length: int) -> int:
