@@ -212,7 +212,10 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run left behind; `adapter` is the folder of the adapter, or of the whole model that [train] method = "full" made."""
+    """What a training run left behind; `adapter` is the folder of the adapter, or of the whole model that [train] method = "full" made.
+
+    `fallback` is why stock TRL trained it, `measured_on` which pairs its reward figures are of.
+    """
 
     run_id: str
     adapter: Path
@@ -227,3 +230,5 @@ class TrainResult:
     kl: float | None = None
     stopped_early: bool = False
     kept_step: int | None = None
+    fallback: str | None = None
+    measured_on: str | None = None

@@ -187,7 +187,7 @@ class Train(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs thought to be the wrong way round, for robust and cdpo")
     weigh_pairs: bool = Field(False, description="a pair counts as its judge_margin says; their mean weight is 1")
     reference_free: bool = Field(False, description="no reference: its log-probs are not computed and count as 0")
-    max_batch_tokens: int = Field(4096, ge=0, description="a step with more tokens is computed in parts, by one process; 0 is no limit")
+    max_batch_tokens: int = Field(4096, ge=0, description="a batch with more tokens is computed in parts, by one process; 0 is no limit")
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     eval_steps: int = Field(0, ge=0, description="steps between two looks at the held-out pairs; 0 looks only at the end")
     patience: int = Field(
@@ -199,7 +199,9 @@ class Train(Section):
         description="nats a token from the reference on held-out answers at which training stops, keeping the last look within; 0: none",
     )
     accelerate_config: str = Field(
-        "", description="configuration file of 'accelerate launch' for several devices; empty trains in one process"
+        "",
+        description="configuration file of 'accelerate launch' for several devices, each with a whole model (MULTI_GPU, MULTI_CPU or NO; "
+        "neither FSDP nor DeepSpeed); empty trains in one process",
     )
     report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
 

@@ -7,24 +7,31 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prefect import flow, task
 
+from alignment import errors
 from alignment.config import load_settings
-from alignment.errors import InputError, NoSpace, TrainingError
+from alignment.errors import AlignError, InputError, NoSpace, TrainingError
 from alignment.ids import content_id
+from alignment.models.chat import Progress
 from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
 from flows.curate import load_pairs
 from flows.night import base_path, base_weights, night_lock, now
-from flows.show import progress
+from flows.show import progress, say
 
 _LOG_TAIL = 2000
+_SERVED = ("MULTI_GPU", "MULTI_CPU", "NO")
+_BARS = {"reference": "reference log-probs", "step": "train"}
 
 
 @task
@@ -51,40 +58,96 @@ def command(job: TrainJob) -> list[str]:
     """Return what starts the training process, or with [train] accelerate_config the launcher of several.
 
     Raises:
-        InputError: there is no such configuration file.
+        InputError: there is no such configuration file, or it wants what is not served.
     """
     run = ["-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
     if not (config := job.settings.accelerate_config):
         return [sys.executable, *run]
     if not Path(config).is_file():
         raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
+    _check_launcher(config)
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *run]
 
 
+def _check_launcher(config: str) -> None:
+    """Refuse a launcher that shards the model: each process computes with a whole one, and the first one saves it.
+
+    Raises:
+        InputError: it does, or the file is no configuration.
+    """
+    try:
+        found = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        kind = found.get("distributed_type") or "NO"  # an unquoted NO is YAML's word for false
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise InputError(f"[train] accelerate_config = {config!r} cannot be read: {error}; write it with 'accelerate config'") from error
+    if kind not in _SERVED:
+        raise InputError(
+            f"distributed_type: {kind!r} in [train] accelerate_config = {config!r} is not served; set it to {', '.join(_SERVED)}, "
+            f"or write another with 'accelerate config --config_file {config}'. Where one device is too small, set [train] method = 'qlora'"
+        )
+
+
 def _run(job: TrainJob) -> None:
-    """Run the training process, with its steps as a bar and the rest in `train.log`."""
+    """Run the training process, with its steps as a bar and all that it writes to stderr added to `train.log`.
+
+    Raises:
+        AlignError: the training process's own, or `NoSpace` or `TrainingError` for what it did not expect.
+    """
     log = job.folder / "train.log"
-    with (
-        log.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as process,
-        progress("train") as advance,
-    ):
-        try:
-            for line in process.stdout or ():
-                if line.startswith('{"step"'):
-                    row = json.loads(line)
-                    advance(row["step"], row["of"])
-        except BaseException:
-            # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            raise
+    with log.open("a", encoding="utf-8") as out:
+        print(f"-- {now():%Y-%m-%d %H:%M:%S} --", file=out, flush=True)
+        before = out.tell()
+        with subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True) as process:
+            try:
+                failed = _follow(process.stdout or ())
+            except BaseException:
+                # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                raise
     if process.returncode != 0:
-        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
-        if "No space left" in tail:
-            raise NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
-        last = tail.splitlines()[-1] if tail else f"exit status {process.returncode}"
-        raise TrainingError(f"training stopped: {last}. The whole log is in {str(log)!r}; run the same command again to resume")
+        raise failed or _unexpected(job, log, log.read_bytes()[before:], process.returncode)
+
+
+def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignError:
+    """Return the error of a training process that ended without naming one, by the end of what it wrote to stderr."""
+    tail = written.decode(errors="replace")[-_LOG_TAIL:].strip()
+    if "No space left" in tail:
+        return NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
+    last = tail.splitlines()[-1] if tail else f"exit status {code}"
+    return TrainingError(f"training stopped: {last}. The whole log is in {str(log)!r}; run the same command again to resume")
+
+
+def _follow(lines: Iterable[str]) -> AlignError | None:
+    """Show what a training process tells (`alignment.train.told`): how far it is as bars, one at a time, and its words.
+
+    Returns the error that ended it, if it names one.
+    """
+    failed = None
+    with ExitStack() as shown:
+        bars: dict[str, Progress] = {}
+        for line in lines:
+            row = _row(line)
+            if "said" in row:
+                say(row["said"])
+            if "failed" in row:
+                failed = getattr(errors, row["failed"])(row["words"])
+            for name, title in _BARS.items():
+                if name in row:
+                    if name not in bars:
+                        shown.close()
+                        bars[name] = shown.enter_context(progress(title))
+                    bars[name](row[name], row["of"])
+    return failed
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Return a line of JSON; of what libraries print, nothing."""
+    with suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict):
+            return row
+    return {}
 
 
 @task
@@ -94,19 +157,9 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
     result = read_result(Path(folder))
     consent = consent_of(settings, Path(folder))
     summary = {
-        "pairs": result.pairs,
+        **{name: value for name, value in asdict(result).items() if name not in ("run_id", "adapter")},
         "pairs_given": consent.pairs,
         "without_consent": consent.without,
-        "steps": result.steps,
-        "loss": result.loss,
-        "reward_margin": result.reward_margin,
-        "reward_accuracy": result.reward_accuracy,
-        "held_out": result.held_out,
-        "reference_computed": result.reference_computed,
-        "kl": result.kl,
-        "stopped_early": result.stopped_early,
-        "kept_step": result.kept_step,
-        "seconds": result.seconds,
     }
     run = {
         "id": content_id(night_id, result.run_id),
@@ -118,21 +171,23 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
         "seconds": result.seconds,
         "finished_at": now(),
     }
-    values = {}
-    # A resumed run repeats the steps after its checkpoint: the last value of a step stands.
-    for line in (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # empty, or cut by a full disk; its step was logged again
-        for name, value in row.items():
-            if name not in ("step", "of") and isinstance(value, int | float):
-                values[row["step"], name] = float(value)
-    metrics = [{"run_id": result.run_id, "step": step, "name": name, "value": value} for (step, name), value in values.items()]
+    metrics = [{"run_id": result.run_id, **one} for one in _metrics(Path(folder) / METRICS)]
     with session(settings.home, write=True) as connection:
         append(connection, "training_runs", [run])
         append(connection, "training_metrics", metrics, key=("run_id", "step", "name"))
     return summary
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """Return what a run logged, a row a value. A resumed run repeats the steps after its checkpoint: the last value of a step stands."""
+    values = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        # A line may be empty, or cut by a full disk; its step was logged again.
+        row = _row(line)
+        for name, value in row.items():
+            if name not in ("step", "of") and isinstance(value, int | float):
+                values[row["step"], name] = float(value)
+    return [{"step": step, "name": name, "value": value} for (step, name), value in values.items()]
 
 
 @flow(name="train")

@@ -281,6 +281,7 @@ def trained(nights: int, steps: int = 40) -> dict[str, Rows]:
         night = content_id("night", number)[:16]
         summary = {"pairs": 400 + number, "steps": steps, "loss": 1.5, "reward_margin": 1.9, "reward_accuracy": 0.9}
         summary |= {"held_out": 40, "reference_computed": 100, "kl": 0.25, "stopped_early": number == nights - 1}
+        summary |= {"measured_on": "held-out pairs", "fallback": "[odd](https://evil.example/f)" if number == nights - 1 else None}
         run = {"id": content_id(night, f"run-{number}"), "night_id": night, "base": "b" * 64, "config": {"loss": "sigmoid", "beta": 0.1}}
         runs.append({**run, "summary": summary, "seconds": 421.5, "finished_at": LAST - timedelta(days=nights - 1 - number)})
     for step in range(1, steps + 1):

@@ -258,7 +258,8 @@ def test_training_tells_what_the_curves_say(filled: Path, monkeypatch: pytest.Mo
     assert (tiles["Pairs trained on"], tiles["Tokens"], tiles["Took"]) == ("411", "4,000", "7 min 2 s")
     # Of 411 + 40 pairs the reference was computed for 100; no folder of the run is left.
     assert tiles["Reference log-probs"] == "351 known"
-    assert "40 steps, stopped early; loss of the last tenth 1.5; KL 0.25 nats" in texts(app)
+    assert "40 steps, stopped early; loss of the last tenth 1.5; KL 0.25 nats; rewards of held-out pairs" in texts(app)
+    assert "stock TRL, which takes longer: [odd](https://evil.example/f)" in texts(app)
     said = " ".join(element.value for element in app.markdown)
     # The means of the first and last four of forty steps, by hand: chosen from -0.08 to -1.92.
     assert "chosen -1.85, rejected -3.69: the chosen answers became less likely too" in said

@@ -41,6 +41,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 UNSERVED: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     "gemma2": SMALL | {"attn_logit_softcapping": 5.0},
+    # Its window is in its mask alone, and longer than what is tried.
+    "phimoe": SMALL | {"sliding_window": 100, "num_local_experts": 2, "num_experts_per_tok": 1},
     "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "pad_token_id": 0},
 }
 
@@ -113,6 +115,14 @@ def test_a_family_that_cannot_be_served_is_left_to_stock_trl(family: str) -> Non
     expected = model(**batch()).log_probs
     assert why_not(model)
     assert torch.equal(model(**batch()).log_probs, expected)
+
+
+def test_a_window_that_only_the_mask_knows_is_noticed_where_rows_are_longer() -> None:
+    from alignment.train.prefix_shared import why_not
+
+    assert "sliding window of 100 tokens" in str(why_not(make("phimoe", UNSERVED["phimoe"]), 512))
+    # A told one is served, whatever its length.
+    assert why_not(make("mistral", SMALL | {"sliding_window": 100}), 512) is None
 
 
 def test_gradients_equal_those_of_separate_rows() -> None:
@@ -293,6 +303,54 @@ def fit(
     assert trainer.fallback is None
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return [row["loss"] for row in rows], kept, [{name: row[name] for name in TOLD} for row in rows]
+
+
+@pytest.mark.parametrize("changes", [{"max_batch_tokens": 50}, {}], ids=["budget", "memory"])
+def test_the_reference_and_held_out_pairs_keep_within_memory_too(
+    changes: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither meets more than one pair at a time, by the budget of tokens or by a lack of memory, and both say the same."""
+    import torch
+
+    from alignment.models.local import weights_id
+    from alignment.train import reference
+    from alignment.train.job import write_job
+    from alignment.train.run import train
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+    from tests.test_train import make_pairs, settings
+    from tests.tiny import make_tiny_model
+
+    base = make_tiny_model(tmp_path / "tiny")
+    met: list[int] = []
+    score, loss = SharedPrefixDPOTrainer.compute_ref_log_probs, SharedPrefixDPOTrainer._compute_loss
+
+    def found(name: str, most: int, **more: int) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+        def watched(stock: Any) -> Any:
+            def call(self: Any, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+                pairs = len(inputs["input_ids"]) // 2
+                if pairs > most:
+                    raise torch.OutOfMemoryError("out of memory")
+                met.append(pairs)
+                return stock(self, model, inputs, *rest)
+
+            return call
+
+        monkeypatch.setattr(SharedPrefixDPOTrainer, "compute_ref_log_probs", watched(score))
+        monkeypatch.setattr(SharedPrefixDPOTrainer, "_compute_loss", watched(loss))
+        chosen = settings(epochs=1, batch_size=3, learning_rate=1e-12, **more)
+        job = write_job(tmp_path / name, base, weights_id(base), tmp_path / f"{name}.parquet", make_pairs(18), chosen)
+        met.clear()
+        return train(job), reference.load(job.reference_cache)
+
+    whole, known = found("whole", 9, max_batch_tokens=0)
+    assert max(met) == 3
+    parted, again = found("parts", 9 if changes else 1, **({"max_batch_tokens": 0} | changes))
+    assert max(met) == 1
+    assert again.keys() == known.keys()
+    for key, values in known.items():
+        assert again[key] == pytest.approx(values, rel=1e-3)
+    for name in ("reward_margin", "kl", "loss"):
+        assert parted[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-2), name
 
 
 @pytest.mark.gpu

@@ -12,11 +12,12 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ModelError
@@ -95,7 +96,11 @@ def load_tokenizer(model: str | Path) -> Any:
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
     """Return a conversation as the model's template writes it.
 
-    The template's control tokens are broken up where a text contains them: a log line must not forge a turn.
+    The template's control tokens are broken up where a text contains them: a log line must not forge a turn. A template that refuses the
+    conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
+
+    Raises:
+        ModelError: it refuses that too.
     """
     control = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     pattern = re.compile("|".join(re.escape(token) for token in sorted(control, key=len, reverse=True)) or r"(?!)")
@@ -103,16 +108,60 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
     def plain(text: str) -> str:
         return pattern.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
 
-    safe = [{**message, "content": plain(message["content"])} for message in messages]
-    return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt))
+    write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=add_generation_prompt)
+    safe: list[Message] = [{**message, "content": plain(message["content"])} for message in messages]
+    try:
+        try:
+            return str(write(safe))
+        except TemplateError:
+            return str(write(alternating(safe)))
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation of {roles}: {error}; "
+            "set [model] path to a model whose template takes turns of user and assistant"
+        ) from error
+
+
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """Return a conversation for templates that know nothing but turns of user and assistant, the user first.
+
+    Whatever stands before the user's first words, and what systems and tools say, is told by the user.
+
+    >>> [turn["content"] for turn in alternating([{"role": role, "content": role} for role in ("system", "user", "assistant")])]
+    ['system\\n\\nuser', 'assistant']
+    """
+    turns: list[Message] = []
+    spoken = False
+    for message in messages:
+        spoken = spoken or message["role"] == "user"
+        role = "assistant" if spoken and message["role"] == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1] = Message(role=role, content=f"{turns[-1]['content']}\n\n{message['content']}")
+        else:
+            turns.append(Message(role=role, content=message["content"]))
+    return turns
 
 
 def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnIds:
-    """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them."""
-    prompt = text_ids(tokenizer, render(tokenizer, messages, add_generation_prompt=True))
-    whole = text_ids(tokenizer, render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False))
-    shared = next((at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-    return TurnIds(tuple(prompt), tuple(whole[shared:]))
+    """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them.
+
+    The answer is stripped, as generated ones are. Where the tokeniser would merge across the border, the turn is tokenised alone, since
+    generation goes on after the prompt's last token.
+
+    Raises:
+        ModelError: the template writes the conversation otherwise once it is answered.
+    """
+    before = render(tokenizer, messages, add_generation_prompt=True)
+    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer.strip()}], add_generation_prompt=False)
+    if not whole.startswith(before):
+        raise ModelError(
+            f"the chat template of {tokenizer.name_or_path!r} ends a prompt with {before[-40:]!r}, and an answered one does not begin with "
+            "that prompt, so that its answer cannot be cut out; set [model] path to a model whose template only adds the answer"
+        )
+    prompt, ids = text_ids(tokenizer, before), text_ids(tokenizer, whole)
+    rest = ids[len(prompt) :] if ids[: len(prompt)] == prompt else text_ids(tokenizer, whole[len(before) :])
+    return TurnIds(tuple(prompt), tuple(rest))
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

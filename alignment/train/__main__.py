@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alignment.errors import AlignError
 from alignment.train.job import finished, read_job
+from alignment.train.told import say, tell
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
         # An orphan of a killed flow may still be saving its checkpoint: wait for it. Of several processes the first one waits.
         if os.environ.get("RANK", "0") == "0":
             lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(lock)
         done = finished(job.folder)
         if "WORLD_SIZE" in os.environ:
             from alignment.train.processes import as_the_first
@@ -36,8 +37,17 @@ def main() -> int:
             train(job, parent=arguments.parent)
     except AlignError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        tell(failed=type(error).__name__, words=str(error))
         return 1
     return 0
+
+
+def _wait_for(lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for the earlier process of this run, which saves its checkpoint")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from trl import DPOConfig
@@ -58,21 +59,27 @@ def trainer_arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
-        logging_steps=1,
-        # Replaced by an earlier loss, one that is no number would not stop the run.
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        # What is kept is one of the checkpoints, so that each look leaves one.
-        save_steps=settings.eval_steps if looks and settings.keeps_best else settings.checkpoint_steps,
-        save_total_limit=2,
-        eval_strategy="steps" if looks else "no",
-        eval_steps=settings.eval_steps if looks else None,
+        **_intervals(settings, looks=looks),
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=0,
         report_to=_report_to(job),
         disable_tqdm=True,
     )
+
+
+def _intervals(settings: Train, *, looks: bool) -> dict[str, Any]:
+    return {
+        "logging_steps": 1,
+        # Replaced by an earlier loss, one that is no number would not stop the run.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        # What is kept is one of the checkpoints, so that each look leaves one.
+        "save_steps": settings.eval_steps if looks and settings.keeps_best else settings.checkpoint_steps,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if looks else "no",
+        "eval_steps": settings.eval_steps if looks else None,
+    }
 
 
 def share(batch_size: int) -> int:

@@ -175,4 +175,6 @@ def read_result(folder: Path) -> TrainResult:
         kl=raw.get("kl"),
         stopped_early=raw.get("stopped_early", False),
         kept_step=raw.get("kept_step"),
+        fallback=raw.get("fallback"),
+        measured_on=raw.get("measured_on"),
     )

@@ -11,7 +11,8 @@ Source: prefix sharing for DPO, Wang & Hegde 2024 (arXiv:2410.20305).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -76,13 +77,8 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
     An answer without tokens is left out.
     """
     device = input_ids.device
-    lengths = attention_mask.sum(1).tolist()
-    rows = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
-    starts = [_start(row, length) for row, length in zip(labels, lengths, strict=True)]
-    prompts: dict[tuple[int, ...], list[int]] = {}
-    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        if start < len(row):
-            prompts.setdefault(tuple(row[:start]), []).append(index)
+    rows = [row[:length] for row, length in zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)]
+    prompts = _by_prompt(rows, labels)
     common = _common(list(prompts))
     columns: list[list[int]] = [[] for _ in range(7)]
     tokens, positions, target, at_row, at_column, node, body = columns
@@ -113,6 +109,16 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
         groups.append((first, len(tokens)))
     made = [torch.tensor(values, device=device, dtype=torch.long) for values in columns]
     return Layout(made[0][None], made[1][None], made[2][None], made[3], made[4], made[5], made[6], common, groups)
+
+
+def _by_prompt(rows: Sequence[list[int]], labels: Tensor) -> dict[tuple[int, ...], list[int]]:
+    """Return the numbers of the rows with an answer, by what stands before it."""
+    prompts: dict[tuple[int, ...], list[int]] = {}
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        start = _start(label, len(row))
+        if start < len(row):
+            prompts.setdefault(tuple(row[:start]), []).append(index)
+    return prompts
 
 
 def _start(labels: Tensor, length: int) -> int:
@@ -230,10 +236,11 @@ def install(causal: Any, *, share: bool = True) -> None:
     causal.forward = forward
 
 
-def why_not(causal: Any) -> str | None:
+def why_not(causal: Any, longest: float = float("inf")) -> str | None:
     """Install shared rows and try them; return None, or why this model must be trained by stock TRL, which it then is.
 
-    Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says.
+    Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says. A sliding window
+    shorter than the `longest` row is mostly longer than these, so that `attend` must be told of it.
     """
     stock, implementation, kinds = causal.forward, causal.config._attn_implementation, getattr(causal.config, "layer_types", None)
     if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
@@ -245,7 +252,8 @@ def why_not(causal: Any) -> str | None:
         with torch.no_grad():
             expected = causal(**inputs).log_probs
             install(causal)
-            found, moved = causal(**inputs).log_probs, causal(**other).log_probs
+            with _windows_told() as told:
+                found, moved = causal(**inputs).log_probs, causal(**other).log_probs
     except Exception as error:  # whatever a family's code raises, stock TRL trains it
         reason: str | None = f"{type(error).__name__}: {error}"
     else:
@@ -254,10 +262,36 @@ def why_not(causal: Any) -> str | None:
         reason = f"its log-probs differ by {off:.2g} from separate rows" if not off <= tolerance else None
         if not torch.equal(found[2:], moved[2:]):
             reason = "an answer changes what it says of another one"
+        if (window := _window(causal.config)) and window < longest and window not in told:
+            reason = f"its attention does not say its sliding window of {window} tokens, fewer than a row may have"
     if reason:
         causal.forward = stock
         causal.set_attn_implementation(implementation)
     return reason
+
+
+def _window(config: Any) -> int | None:
+    """Return the sliding window that some layer has."""
+    kinds = getattr(config, "layer_types", None)
+    return getattr(config, "sliding_window", None) if kinds is None or "sliding_attention" in kinds else None
+
+
+@contextmanager
+def _windows_told() -> Iterator[set[int | None]]:
+    """Give what `attend` is told of windows meanwhile."""
+    from transformers import AttentionInterface
+
+    told: set[int | None] = set()
+
+    def noting(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        told.add(kwargs.get("sliding_window"))
+        return attend(*args, **kwargs)
+
+    AttentionInterface.register(NAME, noting)
+    try:
+        yield told
+    finally:
+        AttentionInterface.register(NAME, attend)
 
 
 def _example(causal: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Effects: reads and writes one Parquet file per base.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from alignment.ids import content_id
 
+SAVE_SECONDS = 30.0
 _SCHEMA = pa.schema([("key", pa.string()), ("chosen", pa.float64()), ("rejected", pa.float64())])
 
 
@@ -40,3 +42,26 @@ def save(path: Path, known: Mapping[str, tuple[float, float]]) -> None:
     scratch = path.with_suffix(f".{os.getpid()}.part")
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), scratch)
     os.replace(scratch, path)
+
+
+class Cache:
+    """Known log-probs (chosen, rejected) by key; what is added is saved at least every `SAVE_SECONDS`, which `saved` is told (how many)."""
+
+    def __init__(self, path: Path, saved: Callable[[int], None], *, writes: bool) -> None:
+        self.known = load(path)
+        self._path, self._saved, self._writes = path, saved, writes
+        self._new, self._at = 0, time.monotonic()
+
+    def add(self, found: Mapping[str, tuple[float, float]]) -> None:
+        """Know what was `found` too."""
+        self.known |= found
+        self._new += len(found)
+        if time.monotonic() - self._at >= SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Save what is new; of several processes only the one that `writes` does."""
+        if self._new and self._writes:
+            save(self._path, self.known)
+            self._saved(self._new)
+        self._new, self._at = 0, time.monotonic()

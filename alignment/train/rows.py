@@ -1,11 +1,10 @@
 """The pairs of a run as rows of tokens, refused or left out before any compute.
 
-Effects: reads the run folder; says on stderr what is left out.
+Effects: reads the run folder; says what is left out.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from datasets import Dataset
@@ -14,6 +13,7 @@ from alignment.errors import InputError
 from alignment.ids import short
 from alignment.train.job import TrainJob, check_answers, named, read_pairs
 from alignment.train.tokens import tokenise
+from alignment.train.told import say
 
 _LEAST_MARGIN = 0.05
 
@@ -48,7 +48,7 @@ def _too_long(long: list[str], job: TrainJob) -> None:
     said = f"{len(long)} pairs are longer than [train] max_tokens = {job.settings.max_tokens}"
     if job.settings.long_pairs == "stop":
         raise InputError(f"{said}: {named(long)}; raise it, at most to the model's context, or set long_pairs = 'leave_out'")
-    print(f"{said} and left out, first {short(long[0])!r}", file=sys.stderr, flush=True)  # noqa: T201 - the parent keeps it in train.log
+    say(f"{said} and left out, first {short(long[0])!r}")
 
 
 def weigh(rows: list[dict[str, Any]], *, by_margin: bool) -> None:

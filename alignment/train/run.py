@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from alignment.train.arguments import trainer_arguments
 from alignment.train.job import PAIRS, TrainJob, write_result
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
 from alignment.train.rows import read_rows
+from alignment.train.spent import Spent
 from alignment.train.trainer import SharedPrefixDPOTrainer
 from alignment.train.watch import Progress, judge_looks, watchers
 
@@ -40,30 +40,15 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         ModelError: the base or its tokenizer cannot be loaded.
         TrainingError: the loss stopped being a number, or the first look was beyond [train] max_kl.
     """
-    started = time.perf_counter()
-    settings = job.settings
+    spent, settings = Spent(job.folder), job.settings
     check_base(job)
     tokenizer = load_tokenizer(job.base)
     rows = read_rows(job, tokenizer)
     early = watchers(settings, len(rows["eval"]))
     arguments = trainer_arguments(job, len(rows["train"]), looks=bool(settings.eval_steps and len(rows["eval"])))
     model = load_policy(job.base, settings)
-    progress = Progress(job.folder, parent)
-    trainer = SharedPrefixDPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows["train"],
-        eval_dataset=rows["eval"] if len(rows["eval"]) else None,
-        processing_class=tokenizer,
-        peft_config=adapter_config(model, settings),
-        callbacks=[progress, *early],
-        base_id=job.base_id,
-        precision=precision(model),
-        load_base=(lambda: load_policy(job.base, settings)) if settings.method == "full" else None,
-        reference_cache=job.reference_cache,
-        max_tokens=settings.max_batch_tokens,
-        reference_free=settings.reference_free,
-    )
+    progress = Progress(job.folder, parent, spent)
+    trainer = _trainer(job, model, rows, args=arguments, processing_class=tokenizer, callbacks=[progress, *early], progress=progress)
     _fit(job, trainer)
     if progress.left and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
@@ -73,11 +58,30 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         # The kept step was logged when it was looked at; this would stand under the last one.
         trainer.remove_callback(progress)
     measured = trainer.evaluate() if len(rows["eval"]) else {}
-    summary = {**_summary(trainer, rows, measured, time.perf_counter() - started), "kept_step": kept}
+    if trainer.is_world_process_zero():
+        spent.keep()
+    summary = {**_summary(trainer, rows, measured, spent), "kept_step": kept}
     if trainer.is_world_process_zero():
         _save(job, trainer, tokenizer, summary)
     trainer.accelerator.wait_for_everyone()
     return summary
+
+
+def _trainer(job: TrainJob, model: Any, rows: dict[str, Dataset], **more: Any) -> SharedPrefixDPOTrainer:
+    settings = job.settings
+    return SharedPrefixDPOTrainer(
+        model=model,
+        train_dataset=rows["train"],
+        eval_dataset=rows["eval"] if len(rows["eval"]) else None,
+        peft_config=adapter_config(model, settings),
+        base_id=job.base_id,
+        precision=precision(model),
+        load_base=(lambda: load_policy(job.base, settings)) if settings.method == "full" else None,
+        reference_cache=job.reference_cache,
+        max_tokens=settings.max_batch_tokens,
+        reference_free=settings.reference_free,
+        **more,
+    )
 
 
 def _fit(job: TrainJob, trainer: Any) -> None:
@@ -133,7 +137,7 @@ def _checkpoint(job: TrainJob) -> Path | None:
     return None
 
 
-def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float], seconds: float) -> dict[str, Any]:
+def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float], spent: Spent) -> dict[str, Any]:
     logged = [row for row in trainer.state.log_history if "loss" in row]
     tail = logged[-max(len(logged) // 10, 1) :]
 
@@ -146,8 +150,8 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
         "steps": trainer.state.global_step,
         "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         "kl": measured.get("eval_kl"),
-        "seconds": seconds,
-        "reference_computed": trainer.reference_computed,
+        "seconds": spent.seconds,
+        "reference_computed": spent.reference_computed,
         "fallback": trainer.fallback,
         "loss": late("loss"),
         "reward_margin": measured.get("eval_rewards/margins", late("rewards/margins")),

@@ -24,6 +24,8 @@ from alignment.train import reference
 from alignment.train.divergence import answer_logits, reference_kl
 from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
+from alignment.train.told import say, tell
+from alignment.train.watch import Progress
 
 
 class LengthBuckets(Sampler[int]):  # type: ignore[misc]
@@ -108,11 +110,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         load_base: Callable[[], Any] | None = None,
         max_tokens: int = 0,
         reference_free: bool = False,
+        progress: Progress | None = None,
         **kwargs: Any,
     ) -> None:
         self._base_id, self._reference_cache, self._reference_free = base_id, reference_cache, reference_free
         self._precision, self._load_base = precision or str(kwargs["model"].dtype), load_base
-        self._max_tokens, self._most_pairs = max_tokens, 0
+        self._max_tokens, self._most_pairs, self._progress = max_tokens, 0, progress
         self.reference_computed, self._tried = 0, False
         self._averages: dict[str, Averages] = defaultdict(Averages)
         self.fallback: str | None = None
@@ -130,10 +133,10 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             return
         self._tried = True
         model = self._causal()
-        self.fallback = why_not(model)
+        self.fallback = why_not(model, self.args.max_length or float("inf"))
         if self.fallback:
             install(model, share=False)
-            print(f"stock TRL trains this model, which takes longer: {self.fallback}", flush=True)  # noqa: T201
+            say(f"stock TRL trains this model, which takes longer: {self.fallback}")
 
     def _causal(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
@@ -180,20 +183,30 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: a single pair does not fit the memory.
         """
-        before = {name: list(values) for name, values in self._metrics["train"].items()}
-        seen, tokens = list(self._averages["train"].seen), self._total_train_tokens  # type: ignore[has-type]
+        step = super().training_step
+        return self._fitting(inputs, "train", lambda part: step(model, part, num_items_in_batch))
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Return the loss of a held-out batch, computed in as many parts as memory asks for, and neither logits nor labels."""
+        step = super().prediction_step
+        return self._fitting(inputs, "eval", lambda part: step(model, part, True, ignore_keys)[0]), None, None
+
+    def _fitting(self, inputs: dict[str, Any], mode: str, step: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        """Return the batch's loss; what was logged of parts that are computed again is forgotten."""
+        before = {name: list(values) for name, values in self._metrics[mode].items()}
+        seen, tokens = list(self._averages[mode].seen), self._total_train_tokens  # type: ignore[has-type]
         while True:
             try:
-                return self._in_parts(model, inputs, num_items_in_batch)
+                return self._in_parts(inputs, step)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.accelerator.num_processes > 1:
-                    raise
-                self._halve(model, len(inputs["input_ids"]) // 2)
-                # What was logged of parts that are computed again.
-                self._metrics["train"] = defaultdict(list, {name: list(values) for name, values in before.items()})
-                self._averages["train"].seen, self._total_train_tokens = list(seen), tokens
+                self._halve(error, len(inputs["input_ids"]) // 2)
+                self._metrics[mode] = defaultdict(list, {name: list(values) for name, values in before.items()})
+                self._averages[mode].seen, self._total_train_tokens = list(seen), tokens
 
-    def _halve(self, model: Any, pairs: int) -> None:
+    def _halve(self, error: BaseException, pairs: int) -> None:
+        """Take half as many pairs at a time from here on, if `error` is a lack of memory of a process that trains alone."""
+        if not out_of_memory(error) or self.accelerator.num_processes > 1:
+            raise error
         now = min(self._most_pairs or pairs, pairs)
         if now == 1:
             raise TrainingError(
@@ -201,16 +214,20 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             ) from None
         self._most_pairs = now // 2
         # What parts of this batch have left in the gradients is computed again.
-        model.zero_grad()
+        self.model.zero_grad()
         torch.cuda.empty_cache()
-        print(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step", flush=True)  # noqa: T201
+        say(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step")
 
-    def _in_parts(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        # Processes wait for one another at every backward pass: all must have as many.
-        alone = self.accelerator.num_processes == 1
-        parts = split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs) if alone else [inputs]
+    def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        # Processes wait for one another at every pass: all must have as many.
+        if self.accelerator.num_processes > 1:
+            return [inputs]
+        return split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs)
+
+    def _in_parts(self, inputs: dict[str, Any], step: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        parts, alone = self._parts(inputs), self.accelerator.num_processes == 1
         if alone and len(parts) == 1:
-            return super().training_step(model, inputs, items)
+            return step(inputs)
         kinds, weights = self.loss_types, list(self.loss_weights)  # type: ignore[has-type]
         whole = count(inputs) if alone else self._mean(count(inputs))
         try:
@@ -218,7 +235,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             for part in parts:
                 here = count(part)
                 self.loss_weights = [weight * scale(here, whole, kind) for kind, weight in zip(kinds, weights, strict=True)]
-                losses.append(super().training_step(model, part, items))
+                losses.append(step(part))
         finally:
             self.loss_weights = weights
         return torch.stack(losses).sum()
@@ -289,21 +306,43 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             return dataset.add_column("ref_chosen_logps", nothing).add_column("ref_rejected_logps", nothing)
         self._share()
         keys = [reference.key(self._base_id, self._precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
-        known = reference.load(self._reference_cache)
+        cache = reference.Cache(self._reference_cache, self._spent, writes=self.accelerator.is_main_process)
         missing = sorted(
-            (index for index, key in enumerate(keys) if key not in known),
+            (index for index, key in enumerate(keys) if key not in cache.known),
             key=lambda index: len(dataset[index]["prompt_ids"]) + len(dataset[index]["chosen_ids"]),
         )
-        self.reference_computed += len(missing)
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            inputs = self.data_collator([dataset[index] for index in batch])
-            inputs = {name: tensor.to(self.accelerator.device) for name, tensor in inputs.items()}
-            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-            for index, one, other in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
-                known[keys[index]] = (one, other)
-        if missing and self.accelerator.is_main_process:
-            reference.save(self._reference_cache, known)
-        return dataset.add_column("ref_chosen_logps", [known[key][0] for key in keys]).add_column(
-            "ref_rejected_logps", [known[key][1] for key in keys]
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        total = self.reference_computed + len(missing)
+        try:
+            # What is saved ends with a batch: a next process forms the same ones from the rest.
+            for batch in batches:
+                self._leave_if_asked(total)
+                cache.add(dict(zip([keys[index] for index in batch], self._reference_of(dataset.select(batch)), strict=True)))
+                self.reference_computed += len(batch)
+                tell(reference=self.reference_computed, of=total)
+        finally:
+            cache.save()
+        return dataset.add_column("ref_chosen_logps", [cache.known[key][0] for key in keys]).add_column(
+            "ref_rejected_logps", [cache.known[key][1] for key in keys]
         )
+
+    def _leave_if_asked(self, total: int) -> None:
+        if self._progress and self._progress.must_leave():
+            raise TrainingError(
+                f"training stopped after {self.reference_computed} of {total} reference log-probs: it was asked to; run it again to resume"
+            )
+
+    def _spent(self, computed: int) -> None:
+        if self._progress:
+            self._progress.spent.keep(computed=computed)
+
+    def _reference_of(self, rows: Dataset) -> list[tuple[float, float]]:
+        inputs = {name: tensor.to(self.accelerator.device) for name, tensor in self.data_collator(list(rows)).items()}
+        while True:
+            try:
+                found = [self.compute_ref_log_probs(self.model, part) for part in self._parts(inputs)]
+            except (RuntimeError, MemoryError) as error:
+                self._halve(error, len(rows))
+            else:
+                chosen, rejected = (torch.cat(side) for side in zip(*found, strict=True))
+                return list(zip(chosen.tolist(), rejected.tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""What watches a training run: it tells progress, stops an orphan or a run that has gone far enough, and says which look is kept.
+"""Watches a training run: it tells progress, keeps what was spent, stops an orphan or a run gone far enough, and says which look stays.
 
-Effects: writes `metrics.jsonl` and stdout; takes SIGTERM.
+Effects: writes `metrics.jsonl`, `spent.json` and stdout; takes SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +20,15 @@ from alignment.errors import InputError, TrainingError
 from alignment.sections import Train
 from alignment.train.job import METRICS
 from alignment.train.processes import any_process
+from alignment.train.spent import Spent
+from alignment.train.told import tell
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Writes each logged step to `metrics.jsonl` and stdout; ends an orphaned run."""
+    """Writes each logged step to `metrics.jsonl` and stdout, keeps what was spent; ends an orphaned run."""
 
-    def __init__(self, folder: Path, parent: int | None) -> None:
-        self.path, self.parent, self.asked, self.left = folder / METRICS, parent, False, False
+    def __init__(self, folder: Path, parent: int | None, spent: Spent) -> None:
+        self.path, self.parent, self.spent, self.asked, self.left = folder / METRICS, parent, spent, False, False
         self.started_by = os.getppid()
         self.since: tuple[int, float] | None = None
         # A full disk may have cut the last line: what follows must not continue it.
@@ -40,14 +41,18 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def _ask(self, *_: Any) -> None:
         self.asked = True
 
+    def must_leave(self) -> bool:
+        """Say whether this process got SIGTERM, or the flow that started it was killed."""
+        return self.asked or (self.parent is not None and _gone(self.parent, self.started_by))
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the values of one step; of several processes the first one does."""
         row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
-            with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
-                print(json.dumps(row), flush=True)  # noqa: T201 - the parent reads progress here
+            tell(**row)
+            self.spent.keep()
         # All processes see the same loss, and all must stop.
         loss = row.get("loss")
         if loss is not None and not math.isfinite(loss):
@@ -66,8 +71,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         return {"pairs_per_second": args.train_batch_size * args.world_size / step_seconds, "seconds_left": left}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop at a checkpoint on SIGTERM, or when the flow that started this run was killed: its next run resumes here."""
-        if any_process(self.asked or (self.parent is not None and _gone(self.parent, self.started_by)), args.device):
+        """Stop at a checkpoint when asked to leave: the next process of this run resumes here."""
+        if any_process(self.must_leave(), args.device):
             self.left = True
             control.should_save = control.should_training_stop = True
 

@@ -110,10 +110,14 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
         show.fact("Resumed", resumed)
         early = ", stopped early" if summary.get("stopped_early") else ""
         moved = f"; KL {figures.plain(summary['kl'])} nats" if summary.get("kl") is not None else ""
+        whose = f"; rewards of {summary['measured_on']}" if summary.get("measured_on") else ""
         show.fact(
             "Measured",
-            f"{figures.count(summary.get('steps'))} steps{early}; loss of the last tenth {figures.plain(summary.get('loss'))}{moved}",
+            f"{figures.count(summary.get('steps'))} steps{early}; loss of the last tenth {figures.plain(summary.get('loss'))}"
+            f"{moved}{whose}",
         )
+        if summary.get("fallback"):
+            show.fact("Trained by", f"stock TRL, which takes longer: {summary['fallback']}")
         show.fact("Run", run["run_id"] or "its steps were not logged")
 
 
