@@ -182,42 +182,69 @@ def ingest(
     source: str | None = None,
     since: datetime | None = None,
     dry_run: bool = False,
+    accept: bool = False,
 ) -> dict[str, Any]:
     """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
 
-    `since` leaves out files that did not change after it; `dry_run` stores nothing. A file that cannot be used does not keep the
-    others out; it fails the flow after them.
+    `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning. A
+    source or file that cannot be used keeps nothing else out; it fails the flow after all else is moderated and checked.
     """
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
         started = now()
-        total, problems = Batch(), []
-        keys: dict[str, frozenset[str]] = {}
-        for one in (sources := chosen_sources(settings, logs, preset, source)):
-            for log_file in unread(settings.home, one.name, one.find()):
-                if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
-                    continue
-                try:
-                    batch, seen = read_file(one, log_file, dry_run)
-                except InputError as error:
-                    problems.append(error)
-                    continue
-                if batch.read:
-                    say(f"{log_file.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
-                elif not log_file.size:
-                    say(f"warning: the log file {log_file.path} is empty")
-                total = total.plus(batch)
-                keys[one.name] = keys.get(one.name, frozenset()) | seen
-        if problems:
-            raise _together(problems)
-        if dry_run:
-            return {**total._asdict(), "moderated": 0}
-        moderated = moderate_new() if total.stored or _backlog(settings) else 0
-        redact_deeply()
-        if total.read:
-            check_ingest(settings, since=started, sources=[one.name for one in sources], keys=keys)
-        return {**total._asdict(), "moderated": moderated}
+        found = _read_sources(settings, chosen_sources(settings, logs, preset, source), since=since, dry_run=dry_run)
+        moderated = 0
+        if not dry_run:
+            moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
+            redact_deeply()
+            try:
+                check_ingest(settings, since=started, sources=list(found.keys), keys={k: v for k, v in found.keys.items() if v}, accept=accept)
+            except CheckFailed as error:
+                found.problems.append(error)
+        if found.problems:
+            raise _together(found.problems)
+        return {**found.total._asdict(), "moderated": moderated}
+
+
+class _Read(NamedTuple):
+    """What became of all files, the keys that the lines of each source have, and what kept a source or file out."""
+
+    total: Batch
+    keys: dict[str, frozenset[str]]
+    problems: list[InputError]
+
+
+def _read_sources(settings: Settings, sources: list[LogSource], *, since: datetime | None, dry_run: bool) -> _Read:
+    found = _Read(Batch(), {}, [])
+    for one in sources:
+        try:
+            log_files = unread(settings.home, one.name, one.find())
+        except InputError as error:
+            found.problems.append(error)
+            continue
+        found.keys.setdefault(one.name, frozenset())
+        for log_file in log_files:
+            if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
+                continue
+            try:
+                batch, seen = read_file(one, log_file, dry_run)
+            except InputError as error:
+                found.problems.append(error)
+                continue
+            _tell(log_file, batch)
+            found.keys[one.name] |= seen
+            found = found._replace(total=found.total.plus(batch))
+    return found
+
+
+def _tell(log_file: LogFile, batch: Batch) -> None:
+    if batch.read:
+        more = [f"{name} {number}" for name in ("duplicate", "skipped") if (number := getattr(batch, name))]
+        counts = [f"read {batch.read}", f"stored {batch.stored}", f"quarantined {batch.quarantined}", *more]
+        say(f"{log_file.name}: {', '.join(counts)}")
+    elif not log_file.size:
+        say(f"warning: the log file {log_file.path} is empty")
 
 
 def _together(problems: list[InputError]) -> AlignError:

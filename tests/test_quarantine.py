@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import pytest
 from typer.testing import CliRunner
 
-from alignment.errors import CheckFailed, ConfigError
+import flows.ingest as flow
+from alignment.errors import CheckFailed, ConfigError, InputError
 from alignment.ids import subject_key
 from alignment.ingest import Batch, Context, make_source
 from alignment.ingest.redact import redact_id, redaction_key
@@ -315,3 +316,20 @@ def test_options_that_do_not_fit_are_told(home: Path, monkeypatch: pytest.Monkey
     told = CliRunner().invoke(cli.app, ["ingest", *options])
     assert told.exit_code == 1
     assert told.stderr.startswith("error: ")
+
+
+def test_what_cannot_be_used_keeps_nothing_else_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    write(home / "bad.jsonl", b"broken\n" * 3)
+    write(home / "good.jsonl", raw(line()))
+    logs = {"a": ["gone.jsonl"], "b": [str(home / "bad.jsonl")], "c": [str(home / "good.jsonl")]}
+    monkeypatch.setenv("ALIGN_INGEST__SOURCES", json.dumps({name: {"logs": paths} for name, paths in logs.items()}))
+    done = []
+    monkeypatch.setattr(flow, "read_file", flow.read_file.fn)
+    for name in ("moderate_new", "redact_deeply", "check_ingest"):
+        monkeypatch.setattr(flow, name, lambda *_, name=name, **__: done.append(name) or 0)
+    with pytest.raises(InputError, match=r"gone\.jsonl[\s\S]*3 of 3 lines"):
+        flow.ingest.fn()
+    assert len(query(home, "FROM interactions")) == 1
+    assert done == ["moderate_new", "redact_deeply", "check_ingest"]
