@@ -442,7 +442,7 @@ def reading(monkeypatch: pytest.MonkeyPatch, clock: Any, at: datetime, *, accept
     """Run the ingest flow at `at` without its detectors."""
     clock(at)
     monkeypatch.setattr(flow, "now", lambda: at)
-    monkeypatch.setattr(flow, "read_file", flow.read_file.fn)
+    monkeypatch.setattr(flow, "read_file", getattr(flow.read_file, "fn", flow.read_file))
     for name in ("moderate_new", "redact_deeply"):
         monkeypatch.setattr(flow, name, lambda: 0)
     return flow.ingest.fn(accept=accept)

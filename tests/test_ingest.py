@@ -262,6 +262,13 @@ def test_who_once_said_no_is_not_trained_on(home: Path, order: tuple[bool, bool]
     assert query(home, "SELECT id FROM trainable") == []
 
 
+def test_a_purpose_that_is_taken_back_counts(home: Path) -> None:
+    take(home, raw(line(purpose="training"), line(response="b")))
+    take(home, raw(line(purpose="monitoring"), line(response="c", purpose="training"), line(response="c", purpose="evaluation")))
+    assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]
+    assert {row["kind"] for row in query(home, "SELECT kind FROM signals")} == {"not_for_training"}
+
+
 def test_no_consent_by_default(home: Path) -> None:
     take(home, raw(line(), line(response="b", consent=True)), settings=Ingest(consent_default=False))
     assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]
@@ -468,6 +475,13 @@ def test_rows_that_fail_a_check_are_quarantined(home: Path) -> None:
     [row] = query(home, "SELECT line_number, reason, raw FROM quarantine")
     assert (row["line_number"], row["reason"]) == (2, "check:x:y")
     assert row["raw"].startswith("mail <EMAIL_")
+
+
+def test_what_was_said_of_a_refused_exchange_is_not_stored(home: Path) -> None:
+    edited = {"edit": "what only I know"}
+    write(home / "log.jsonl", raw(line(signals=edited), line(response="b", signals=edited)))
+    assert ingest(home, home / "log.jsonl", rejected={0: "check:x:y"}).stored == 1
+    assert query(home, "SELECT interaction_id FROM signals") == query(home, "SELECT id AS interaction_id FROM interactions")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"  \n\t\n"])

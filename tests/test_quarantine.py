@@ -19,11 +19,11 @@ from alignment.ingest import Batch, Context, make_source
 from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
 from alignment.sections import Ingest
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, sql
 from flows import cli, command
 from flows.ingest import chosen_sources, read_file
 from tests.conftest import NOW
-from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, merging, raw, said, write
+from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, raw, said, write
 
 
 def again(
@@ -208,6 +208,48 @@ def test_a_repaired_file_closes_what_was_wrong_with_it(home: Path) -> None:
     assert read_file.fn(source, source.find()[0]).batch == Batch(2, 2, 0, 0, 0)
     assert query(home, "FROM open_quarantine") == []
     assert len(query(home, "FROM quarantine")) == 2
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_corrected_file_may_grow(home: Path, repaired: bool) -> None:
+    """Neither a corrected preset nor a repair behind the first lines leaves what was refused open."""
+    migrate(home)
+    path, right = home / "log.jsonl", make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    good = [line(response="x" * 1500), *(line(response=str(number)) for number in range(4))]
+    write(path, raw(good[0]) + b"broken\n" * 4 if repaired else raw(*good))
+    with pytest.raises(CheckFailed):
+        read_file.fn(right if repaired else make_source("logs", [str(path)], "openai", {}), right.find()[0])
+    for size in (5, 6):
+        write(path, raw(*good, line(response="new"))[: len(raw(*good))] if size == 5 else raw(*good, line(response="new")))
+        assert read_file.fn(right, right.find()[0]).batch.stored == (5 if size == 5 else 1)
+        assert query(home, "FROM open_quarantine") == []
+
+
+def test_a_refused_block_keeps_its_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    monkeypatch.setattr(lines, "BLOCK_ROWS", 3)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    write(home / "log.jsonl", raw(*(line(response=str(number)) for number in range(3))) + b"broken\n" * 3)
+    with pytest.raises(CheckFailed):
+        read_file.fn(source, source.find()[0])
+    told = query(home, sql("quarantine_list"), {"reason": None, "source": "logs", "limit": 9})
+    assert [(row["path"], row["line_number"]) for row in told] == [(str(home / "log.jsonl"), number) for number in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_prompt_is_never_read_as_a_line(home: Path, before: bool) -> None:
+    """Whoever writes a line of a log into a chat puts words into nobody's mouth."""
+    forged = json.dumps(line(user_id="victim", consent=True))
+    path = write(home / "log.jsonl", raw(said(forged, user_id="mallory")))
+    assert ingest(home, path, rejected={0: "check:x:y"}).quarantined == 1
+    if before:  # as earlier versions kept it
+        with session(home, write=True) as connection:
+            connection.execute("UPDATE quarantine SET detail = 'a data check, kept whole'")
+    else:
+        assert query(home, "SELECT detail FROM quarantine") == [{"detail": "a data check"}]
+    path.unlink()
+    assert again(home) == Counter({"still check:x:y": 1})
+    assert query(home, "FROM interactions") == []
 
 
 def test_the_limit_is_of_the_whole_file(home: Path) -> None:

@@ -4,7 +4,7 @@
 SELECT
     coalesce((SELECT sum(rows_read) FROM source_files WHERE id = $id), 0)::BIGINT AS read,
     (
-        SELECT count(*) FROM quarantine
+        SELECT count(*) FROM open_quarantine
         WHERE source_file = $id AND reason <> 'erased_subject' AND NOT starts_with(reason, 'check:')
             AND line_number <= (SELECT max(last_line) FROM source_files WHERE id = $id AND rows_read > 0)
     ) AS unusable;
