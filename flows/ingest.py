@@ -83,7 +83,11 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Fi
         keys |= parsed.keys
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
-        problem = _problem(settings, log_file, before["read"] + total.read + parsed.read, before["unusable"], reasons, report)
+        read = before["read"] + total.read + parsed.read
+        problem = _problem(settings, log_file, read, before["unusable"], reasons, report)
+        skipped = before["skipped"] + total.skipped + parsed.skipped
+        if skipped == read > 0 and not problem:
+            problem = _nothing_in(log_file, read) if read >= settings.checks.min_rows else ""
         if dry_run:
             total = total.plus(_would_be(parsed, report))
             if problem:
@@ -125,6 +129,13 @@ def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, re
     return ""
 
 
+def _nothing_in(log_file: LogFile, read: int) -> str:
+    return (
+        f"none of {read} records of {log_file.path!r} is an exchange as its preset knows them; correct the source's preset in align.toml, or "
+        "take the file out of [ingest] logs"
+    )
+
+
 def _commonest(reasons: Counter[str]) -> str:
     return "the commonest reasons: " + ", ".join(f"{name} ({number})" for name, number in reasons.most_common(3))
 
@@ -138,13 +149,13 @@ def moderate_new() -> int:
 
     model = embedder()
     known = [f"{name}@{version}" for name, version in versions(embedder=model).items()]
-    rows = query(settings.home, sql("unmoderated"), {"versions": known})
-    if not rows:
+    ids = [row["id"] for row in query(settings.home, sql("unmoderated"), {"versions": known})]
+    if not ids:
         return 0
-    records = [interaction(row) for row in rows]
     with progress("moderate") as advance:
-        for start in range(0, len(records), _SCORED_TOGETHER):
-            chunk = records[start : start + _SCORED_TOGETHER]
+        for start in range(0, len(ids), _SCORED_TOGETHER):
+            rows = query(settings.home, sql("exchanges"), {"ids": ids[start : start + _SCORED_TOGETHER]})
+            chunk = [interaction(row) for row in rows]
             found = moderate(chunk, embedder=model, thresholds=settings.moderation.model_dump())
             moment = now()
             with session(settings.home, write=True) as connection:
@@ -154,8 +165,8 @@ def moderate_new() -> int:
                     [{**one._asdict(), "detected_at": moment} for one in found],
                     key=("interaction_id", "detector", "version"),
                 )
-            advance(start + len(chunk), len(records))
-    return len(records)
+            advance(start + len(chunk), len(ids))
+    return len(ids)
 
 
 def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | None, source: str | None) -> list[LogSource]:
@@ -243,6 +254,8 @@ def _tell(log_file: LogFile, batch: Batch) -> None:
         more = [f"{name} {number}" for name in ("duplicate", "skipped") if (number := getattr(batch, name))]
         counts = [f"read {batch.read}", f"stored {batch.stored}", f"quarantined {batch.quarantined}", *more]
         say(f"{log_file.name}: {', '.join(counts)}")
+        if batch.skipped == batch.read:
+            say(f"warning: {_nothing_in(log_file, batch.read)}")
     elif not log_file.size:
         say(f"warning: the log file {log_file.path} is empty")
 
