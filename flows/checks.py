@@ -77,7 +77,9 @@ def check_ingest(
         CheckFailed: a check whose setting is 'stop' failed; what was read stays stored.
     """
     run = since.isoformat()
-    rows = query(settings.home, sql("profile_ingest"), {"since": since, "run": run, "sources": None if sources is None else sorted(sources)})
+    rows = query(
+        settings.home, sql("profile_ingest"), {"since": since, "run": run, "sources": None if sources is None else sorted(sources)}
+    )
     for row in rows:
         row["keys"] = None if not keys or row["source"] not in keys else plain_keys(keys[row["source"]])
     report = _compare(settings, "ingest", run, rows, accept=accept)

@@ -210,7 +210,9 @@ def ingest(
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
             redact_deeply()
             try:
-                check_ingest(settings, since=started, sources=list(found.keys), keys={k: v for k, v in found.keys.items() if v}, accept=accept)
+                check_ingest(
+                    settings, since=started, sources=list(found.keys), keys={k: v for k, v in found.keys.items() if v}, accept=accept
+                )
             except CheckFailed as error:
                 found.problems.append(error)
         if found.problems:

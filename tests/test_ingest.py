@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flows.ingest as flow
 from alignment.errors import InputError
 from alignment.ingest import Batch, Context, blocks, find_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
@@ -69,12 +70,13 @@ def ingest(
     settings: Ingest = KEEP_ALL,
     rejected: dict[int, str] | None = None,
     preset: str = "gateway",
+    erased: tuple[str, ...] = (),
     **fields: str,
 ) -> Batch:
     """Read a file as the flow does, without the data checks; `rejected` stands in for those of the first block."""
     if not store_path(home).exists():
         store_path(home).write_bytes(empty_store())
-    context = Context(settings, redaction_key(home), NOW, LATEST)
+    context = Context(settings, redaction_key(home), NOW, LATEST, erased)
     source = make_source("logs", [str(path)], preset, fields)
     [log_file] = source.find()
     reading, total, connection = resume(home, "logs", log_file), Batch(), parser()
@@ -267,6 +269,26 @@ def test_a_purpose_that_is_taken_back_counts(home: Path) -> None:
     take(home, raw(line(purpose="monitoring"), line(response="c", purpose="training"), line(response="c", purpose="evaluation")))
     assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]
     assert {row["kind"] for row in query(home, "SELECT kind FROM signals")} == {"not_for_training"}
+
+
+def test_no_session_holds_all_exchanges_to_moderate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(home, raw(*(line(response=str(number)) for number in range(5))))
+    monkeypatch.setattr(flow, "_SCORED_TOGETHER", 2)
+    monkeypatch.setattr(flow, "embedder", lambda: None)
+    monkeypatch.setattr("alignment.moderation.versions", lambda **_: {"toxicity": "1"})
+    seen: list[list[str]] = []
+    monkeypatch.setattr("alignment.moderation.moderate", lambda chunk, **_: seen.append([one.response for one in chunk]) or [])
+    held: list[int] = []
+
+    def counted(*arguments: Any) -> list[dict[str, Any]]:
+        rows = query(*arguments)
+        held.append(sum("messages" in row for row in rows))
+        return rows
+
+    monkeypatch.setattr(flow, "query", counted)
+    assert flow.moderate_new.fn() == 5
+    assert [len(chunk) for chunk in seen] == [2, 2, 1]
+    assert held == [0, 2, 2, 1]
 
 
 def test_no_consent_by_default(home: Path) -> None:

@@ -20,6 +20,7 @@ from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
 from alignment.sections import Ingest
 from alignment.store import append, migrate, query, session, sql
+from alignment.store.restore import Restored, _read_logs_again
 from flows import cli, command
 from flows.ingest import chosen_sources, read_file
 from tests.conftest import NOW
@@ -252,6 +253,23 @@ def test_a_prompt_is_never_read_as_a_line(home: Path, before: bool) -> None:
     assert query(home, "FROM interactions") == []
 
 
+def test_logs_that_are_read_again_keep_their_ids(home: Path) -> None:
+    """A rebuild reads logs from their beginning: what grew since is still the same file."""
+    path = write(home / "log.jsonl", raw(line(response="a")) + b"broken\n")
+    ingest(home, path)
+    path.write_bytes(path.read_bytes() + raw(line(response="b")))
+    ingest(home, path)
+    before = query(home, "SELECT * EXCLUDE (quarantined_at) FROM quarantine")
+    files = query(home, "SELECT DISTINCT id FROM source_files")
+    with session(home, write=True) as connection:
+        connection.execute("DELETE FROM interactions WHERE response = 'b'")
+    _read_logs_again(home, Restored(expected={"interactions": 2}))
+    assert ingest(home, path) == Batch(3, 1, 1, 1, 0)
+    assert query(home, "SELECT DISTINCT id FROM source_files") == files
+    assert query(home, "SELECT * EXCLUDE (quarantined_at) FROM quarantine") == before
+    assert query(home, "SELECT sum(rows_read)::INT AS n FROM source_files") == [{"n": 3}]
+
+
 def test_the_limit_is_of_the_whole_file(home: Path) -> None:
     """A log that grew by one broken line is not all broken."""
     migrate(home)
@@ -306,6 +324,24 @@ def test_an_erased_persons_broken_line_leaves_nothing(home: Path) -> None:
         parsed = parse(parser(), source.statement(), source.undated, reading, block, context)
         merge(home, "logs", reading, parsed, rejected={}, context=context)
     assert query(home, "SELECT reason, raw, user_id FROM quarantine") == [{"reason": "erased_subject", "raw": "", "user_id": ""}]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "not utf-8", "too long", "a list"])
+def test_a_line_that_is_no_record_may_still_be_an_erased_persons(home: Path, spoil: str) -> None:
+    content = raw(said("my secret illness", user_id="ann-quill"))
+    spoilt = {
+        "cut": content[:-9] + b"\n",
+        "not utf-8": content.replace(b"secret", b"secr\xff"),
+        "too long": content.replace(b"secret", b"secret" + b"x" * 2000),
+        "a list": b"[" + content[:-1] + b"]\n",
+    }[spoil]
+    migrate(home)
+    write(home / "log.jsonl", spoilt + spoilt.replace(b"ann-quill", b"bob-quill"))
+    key = subject_key(redaction_key(home), "ann-quill")
+    assert ingest(home, home / "log.jsonl", Ingest(max_line_bytes=1500), erased=(key,)).quarantined == 2
+    first, second = query(home, "SELECT reason, raw FROM quarantine ORDER BY line_number")
+    assert first == {"reason": "erased_subject", "raw": ""}
+    assert "my secr" in second["raw"]
 
 
 def test_a_refused_record_keeps_nothing_of_its_neighbours(home: Path) -> None:

@@ -4,4 +4,15 @@ from alignment.lineage.erase import ErasePlan, apply_erasure, erased_keys, plan_
 from alignment.lineage.scrub import Subject
 from alignment.lineage.trace import Trace, find, trace
 
-__all__ = ["ErasePlan", "Subject", "Trace", "apply_erasure", "erased_keys", "find", "plan_erasure", "record_export", "trace", "trained_on_erased"]
+__all__ = [
+    "ErasePlan",
+    "Subject",
+    "Trace",
+    "apply_erasure",
+    "erased_keys",
+    "find",
+    "plan_erasure",
+    "record_export",
+    "trace",
+    "trained_on_erased",
+]
