@@ -131,8 +131,8 @@ def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, re
 
 def _nothing_in(log_file: LogFile, read: int) -> str:
     return (
-        f"none of {read} records of {log_file.path!r} is an exchange as its preset knows them; correct the source's preset in align.toml, or "
-        "take the file out of [ingest] logs"
+        f"none of {read} records of {log_file.path!r} is an exchange as its preset knows them; correct the source's preset in align.toml, "
+        "or take the file out of [ingest] logs"
     )
 
 

@@ -477,11 +477,11 @@ def test_a_stop_holds_for_what_was_stored(settings: Settings, clock: Any, monkey
         if day > 4:
             checks.check_ingest(stopping, since=at, keys={"web": {"a"}})
     if not killed:
-        with pytest.raises(CheckFailed, match="without a user .*no new key"):
+        with pytest.raises(CheckFailed, match=r"without a user .*no new key"):
             checks.check_ingest(stopping, since=at, keys={"web": {"a", "b"}})
     later = at + timedelta(days=1)
     clock(later + timedelta(minutes=1))
-    with pytest.raises(CheckFailed, match="without a user" if killed else "without a user .*no new key"):
+    with pytest.raises(CheckFailed, match="without a user" if killed else r"without a user .*no new key"):
         checks.check_ingest(stopping, since=later)
     assert checks.check_ingest(stopping, since=later + timedelta(minutes=2), accept=True).warnings
     clock(later + timedelta(minutes=4))

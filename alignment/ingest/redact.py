@@ -22,25 +22,25 @@ from alignment.ingest.numbers import Span, cards, ibans
 from alignment.store import query, store_path
 
 # What keys begin with, as issuers publish it: the first letter, what must follow in RE2 and in Python, and what only Python goes on to ask.
-_TOKEN = r"[A-Za-z0-9_\-]"
+_WORD = r"[A-Za-z0-9_\-]"
 _KEYS = (
-    ("s", rf"k-{_TOKEN}{{8}}", ""),
+    ("s", rf"k-{_WORD}{{8}}", ""),
     ("spr", r"k_(?:live|test)_[A-Za-z0-9]{8}", ""),  # Stripe
     ("w", r"hsec_[A-Za-z0-9+/]{20}", "[A-Za-z0-9+/=]*"),
     ("g", r"h[pousr]_[A-Za-z0-9]{20}", ""),
     ("g", r"ithub_pat_[A-Za-z0-9_]{20}", ""),
-    ("g", rf"lpat-{_TOKEN}{{16}}", ""),  # GitLab
+    ("g", rf"lpat-{_WORD}{{16}}", ""),  # GitLab
     ("g", r"sk_[A-Za-z0-9]{20}", ""),  # Groq
     ("n", r"pm_[A-Za-z0-9]{30}", ""),
     ("x", r"ox[abeprs]-[A-Za-z0-9\-]{10}", ""),  # Slack
     ("h", r"ooks\.slack\.com/services/[A-Za-z0-9/]{20}", "[A-Za-z0-9/]*"),
     ("A", r"[KS]IA[0-9A-Z]{16}", ""),
     ("Aa", r"(?:WS_SECRET_ACCESS_KEY|ws_secret_access_key)", r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40}"),
-    ("A", rf"Iza{_TOKEN}{{35}}", ""),  # Google
-    ("y", rf"a29\.{_TOKEN}{{20}}", ""),
-    ("S", rf"G\.{_TOKEN}{{16}}", rf"{_TOKEN}{{0,32}}\.{_TOKEN}{{20}}"),  # SendGrid
+    ("A", rf"Iza{_WORD}{{35}}", ""),  # Google
+    ("y", rf"a29\.{_WORD}{{20}}", ""),
+    ("S", rf"G\.{_WORD}{{16}}", rf"{_WORD}{{0,32}}\.{_WORD}{{20}}"),  # SendGrid
     ("h", r"f_[A-Za-z0-9]{20}", ""),
-    ("e", rf"yJ{_TOKEN}{{10}}", rf"{_TOKEN}{{0,1990}}\.{_TOKEN}{{10,4000}}\.{_TOKEN}{{10}}"),  # JWT
+    ("e", rf"yJ{_WORD}{{10}}", rf"{_WORD}{{0,1990}}\.{_WORD}{{10,4000}}\.{_WORD}{{10}}"),  # JWT
     ("Bb", r"earer [A-Za-z0-9._~+/\-]{20}", r"[A-Za-z0-9._~+/\-]*=*"),
 )
 
@@ -113,7 +113,7 @@ _KEY_SIGNS = ("_", "sk-", "xox", "AKIA", "ASIA", "AIza", "eyJ", "glpat-", "ya29.
 _KEY = re.compile(
     f"[{''.join(sorted({letter for first, _, _ in _KEYS for letter in first}))}](?<!\\w.)(?:"
     + "|".join(f"(?<=[{first}]){rest}{more}" for first, rest, more in _KEYS)
-    + f"){_TOKEN}*"
+    + f"){_WORD}*"
 )
 
 

@@ -233,7 +233,7 @@ def load_journal(home: Path, target: Path, found: Restored) -> None:
 
 
 def _read_logs_again(target: Path, found: Restored) -> None:
-    """Let the logs be read from their beginning whose rows are not all there: each keeps its id, so that nothing is stored or quarantined twice."""
+    """Let the logs whose rows are not all there be read again. Each keeps its id, so that nothing is stored or quarantined twice."""
     with session(target, write=True) as connection:
         for table in LOG_TABLES:
             row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608

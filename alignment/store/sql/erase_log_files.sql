@@ -1,4 +1,4 @@
--- Purpose: the log files that held lines of a person, or whose name holds the person's id.
+-- Purpose: the log files that held lines of a person, or whose name holds the person's id (ids of under four letters stand in too many).
 -- Parameters: forms VARCHAR[] (as erase_doomed has them); reads the table `doomed` that erase_doomed made.
 -- Grain: one path.
 SELECT DISTINCT path
@@ -8,5 +8,5 @@ LEFT JOIN (
     UNION ALL
     SELECT source_file FROM quarantine SEMI JOIN doomed ON doomed.table_name = 'quarantine' AND doomed.id = quarantine.id
 ) AS lines ON lines.source_file = source_files.id
-WHERE lines.source_file IS NOT NULL OR len(list_filter($forms::VARCHAR[], lambda form: contains(path, form))) > 0
+WHERE lines.source_file IS NOT NULL OR len(list_filter($forms::VARCHAR[], lambda form: strlen(form) >= 4 AND contains(path, form))) > 0
 ORDER BY path;
