@@ -7,5 +7,5 @@ SELECT
     0 AS end_offset, 1 AS first_line, max(last_line) AS last_line, false AS finished, 0 AS rows_read, 0 AS rows_stored, 0 AS rows_duplicate,
     0 AS rows_quarantined, 0 AS rows_skipped, 0 AS rows_redacted, 0.0 AS seconds, max(ingested_at) AS ingested_at
 FROM source_files
-WHERE list_contains($ids::VARCHAR[], id) AND head IS NOT NULL AND end_offset > 0
+WHERE list_contains($ids::VARCHAR[], id) AND head IS NOT NULL AND coalesce(end_offset, 1) > 0
 GROUP BY id, path, source, head_bytes, head;
