@@ -49,10 +49,10 @@ class CheckReport(NamedTuple):
             if not row["success"] and (row["severity"] == "stop" or (row["severity"] == "row" and not row["rows_failed"]))
         ]
 
-    def raise_on_stop(self, what: str) -> None:
+    def raise_on_stop(self, what: str, *, remedy: str = "Repair it and run again") -> None:
         """Raise `CheckFailed`, naming `what` was checked, if a batch-level expectation says stop."""
         if stopping := self._stopping():
-            raise CheckFailed(f"the data check {stopping[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. Repair it and run again")
+            raise CheckFailed(f"the data check {stopping[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. {remedy}")
 
 
 @contextmanager

@@ -63,12 +63,13 @@ def ingest_command(
     replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
     reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
     limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
+    accept: Annotated[bool, typer.Option("--accept", help="let what the data checks stop pass this once, with a warning")] = False,
     as_json: Json = False,
 ) -> None:
     """Read what is new in the logs: normalise, check, redact, quarantine, moderate."""
     given = {
         "--logs": logs, "--preset": preset, "--source": source, "--since": since, "--dry-run": dry_run, "--reason": reason,
-        "--quarantine": quarantine, "--replay": replay,
+        "--quarantine": quarantine, "--replay": replay, "--accept": accept,
     }  # fmt: skip
     _fit_together({name for name, value in given.items() if value})
     settings = start(writes=not quarantine)
@@ -90,15 +91,16 @@ def ingest_command(
             print_rows([{"outcome": name, "lines": number} for name, number in outcomes.items()], as_json=as_json)
         else:
             moment = since.replace(tzinfo=UTC) if since else None
-            print_rows([ingest(logs, preset, source, moment, dry_run)], as_json=as_json)
+            print_rows([ingest(logs, preset, source, moment, dry_run, accept)], as_json=as_json)
         if not dry_run:
             export(settings.home)
 
 
 _NOT_TOGETHER = (
-    ({"--quarantine"}, {"--replay", "--logs", "--preset", "--since", "--dry-run"}),
-    ({"--replay"}, {"--logs", "--preset", "--since", "--dry-run"}),
+    ({"--quarantine"}, {"--replay", "--logs", "--preset", "--since", "--dry-run", "--accept"}),
+    ({"--replay"}, {"--logs", "--preset", "--since", "--dry-run", "--accept"}),
     ({"--logs"}, {"--source"}),
+    ({"--dry-run"}, {"--accept"}),
 )
 
 

@@ -57,6 +57,10 @@ def _show_erasure(done: dict[str, Any]) -> None:
         print("Not touched, because they lie outside the state folder (their lines of this person are refused from now on):")
         for path in done["log_files"]:
             print(f"  {printable(path)}")
+    if done["exports"]:
+        print("Data sets that held pairs of this person; remove them, or export them again:")
+        for path in done["exports"]:
+            print(f"  {printable(path)}")
     for release in done["releases"]:
         print(f"Release {release} was trained on pairs of this person{', and is in production' * (release == done['in_production'])}")
     if done["releases"]:

@@ -67,6 +67,7 @@ def report(settings: Settings, plan: ErasePlan, *, done: bool) -> dict[str, Any]
         "releases": releases,
         "in_production": current(settings.home) if current(settings.home) in releases else None,
         "log_files": list(plan.log_files),
+        "exports": list(plan.exports),
     }
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.labels import load_constitution
+from alignment.lineage import record_export
 from alignment.pairs.export import Format, card, write_export
 from alignment.store import query, sql
 from flows.curate import load_pairs
-from flows.night import night_ids
+from flows.night import night_ids, now
 
 
 def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: Format) -> dict[str, int]:
@@ -34,4 +35,6 @@ def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: F
         labelers=query(settings.home, sql("dashboard_labelers")),
         without_consent=sum(not row["consent"] for row in consent),
     )
-    return write_export(pairs, out, text, form=form)
+    rows = write_export(pairs, out, text, form=form)
+    record_export(settings.home, out, night_id=night_id, now=now())
+    return rows

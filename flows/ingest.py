@@ -83,7 +83,11 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Fi
         keys |= parsed.keys
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
-        problem = _problem(settings, log_file, before["read"] + total.read + parsed.read, before["unusable"], reasons, report)
+        read = before["read"] + total.read + parsed.read
+        problem = _problem(settings, log_file, read, before["unusable"], reasons, report)
+        skipped = before["skipped"] + total.skipped + parsed.skipped
+        if skipped == read > 0 and not problem:
+            problem = _nothing_in(log_file, read) if read >= settings.checks.min_rows else ""
         if dry_run:
             total = total.plus(_would_be(parsed, report))
             if problem:
@@ -125,6 +129,13 @@ def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, re
     return ""
 
 
+def _nothing_in(log_file: LogFile, read: int) -> str:
+    return (
+        f"none of {read} records of {log_file.path!r} is an exchange as its preset knows them; correct the source's preset in align.toml, "
+        "or take the file out of [ingest] logs"
+    )
+
+
 def _commonest(reasons: Counter[str]) -> str:
     return "the commonest reasons: " + ", ".join(f"{name} ({number})" for name, number in reasons.most_common(3))
 
@@ -138,13 +149,13 @@ def moderate_new() -> int:
 
     model = embedder()
     known = [f"{name}@{version}" for name, version in versions(embedder=model).items()]
-    rows = query(settings.home, sql("unmoderated"), {"versions": known})
-    if not rows:
+    ids = [row["id"] for row in query(settings.home, sql("unmoderated"), {"versions": known})]
+    if not ids:
         return 0
-    records = [interaction(row) for row in rows]
     with progress("moderate") as advance:
-        for start in range(0, len(records), _SCORED_TOGETHER):
-            chunk = records[start : start + _SCORED_TOGETHER]
+        for start in range(0, len(ids), _SCORED_TOGETHER):
+            rows = query(settings.home, sql("exchanges"), {"ids": ids[start : start + _SCORED_TOGETHER]})
+            chunk = [interaction(row) for row in rows]
             found = moderate(chunk, embedder=model, thresholds=settings.moderation.model_dump())
             moment = now()
             with session(settings.home, write=True) as connection:
@@ -154,8 +165,8 @@ def moderate_new() -> int:
                     [{**one._asdict(), "detected_at": moment} for one in found],
                     key=("interaction_id", "detector", "version"),
                 )
-            advance(start + len(chunk), len(records))
-    return len(records)
+            advance(start + len(chunk), len(ids))
+    return len(ids)
 
 
 def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | None, source: str | None) -> list[LogSource]:
@@ -182,42 +193,73 @@ def ingest(
     source: str | None = None,
     since: datetime | None = None,
     dry_run: bool = False,
+    accept: bool = False,
 ) -> dict[str, Any]:
     """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
 
-    `since` leaves out files that did not change after it; `dry_run` stores nothing. A file that cannot be used does not keep the
-    others out; it fails the flow after them.
+    `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning. A
+    source or file that cannot be used keeps nothing else out; it fails the flow after all else is moderated and checked.
     """
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
         started = now()
-        total, problems = Batch(), []
-        keys: dict[str, frozenset[str]] = {}
-        for one in (sources := chosen_sources(settings, logs, preset, source)):
-            for log_file in unread(settings.home, one.name, one.find()):
-                if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
-                    continue
-                try:
-                    batch, seen = read_file(one, log_file, dry_run)
-                except InputError as error:
-                    problems.append(error)
-                    continue
-                if batch.read:
-                    say(f"{log_file.name}: read {batch.read}, stored {batch.stored}, quarantined {batch.quarantined}")
-                elif not log_file.size:
-                    say(f"warning: the log file {log_file.path} is empty")
-                total = total.plus(batch)
-                keys[one.name] = keys.get(one.name, frozenset()) | seen
-        if problems:
-            raise _together(problems)
-        if dry_run:
-            return {**total._asdict(), "moderated": 0}
-        moderated = moderate_new() if total.stored or _backlog(settings) else 0
-        redact_deeply()
-        if total.read:
-            check_ingest(settings, since=started, sources=[one.name for one in sources], keys=keys)
-        return {**total._asdict(), "moderated": moderated}
+        found = _read_sources(settings, chosen_sources(settings, logs, preset, source), since=since, dry_run=dry_run)
+        moderated = 0
+        if not dry_run:
+            moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
+            redact_deeply()
+            try:
+                check_ingest(
+                    settings, since=started, sources=list(found.keys), keys={k: v for k, v in found.keys.items() if v}, accept=accept
+                )
+            except CheckFailed as error:
+                found.problems.append(error)
+        if found.problems:
+            raise _together(found.problems)
+        return {**found.total._asdict(), "moderated": moderated}
+
+
+class _Read(NamedTuple):
+    """What became of all files, the keys that the lines of each source have, and what kept a source or file out."""
+
+    total: Batch
+    keys: dict[str, frozenset[str]]
+    problems: list[InputError]
+
+
+def _read_sources(settings: Settings, sources: list[LogSource], *, since: datetime | None, dry_run: bool) -> _Read:
+    found = _Read(Batch(), {}, [])
+    for one in sources:
+        try:
+            log_files = unread(settings.home, one.name, one.find())
+        except InputError as error:
+            found.problems.append(error)
+            continue
+        found.keys.setdefault(one.name, frozenset())
+        for log_file in log_files:
+            if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
+                continue
+            try:
+                batch, seen = read_file(one, log_file, dry_run)
+            except InputError as error:
+                found.problems.append(error)
+                continue
+            _tell(log_file, batch)
+            found.keys[one.name] |= seen
+            found = found._replace(total=found.total.plus(batch))
+    return found
+
+
+def _tell(log_file: LogFile, batch: Batch) -> None:
+    if batch.read:
+        more = [f"{name} {number}" for name in ("duplicate", "skipped") if (number := getattr(batch, name))]
+        counts = [f"read {batch.read}", f"stored {batch.stored}", f"quarantined {batch.quarantined}", *more]
+        say(f"{log_file.name}: {', '.join(counts)}")
+        if batch.skipped == batch.read:
+            say(f"warning: {_nothing_in(log_file, batch.read)}")
+    elif not log_file.size:
+        say(f"warning: the log file {log_file.path} is empty")
 
 
 def _together(problems: list[InputError]) -> AlignError:

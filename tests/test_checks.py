@@ -14,6 +14,7 @@ import pytest
 
 import data_checks.run as run
 import flows.checks as checks
+import flows.ingest as flow
 from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed
 from alignment.ids import content_id
@@ -432,9 +433,59 @@ def test_a_source_that_falls_silent_is_told(settings: Settings, clock: Any, monk
     assert warning == "web: at least 25% of the usual lines (250): not so, found 0"
     assert checks.check_ingest(settings, since=silent, sources=["app"]).results == []  # a run that did not look for it
     monkeypatch.setenv("ALIGN_CHECKS__VOLUME_COLLAPSE", "stop")
-    with pytest.raises(CheckFailed, match="'ingest_history' stops what this run has read: web: at least 25%"):
+    with pytest.raises(CheckFailed, match="'ingest_history' stops what was read: web: at least 25%"):
         checks.check_ingest(load_settings(), since=silent)
     assert query(settings.home, "SELECT count(*) AS n FROM batch_profiles") == [{"n": 6}]  # the same run is one run
+
+
+def reading(monkeypatch: pytest.MonkeyPatch, clock: Any, at: datetime, *, accept: bool = False) -> Any:
+    """Run the ingest flow at `at` without its detectors."""
+    clock(at)
+    monkeypatch.setattr(flow, "now", lambda: at)
+    monkeypatch.setattr(flow, "read_file", getattr(flow.read_file, "fn", flow.read_file))
+    for name in ("moderate_new", "redact_deeply"):
+        monkeypatch.setattr(flow, name, lambda: 0)
+    return flow.ingest.fn(accept=accept)
+
+
+def test_a_run_without_new_lines_is_compared_too(settings: Settings, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(9, 4, -1):
+        at = NOW - timedelta(days=day)
+        clock(at + timedelta(minutes=1))
+        deliver(settings.home, at, 250, source="logs")
+        checks.check_ingest(settings, since=at)
+    (settings.home / "redaction.key").write_bytes(b"k")
+    (settings.home / "empty.jsonl").touch()
+    monkeypatch.setenv("ALIGN_INGEST__LOGS", json.dumps([str(settings.home / "empty.jsonl")]))
+    monkeypatch.setenv("ALIGN_CHECKS__VOLUME_COLLAPSE", "stop")
+    for minutes in (1, 2):  # trying again is no way round it
+        with pytest.raises(CheckFailed, match=r"logs: at least 25% .* found 0.*align ingest --accept"):
+            reading(monkeypatch, clock, NOW - timedelta(days=4) + timedelta(minutes=minutes))
+    assert reading(monkeypatch, clock, NOW - timedelta(days=4) + timedelta(minutes=3), accept=True)["read"] == 0
+    assert reading(monkeypatch, clock, NOW - timedelta(days=4) + timedelta(minutes=4))["read"] == 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_stop_holds_for_what_was_stored(settings: Settings, clock: Any, monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
+    monkeypatch.setenv("ALIGN_CHECKS__NULL_SURGE", "stop")
+    monkeypatch.setenv("ALIGN_CHECKS__SCHEMA_CHANGE", "stop")
+    stopping = load_settings()
+    for day in range(9, 3, -1):
+        at = NOW - timedelta(days=day)
+        clock(at + timedelta(minutes=1))
+        deliver(settings.home, at, 250, users=day != 4)
+        if day > 4:
+            checks.check_ingest(stopping, since=at, keys={"web": {"a"}})
+    if not killed:
+        with pytest.raises(CheckFailed, match=r"without a user .*no new key"):
+            checks.check_ingest(stopping, since=at, keys={"web": {"a", "b"}})
+    later = at + timedelta(days=1)
+    clock(later + timedelta(minutes=1))
+    with pytest.raises(CheckFailed, match="without a user" if killed else r"without a user .*no new key"):
+        checks.check_ingest(stopping, since=later)
+    assert checks.check_ingest(stopping, since=later + timedelta(minutes=2), accept=True).warnings
+    clock(later + timedelta(minutes=4))
+    assert checks.check_ingest(stopping, since=later + timedelta(minutes=3)).stops == []
 
 
 class Letters:

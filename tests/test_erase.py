@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError, NightRunning, StoreBusy, StoreError
 from alignment.ids import content_id, subject_key
 from alignment.ingest.redact import redact, redact_id, redaction_key
-from alignment.lineage import Subject, apply_erasure, erased_keys, plan_erasure, rows
+from alignment.lineage import Subject, apply_erasure, erased_keys, plan_erasure, record_export, rows
 from alignment.lineage.scrub import TEXT_COLUMNS, Scrubber
 from alignment.store import append, export, migrate, query, rewriting, session, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
@@ -326,6 +327,20 @@ def test_verdicts_signals_and_quarantined_lines_of_a_person_go(home: Path) -> No
     remove(home, "ann-quill")
     for table in ("review_items", "verdicts", "signals", "quarantine"):
         assert [row["id"].split("-")[0] for row in query(home, f"SELECT id FROM {table}")] == ["theirs"]
+
+
+def test_exports_and_file_names_of_a_person_are_told(home: Path, tmp_path: Path) -> None:
+    one, other = exchange("a", "ann-quill"), exchange("b", "bob-quill")
+    put(home, "interactions", one, other)
+    put(home, "source_files", {"id": "g", "path": "/logs/ann-quill.jsonl"}, {"id": "h", "path": "/logs/h.jsonl"})
+    rows = ((name, row) for name, row in (("mine", one), ("theirs", other)))
+    put(home, "pairs", *({"id": name, "interaction_id": row["id"], "user_id": row["user_id"], "built_at": NOW} for name, row in rows))
+    put(home, "pair_sets", {"id": "1", "night_id": "n", "pair_id": "mine"}, {"id": "2", "night_id": "m", "pair_id": "theirs"})
+    for name, night, late in (("all", None, 1), ("n", "n", 1), ("m", "m", 1), ("before", None, -1)):
+        record_export(home, tmp_path / name, night_id=night, now=NOW + timedelta(hours=late))
+    plan = plan_erasure(home, the("ann-quill"), nights={})
+    assert plan.exports == (str(tmp_path / "all"), str(tmp_path / "n"))
+    assert plan.log_files == ("/logs/ann-quill.jsonl",)
 
 
 def test_a_night_is_new_after_an_erasure_that_makes_the_store_look_as_it_did_before(home: Path) -> None:

@@ -14,7 +14,7 @@ from alignment.pairs import mix
 from alignment.pairs.export import card, preference, write_export
 from alignment.records import Pair, Side
 from alignment.sections import Pairs
-from alignment.store import append, migrate, session
+from alignment.store import append, migrate, query, session
 from tests.conftest import NOW, make_pair
 
 PAIRS = [
@@ -92,6 +92,7 @@ def test_the_command_exports_what_may_be_trained_on(home: Path, tmp_path: Path) 
         append(connection, "interactions", [{**columns, "id": p.interaction_id, "consent": n != 1} for n, p in enumerate(PAIRS)])
         append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in PAIRS])
     assert export_pairs(Settings(home=home), tmp_path / "out", night_id=None, form="jsonl") == {"train.jsonl": 1, "test.jsonl": 1}
+    assert query(home, "SELECT path, night_id FROM pair_exports") == [{"path": str(tmp_path / "out"), "night_id": None}]
     assert "0 of 2 pairs lack consent" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(InputError, match="no night 'x'"):
         export_pairs(Settings(home=home), tmp_path / "b", night_id="x", form="jsonl")

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flows.ingest as flow
 from alignment.errors import InputError
 from alignment.ingest import Batch, Context, blocks, find_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
@@ -69,12 +70,13 @@ def ingest(
     settings: Ingest = KEEP_ALL,
     rejected: dict[int, str] | None = None,
     preset: str = "gateway",
+    erased: tuple[str, ...] = (),
     **fields: str,
 ) -> Batch:
     """Read a file as the flow does, without the data checks; `rejected` stands in for those of the first block."""
     if not store_path(home).exists():
         store_path(home).write_bytes(empty_store())
-    context = Context(settings, redaction_key(home), NOW, LATEST)
+    context = Context(settings, redaction_key(home), NOW, LATEST, erased)
     source = make_source("logs", [str(path)], preset, fields)
     [log_file] = source.find()
     reading, total, connection = resume(home, "logs", log_file), Batch(), parser()
@@ -260,6 +262,33 @@ def test_who_once_said_no_is_not_trained_on(home: Path, order: tuple[bool, bool]
         take(home, raw(line(consent=consent)))
     assert len(query(home, "SELECT id FROM interactions")) == 1
     assert query(home, "SELECT id FROM trainable") == []
+
+
+def test_a_purpose_that_is_taken_back_counts(home: Path) -> None:
+    take(home, raw(line(purpose="training"), line(response="b")))
+    take(home, raw(line(purpose="monitoring"), line(response="c", purpose="training"), line(response="c", purpose="evaluation")))
+    assert [row["response"] for row in query(home, "SELECT response FROM trainable")] == ["b"]
+    assert {row["kind"] for row in query(home, "SELECT kind FROM signals")} == {"not_for_training"}
+
+
+def test_no_session_holds_all_exchanges_to_moderate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(home, raw(*(line(response=str(number)) for number in range(5))))
+    monkeypatch.setattr(flow, "_SCORED_TOGETHER", 2)
+    monkeypatch.setattr(flow, "embedder", lambda: None)
+    monkeypatch.setattr("alignment.moderation.versions", lambda **_: {"toxicity": "1"})
+    seen: list[list[str]] = []
+    monkeypatch.setattr("alignment.moderation.moderate", lambda chunk, **_: seen.append([one.response for one in chunk]) or [])
+    held: list[int] = []
+
+    def counted(*arguments: Any) -> list[dict[str, Any]]:
+        rows = query(*arguments)
+        held.append(sum("messages" in row for row in rows))
+        return rows
+
+    monkeypatch.setattr(flow, "query", counted)
+    assert flow.moderate_new.fn() == 5
+    assert [len(chunk) for chunk in seen] == [2, 2, 1]
+    assert held == [0, 2, 2, 1]
 
 
 def test_no_consent_by_default(home: Path) -> None:
@@ -468,6 +497,13 @@ def test_rows_that_fail_a_check_are_quarantined(home: Path) -> None:
     [row] = query(home, "SELECT line_number, reason, raw FROM quarantine")
     assert (row["line_number"], row["reason"]) == (2, "check:x:y")
     assert row["raw"].startswith("mail <EMAIL_")
+
+
+def test_what_was_said_of_a_refused_exchange_is_not_stored(home: Path) -> None:
+    edited = {"edit": "what only I know"}
+    write(home / "log.jsonl", raw(line(signals=edited), line(response="b", signals=edited)))
+    assert ingest(home, home / "log.jsonl", rejected={0: "check:x:y"}).stored == 1
+    assert query(home, "SELECT interaction_id FROM signals") == query(home, "SELECT id AS interaction_id FROM interactions")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"  \n\t\n"])

@@ -12,17 +12,19 @@ from unittest.mock import Mock
 import pytest
 from typer.testing import CliRunner
 
-from alignment.errors import CheckFailed, ConfigError
+import flows.ingest as flow
+from alignment.errors import CheckFailed, ConfigError, InputError
 from alignment.ids import subject_key
 from alignment.ingest import Batch, Context, make_source
 from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
 from alignment.sections import Ingest
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, sql
+from alignment.store.restore import Restored, _read_logs_again
 from flows import cli, command
 from flows.ingest import chosen_sources, read_file
 from tests.conftest import NOW
-from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, merging, raw, said, write
+from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, raw, said, write
 
 
 def again(
@@ -209,6 +211,65 @@ def test_a_repaired_file_closes_what_was_wrong_with_it(home: Path) -> None:
     assert len(query(home, "FROM quarantine")) == 2
 
 
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_corrected_file_may_grow(home: Path, repaired: bool) -> None:
+    """Neither a corrected preset nor a repair behind the first lines leaves what was refused open."""
+    migrate(home)
+    path, right = home / "log.jsonl", make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    good = [line(response="x" * 1500), *(line(response=str(number)) for number in range(4))]
+    write(path, raw(good[0]) + b"broken\n" * 4 if repaired else raw(*good))
+    with pytest.raises(CheckFailed):
+        read_file.fn(right if repaired else make_source("logs", [str(path)], "openai", {}), right.find()[0])
+    for size in (5, 6):
+        write(path, raw(*good, line(response="new"))[: len(raw(*good))] if size == 5 else raw(*good, line(response="new")))
+        assert read_file.fn(right, right.find()[0]).batch.stored == (5 if size == 5 else 1)
+        assert query(home, "FROM open_quarantine") == []
+
+
+def test_a_refused_block_keeps_its_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    monkeypatch.setattr(lines, "BLOCK_ROWS", 3)
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    write(home / "log.jsonl", raw(*(line(response=str(number)) for number in range(3))) + b"broken\n" * 3)
+    with pytest.raises(CheckFailed):
+        read_file.fn(source, source.find()[0])
+    told = query(home, sql("quarantine_list"), {"reason": None, "source": "logs", "limit": 9})
+    assert [(row["path"], row["line_number"]) for row in told] == [(str(home / "log.jsonl"), number) for number in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_prompt_is_never_read_as_a_line(home: Path, before: bool) -> None:
+    """Whoever writes a line of a log into a chat puts words into nobody's mouth."""
+    forged = json.dumps(line(user_id="victim", consent=True))
+    path = write(home / "log.jsonl", raw(said(forged, user_id="mallory")))
+    assert ingest(home, path, rejected={0: "check:x:y"}).quarantined == 1
+    if before:  # as earlier versions kept it
+        with session(home, write=True) as connection:
+            connection.execute("UPDATE quarantine SET detail = 'a data check, kept whole'")
+    else:
+        assert query(home, "SELECT detail FROM quarantine") == [{"detail": "a data check"}]
+    path.unlink()
+    assert again(home) == Counter({"still check:x:y": 1})
+    assert query(home, "FROM interactions") == []
+
+
+def test_logs_that_are_read_again_keep_their_ids(home: Path) -> None:
+    """A rebuild reads logs from their beginning: what grew since is still the same file."""
+    path = write(home / "log.jsonl", raw(line(response="a")) + b"broken\n")
+    ingest(home, path)
+    path.write_bytes(path.read_bytes() + raw(line(response="b")))
+    ingest(home, path)
+    before = query(home, "SELECT * EXCLUDE (quarantined_at) FROM quarantine")
+    files = query(home, "SELECT DISTINCT id FROM source_files")
+    with session(home, write=True) as connection:
+        connection.execute("DELETE FROM interactions WHERE response = 'b'")
+    _read_logs_again(home, Restored(expected={"interactions": 2}))
+    assert ingest(home, path) == Batch(3, 1, 1, 1, 0)
+    assert query(home, "SELECT DISTINCT id FROM source_files") == files
+    assert query(home, "SELECT * EXCLUDE (quarantined_at) FROM quarantine") == before
+    assert query(home, "SELECT sum(rows_read)::INT AS n FROM source_files") == [{"n": 3}]
+
+
 def test_the_limit_is_of_the_whole_file(home: Path) -> None:
     """A log that grew by one broken line is not all broken."""
     migrate(home)
@@ -265,6 +326,24 @@ def test_an_erased_persons_broken_line_leaves_nothing(home: Path) -> None:
     assert query(home, "SELECT reason, raw, user_id FROM quarantine") == [{"reason": "erased_subject", "raw": "", "user_id": ""}]
 
 
+@pytest.mark.parametrize("spoil", ["cut", "not utf-8", "too long", "a list"])
+def test_a_line_that_is_no_record_may_still_be_an_erased_persons(home: Path, spoil: str) -> None:
+    content = raw(said("my secret illness", user_id="ann-quill"))
+    spoilt = {
+        "cut": content[:-9] + b"\n",
+        "not utf-8": content.replace(b"secret", b"secr\xff"),
+        "too long": content.replace(b"secret", b"secret" + b"x" * 2000),
+        "a list": b"[" + content[:-1] + b"]\n",
+    }[spoil]
+    migrate(home)
+    write(home / "log.jsonl", spoilt + spoilt.replace(b"ann-quill", b"bob-quill"))
+    key = subject_key(redaction_key(home), "ann-quill")
+    assert ingest(home, home / "log.jsonl", Ingest(max_line_bytes=1500), erased=(key,)).quarantined == 2
+    first, second = query(home, "SELECT reason, raw FROM quarantine ORDER BY line_number")
+    assert first == {"reason": "erased_subject", "raw": ""}
+    assert "my secr" in second["raw"]
+
+
 def test_a_refused_record_keeps_nothing_of_its_neighbours(home: Path) -> None:
     both = {
         "observations": [
@@ -315,3 +394,20 @@ def test_options_that_do_not_fit_are_told(home: Path, monkeypatch: pytest.Monkey
     told = CliRunner().invoke(cli.app, ["ingest", *options])
     assert told.exit_code == 1
     assert told.stderr.startswith("error: ")
+
+
+def test_what_cannot_be_used_keeps_nothing_else_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(home)
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    write(home / "bad.jsonl", b"broken\n" * 3)
+    write(home / "good.jsonl", raw(line()))
+    logs = {"a": ["gone.jsonl"], "b": [str(home / "bad.jsonl")], "c": [str(home / "good.jsonl")]}
+    monkeypatch.setenv("ALIGN_INGEST__SOURCES", json.dumps({name: {"logs": paths} for name, paths in logs.items()}))
+    done = []
+    monkeypatch.setattr(flow, "read_file", flow.read_file.fn)
+    for name in ("moderate_new", "redact_deeply", "check_ingest"):
+        monkeypatch.setattr(flow, name, lambda *_, name=name, **__: done.append(name) or 0)
+    with pytest.raises(InputError, match=r"gone\.jsonl[\s\S]*3 of 3 lines"):
+        flow.ingest.fn()
+    assert len(query(home, "FROM interactions")) == 1
+    assert done == ["moderate_new", "redact_deeply", "check_ingest"]

@@ -14,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import flows.ingest as flow
 from alignment.config import load_settings
-from alignment.errors import ConfigError, InputError
+from alignment.errors import CheckFailed, ConfigError, InputError
 from alignment.ingest import Batch, find_files, log_sources, make_source, presets
-from alignment.store import query
+from alignment.store import migrate, query
+from tests.conftest import NOW
 from tests.test_ingest import ingest, line, raw, take, write
 
+DATA = Path(os.environ.get("ALIGN_DATA_DIR", "shared/data"))
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How do I boil an egg?"}]
 ANSWER = "In water, for 7 minutes."
 
@@ -188,6 +191,24 @@ def test_one_line_may_hold_many_exchanges_and_others_none(home: Path) -> None:
     assert [row["line_number"] for row in query(home, "SELECT line_number FROM interactions")] == [1, 1]
 
 
+def test_lines_of_another_kind_are_not_passed_over(home: Path) -> None:
+    write(home / "log.jsonl", raw(line(), otlp(OTEL[0]), {"resourceMetrics": []}))
+    assert ingest(home, home / "log.jsonl", preset="otel") == Batch(3, 1, 0, 1, 0, 1)
+
+
+def test_a_file_without_any_exchange_is_not_finished(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    migrate(home)
+    source = make_source("logs", [str(home / "log.jsonl")], "otel", {})
+    write(home / "log.jsonl", raw(*[otlp(OTHER_SPAN)] * 200))
+    with pytest.raises(CheckFailed, match=r"none of 200 records .* correct the source's preset"):
+        flow.read_file.fn(source, source.find()[0])
+    write(home / "log.jsonl", raw(*[otlp(OTHER_SPAN)] * 200, otlp(OTEL[0])))
+    batch = flow.read_file.fn(source, source.find()[0]).batch
+    assert batch == Batch(201, 1, 0, 0, 0, 200)
+    flow._tell(source.find()[0], batch)
+    assert "skipped 200" in capsys.readouterr().err
+
+
 def test_a_call_that_failed_is_no_exchange(home: Path) -> None:
     failed = {**LOGS["litellm"][0], "status": "failure", "response": {}}
     write(home / "log.jsonl", raw(failed))
@@ -219,6 +240,26 @@ def test_both_transcripts_of_a_preference_are_exchanges(home: Path) -> None:
         "JOIN signals ON interaction_id = interactions.id ORDER BY response",
     )
     assert rows == [{"response": "7 minutes", "value": "up", "turns": 3}, {"response": "Go away", "value": "down", "turns": 3}]
+
+
+def test_an_answer_that_begins_like_a_turn_is_one_turn(home: Path) -> None:
+    write(home / "log.jsonl", raw({"chosen": TRANSCRIPT.format("Human: no"), "rejected": TRANSCRIPT.format("x").lstrip("\n")}))
+    assert ingest(home, home / "log.jsonl", preset="hh") == Batch(2, 2, 0, 0, 0)
+    assert query(home, "SELECT response FROM interactions ORDER BY 1") == [{"response": "Human: no"}, {"response": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("file", "preset", "counts"),
+    [
+        ("hh_harmless_base_test.jsonl.gz", "hh", Batch(4624, 4615, 0, 9, 27)),
+        ("jbb_vicuna_attack_logs.jsonl.gz", "prompt_response", Batch(282, 282, 0, 0, 1)),
+    ],
+)
+def test_the_published_logs_are_read(home: Path, file: str, preset: str, counts: Batch) -> None:
+    path = Path(__file__).parents[1] / DATA / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not here; set ALIGN_DATA_DIR to a folder with it")
+    assert ingest(home, path, preset=preset) == counts
 
 
 def test_an_undated_record_takes_its_files_time_and_keeps_its_id(home: Path) -> None:
@@ -291,6 +332,17 @@ def test_tables_and_documents(home: Path, shape: str) -> None:
     assert [row["line_number"] for row in query(home, "SELECT line_number FROM interactions ORDER BY 1")] == list(range(1, len(rows) + 1))
     os.utime(path, (1.71e9, 1.71e9))
     assert ingest(home, path) == Batch()
+
+
+def test_lines_in_a_json_file_are_lines(home: Path) -> None:
+    path, whole = home / "app.json", raw(line(response="a"), line(response="b"), line(response="c"))
+    path.write_bytes(whole[:-30])
+    os.utime(path, (NOW.timestamp() - 10,) * 2)
+    assert ingest(home, path).stored == 2
+    path.write_bytes(whole)
+    assert ingest(home, path) == Batch(1, 1, 0, 0, 0)
+    write(home / "other.json", raw(line(response="caf")).replace(b"caf", b"caf\xe9"))
+    assert ingest(home, home / "other.json").quarantined == 1
 
 
 def test_a_packed_document_that_unpacks_to_too_much_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

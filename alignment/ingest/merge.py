@@ -14,15 +14,17 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alignment.errors import StoreError
 from alignment.ids import content_id
+from alignment.ingest.lines import Block
 from alignment.ingest.parse import Context, Parsed, quarantine_row, quarantine_table
 from alignment.ingest.reading import Reading
 from alignment.store import append, session, sql
 from alignment.store.session import append_arrow
 
-_READ_ONCE = ("id", "path", "mtime_ns", "end_offset", "finished")
+_READ_ONCE = ("id", "path", "mtime_ns", "start_offset", "end_offset", "last_line", "finished")
 
 
 class Batch(NamedTuple):
@@ -74,7 +76,9 @@ def merge(
         )
         if batch.read != batch.stored + batch.duplicate + batch.quarantined + batch.skipped:
             raise StoreError(f"records of {reading.log_file.path!r} went missing: {batch}; nothing of them was stored. Please report this")
-        append_arrow(connection, "signals", parsed.signals)
+        # What a person said of an exchange goes where the exchange goes: an erasure finds it by nothing else.
+        ids = parsed.rows["id"].take(pa.array(keep, pa.int64()))
+        append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
         append_arrow(connection, "quarantine", parsed.quarantine)
         append_arrow(connection, "quarantine", refused)
         append(connection, "check_results", results)
@@ -84,8 +88,9 @@ def merge(
             [_file_row(source, reading, parsed, batch, context, seconds)],
             key=_READ_ONCE,
         )
-        if parsed.block.last and batch.read:
-            _supersede(connection, reading, context.now)
+        if batch.read:
+            own = [*parsed.quarantine["id"].to_pylist(), *refused["id"].to_pylist()]
+            _supersede(connection, reading, parsed.block, own, context.now)
     return batch
 
 
@@ -113,8 +118,17 @@ def refuse(
         )
 
 
-def _supersede(connection: duckdb.DuckDBPyConnection, reading: Reading, now: datetime) -> None:
-    rows = connection.execute(sql("ingest_superseded"), {"path": reading.log_file.path, "id": reading.id}).fetchall()
+def _supersede(connection: duckdb.DuckDBPyConnection, reading: Reading, block: Block, own: Sequence[str], now: datetime) -> None:
+    """Close what was refused of these lines, or of another file under this name, before they could be read as they are now."""
+    parameters = {
+        "path": reading.log_file.path,
+        "id": reading.id,
+        "first_line": reading.place.lines + 1,
+        "last_line": block.end.lines,
+        "last": block.last,
+        "own": list(own),
+    }
+    rows = connection.execute(sql("ingest_superseded"), parameters).fetchall()
     closed = [
         {"id": content_id("replay", refused), "quarantine_id": refused, "outcome": "superseded", "replayed_at": now} for (refused,) in rows
     ]
@@ -143,7 +157,10 @@ def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str]
 
 
 def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDArray[np.int64], file_id: str, context: Context) -> int:
-    """Append those of the rows at the positions `keep` that the store does not hold; return how many those were."""
+    """Append those of the rows at the positions `keep` that the store does not hold; return how many those were.
+
+    One that the store holds for training, and that is said now to be for something else, gets the signal `not_for_training`.
+    """
     kept = np.zeros(len(parsed.rows), bool)
     kept[keep] = True
     incoming = parsed.rows.append_column("position", pa.array(np.arange(len(parsed.rows)))).append_column("keep", pa.array(kept))
@@ -151,9 +168,13 @@ def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDAr
     connection.register("masked", parsed.masked.drop_columns(["edit"]))
     try:
         counted = connection.execute(sql("ingest_insert"), {"source_file": file_id, "ingested_at": context.now}).fetchone()
+        withdrawn = [id_ for (id_,) in connection.execute(sql("ingest_withdrawn")).fetchall()]
     finally:
         connection.unregister("incoming")
         connection.unregister("masked")
+    if withdrawn:
+        said = {"kind": "not_for_training", "value": "true", "recorded_at": context.now}
+        append(connection, "signals", [{"id": content_id(one, said["kind"]), "interaction_id": one, **said} for one in withdrawn])
     return int(counted[0]) if counted else 0
 
 

@@ -209,13 +209,15 @@ def quarantine_row(
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
     shown = "" if reason == "erased_subject" else _shown(raw.rstrip(), context.key)
+    # Of what a data check refused only the prompt is kept, which a person wrote: it must never be read as a line.
+    whole = shown == raw.rstrip() and reason not in ("not_utf8", "too_long") and not reason.startswith("check:")
     return {
         "id": content_id(file_id, line_number, record, reason),
         "source_file": file_id,
         "line_number": line_number,
         "record_number": record,
         "reason": reason,
-        "detail": f"{detail}, {KEPT_WHOLE}" if shown == raw.rstrip() and reason not in ("not_utf8", "too_long") else detail,
+        "detail": f"{detail}, {KEPT_WHOLE}" if whole else detail,
         "raw": shown,
         # Whose line it was, so that an erasure finds it.
         "user_id": redact_id(user_id, context.key) if user_id and reason != "erased_subject" else "",

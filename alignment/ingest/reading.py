@@ -110,7 +110,31 @@ def _hash_on(stream: Any, digest: Any, size: int) -> int:
 
 
 def _is_table(log_file: LogFile) -> bool:
-    return log_file.suffix == ".parquet" or (log_file.suffix == ".json" and log_file.size <= _DOCUMENT_BYTES)
+    return log_file.suffix == ".parquet" or (log_file.suffix == ".json" and _document(log_file) is not None)
+
+
+def _document(log_file: LogFile) -> str | None:
+    """Return the text of a .json file that is one JSON value: a list, or an object over several lines. All else is read as lines.
+
+    Raises:
+        InputError: it unpacks to more than a document may have.
+    """
+    if log_file.size > _DOCUMENT_BYTES:
+        return None
+    with open_log(log_file) as stream:
+        whole = _exactly(stream, _DOCUMENT_BYTES + 1)
+    if len(whole) > _DOCUMENT_BYTES:
+        raise InputError(
+            f"the JSON document {log_file.path!r} unpacks to more than {_DOCUMENT_BYTES >> 20} MiB, and a document is read whole; "
+            "write one record a line into a .jsonl file, packed or not"
+        )
+    try:
+        text = whole.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return None
+    with duckdb.connect() as connection:
+        [(kind,)] = connection.execute("SELECT CASE WHEN json_valid($text) THEN json_type($text) END", {"text": text}).fetchall()
+    return text if kind == "ARRAY" or (kind and "\n" in text) else None
 
 
 def _resume_whole(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:
@@ -132,7 +156,7 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
         InputError: the file cannot be read.
     """
     try:
-        if _is_table(reading.log_file):
+        if reading.log_file.suffix == ".parquet" or (reading.log_file.suffix == ".json" and not reading.head_bytes):
             yield from _table_blocks(reading)
             return
         with open_log(reading.log_file) as stream:
@@ -181,14 +205,7 @@ def _records(log_file: LogFile) -> Iterator[pa.Array]:
                     rows = connection.execute("SELECT to_json(the_rows_of_a_log)::VARCHAR AS line FROM the_rows_of_a_log").to_arrow_table()
                     yield rows.column("line").combine_chunks()
         else:
-            with open_log(log_file) as stream:
-                whole = _exactly(stream, _DOCUMENT_BYTES + 1)
-            if len(whole) > _DOCUMENT_BYTES:
-                raise InputError(
-                    f"the JSON document {log_file.path!r} unpacks to more than {_DOCUMENT_BYTES >> 20} MiB, and a document is read whole; "
-                    "write one record a line into a .jsonl file, packed or not"
-                )
-            yield from _documents(connection, whole.decode("utf-8-sig", "replace"))
+            yield from _documents(connection, _document(log_file) or "[]")
     finally:
         connection.close()
 
@@ -202,11 +219,8 @@ def _finite(batch: pa.RecordBatch) -> dict[str, pa.Array]:
 
 
 def _documents(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[pa.Array]:
-    """Yield the elements of a JSON array, a single document as it is, and anything else as lines."""
-    [(kind,)] = connection.execute("SELECT CASE WHEN json_valid($text) THEN json_type($text) END", {"text": text}).fetchall()
-    if kind is None:
-        elements = pa.array([line for line in text.split("\n") if line.strip()], pa.string())
-    elif kind == "ARRAY":
+    """Yield the elements of a JSON array, or a single document as it is."""
+    if text.startswith("["):
         rows = connection.execute("SELECT unnest(from_json($text, '[\"JSON\"]'))::VARCHAR AS line", {"text": text}).to_arrow_table()
         elements = rows.column("line").combine_chunks()
     else:

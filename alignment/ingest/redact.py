@@ -21,6 +21,29 @@ from alignment.errors import ConfigError
 from alignment.ingest.numbers import Span, cards, ibans
 from alignment.store import query, store_path
 
+# What keys begin with, as issuers publish it: the first letter, what must follow in RE2 and in Python, and what only Python goes on to ask.
+_WORD = r"[A-Za-z0-9_\-]"
+_KEYS = (
+    ("s", rf"k-{_WORD}{{8}}", ""),
+    ("spr", r"k_(?:live|test)_[A-Za-z0-9]{8}", ""),  # Stripe
+    ("w", r"hsec_[A-Za-z0-9+/]{20}", "[A-Za-z0-9+/=]*"),
+    ("g", r"h[pousr]_[A-Za-z0-9]{20}", ""),
+    ("g", r"ithub_pat_[A-Za-z0-9_]{20}", ""),
+    ("g", rf"lpat-{_WORD}{{16}}", ""),  # GitLab
+    ("g", r"sk_[A-Za-z0-9]{20}", ""),  # Groq
+    ("n", r"pm_[A-Za-z0-9]{30}", ""),
+    ("x", r"ox[abeprs]-[A-Za-z0-9\-]{10}", ""),  # Slack
+    ("h", r"ooks\.slack\.com/services/[A-Za-z0-9/]{20}", "[A-Za-z0-9/]*"),
+    ("A", r"[KS]IA[0-9A-Z]{16}", ""),
+    ("Aa", r"(?:WS_SECRET_ACCESS_KEY|ws_secret_access_key)", r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40}"),
+    ("A", rf"Iza{_WORD}{{35}}", ""),  # Google
+    ("y", rf"a29\.{_WORD}{{20}}", ""),
+    ("S", rf"G\.{_WORD}{{16}}", rf"{_WORD}{{0,32}}\.{_WORD}{{20}}"),  # SendGrid
+    ("h", r"f_[A-Za-z0-9]{20}", ""),
+    ("e", rf"yJ{_WORD}{{10}}", rf"{_WORD}{{0,1990}}\.{_WORD}{{10,4000}}\.{_WORD}{{10}}"),  # JWT
+    ("Bb", r"earer [A-Za-z0-9._~+/\-]{20}", r"[A-Za-z0-9._~+/\-]*=*"),
+)
+
 PREFILTER = (
     r"[^\s@]@[^\s@]+\.[^\s]"  # e-mail
     r"|\+\p{Nd}(?:[ .\-()]{0,3}\p{Nd}){6}|\(\p{Nd}{3}\) ?\p{Nd}{3}[ .\-]?\p{Nd}{4}"  # phone
@@ -28,9 +51,8 @@ PREFILTER = (
     r"|\p{Nd}(?:[ \-]?\p{Nd}){12}|\p{Nd}{3}-\p{Nd}{2}-\p{Nd}{4}"  # card, SSN
     r"|[A-Za-z]{2}\p{Nd}{2}(?: ?[A-Za-z0-9]){11}"  # IBAN
     r"|\p{Nd}\.\p{Nd}{1,3}\.\p{Nd}{1,3}\.\p{Nd}"  # IPv4
-    r"|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:(?::|[0-9A-Fa-f]+:(?::|[0-9A-Fa-f]+:))"  # IPv6, not a time
-    r"|PRIVATE KEY-----|sk-[A-Za-z0-9_\-]{8}|gh[pousr]_[A-Za-z0-9]{20}|xox[abprs]-[A-Za-z0-9\-]{10}|AKIA[0-9A-Z]{16}"  # keys
-    r"|AIza[0-9A-Za-z_\-]{35}|hf_[A-Za-z0-9]{20}|eyJ[A-Za-z0-9_\-]{10}|[sp]k_(?:live|test)_[A-Za-z0-9]{8}"
+    r"|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:(?::|[0-9A-Fa-f]+:(?::|[0-9A-Fa-f]+:))|[0-9A-Fa-f]{3}::[0-9A-Fa-f]"  # IPv6, not a time
+    r"|PRIVATE KEY-----|" + "|".join(f"[{first}]{rest}" for first, rest, _ in _KEYS)
 )
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
 
@@ -56,9 +78,13 @@ def _emails(text: str) -> Iterator[Span]:
 
 
 # What may begin an address is everywhere; what stands between its first dots or colons is not, and is found sooner.
-_DOTS, _COLONS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{1,4}:")
+_DOTS, _COLONS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w.]\d|\w)")
-_IPV6 = re.compile(r"[0-9A-Fa-f](?<![\w:].)[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}){1,6}(?![\w:])")
+_IPV6 = re.compile(
+    r"[0-9A-Fa-f](?<![\w:].)(?:[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}){1,6}"
+    r"|[0-9A-Fa-f]{2,3}::[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})(?![\w:])"
+)
+_DIGIT = re.compile(r"\d")
 
 
 def _ipv4(text: str) -> Iterator[Span]:
@@ -69,7 +95,8 @@ def _ipv4(text: str) -> Iterator[Span]:
 
 def _ipv6(text: str) -> Iterator[Span]:
     for match in _IPV6.finditer(text) if _COLONS.search(text) else ():
-        if match.group().count(":") >= 4 or "::" in match.group():
+        # Without a digit it may be a name in a program.
+        if match.group().count(":") >= 4 or ("::" in match.group() and _DIGIT.search(match.group())):
             yield match.span()
 
 
@@ -82,18 +109,20 @@ def _matches(pattern: str, holds: Callable[[str], bool] = lambda _: True) -> Cal
     return lambda text: (match.span() for match in compiled.finditer(text) if holds(match.group()))
 
 
-_KEY_SIGNS = ("_", "sk-", "xox", "AKIA", "AIza", "eyJ")
+_KEY_SIGNS = ("_", "sk-", "xox", "AKIA", "ASIA", "AIza", "eyJ", "glpat-", "ya29.", "SG.", "slack.com/", "earer ")
 _KEY = re.compile(
-    r"[sgxAhep](?<!\w.)(?:(?<=s)k-[A-Za-z0-9_\-]{8,}|(?<=g)h[pousr]_[A-Za-z0-9]{20,}|(?<=x)ox[abprs]-[A-Za-z0-9\-]{10,}"
-    r"|(?<=A)KIA[0-9A-Z]{16}|(?<=A)Iza[0-9A-Za-z_\-]{35}|(?<=h)f_[A-Za-z0-9]{20,}"
-    r"|(?<=e)yJ[A-Za-z0-9_\-]{10,2000}\.[A-Za-z0-9_\-]{10,4000}\.[A-Za-z0-9_\-]{10,}"
-    r"|(?<=[sp])k_(?:live|test)_[A-Za-z0-9]{8,})[A-Za-z0-9_\-]*"
+    f"[{''.join(sorted({letter for first, _, _ in _KEYS for letter in first}))}](?<!\\w.)(?:"
+    + "|".join(f"(?<=[{first}]){rest}{more}" for first, rest, more in _KEYS)
+    + f"){_WORD}*"
 )
 
 
 def _keys(text: str) -> Iterator[Span]:
     if any(sign in text for sign in _KEY_SIGNS):
-        yield from (match.span() for match in _KEY.finditer(text))
+        for match in _KEY.finditer(text):
+            # "bearer" is a word as well.
+            if match.group()[0] not in "Bb" or _DIGIT.search(match.group()):
+                yield match.span()
 
 
 class _Rule(NamedTuple):

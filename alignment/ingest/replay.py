@@ -100,7 +100,7 @@ def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
 
 
 def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
-    whole = [row for row in wanted if row["detail"].endswith(KEPT_WHOLE)]
+    whole = [row for row in wanted if row["detail"].endswith(KEPT_WHOLE) and not row["reason"].startswith("check:")]
     columns = [
         pa.array([row["line_number"] for row in whole], pa.int64()),
         pa.array([row["raw"] for row in whole], pa.string()),

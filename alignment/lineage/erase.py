@@ -30,7 +30,8 @@ EVENT = "trained_on_erased"
 class ErasePlan:
     """What an erasure would do: rows and rows that name the person by table, file changes, and what follows for releases.
 
-    `log_files` are the delivered logs that the rows came from; they lie outside and are not touched. `recorded` says that the store has an
+    `log_files` are the delivered logs that the rows came from or whose names hold the id, `exports` the folders to which the person's pairs
+    were written; they lie outside and are not touched. `recorded` says that the store has an
     erasure of this person already.
     """
 
@@ -40,6 +41,7 @@ class ErasePlan:
     files: tuple[FileChange, ...]
     releases: tuple[tuple[str, str], ...]
     log_files: tuple[str, ...]
+    exports: tuple[str, ...]
     recorded: bool
     marks: Marks = field(repr=False)
 
@@ -81,6 +83,7 @@ def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> 
         tuple(find_changes(home, marks)),
         tuple(sorted({*found.releases, *made})),
         found.log_files,
+        found.exports,
         bool({subject.subject_key, subject.masked_key} & erased_keys(home)),
         marks,
     )
@@ -145,6 +148,13 @@ def _record(plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> _Reco
 def _append(connection: duckdb.DuckDBPyConnection, record: _Record, *, schema: str = "new.main.") -> None:
     append(connection, f"{schema}erasures", [record.erasure])
     append(connection, f"{schema}release_events", record.events)
+
+
+def record_export(home: Path, out: Path, *, night_id: str | None, now: datetime) -> None:
+    """Remember where pairs were written to, those of all nights or of one, so that an erasure can name the place."""
+    path = str(out.resolve())
+    with session(home, write=True) as connection:
+        append(connection, "pair_exports", [{"id": content_id(path, now), "path": path, "night_id": night_id, "exported_at": now}])
 
 
 def erased_keys(home: Path) -> frozenset[str]:

@@ -27,6 +27,7 @@ class Found(NamedTuple):
     ids: frozenset[str]
     texts: tuple[str, ...]
     log_files: tuple[str, ...]
+    exports: tuple[str, ...]
     releases: tuple[tuple[str, str], ...]
 
 
@@ -36,13 +37,15 @@ def look_up(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Found:
     ids = {str(row[0]) for row in connection.execute("SELECT DISTINCT id FROM doomed").fetchall()}
     scrubber = Scrubber(subject.forms)
     mentions = {table: len(_scrubbed(connection, table, scrubber)) for table in TEXT_COLUMNS}
-    files = connection.execute(sql("erase_log_files")).fetchall()
+    files = connection.execute(sql("erase_log_files"), {"forms": list(subject.forms)}).fetchall()
+    exports = connection.execute(sql("erase_exports")).fetchall()
     return Found(
         counts,
         {table: number for table, number in mentions.items() if number},
         frozenset(ids),
         _texts(connection),
         tuple(str(row[0]) for row in files),
+        tuple(str(row[0]) for row in exports),
         tuple((str(release), str(night)) for release, night in connection.execute(sql("erase_releases")).fetchall()),
     )
 

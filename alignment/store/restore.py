@@ -21,7 +21,7 @@ from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
 from alignment.store.migrate import applied_version, migrate, refuse_newer
-from alignment.store.session import EVIDENCE, append, append_arrow, session, store_path
+from alignment.store.session import EVIDENCE, append, append_arrow, session, sql, store_path
 
 _T = TypeVar("_T")
 SHARED_IDS = frozenset({"source_files"})
@@ -233,7 +233,7 @@ def load_journal(home: Path, target: Path, found: Restored) -> None:
 
 
 def _read_logs_again(target: Path, found: Restored) -> None:
-    """Forget that the logs were read whose rows are not all there: what was read before is found again and not stored twice."""
+    """Let the logs whose rows are not all there be read again. Each keeps its id, so that nothing is stored or quarantined twice."""
     with session(target, write=True) as connection:
         for table in LOG_TABLES:
             row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608
@@ -241,5 +241,6 @@ def _read_logs_again(target: Path, found: Restored) -> None:
                 files = connection.execute("SELECT DISTINCT id, path FROM source_files").fetchall()
                 # An object in a store far away is asked for again; what its batches held is in the store or is lost either way.
                 there = sorted({str(name) for name, path in files if "://" in path or Path(path).is_file()})
-                connection.execute("DELETE FROM source_files WHERE list_contains(?, id)", [there])
+                connection.execute(sql("restore_unread"), {"ids": there})
+                connection.execute("DELETE FROM source_files WHERE list_contains(?, id) AND (coalesce(end_offset, 1) > 0 OR head IS NULL)", [there])
                 return

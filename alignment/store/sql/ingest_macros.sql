@@ -31,12 +31,22 @@ CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transf
 CREATE MACRO before_last(list) AS list[:-2];
 CREATE MACRO last_answer(list) AS CASE WHEN list[-1].role::VARCHAR = '"assistant"' THEN list[-1].content END;
 
+-- `^` would match again behind every cut, so that an answer which begins with "Human:" would be one turn more.
+CREATE MACRO begun(text) AS chr(10) || chr(10) || ltrim(text, chr(10));
 CREATE MACRO transcript(text) AS list_transform(
     list_zip(
-        regexp_extract_all(text, '(?:^|\n\n)(Human|Assistant):', 1),
-        regexp_split_to_array(text, '(?:^|\n\n)(?:Human|Assistant):[ ]?')[2:]),
+        regexp_extract_all(begun(text), '\n\n(Human|Assistant):', 1),
+        regexp_split_to_array(begun(text), '\n\n(?:Human|Assistant):[ ]?')[2:]),
     lambda pair: {
         'role': to_json(CASE pair[1] WHEN 'Human' THEN 'user' WHEN 'Assistant' THEN 'assistant' END), 'content': to_json(trim(pair[2]))});
+
+-- Whom a line names that is no record: the hashes of what stands behind the presets' keys for a person (see alignment.ids.subject_key).
+CREATE MACRO named_keys(line, secret) AS list_transform(
+    regexp_extract_all(
+        line,
+        '"(?:user_id|userId|user|end_user|safety_identifier|user_api_key_(?:end_)?user_id)"\s*:\s*"([^"\\]+)"', 1)
+    || regexp_extract_all(line, '"(?:end)?user\.id"\s*,\s*"value"\s*:\s*\{\s*"stringValue"\s*:\s*"([^"\\]+)"', 1),
+    lambda name: sha256(concat_ws(chr(31), secret, name, secret)));
 
 CREATE MACRO request(line) AS coalesce(unpacked(json_extract(line, '$.request.body')), unpacked(json_extract(line, '$.request')));
 CREATE MACRO answer_body(line) AS coalesce(unpacked(json_extract(line, '$.response.body')), unpacked(json_extract(line, '$.response')));

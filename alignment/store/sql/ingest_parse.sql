@@ -53,13 +53,15 @@ judged AS (
     SELECT
         *,
         CASE
+            -- Before all other reasons: whatever else is wrong with it, nothing of it is kept. What is no record may name the person all the same.
+            WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
+            WHEN len($erased::VARCHAR[]) > 0 AND (damage IS NOT NULL OR document IS NULL OR json_type(document) <> 'OBJECT')
+                AND list_has_any($erased::VARCHAR[], named_keys(line, $key)) THEN 'erased_subject'
             WHEN damage IS NOT NULL THEN damage
             WHEN strlen(line) > $max_line_bytes THEN 'too_long'
             WHEN document IS NULL THEN 'not_json'
             WHEN NOT starts_with(ltrim(line, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
             WHEN body IS NULL THEN 'no_exchange'
-            -- Before all other reasons: whatever else is wrong with it, nothing of it is kept.
-            WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
             WHEN turns IS NULL THEN 'messages_not_a_list'
             WHEN len(turns) = 0 THEN 'messages_empty'
             WHEN len(list_filter(turns, lambda turn: NOT starts_with(coalesce(turn.content::VARCHAR, ''), '"'))) > 0

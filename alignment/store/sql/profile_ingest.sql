@@ -1,5 +1,6 @@
--- Purpose: what each source delivered in one ingest run, in numbers; a source that delivered nothing has a row of zeros.
--- Parameters: since TIMESTAMP, when the run began; sources VARCHAR[], those that it looked for (NULL: all that ever delivered).
+-- Purpose: what each source delivered since its last comparison that did not stop, in numbers; one that delivered nothing has a row of zeros.
+-- Parameters: since TIMESTAMP, when this run began, for sources that were never compared; run VARCHAR, its name; sources VARCHAR[], those that
+--   it looked for (NULL: all that ever delivered).
 -- Grain: one source. Shares are of the exchanges stored, NULL without any; `flagged` as the dashboard counts it.
 WITH files AS (
     -- A file that grew has a row for each part that was read.
@@ -8,19 +9,30 @@ WITH files AS (
 wanted AS (
     SELECT DISTINCT source FROM files WHERE $sources::VARCHAR[] IS NULL OR list_contains($sources::VARCHAR[], source)
 ),
+passed AS (
+    SELECT source, max(recorded_at) AS compared_at
+    FROM batch_profiles
+    WHERE kind = 'ingest' AND run <> $run
+        AND NOT EXISTS (SELECT 1 FROM check_results WHERE batch = batch_profiles.id AND severity = 'stop' AND NOT success)
+    GROUP BY source
+),
+began AS (
+    SELECT source, coalesce(compared_at + INTERVAL 1 MICROSECOND, $since::TIMESTAMP) AS start FROM wanted LEFT JOIN passed USING (source)
+),
 delivered AS (
-    SELECT coalesce(source, 'logs') AS source, sum(rows_read) AS total, sum(rows_quarantined) AS quarantined
+    SELECT began.source, sum(rows_read) AS total, sum(rows_quarantined) AS quarantined
     FROM source_files
-    WHERE ingested_at >= $since
+    JOIN began ON began.source = coalesce(source_files.source, 'logs')
+    WHERE ingested_at >= began.start
     GROUP BY ALL
 ),
 signalled AS (
-    SELECT DISTINCT interaction_id FROM signals WHERE kind <> 'no_consent'
+    SELECT DISTINCT interaction_id FROM signals WHERE kind NOT IN ('no_consent', 'not_for_training')
 ),
 latest AS (
     SELECT interaction_id, detector, arg_max(flagged, detected_at) AS hit
     FROM detections
-    WHERE detected_at >= $since AND detector NOT IN ('refusal', 'pii')
+    WHERE detected_at >= (SELECT min(start) FROM began) AND detector NOT IN ('refusal', 'pii')
     GROUP BY ALL
 ),
 harmful AS (
@@ -37,9 +49,10 @@ exchanges AS (
         avg(hit::INTEGER) AS flagged
     FROM interactions
     JOIN files ON files.id = interactions.source_file
+    JOIN began ON began.source = files.source
     LEFT JOIN signalled ON signalled.interaction_id = interactions.id
     LEFT JOIN harmful ON harmful.interaction_id = interactions.id
-    WHERE interactions.ingested_at >= $since
+    WHERE interactions.ingested_at >= began.start
     GROUP BY ALL
 )
 SELECT

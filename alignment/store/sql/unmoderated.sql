@@ -1,7 +1,7 @@
 -- Purpose: exchanges that one of the detectors, in its current version, has not seen.
 -- Parameters: versions VARCHAR[] ('detector@version').
 -- Grain: one exchange.
-SELECT id, conversation_id, user_id, created_at, model, messages::VARCHAR AS messages, response
+SELECT id
 FROM interactions
 ANTI JOIN (
     SELECT interaction_id FROM detections
