@@ -71,7 +71,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
         export(settings.home)
-    ask_for_approval(night.id, summary["state"])
+    ask_for_approval(night.id, summary["state"], summary["decision_id"])
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, SuitePrompt, TrainResult
 from alignment.release import BASE, current, promote, register, rollback
 from alignment.release.approval import last_decision, said_of, say
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, sql
 from alignment.store.journal import read_journal
 from flows import cli, evaluate, release
 from flows.checks import Consent
@@ -42,7 +42,14 @@ def store(home: Path) -> Path:
 
 
 def decided(
-    home: Path, word: str = "promote", *, waits: bool = False, champion: str = BASE, challenger: str = A, night: str = NIGHT
+    home: Path,
+    word: str = "promote",
+    *,
+    waits: bool = False,
+    champion: str = BASE,
+    challenger: str = A,
+    night: str = NIGHT,
+    moment: datetime = NOW,
 ) -> str:
     """Store a decision of the gate; return its id."""
     name = content_id(word, champion, challenger, night)
@@ -56,9 +63,9 @@ def decided(
         "night_id": night,
     }
     with session(home, write=True) as connection:
-        append(connection, "gate_decisions", [{**row, "decided_at": NOW}])
+        append(connection, "gate_decisions", [{**row, "decided_at": moment}])
         if waits:
-            append(connection, "release_events", [{**event, "recorded_at": NOW}])
+            append(connection, "release_events", [{**event, "recorded_at": moment}])
     return name
 
 
@@ -78,6 +85,45 @@ def test_what_is_approved_is_released_and_the_person_stays_on_record(store: Path
     # Said again, as after a kill: nothing more happens.
     assert spoken(store, "approved") == A
     assert len(said_of(store, A)) == 1
+
+
+def test_only_the_last_decision_of_a_night_can_be_approved(store: Path) -> None:
+    shown = decided(store, waits=True)
+    blocks = decided(store, "block", moment=NOW + timedelta(hours=1))
+    with pytest.raises(ReleaseError, match="has decided on night night again .* its last word is 'block'"):
+        spoken(store, "approved", seen=shown)
+    for verdict in ("approved", "refused"):
+        with pytest.raises(ReleaseError, match="does not wait for approval \\(the gate said 'block'\\)"):
+            spoken(store, verdict, seen=blocks)
+    assert query(store, sql("dashboard_decisions"), {"limit": 9})[1]["waiting"] is False
+    assert (current(store), said_of(store, A)) == (BASE, [])
+    again = decided(store, waits=True, challenger=B, moment=NOW + timedelta(hours=2))
+    assert [row["id"] for row in query(store, sql("dashboard_decisions"), {"limit": 9}) if row["waiting"]] == [again]
+    assert spoken(store, "approved", seen=again) == B
+
+
+def test_evidence_that_returns_after_another_decision_is_decided_on_anew(store: Path) -> None:
+    mine = settings(store)
+    names = []
+    for number, word in enumerate(("block", "promote", "block", "block")):
+        name = release._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
+        row = {"id": name, "night_id": NIGHT, "champion": BASE, "challenger": A, "decision": word, "reasons": []}
+        with session(store, write=True) as connection:
+            append(connection, "gate_decisions", [{**row, "decided_at": NOW + timedelta(hours=number)}])
+        names.append(name)
+        assert last_decision(store, NIGHT)["decision"] == word
+    assert len(set(names)) == 3
+    assert names[2] == names[3]
+
+
+def test_a_night_that_is_gated_again_ends_with_what_it_found_then(store: Path) -> None:
+    from flows.night import plan_night, record_night
+
+    mine = load_settings(home=store)
+    name = plan_night(mine).id
+    for word in ("promote", "block"):
+        record_night(store, name, "finished", {"decision": word})
+    assert plan_night(mine).finished == {"decision": "block"}
 
 
 def test_what_is_refused_stays_out(store: Path) -> None:
@@ -283,7 +329,7 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
 def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: pytest.MonkeyPatch, yes: bool, word: str, here: str) -> None:
     from flows import approve
 
-    decided(store, waits=True)
+    name = decided(store, waits=True)
     asked: list[Any] = []
 
     def suspended(*, wait_for_input: Any, timeout: float) -> Any:
@@ -291,11 +337,23 @@ def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: py
         return wait_for_input(approve=yes, name="ann", reason="seen in Prefect")
 
     monkeypatch.setattr(approve, "suspend_flow_run", suspended)
-    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert approve.approve.fn(NIGHT, name)["verdict"] == word
     assert current(store) == here
     # Resumed once more, or answered elsewhere meanwhile: nobody is asked again.
-    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert approve.approve.fn(NIGHT, name)["verdict"] == word
     assert len(asked) == 1
+
+
+def test_a_run_that_waits_answers_for_no_decision_but_its_own(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resumed, a run begins anew, and by then the gate may have decided on its night again."""
+    from flows import approve
+
+    name = decided(store, waits=True)
+    decided(store, waits=True, challenger=B, moment=NOW + timedelta(hours=1))
+    monkeypatch.setattr(approve, "suspend_flow_run", lambda **_: approve.Approval(approve=True, name="ann", reason="seen in Prefect"))
+    with pytest.raises(ReleaseError, match="has decided on night night again"):
+        approve.approve.fn(NIGHT, name)
+    assert current(store) == BASE
 
 
 def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,14 +361,14 @@ def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: py
 
     started: list[Any] = []
     monkeypatch.setattr(approve, "run_deployment", lambda name, **more: started.append((name, more["parameters"])))
-    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    assert not approve.ask_for_approval(NIGHT, "waits for approval", "d")
     monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
-    assert not approve.ask_for_approval(NIGHT, "released")
-    assert approve.ask_for_approval(NIGHT, "waits for approval")
-    assert started == [("approve/approve", {"night_id": NIGHT})]
+    assert not approve.ask_for_approval(NIGHT, "released", "d")
+    assert approve.ask_for_approval(NIGHT, "waits for approval", "d")
+    assert started == [("approve/approve", {"night_id": NIGHT, "decision_id": "d"})]
 
 
-def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_only(store: Path) -> None:
+def test_a_run_that_waits_is_answered_with_what_was_said_of_its_decision_only(store: Path) -> None:
     """An approval of an earlier decision of the same night says nothing of the release that waits now."""
     from types import SimpleNamespace
 
@@ -318,15 +376,15 @@ def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_on
 
     told: list[dict[str, Any]] = []
     client = SimpleNamespace(resume_flow_run=lambda _, *, run_input: told.append(run_input))
-    run = SimpleNamespace(id="r", parameters={"night_id": NIGHT})
+
+    def resumed(decision: str) -> bool:
+        run = SimpleNamespace(id="r", parameters={"night_id": NIGHT, "decision_id": decision})
+        return _resumed(load_settings(home=store), client, run)
+
     first = decided(store, waits=True)
     spoken(store, "approved")
-    assert _resumed(load_settings(home=store), client, run)
+    assert resumed(first)
     assert [one["approve"] for one in told] == [True]
-    second = decided(store, champion=A, challenger="f" * 16, waits=True)
-    with session(store, write=True) as connection:
-        connection.execute("UPDATE gate_decisions SET decided_at = decided_at + INTERVAL 1 HOUR WHERE id = ?", [second])
-    assert first != second
-    assert not _resumed(load_settings(home=store), client, run)
-    assert not _resumed(load_settings(home=store), client, SimpleNamespace(id="r", parameters={"night_id": "unknown"}))
+    assert not resumed(decided(store, champion=A, challenger="f" * 16, waits=True, moment=NOW + timedelta(hours=1)))
+    assert not resumed("unknown")
     assert len(told) == 1

@@ -49,19 +49,26 @@ def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
     return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY decided_at, id", [decision_id])
 
 
-def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime) -> str:
-    """Record a person's verdict on a night's decision and act on it; return what is in production afterwards.
+def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime, seen: str | None = None) -> str:
+    """Record a person's verdict on a night's last decision and act on it; return what is in production afterwards.
 
     Approving puts the release in the place of what it was compared with, and of nothing else; overriding, of whatever is in production.
+    `seen` is the decision that the person was shown, where that was some time ago.
 
     Raises:
-        ReleaseError: name or reason are missing, nothing waits or nothing was held back, or the release was changed.
+        ReleaseError: name or reason are missing, nothing waits or nothing was held back, the release was changed, or the gate has decided
+            on the night again since it decided `seen`.
         ReleaseMoved: something else is in production since the gate compared, or the release was rolled back or quarantined.
     """
     if not actor.strip() or not reason.strip():
         raise ReleaseError(f"a verdict needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")
     decision = last_decision(home, night_id)
     release = decision["challenger"]
+    if seen not in (None, decision["id"]):
+        raise ReleaseError(
+            f"the gate has decided on night {decision['night_id']} again since it decided {short(str(seen))}: its last word is "
+            f"{decision['decision']!r}; look at it on the dashboard or with 'align status', and answer that one"
+        )
     _refuse_what_does_not_fit(decision, verdict)
     if verdict != "refused":
         why = f"{verdict} after gate {short(decision['id'])} said {decision['decision']}: {reason}"

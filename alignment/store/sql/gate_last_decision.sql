@@ -3,10 +3,7 @@
 -- Grain: at most one row. `waits` stays true after the answer.
 SELECT
     decisions.id, decisions.night_id, decisions.champion, decisions.challenger, decisions.decision, decisions.reasons, decisions.decided_at,
-    EXISTS (
-        SELECT 1 FROM release_events AS events
-        WHERE events.event = 'waits_for_approval' AND events.night_id = decisions.night_id AND events.release_id = decisions.challenger
-    ) AS waits,
+    decisions.id IN (SELECT decision_id FROM asked_approvals) AS waits,
     (
         SELECT max_by(verdict, decided_at) FROM gate_verdicts WHERE gate_verdicts.decision_id = decisions.id
     ) AS verdict
