@@ -190,7 +190,9 @@ def gate_people(decision: str) -> list[Row]:
 
 
 def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: str) -> str:
-    """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return what is in production. What people write is redacted.
+    """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return what is in production.
+
+    What people write is redacted.
 
     Raises:
         ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.

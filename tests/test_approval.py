@@ -90,7 +90,7 @@ def test_what_is_approved_is_released_and_the_person_stays_on_record(store: Path
 def test_only_the_last_decision_of_a_night_can_be_approved(store: Path) -> None:
     shown = decided(store, waits=True)
     blocks = decided(store, "block", moment=NOW + timedelta(hours=1))
-    with pytest.raises(ReleaseError, match="has decided on night night again .* its last word is 'block'"):
+    with pytest.raises(ReleaseError, match=r"has decided on night night again .* its last word is 'block'"):
         spoken(store, "approved", seen=shown)
     for verdict in ("approved", "refused"):
         with pytest.raises(ReleaseError, match="does not wait for approval \\(the gate said 'block'\\)"):
@@ -200,6 +200,31 @@ def test_the_command_line_overrides_the_last_decision(store: Path) -> None:
     decided(store, "block")
     result = CliRunner().invoke(cli.app, ["gate", "--override", "we accept it", "--actor", "ann", "--json"])
     assert json.loads(result.stdout) == {"verdict": "overridden", "night_id": NIGHT, "release_id": A, "in_production": A}
+
+
+def test_each_override_is_on_record_also_the_second(store: Path) -> None:
+    decided(store, "block")
+    for number, name in enumerate(("ann", "ben")):
+        moment = NOW + timedelta(hours=number)
+        assert spoken(store, "overridden", actor=name, now=moment) == A
+        assert spoken(store, "overridden", actor=name, now=moment + timedelta(minutes=1)) == A  # as after a kill
+        rollback(store, actor="bob", reason="worse", now=moment + timedelta(minutes=2))
+    assert [row["actor"] for row in said_of(store, A)] == ["ann", "ben"]
+
+
+def test_promoting_by_hand_what_the_gate_holds_back_is_an_override(store: Path) -> None:
+    def align(*words: str) -> Any:
+        return CliRunner().invoke(cli.app, ["release", "promote", *words, "--reason", "we accept it"])
+
+    assert align(B).exit_code == 0  # nothing was decided on it
+    decided(store, "block", champion=B)
+    assert "a verdict needs a name and a reason" in align(A).stderr
+    assert current(store) == B
+    assert "is in production, over the gate; before it was" in align(A, "--actor", "ann").stdout
+    assert [(row["verdict"], row["actor"], row["reason"]) for row in said_of(store, A)] == [("overridden", "ann", "we accept it")]
+    rollback(store, actor="bob", reason="worse", now=NOW)
+    assert align(A).exit_code == 0  # the override stands
+    assert (current(store), len(said_of(store, A))) == (A, 1)
 
 
 # The night ---------------------------------------------------------------------------------------------------------
