@@ -16,7 +16,7 @@ from alignment.text import amount
 from flows.approve import ask_for_approval
 from flows.canary import check
 from flows.curate import curate
-from flows.evaluate import adapter_of
+from flows.evaluate import adapter_of, suites
 from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -48,8 +48,9 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             say("nothing new since the last night: trained nothing, called no model")
             export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
-        # A release that cannot be compared with stops the night before it costs an hour.
+        # A release that cannot be compared with, or a suite that cannot be read, stops the night before it costs an hour.
         adapter_of(settings, current(settings.home))
+        suites(settings)
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")

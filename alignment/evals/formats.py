@@ -162,7 +162,8 @@ def _scored(prompts: list[SuitePrompt], scorer: str | None) -> list[SuitePrompt]
     mine = [prompt if prompt.scorer or not scorer else replace(prompt, scorer=scorer) for prompt in prompts]
     if unnamed := [prompt.id for prompt in mine if not prompt.scorer]:
         raise ConfigError(
-            f"nothing says how to score {len(unnamed)} prompts (the first is {unnamed[0]!r}); give --scorer, one of {', '.join(SCORERS)}"
+            f"nothing says how to score {len(unnamed)} prompts (the first is {unnamed[0]!r}); give --scorer, or "
+            f"'scorer' in each row, one of {', '.join(SCORERS)}"
         )
     return mine
 
