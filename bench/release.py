@@ -1,6 +1,6 @@
 """What is left of the registry after it was killed, and how long a rollback takes.
 
-Children promote, roll back, and start and end canaries as fast as they can. Every second one is killed from outside at a random instant;
+Children promote, roll back, quarantine, and start and end canaries as fast as they can. Every second one is killed from outside at a random instant;
 the others kill themselves just before or just after a random call that changes the disk (write, fsync, rename, unlink), so that the
 instants between them are met as well. After each kill the pointer has to name a
 verified release, and `serving.json`, once settled, has to fit.
@@ -33,6 +33,7 @@ from alignment.release import (
     history,
     list_releases,
     promote,
+    quarantine,
     read_serving,
     register,
     rollback,
@@ -41,6 +42,7 @@ from alignment.release import (
     start_canary,
     verify,
 )
+from alignment.release.disk import HISTORY, QUARANTINED, is_quarantined, read_rows, root
 
 NAMES = tuple(letter * 16 for letter in "abc")
 _CALLS = ("fsync", "replace", "unlink", "open")
@@ -81,14 +83,20 @@ def _work(home: Path, seed: int) -> None:
     draw = random.Random(seed)
     while True:
         moment, step = datetime.now(UTC).replace(tzinfo=None), draw.random()
-        if step < 0.45 or current(home) == BASE:
-            promote(home, draw.choice(NAMES), actor="bench", reason="r" * draw.randrange(400), now=moment)
+        sound = [name for name in NAMES if not is_quarantined(home, name)]
+        if len(sound) < 2:
+            for name in NAMES:  # nothing takes a mark away but this, so that the work goes on
+                (root(home) / name / QUARANTINED).unlink(missing_ok=True)
+        elif step < 0.4 or current(home) == BASE:
+            promote(home, draw.choice(sound), actor="bench", reason="r" * draw.randrange(400), now=moment)
+        elif step < 0.5:
+            quarantine(home, draw.choice(sound), actor="bench", reason="r", now=moment)
         elif step < 0.75:
             rollback(home, actor="bench", reason="r", now=moment)
         elif current_canary(home):
             end_canary(home, actor="bench", reason="r", now=moment)
         else:
-            name = draw.choice([one for one in NAMES if one != current(home)])
+            name = draw.choice([one for one in sound if one != current(home)])
             start_canary(home, name, share=0.1, actor="bench", reason="r", now=moment)
 
 
@@ -151,7 +159,6 @@ def kill(home: Path, kills: int, *, seed: int = 0) -> Kills:
 def _look(home: Path) -> dict[str, bool]:
     """Return what is wrong with the registry just after a kill."""
     from alignment.errors import ReleaseError
-    from alignment.release.disk import HISTORY, read_rows, root
 
     here, wrong = current(home), dict.fromkeys(("pointer_wrong", "release_wrong", "history_wrong", "serving_wrong"), False)
     try:
@@ -168,6 +175,7 @@ def _look(home: Path) -> dict[str, bool]:
     announced = read_rows(root(home) / HISTORY)
     behind = read_serving(home) != serving(home)
     settle(home)
+    wrong["pointer_wrong"] |= is_quarantined(home, current(home))
     wrong["serving_wrong"] = read_serving(home) != serving(home)
     return {**wrong, "behind": behind, "announced_not_taken": bool(announced) and announced[-1] not in steps}
 

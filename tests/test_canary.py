@@ -16,6 +16,7 @@ from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.release import (
     BASE,
     canary_events,
+    changes,
     current,
     current_canary,
     end_canary,
@@ -98,6 +99,17 @@ def test_a_canary_ends_when_the_pointer_moves_and_does_not_come_back(home: Path)
     begin(home)
     quarantine(home, B, actor="ann", reason="leaks", now=NOW)
     assert served(home)["canary"] is None
+
+
+def test_a_canary_that_is_quarantined_ends_on_record(home: Path) -> None:
+    add(home, A, B)
+    begin(home, A)
+    quarantine(home, A, actor="ben", reason="leaks", now=NOW + timedelta(hours=1))
+    assert served(home)["canary"] is None
+    last = changes(home)[-1]
+    assert (last["event"], last["release_id"], last["actor"], last["reason"]) == ("canary_ended", A, "ben", "quarantined: leaks")
+    quarantine(home, B, actor="ben", reason="leaks", now=NOW + timedelta(hours=2))
+    assert changes(home)[-1] == last
 
 
 def test_what_was_rolled_back_as_a_canary_only_people_promote(home: Path) -> None:

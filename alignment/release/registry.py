@@ -22,8 +22,19 @@ from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.ids import file_sha256
 from alignment.models.whole import ADAPTER, MODEL, is_whole
 from alignment.release.card import card_page
-from alignment.release.disk import BASE, CANARIES, MANIFEST, QUARANTINED, is_quarantined, locked, read_rows, root, write_durably
-from alignment.release.pointer import Canary, current, current_canary, history, move, write_serving
+from alignment.release.disk import (
+    BASE,
+    CANARIES,
+    MANIFEST,
+    QUARANTINED,
+    is_quarantined,
+    locked,
+    read_quarantine,
+    read_rows,
+    root,
+    write_durably,
+)
+from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -121,7 +132,7 @@ def promote(
                 )
             if _taken_back(home, release_id):
                 raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
-        move(home, release_id, event="promoted", actor=actor, reason=reason, now=now)
+        move(home, release_id, event="promoted", actor=actor, reason=reason, now=now.isoformat())
         return previous
 
 
