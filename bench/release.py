@@ -1,9 +1,9 @@
 """What is left of the registry after it was killed, and how long a rollback takes.
 
-Children promote, roll back, quarantine, and start and end canaries as fast as they can. Every second one is killed from outside at a random instant;
-the others kill themselves just before or just after a random call that changes the disk (write, fsync, rename, unlink), so that the
-instants between them are met as well. After each kill the pointer has to name a
-verified release, and `serving.json`, once settled, has to fit.
+Children promote, roll back, quarantine, and start and end canaries as fast as they can. Every second one is killed from outside at a
+random instant; the others kill themselves just before or just after a random call that changes the disk (open, fsync, rename, unlink), so
+that the instants between them are met as well; before an fsync what was written last is cut short. After each kill the pointer has to
+name a verified release, and once settled, one that is not quarantined, and `serving.json` has to fit.
 
 Effects: forks processes and kills them.
 """
@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import statistics
 import subprocess
 import sys
@@ -102,12 +103,14 @@ def _work(home: Path, seed: int) -> None:
 
 def _die_at(call: int, *, before: bool) -> None:
     """Make this process kill itself at the `call`-th change of the disk."""
-    left = [call]
+    left, fsync = [call], os.fsync
 
     def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
         def change(*arguments: Any, **named: Any) -> Any:
             left[0] -= 1
             if not left[0] and before:
+                if real is fsync:
+                    _cut_short(arguments[0])
                 os.kill(os.getpid(), signal.SIGKILL)
             result = real(*arguments, **named)
             if not left[0]:
@@ -118,6 +121,12 @@ def _die_at(call: int, *, before: bool) -> None:
 
     for name in _CALLS:
         setattr(os, name, wrapped(getattr(os, name)))
+
+
+def _cut_short(handle: int) -> None:
+    """Take up to 16 bytes off the end of a file that is about to be synced, fewer than any line of a log has: a write that was torn."""
+    if stat.S_ISREG((found := os.fstat(handle)).st_mode):
+        os.ftruncate(handle, max(found.st_size - random.randrange(1, 17), 0))
 
 
 def _child(home: Path, seed: int, call: int | None) -> int:

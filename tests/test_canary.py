@@ -33,7 +33,7 @@ from alignment.release.approval import say
 from alignment.release.canary import Rules, block_differences, confidence_sequence, first_crossing, log_capital, lower_bound, watch
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
-from bench.release import kill, make_registry
+from bench.release import _cut_short, kill, make_registry
 from flows import cli, command
 from flows.canary import check
 from flows.doctor import _serving
@@ -152,6 +152,14 @@ def test_after_kills_the_pointer_names_a_verified_release(home: Path) -> None:
     assert (found.kills, found.at_a_call) == (24, 12)
     assert found.pointer_wrong + found.release_wrong + found.history_wrong + found.serving_wrong == 0
     assert found.steps > 0
+
+
+def test_the_kill_bench_tears_what_was_written_last(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("a+b") as log:
+        log.write(b"a" * 100 + b"\n")
+        log.flush()
+        _cut_short(log.fileno())
+    assert 85 <= (tmp_path / "log").stat().st_size <= 100
 
 
 def test_capital_is_a_bet_computed_by_hand() -> None:

@@ -223,6 +223,8 @@ def test_a_quarantined_release_leaves_production_and_stays_away(home: Path) -> N
 def test_a_quarantine_that_was_killed_half_way_is_finished(home: Path) -> None:
     add(home, A, B)
     up(home, A, B)
+    (folder_of(home, B) / ".QUARANTINED.part").write_text('{"act')
+    verify(home, B)
     (folder_of(home, B) / "QUARANTINED").write_text("{}")
     assert bar(home, B) == A
 

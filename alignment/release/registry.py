@@ -92,7 +92,8 @@ def verify(home: Path, release_id: str) -> Path:
     wrong = [name for name, digest in files.items() if not (folder / name).is_file() or file_sha256(folder / name) != digest]
     # A file that was put in can change what is loaded just as an edited one.
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED})
+    # Beside a mark, a killed quarantine leaves half of one: neither is loaded.
+    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})
     if wrong:
         raise ReleaseError(
             f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing, changed or added; "
