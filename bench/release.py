@@ -112,10 +112,11 @@ def _die_at(call: int, *, before: bool) -> None:
                 if real is fsync:
                     _cut_short(arguments[0])
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(*arguments, **named)
+            finally:  # also where there was no such file
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return change
 
