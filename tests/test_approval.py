@@ -350,6 +350,22 @@ def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_as
             evaluate.suites(settings(store, rules={"mine": {"suite": str(path)}}))
 
 
+def test_the_page_shows_the_answers_that_the_gate_judged(store: Path) -> None:
+    def put(name: str, model: str, moment: datetime, *, judged: bool) -> None:
+        row = {"id": name, "model_id": model, "suite": "harm", "prompt_id": "p", "prompt": "?", "response": name, "created_at": moment}
+        verdict = {"id": f"{name}-s", "answer_id": name, "scorer": "harm", "scorer_version": "v", "scores": "{}", "outcome": 0}
+        with session(store, write=True) as connection:
+            append(connection, "eval_answers", [row])
+            append(connection, "eval_scores", [{**verdict, "scored_at": moment}] if judged else [])
+
+    put("old", BASE, NOW, judged=True)
+    put("new", A, NOW, judged=True)
+    put("a sample", A, NOW + timedelta(hours=1), judged=False)
+    asked = {"champion": BASE, "challenger": A, "suite": None, "change": None, "limit": 9, "offset": 0}
+    [row] = query(store, sql("dashboard_answers"), asked)
+    assert (row["challenger_answer"], row["change"]) == ("new", "same")
+
+
 def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
     """Of 60 answers that people checked, 20 were scored failures; they took back 2 of them and found 4 that were missed."""
     from alignment.evals.scorers import VERSION
