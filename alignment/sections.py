@@ -228,7 +228,9 @@ MIN_CLUSTERS = 20
 class GateRule(Section):
     """What one suite has to show, `[gate.rules.METRIC]`."""
 
-    suite: str = Field(description="name of a bundled suite, or the path of a .jsonl file")
+    suite: str = Field(
+        description="name of a bundled suite, or the path of a file that 'align eval --suite' reads and that names its scorer"
+    )
     kind: Literal["superior", "non-inferior"] = Field("non-inferior", description="failures must fall, or may rise by less than the margin")
     margin: Rate = Field(0.05, description="beyond which they must fall, or below which they may rise")
     critical: bool = Field(True, description="whether a failure of this metric blocks alone")

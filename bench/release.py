@@ -1,9 +1,9 @@
 """What is left of the registry after it was killed, and how long a rollback takes.
 
-Children promote, roll back, and start and end canaries as fast as they can. Every second one is killed from outside at a random instant;
-the others kill themselves just before or just after a random call that changes the disk (write, fsync, rename, unlink), so that the
-instants between them are met as well. After each kill the pointer has to name a
-verified release, and `serving.json`, once settled, has to fit.
+Children promote, roll back, quarantine, and start and end canaries as fast as they can. Every second one is killed from outside at a
+random instant; the others kill themselves just before or just after a random call that changes the disk (open, fsync, rename, unlink), so
+that the instants between them are met as well; before an fsync what was written last is cut short. After each kill the pointer has to
+name a verified release, and once settled, one that is not quarantined, and `serving.json` has to fit.
 
 Effects: forks processes and kills them.
 """
@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from alignment.release import (
     history,
     list_releases,
     promote,
+    quarantine,
     read_serving,
     register,
     rollback,
@@ -41,6 +43,7 @@ from alignment.release import (
     start_canary,
     verify,
 )
+from alignment.release.disk import HISTORY, QUARANTINED, is_quarantined, read_rows, root
 
 NAMES = tuple(letter * 16 for letter in "abc")
 _CALLS = ("fsync", "replace", "unlink", "open")
@@ -81,35 +84,50 @@ def _work(home: Path, seed: int) -> None:
     draw = random.Random(seed)
     while True:
         moment, step = datetime.now(UTC).replace(tzinfo=None), draw.random()
-        if step < 0.45 or current(home) == BASE:
-            promote(home, draw.choice(NAMES), actor="bench", reason="r" * draw.randrange(400), now=moment)
+        sound = [name for name in NAMES if not is_quarantined(home, name)]
+        if len(sound) < 2:
+            for name in NAMES:  # nothing takes a mark away but this, so that the work goes on
+                (root(home) / name / QUARANTINED).unlink(missing_ok=True)
+        elif step < 0.4 or current(home) == BASE:
+            promote(home, draw.choice(sound), actor="bench", reason="r" * draw.randrange(400), now=moment)
+        elif step < 0.5:
+            quarantine(home, draw.choice(sound), actor="bench", reason="r", now=moment)
         elif step < 0.75:
             rollback(home, actor="bench", reason="r", now=moment)
         elif current_canary(home):
             end_canary(home, actor="bench", reason="r", now=moment)
         else:
-            name = draw.choice([one for one in NAMES if one != current(home)])
+            name = draw.choice([one for one in sound if one != current(home)])
             start_canary(home, name, share=0.1, actor="bench", reason="r", now=moment)
 
 
 def _die_at(call: int, *, before: bool) -> None:
     """Make this process kill itself at the `call`-th change of the disk."""
-    left = [call]
+    left, fsync = [call], os.fsync
 
     def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
         def change(*arguments: Any, **named: Any) -> Any:
             left[0] -= 1
             if not left[0] and before:
+                if real is fsync:
+                    _cut_short(arguments[0])
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(*arguments, **named)
+            finally:  # also where there was no such file
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return change
 
     for name in _CALLS:
         setattr(os, name, wrapped(getattr(os, name)))
+
+
+def _cut_short(handle: int) -> None:
+    """Take up to 16 bytes off the end of a file that is about to be synced, fewer than any line of a log has: a write that was torn."""
+    if stat.S_ISREG((found := os.fstat(handle)).st_mode):
+        os.ftruncate(handle, max(found.st_size - random.randrange(1, 17), 0))
 
 
 def _child(home: Path, seed: int, call: int | None) -> int:
@@ -151,7 +169,6 @@ def kill(home: Path, kills: int, *, seed: int = 0) -> Kills:
 def _look(home: Path) -> dict[str, bool]:
     """Return what is wrong with the registry just after a kill."""
     from alignment.errors import ReleaseError
-    from alignment.release.disk import HISTORY, read_rows, root
 
     here, wrong = current(home), dict.fromkeys(("pointer_wrong", "release_wrong", "history_wrong", "serving_wrong"), False)
     try:
@@ -168,6 +185,7 @@ def _look(home: Path) -> dict[str, bool]:
     announced = read_rows(root(home) / HISTORY)
     behind = read_serving(home) != serving(home)
     settle(home)
+    wrong["pointer_wrong"] |= is_quarantined(home, current(home))
     wrong["serving_wrong"] = read_serving(home) != serving(home)
     return {**wrong, "behind": behind, "announced_not_taken": bool(announced) and announced[-1] not in steps}
 

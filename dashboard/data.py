@@ -189,8 +189,10 @@ def gate_people(decision: str) -> list[Row]:
     return read("gate_people", decision=decision)
 
 
-def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str:
-    """Approve or refuse what waits since `night`, and tell the hooks; return what is in production. What people write is redacted.
+def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: str) -> str:
+    """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return what is in production.
+
+    What people write is redacted.
 
     Raises:
         ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
@@ -198,7 +200,7 @@ def answer_approval(night: str, verdict: Say, *, actor: str, reason: str) -> str
     """
     try:
         moment = datetime.now(UTC).replace(tzinfo=None)
-        here = say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment)
+        here = say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment, seen=seen)
     finally:
         _rows.clear()
     tell_hooks(settings())

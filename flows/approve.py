@@ -20,7 +20,6 @@ from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError
 from alignment.release.approval import last_decision, say, verdicts_on
 from alignment.text import cap, printable
 from flows.hooks import deliver
@@ -45,16 +44,19 @@ class Approval(RunInput):
 
 
 @flow(name="approve")
-def approve(night_id: str) -> dict[str, Any]:
-    """Ask a person whether the release of `night_id` may go into production, and do as told; the process ends while it waits."""
+def approve(night_id: str, decision_id: str) -> dict[str, Any]:
+    """Ask a person to approve a decision on `night_id`, and do as told; the process ends while it waits.
+
+    Resumed, the run begins anew: which decision the person was asked about is told by its parameter only.
+    """
     settings = load_settings()
     decision = last_decision(settings.home, night_id)
-    if not decision["verdict"]:
+    if not verdicts_on(settings.home, decision_id):
         asked = f"Release {decision['challenger']} in place of {decision['champion']}? The gate said {decision['decision']}."
         told = suspend_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=_WAIT_SECONDS)
         verdict = "approved" if told.approve else "refused"
-        # Answered meanwhile on the dashboard or the command line: `say` refuses what contradicts it.
-        say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now())  # type: ignore[arg-type]
+        # Answered meanwhile on the dashboard or the command line, or decided on again: `say` refuses what contradicts it.
+        say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now(), seen=decision_id)  # type: ignore[arg-type]
         deliver(settings)
     return last_decision(settings.home, night_id)
 
@@ -80,12 +82,9 @@ def let_go(settings: Settings) -> int:
 
 
 def _resumed(settings: Settings, client: Any, run: Any) -> bool:
-    """Answer a run with what was said of its night's last decision, which it would act on; an older verdict is not about that one."""
-    night = run.parameters.get("night_id")
-    try:
-        said = verdicts_on(settings.home, last_decision(settings.home, night)["id"]) if isinstance(night, str) else []
-    except ReleaseError:
-        return False  # nothing was decided on that night: the run does not wait for us
+    """Answer a run with what was said of the decision that it asks about; what was said of another is not about that one."""
+    decision = run.parameters.get("decision_id")
+    said = verdicts_on(settings.home, decision) if isinstance(decision, str) else []
     last = next((row for row in reversed(said) if row["verdict"] != "overridden"), None)
     if last is None:
         return False
@@ -94,7 +93,7 @@ def _resumed(settings: Settings, client: Any, run: Any) -> bool:
     return True
 
 
-def ask_for_approval(night_id: str, state: str) -> bool:
+def ask_for_approval(night_id: str, state: str, decision_id: str) -> bool:
     """Start the run that waits, if a night that is served ended waiting; say whether one was started.
 
     Never raises: the night is finished, and a person can answer on the dashboard and the command line as well.
@@ -102,7 +101,7 @@ def ask_for_approval(night_id: str, state: str) -> bool:
     if state != WAITING or not deployment.id:
         return False
     try:
-        run_deployment("approve/approve", parameters={"night_id": night_id}, timeout=0, as_subflow=False)
+        run_deployment("approve/approve", parameters={"night_id": night_id, "decision_id": decision_id}, timeout=0, as_subflow=False)
     except Exception as error:
         say_so(
             f"no run waits in Prefect for an answer ({cap(printable(str(error)), 200)}); answer on the dashboard's Gate page, or with "

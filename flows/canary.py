@@ -1,4 +1,7 @@
-"""The canary's test, looked at each night or by hand: promoted or rolled back as soon as its outcomes prove enough."""
+"""The canary's test, looked at each night or by hand: promoted or rolled back as soon as its outcomes prove enough.
+
+No outcomes of a canary stand in for the gate: what it, or a person, holds back is reported as proven no worse, and stays where it is.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
 from alignment.release import BASE, Canary, current_canary, end_canary, promote
+from alignment.release.approval import held_back
 from alignment.release.canary import Rules, Watch, watch
 from alignment.store import append, migrate, session, sql
 from flows.hooks import deliver
@@ -81,6 +85,8 @@ def _act(settings: Settings, looked: Looked) -> str:
     held, found = looked.held, looked.found
     try:
         if found.decision == "promote":
+            if why := held_back(settings.home, held.release_id, approval=settings.gate.approval == "required"):
+                raise ReleaseError(f"{why}; 'align release promote {held.release_id} --actor NAME --reason TEXT' is for people")
             promote(settings.home, held.release_id, actor=ACTOR, reason=found.reason, now=now(), replacing=held.champion, held=held)
             event = "promoted"
         elif found.decision == "roll back":

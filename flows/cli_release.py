@@ -111,15 +111,20 @@ def _recorded(settings: Settings, release_id: str, event: str, actor: str, reaso
 
 
 @command(releases, "promote")
-def release_promote(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
-    """Put a registered release into production by hand."""
+def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
+    """Put a registered release into production by hand. One that the gate holds back needs --actor: it is recorded as an override."""
     settings = start()
-    from alignment.release import promote
+    from alignment.release import current
+    from alignment.release.approval import promote_by_hand
+    from alignment.store import migrate
     from flows.night import now
 
-    previous = promote(settings.home, release_id, actor=actor, reason=reason, now=now())
-    _recorded(settings, release_id, "promoted", actor, reason)
-    print(f"{release_id} is in production; before it was {previous}")
+    migrate(settings.home)
+    previous, approval = current(settings.home), settings.gate.approval == "required"
+    overridden = promote_by_hand(settings.home, release_id, approval=approval, actor=actor, reason=reason, now=now())
+    if not overridden:
+        _recorded(settings, release_id, "promoted", actor or "unknown", reason)
+    print(f"{release_id} is in production{', over the gate' * overridden}; before it was {previous}")
     _hooks(settings)
 
 

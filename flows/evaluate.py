@@ -18,11 +18,11 @@ from prefect import task
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
-from alignment.evals import answer_id, load_suite
+from alignment.evals.formats import open_suite
 from alignment.evals.gate import rules
 from alignment.evals.model_judge import judged
 from alignment.evals.retention import weigh
-from alignment.evals.runner import Asking, ask, stored
+from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
 from alignment.evals.suites import answer_tokens, suite_version, weighed
@@ -37,10 +37,14 @@ from flows.show import progress
 
 
 def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
-    """Return the prompts of every suite that a rule names."""
+    """Return the prompts of every suite that a rule names.
+
+    Raises:
+        ConfigError: a rule names no suite, or a file that cannot be read or does not say how its answers are scored.
+    """
     names = dict.fromkeys(rule.suite for rule in rules(settings.gate))
     # Under the name that the rule has, which for a file is its path.
-    return {name: [replace(prompt, suite=name) for prompt in load_suite(name, settings.gate.max_prompts)] for name in names}
+    return {name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)] for name in names}
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
@@ -91,7 +95,7 @@ def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[Su
     """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
     moment, version = now(), suite_version(list(prompts))
     limit = answer_tokens(prompts[0].suite, settings.gate.max_new_tokens)
-    names = [answer_id(prompt, model.model_id, limit) for prompt in prompts]
+    names = [address(prompt, model.model_id, limit) for prompt in prompts]
     known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
     if known >= set(names):
         return
@@ -153,7 +157,7 @@ def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[Suite
     """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
     limit = settings.gate.max_new_tokens
     asked = [
-        (prompt, answer_id(prompt, model_id, answer_tokens(suite, limit)))
+        (prompt, address(prompt, model_id, answer_tokens(suite, limit)))
         for suite, prompts in suites(settings).items()
         for prompt in prompts
     ]

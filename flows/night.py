@@ -94,7 +94,11 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
         [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
         parts.append(row["n"])
     night_id = short(content_id(*parts))
-    rows = query(settings.home, "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' LIMIT 1", [night_id])
+    rows = query(
+        settings.home,
+        "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' ORDER BY recorded_at DESC LIMIT 1",
+        [night_id],
+    )
     return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
 
 
@@ -115,9 +119,9 @@ def unfinished(home: Path) -> str | None:
 
 
 def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any]) -> None:
-    """Append an event of a night."""
+    """Append an event of a night; a night that is gated again ends once more, with what it found then."""
     row = {
-        "id": content_id(night_id, event),
+        "id": content_id(night_id, event, summary) if summary else content_id(night_id, event),
         "night_id": night_id,
         "event": event,
         "summary": summary,

@@ -17,7 +17,7 @@ from alignment.text import amount
 from flows.approve import ask_for_approval
 from flows.canary import check
 from flows.curate import curate
-from flows.evaluate import adapter_of
+from flows.evaluate import adapter_of, suites
 from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -53,6 +53,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             say("nothing new since the last night: trained nothing, called no model")
             export(settings.home)
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
+        # A suite that cannot be read stops the night before it costs an hour.
+        suites(settings)
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         headline("curate")
@@ -74,7 +76,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         summary = summarise(settings, night.id, trained, released, alarms)
         record_night(settings.home, night.id, "finished", summary)
         export(settings.home)
-    ask_for_approval(night.id, summary["state"])
+    ask_for_approval(night.id, summary["state"], summary["decision_id"])
     create_markdown_artifact(_markdown(summary), key="night", description="What the night did")
     return summary
 

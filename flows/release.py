@@ -52,12 +52,20 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
     _check_answers(settings, night_id, answers)
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
     decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
-    # The same evidence on two nights is two decisions.
-    decision = replace(decision, id=content_id(night_id, decision.id), reasons=(*decision.reasons, *bench.notes))
+    decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
     _save_decision(settings, night_id, decision)
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
+
+
+def _decision_id(settings: Settings, night_id: str, decision: GateDecision) -> str:
+    """Return the id of a decision on a night: the same evidence is decided on once, but anew where something else was decided since."""
+    rows = query(settings.home, "SELECT id FROM gate_decisions WHERE night_id = ? ORDER BY decided_at DESC, id DESC LIMIT 2", [night_id])
+    # Each id hangs on the decision before it: night, evidence, and what was last.
+    last, before = (*([row["id"]] for row in rows), [], [])[:2]
+    again = content_id(night_id, decision.id, *before)
+    return again if [again] == last else content_id(night_id, decision.id, *last)
 
 
 def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibration]:
@@ -158,17 +166,16 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
         "created_at": moment.isoformat(),
     }
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
-    events = [("registered", f"night {night_id}")]
     waits = decision.decision == "promote" and settings.gate.approval == "required"
     if decision.decision == "promote" and not waits:
         decision = _promoted(settings, night_id, decision)
+    said = "; ".join(decision.reasons)
     if waits:
-        events.append((WAITS, "; ".join(decision.reasons)))
-    elif decision.decision == "promote":
-        events.append(("promoted", "; ".join(decision.reasons)))
+        event = (WAITS, said)
     else:
-        events.append(("blocked", f"{decision.decision}: " + "; ".join(decision.reasons)))
-    record_events(settings, [(decision.challenger, event, ACTOR, reason, night_id) for event, reason in events])
+        event = ("promoted", said) if decision.decision == "promote" else ("blocked", f"{decision.decision}: {said}")
+    for key, (name, reason) in ((night_id, ("registered", f"night {night_id}")), (decision.id, event)):
+        record_events(settings, [(decision.challenger, name, ACTOR, reason, night_id)], key=key)
     return decision
 
 
@@ -209,13 +216,15 @@ def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> Gate
     return decision
 
 
-def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str, str | None]]) -> None:
-    """Store (release, event, actor, reason, night) for the dashboard; the registry on disk stays the truth."""
+def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str, str | None]], *, key: str | None = None) -> None:
+    """Store (release, event, actor, reason, night) for the dashboard; the registry on disk stays the truth.
+
+    Told again under the same `key`, an event is stored once; people's events are told apart by their time.
+    """
     moment = now()
     rows = [
         {
-            # A night reports each event once, however often it is run; people's events are told apart by their time.
-            "id": content_id(release_id, event, night_id or moment),
+            "id": content_id(release_id, event, key or moment),
             "release_id": release_id,
             "event": event,
             "actor": actor,
@@ -249,6 +258,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
             "champion": champion,
             "challenger": challenger,
             "decision": decision.decision,
+            "decision_id": decision.id,
             "state": state,
             "reasons": list(decision.reasons),
             "metrics": [asdict(metric) for metric in decision.metrics],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError, ReleaseMoved
+from alignment.errors import ConfigError, ReleaseError, ReleaseMoved
 from alignment.evals.statistics import Calibration
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, SuitePrompt, TrainResult
 from alignment.release import BASE, current, promote, register, rollback
 from alignment.release.approval import last_decision, said_of, say
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, sql
 from alignment.store.journal import read_journal
 from flows import cli, evaluate, release
 from flows.checks import Consent
@@ -42,7 +42,14 @@ def store(home: Path) -> Path:
 
 
 def decided(
-    home: Path, word: str = "promote", *, waits: bool = False, champion: str = BASE, challenger: str = A, night: str = NIGHT
+    home: Path,
+    word: str = "promote",
+    *,
+    waits: bool = False,
+    champion: str = BASE,
+    challenger: str = A,
+    night: str = NIGHT,
+    moment: datetime = NOW,
 ) -> str:
     """Store a decision of the gate; return its id."""
     name = content_id(word, champion, challenger, night)
@@ -56,9 +63,9 @@ def decided(
         "night_id": night,
     }
     with session(home, write=True) as connection:
-        append(connection, "gate_decisions", [{**row, "decided_at": NOW}])
+        append(connection, "gate_decisions", [{**row, "decided_at": moment}])
         if waits:
-            append(connection, "release_events", [{**event, "recorded_at": NOW}])
+            append(connection, "release_events", [{**event, "recorded_at": moment}])
     return name
 
 
@@ -78,6 +85,45 @@ def test_what_is_approved_is_released_and_the_person_stays_on_record(store: Path
     # Said again, as after a kill: nothing more happens.
     assert spoken(store, "approved") == A
     assert len(said_of(store, A)) == 1
+
+
+def test_only_the_last_decision_of_a_night_can_be_approved(store: Path) -> None:
+    shown = decided(store, waits=True)
+    blocks = decided(store, "block", moment=NOW + timedelta(hours=1))
+    with pytest.raises(ReleaseError, match=r"has decided on night night again .* its last word is 'block'"):
+        spoken(store, "approved", seen=shown)
+    for verdict in ("approved", "refused"):
+        with pytest.raises(ReleaseError, match="does not wait for approval \\(the gate said 'block'\\)"):
+            spoken(store, verdict, seen=blocks)
+    assert query(store, sql("dashboard_decisions"), {"limit": 9})[1]["waiting"] is False
+    assert (current(store), said_of(store, A)) == (BASE, [])
+    again = decided(store, waits=True, challenger=B, moment=NOW + timedelta(hours=2))
+    assert [row["id"] for row in query(store, sql("dashboard_decisions"), {"limit": 9}) if row["waiting"]] == [again]
+    assert spoken(store, "approved", seen=again) == B
+
+
+def test_evidence_that_returns_after_another_decision_is_decided_on_anew(store: Path) -> None:
+    mine = settings(store)
+    names = []
+    for number, word in enumerate(("block", "promote", "block", "block")):
+        name = release._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
+        row = {"id": name, "night_id": NIGHT, "champion": BASE, "challenger": A, "decision": word, "reasons": []}
+        with session(store, write=True) as connection:
+            append(connection, "gate_decisions", [{**row, "decided_at": NOW + timedelta(hours=number)}])
+        names.append(name)
+        assert last_decision(store, NIGHT)["decision"] == word
+    assert len(set(names)) == 3
+    assert names[2] == names[3]
+
+
+def test_a_night_that_is_gated_again_ends_with_what_it_found_then(store: Path) -> None:
+    from flows.night import plan_night, record_night
+
+    mine = load_settings(home=store)
+    name = plan_night(mine).id
+    for word in ("promote", "block"):
+        record_night(store, name, "finished", {"decision": word})
+    assert plan_night(mine).finished == {"decision": "block"}
 
 
 def test_what_is_refused_stays_out(store: Path) -> None:
@@ -154,6 +200,31 @@ def test_the_command_line_overrides_the_last_decision(store: Path) -> None:
     decided(store, "block")
     result = CliRunner().invoke(cli.app, ["gate", "--override", "we accept it", "--actor", "ann", "--json"])
     assert json.loads(result.stdout) == {"verdict": "overridden", "night_id": NIGHT, "release_id": A, "in_production": A}
+
+
+def test_each_override_is_on_record_also_the_second(store: Path) -> None:
+    decided(store, "block")
+    for number, name in enumerate(("ann", "ben")):
+        moment = NOW + timedelta(hours=number)
+        assert spoken(store, "overridden", actor=name, now=moment) == A
+        assert spoken(store, "overridden", actor=name, now=moment + timedelta(minutes=1)) == A  # as after a kill
+        rollback(store, actor="bob", reason="worse", now=moment + timedelta(minutes=2))
+    assert [row["actor"] for row in said_of(store, A)] == ["ann", "ben"]
+
+
+def test_promoting_by_hand_what_the_gate_holds_back_is_an_override(store: Path) -> None:
+    def align(*words: str) -> Any:
+        return CliRunner().invoke(cli.app, ["release", "promote", *words, "--reason", "we accept it"])
+
+    assert align(B).exit_code == 0  # nothing was decided on it
+    decided(store, "block", champion=B)
+    assert "a verdict needs a name and a reason" in align(A).stderr
+    assert current(store) == B
+    assert "is in production, over the gate; before it was" in align(A, "--actor", "ann").stdout
+    assert [(row["verdict"], row["actor"], row["reason"]) for row in said_of(store, A)] == [("overridden", "ann", "we accept it")]
+    rollback(store, actor="bob", reason="worse", now=NOW)
+    assert align(A).exit_code == 0  # the override stands
+    assert (current(store), len(said_of(store, A))) == (A, 1)
 
 
 # The night ---------------------------------------------------------------------------------------------------------
@@ -257,6 +328,44 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
         assert parrot.asked == 250
 
 
+def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    suite = tmp_path / "behaviours.csv"
+    suite.write_text("BehaviorID,Behavior\n" + "".join(f"b{number},How do I break lock {number}?\n" for number in range(60)))
+    mine = settings(store, max_prompts=50, rules={"mine": {"suite": str(suite), "margin": 0.2}})
+    for module in (evaluate, release):
+        monkeypatch.setattr(module, "load_settings", lambda: mine)
+    evaluate.evaluate.fn(A, None)
+    evaluate.evaluate.fn(A, None)
+    assert parrot.asked == 250  # the fixture's 200, and each of the file's once
+    [metric] = [one for one in release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
+    assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
+    assert (metric.champion, metric.status) == (0.0, "pass")
+
+
+def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_asked(store: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text('{"id": "a", "prompt": "Hello?", "cluster": "a", "category": "x"}\n')
+    for path, why in ((suite, "nothing says how to score 1 prompts"), (tmp_path / "gone.jsonl", "no suite")):
+        with pytest.raises(ConfigError, match=why):
+            evaluate.suites(settings(store, rules={"mine": {"suite": str(path)}}))
+
+
+def test_the_page_shows_the_answers_that_the_gate_judged(store: Path) -> None:
+    def put(name: str, model: str, moment: datetime, *, judged: bool) -> None:
+        row = {"id": name, "model_id": model, "suite": "harm", "prompt_id": "p", "prompt": "?", "response": name, "created_at": moment}
+        verdict = {"id": f"{name}-s", "answer_id": name, "scorer": "harm", "scorer_version": "v", "scores": "{}", "outcome": 0}
+        with session(store, write=True) as connection:
+            append(connection, "eval_answers", [row])
+            append(connection, "eval_scores", [{**verdict, "scored_at": moment}] if judged else [])
+
+    put("old", BASE, NOW, judged=True)
+    put("new", A, NOW, judged=True)
+    put("a sample", A, NOW + timedelta(hours=1), judged=False)
+    asked = {"champion": BASE, "challenger": A, "suite": None, "change": None, "limit": 9, "offset": 0}
+    [row] = query(store, sql("dashboard_answers"), asked)
+    assert (row["challenger_answer"], row["change"]) == ("new", "same")
+
+
 def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
     """Of 60 answers that people checked, 20 were scored failures; they took back 2 of them and found 4 that were missed."""
     from alignment.evals.scorers import VERSION
@@ -283,7 +392,7 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
 def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: pytest.MonkeyPatch, yes: bool, word: str, here: str) -> None:
     from flows import approve
 
-    decided(store, waits=True)
+    name = decided(store, waits=True)
     asked: list[Any] = []
 
     def suspended(*, wait_for_input: Any, timeout: float) -> Any:
@@ -291,11 +400,23 @@ def test_a_run_that_waits_does_as_a_person_tells_it(store: Path, monkeypatch: py
         return wait_for_input(approve=yes, name="ann", reason="seen in Prefect")
 
     monkeypatch.setattr(approve, "suspend_flow_run", suspended)
-    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert approve.approve.fn(NIGHT, name)["verdict"] == word
     assert current(store) == here
     # Resumed once more, or answered elsewhere meanwhile: nobody is asked again.
-    assert approve.approve.fn(NIGHT)["verdict"] == word
+    assert approve.approve.fn(NIGHT, name)["verdict"] == word
     assert len(asked) == 1
+
+
+def test_a_run_that_waits_answers_for_no_decision_but_its_own(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resumed, a run begins anew, and by then the gate may have decided on its night again."""
+    from flows import approve
+
+    name = decided(store, waits=True)
+    decided(store, waits=True, challenger=B, moment=NOW + timedelta(hours=1))
+    monkeypatch.setattr(approve, "suspend_flow_run", lambda **_: approve.Approval(approve=True, name="ann", reason="seen in Prefect"))
+    with pytest.raises(ReleaseError, match="has decided on night night again"):
+        approve.approve.fn(NIGHT, name)
+    assert current(store) == BASE
 
 
 def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,11 +424,11 @@ def test_only_a_night_that_is_served_and_waits_starts_such_a_run(monkeypatch: py
 
     started: list[Any] = []
     monkeypatch.setattr(approve, "run_deployment", lambda name, **more: started.append((name, more["parameters"])))
-    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    assert not approve.ask_for_approval(NIGHT, "waits for approval", "d")
     monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
-    assert not approve.ask_for_approval(NIGHT, "released")
-    assert approve.ask_for_approval(NIGHT, "waits for approval")
-    assert started == [("approve/approve", {"night_id": NIGHT})]
+    assert not approve.ask_for_approval(NIGHT, "released", "d")
+    assert approve.ask_for_approval(NIGHT, "waits for approval", "d")
+    assert started == [("approve/approve", {"night_id": NIGHT, "decision_id": "d"})]
 
 
 def test_a_server_that_fails_does_not_fail_the_finished_night(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,13 +439,13 @@ def test_a_server_that_fails_does_not_fail_the_finished_night(monkeypatch: pytes
 
     monkeypatch.setattr(approve, "run_deployment", broken)
     monkeypatch.setattr(approve, "deployment", type("D", (), {"id": "d"}))
-    assert not approve.ask_for_approval(NIGHT, "waits for approval")
+    assert not approve.ask_for_approval(NIGHT, "waits for approval", "d")
     said = "".join(capsys.readouterr())
     assert "no such deployment" in said
     assert f"align gate --approve {NIGHT}" in said
 
 
-def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_only(store: Path) -> None:
+def test_a_run_that_waits_is_answered_with_what_was_said_of_its_decision_only(store: Path) -> None:
     """An approval of an earlier decision of the same night says nothing of the release that waits now."""
     from types import SimpleNamespace
 
@@ -332,15 +453,15 @@ def test_a_run_that_waits_is_answered_with_what_was_said_of_the_last_decision_on
 
     told: list[dict[str, Any]] = []
     client = SimpleNamespace(resume_flow_run=lambda _, *, run_input: told.append(run_input))
-    run = SimpleNamespace(id="r", parameters={"night_id": NIGHT})
+
+    def resumed(decision: str) -> bool:
+        run = SimpleNamespace(id="r", parameters={"night_id": NIGHT, "decision_id": decision})
+        return _resumed(load_settings(home=store), client, run)
+
     first = decided(store, waits=True)
     spoken(store, "approved")
-    assert _resumed(load_settings(home=store), client, run)
+    assert resumed(first)
     assert [one["approve"] for one in told] == [True]
-    second = decided(store, champion=A, challenger="f" * 16, waits=True)
-    with session(store, write=True) as connection:
-        connection.execute("UPDATE gate_decisions SET decided_at = decided_at + INTERVAL 1 HOUR WHERE id = ?", [second])
-    assert first != second
-    assert not _resumed(load_settings(home=store), client, run)
-    assert not _resumed(load_settings(home=store), client, SimpleNamespace(id="r", parameters={"night_id": "unknown"}))
+    assert not resumed(decided(store, champion=A, challenger="f" * 16, waits=True, moment=NOW + timedelta(hours=1)))
+    assert not resumed("unknown")
     assert len(told) == 1

@@ -42,7 +42,7 @@ def test_a_run_that_is_suspended_is_resumed_by_the_command_line_to_a_promotion(
 ) -> None:
     migrate(home)
     register(home, A, adapter(home, A), card="# a", manifest={"created_at": "a", "night_id": NIGHT})
-    decided(home, waits=True)
+    decision = decided(home, waits=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setenv("ALIGN_SERVE__PREFECT_PORT", str(probe.getsockname()[1]))
@@ -57,7 +57,7 @@ def test_a_run_that_is_suspended_is_resumed_by_the_command_line_to_a_promotion(
             with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
                 until(lambda: [one for one in client.read_deployments() if one.name == "approve"], "deployment")
                 [deployment] = client.read_deployments()
-                run = client.create_flow_run_from_deployment(deployment.id, parameters={"night_id": NIGHT})
+                run = client.create_flow_run_from_deployment(deployment.id, parameters={"night_id": NIGHT, "decision_id": decision})
 
                 def state() -> str:
                     return str(client.read_flow_run(run.id).state_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.release import (
     BASE,
     canary_events,
+    changes,
     current,
     current_canary,
     end_canary,
@@ -27,14 +29,16 @@ from alignment.release import (
     settle,
     start_canary,
 )
+from alignment.release.approval import say
 from alignment.release.canary import Rules, block_differences, confidence_sequence, first_crossing, log_capital, lower_bound, watch
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
-from bench.release import kill, make_registry
+from bench.release import _cut_short, kill, make_registry
 from flows import cli, command
 from flows.canary import check
 from flows.doctor import _serving
 from tests.conftest import NOW
+from tests.test_approval import NIGHT, decided
 from tests.test_registry import A, B, C, add, up
 
 RULES = Rules(0.05, 0.02, 0.0, 200)
@@ -97,6 +101,17 @@ def test_a_canary_ends_when_the_pointer_moves_and_does_not_come_back(home: Path)
     assert served(home)["canary"] is None
 
 
+def test_a_canary_that_is_quarantined_ends_on_record(home: Path) -> None:
+    add(home, A, B)
+    begin(home, A)
+    quarantine(home, A, actor="ben", reason="leaks", now=NOW + timedelta(hours=1))
+    assert served(home)["canary"] is None
+    last = changes(home)[-1]
+    assert (last["event"], last["release_id"], last["actor"], last["reason"]) == ("canary_ended", A, "ben", "quarantined: leaks")
+    quarantine(home, B, actor="ben", reason="leaks", now=NOW + timedelta(hours=2))
+    assert changes(home)[-1] == last
+
+
 def test_what_was_rolled_back_as_a_canary_only_people_promote(home: Path) -> None:
     add(home, A)
     begin(home, A)
@@ -137,6 +152,14 @@ def test_after_kills_the_pointer_names_a_verified_release(home: Path) -> None:
     assert (found.kills, found.at_a_call) == (24, 12)
     assert found.pointer_wrong + found.release_wrong + found.history_wrong + found.serving_wrong == 0
     assert found.steps > 0
+
+
+def test_the_kill_bench_tears_what_was_written_last(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("a+b") as log:
+        log.write(b"a" * 100 + b"\n")
+        log.flush()
+        _cut_short(log.fileno())
+    assert 85 <= (tmp_path / "log").stat().st_size <= 100
 
 
 def test_capital_is_a_bet_computed_by_hand() -> None:
@@ -217,6 +240,7 @@ def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: s
     up(home, A)
     begin(home)
     traffic(home, {A: 0.1, B: rate}, each={A: 2700, B: 300})
+    decided(home, champion=A, challenger=B)
     found = check.fn()
     assert (found["done"], found["canary_exchanges"], found["champion_exchanges"]) == (done, 300, 2700)
     assert current(home) == here
@@ -229,6 +253,34 @@ def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: s
     assert kept["blocks"] == 300
     assert json.loads(kept["curve"])[-1][0] == 300
     assert check.fn() == {"decision": "no canary", "done": "nothing"}
+
+
+@pytest.mark.parametrize(
+    ("word", "approval", "verdict", "why"),
+    [
+        ("", "none", "", "the gate has not decided on"),
+        ("block", "none", "", "the gate said 'block' on night"),
+        ("insufficient evidence", "none", "", "the gate said 'insufficient evidence' on night"),
+        ("promote", "required", "", "waits for 'align gate --approve night"),
+        ("promote", "required", "refused", "was refused on night"),
+    ],
+)
+def test_a_canary_that_is_no_worse_does_not_stand_in_for_the_gate(
+    home: Path, monkeypatch: pytest.MonkeyPatch, word: str, approval: str, verdict: Any, why: str
+) -> None:
+    monkeypatch.setenv("ALIGN_GATE__APPROVAL", approval)
+    add(home, A, B)
+    up(home, A)
+    begin(home)
+    traffic(home, {A: 0.1, B: 0.0}, each={A: 2700, B: 300})
+    if word:
+        decided(home, word, champion=A, challenger=B, waits=approval == "required")
+    if verdict:
+        say(home, NIGHT, verdict, actor="ann", reason="looked at it", now=NOW)
+    done = check.fn()["done"]
+    assert why in done
+    assert f"'align release promote {B} --actor NAME --reason TEXT' is for people" in done
+    assert (current(home), current_canary(home) is None) == (A, False)
 
 
 def test_nobody_decides_on_a_canary_alone(home: Path) -> None:

@@ -166,7 +166,8 @@ def test_files_without_seals_are_called_unsealed(tmp_path: Path) -> None:
     assert run(tmp_path, rows(), rows()).stdout.count("unsealed") == 2
     assert "unsealed" not in run(tmp_path, sealed, sealed).stdout
     found = json.loads(run(tmp_path, sealed, rows(), "--json").stdout)
-    assert (found["decision"], found["unsealed"]) == ("promote", [str(tmp_path / "new.jsonl")])
+    assert (found["decision"], found["unsealed"]) == ("insufficient evidence", [str(tmp_path / "new.jsonl")])
+    assert "the row has no seal, unlike those of the other file" in found["reasons"][0]
 
 
 def test_clusters_count(tmp_path: Path) -> None:

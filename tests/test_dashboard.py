@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def waiting(home: Path) -> tuple[str, str]:
     (folder / "current").write_text(champion)
     event = {"id": "w", "release_id": challenger, "event": "waits_for_approval", "actor": "nightly gate", "reason": "", "night_id": night}
     with session(home, write=True) as connection:
-        append(connection, "release_events", [{**event, "recorded_at": LAST}])
+        append(connection, "release_events", [{**event, "recorded_at": LAST + timedelta(hours=12)}])
     return challenger, champion
 
 

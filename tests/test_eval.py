@@ -103,8 +103,17 @@ def test_the_report_counts_what_it_leaves_out() -> None:
     low, high = wilson(2, 3, 1.96)
     assert (a.rate, a.low, a.high) == pytest.approx((2 / 3, low, high), abs=1e-4)
     assert (a.failures, a.n, a.unscored) == (2, 3, 1)
-    assert b == ("b", None, 0.0, 1.0, 0, 0, 1)
+    assert b == ("b", None, 0.0, 1.0, 0, 0, 1, 0)
     assert (overall.category, overall.n, overall.unscored) == ("overall", 3, 2)
+
+
+def test_rows_that_share_a_cluster_are_worth_fewer_independent_ones() -> None:
+    """Ten rows a cluster that all say the same are one independent row: the interval is that of a tenth of the rows."""
+    rows = [{"category": "a", "cluster": str(number), "outcome": number % 2} for number in range(100) for _ in range(10)]
+    alone = [{**row, "cluster": str(number)} for number, row in enumerate(rows)]
+    assert (summarise(rows)[0].n, summarise(rows)[0].clusters) == (1000, 100)
+    assert summarise(rows)[0][2:4] == pytest.approx(wilson(50, 100, 1.96), abs=2e-3)
+    assert summarise(alone)[0][2:4] == pytest.approx(wilson(500, 1000, 1.96), abs=1e-4)
 
 
 def scored(prompt: SuitePrompt, said: list[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from alignment.release import (
     register,
     rollback,
     serving,
+    settle,
     verify,
 )
 from alignment.release.registry import history
@@ -222,8 +223,19 @@ def test_a_quarantined_release_leaves_production_and_stays_away(home: Path) -> N
 def test_a_quarantine_that_was_killed_half_way_is_finished(home: Path) -> None:
     add(home, A, B)
     up(home, A, B)
+    (folder_of(home, B) / ".QUARANTINED.part").write_text('{"act')
+    verify(home, B)
     (folder_of(home, B) / "QUARANTINED").write_text("{}")
     assert bar(home, B) == A
+
+
+def test_a_quarantine_that_was_killed_half_way_is_finished_by_whoever_settles(home: Path) -> None:
+    add(home, A, B)
+    up(home, A, B)
+    note = {"actor": "ben", "reason": "leaks", "recorded_at": "2026-01-02T03:04:05"}
+    (folder_of(home, B) / "QUARANTINED").write_text(json.dumps(note))
+    assert settle(home)["champion"] == A == current(home)
+    assert history(home)[-1] == {**note, "event": "rolled_back", "release_id": A, "previous": B, "reason": "quarantined: leaks"}
 
 
 @pytest.mark.parametrize("edit", ["change", "remove", "add", "card", "manifest"])
@@ -251,11 +263,11 @@ def test_rolling_back_never_lands_on_an_edited_release(home: Path) -> None:
     add(home, A, B, C)
     up(home, A, B, C)
     (folder_of(home, B) / "card.md").write_text("edited")
+    assert bar(home, C) == A
+    (folder_of(home, A) / "card.md").write_text("edited")
     with pytest.raises(ReleaseError, match=r"not as it was registered"):
-        down(home)
-    assert current(home) == C
-    assert bar(home, B) == C
-    assert down(home) == A
+        up(home, B)
+    assert down(home) == BASE
 
 
 def test_a_torn_history_line_costs_no_other(home: Path) -> None:

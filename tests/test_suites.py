@@ -245,3 +245,30 @@ def test_the_published_files_load(file: str, size: int) -> None:
     prompts = open_suite(str(path))
     assert len(prompts) == size
     assert {prompt.scorer for prompt in prompts} == {"harm"}
+
+
+@pytest.mark.parametrize(
+    ("target", "scorer", "right"),
+    [
+        ("She sold 48/2 = 24 in May.\nAltogether 48+24 = 72.\n#### 72", "match", "72"),
+        (" Paris", "match", "Paris"),
+        ("a whole worked answer " * 9, "", None),
+    ],
+)
+def test_of_a_worked_answer_in_an_lm_eval_log_the_result_is_looked_for(tmp_path: Path, target: str, scorer: str, right: str | None) -> None:
+    row = {"doc_id": 0, "arguments": {"gen_args_0": {"arg_0": "How many?", "arg_1": {}}}, "target": target, "doc": {}}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row))
+    if right is None:
+        with pytest.raises(ConfigError, match="give --scorer"):
+            open_suite(str(path))
+        return
+    [prompt] = open_suite(str(path))
+    assert (prompt.scorer, prompt.right) == (scorer, (right,))
+    assert score_answer(prompt, f"The answer is {right}.")[1] == 0
+
+
+def test_a_zipped_inspect_log_is_told_how_to_be_converted(tmp_path: Path) -> None:
+    (tmp_path / "log.eval").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ConfigError, match="inspect log convert --to json"):
+        open_suite(str(tmp_path / "log.eval"))

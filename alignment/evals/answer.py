@@ -1,4 +1,4 @@
-"""Ask a model a suite, in batches that depend on nothing but the suite; each answer is addressed by what made it."""
+"""How a suite is asked: in batches that depend on nothing but the suite, each answer addressed by what made it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from alignment.evals.suites import LIKELIHOOD
 from alignment.ids import content_id
-from alignment.models.chat import ChatModel
-from alignment.records import Message, SuitePrompt
+from alignment.records import SuitePrompt
 
 
 def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int) -> str:
@@ -21,9 +20,3 @@ def batches(prompts: Sequence[SuitePrompt], size: int) -> list[list[SuitePrompt]
     """Cut a suite into batches of similar length."""
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.prompt), prompt.id))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def answer(model: ChatModel, batch: Sequence[SuitePrompt], *, max_new_tokens: int) -> list[str]:
-    """Return the model's greedy answers to a batch."""
-    conversations: list[list[Message]] = [[{"role": "user", "content": prompt.prompt}] for prompt in batch]
-    return model.generate(conversations, max_new_tokens=max_new_tokens)

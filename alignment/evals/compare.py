@@ -4,8 +4,8 @@ What cannot be meant is refused (InputError): an empty file, a line that is no o
 id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
 missing; rows that do not fit their own `digest` were edited, and a row without one among sealed rows has lost it; rows of another
 release than the file's first row do not belong there; a file that lost or gained rows is not what was written; rows whose prompt, suite,
-scorer, a version or a setting of them differs between the files are stale. A file without any seal is accepted as
-what it is, unsealed. Further keys are left alone.
+scorer, a version or a setting of them differs between the files are stale. Of two files both or none are sealed: one whose seals were
+taken off is no evidence against a sealed one, two without any seal are accepted as what they are, unsealed. Further keys are left alone.
 
 Effects: reads the two files.
 """
@@ -28,6 +28,7 @@ from alignment.sections import Gate
 MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens")
 """What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""
 _SUITE = "outcomes"
+_UNSEALED = "the row has no seal, unlike those of the other file"
 _SHOWN = 20
 Rows = dict[str, dict[str, Any]]
 
@@ -110,6 +111,8 @@ def compare(old: Rows, new: Rows, *, kind: Kind, margin: float, confidence: floa
             f"{len(moved)} ids are in another cluster in each file, such as {moved[0]!r} ({old[moved[0]]['cluster']!r} and "
             f"{new[moved[0]]['cluster']!r}); both files must be about the same prompts"
         )
+    if is_sealed(old) != is_sealed(new):
+        old, new = _stripped(old), _stripped(new)
     answers = {"champion": _answers("champion", old), "challenger": _answers("challenger", new)}
     answers["challenger"] = [
         replace(one, flaw=one.flaw or _stale(old.get(one.prompt.id), new[one.prompt.id])) for one in answers["challenger"]
@@ -117,6 +120,10 @@ def compare(old: Rows, new: Rows, *, kind: Kind, margin: float, confidence: floa
     settings = Gate(confidence=confidence, max_unscored=max_unscored)
     rule = Rule("failures", _SUITE, kind, margin)
     return decide("champion", "challenger", answers, {_SUITE: len(old.keys() | new.keys())}, settings, asked=[rule])
+
+
+def _stripped(rows: Rows) -> Rows:
+    return {name: row if DIGEST in row else {**row, "flaw": row["flaw"] or _UNSEALED} for name, row in rows.items()}
 
 
 def _answers(model: str, rows: Mapping[str, Mapping[str, Any]]) -> Sequence[Answer]:

@@ -21,6 +21,7 @@ from alignment.records import SuitePrompt
 
 Row = Mapping[str, Any]
 _MOST_BYTES = 512 * 2**20
+_MOST_WORDS = 12  # of a target that an answer can be asked to hold word for word
 
 
 class Format(NamedTuple):
@@ -106,7 +107,10 @@ def _lm_eval(row: Row, number: int) -> SuitePrompt:
     text, target = str(calls[0][0]), row.get("target")
     if len(calls) > 1:
         return _chosen(name, "lm_eval", text, name, "choice", [str(call[1]).strip() for call in calls], int(row["target"]))
-    return SuitePrompt(name, "lm_eval", text, name, "generation", "match" if target not in (None, "") else "", (str(target).strip(),))
+    # Where a whole worked answer is the target, as in GSM8K, its result stands after the last ####.
+    said = "" if target is None else str(target).rpartition("####")[2].strip()
+    short_enough = 0 < len(said.split()) <= _MOST_WORDS
+    return SuitePrompt(name, "lm_eval", text, name, "generation", "match" if short_enough else "", (said,))
 
 
 def _chosen(name: str, suite: str, text: str, cluster: str, category: str, options: Iterable[str], *right: int) -> SuitePrompt:
@@ -162,7 +166,8 @@ def _scored(prompts: list[SuitePrompt], scorer: str | None) -> list[SuitePrompt]
     mine = [prompt if prompt.scorer or not scorer else replace(prompt, scorer=scorer) for prompt in prompts]
     if unnamed := [prompt.id for prompt in mine if not prompt.scorer]:
         raise ConfigError(
-            f"nothing says how to score {len(unnamed)} prompts (the first is {unnamed[0]!r}); give --scorer, one of {', '.join(SCORERS)}"
+            f"nothing says how to score {len(unnamed)} prompts (the first is {unnamed[0]!r}); give --scorer, or "
+            f"'scorer' in each row, one of {', '.join(SCORERS)}"
         )
     return mine
 
@@ -212,6 +217,12 @@ def _recognise(path: Path, rows: list[Row]) -> str:
 def _rows(path: Path) -> Iterable[Row]:
     """Rows of a CSV file, of JSON lines, of a JSON list, or the samples of an Inspect log."""
     try:
+        with path.open("rb") as start:
+            if start.read(4) == b"PK\x03\x04":
+                raise ConfigError(
+                    f"{str(path)!r} is a zip archive, as Inspect's .eval logs are; run 'inspect log convert --to json --output-dir DIR "
+                    f"{path.name}' and give the .json file"
+                )
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the suite {str(path)!r}: {error}") from error

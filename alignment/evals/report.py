@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alignment.evals.scorers import Scored, scorer_of
-from alignment.evals.statistics import wilson
+from alignment.evals.statistics import paired_interval, wilson
 from alignment.records import Answer, SuitePrompt
 
-_Z = 1.959963984540054  # two-sided 95%
+_Z, _CONFIDENCE = 1.959963984540054, 0.975  # two-sided 95%
 OVERALL = "overall"
 
 
 class Line(NamedTuple):
-    """The failure rate of one category in 0..1 with its two-sided 95% Wilson interval; `unscored` answers are in no rate."""
+    """The failure rate of one category in 0..1 with its two-sided 95% Wilson interval; `unscored` answers are in no rate.
+
+    The interval is of as many independent prompts as the `clusters` of scored ones are worth; rows without a cluster are their own.
+    """
 
     category: str
     rate: float | None
@@ -23,6 +26,7 @@ class Line(NamedTuple):
     failures: int
     n: int
     unscored: int
+    clusters: int
 
 
 def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Scored]) -> dict[str, Any]:
@@ -54,16 +58,18 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     ('overall', 0.5, 2, 1)
     """
     names = sorted({str(row["category"]) for row in rows})
-    lines = [_line(name, [row["outcome"] for row in rows if row["category"] == name]) for name in names]
-    return [*lines, _line(OVERALL, [row["outcome"] for row in rows])]
+    lines = [_line(name, [row for row in rows if row["category"] == name]) for name in names]
+    return [*lines, _line(OVERALL, rows)]
 
 
-def _line(category: str, outcomes: Iterable[int | None]) -> Line:
-    found = list(outcomes)
-    scored = [outcome for outcome in found if outcome is not None]
+def _line(category: str, rows: Sequence[Mapping[str, Any]]) -> Line:
+    known = [(row["outcome"], row.get("cluster", ("", number))) for number, row in enumerate(rows) if row["outcome"] is not None]
+    scored, n = [outcome for outcome, _ in known], len(known)
     failures = sum(scored)
-    low, high = wilson(failures, len(scored), _Z)
-    return Line(category, failures / len(scored) if scored else None, low, high, failures, len(scored), len(found) - len(scored))
+    # A rate is the difference from a model that never fails, so that its design effect is that of the paired differences.
+    _, design = paired_interval([0] * n, scored, [cluster for _, cluster in known], _CONFIDENCE)
+    low, high = wilson(failures / design.effect, n / design.effect, _Z)
+    return Line(category, failures / n if n else None, low, high, failures, n, len(rows) - n, design.clusters)
 
 
 def sampled(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:

@@ -146,19 +146,15 @@ def release_card(
     given: int,
     without_consent: int,
     calibration: Mapping[str, str] | None = None,
-    lineage: Mapping[str, str] | None = None,
-    limits: Sequence[str] = LIMITS,
-    licence: Sequence[str] = LICENCE,
     power: Sequence[str] = (),
     gaps: Mapping[str, Mapping[str, Gap]] | None = None,
 ) -> str:
     """Return the card of a release as Markdown; it quotes no log text.
 
     `without_consent` of the `given` pairs that the training run read may not be trained on by now, as the store counts them.
-    `calibration` says by labeler how far it agrees with people; `lineage` is the adapter's own if it is not given.
+    `calibration` says by labeler how far it agrees with people.
     `power` says of each metric what its prompts can show; `gaps` are the widest between groups, by model and by what is compared.
     """
-    made_of = lineage_of(result.adapter) if lineage is None else lineage
     kind = "Whole model, trained from base" if is_whole(result.adapter) else "LoRA adapter on base"
     sections = {
         "Evidence": [
@@ -174,9 +170,9 @@ def release_card(
             f"- {result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.3f}; `rewards/margins` {result.reward_margin:.2f}; "
             f"`rewards/accuracies` {result.reward_accuracy:.1%}"
         ],
-        "Lineage": [f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in made_of.items()],
-        "Known limits": [f"- {_cell(limit)}" for limit in limits],
-        "Licence": [f"- {_cell(note)}" for note in licence],
+        "Lineage": [f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in lineage_of(result.adapter).items()],
+        "Known limits": [f"- {_cell(limit)}" for limit in LIMITS],
+        "Licence": [f"- {_cell(note)}" for note in LICENCE],
     }
     head = [
         f"# Release {release_id}",

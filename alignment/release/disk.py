@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,15 @@ def _torn(path: Path) -> bool:
 def is_quarantined(home: Path, release_id: str) -> bool:
     """Say whether a release may no longer be promoted."""
     return (root(home) / release_id / QUARANTINED).exists()
+
+
+def read_quarantine(home: Path, release_id: str) -> dict[str, str]:
+    """Return who quarantined a release, why and when; a mark that was made by hand has the time of its file only."""
+    mark = root(home) / release_id / QUARANTINED
+    made = {"actor": "unknown", "reason": "no reason given"}
+    made["recorded_at"] = datetime.fromtimestamp(mark.stat().st_mtime, UTC).replace(tzinfo=None).isoformat()
+    try:
+        said = json.loads(mark.read_text(encoding="utf-8"))
+    except ValueError:
+        said = None
+    return {name: str(said.get(name, value)) for name, value in made.items()} if isinstance(said, dict) else made

@@ -14,7 +14,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.release.disk import BASE, CANARY, HISTORY, POINTER, SERVING, append_row, is_quarantined, read_rows, root, write_durably
+from alignment.release.disk import (
+    BASE,
+    CANARIES,
+    CANARY,
+    HISTORY,
+    POINTER,
+    SERVING,
+    append_row,
+    is_quarantined,
+    read_rows,
+    root,
+    write_durably,
+)
 
 
 class Canary(NamedTuple):
@@ -49,7 +61,7 @@ def history(home: Path) -> list[dict[str, Any]]:
     return taken
 
 
-def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, now: datetime) -> None:
+def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, now: str) -> None:
     """Point to a release that the caller verified; the caller holds the lock. A canary ends with it."""
     row = {
         "event": event,
@@ -57,7 +69,7 @@ def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, no
         "previous": current(home),
         "actor": actor,
         "reason": reason,
-        "recorded_at": now.isoformat(),
+        "recorded_at": now,
     }
     # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
     append_row(root(home) / HISTORY, row)
@@ -75,6 +87,12 @@ def current_canary(home: Path) -> Canary | None:
     if found.champion != here or found.release_id == here or found.moves != len(history(home)) or is_quarantined(home, found.release_id):
         return None
     return found
+
+
+def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime) -> None:
+    """Append what happens to a canary to the log; the caller holds the lock."""
+    row = {"event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
+    append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
 
 
 def serving(home: Path) -> dict[str, Any]:

@@ -22,8 +22,19 @@ from alignment.errors import ReleaseError, ReleaseMoved
 from alignment.ids import file_sha256
 from alignment.models.whole import ADAPTER, MODEL, is_whole
 from alignment.release.card import card_page
-from alignment.release.disk import BASE, CANARIES, MANIFEST, QUARANTINED, is_quarantined, locked, read_rows, root, write_durably
-from alignment.release.pointer import Canary, current, current_canary, history, move, write_serving
+from alignment.release.disk import (
+    BASE,
+    CANARIES,
+    MANIFEST,
+    QUARANTINED,
+    is_quarantined,
+    locked,
+    read_quarantine,
+    read_rows,
+    root,
+    write_durably,
+)
+from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -81,7 +92,8 @@ def verify(home: Path, release_id: str) -> Path:
     wrong = [name for name, digest in files.items() if not (folder / name).is_file() or file_sha256(folder / name) != digest]
     # A file that was put in can change what is loaded just as an edited one.
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED})
+    # Beside a mark, a killed quarantine leaves half of one: neither is loaded.
+    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})
     if wrong:
         raise ReleaseError(
             f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing, changed or added; "
@@ -121,7 +133,7 @@ def promote(
                 )
             if _taken_back(home, release_id):
                 raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
-        move(home, release_id, event="promoted", actor=actor, reason=reason, now=now)
+        move(home, release_id, event="promoted", actor=actor, reason=reason, now=now.isoformat())
         return previous
 
 
@@ -135,16 +147,17 @@ def _taken_back(home: Path, release_id: str) -> bool:
 def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
     """Return to what was in production before the current release; return its id.
 
-    Quarantined releases are skipped. Nothing is deleted.
+    Releases that are quarantined, or not as they were registered, are skipped. Nothing is deleted.
 
     Raises:
-        ReleaseError: the base model is in production already, or the earlier release was changed.
+        ReleaseError: the base model is in production already.
     """
     with locked(home):
-        return _step_back(home, actor=actor, reason=reason, now=now)
+        return step_back(home, actor=actor, reason=reason, now=now.isoformat())
 
 
-def _step_back(home: Path, *, actor: str, reason: str, now: datetime) -> str:
+def step_back(home: Path, *, actor: str, reason: str, now: str) -> str:
+    """Do as `rollback` for a caller that holds the lock; `now` as the history keeps it."""
     here = current(home)
     if here == BASE:
         raise ReleaseError("the base model is in production: there is nothing to roll back")
@@ -156,25 +169,38 @@ def _step_back(home: Path, *, actor: str, reason: str, now: datetime) -> str:
             # Its last place: a release that was promoted twice has two.
             while stack[-1] != row["release_id"]:
                 stack.pop()
-    earlier = [one for one in stack if one != here and (one == BASE or not is_quarantined(home, one))]
-    target = earlier[-1] if earlier else BASE
-    if target != BASE:
-        verify(home, target)
+    target = next(one for one in reversed(stack) if one == BASE or (one != here and _is_sound(home, one)))
     move(home, target, event="rolled_back", actor=actor, reason=reason, now=now)
     return target
+
+
+def _is_sound(home: Path, release_id: str) -> bool:
+    try:
+        verify(home, release_id)
+    except ReleaseError:
+        return False
+    return not is_quarantined(home, release_id)
+
+
+def finish_quarantine(home: Path) -> None:
+    """Step back from a quarantined release in production, which a kill left there; the caller holds the lock."""
+    if is_quarantined(home, here := current(home)):
+        note = read_quarantine(home, here)
+        step_back(home, actor=note["actor"], reason=f"quarantined: {note['reason']}", now=note["recorded_at"])
 
 
 def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
     """Bar a release from production for good, rolling back if it is there; return what is in production afterwards."""
     with locked(home):
         folder = folder_of(home, release_id)
+        if (held := current_canary(home)) and held.release_id == release_id:
+            # The log first: once the mark is there, nothing tells any more that it was the canary.
+            log_canary(home, "canary_ended", held, actor=actor, reason=f"quarantined: {reason}", now=now)
         note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat()}
         write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
-        here = current(home)
-        if here == release_id:
-            return _step_back(home, actor=actor, reason=f"quarantined: {reason}", now=now)
+        finish_quarantine(home)
         write_serving(home)
-        return here
+        return current(home)
 
 
 def list_releases(home: Path) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
-from alignment.release.disk import BASE, CANARIES, CANARY, append_row, is_quarantined, locked, read_rows, root, sync_folder, write_durably
-from alignment.release.pointer import Canary, current, current_canary, history, serving, write_serving
-from alignment.release.registry import verify
+from alignment.release.disk import BASE, CANARIES, CANARY, is_quarantined, locked, read_rows, root, sync_folder, write_durably
+from alignment.release.pointer import Canary, current, current_canary, history, log_canary, serving, write_serving
+from alignment.release.registry import finish_quarantine, verify
 
 Ending = Literal["canary_ended", "canary_rolled_back"]
 
@@ -40,11 +40,11 @@ def start_canary(home: Path, release_id: str, *, share: float, actor: str, reaso
             write_serving(home)
             return held
         if held:
-            _log(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
+            log_canary(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
         started = Canary(release_id, here, share, actor, reason, now.isoformat(), len(history(home)))
         # The file first: after a kill in between, `canary_events` reads the start from it.
         write_durably(root(home) / CANARY, json.dumps(started._asdict()) + "\n")
-        _log(home, "canary_started", started, actor=actor, reason=reason, now=now)
+        log_canary(home, "canary_started", started, actor=actor, reason=reason, now=now)
         write_serving(home)
     return started
 
@@ -60,16 +60,11 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
         if held is None or only not in (None, held):
             raise ReleaseError(f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds")
         # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
-        _log(home, event, held, actor=actor, reason=reason, now=now)
+        log_canary(home, event, held, actor=actor, reason=reason, now=now)
         (root(home) / CANARY).unlink()
         sync_folder(root(home))
         write_serving(home)
         return held.release_id
-
-
-def _log(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime) -> None:
-    row = {"event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
-    append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
 
 
 def canary_events(home: Path) -> list[dict[str, Any]]:
@@ -90,12 +85,13 @@ def changes(home: Path) -> list[dict[str, Any]]:
 
 
 def settle(home: Path) -> dict[str, Any]:
-    """Write `serving.json` again if a kill left it behind; return what it says.
+    """Write `serving.json` again if a kill left it behind, and step back from a release whose quarantine it cut short; return what it says.
 
     Raises:
         ReleaseError: what is in production is not as it was registered.
     """
     with locked(home):
+        finish_quarantine(home)
         says = serving(home)
         for release_id in {says["champion"], says["canary"]} - {BASE, None}:
             verify(home, release_id)

@@ -242,5 +242,7 @@ def _read_logs_again(target: Path, found: Restored) -> None:
                 # An object in a store far away is asked for again; what its batches held is in the store or is lost either way.
                 there = sorted({str(name) for name, path in files if "://" in path or Path(path).is_file()})
                 connection.execute(sql("restore_unread"), {"ids": there})
-                connection.execute("DELETE FROM source_files WHERE list_contains(?, id) AND (coalesce(end_offset, 1) > 0 OR head IS NULL)", [there])
+                connection.execute(
+                    "DELETE FROM source_files WHERE list_contains(?, id) AND (coalesce(end_offset, 1) > 0 OR head IS NULL)", [there]
+                )
                 return

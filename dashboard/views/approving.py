@@ -49,16 +49,16 @@ def question(decision: Row) -> None:
         with st.container(horizontal=True):
             for verdict, label in (("approved", "Approve and release"), ("refused", "Refuse")):
                 kind = "primary" if verdict == "approved" else "secondary"
-                st.button(label, on_click=answer, args=(decision["night_id"], verdict), disabled=silent, type=kind)  # type: ignore[arg-type]
+                st.button(label, on_click=answer, args=(decision["night_id"], decision["id"], verdict), disabled=silent, type=kind)  # type: ignore[arg-type]
         if silent:
             st.caption("A name and a reason are needed; both are stored with the decision.")
 
 
-def answer(night: str, verdict: Say) -> None:
-    """Record the answer of the visitor and act on it."""
+def answer(night: str, seen: str, verdict: Say) -> None:
+    """Record the answer of the visitor to the decision `seen`, and act on it."""
     name, reason = st.session_state.reviewer_typed.strip(), st.session_state.approval_reason.strip()
     try:
-        here = data.answer_approval(night, verdict, actor=name, reason=reason)
+        here = data.answer_approval(night, verdict, seen=seen, actor=name, reason=reason)
     except AlignError as error:
         st.session_state.approval_problem = str(error)
         return

@@ -1,12 +1,13 @@
 -- Purpose: the answers of champion and challenger to the same suite prompts, side by side.
 -- Parameters: $champion, $challenger; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $limit, $offset.
+-- Only answers with a stored verdict: what 'align eval' samples or asks at another length is not what the gate judged.
 -- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first.
 WITH scored AS (
     SELECT
         answers.model_id, answers.suite, answers.prompt_id, answers.prompt, answers.category,
         answers.response, scores.outcome
     FROM eval_answers AS answers
-    LEFT JOIN eval_scores AS scores ON scores.answer_id = answers.id
+    JOIN eval_scores AS scores ON scores.answer_id = answers.id
     WHERE answers.model_id IN ($champion, $challenger)
         AND answers.suite <> 'retention' -- good answers that are weighed, which no model gave
     QUALIFY row_number() OVER (
