@@ -100,6 +100,12 @@ def test_one_user_fills_no_night() -> None:
     assert len(chosen(pool, max_per_user=18)) == 18
 
 
+def test_lines_without_a_user_are_not_one_persons() -> None:
+    kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
+    pool = [row(number, score, DISTINCT[number], user="", near=near) for number, (score, near) in enumerate(kinds)]
+    assert len(chosen(pool, max_per_user=1)) == len(pool)
+
+
 def test_the_budget_holds() -> None:
     kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
     pool = [row(number, score, DISTINCT[number], near=near) for number, (score, near) in enumerate(kinds)]
@@ -121,7 +127,7 @@ def test_an_empty_pool() -> None:
 POOL = st.lists(
     st.builds(
         lambda name, score, prompt, user, refusal, complained, category, near: row(
-            name, score, prompt, user=f"u{user}", refusal=refusal, complained=complained, category=category, near=near
+            name, score, prompt, user=f"u{user}" if user else "", refusal=refusal, complained=complained, category=category, near=near
         ),
         st.integers(0, 10_000),
         st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.49, 0.6, 0.7, 0.95]),
@@ -151,7 +157,8 @@ def test_the_choice_keeps_its_promises(pool: list[PoolRow], harm: int, helpful: 
     kinds = Counter("harm" if rows[one.interaction.id].harmful_request >= CERTAIN else one.category for one in first)
     assert kinds["harm"] <= harm
     assert kinds["lookalike"] + kinds["ordinary"] <= helpful
-    assert all(number <= per_user for number in Counter(one.interaction.user_id for one in first).values())
+    people = Counter(one.interaction.user_id for one in first if one.interaction.user_id)
+    assert all(number <= per_user for number in people.values())
     assert all(rows[one.interaction.id].refusal < 0.5 or rows[one.interaction.id].harmful_request < HARMLESS for one in first)
     assert len({one.interaction.id for one in first}) == len(first)
     for kind in ("harm", "lookalike", "ordinary"):

@@ -101,9 +101,11 @@ def _pick(rows: Sequence[PoolRow], budget: int, settings: Candidates, users: Cou
     for position, row in enumerate(rows):
         if len(picked) >= budget:
             break
-        if cluster[position] in taken or users[row.interaction.user_id] >= settings.max_per_user:
+        user = row.interaction.user_id
+        if cluster[position] in taken or users[user] >= settings.max_per_user:
             continue
         taken.add(cluster[position])
-        users[row.interaction.user_id] += 1
+        # Rows without a user are not one person's.
+        users[user] += bool(user)
         picked.append(row)
     return picked
