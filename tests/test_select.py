@@ -106,6 +106,15 @@ def test_lines_without_a_user_are_not_one_persons() -> None:
     assert len(chosen(pool, max_per_user=1)) == len(pool)
 
 
+@pytest.mark.parametrize(("score", "complained"), [(0.9, True), (0.0, False)])
+def test_a_flood_of_one_user_leaves_room_for_everybody(score: float, complained: bool) -> None:
+    """What complains comes first, and of a large pool only the head is looked at."""
+    flood = [row(f"f{number}", score, "one of many", user="greedy", complained=complained) for number in range(5000)]
+    honest = [row(number, score, prompt) for number, prompt in enumerate(DISTINCT)]
+    found = chosen(flood + honest, harm_budget=20, helpful_budget=20)
+    assert sum(one.interaction.user_id != "greedy" for one in found) >= 19
+
+
 def test_the_budget_holds() -> None:
     kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
     pool = [row(number, score, DISTINCT[number], near=near) for number, (score, near) in enumerate(kinds)]
