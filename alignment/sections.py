@@ -68,7 +68,7 @@ class Candidates(Section):
     contrast_budget: int = Field(
         0, ge=0, description="harmful prompts a night answered under a careful and an unscrupulous system prompt, two generations each"
     )
-    max_per_user: int = Field(8, ge=1, description="prompts of one user a night")
+    max_per_user: int = Field(8, ge=1, description="prompts of one user a night; lines without a user are not counted")
     near_duplicate: Rate = Field(0.7, description="similarity from which prompts count as one")
     max_prompt_chars: int = Field(2000, ge=100, description="longer conversations are not labelled")
     max_new_tokens: int = Field(32, ge=8, description="length of generated critiques, revisions and samples")

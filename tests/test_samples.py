@@ -13,7 +13,7 @@ import pytest
 
 from alignment.candidates import PoolRow, select
 from alignment.evals import held_out_texts, load_suite
-from alignment.moderation import score_texts
+from alignment.moderation import DETECTORS, moderate
 from alignment.pairs.build import SAME_MEANING, SAME_TEXT
 from alignment.sections import Candidates
 from alignment.text import similar
@@ -102,25 +102,16 @@ def test_a_night_of_the_traffic_chooses_what_it_says() -> None:
     """The limits of the choice belong to one version of the detectors: a new fit must meet them, or they must move with it."""
     from alignment.models.embedder import Embedder
 
-    prompts, embedder = rows("prompts.jsonl"), Embedder()
-    kinds = {row["text"]: row["kind"] for row in prompts}
-    scores = score_texts(list(kinds), [None] * len(kinds), embedder=embedder)
-    pool = [
-        PoolRow(
-            make_interaction(row["text"], row["text"], user_id=row["text"]),
-            found["harmful_request"] or 0.0,
-            row["category"],
-            0.0,
-            0.0,
-            False,
-        )
-        for row, found in zip(prompts, scores, strict=True)
-    ]
+    kinds, embedder = {row["text"]: row["kind"] for row in rows("prompts.jsonl")}, Embedder()
+    asked = [make_interaction(text, text, user_id=text) for text in kinds]
+    request = [one for one in DETECTORS if one.name == "harmful_request"]
+    found = moderate(asked, embedder=embedder, thresholds={}, detectors=request)
+    pool = [PoolRow(one, said.score, said.label or "", 0.0, 0.0, False) for one, said in zip(asked, found, strict=True)]
     chosen = select(pool, Candidates(), refusal_threshold=0.5, embedder=embedder)
     share: dict[str, Counter[str]] = {"harm": Counter(), "lookalike": Counter(), "ordinary": Counter()}
     for one in chosen:
         share[one.category if one.category in share else "harm"][kinds[one.interaction.prompt]] += 1
-    assert share["harm"]["harm"] > 0.95 * share["harm"].total()
-    assert share["lookalike"]["lookalike"] > 0.6 * share["lookalike"].total()
-    assert share["lookalike"]["harm"] < 0.05 * share["lookalike"].total()
+    assert share["harm"]["harm"] > 0.92 * share["harm"].total()
+    assert share["lookalike"]["lookalike"] > 0.5 * share["lookalike"].total()
+    assert share["lookalike"]["harm"] < 0.08 * share["lookalike"].total()
     assert share["ordinary"]["harm"] < 0.02 * share["ordinary"].total()

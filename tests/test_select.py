@@ -100,6 +100,21 @@ def test_one_user_fills_no_night() -> None:
     assert len(chosen(pool, max_per_user=18)) == 18
 
 
+def test_lines_without_a_user_are_not_one_persons() -> None:
+    kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
+    pool = [row(number, score, DISTINCT[number], user="", near=near) for number, (score, near) in enumerate(kinds)]
+    assert len(chosen(pool, max_per_user=1)) == len(pool)
+
+
+@pytest.mark.parametrize(("score", "complained"), [(0.9, True), (0.0, False)])
+def test_a_flood_of_one_user_leaves_room_for_everybody(score: float, complained: bool) -> None:
+    """What complains comes first, and of a large pool only the head is looked at."""
+    flood = [row(f"f{number}", score, "one of many", user="greedy", complained=complained) for number in range(5000)]
+    honest = [row(number, score, prompt) for number, prompt in enumerate(DISTINCT)]
+    found = chosen(flood + honest, harm_budget=20, helpful_budget=20)
+    assert sum(one.interaction.user_id != "greedy" for one in found) >= 19
+
+
 def test_the_budget_holds() -> None:
     kinds = [(0.9, True)] * 7 + [(0.0, True)] * 6 + [(0.0, False)] * 7
     pool = [row(number, score, DISTINCT[number], near=near) for number, (score, near) in enumerate(kinds)]
@@ -121,7 +136,7 @@ def test_an_empty_pool() -> None:
 POOL = st.lists(
     st.builds(
         lambda name, score, prompt, user, refusal, complained, category, near: row(
-            name, score, prompt, user=f"u{user}", refusal=refusal, complained=complained, category=category, near=near
+            name, score, prompt, user=f"u{user}" if user else "", refusal=refusal, complained=complained, category=category, near=near
         ),
         st.integers(0, 10_000),
         st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.49, 0.6, 0.7, 0.95]),
@@ -151,7 +166,8 @@ def test_the_choice_keeps_its_promises(pool: list[PoolRow], harm: int, helpful: 
     kinds = Counter("harm" if rows[one.interaction.id].harmful_request >= CERTAIN else one.category for one in first)
     assert kinds["harm"] <= harm
     assert kinds["lookalike"] + kinds["ordinary"] <= helpful
-    assert all(number <= per_user for number in Counter(one.interaction.user_id for one in first).values())
+    people = Counter(one.interaction.user_id for one in first if one.interaction.user_id)
+    assert all(number <= per_user for number in people.values())
     assert all(rows[one.interaction.id].refusal < 0.5 or rows[one.interaction.id].harmful_request < HARMLESS for one in first)
     assert len({one.interaction.id for one in first}) == len(first)
     for kind in ("harm", "lookalike", "ordinary"):

@@ -23,6 +23,9 @@ NEAR, _NEIGHBOURS = 0.31, 5
 """A harmless request is a look-alike when its mean cosine to the five nearest of tonight's harmful ones is at least NEAR. The
 request head cannot tell: it was taught to score look-alikes like any other harmless request."""
 
+_SPARE = 6
+"""So many rows are looked at for each one wanted."""
+
 
 class PoolRow(NamedTuple):
     """An exchange that may be chosen. Scores are in 0..1."""
@@ -55,7 +58,8 @@ def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: 
     chosen = _pick(_interleaved(harm), settings.harm_budget, settings, users)
     left = settings.helpful_budget
     declined = _pick([row for row in harmless if row.refusal >= refusal_threshold], left // 4, settings, users)
-    answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained][: _enough(left)]
+    answered = [row for row in harmless if row.refusal < refusal_threshold and not row.complained]
+    answered = _head(answered, left, settings)
     alike = _lookalikes([*declined, *answered], chosen, embedder)
     near = [row for row in answered if row.interaction.id in alike]
     helpful = declined + _pick(near, (left - len(declined)) // 4, settings, users)
@@ -75,9 +79,19 @@ def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: 
     return {row.interaction.id for row, near in zip(harmless, nearest.tolist(), strict=True) if near >= NEAR}
 
 
-def _enough(budget: int) -> int:
-    """Fill the budget after near-duplicates and capped users fell out, without looking at a million prompts."""
-    return max(budget * 6, 100)
+def _head(rows: Iterable[PoolRow], budget: int, settings: Candidates) -> list[PoolRow]:
+    """Return enough rows to fill the budget after near-duplicates and capped users fell out, without looking at a million prompts.
+
+    Of one user no more than that share: a flood must not push everybody else's requests out.
+    """
+    seen: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        user = row.interaction.user_id
+        seen[user] += bool(user)
+        if seen[user] <= settings.max_per_user * _SPARE:
+            kept.append(row)
+    return kept[: max(budget * _SPARE, 100)]
 
 
 def _shuffled(rows: Iterable[PoolRow]) -> list[PoolRow]:
@@ -94,16 +108,18 @@ def _interleaved(rows: Iterable[PoolRow]) -> list[PoolRow]:
 
 
 def _pick(rows: Sequence[PoolRow], budget: int, settings: Candidates, users: Counter[str]) -> list[PoolRow]:
-    rows = rows[: _enough(budget)]
+    rows = _head(rows, budget, settings)
     cluster = clusters([row.interaction.prompt for row in rows], settings.near_duplicate)
     picked: list[PoolRow] = []
     taken: set[int] = set()
     for position, row in enumerate(rows):
         if len(picked) >= budget:
             break
-        if cluster[position] in taken or users[row.interaction.user_id] >= settings.max_per_user:
+        user = row.interaction.user_id
+        if cluster[position] in taken or users[user] >= settings.max_per_user:
             continue
         taken.add(cluster[position])
-        users[row.interaction.user_id] += 1
+        # Rows without a user are not one person's.
+        users[user] += bool(user)
         picked.append(row)
     return picked
