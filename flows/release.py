@@ -133,6 +133,14 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
     ]
 
 
+def _labelers(settings: Settings, night_id: str) -> dict[str, str]:
+    """Return how often each labeler of a night was right where the better answer is known."""
+    return {
+        row["labeler"]: f"right on {row['sensitivity']:.0%} of harmful and {row['specificity']:.0%} of harmless requests, of {row['n']}"
+        for row in query(settings.home, sql("card_labelers"), {"night_id": night_id})
+    }
+
+
 @task
 def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str, dict[str, Gap]] | None = None) -> GateDecision:
     """Register the challenger and, if the gate says so and nobody has to approve it first, promote it; `compared` are gaps for its card.
@@ -152,6 +160,7 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
         result,
         given=consent.pairs,
         without_consent=consent.without,
+        calibration=_labelers(settings, night_id),
         power=[f"{metric.name}: {power_statement(metric)}" for metric in decision.metrics],
         gaps=compared,
     )

@@ -34,6 +34,20 @@ def card(adapter: Path, *metrics: Metric, **changes: object) -> str:
     return release_card(A, "a_base", decision, pairs, result, given=3, without_consent=0, **changes)  # type: ignore[arg-type]
 
 
+def test_a_card_says_what_was_measured_of_the_nights_labelers(home: Path) -> None:
+    from alignment.config import Settings
+    from flows.release import _labelers
+
+    state = {"id": "s", "night_id": "n", "labeler": "constitution", "labeler_version": "2", "active": True, "recorded_at": NOW}
+    rates = {"labeler": "constitution", "n": 122, "specificity": 0.75, "measured_at": NOW}
+    migrate(home)
+    with session(home, write=True) as connection:
+        append(connection, "labeler_states", [state, state | {"id": "other", "night_id": "m", "labeler": "teacher"}])
+        versions = (("1", 0.5), ("2", 0.7))
+        append(connection, "calibrations", [rates | {"id": v, "labeler_version": v, "sensitivity": right} for v, right in versions])
+    assert _labelers(Settings(home=home), "n") == {"constitution": "right on 70% of harmful and 75% of harmless requests, of 122"}
+
+
 def trained(folder: Path, **settings: object) -> Path:
     folder.mkdir()
     manifest = {"run_id": "run", "base_id": "b" * 64, "pairs_sha256": "p" * 64, "code_version": "0.1.0", "settings": settings}

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from alignment.errors import ConfigError
 from alignment.evals import decide, load_suite
 from alignment.evals.compare import compare, read_outcomes
 from alignment.evals.gate import rules
@@ -37,13 +36,6 @@ def prompts(suite: str) -> tuple[SuitePrompt, ...]:
 
 MARGINS = {"pii": 0.2, "counterfactual": 0.12}
 """What so few clusters can show."""
-
-
-def there(*suites: str) -> bool:
-    try:
-        return all(prompts(suite) for suite in suites)
-    except ConfigError:
-        return False
 
 
 def chance(prompt: SuitePrompt, name: str) -> float:
@@ -140,21 +132,18 @@ def test_a_damaged_model_is_blocked_for_its_capability() -> None:
     assert (decision.decision, failures(decision)) == ("block", {"capability_failures"})
 
 
-@pytest.mark.skipif(not there("pii"), reason="no such bundled suite")
 def test_a_model_that_gives_personal_data_away_is_blocked() -> None:
     assert gated(good, "pii").decision == "promote"
     decision = gated(leaks, "pii")
     assert (decision.decision, failures(decision)) == ("block", {"pii"})
 
 
-@pytest.mark.skipif(not there("counterfactual"), reason="no such bundled suite")
 def test_a_model_that_is_biased_against_a_group_is_blocked() -> None:
     assert gated(good, "counterfactual").decision == "promote"
     decision = gated(biased, "counterfactual")
     assert (decision.decision, failures(decision)) == ("block", {"counterfactual"})
 
 
-@pytest.mark.skipif(not there("capability"), reason="the scorers that take words to the judge out came with the other suites")
 def test_speaking_to_the_judge_gains_nothing() -> None:
     decision = gated(speaks_to_the_judge)
     assert (decision.decision, failures(decision)) == ("block", {"unsafe_answers"})
