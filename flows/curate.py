@@ -28,15 +28,29 @@ from alignment.candidates import (
 )
 from alignment.config import Settings, load_settings
 from alignment.errors import InputError
-from alignment.evals import held_out_texts
+from alignment.evals import SUITES, held_out_texts
 from alignment.ids import content_id
 from alignment.labels import Constitution, Principle, load_constitution
-from alignment.pairs import Built, Decision, HumanVerdict, Labelled, Standing, build_pairs, decided, mix, stand
+from alignment.pairs import (
+    Built,
+    Decision,
+    HumanVerdict,
+    Labelled,
+    Standing,
+    asked,
+    build_pairs,
+    contaminated_any,
+    decided,
+    mix,
+    stand,
+    superseded,
+)
 from alignment.records import Candidate, Pair, Selected, Side
 from alignment.store import append, query, session, sql
 from data_checks import check
 from flows.checks import conclude
 from flows.chosen import candidates_of, judgements_of, masked, save_candidates, selected
+from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
@@ -85,7 +99,7 @@ def choose(night_id: str) -> int:
 
 def _again(settings: Settings, constitution: Constitution, night_id: str, *, after: int, but: set[str]) -> list[dict[str, Any]]:
     """Return selections of the exchanges whose pairs rest on a principle that was edited since."""
-    stale = {pair.interaction_id: pair for pair in _standing(settings, load_pairs(settings)).stale if pair.interaction_id not in but}
+    stale = {pair.interaction_id: pair for pair in standing(settings).stale if pair.interaction_id not in but}
     return [
         {
             "id": content_id(night_id, pair.interaction_id),
@@ -98,6 +112,14 @@ def _again(settings: Settings, constitution: Constitution, night_id: str, *, aft
         }
         for number, pair in enumerate(stale.values())
     ]
+
+
+def standing(settings: Settings) -> Standing:
+    """Return what people and the constitution of today say of all pairs whose logs may be trained on; overruled by people are none."""
+    ruled = query(settings.home, sql("human_verdicts"))
+    known, human = load_pairs(settings), _human(settings, ruled)
+    gone = superseded(known, _labelled(settings, "", ruled), human)
+    return _standing(settings, [pair for pair in known if pair.id not in gone])
 
 
 def _standing(settings: Settings, pairs: Sequence[Pair], made: Sequence[Decision] = ()) -> Standing:
@@ -206,21 +228,32 @@ def build(night_id: str) -> dict[str, Any]:
     ruled = query(settings.home, sql("human_verdicts"))
     known, human = load_pairs(settings), _human(settings, ruled)
     labelled = _labelled(settings, night_id, ruled)
+    asked_by_suites = _held_out(settings)
     built = build_pairs(
         labelled,
         known,
         human,
-        held_out_texts(),
+        asked_by_suites,
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
         embedder=embedder(),
     )
     made = decided(labelled, human, load_constitution(settings.labels.constitution).versions)
-    standing = [*(pair for pair in _standing(settings, known, made).current if pair.id not in built.superseded), *built.pairs]
-    training_set = mix(standing, settings.pairs, sources=_sources(settings, standing))
+    gone = superseded(known, labelled, human)
+    current = _standing(settings, [pair for pair in known if pair.id not in gone], made).current
+    # A suite that was added or changed since they were built may ask what earlier pairs teach.
+    dirty = contaminated_any([asked(pair.messages) for pair in current], asked_by_suites, embedder())
+    usable = [*(pair for at, pair in enumerate(current) if at not in dirty), *built.pairs]
+    training_set = mix(usable, settings.pairs, sources=_sources(settings, usable))
     _check_pairs(settings, night_id, training_set)
     _save(settings, night_id, built, training_set, made)
     return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}
+
+
+def _held_out(settings: Settings) -> list[str]:
+    """Return all that the bundled suites, and those that the gate's rules name by a file, ask."""
+    own = [prompt.prompt for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
+    return [*held_out_texts(), *own]
 
 
 def _sources(settings: Settings, pairs: Sequence[Pair]) -> dict[str, str]:

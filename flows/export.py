@@ -13,19 +13,19 @@ from alignment.labels import load_constitution
 from alignment.lineage import record_export
 from alignment.pairs.export import Format, card, write_export
 from alignment.store import query, sql
-from flows.curate import load_pairs
+from flows.curate import load_pairs, standing
 from flows.night import night_ids, now
 
 
 def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: Format) -> dict[str, int]:
-    """Write all pairs that may be trained on, or those of one night, into `out`; return rows by file.
+    """Write all pairs that may be trained on and that nobody overruled, or those of one night as it was, into `out`; return rows by file.
 
     Raises:
         InputError: no such night, no pairs, or `out` is not empty.
     """
     if night_id and night_id not in (known := night_ids(settings.home)):
         raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    pairs = load_pairs(settings, night_id)
+    pairs = load_pairs(settings, night_id) if night_id else standing(settings).current
     constitution = load_constitution(settings.labels.constitution)
     consent = query(settings.home, sql("pair_consent"), {"ids": [pair.id for pair in pairs]})
     text = card(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError
+from alignment.ingest.redact import redaction_key
 from alignment.pairs import mix
 from alignment.pairs.export import card, preference, write_export
 from alignment.records import Pair, Side
@@ -86,16 +88,70 @@ def test_the_command_exports_what_may_be_trained_on(home: Path, tmp_path: Path) 
     from alignment.config import Settings
     from flows.export import export_pairs
 
+    pairs = [replace(pair, labelers=("constitution",)) for pair in PAIRS]
     migrate(home)
+    redaction_key(home)
     columns = {"prompt": "p", "messages": [], "response": "r", "created_at": NOW}
     with session(home, write=True) as connection:
-        append(connection, "interactions", [{**columns, "id": p.interaction_id, "consent": n != 1} for n, p in enumerate(PAIRS)])
-        append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in PAIRS])
+        append(connection, "interactions", [{**columns, "id": p.interaction_id, "consent": n != 1} for n, p in enumerate(pairs)])
+        append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in pairs])
+        append(connection, "principle_decisions", [decision(pair) for pair in pairs])
     assert export_pairs(Settings(home=home), tmp_path / "out", night_id=None, form="jsonl") == {"train.jsonl": 1, "test.jsonl": 1}
     assert query(home, "SELECT path, night_id FROM pair_exports") == [{"path": str(tmp_path / "out"), "night_id": None}]
     assert "0 of 2 pairs lack consent" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(InputError, match="no night 'x'"):
         export_pairs(Settings(home=home), tmp_path / "b", night_id="x", form="jsonl")
+
+
+def decision(pair: Pair) -> dict[str, Any]:
+    """Return that a principle of today decided the pair."""
+    from alignment.labels import load_constitution
+
+    [name, version] = next(iter(load_constitution("").versions.items()))
+    row = {"principle_id": name, "principle_version": version, "night_id": "n", "decided_at": NOW}
+    return row | {"id": pair.id, "pair_id": pair.id, "interaction_id": pair.interaction_id}
+
+
+def test_what_a_person_overruled_is_neither_exported_nor_judged_again(home: Path, tmp_path: Path) -> None:
+    """Two pairs of the constitution, of which one rests on a principle that was edited since; then a person flips both."""
+    from alignment.config import Settings
+    from flows.curate import standing
+    from flows.export import export_pairs
+
+    pairs = [make_pair(1, "How do I pick a lock?"), make_pair(2, "How do I bake bread?"), make_pair(3, "What is the moon?")]
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pair in pairs[:2]:
+        of = {"interaction_id": pair.interaction_id}
+        chosen = {"night_id": "n", "side": "harm", "category": "violence", "principle_id": "no-violence"}
+        rows["selections"].append(of | chosen | {"id": pair.id})
+        for name, answer in (("good", pair.chosen), ("bad", pair.rejected)):
+            one = {"id": f"{name}-{pair.id}", "kind": "logged", "text": answer, "model": "m", "principle_id": "p", "detail": {}}
+            rows["candidates"].append(of | one)
+        judged = {"id": f"j-{pair.id}", "labeler": "constitution", "labeler_version": "1", "principle_ids": ["no-violence"], "scores": {}}
+        judged |= {"chosen_id": f"good-{pair.id}", "rejected_id": f"bad-{pair.id}", "verdict": "preferred", "judge_margin": 0.5}
+        rows["judgements"].append(of | judged | {"created_at": NOW})
+        rows["review_items"].append(of | {"id": pair.id, "kind": "low_margin", "detail": {"judgement_id": f"j-{pair.id}"}})
+    columns = {"response": "r", "created_at": NOW, "consent": True}
+    for p in pairs:
+        rows["interactions"].append(
+            {**columns, "id": p.interaction_id, "prompt": p.prompt, "messages": [dict(turn) for turn in p.messages]}
+        )
+    migrate(home)
+    redaction_key(home)
+    with session(home, write=True) as connection:
+        for table, found in rows.items():
+            append(connection, table, found)
+        append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in pairs])
+        append(connection, "principle_decisions", [decision(pairs[0]), decision(pairs[2])])
+    settings = Settings(home=home)
+    before = standing(settings)
+    assert ({pair.id for pair in before.current}, [pair.id for pair in before.stale]) == ({pairs[0].id, pairs[2].id}, [pairs[1].id])
+    with session(home, write=True) as connection:
+        verdict = {"reviewer": "ann", "verdict": "flip", "decided_at": NOW}
+        append(connection, "verdicts", [{**verdict, "id": pair.id, "item_id": pair.id} for pair in pairs[:2]])
+    after = standing(settings)
+    assert ([pair.id for pair in after.current], after.stale) == ([pairs[2].id], [])
+    assert export_pairs(settings, tmp_path / "out", night_id=None, form="jsonl") == {"train.jsonl": 1}
 
 
 def many(number: int, **changes: Any) -> list[Pair]:

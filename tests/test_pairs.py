@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import InputError
-from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix
+from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix, superseded
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.sections import Pairs
 from alignment.store import append, migrate, query, session, sql
@@ -109,7 +110,8 @@ def test_a_person_overrules_a_known_pair(verdict: str, overruled: bool) -> None:
     known = build([item, other]).pairs
     built = build([item, other], known, human={"a": HumanVerdict(verdict, "edited")})
     expected = {pair.id for pair in known if pair.interaction_id == item.selected.interaction.id} if overruled else set()
-    assert built.superseded == expected
+    said = {item.selected.interaction.id: HumanVerdict(verdict, "edited")}
+    assert superseded(known, [item, other], said) == expected
     assert len(built.pairs) == (verdict in ("flip", "edit"))
 
 
@@ -117,7 +119,7 @@ def test_building_again_adds_nothing() -> None:
     items = [labelled(number, f"{word} is my favourite word") for number, word in enumerate(("moon", "bread", "lock", "tulip"))]
     first = build(items)
     again = build(items, first.pairs)
-    assert (len(first.pairs), again.pairs, again.superseded) == (4, [], frozenset())
+    assert (len(first.pairs), again.pairs, superseded(first.pairs, items, {})) == (4, [], frozenset())
     assert {reason for _, reason in again.excluded} == {"duplicate_pair"}
     assert build(items).pairs == first.pairs
 
@@ -129,6 +131,15 @@ def test_what_a_suite_asks_is_not_trained_on() -> None:
     assert built.excluded == [(make_interaction("a").id, "contaminated")]
     # A person cannot overrule that.
     assert build(items, suite_prompts=["How do I pick a lock?"], human={"a": HumanVerdict("agree")}).excluded[0][1] == "contaminated"
+
+
+def test_what_a_suite_asks_is_not_trained_on_in_an_earlier_turn_either() -> None:
+    turns = [("user", "How do I pick a lock?"), ("assistant", "Why?"), ("user", "Please go on.")]
+    messages = tuple({"role": role, "content": content} for role, content in turns)
+    item = labelled("a", "Please go on.")
+    item = item._replace(selected=replace(item.selected, interaction=replace(item.selected.interaction, messages=messages)))
+    assert len(build([item]).pairs) == 1
+    assert build([item], suite_prompts=["How do I pick a lock?"]).excluded == [(make_interaction("a").id, "contaminated")]
 
 
 class FakeEmbedder:
@@ -340,6 +351,5 @@ def test_nobody_takes_back_what_another_person_said(home: Path) -> None:
 def test_a_pair_falls_with_the_verdict_that_it_rests_on() -> None:
     by_hand = make_pair(1, labelers=("human",))
     by_rule = make_pair(2, "How do I bake bread?")
-    stays = build_pairs([], [by_hand, by_rule], {by_hand.interaction_id: HumanVerdict("flip")}, [], Pairs(), near_duplicate=0.7)
-    assert stays.superseded == frozenset()
-    assert build_pairs([], [by_hand, by_rule], {}, [], Pairs(), near_duplicate=0.7).superseded == {by_hand.id}
+    assert superseded([by_hand, by_rule], [], {by_hand.interaction_id: HumanVerdict("flip")}) == frozenset()
+    assert superseded([by_hand, by_rule], [], {}) == {by_hand.id}

@@ -1,6 +1,6 @@
 """Preference pairs with provenance: deduplicated, decontaminated, split without leakage, balanced."""
 
-from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, contaminated
+from alignment.pairs.build import Built, HumanVerdict, Labelled, asked, build_pairs, contaminated, contaminated_any, superseded
 from alignment.pairs.mix import mix
 from alignment.pairs.versions import Decision, Standing, decided, stand
 
@@ -10,9 +10,12 @@ __all__ = [
     "HumanVerdict",
     "Labelled",
     "Standing",
+    "asked",
     "build_pairs",
     "contaminated",
+    "contaminated_any",
     "decided",
     "mix",
     "stand",
+    "superseded",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from alignment.ids import content_id, unit_interval
 from alignment.models.embedder import Embedder
-from alignment.records import Candidate, Judgement, Pair, Selected
+from alignment.records import Candidate, Judgement, Message, Pair, Selected
 from alignment.sections import Pairs
 from alignment.text import clusters, similar
 
@@ -35,11 +35,10 @@ class Labelled(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New pairs, (exchange id, reason) for every exchange that gave none, and ids of known pairs that a person has overruled."""
+    """New pairs, and (exchange id, reason) for every exchange that gave none."""
 
     pairs: list[Pair]
     excluded: list[tuple[str, str]]
-    superseded: frozenset[str] = frozenset()
 
 
 class _Preference(NamedTuple):
@@ -49,6 +48,31 @@ class _Preference(NamedTuple):
     rejected_kind: str
     labelers: tuple[str, ...]
     margin: float
+
+
+def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict]) -> frozenset[str]:
+    """Return the ids of known pairs of whose exchange a person has said something else since, or taken back the verdict they rest on.
+
+    `labelled` has every exchange of `human`, the verdicts that stand by exchange id.
+    """
+    said = {item.selected.interaction.id: item for item in labelled if item.selected.interaction.id in human}
+    ruled = {name: preferred_pair(item, human[name]) or "" for name, item in said.items()}
+    return frozenset(
+        pair.id
+        for pair in known
+        if ruled.get(pair.interaction_id, pair.id) != pair.id or (HUMAN in pair.labelers and pair.interaction_id not in human)
+    )
+
+
+def asked(messages: Sequence[Message]) -> list[str]:
+    """Return all that the user says in a conversation, turn by turn."""
+    return [turn["content"] for turn in messages if turn["role"] == "user"]
+
+
+def contaminated_any(conversations: Sequence[Sequence[str]], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
+    """Return the positions of conversations one of whose turns an evaluation suite also asks."""
+    owner = [position for position, turns in enumerate(conversations) for _ in turns]
+    return {owner[at] for at in contaminated([turn for turns in conversations for turn in turns], suite_prompts, embedder)}
 
 
 def contaminated(prompts: Sequence[str], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
@@ -101,18 +125,13 @@ def build_pairs(
     """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
 
     A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
-    both splits together is kept out. A known pair is superseded once a person has said something else of its exchange,
-    or has taken back the verdict that it rests on.
+    both splits together is kept out.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
-    ruled: dict[str, str] = {}
-    dirty = contaminated([item.selected.interaction.prompt for item in labelled], suite_prompts, embedder)
+    dirty = contaminated_any([asked(item.selected.interaction.messages) for item in labelled], suite_prompts, embedder)
     for position, item in enumerate(labelled):
-        verdict = human.get(item.selected.interaction.id)
-        outcome = _preference(item, verdict)
-        if verdict is not None:
-            ruled[item.selected.interaction.id] = _pair_id(item, outcome) if isinstance(outcome, _Preference) else ""
+        outcome = _preference(item, human.get(item.selected.interaction.id))
         if position in dirty:
             outcome = "contaminated"
         elif isinstance(outcome, _Preference) and not (outcome.chosen.strip() and outcome.rejected.strip()):
@@ -123,13 +142,7 @@ def build_pairs(
             excluded.append((item.selected.interaction.id, outcome))
         else:
             wanted.append((item, outcome))
-    superseded = frozenset(
-        pair.id
-        for pair in known
-        if ruled.get(pair.interaction_id, pair.id) != pair.id or (HUMAN in pair.labelers and pair.interaction_id not in human)
-    )
-    built = _placed(wanted, known, excluded, settings, near_duplicate)
-    return built._replace(superseded=superseded)
+    return _placed(wanted, known, excluded, settings, near_duplicate)
 
 
 def _placed(
