@@ -27,7 +27,8 @@ def score_command(
     """Add the detectors' scores, flags and places of personal data to each line. Exit status 1 if a line could not be scored.
 
     Added keys: harmful_request, refusal, harmful_answer, toxicity (0 to 1, null where their text is missing), flags, and pii (field, kind,
-    start, end; never the value). Other keys are kept; a line that cannot be scored gets 'error' and 'line' instead. No store is needed.
+    start, end; never the value). Other keys are kept, the input's own of these names are replaced; a line that cannot be scored gets
+    'error' and 'line' instead. No store is needed.
     """
     if source != "-" and out != "-" and Path(source).resolve() == Path(out).resolve():
         raise InputError(f"--out {out!r} is the input itself; name another file")
@@ -44,15 +45,20 @@ def _score(lines: Iterable[bytes], target: IO[bytes]) -> list[tuple[int, str]]:
     from alignment.config import load_settings
     from alignment.models.embedder import Embedder
     from alignment.moderation import DETECTORS, score_texts
-    from flows.score import score_lines
+    from flows.score import ADDED, score_lines
 
     embedder = Embedder()
     thresholds = {one.name: one.threshold for one in DETECTORS} | load_settings().moderation.model_dump()
     bad: list[tuple[int, str]] = []
+    replaced: set[str] = set()
     begun, done = time.monotonic(), 0
     for block in score_lines(lines, lambda asked, said: score_texts(asked, said, embedder=embedder), thresholds=thresholds):
         target.writelines(f"{text}\n".encode() for _, text in block)
         target.flush()
+        own = {name for line, _ in block if not line.error for name in line.row.keys() & {*ADDED, "error"}}
+        if own - replaced:
+            print(f"replaced keys of the input: {', '.join(sorted(own - replaced))}", file=sys.stderr)
+        replaced |= own
         bad += [(line.number, line.error) for line, _ in block if line.error]
         done += len(block)
         print(f"scored {done:,} lines ({done / (time.monotonic() - begun):.0f} a second)", file=sys.stderr)

@@ -1,12 +1,13 @@
 """Score the lines of a JSON Lines stream with the detectors, block by block; no store is needed.
 
-Each line in gives one line out, in order. A line that cannot be scored comes out with an `error`: its keys are kept where it is an
-object, otherwise `line` says which it was.
+Each line in gives one line out, in order. A line that cannot be scored comes out with an `error`, all other keys that it has, and its
+number as `line`, unless it has a key of that name.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple, NoReturn
@@ -53,7 +54,7 @@ def read_line(number: int, raw: bytes) -> Line:
     if len(raw) > MAX_LINE:
         return Line(number, {}, f"longer than {MAX_LINE >> 20} MiB")
     try:
-        row = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), parse_constant=_no_number)
+        row = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
     except UnicodeDecodeError as error:
         return Line(number, {}, f"not UTF-8 at byte {error.start}")
     except RecursionError:
@@ -67,6 +68,13 @@ def read_line(number: int, raw: bytes) -> Line:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
 
 
 def _name(value: Any) -> str:
@@ -84,9 +92,9 @@ def _problem(row: Mapping[str, Any]) -> str:
 
 
 def _output(line: Line, scores: Mapping[str, float | None], thresholds: Mapping[str, float]) -> str:
-    row = {key: value for key, value in line.row.items() if key not in ADDED and key != "error"}
     if line.error:
-        return _dump({**row, "line": line.number, "error": line.error})
+        return _dump({"line": line.number, **line.row, "error": line.error})
+    row = {key: value for key, value in line.row.items() if key not in (*ADDED, "error")}
     flags: dict[str, bool | None] = {name: None if value is None else value >= thresholds[name] for name, value in scores.items()}
     found = [{"field": field, **one._asdict()} for field in _FIELDS if isinstance(text := row.get(field), str) for one in locate(text)]
     return _dump({**row, **scores, "flags": {**flags, "pii": bool(found)}, "pii": found})

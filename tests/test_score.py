@@ -24,6 +24,8 @@ from tests.test_moderation import Stub
 ROOT = Path(__file__).resolve().parent.parent
 AT = {"harmful_request": 0.5, "refusal": 0.5, "harmful_answer": 0.5, "toxicity": 0.8}
 BAD = {
+    b'{"prompt": "a", "x": 1e999}': "1e999 is too large",
+    b'{"prompt": 1, "toxicity": 0.5, "flags": []}': "a string or null is needed",
     b"{": "not JSON",
     b"[1]": "a JSON array",
     b'"text"': "a JSON string",
@@ -70,6 +72,7 @@ def test_a_line_that_cannot_be_scored_says_why_between_those_that_can(raw):
     first, bad, last = run(good, b"", raw, good)
     assert first == last
     assert bad["line"] == 3
+    assert {**score.read_line(3, raw).row, "error": bad["error"], "line": 3} == bad
     assert BAD[raw] in bad["error"]
     assert "harmful_request" not in bad
 

@@ -44,7 +44,8 @@ What was measured on other people's data is in held_out.md:
 {lines}
 
 Limits: hard look-alikes are the weak spot of requests; English; only the first 128 tokens ({tokens} by the tuned encoders), the opening
-and the last 400 characters of an answer are read; the category is a best guess even where the request is harmless.
+and the last 400 characters of an answer are read; the category is a best guess even where the request is harmless. Of a
+conversation only the user's last message is read: harm that is built up over several turns is not seen.
 """
 
 
