@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.evals.gate import Evidence, Rule, decide_on, rules
+from alignment.evals.scorers import VERSION
 from alignment.evals.statistics import Kind, count, detectable, paired_interval
 from alignment.sections import Gate
 from bench.outcomes import FILE
@@ -46,9 +47,17 @@ class Draw(NamedTuple):
 
 
 @cache
+def _lines() -> tuple[dict[str, Any], ...]:
+    return tuple(map(json.loads, gzip.decompress(FILE.read_bytes()).decode("utf-8").splitlines()))
+
+
+def scored_by() -> str:
+    """Return the version of the scorers that gave the outcomes; `python -m bench.outcomes` makes them anew."""
+    return str(_lines()[0]["scorer"])
+
+
 def _rows() -> tuple[dict[str, Any], ...]:
-    lines = gzip.decompress(FILE.read_bytes()).decode("utf-8").splitlines()
-    return tuple(map(json.loads, lines[1:]))
+    return _lines()[1:]
 
 
 def pool(suite: str, champion: str, challenger: str) -> Pool:
@@ -220,4 +229,5 @@ def _at_80(source: Pool, kind: Kind, steps: int = 7, decisions: int = 400) -> fl
 
 def run(decisions: int) -> dict[str, list[dict[str, Any]]]:
     """Return all measurements, each with the claim that it has to hold."""
-    return {"decisions": decide_often(decisions), "clusters": clustered(decisions), "power": power(decisions)}
+    scorers = {"outcomes by": scored_by(), "today's": VERSION, "claim": "the same scorers", "held": scored_by() == VERSION}
+    return {"scorers": [scorers], "decisions": decide_often(decisions), "clusters": clustered(decisions), "power": power(decisions)}

@@ -372,3 +372,11 @@ def test_batches_depend_on_the_suite_only() -> None:
     [first] = cut[0][:1]
     assert len({answer_id(first, "m", 48), answer_id(first, "n", 48), answer_id(first, "m", 49)}) == 3
     assert asdict(first)["prompt"] == first.prompt
+
+
+def test_the_benchmark_measures_the_gate_of_today() -> None:
+    """After a change of the scorers the outcomes are made anew: see `bench/outcomes.py`."""
+    from alignment.evals.scorers import VERSION
+    from bench.gate import scored_by
+
+    assert scored_by() == VERSION
