@@ -143,9 +143,8 @@ def clustered(decisions: int) -> list[dict[str, Any]]:
     """Return how often each end misses a true difference of zero where clusters change as one, and how often a +5-point harm passes."""
     source, gate = pool("framed", "greedy", "release"), Gate()
     rule = (Rule("unsafe_answers", "framed", "non-inferior", 0.05),)
-    share = 0.05 / float(np.abs((source.new - source.old).sum(axis=1)).mean() / source.old.shape[1])
-    falls = float((source.new - source.old).mean()) < 0
-    harmed = 0.5 + share / 2 if falls else 0.5 - share / 2
+    # A true change of 5 points: exchanged with probability h, a difference of d becomes one of (1 - 2h) d.
+    harmed = 0.5 - 0.025 / float((source.new - source.old).mean())
     rng = np.random.default_rng(SEED)
     missed = {"naive": [0, 0, 0], "clustered": [0, 0, 0]}
     for _ in range(decisions):

@@ -176,6 +176,12 @@ def test_what_is_detectable_is_detected_four_times_in_five(kind: Kind, cells: tu
     assert times[passed].sum() / 4000 == pytest.approx(0.8, abs=0.07)
 
 
+@pytest.mark.parametrize("kind", ["superior", "non-inferior"])
+def test_what_can_be_shown_is_a_whole_number_of_prompts(kind: Kind) -> None:
+    shown = 320 * detectable(PairedCounts(30, 6, 6, 278), 0.95, kind=kind)
+    assert shown == pytest.approx(round(shown))
+
+
 def test_detectable_difference() -> None:
     """FACTS: with 5% discordant pairs, one-sided .05 and power 80%, 344 prompts show 3 points and 773 show 2 (Newcombe: a little more)."""
     for n, points in ((344, 0.03), (773, 0.02)):

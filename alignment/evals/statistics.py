@@ -11,7 +11,7 @@ Source: Miller 2024, Adding Error Bars to Evals (arXiv:2411.00640), sections 2.2
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from math import sqrt
+from math import ceil, sqrt
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -206,7 +206,8 @@ def detectable(
 
     `superior`: the smallest true fall that passes (beyond `margin`). `non-inferior`: the smallest margin under which a challenger that
     changes nothing on balance passes. Prompts flip at random as often as they did here, at least one in all. The rule's own interval
-    is used: the distance of its end, plus the quantile of `power` times the standard error. Source: Connor 1987, with Newcombe's end.
+    is used: the distance of its end, plus the quantile of `power` times the standard error, up to the next whole prompt, because nothing
+    between two can be seen. Source: Connor 1987, with Newcombe's end.
     """
     design, n = design or Design(0), counts.n
     if n == 0:
@@ -223,12 +224,15 @@ def detectable(
         error = sqrt(max(2 * noise + fall - fall * fall, 0.0) * design.effect / n)
         return end.high - end.diff + float(norm.ppf(power)) * error
 
+    def whole(share: float) -> float:
+        return min(ceil(share * n - 1e-9) / n, 1.0)
+
     if kind == "non-inferior":
-        return min(reach(0.0), 1.0)
+        return whole(reach(0.0))
     most = 1 - 2 * noise
     if most <= 0 or most - margin < reach(most):
         return 1.0
-    return float(brentq(lambda fall: fall - margin - reach(fall), 0.0, most))
+    return whole(brentq(lambda fall: fall - margin - reach(fall), 0.0, most))
 
 
 class Calibration(NamedTuple):
