@@ -194,11 +194,13 @@ def ingest(
     since: datetime | None = None,
     dry_run: bool = False,
     accept: bool = False,
+    compare: bool = True,
 ) -> dict[str, Any]:
     """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
 
-    `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning. A
-    source or file that cannot be used keeps nothing else out; it fails the flow after all else is moderated and checked.
+    `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning;
+    without `compare` nothing is compared with earlier deliveries. A source or file that cannot be used keeps nothing else out; it fails
+    the flow after all else is moderated and checked.
     """
     settings = load_settings()
     with night_lock(settings.home):
@@ -209,10 +211,10 @@ def ingest(
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
             redact_deeply()
+        if compare and not dry_run:
             try:
-                check_ingest(
-                    settings, since=started, sources=list(found.keys), keys={k: v for k, v in found.keys.items() if v}, accept=accept
-                )
+                keys = {name: seen for name, seen in found.keys.items() if seen}
+                check_ingest(settings, since=started, sources=list(found.keys), keys=keys, accept=accept)
             except CheckFailed as error:
                 found.problems.append(error)
         if found.problems:
