@@ -34,7 +34,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     # It sets environment variables, which would outlive this test.
     monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr("flows.ingest.ingest", lambda: {})
+    monkeypatch.setattr("flows.ingest.ingest", lambda **_: {})
 
 
 def leave_a_wal(home: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_rebuild_that_is_killed_is_run_again(home: Path, at: str) -> None:
         if at == "exchanged" and Path(target).name == "store.duckdb":
             os._exit(9)
     os.replace = replace
-    flows.ingest.ingest = die if at == "ingest" else lambda: {}
+    flows.ingest.ingest = die if at == "ingest" else lambda **_: {}
     if at == "loading":
         restore._salvage = die
     if at == "restored":
@@ -344,7 +344,7 @@ def test_who_may_have_been_erased_is_not_read_in_again(home: Path, monkeypatch: 
     export(home)
     lose(home)
     read: list[str] = []
-    monkeypatch.setattr("flows.ingest.ingest", lambda: read.append("the logs"))
+    monkeypatch.setattr("flows.ingest.ingest", lambda **_: read.append("the logs"))
     _, lost = rebuild(load_settings(home=home))
     assert any("erase them again with 'align erase" in one and "then run 'align ingest'" in one for one in lost)
     assert read == []
