@@ -21,11 +21,11 @@ def selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     """Return what is labelled tonight, with whether a complaint leaves it to people."""
     rows = query(settings.home, sql("selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
     constitution = load_constitution(settings.labels.constitution)
-    known = {principle.id for principle in constitution.principles}
+    known = constitution.versions
     found = []
     for row in rows:
         side = Side(row["side"])
-        # A principle that was renamed or removed since leaves its exchanges to the one that covers them now.
+        # A principle that was renamed or removed since, or is not in force, leaves its exchanges to the one that covers them now.
         principle = row["principle_id"] if row["principle_id"] in known else constitution.main(side, row["category"]).id
         one = Selected(interaction(row), side, row["category"], principle, row["declined"])
         # A complaint about a needless refusal says what the judge says; about any other helpful answer a person decides.

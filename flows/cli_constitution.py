@@ -57,9 +57,9 @@ def check_command(
 
 
 def _warnings(constitution: Constitution, line_of: Any, *, deep: bool) -> list[dict[str, Any]]:
-    from alignment.labels.check import doubtful_examples, never_deciding
+    from alignment.labels.check import doubtful_examples, never_deciding, uncovered
 
-    doubts = [*never_deciding(constitution)]
+    doubts = [*never_deciding(constitution), *uncovered(constitution)]
     if deep:
         from alignment.moderation import score_answers
         from flows.night import embedder
@@ -130,8 +130,9 @@ def explain_command(
     settings = start()
     from alignment.labels import load_constitution
 
-    found = _named(load_constitution(settings.labels.constitution), name)
-    told = [{**one.model_dump(mode="json"), "principle_version": one.version, **_recent(settings, one.id, days)} for one in found]
+    constitution = load_constitution(settings.labels.constitution)
+    found = _named(constitution, name)
+    told = [{**one.model_dump(mode="json"), **_role(constitution, one), **_recent(settings, one.id, days)} for one in found]
     if as_json:
         print_json(told)
         return
@@ -139,12 +140,26 @@ def explain_command(
         _show(principle, facts, days)
 
 
+def _role(constitution: Constitution, one: Principle) -> dict[str, Any]:
+    """Return what a principle does: whether it is in force, what it decides, and who stands in which order in each of its categories."""
+    return {
+        "principle_version": one.version,
+        "in_force": one in constitution.in_force,
+        "decides": list(constitution.decides(one)),
+        "order": {each: [f"{rule.id} ({rule.weight:g})" for rule in constitution.covering(one.side, each)] for each in one.categories},
+    }
+
+
 def _named(constitution: Constitution, name: str) -> list[Principle]:
+    from alignment.labels import side_of
+    from alignment.labels.constitution import CATEGORIES
+
     found = [one for one in constitution.principles if one.id == name]
-    found = found or [one for one in constitution.principles if name in one.categories]
+    if name in CATEGORIES:
+        found = found or list(constitution.covering(side_of(name), name))
     if not found:
         ids = [one.id for one in constitution.principles]
-        known = [*ids, *dict.fromkeys(each for one in constitution.principles for each in one.categories)]
+        known = [*ids, *CATEGORIES]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         raise InputError(f"no principle and no category is called {name!r}; {hint}")
@@ -170,9 +185,13 @@ def _show(principle: Principle, facts: dict[str, Any], days: int) -> None:
     out.print(
         Text.assemble((principle.id, "bold"), f"  version {principle.version}, side {principle.side.value}, {principle.refusal_strategy}")
     )
-    out.print(Text(f"{principle.text}\ncovers: {', '.join(principle.categories)}\n"))
+    out.print(Text(f"{principle.text}\n"))
+    force = "in force" if facts["in_force"] else "not in force, for it is not the constitution's"
+    out.print(Text(f"locale: {principle.locale}, {force}\ndecides: {', '.join(facts['decides']) or 'nothing'}"))
+    for category, order in facts["order"].items():
+        out.print(Text(f"in {category} the heaviest decides: {', then '.join(order)}"))
     out.print(Text("An answer's worth is the weighted sum of these scores, each in 0..1; the best and the worst answer make a pair:"))
-    print_rows([{"detector": each, "weight": weight * principle.weight} for each, weight in principle.detectors.items()], as_json=False)
+    print_rows([{"detector": each, "weight": weight} for each, weight in principle.detectors.items()], as_json=False)
     out.print(Text(f"critique: {principle.critique_request}\nrevision: {principle.revision_request}"))
     for kind, examples in (("violates", principle.examples.violates), ("complies", principle.examples.complies)):
         for one in examples:

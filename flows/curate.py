@@ -30,7 +30,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.evals import SUITES, held_out_texts
 from alignment.ids import content_id
-from alignment.labels import Constitution, Principle, load_constitution
+from alignment.labels import Constitution, Principle, load_constitution, side_of
 from alignment.pairs import (
     Built,
     Decision,
@@ -79,7 +79,7 @@ def choose(night_id: str) -> int:
     choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal, embedder=embedder())
     selections: list[dict[str, Any]] = []
     for position, choice in enumerate(choices):
-        side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM
+        side = side_of(choice.category)
         selections.append(
             {
                 "id": content_id(night_id, choice.interaction.id),
@@ -125,7 +125,8 @@ def standing(settings: Settings) -> Standing:
 def _standing(settings: Settings, pairs: Sequence[Pair], made: Sequence[Decision] = ()) -> Standing:
     rows = query(settings.home, "SELECT interaction_id, principle_id, principle_version, pair_id FROM principle_decisions")
     constitution = load_constitution(settings.labels.constitution)
-    return stand(pairs, [*(Decision(**row) for row in rows), *made], constitution.versions)
+    decisions = [*(Decision(**row) for row in rows), *made]
+    return stand(pairs, decisions, constitution.versions, lambda side, category: constitution.main(side, category).id)
 
 
 @task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from alignment.errors import ConfigError
 from alignment.ids import content_id
 from alignment.labels import Constitution, load_constitution
-from alignment.labels.check import constitution_text, doubtful_examples, read_constitution
+from alignment.labels.check import constitution_text, doubtful_examples, read_constitution, uncovered
 from alignment.labels.compare import compare
 from alignment.labels.constitution import CATEGORIES
 from alignment.lineage import Subject, plan_erasure
@@ -160,6 +160,87 @@ def test_a_difference_names_fields() -> None:
     assert compare(old, old) == []
 
 
+def test_the_heaviest_principle_decides_and_then_the_first() -> None:
+    old = load_constitution()
+    assert [one.id for one in old.covering(Side.HARM, "hate")] == ["no-hate", "no-stereotyping"]
+    heavier = edited(old, "no-stereotyping", weight=1.1)
+    assert [one.id for one in heavier.covering(Side.HARM, "hate")] == ["no-stereotyping", "no-hate"]
+    assert heavier.main(Side.HARM, "hate").id == "no-stereotyping"
+    assert edited(old, "no-stereotyping", weight=1.0).main(Side.HARM, "hate").id == "no-hate"
+    # What nobody names is decided by the first of the side, however light.
+    gap = edited(old, "no-malware", categories=["crime"])
+    assert gap.main(Side.HARM, "malware").id == "no-violence"
+    assert [words for _, words in uncovered(gap)] == [
+        "no principle in force covers malware: no-violence decides it, the first of side 'harm'"
+    ]
+    assert [*uncovered(old)] == []
+
+
+def test_a_weight_is_no_factor_of_a_margin() -> None:
+    light, heavy = (edited(load_constitution(), "no-hate", weight=weight).named("no-hate") for weight in (0.5, 4.0))
+    good, bad = ({"harmful_answer": harm, "refusal": 0.5, "degenerate": 0.0, "relevance": 0.5} for harm in (0.0, 0.7))
+    # Harm counts -1 of weights that add up to 2.8.
+    assert light.margin(good, bad) == heavy.margin(good, bad) == pytest.approx(0.7 / 2.8)
+    assert light.utility(good) == heavy.utility(good) == pytest.approx(0.4)
+
+
+def test_only_principles_of_the_constitutions_language_are_in_force() -> None:
+    old = load_constitution()
+    german = edited(old, "no-hate", locale="de")
+    assert german.main(Side.HARM, "hate").id == "no-stereotyping"
+    assert "no-hate" not in german.versions
+    assert not {*old.named("no-hate").safe_completions} & {*german.refusals}
+    assert german.fingerprint != old.fingerprint
+    british = old.model_copy(update={"locale": "en-GB"})
+    assert british.in_force == old.principles
+    assert british.fingerprint == old.fingerprint
+    assert edited(old, "no-hate", locale="en-GB").main(Side.HARM, "hate").id == "no-stereotyping"
+
+
+def test_a_locale_that_leaves_no_side_or_is_none_is_told_with_its_line() -> None:
+    text = constitution_text()[1]
+    lines = text.split("\n")
+    at = lines.index("locale: en")
+    lines[at] = "locale: de"
+    told = {(one.line, one.message) for one in read_constitution("\n".join(lines)).problems}
+    list_at = lines.index("principles:") + 2
+    both = "no principle of side {!r} in the constitution's locale 'de': both sides are needed, or the model learns one mistake"
+    assert told == {(list_at, both.format(side)) for side in ("harm", "helpful")}
+    first = lines.index("    locale: en")
+    lines[at], lines[first] = "locale: en", "    locale: English"
+    [problem] = read_constitution("\n".join(lines)).problems
+    assert (problem.line, problem.place) == (first + 1, "principles.0.locale")
+    assert problem.message == "a locale is a language, or a language and a country, such as en or pt-BR (found 'English')"
+
+
+def test_check_diff_and_explain_tell_what_weight_and_locale_do() -> None:
+    own = yaml.safe_load(constitution_text()[1])
+    rows = {row["id"]: row for row in own["principles"]}
+    rows["no-stereotyping"]["weight"], rows["no-malware"]["locale"] = 3.0, "de"
+    Path("own.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    run = CliRunner().invoke(app, ["constitution", "check", "own.yaml", "--json"])
+    messages = [row["message"] for row in json.loads(run.stdout)["findings"]]
+    assert "[no-malware] is not in force: its locale is 'de' and the constitution's 'en'" in messages
+    assert "no principle in force covers malware: no-violence decides it, the first of side 'harm'" in messages
+    assert any(one.startswith("[no-hate] decides no preference: no-stereotyping stands before it") for one in messages)
+    assert any("(weight 3 to its 1, then place)" in one for one in messages)
+    run = CliRunner().invoke(app, ["constitution", "diff", "bundled", "own.yaml", "--json"])
+    changed = {row["principle_id"]: row["fields"] for row in json.loads(run.stdout)}
+    assert changed == {
+        "no-violence": {"decides": [["violence"], ["violence", "malware"]]},
+        "no-hate": {"decides": [["hate"], []]},
+        "no-malware": {"locale": ["en", "de"], "in_force": [True, False], "decides": [["malware"], []]},
+        "no-stereotyping": {"weight": [0.8, 3.0], "decides": [[], ["hate"]]},
+    }
+    Path("align.toml").write_text('[labels]\nconstitution = "own.yaml"\n')
+    told = json.loads(CliRunner().invoke(app, ["constitution", "explain", "hate", "--json"]).stdout)
+    assert [(one["id"], one["decides"], one["in_force"]) for one in told] == [("no-stereotyping", ["hate"], True), ("no-hate", [], True)]
+    assert told[1]["order"] == {"hate": ["no-stereotyping (3)", "no-hate (1)"]}
+    shown = CliRunner().invoke(app, ["constitution", "explain", "no-malware"]).stdout
+    assert "locale: de, not in force" in shown
+    assert "decides: nothing" in shown
+
+
 OLD = load_constitution()
 
 
@@ -213,6 +294,26 @@ def test_an_edited_principle_judges_again_what_it_had_decided_and_only_once(home
     # The edit is taken back: nothing is judged again, and the first pair stands instead of the second.
     back = stand(replaced, decisions(home), OLD.versions)
     assert ([one.id for one in back.current], back.stale) == ([one.id for one in pairs], [])
+
+
+def test_where_another_principle_decides_now_its_exchanges_are_judged_again() -> None:
+    item = labelled("a", "no-hate", OLD)
+    pair = replace(pair_of(item), side=Side.HARM, category="hate")
+    before = decided([item], {}, OLD.versions)
+    new = edited(OLD, "no-stereotyping", weight=2.0)
+
+    def main(constitution: Constitution) -> Any:
+        return lambda side, category: constitution.main(side, category).id
+
+    assert stand([pair], before, OLD.versions, main(OLD)).current == [pair]
+    assert stand([pair], before, new.versions, main(new)).stale == [pair]
+    again = labelled("a", "no-stereotyping", new)
+    confirmed = [*before, *decided([again], {}, new.versions)]
+    assert stand([pair], confirmed, new.versions, main(new)).current == [pair]
+    other = [*before, *decided([labelled("a", "no-stereotyping", new, best="better")], {}, new.versions)]
+    assert stand([pair], other, new.versions, main(new)).overruled == [pair]
+    # The weight is taken back.
+    assert stand([pair], other, OLD.versions, main(OLD)).current == [pair]
 
 
 def test_without_a_preference_the_old_pair_falls() -> None:

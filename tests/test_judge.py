@@ -46,11 +46,11 @@ def decide(*entries: tuple[Candidate, dict[str, float]], min_margin: float = 0.2
 
 
 def test_the_margin_by_hand() -> None:
-    """Utilities .5(.6 + .4 * .5) = .4 and .5(-1 + .4) = -.3; the span is .5 * 3 = 1.5; the margin .7 / 1.5."""
+    """Utilities .6 + .4 * .5 = .8 and -1 + .4 = -.6; the span is 3; the margin 1.4 / 3. The weight, .5, is no factor."""
     found = decide((candidate("bad", "logged"), scores(harm=1, relevance=1)), (candidate("good"), scores(refusal=1, relevance=0.5)))
     assert (found.chosen_id, found.rejected_id, found.verdict) == ("good", "bad", "preferred")
-    assert found.judge_margin == pytest.approx(0.7 / 1.5)
-    assert found.scores == pytest.approx({"good": 0.4, "bad": -0.3})
+    assert found.judge_margin == pytest.approx(1.4 / 3)
+    assert found.scores == pytest.approx({"good": 0.8, "bad": -0.6})
     assert (found.principle_ids, found.labeler_version) == (("no-harm",), f"{PRINCIPLE.version}+1")
 
 

@@ -82,9 +82,8 @@ def compared(item: Item, constitution: Constitution, *, swap: bool = False) -> C
     """Return the item as a comparison. Which answer comes first is drawn from its id, so that always saying `first` earns half."""
     moment = datetime(2026, 1, 1)  # noqa: DTZ001 - the store's times have no zone; no labeler reads it
     one = Interaction(item.id, item.id, "", moment, "written", ({"role": "user", "content": item.prompt},), item.worse)
-    known = {principle.id for principle in constitution.principles}
     main = constitution.main(item.side, item.category)
-    rule = constitution.named(item.principle_id) if item.principle_id in known else main
+    rule = constitution.named(item.principle_id) if item.principle_id in constitution.versions else main
     better = Candidate(content_id(item.id, item.better), item.id, "written", item.better, "written", rule.id)
     other = Candidate(content_id(item.id, item.worse), item.id, "written", item.worse, "written", rule.id)
     first, second = (better, other) if _better_first(item) != swap else (other, better)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from alignment.errors import ConfigError
-from alignment.labels.constitution import CATEGORIES, Constitution, Example, Examples, Principle
+from alignment.labels.constitution import CATEGORIES, NO_SIDE, Constitution, Example, Examples, Principle, applying, side_of
 from alignment.records import Side
 from alignment.text import cap
 
@@ -111,12 +111,25 @@ def constitution_text(path: str = "") -> tuple[Path, str]:
 
 
 def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
-    """Yield the principles that judge no exchange, because another one is the main one of each of their categories, with these."""
+    """Yield the principles that judge no exchange, with the reason: not in force, or another one is the main one of each category."""
     for number, one in enumerate(constitution.principles):
-        mains = [constitution.main(one.side, category).id for category in one.categories]
-        if one.id not in mains:
-            why = f"[{one.id}] decides no preference: {', '.join(dict.fromkeys(mains))} stands before it in each of its categories"
-            yield ("principles", number), f"{why}; it is only used to revise answers"
+        if one not in constitution.in_force:
+            why = f"is not in force: its locale is {one.locale!r} and the constitution's {constitution.locale!r}"
+            yield ("principles", number, "locale"), f"[{one.id}] {why}"
+        elif not constitution.decides(one):
+            mains = {main.id: main.weight for category in one.categories for main in [constitution.main(side_of(category), category)]}
+            weights = f"{', '.join(f'{weight:g}' for weight in mains.values())} to its {one.weight:g}"
+            why = f"{', '.join(mains)} stands before it in each of its categories (weight {weights}, then place)"
+            left = "it is only used to revise answers" if one.side is Side.HARM else "nothing uses it"
+            yield ("principles", number), f"[{one.id}] decides no preference: {why}; {left}"
+
+
+def uncovered(constitution: Constitution) -> Iterator[tuple[Place, str]]:
+    """Yield the categories that no principle in force names, with the principle that decides them all the same."""
+    for category in CATEGORIES:
+        main = constitution.main(side_of(category), category)
+        if category not in main.categories:
+            yield ("principles",), f"no principle in force covers {category}: {main.id} decides it, the first of side {main.side.value!r}"
 
 
 def doubtful_examples(constitution: Constitution, score: Scorer) -> Iterator[tuple[Place, str]]:
@@ -286,9 +299,11 @@ def _across(data: Any, *, whole: bool) -> Iterator[tuple[Place, str]]:
         for position, category in enumerate(found if isinstance(found := row.get("categories"), list) else []):
             if isinstance(category, str) and category not in CATEGORIES:
                 yield (*here, "categories", position), f"unknown category {category!r}; {_known(category)}"
+    locale = str(data.get("locale", "en"))
+    spoken = [row for row in rows if isinstance(row, dict) and row.get("locale", "en") in applying(locale)]
     for side in Side:
-        if whole and rows and not any(isinstance(row, dict) and row.get("side") == side for row in rows):
-            yield ("principles",), f"no principle of side {side.value!r}: both sides are needed, or the model learns one mistake"
+        if whole and rows and not any(row.get("side") == side for row in spoken):
+            yield ("principles",), NO_SIDE.format(side=side.value, locale=locale)
 
 
 def _known(category: str) -> str:

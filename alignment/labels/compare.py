@@ -8,7 +8,10 @@ from alignment.labels.constitution import Constitution
 
 
 class Change(NamedTuple):
-    """One principle that is not the same in both; `fields` names those that differ, with their values before and after."""
+    """One principle that is not the same in both, or does not do the same.
+
+    `fields` names what differs, with the values before and after: its fields, `in_force`, and the categories that it `decides`.
+    """
 
     principle_id: str
     kind: Literal["added", "removed", "changed"]
@@ -18,10 +21,9 @@ class Change(NamedTuple):
 def compare(old: Constitution, new: Constitution) -> list[Change]:
     """Return the changes from `old` to `new`, in the order of `old`, then what is new in the order of `new`.
 
-    An order that changed is no change of a principle, though it can change which one is a category's main one.
+    An order that changed is a change only where it changes who decides.
     """
-    before = {one.id: one.model_dump(mode="json") for one in old.principles}
-    after = {one.id: one.model_dump(mode="json") for one in new.principles}
+    before, after = _told(old), _told(new)
     found = []
     for name, fields in before.items():
         if name not in after:
@@ -29,3 +31,14 @@ def compare(old: Constitution, new: Constitution) -> list[Change]:
         elif differing := {key: (value, after[name][key]) for key, value in fields.items() if value != after[name][key]}:
             found.append(Change(name, "changed", differing))
     return [*found, *(Change(name, "added", {}) for name in after if name not in before)]
+
+
+def _told(constitution: Constitution) -> dict[str, dict[str, Any]]:
+    return {
+        one.id: {
+            **one.model_dump(mode="json"),
+            "in_force": one in constitution.in_force,
+            "decides": list(constitution.decides(one)),
+        }
+        for one in constitution.principles
+    }

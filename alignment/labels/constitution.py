@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from alignment.ids import content_id
 from alignment.records import Side
@@ -15,8 +17,29 @@ CATEGORIES = (
     "lookalike", "ordinary",
 )  # fmt: skip
 """What a prompt may be about: the detectors' kinds of harm, and the two kinds of harmless prompts."""
+_HARMLESS = ("lookalike", "ordinary")
+NO_SIDE = "no principle of side {side!r} in the constitution's locale {locale!r}: both sides are needed, or the model learns one mistake"
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _locale(value: str) -> str:
+    if not re.fullmatch("[a-z]{2,3}(-[A-Z]{2})?", value):
+        raise PydanticCustomError("locale", "a locale is a language, or a language and a country, such as en or pt-BR")
+    return value
+
+
+Locale = Annotated[str, AfterValidator(_locale)]
+
+
+def applying(locale: str) -> tuple[str, str]:
+    """Return the locales of the principles that apply in `locale`: itself, and its language without a country."""
+    return locale, locale.split("-")[0]
+
+
+def side_of(category: str) -> Side:
+    """Return the side whose principles decide exchanges of this category."""
+    return Side.HELPFUL if category in _HARMLESS else Side.HARM
 
 
 class Example(BaseModel):
@@ -36,7 +59,10 @@ class Examples(BaseModel):
 
 
 class Principle(BaseModel):
-    """One rule, how the model is asked to criticise and revise by it, and how the judge weighs the detectors."""
+    """One rule, how the model is asked to criticise and revise by it, and how the judge weighs the detectors.
+
+    Where several principles cover a category, the one of the largest `weight` decides. `locale` is the language of what it says to users.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -44,7 +70,7 @@ class Principle(BaseModel):
     side: Side
     categories: Annotated[tuple[str, ...], Field(min_length=1)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    locale: str = "en"
+    locale: Locale = "en"
     critique_request: Text
     revision_request: Text
     refusal_strategy: Literal["decline", "redirect", "crisis_support", "comply"]
@@ -65,16 +91,24 @@ class Principle(BaseModel):
 
     def utility(self, scores: dict[str, float]) -> float:
         """Return the weighted sum of detector scores (each in 0..1): larger keeps to the principle better."""
-        return self.weight * sum(weight * scores[name] for name, weight in self.detectors.items())
+        return sum(weight * scores[name] for name, weight in self.detectors.items())
+
+    def margin(self, one: dict[str, float], other: dict[str, float]) -> float:
+        """Return by how much `one` is worth more than `other`, as a share of the largest possible difference: -1..1."""
+        span = sum(map(abs, self.detectors.values()))
+        return (self.utility(one) - self.utility(other)) / span if span else 0.0
 
 
 class Constitution(BaseModel):
-    """A versioned list of principles; the first one listed for a category is its main one."""
+    """A versioned list of principles, of which those written in its `locale` are in force.
+
+    Of the principles that cover a category the one of the largest weight decides; of equal ones, the first listed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Text
     name: Text
-    locale: str = "en"
+    locale: Locale = "en"
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -83,24 +117,34 @@ class Constitution(BaseModel):
         if repeated := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"principle ids repeat: {', '.join(repeated)}")
         for side in Side:
-            if not any(principle.side is side for principle in self.principles):
-                raise ValueError(f"no principle of side {side.value!r}: both sides are needed, or the model learns one mistake")
+            if not any(principle.side is side for principle in self.in_force):
+                raise ValueError(NO_SIDE.format(side=side.value, locale=self.locale))
         return self
 
+    @property
+    def in_force(self) -> tuple[Principle, ...]:
+        """The principles whose locale is the constitution's, or its language in all countries, as listed. No other one does anything."""
+        spoken = applying(self.locale)
+        return tuple(principle for principle in self.principles if principle.locale in spoken)
+
     def main(self, side: Side, category: str) -> Principle:
-        """Return the first principle of the side that names the category, else the side's first."""
-        of_side = [principle for principle in self.principles if principle.side is side]
-        return next((principle for principle in of_side if category in principle.categories), of_side[0])
+        """Return the principle that decides exchanges of the category."""
+        return self.covering(side, category)[0]
 
     def covering(self, side: Side, category: str) -> tuple[Principle, ...]:
-        """Return all principles of the side that name the category, in their order, or only the main one if none does."""
-        found = tuple(one for one in self.principles if one.side is side and category in one.categories)
-        return found or (self.main(side, category),)
+        """Return the side's principles that name the category, the heaviest first; if none does, only the first listed of the side."""
+        of_side = [principle for principle in self.in_force if principle.side is side]
+        found = sorted((one for one in of_side if category in one.categories), key=lambda one: -one.weight)
+        return tuple(found) or (of_side[0],)
+
+    def decides(self, principle: Principle) -> tuple[str, ...]:
+        """Return the categories whose main principle this is."""
+        return tuple(category for category in CATEGORIES if self.main(side_of(category), category).id == principle.id)
 
     @property
     def versions(self) -> dict[str, str]:
-        """Each principle's version by its id."""
-        return {principle.id: principle.version for principle in self.principles}
+        """The version of each principle in force by its id."""
+        return {principle.id: principle.version for principle in self.in_force}
 
     def named(self, principle_id: str) -> Principle:
         """Return the principle with this id (KeyError if there is none)."""
@@ -113,9 +157,9 @@ class Constitution(BaseModel):
         Both sides teach with the same texts on purpose: only the request then tells which is right, and a model cannot learn to
         tell the sides apart by their wording.
         """
-        return tuple(text for principle in self.principles for text in principle.safe_completions)
+        return tuple(text for principle in self.in_force for text in principle.safe_completions)
 
     @property
     def fingerprint(self) -> str:
-        """Content address of all principles."""
-        return content_id([principle.version for principle in self.principles])
+        """Content address of all principles in force."""
+        return content_id([principle.version for principle in self.in_force])

@@ -52,8 +52,7 @@ def judge(
         (index for index in indices if index != best),
         key=lambda index: (utilities[index], candidates[index].kind != "logged", candidates[index].id),
     )
-    span = principle.weight * sum(abs(weight) for weight in principle.detectors.values())
-    margin = (utilities[best] - utilities[worst]) / span if span else 0.0
+    margin = principle.margin(dict(scores[best]), dict(scores[worst]))
     verdict: Literal["preferred", "tie", "unscored"] = "preferred"
     declines = selected.side is Side.HELPFUL and scores[best].get("refusal", 0.0) >= declines_at
     if declines or candidates[best].kind in NEVER_CHOSEN:

@@ -40,9 +40,8 @@ class ConstitutionLabeler(NamedTuple):
 
     def _vote(self, one: Comparison, known: Mapping[tuple[str, str], Scores]) -> Vote:
         first, second = (known[one.selected.interaction.prompt, each.text] for each in (one.first, one.second))
-        gap = one.principle.utility(dict(first)) - one.principle.utility(dict(second))
-        span = one.principle.weight * sum(map(abs, one.principle.detectors.values()))
-        margin = abs(gap) / span if span else 0.0
+        gap = one.principle.margin(dict(first), dict(second))
+        margin = abs(gap)
         if margin <= 0 or margin < self.min_margin:
             return Vote("tie", margin)
         better = first if gap > 0 else second

@@ -1,16 +1,17 @@
 """Which pairs still rest on the constitution as it is written today.
 
-A pair stands if one of its principles, in today's words, decided it. What an edited principle had decided is judged again, once; until
-then, and if it comes out otherwise, the old pair does not stand. Taking an edit back makes the old pairs stand again without a judgement.
+A pair stands if the principle that decides its category today, in today's words, decided it. What another or an edited principle had
+decided is judged again, once; until then, and if it comes out otherwise, the old pair does not stand. Taking an edit back makes the old
+pairs stand again without a judgement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from alignment.pairs.build import HUMAN, HumanVerdict, Labelled, preferred_pair
-from alignment.records import Pair
+from alignment.records import Pair, Side
 
 
 class Decision(NamedTuple):
@@ -30,24 +31,28 @@ class Standing(NamedTuple):
     overruled: list[Pair]
 
 
-def stand(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str]) -> Standing:
-    """Sort known pairs by what the principles of today, `versions` by id, say of them.
+def stand(
+    pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str], main: Callable[[Side, str], str] | None = None
+) -> Standing:
+    """Sort known pairs by what the principles of today, `versions` by id, say of them; `main` names the one that decides a category.
 
     A pair that a person decided is current: people do not rule by the wording of a principle. A pair without any
-    recorded decision, or whose principle is gone, is stale until its exchange was judged by a principle of today.
+    recorded decision, or whose principle is gone or decides its category no more, is stale until its exchange was judged by the
+    one of today. Without `main` any principle of today will do.
     """
-    confirmed: set[str] = set()
-    judged: set[str] = set()
+    confirmed: dict[str, set[str]] = {}
+    judged: dict[str, set[str]] = {}
     for one in decisions:
         if versions.get(one.principle_id) == one.principle_version:
-            confirmed.add(one.pair_id)
-            judged.add(one.interaction_id)
+            confirmed.setdefault(one.pair_id, set()).add(one.principle_id)
+            judged.setdefault(one.interaction_id, set()).add(one.principle_id)
     found = Standing([], [], [])
     for pair in pairs:
-        if HUMAN in pair.labelers or pair.id in confirmed:
+        deciding = {main(pair.side, pair.category)} if main else versions.keys()
+        if HUMAN in pair.labelers or deciding & confirmed.get(pair.id, set()):
             found.current.append(pair)
         else:
-            (found.overruled if pair.interaction_id in judged else found.stale).append(pair)
+            (found.overruled if deciding & judged.get(pair.interaction_id, set()) else found.stale).append(pair)
     return found
 
 
