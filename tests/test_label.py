@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,42 @@ def test_a_signal_that_changes_a_vote_is_stored_with_it(home: Path, everybody: l
         assert len(votes) == number + 1
     # The answer that was liked is the second one.
     assert said == ["second", "unscored", "first", "unscored", "second"]
+
+
+def open_questions(home: Path) -> list[dict[str, Any]]:
+    """Return what waits for a person, as the command line, the review page and the page of progress count it."""
+    found = query(home, "SELECT * FROM open_reviews")
+    shown = query(home, sql("dashboard_review_queue"), {"kind": None, "limit": 99})
+    progress = query(home, sql("dashboard_review_progress"))
+    assert sorted(row["id"] for row in found) == sorted(row["id"] for row in shown)
+    assert sum(row["items"] - row["decided"] for row in progress) == len(found)
+    return found
+
+
+def test_an_exchange_has_one_open_question_whatever_the_others_vote(home: Path, everybody: list[Labeler]) -> None:
+    night = Night(home, 2)
+    everybody.append(ModelJudge("teacher", Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_canaries=False))
+    flow.label.fn("one")
+    first = open_questions(home)
+    assert {row["reason"] for row in first} == {"the labelers disagree (constitution: A, teacher: B)"}
+    # Users take the teacher's side; the constitution's comparison is the same.
+    thumbs = [{"id": f"s{n}", "interaction_id": one, "kind": "thumbs", "value": "up"} for n, one in enumerate(night.ids)]
+    night.store(signals=thumbs)
+    flow.label.fn("one")
+    second = open_questions(home)
+    assert {row["reason"] for row in second} == {"the labelers disagree (constitution: A, signals: B, teacher: B)"}
+    assert sorted(row["interaction_id"] for row in second) == sorted(night.ids)
+    assert len(query(home, "SELECT id FROM review_items")) == 4
+    # Repeated, nothing is asked anew.
+    flow.label.fn("one")
+    assert open_questions(home) == second
+    # A person who still had the older question on screen has decided the exchange.
+    [answered] = [row["id"] for row in first if row["interaction_id"] == night.ids[0]]
+    night.store(verdicts=[{"id": "v", "item_id": answered, "reviewer": "me", "verdict": "flip", "decided_at": NOW}])
+    assert [row["interaction_id"] for row in open_questions(home)] == [night.ids[1]]
+    # A verdict that is taken back leaves the newer question.
+    night.store(verdicts=[{"id": "w", "item_id": answered, "reviewer": "me", "verdict": "skip", "decided_at": NOW + timedelta(1)}])
+    assert sorted(row["id"] for row in open_questions(home)) == sorted(row["id"] for row in second)
 
 
 def test_votes_that_are_used_again_count_in_the_night_that_uses_them(home: Path, everybody: list[Labeler]) -> None:

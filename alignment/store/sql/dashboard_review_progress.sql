@@ -1,6 +1,6 @@
 -- Purpose: how far the review is, by kind.
 -- Parameters: none.
--- Grain: one kind of review item.
+-- Grain: one kind of review item. A question that another one has taken the place of is none.
 SELECT
     items.kind,
     count(*) AS items,
@@ -12,5 +12,6 @@ SELECT
     count_if(coalesce(latest.verdict = 'not_harmful', false)) AS not_harmful
 FROM review_items AS items
 LEFT JOIN latest_verdicts AS latest ON latest.item_id = items.id
+WHERE latest.verdict <> 'skip' OR items.id IN (SELECT id FROM open_reviews)
 GROUP BY items.kind
 ORDER BY items.kind

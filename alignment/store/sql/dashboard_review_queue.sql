@@ -2,9 +2,8 @@
 -- Parameters: $kind or NULL for all; $limit.
 -- Grain: one review item, in the order it is to be shown (highest priority first).
 SELECT items.id, items.kind, latest.verdict IS NOT NULL AS skipped
-FROM review_items AS items
+FROM open_reviews AS items
 LEFT JOIN latest_verdicts AS latest ON latest.item_id = items.id
-WHERE (latest.verdict IS NULL OR latest.verdict = 'skip')
-    AND ($kind::VARCHAR IS NULL OR items.kind = $kind)
+WHERE $kind::VARCHAR IS NULL OR items.kind = $kind
 ORDER BY latest.decided_at NULLS FIRST, items.priority DESC NULLS LAST, items.created_at, items.id
 LIMIT $limit
