@@ -23,10 +23,9 @@ from typing import Any, NamedTuple
 from alignment.candidates import PoolRow, fixed_candidates, select
 from alignment.config import Settings
 from alignment.ids import content_id, unit_interval
-from alignment.labels import judge, load_constitution
-from alignment.labels.aggregate import aggregate, weight
+from alignment.labels import Principle, load_constitution, side_of
 from alignment.labels.calibration import calibrate, load_items, too_weak
-from alignment.labels.decide import comparison, decide, own_vote
+from alignment.labels.panel import Proposal, Voter, conclude, poll, propose
 from alignment.labels.rule import ConstitutionLabeler, SignalsLabeler
 from alignment.moderation import moderate, score_answers, versions
 from alignment.pairs import Labelled, build_pairs, mix
@@ -103,8 +102,8 @@ class Desk:
         self.known: dict[tuple[str, str], dict[str, float]] = {}
         self.pool_scores: dict[str, dict[str, Any]] = {}
         labeler = ConstitutionLabeler(self.constitution, self.score, self.version, settings.labels.min_margin, settings.moderation.refusal)
-        self.reliability = calibrate(labeler, load_items(), self.constitution, now=now())
-        self.active = not too_weak(self.reliability, settings.labels)
+        reliability = calibrate(labeler, load_items(), self.constitution, now=now())
+        self.voters = {} if too_weak(reliability, settings.labels) else {labeler.name: Voter(labeler, reliability)}
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
         """Return detector scores; a text is scored once."""
@@ -133,13 +132,17 @@ class Desk:
         refusal = self.settings.moderation.refusal
         angry = {row.interaction.id for row in rows if row.complained}
         declined = {row.interaction.id for row in rows if row.refusal >= refusal}
-        labelled = []
+        proposals = []
         for choice in select(rows, self.settings.candidates, refusal_threshold=refusal, embedder=embedder()):
-            side = Side.HELPFUL if choice.category in ("lookalike", "ordinary") else Side.HARM
+            side = side_of(choice.category)
             rule = self.constitution.main(side, choice.category)
             one = Selected(choice.interaction, side, choice.category, rule.id, choice.interaction.id in declined)
-            labelled.append(self._label(one, said, choice.interaction.id in angry and side is Side.HELPFUL and not one.declined))
-        kept = [one for one in labelled if one is not None]
+            proposals += self._propose(one, rule, choice.interaction.id in angry and side is Side.HELPFUL and not one.declined)
+        voters = self.voters | {"signals": Voter(SignalsLabeler(said), None)}
+        concluded = conclude(proposals, poll(proposals, voters), voters, self.settings.labels)
+        kept = [
+            Labelled(one.selected, found.judgement, one.candidates, one.doubtful) for one, found in zip(proposals, concluded, strict=True)
+        ]
         built = build_pairs(
             kept, [], {}, [], self.settings.pairs, near_duplicate=self.settings.candidates.near_duplicate, embedder=None
         )  # fmt: skip
@@ -148,20 +151,13 @@ class Desk:
         why |= dict(built.excluded)
         return [pair for pair in chosen if pair.split == "train"], why
 
-    def _label(self, one: Selected, said: Any, doubtful: bool) -> Labelled | None:
-        rule = self.constitution.named(one.principle_id)
+    def _propose(self, one: Selected, rule: Principle, doubtful: bool) -> list[Proposal]:
         answers = fixed_candidates(one, rule, self.constitution.refusals)
         if len(answers) < 2:
-            return None
+            return []
         scores = self.score([one.interaction.prompt] * len(answers), [each.text for each in answers])
         labels, limit = self.settings.labels, self.settings.moderation.refusal
-        first = judge(one, answers, scores, rule, scorer_version=self.version, min_margin=labels.min_margin, declines_at=limit)
-        named = {each.id: each for each in answers}
-        compared = comparison(one, rule, first, named)
-        votes = {"constitution": own_vote(first)} if self.active else {}
-        votes["signals"] = SignalsLabeler(said).vote([compared])[0]
-        weights = {"constitution": weight(self.reliability, one.side), "signals": weight(None, one.side)}
-        return Labelled(one, decide(first, compared, votes, aggregate(votes, weights, labels)), named, doubtful)
+        return [propose(one, answers, scores, rule, scorer_version=self.version, settings=labels, declines_at=limit, doubtful=doubtful)]
 
 
 def run(clean: int) -> list[dict[str, Any]]:

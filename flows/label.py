@@ -5,11 +5,11 @@ Effects: reads and writes the store; loads models; calls a teacher where one is 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import islice
 
 from prefect import task
 from prefect.logging import get_logger
@@ -17,19 +17,18 @@ from prefect.logging import get_logger
 from alignment.candidates import current
 from alignment.config import Settings, load_settings
 from alignment.ids import content_id
-from alignment.labels import judge, load_constitution
-from alignment.labels.aggregate import aggregate, weight
-from alignment.labels.calibration import Reliability
+from alignment.labels import load_constitution
+from alignment.labels.ballots import known_votes, save_votes
 from alignment.labels.constitution import Constitution
-from alignment.labels.decide import USER_EDIT, comparison, decide, edited, edits_of, own_vote, question
+from alignment.labels.decide import USER_EDIT, Edited
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import NO_RELEASE, ImplicitReward
-from alignment.labels.judge import LABELER
-from alignment.labels.model_judge import ModelJudge, self_judge, teacher
+from alignment.labels.model_judge import self_judge, teacher
+from alignment.labels.panel import SELF_REWARDING, Conclusion, Proposal, Voter, Votes, conclude, poll, propose, rewritten
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
-from alignment.labels.vote import Comparison, Labeler, Vote
+from alignment.labels.vote import Labeler, Vote
 from alignment.models.logprobs import CachedLogProbs
-from alignment.records import Candidate, Judgement, Selected
+from alignment.records import Selected
 from alignment.release import BASE
 from alignment.release import current as current_release
 from alignment.store import append, query, session, sql
@@ -39,24 +38,7 @@ from flows.measure import fitness, measure_detectors
 from flows.night import embedder, now
 from flows.redact import masking
 
-SELF_REWARDING = ("implicit_reward", "self_judge")
-_BATCH = 128
 Signals = dict[str, list[tuple[str, str]]]
-
-
-class _Voter(NamedTuple):
-    labeler: Labeler
-    reliability: Reliability | None
-
-
-class _Judged(NamedTuple):
-    selected: Selected
-    doubtful: bool
-    judgement: Judgement
-    candidates: dict[str, Candidate]
-    comparison: Comparison
-    ruled: bool
-    """Whether a person has decided the exchange."""
 
 
 def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
@@ -105,26 +87,13 @@ def label(night_id: str) -> dict[str, int]:
     everybody = labelers(settings, signals)
     measure_detectors(settings)
     voters = _voters(settings, night_id, everybody, constitution)
-    judged = _judge(settings, constitution, chosen)
-    votes = _votes(settings, night_id, judged, voters)
+    proposals = _propose(settings, constitution, chosen)
+    votes = _poll(settings, night_id, proposals, voters)
     # A labeler that is halted goes on voting, so that it can be seen to recover; its votes do not count.
     voters = {name: voter for name, voter in voters.items() if not _halted(settings, night_id, voter.labeler)}
-    judgements, items = [], []
-    for one in [each for each in judged if not each.ruled]:
-        given = {name: vote for name, vote in votes[one.comparison.id].items() if name in voters}
-        side = one.selected.side
-        weights = {name: weight(voter.reliability, side) for name, voter in voters.items()}
-        outcome = aggregate(given, weights, settings.labels)
-        judgement = decide(one.judgement, one.comparison, given, outcome)
-        judgements.append(judgement)
-        if item := question(one.selected, judgement, one.candidates, given, outcome, complained=one.doubtful):
-            items.append(item)
-    rewritten, items = _rewritten(settings, judged, signals, items)
-    moment = now()
-    with session(settings.home, write=True) as connection:
-        append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in [*judgements, *rewritten]])
-        append(connection, "review_items", [{**item, "created_at": moment} for item in items])
-    return dict(Counter(judgement.verdict for judgement in judgements))
+    concluded = conclude(proposals, votes, voters, settings.labels)
+    _save(settings, concluded, _rewritten(settings, proposals, signals))
+    return dict(Counter(one.judgement.verdict for one in concluded))
 
 
 def _signals(settings: Settings, chosen: Sequence[Selected]) -> Signals:
@@ -134,13 +103,13 @@ def _signals(settings: Settings, chosen: Sequence[Selected]) -> Signals:
     return dict(found)
 
 
-def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], constitution: Constitution) -> dict[str, _Voter]:
+def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], constitution: Constitution) -> dict[str, Voter]:
     """Return who may vote, by name; who may not is recorded with the reason."""
     states, voters, moment = [], {}, now()
     for labeler in everybody:
         reliability, reason = fitness(settings, labeler, constitution)
         if not reason:
-            voters[labeler.name] = _Voter(labeler, reliability)
+            voters[labeler.name] = Voter(labeler, reliability)
         elif not isinstance(labeler, Absent):
             get_logger().warning("the labeler %s abstains tonight: %s", labeler.name, reason)
         row = {"night_id": night_id, "labeler": labeler.name, "labeler_version": labeler.version, "active": not reason, "reason": reason}
@@ -165,13 +134,13 @@ def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
     return bool(reasons)
 
 
-def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tuple[Selected, bool]]) -> list[_Judged]:
+def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tuple[Selected, bool]]) -> list[Proposal]:
     from alignment.moderation import score_answers, versions
 
     known = candidates_of(settings, [one for one, _ in chosen])
     # What a user wrote is for people only.
-    competing = {
-        one.interaction.id: current(
+    competing = [
+        current(
             [each for each in known[one.interaction.id] if each.principle_id == one.principle_id and each.kind != USER_EDIT],
             one,
             constitution.named(one.principle_id),
@@ -179,104 +148,48 @@ def _judge(settings: Settings, constitution: Constitution, chosen: Sequence[tupl
             refusals=constitution.refusals,
         )
         for one, _ in chosen
-    }
-    pairs = [(one, candidate) for one, _ in chosen for candidate in competing[one.interaction.id]]
-    scores = score_answers([one.interaction.prompt for one, _ in pairs], [c.text for _, c in pairs], embedder=embedder())
+    ]
+    texts = [(one.interaction.prompt, answer.text) for (one, _), answers in zip(chosen, competing, strict=True) for answer in answers]
+    scores = iter(score_answers([prompt for prompt, _ in texts], [text for _, text in texts], embedder=embedder()))
     ruled = {row["interaction_id"] for row in query(settings.home, sql("human_verdicts"))}
-    by_candidate = {candidate.id: score for (_, candidate), score in zip(pairs, scores, strict=True)}
     version = content_id(versions(embedder=embedder()))[:12]
-    judged = []
-    for one, doubtful in chosen:
-        answers = competing[one.interaction.id]
-        principle = constitution.named(one.principle_id)
-        judgement = judge(
+    return [
+        propose(
             one,
             answers,
-            [by_candidate[candidate.id] for candidate in answers],
-            principle,
+            list(islice(scores, len(answers))),
+            constitution.named(one.principle_id),
             scorer_version=version,
-            min_margin=settings.labels.min_margin,
+            settings=settings.labels,
             declines_at=settings.moderation.refusal,
+            doubtful=doubtful,
+            ruled=one.interaction.id in ruled,
         )
-        named = {candidate.id: candidate for candidate in answers}
-        judged.append(_Judged(one, doubtful, judgement, named, comparison(one, principle, judgement, named), one.interaction.id in ruled))
-    return judged
+        for (one, doubtful), answers in zip(chosen, competing, strict=True)
+    ]
 
 
-def _votes(settings: Settings, night_id: str, judged: Sequence[_Judged], voters: dict[str, _Voter]) -> dict[str, dict[str, Vote]]:
-    """Return every voter's vote by comparison and name. A vote that was given and stored before is not asked for again."""
-    votes: dict[str, dict[str, Vote]] = {one.comparison.id: {} for one in judged}
-    for name, voter in voters.items():
-        known = _known(settings, voter.labeler, judged)
-        for one in judged:
-            if one.comparison.id in known:
-                votes[one.comparison.id][name] = known[one.comparison.id]
-        open_ = [one for one in judged if one.comparison.id not in known and _asked(name, one)]
-        # A model that judges is asked once: a canary that fails takes all its votes, and who does not answer is not tried again.
-        size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
-        for start in range(0, len(open_), size):
-            batch = open_[start : start + size]
-            asked = [one.comparison for one in batch]
-            given = [own_vote(one.judgement) for one in batch] if name == LABELER else voter.labeler.vote(asked)
-            _save_votes(settings, night_id, voter.labeler, batch, given)
-            for one, vote in zip(batch, given, strict=True):
-                votes[one.comparison.id][name] = vote
-    return votes
+def _poll(settings: Settings, night_id: str, proposals: Sequence[Proposal], voters: dict[str, Voter]) -> Votes:
+    def keep(labeler: Labeler, batch: Sequence[Proposal], given: Sequence[Vote]) -> None:
+        mask = masking(settings)
+        save_votes(settings.home, night_id, labeler, batch, given, mask=lambda text: mask(text)[0], moment=now())
+
+    return poll(proposals, voters, known=partial(known_votes, settings.home), keep=keep)
 
 
-def _asked(name: str, one: _Judged) -> bool:
-    """Say whether a labeler is asked. Of what a person decided, only those are that people's verdicts can halt."""
-    if one.ruled:
-        return name in SELF_REWARDING and one.judgement.verdict != "unscored"
-    # Of what may not be taught whatever anybody says, nobody is asked.
-    return name == LABELER or one.judgement.verdict != "unscored"
-
-
-def _known(settings: Settings, labeler: Labeler, judged: Sequence[_Judged]) -> dict[str, Vote]:
-    # What costs nothing is said anew: it may have changed with the signals.
-    if isinstance(labeler, ConstitutionLabeler | SignalsLabeler):
-        return {}
-    ids = {content_id(*_vote_key(labeler, one.comparison), True): one.comparison.id for one in judged}
-    rows = query(settings.home, "SELECT id, verdict, margin, detail FROM votes WHERE list_contains(?, id)", [list(ids)])
-    return {ids[row["id"]]: Vote(row["verdict"], row["margin"], json.loads(row["detail"])) for row in rows}
-
-
-def _vote_key(labeler: Labeler, one: Comparison) -> tuple[str, ...]:
-    return "vote", one.id, labeler.name, labeler.version
-
-
-def _vote_id(labeler: Labeler, one: Comparison, vote: Vote) -> str:
-    """Return a vote's address. Signals change without a change of version: what they said is part of it."""
-    said = [vote.verdict, vote.margin, dict(vote.detail)] if isinstance(labeler, SignalsLabeler) else vote.verdict != "unscored"
-    return content_id(*_vote_key(labeler, one), said)
-
-
-def _save_votes(settings: Settings, night_id: str, labeler: Labeler, batch: Sequence[_Judged], given: Sequence[Vote]) -> None:
-    moment, mask = now(), masking(settings)
-    rows: list[dict[str, Any]] = [
-        {
-            "id": _vote_id(labeler, one.comparison, vote), "night_id": night_id,
-            "interaction_id": one.selected.interaction.id, "judgement_id": one.judgement.id, "labeler": labeler.name,
-            "labeler_version": labeler.version, "first_id": one.comparison.first.id, "second_id": one.comparison.second.id,
-            "verdict": vote.verdict, "margin": vote.margin, "created_at": moment,
-            "detail": {key: mask(value)[0] if isinstance(value, str) else value for key, value in vote.detail.items()},
-        }
-        for one, vote in zip(batch, given, strict=True)
-    ]  # fmt: skip
-    with session(settings.home, write=True) as connection:
-        append(connection, "votes", rows)
-
-
-def _rewritten(
-    settings: Settings, judged: Sequence[_Judged], signals: Signals, items: list[dict[str, Any]]
-) -> tuple[list[Judgement], list[dict[str, Any]]]:
-    """Offer to people what users wrote instead of an answer; it stands in for the other question about the same exchange."""
-    mask, made = masking(settings), []
-    for one in judged:
-        logged = next((each for each in one.candidates.values() if each.kind == "logged"), None)
-        text = edits_of(signals.get(one.selected.interaction.id, ()))
-        if logged is not None and (found := edited(one.selected, logged, mask(text)[0], version=SignalsLabeler({}).version)):
-            made.append(found)
+def _rewritten(settings: Settings, proposals: Sequence[Proposal], signals: Signals) -> list[Edited]:
+    """Return what users wrote instead of an answer, for people; as candidates these are stored."""
+    mask = masking(settings)
+    made = rewritten(proposals, signals, lambda text: mask(text)[0], version=SignalsLabeler({}).version)
     save_candidates(settings, [masked(one.candidate, mask) for one in made])
+    return made
+
+
+def _save(settings: Settings, concluded: Sequence[Conclusion], made: Sequence[Edited]) -> None:
     replaced = {one.candidate.interaction_id for one in made}
-    return [one.judgement for one in made], [item for item in items if item["interaction_id"] not in replaced] + [one.item for one in made]
+    items = [one.question for one in concluded if one.question and one.question["interaction_id"] not in replaced]
+    items += [one.item for one in made]
+    judgements, moment = [*(one.judgement for one in concluded), *(one.judgement for one in made)], now()
+    with session(settings.home, write=True) as connection:
+        append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in judgements])
+        append(connection, "review_items", [{**item, "created_at": moment} for item in items])
