@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from alignment.config import load_settings
 from alignment.errors import ConfigError
 from alignment.ids import content_id
 from alignment.labels import Constitution, load_constitution
@@ -120,6 +121,9 @@ def test_a_principle_that_never_decides_is_warned_of() -> None:
     silent = ["no-fabrication", "no-manipulation", "no-stereotyping", "clear-and-complete"]
     assert sorted(message.split("]")[0][1:] for message in found) == sorted(silent)
     assert any(message.startswith("[no-manipulation] decides no preference: no-fraud stands before it") for message in found)
+    # Only answers to harmful requests are revised.
+    uses = {message.split("]")[0][1:]: message.split("; ")[1] for message in found}
+    assert uses == dict.fromkeys(silent[:3], "it is only used to revise answers") | {silent[3]: "nothing uses it"}
 
 
 def test_categories_are_those_of_the_detectors() -> None:
@@ -314,6 +318,25 @@ def test_where_another_principle_decides_now_its_exchanges_are_judged_again() ->
     assert stand([pair], other, new.versions, main(new)).overruled == [pair]
     # The weight is taken back.
     assert stand([pair], other, OLD.versions, main(OLD)).current == [pair]
+
+
+def test_a_night_chooses_the_exchanges_that_another_principle_decides_now(home: Path) -> None:
+    from alignment.ingest.redact import redaction_key
+    from flows.curate import standing
+
+    migrate(home)
+    redaction_key(home)
+    item = labelled("a", "no-hate", OLD)
+    exchange = item.selected.interaction
+    pair = replace(pair_of(item), side=Side.HARM, category="hate")
+    with session(home, write=True) as connection:
+        append(connection, "interactions", [{**asdict(exchange), "prompt": exchange.prompt, "consent": True, "ingested_at": NOW}])
+        append(connection, "pairs", [{**asdict(pair), "built_at": NOW}])
+    record(home, [item], OLD, "night 1")
+    Path("own.yaml").write_text(yaml.safe_dump(edited(OLD, "no-stereotyping", weight=2.0).model_dump(mode="json")))
+    assert [one.id for one in standing(load_settings(home=home)).current] == [pair.id]
+    own = load_settings(home=home, labels={"constitution": "own.yaml"})
+    assert [one.id for one in standing(own).stale] == [pair.id]
 
 
 def test_without_a_preference_the_old_pair_falls() -> None:
