@@ -210,6 +210,8 @@ def test_a_locale_that_leaves_no_side_or_is_none_is_told_with_its_line() -> None
     list_at = lines.index("principles:") + 2
     both = "no principle of side {!r} in the constitution's locale 'de': both sides are needed, or the model learns one mistake"
     assert told == {(list_at, both.format(side)) for side in ("harm", "helpful")}
+    lines[at] = "locale: German"
+    assert [(one.line, one.place) for one in read_constitution("\n".join(lines)).problems] == [(at + 1, "locale")]
     first = lines.index("    locale: en")
     lines[at], lines[first] = "locale: en", "    locale: English"
     [problem] = read_constitution("\n".join(lines)).problems

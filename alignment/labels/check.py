@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from alignment.errors import ConfigError
-from alignment.labels.constitution import CATEGORIES, NO_SIDE, Constitution, Example, Examples, Principle, applying, side_of
+from alignment.labels.constitution import CATEGORIES, LOCALE, NO_SIDE, Constitution, Example, Examples, Principle, applying, side_of
 from alignment.records import Side
 from alignment.text import cap
 
@@ -300,7 +300,10 @@ def _across(data: Any, *, whole: bool) -> Iterator[tuple[Place, str]]:
             if isinstance(category, str) and category not in CATEGORIES:
                 yield (*here, "categories", position), f"unknown category {category!r}; {_known(category)}"
     locale = str(data.get("locale", "en"))
-    spoken = [row for row in rows if isinstance(row, dict) and row.get("locale", "en") in applying(locale)]
+    # Of a locale that is none only that is told.
+    spoken = [
+        row for row in rows if isinstance(row, dict) and (row.get("locale", "en") in applying(locale) or not LOCALE.fullmatch(locale))
+    ]
     for side in Side:
         if whole and rows and not any(row.get("side") == side for row in spoken):
             yield ("principles",), NO_SIDE.format(side=side.value, locale=locale)

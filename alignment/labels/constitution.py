@@ -17,6 +17,7 @@ CATEGORIES = (
     "lookalike", "ordinary",
 )  # fmt: skip
 """What a prompt may be about: the detectors' kinds of harm, and the two kinds of harmless prompts."""
+LOCALE = re.compile("[a-z]{2,3}(-[A-Z]{2})?")
 _HARMLESS = ("lookalike", "ordinary")
 NO_SIDE = "no principle of side {side!r} in the constitution's locale {locale!r}: both sides are needed, or the model learns one mistake"
 Text = Annotated[str, Field(min_length=1)]
@@ -24,7 +25,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _locale(value: str) -> str:
-    if not re.fullmatch("[a-z]{2,3}(-[A-Z]{2})?", value):
+    if not LOCALE.fullmatch(value):
         raise PydanticCustomError("locale", "a locale is a language, or a language and a country, such as en or pt-BR")
     return value
 
