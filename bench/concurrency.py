@@ -28,7 +28,7 @@ def _write(home: Path, until: float, results: Any) -> None:
     while time.time() < until:
         started = time.perf_counter()
         row = {
-            "id": f"w{number}",
+            "id": f"w{os.getpid()}-{number}",
             "interaction_id": "x",
             "kind": "thumbs",
             "value": "up",
@@ -117,7 +117,7 @@ def _together(home: Path, seconds: float, log: Path | None, name: str) -> list[d
     ingested = waits.pop("ingest", None)
     [after] = query(home, "SELECT (SELECT count(*) FROM signals WHERE interaction_id = 'x') AS w, (SELECT count(*) FROM verdicts) AS v")
     lost = {
-        "writer": len(waits["writer"]) - (after["w"] - (before["w"] if log is None else 0)),
+        "writer": len(waits["writer"]) - (after["w"] - before["w"]),
         "reviewer": len(waits["reviewer"]) - (after["v"] - before["v"]),
     }
     rows = [
