@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from prefect import flow, task
@@ -47,6 +47,7 @@ from alignment.pairs import (
 )
 from alignment.records import Candidate, Pair, Selected, Side
 from alignment.store import append, query, session, sql
+from alignment.text import cap
 from data_checks import check
 from flows.checks import conclude
 from flows.chosen import candidates_of, judgements_of, masked, save_candidates, selected
@@ -54,7 +55,7 @@ from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
-from flows.show import progress
+from flows.show import progress, say
 
 
 @task
@@ -236,15 +237,21 @@ def build(night_id: str) -> dict[str, Any]:
         asked_by_suites,
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
+        conversations=_origins(settings, known, "conversation"),
         embedder=embedder(),
     )
+    for name in sorted(built.placeholders):
+        say(
+            f"warning: too many exchanges have the conversation id {cap(name, 40)!r} for one conversation: they are split by their prompts "
+            "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
+        )
     made = decided(labelled, human, load_constitution(settings.labels.constitution).versions)
     gone = superseded(known, labelled, human)
     current = _standing(settings, [pair for pair in known if pair.id not in gone], made).current
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
     dirty = contaminated_any([asked(pair.messages) for pair in current], asked_by_suites, embedder())
     usable = [*(pair for at, pair in enumerate(current) if at not in dirty), *built.pairs]
-    training_set = mix(usable, settings.pairs, sources=_sources(settings, usable))
+    training_set = mix(usable, settings.pairs, sources=_origins(settings, usable, "source"))
     _check_pairs(settings, night_id, training_set)
     _save(settings, night_id, built, training_set, made)
     return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}
@@ -256,10 +263,10 @@ def _held_out(settings: Settings) -> list[str]:
     return [*held_out_texts(), *own]
 
 
-def _sources(settings: Settings, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Return the log source of each pair's exchange."""
-    rows = query(settings.home, sql("pair_sources"), {"ids": [pair.interaction_id for pair in pairs]})
-    return {row["id"]: row["source"] for row in rows}
+def _origins(settings: Settings, pairs: Sequence[Pair], what: Literal["source", "conversation"]) -> dict[str, str]:
+    """Return the log source or the conversation of each pair's exchange, by the exchange's id."""
+    rows = query(settings.home, sql("pair_origins"), {"ids": [pair.interaction_id for pair in pairs]})
+    return {row["id"]: row[what] for row in rows}
 
 
 def _save(settings: Settings, night_id: str, built: Built, training_set: Sequence[Pair], made: Sequence[Decision]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from alignment.ids import content_id, unit_interval
+from alignment.ids import content_id
 from alignment.models.embedder import Embedder
+from alignment.pairs.split import Split, placeholders, side, sides_of, ties
 from alignment.records import Candidate, Judgement, Message, Pair, Selected
 from alignment.sections import Pairs
 from alignment.text import clusters, similar
@@ -35,10 +36,11 @@ class Labelled(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New pairs, and (exchange id, reason) for every exchange that gave none."""
+    """New pairs, (exchange id, reason) for every exchange that gave none, and the conversation ids that name no conversation."""
 
     pairs: list[Pair]
     excluded: list[tuple[str, str]]
+    placeholders: frozenset[str]
 
 
 class _Preference(NamedTuple):
@@ -120,12 +122,13 @@ def build_pairs(
     settings: Pairs,
     *,
     near_duplicate: float,
+    conversations: Mapping[str, str],
     embedder: Embedder | None = None,
 ) -> Built:
-    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
+    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts and `conversations` are by exchange id.
 
-    A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
-    both splits together is kept out.
+    A cluster of near-duplicate prompts lies wholly in one split, and so does a conversation: whichever of its prompts came first decides.
+    A prompt that would tie both splits together is kept out. `conversations` need hold those of `known` only.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
@@ -142,7 +145,7 @@ def build_pairs(
             excluded.append((item.selected.interaction.id, outcome))
         else:
             wanted.append((item, outcome))
-    return _placed(wanted, known, excluded, settings, near_duplicate)
+    return _placed(wanted, known, excluded, settings, near_duplicate, conversations)
 
 
 def _placed(
@@ -151,30 +154,34 @@ def _placed(
     excluded: list[tuple[str, str]],
     settings: Pairs,
     near_duplicate: float,
+    conversations: Mapping[str, str],
 ) -> Built:
     prompts = [pair.prompt for pair in known] + [item.selected.interaction.prompt for item, _ in wanted]
-    roots = clusters(prompts, near_duplicate)
-    old = {root: known[root] for root in roots if root < len(known)}
-    splits: dict[int, set[str]] = {}
-    for root, pair in zip(roots, known, strict=False):
-        splits.setdefault(root, set()).add(pair.split)
+    # A cluster is named by its oldest prompt, for good.
+    names = [
+        known[root].cluster_id if root < len(known) else content_id("cluster", prompts[root]) for root in clusters(prompts, near_duplicate)
+    ]
+    named = {pair.interaction_id: conversations.get(pair.interaction_id, "") for pair in known}
+    named |= {item.selected.interaction.id: item.selected.interaction.conversation_id for item, _ in wanted}
+    shared = placeholders(named.values(), settings.eval_share)
+    tied = [ties(name, named[pair.interaction_id], shared) for name, pair in zip(names, known, strict=False)]
+    sides = sides_of(tied, [pair.split for pair in known])
     pairs: list[Pair] = []
     seen = {pair.id for pair in known}
-    for root, (item, preference) in zip(roots[len(known) :], wanted, strict=True):
-        if len(splits.get(root, ())) > 1:
+    for cluster, (item, preference) in zip(names[len(known) :], wanted, strict=True):
+        held = ties(cluster, item.selected.interaction.conversation_id, shared)
+        split = side(held, sides, settings.eval_share)
+        if split is None:
             excluded.append((item.selected.interaction.id, "bridges_splits"))
             continue
-        cluster = old[root].cluster_id if root in old else content_id("cluster", prompts[root])
-        # A cluster keeps its split when the share of held-out clusters changes.
-        drawn: Literal["train", "eval"] = "eval" if unit_interval("split", cluster) < settings.eval_share else "train"
-        split = old[root].split if root in old else drawn
         pair = _pair(item, preference, cluster, split)
         if pair.id in seen:
             excluded.append((item.selected.interaction.id, "duplicate_pair"))
             continue
         seen.add(pair.id)
         pairs.append(pair)
-    return Built(pairs, excluded)
+        sides |= {key: {split} for key in held}
+    return Built(pairs, excluded, shared)
 
 
 def _pair_id(item: Labelled, preference: _Preference) -> str:
@@ -187,7 +194,7 @@ def preferred_pair(item: Labelled, human: HumanVerdict | None) -> str | None:
     return _pair_id(item, outcome) if isinstance(outcome, _Preference) else None
 
 
-def _pair(item: Labelled, preference: _Preference, cluster: str, split: Literal["train", "eval"]) -> Pair:
+def _pair(item: Labelled, preference: _Preference, cluster: str, split: Split) -> Pair:
     interaction = item.selected.interaction
     return Pair(
         id=_pair_id(item, preference),
