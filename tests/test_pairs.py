@@ -53,7 +53,9 @@ def build(items: Sequence[Labelled], known: Sequence[Pair] = (), human: dict[str
     options = {"suite_prompts": (), "settings": Pairs(eval_share=0.4), "near_duplicate": NEAR, "conversations": {}} | more
     suite, chosen = options.pop("suite_prompts"), options.pop("settings")
     by_name = {make_interaction(name).id: verdict for name, verdict in (human or {}).items()}
-    return build_pairs(items, known, by_name, suite, chosen, **options)
+    exchanges = [item.selected.interaction for item in items]
+    dirty = {exchanges[at].id for at in contaminated([one.messages for one in exchanges], suite, None)}
+    return build_pairs(items, known, by_name, chosen, contaminated=dirty, **options)
 
 
 def test_a_pair_tells_where_it_came_from() -> None:
@@ -153,7 +155,8 @@ class FakeEmbedder:
 
 
 def test_contamination_is_found_by_meaning_too() -> None:
-    prompts, suite = ["tell me about the moon", "bake bread"], ["of what does our moon consist"]
+    prompts = [[{"role": "user", "content": text}] for text in ("tell me about the moon", "bake bread")]
+    suite = ["of what does our moon consist"]
     assert contaminated(prompts, suite, None) == set()
     assert contaminated(prompts, suite, FakeEmbedder()) == {0}  # type: ignore[arg-type]
     assert contaminated([], suite, FakeEmbedder()) == contaminated(prompts, [], FakeEmbedder()) == set()  # type: ignore[arg-type]

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from alignment.ids import content_id
-from alignment.models.embedder import Embedder
 from alignment.pairs.split import Split, placeholders, side, sides_of, ties
-from alignment.records import Candidate, Judgement, Message, Pair, Selected
+from alignment.records import Candidate, Judgement, Pair, Selected
 from alignment.sections import Pairs
-from alignment.text import clusters, similar
+from alignment.text import clusters
 
-SAME_TEXT, SAME_MEANING = 0.6, 0.8
-"""Similarity to an evaluation prompt, by characters and by embedding, from which a prompt is contaminated."""
 HUMAN = "human"
 
 
@@ -66,29 +61,6 @@ def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mappi
     )
 
 
-def asked(messages: Sequence[Message]) -> list[str]:
-    """Return all that the user says in a conversation, turn by turn."""
-    return [turn["content"] for turn in messages if turn["role"] == "user"]
-
-
-def contaminated_any(conversations: Sequence[Sequence[str]], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
-    """Return the positions of conversations one of whose turns an evaluation suite also asks."""
-    owner = [position for position, turns in enumerate(conversations) for _ in turns]
-    return {owner[at] for at in contaminated([turn for turns in conversations for turn in turns], suite_prompts, embedder)}
-
-
-def contaminated(prompts: Sequence[str], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
-    """Return the positions of prompts that an evaluation suite also asks, in the same or in other words.
-
-    Without an embedder only the wording is compared.
-    """
-    found = {i for i, _, _ in similar(prompts, suite_prompts, SAME_TEXT)}
-    if embedder is not None and prompts and suite_prompts:
-        cosines = embedder.embed(prompts) @ embedder.embed(suite_prompts).T
-        found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
-    return found
-
-
 def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str:
     """Return what to teach, or why nothing: a person's verdict wins over the labeler's."""
     judgement = item.judgement
@@ -118,24 +90,24 @@ def build_pairs(
     labelled: Sequence[Labelled],
     known: Sequence[Pair],
     human: Mapping[str, HumanVerdict],
-    suite_prompts: Sequence[str],
     settings: Pairs,
     *,
     near_duplicate: float,
     conversations: Mapping[str, str],
-    embedder: Embedder | None = None,
+    contaminated: Collection[str],
 ) -> Built:
     """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts and `conversations` are by exchange id.
+
+    Exchanges whose ids are `contaminated` give none, whatever people say.
 
     A cluster of near-duplicate prompts lies wholly in one split, and so does a conversation: whichever of its prompts came first decides.
     A prompt that would tie both splits together is kept out. `conversations` need hold those of `known` only.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
-    dirty = contaminated_any([asked(item.selected.interaction.messages) for item in labelled], suite_prompts, embedder)
-    for position, item in enumerate(labelled):
+    for item in labelled:
         outcome = _preference(item, human.get(item.selected.interaction.id))
-        if position in dirty:
+        if item.selected.interaction.id in contaminated:
             outcome = "contaminated"
         elif isinstance(outcome, _Preference) and not (outcome.chosen.strip() and outcome.rejected.strip()):
             outcome = "empty_answer"

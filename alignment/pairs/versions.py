@@ -6,7 +6,7 @@ then, and if it comes out otherwise, the old pair does not stand. Taking an edit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from alignment.pairs.build import HUMAN, HumanVerdict, Labelled, preferred_pair
@@ -30,10 +30,13 @@ class Standing(NamedTuple):
     overruled: list[Pair]
 
 
-def stand(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str]) -> Standing:
+def stand(
+    pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str], *, ruled: Collection[str] = frozenset()
+) -> Standing:
     """Sort known pairs by what the principles of today, `versions` by id, say of them.
 
-    A pair that a person decided is current: people do not rule by the wording of a principle. A pair without any
+    A pair that a person decided is current, and so is one whose exchange is `ruled`, as people have let it stand since: people do not
+    rule by the wording of a principle. What they overruled has to be left out before (`superseded`). A pair without any
     recorded decision, or whose principle is gone, is stale until its exchange was judged by a principle of today.
     """
     confirmed: set[str] = set()
@@ -44,7 +47,7 @@ def stand(pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mappin
             judged.add(one.interaction_id)
     found = Standing([], [], [])
     for pair in pairs:
-        if HUMAN in pair.labelers or pair.id in confirmed:
+        if HUMAN in pair.labelers or pair.interaction_id in ruled or pair.id in confirmed:
             found.current.append(pair)
         else:
             (found.overruled if pair.interaction_id in judged else found.stale).append(pair)
