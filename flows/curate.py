@@ -34,8 +34,8 @@ from alignment.pairs import (
     Labelled,
     Standing,
     build_pairs,
-    contaminated,
     decided,
+    find_contaminated,
     load_decisions,
     load_pairs,
     mix,
@@ -186,8 +186,7 @@ def build(night_id: str) -> dict[str, Any]:
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
-    at = contaminated(list(exchanges.values()), _held_out(settings), embedder())
-    dirty = {name for number, name in enumerate(exchanges) if number in at}
+    dirty = find_contaminated(settings.home, exchanges, _held_out(settings), embedder(), now=now())
     came_from = origins(settings.home, {*exchanges, *(pair.interaction_id for pair in known)})
     built = build_pairs(
         items,

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from alignment.errors import InputError
 from alignment.ids import content_id
-from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix, superseded
+from alignment.lineage import Subject, apply_erasure, plan_erasure
+from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, find_contaminated, mix, superseded
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.sections import Pairs
 from alignment.store import append, migrate, query, session, sql
@@ -160,6 +161,55 @@ def test_contamination_is_found_by_meaning_too() -> None:
     assert contaminated(prompts, suite, None) == set()
     assert contaminated(prompts, suite, FakeEmbedder()) == {0}  # type: ignore[arg-type]
     assert contaminated([], suite, FakeEmbedder()) == contaminated(prompts, [], FakeEmbedder()) == set()  # type: ignore[arg-type]
+
+
+class Counting(FakeEmbedder):
+    """Counts the texts that it is given."""
+
+    def __init__(self, version: str = "1") -> None:
+        self.version, self.texts = version, list[str]()
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += texts
+        return super().embed(texts)
+
+
+def test_a_second_night_embeds_what_is_new(home: Path) -> None:
+    migrate(home)
+    exchanges = {f"x{n}": ({"role": "user", "content": text},) for n, text in enumerate(["the moon", "bake bread", "pick a lock"])}
+    suite = ["of what does our moon consist", "moonlight"]
+
+    def night(shown: dict[str, Any], suite: Sequence[str] = suite, version: str = "1") -> tuple[set[str], list[str]]:
+        embedder = Counting(version)
+        found = find_contaminated(home, shown, suite, embedder, now=NOW)  # type: ignore[arg-type]
+        return set(found), sorted(embedder.texts)
+
+    said = ["bake bread", "pick a lock", "the moon"]
+    assert night(exchanges) == ({"x0"}, sorted([*said, *suite]))
+    assert night(exchanges, [*reversed(suite), suite[0]]) == ({"x0"}, [])
+    more = {**exchanges, "x3": ({"role": "user", "content": "our moon"},)}
+    assert night(more) == ({"x0", "x3"}, ["our moon"])
+    # Other suites, another embedder and another text are compared afresh.
+    assert night(more, ["how do stars shine"]) == ({"x1", "x2"}, sorted([*said, "our moon", "how do stars shine"]))
+    assert night(more, version="2") == ({"x0", "x3"}, sorted([*said, "our moon", *suite]))
+    assert night({"x1": ({"role": "user", "content": "a moon"},)}, version="2") == ({"x1"}, ["a moon"])
+    # A damaged file of vectors is written anew.
+    [kept] = (home / "suites").iterdir()
+    kept.write_bytes(b"damaged")
+    assert night({"x4": ({"role": "user", "content": "one moon"},)}, version="2") == ({"x4"}, sorted([*suite, "one moon"]))
+
+
+def test_what_was_compared_goes_with_its_person(home: Path) -> None:
+    migrate(home)
+    rows = [
+        {"id": f"x-{name}", "user_id": name, "messages": [{"role": "user", "content": f"I am {name}"}], "response": "r"}
+        for name in ("ann", "ben")
+    ]
+    with session(home, write=True) as connection:
+        append(connection, "interactions", rows)
+    find_contaminated(home, {row["id"]: row["messages"] for row in rows}, ["moon"], Counting(), now=NOW)  # type: ignore[arg-type, misc]
+    apply_erasure(home, plan_erasure(home, Subject(("ann",), "k", "k"), nights={}), reason="asked", actor="dpo", now=NOW)
+    assert query(home, "SELECT interaction_id FROM contamination_checks") == [{"interaction_id": "x-ben"}]
 
 
 WORDS = ["lock", "pick", "bread", "bake", "moon", "star", "garden", "tulip"]

@@ -1,7 +1,7 @@
 """Preference pairs with provenance: deduplicated, decontaminated, split without leakage, balanced."""
 
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
-from alignment.pairs.contamination import contaminated
+from alignment.pairs.contamination import contaminated, find_contaminated
 from alignment.pairs.mix import mix
 from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
 from alignment.pairs.versions import Decision, Standing, decided, stand
@@ -16,6 +16,7 @@ __all__ = [
     "build_pairs",
     "contaminated",
     "decided",
+    "find_contaminated",
     "load_decisions",
     "load_pairs",
     "mix",
