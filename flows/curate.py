@@ -33,6 +33,7 @@ from alignment.pairs import (
     HumanVerdict,
     Labelled,
     Standing,
+    apart,
     build_pairs,
     decided,
     find_contaminated,
@@ -188,13 +189,14 @@ def build(night_id: str) -> dict[str, Any]:
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
     dirty = find_contaminated(settings.home, exchanges, _held_out(settings), embedder(), now=now())
     came_from = origins(settings.home, {*exchanges, *(pair.interaction_id for pair in known)})
+    conversations = {name: origin.conversation for name, origin in came_from.items()}
     built = build_pairs(
         items,
         known,
         human,
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
-        conversations={name: origin.conversation for name, origin in came_from.items()},
+        conversations=conversations,
         contaminated=dirty,
     )
     for name in sorted(built.placeholders):
@@ -203,6 +205,7 @@ def build(night_id: str) -> dict[str, Any]:
             "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
         )
     usable = [*(pair for pair in current if pair.interaction_id not in dirty), *built.pairs]
+    usable = apart(usable, conversations, built.placeholders)
     training_set = mix(usable, settings.pairs, sources={name: origin.source for name, origin in came_from.items()})
     check_pairs(settings, night_id, training_set)
     save_night(settings.home, night_id, built, training_set, made, now=now())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.lineage import Subject, apply_erasure, plan_erasure
-from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, find_contaminated, mix, superseded
+from alignment.pairs import HumanVerdict, Labelled, apart, build_pairs, contaminated, find_contaminated, mix, superseded
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.sections import Pairs
 from alignment.store import append, migrate, query, session, sql
@@ -297,6 +297,12 @@ def test_whole_conversations_are_held_out_near_the_share_that_is_set() -> None:
     later = [labelled(900 + talk, unlike(900 + talk), conversation=f"talk {talk}") for talk in range(300)]
     more = build(later, built.pairs, settings=Pairs(eval_share=0.9), conversations=named).pairs
     assert [{pair.split} for pair in more] == [splits[f"talk {talk}"] for talk in range(300)]
+
+
+def test_what_an_older_store_has_on_both_sides_is_not_held_out() -> None:
+    pairs = [make_pair(number, split="train" if number % 2 else "eval") for number in range(8)]
+    talks = dict(zip((pair.interaction_id for pair in pairs), ["a", "a", "b", "c", "", "", "all", "all"], strict=True))
+    assert apart(pairs, talks, {"all"}) == pairs[1:]
 
 
 def test_lines_without_a_conversation_or_all_with_one_are_split_by_their_prompts() -> None:

@@ -3,6 +3,7 @@
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
 from alignment.pairs.contamination import contaminated, find_contaminated
 from alignment.pairs.mix import mix
+from alignment.pairs.split import apart
 from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
 from alignment.pairs.versions import Decision, Standing, decided, stand
 
@@ -13,6 +14,7 @@ __all__ = [
     "Labelled",
     "Origin",
     "Standing",
+    "apart",
     "build_pairs",
     "contaminated",
     "decided",

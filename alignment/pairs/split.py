@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from alignment.ids import unit_interval
+from alignment.records import Pair
 
 Split = Literal["train", "eval"]
 
@@ -55,3 +56,9 @@ def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float
     if len(found) > 1:
         return None
     return found.pop() if found else "eval" if unit_interval("split", tied[-1]) < eval_share else "train"
+
+
+def apart(pairs: Sequence[Pair], conversations: Mapping[str, str], unnamed: Collection[str]) -> list[Pair]:
+    """Return the pairs without held-out ones whose conversation (by exchange id) is trained on too: older stores split by prompts alone."""
+    trained = {conversations.get(pair.interaction_id, "") for pair in pairs if pair.split == "train"} - {"", *unnamed}
+    return [pair for pair in pairs if pair.split == "train" or conversations.get(pair.interaction_id, "") not in trained]
