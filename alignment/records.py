@@ -23,6 +23,11 @@ class Side(StrEnum):
     HARM = "harm"
     HELPFUL = "helpful"
 
+    @classmethod
+    def of(cls, category: str) -> Side:
+        """Return the side of a request of this category."""
+        return cls.HELPFUL if category in ("lookalike", "ordinary") else cls.HARM
+
 
 @dataclass(frozen=True, slots=True)
 class Interaction:

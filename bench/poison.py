@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from alignment.candidates import PoolRow, fixed_candidates, select
 from alignment.config import Settings
 from alignment.ids import content_id, unit_interval
-from alignment.labels import Principle, load_constitution, side_of
+from alignment.labels import Principle, load_constitution
 from alignment.labels.calibration import calibrate, load_items, too_weak
 from alignment.labels.panel import Proposal, Voter, conclude, poll, propose
 from alignment.labels.rule import ConstitutionLabeler, SignalsLabeler
@@ -134,8 +134,7 @@ class Desk:
         declined = {row.interaction.id for row in rows if row.refusal >= refusal}
         proposals = []
         for choice in select(rows, self.settings.candidates, refusal_threshold=refusal, embedder=embedder()):
-            side = side_of(choice.category)
-            rule = self.constitution.main(side, choice.category)
+            side, rule = choice.side, self.constitution.main(choice.side, choice.category)
             one = Selected(choice.interaction, side, choice.category, rule.id, choice.interaction.id in declined)
             proposals += self._propose(one, rule, choice.interaction.id in angry and side is Side.HELPFUL and not one.declined)
         voters = self.voters | {"signals": Voter(SignalsLabeler(said), None)}
@@ -143,9 +142,8 @@ class Desk:
         kept = [
             Labelled(one.selected, found.judgement, one.candidates, one.doubtful) for one, found in zip(proposals, concluded, strict=True)
         ]
-        built = build_pairs(
-            kept, [], {}, [], self.settings.pairs, near_duplicate=self.settings.candidates.near_duplicate, embedder=None
-        )  # fmt: skip
+        near = self.settings.candidates.near_duplicate
+        built = build_pairs(kept, [], {}, self.settings.pairs, near_duplicate=near, conversations={}, contaminated=())
         chosen = mix(built.pairs, self.settings.pairs)
         why = {one.id: "not chosen" for one, _ in exchanges} | {item.selected.interaction.id: "capped" for item in kept}
         why |= dict(built.excluded)

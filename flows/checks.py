@@ -16,6 +16,7 @@ import pandas as pd
 
 from alignment.config import Settings
 from alignment.ids import content_id
+from alignment.records import Pair
 from alignment.store import append, query, session, sql
 from alignment.train import TrainJob, read_job
 from alignment.train.job import JOB, read_pairs
@@ -120,6 +121,27 @@ def _compare(settings: Settings, kind: str, run: str, rows: Sequence[dict[str, A
         append(connection, "batch_profiles", profiles)
         append(connection, "check_results", results)
     return CheckReport({}, results)
+
+
+def check_pairs(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> CheckReport:
+    """Check the training set that a night has built.
+
+    Raises:
+        CheckFailed: it must not be trained on.
+    """
+    frame = pd.DataFrame(
+        {
+            "id": [pair.id for pair in pairs],
+            "chosen": [pair.chosen for pair in pairs],
+            "rejected": [pair.rejected for pair in pairs],
+            "side": [pair.side.value for pair in pairs],
+            "split": [pair.split for pair in pairs],
+            "judge_margin": [pair.judge_margin for pair in pairs],
+            "differs": [int(pair.chosen.strip() != pair.rejected.strip()) for pair in pairs],
+            "zero": 0,
+        }
+    )
+    return conclude(settings, check("pairs", frame, batch=night_id, now=now()), f"the pairs of night {night_id}")
 
 
 def check_training(settings: Settings, night_id: str, job: TrainJob) -> CheckReport:

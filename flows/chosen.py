@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from alignment.config import Settings
 from alignment.labels import load_constitution
+from alignment.pairs import HumanVerdict, Labelled
 from alignment.records import Candidate, Judgement, Selected, Side
 from alignment.store import append, query, session, sql
 from flows.night import interaction, now
-from flows.redact import Mask
+from flows.redact import Mask, masking
 
 
 def selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
@@ -72,3 +74,32 @@ def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Seque
         )
         for row in rows
     }
+
+
+def ruled(settings: Settings) -> list[dict[str, Any]]:
+    """Return what people decided, a row for each exchange."""
+    return query(settings.home, sql("human_verdicts"))
+
+
+def verdicts(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, HumanVerdict]:
+    """Return what people decided by exchange; an answer that they wrote is masked like one that a model gave."""
+    mask = masking(settings)
+    written = {row["interaction_id"]: mask(row["edited_answer"])[0] for row in ruled if row["edited_answer"]}
+    return {row["interaction_id"]: HumanVerdict(row["verdict"], written.get(row["interaction_id"])) for row in ruled}
+
+
+def labelled(settings: Settings, night_id: str, ruled: Sequence[dict[str, Any]]) -> list[Labelled]:
+    """Return what tonight's labels and people's decisions are about; an empty night has people's alone."""
+    chosen = selected(settings, night_id)
+    judgements = judgements_of(settings, [one for one, _ in chosen], [row["judgement_id"] for row in ruled])
+    candidates = candidates_of(settings, [one for one, _ in chosen])
+    return [
+        Labelled(
+            one,
+            judgements[one.interaction.id],
+            {candidate.id: candidate for candidate in candidates[one.interaction.id]},
+            doubtful,
+        )
+        for one, doubtful in chosen
+        if one.interaction.id in judgements
+    ]

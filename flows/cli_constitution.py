@@ -151,12 +151,12 @@ def _role(constitution: Constitution, one: Principle) -> dict[str, Any]:
 
 
 def _named(constitution: Constitution, name: str) -> list[Principle]:
-    from alignment.labels import side_of
     from alignment.labels.constitution import CATEGORIES
+    from alignment.records import Side
 
     found = [one for one in constitution.principles if one.id == name]
     if name in CATEGORIES:
-        found = found or list(constitution.covering(side_of(name), name))
+        found = found or list(constitution.covering(Side.of(name), name))
     if not found:
         ids = [one.id for one in constitution.principles]
         known = [*ids, *CATEGORIES]

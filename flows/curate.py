@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import pandas as pd
 from prefect import flow, task
 
 from alignment.candidates import (
@@ -30,31 +27,34 @@ from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.evals import SUITES, held_out_texts
 from alignment.ids import content_id
-from alignment.labels import Constitution, Principle, load_constitution, side_of
+from alignment.labels import Constitution, Principle, load_constitution
 from alignment.pairs import (
-    Built,
     Decision,
     HumanVerdict,
     Labelled,
     Standing,
-    asked,
+    apart,
     build_pairs,
-    contaminated_any,
     decided,
+    find_contaminated,
+    load_decisions,
+    load_pairs,
     mix,
+    origins,
+    save_night,
     stand,
     superseded,
 )
-from alignment.records import Candidate, Pair, Selected, Side
+from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
-from data_checks import check
-from flows.checks import conclude
-from flows.chosen import candidates_of, judgements_of, masked, save_candidates, selected
+from alignment.text import cap
+from flows.checks import check_pairs
+from flows.chosen import labelled, masked, ruled, save_candidates, selected, verdicts
 from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
-from flows.show import progress
+from flows.show import progress, say
 
 
 @task
@@ -77,56 +77,45 @@ def choose(night_id: str) -> int:
         for row in rows
     ]
     choices = select(pool, settings.candidates, refusal_threshold=settings.moderation.refusal, embedder=embedder())
-    selections: list[dict[str, Any]] = []
-    for position, choice in enumerate(choices):
-        side = side_of(choice.category)
-        selections.append(
-            {
-                "id": content_id(night_id, choice.interaction.id),
-                "night_id": night_id,
-                "interaction_id": choice.interaction.id,
-                "side": side,
-                "category": choice.category,
-                "principle_id": constitution.main(side, choice.category).id,
-                "position": position,
-            }
-        )
-    selections += _again(settings, constitution, night_id, after=len(selections), but={str(row["interaction_id"]) for row in selections})
+    chosen = {choice.interaction.id: (choice.side, choice.category) for choice in choices}
+    for pair in _stale(settings, constitution):
+        chosen.setdefault(pair.interaction_id, (pair.side, pair.category))
+    selections = [
+        {
+            "id": content_id(night_id, name),
+            "night_id": night_id,
+            "interaction_id": name,
+            "side": side,
+            "category": category,
+            "principle_id": constitution.main_id(side, category),
+            "position": position,
+        }
+        for position, (name, (side, category)) in enumerate(chosen.items())
+    ]
     with session(settings.home, write=True) as connection:
         append(connection, "selections", selections)
     return len(selections)
 
 
-def _again(settings: Settings, constitution: Constitution, night_id: str, *, after: int, but: set[str]) -> list[dict[str, Any]]:
-    """Return selections of the exchanges whose pairs rest on a principle that was edited since."""
-    stale = {pair.interaction_id: pair for pair in standing(settings).stale if pair.interaction_id not in but}
-    return [
-        {
-            "id": content_id(night_id, pair.interaction_id),
-            "night_id": night_id,
-            "interaction_id": pair.interaction_id,
-            "side": pair.side,
-            "category": pair.category,
-            "principle_id": constitution.main(pair.side, pair.category).id,
-            "position": after + number,
-        }
-        for number, pair in enumerate(stale.values())
-    ]
+def _stale(settings: Settings, constitution: Constitution) -> list[Pair]:
+    """Return the pairs that rest on a principle that was edited since, and on nobody's verdict: they are judged again."""
+    decided = {row["interaction_id"] for row in ruled(settings)}
+    return stand(load_pairs(settings.home), load_decisions(settings.home), constitution.versions, constitution.main_id, ruled=decided).stale
 
 
 def standing(settings: Settings) -> Standing:
     """Return what people and the constitution of today say of all pairs whose logs may be trained on; overruled by people are none."""
-    ruled = query(settings.home, sql("human_verdicts"))
-    known, human = load_pairs(settings), _human(settings, ruled)
-    gone = superseded(known, _labelled(settings, "", ruled), human)
-    return _standing(settings, [pair for pair in known if pair.id not in gone])
+    rows = ruled(settings)
+    return _standing(settings, load_pairs(settings.home), labelled(settings, "", rows), verdicts(settings, rows))
 
 
-def _standing(settings: Settings, pairs: Sequence[Pair], made: Sequence[Decision] = ()) -> Standing:
-    rows = query(settings.home, "SELECT interaction_id, principle_id, principle_version, pair_id FROM principle_decisions")
+def _standing(
+    settings: Settings, known: Sequence[Pair], items: Sequence[Labelled], human: Mapping[str, HumanVerdict], made: Sequence[Decision] = ()
+) -> Standing:
+    gone = superseded(known, items, human)
+    decisions = [*load_decisions(settings.home), *made]
     constitution = load_constitution(settings.labels.constitution)
-    decisions = [*(Decision(**row) for row in rows), *made]
-    return stand(pairs, decisions, constitution.versions, lambda side, category: constitution.main(side, category).id)
+    return stand([pair for pair in known if pair.id not in gone], decisions, constitution.versions, constitution.main_id, ruled=human)
 
 
 @task
@@ -145,30 +134,14 @@ def generate(night_id: str) -> int:
 
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size)
     mask = masking(settings)
-    size, budget = settings.model.batch_size, settings.candidates.revision_budget
-    rounds = settings.candidates.revision_rounds
-
-    def critics(batch: Sequence[Selected]) -> list[Principle]:
-        return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
-
-    def revised_ids(name: str, batch: Sequence[Selected], guidance: Sequence[Principle]) -> set[str]:
-        return revision_ids(name, batch, guidance, critics=critics(batch), rounds=rounds)
-
-    def revise(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
-        return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=rounds)
-
     made = 0
-    for title, batches, ids, write in (
-        ("critique → revise", revision_batches(chosen, size, budget=budget), revised_ids, revise),
-        ("contrast", contrast_batches(chosen, size, budget=settings.candidates.contrast_budget), contrast_ids, contrasts),
-        ("ask again", sample_batches(chosen, size), sample_ids, samples),
-    ):
-        total, done = sum(map(len, batches)), 0
-        with progress(title) as advance:
-            for batch in batches:
+    for way in _ways(settings, constitution, chosen):
+        total, done = sum(map(len, way.batches)), 0
+        with progress(way.title) as advance:
+            for batch in way.batches:
                 guidance = [constitution.named(one.principle_id) for one in batch]
-                if not ids(model.model_id, batch, guidance) <= known:
-                    written = write(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
+                if not way.ids(model.model_id, batch, guidance) <= known:
+                    written = way.write(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
                     save_candidates(settings, [masked(candidate, mask) for candidate in written])
                     made += len(written)
                 done += len(batch)
@@ -176,49 +149,31 @@ def generate(night_id: str) -> int:
     return made
 
 
-def load_pairs(settings: Settings, night_id: str | None = None) -> list[Pair]:
-    """Return all pairs whose logs may be trained on, or those of one night's set."""
-    only = "SEMI JOIN pair_sets ON pair_sets.pair_id = pairs.id AND pair_sets.night_id = $night_id" if night_id else ""
-    rows = query(
-        settings.home,
-        f"SELECT pairs.* EXCLUDE (built_at) FROM pairs SEMI JOIN trainable ON trainable.id = pairs.interaction_id {only} "  # noqa: S608
-        "ORDER BY pairs.id",
-        {"night_id": night_id} if night_id else {},
-    )
+class _Way(NamedTuple):
+    """A way in which the model makes candidates, and the ids that those of a batch will have."""
+
+    title: str
+    batches: list[list[Selected]]
+    ids: Callable[..., set[str]]
+    write: Callable[..., list[Candidate]]
+
+
+def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected]) -> list[_Way]:
+    size, own = settings.model.batch_size, settings.candidates
+
+    def critics(batch: Sequence[Selected]) -> list[Principle]:
+        return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
+
+    def revised_ids(name: str, batch: Sequence[Selected], guidance: Sequence[Principle]) -> set[str]:
+        return revision_ids(name, batch, guidance, critics=critics(batch), rounds=own.revision_rounds)
+
+    def revise(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
+        return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=own.revision_rounds)
+
     return [
-        Pair(
-            **{
-                **row,
-                "side": Side(row["side"]),
-                "messages": tuple(json.loads(row["messages"])),
-                "labelers": tuple(json.loads(row["labelers"])),
-                "principle_ids": tuple(json.loads(row["principle_ids"])),
-            }
-        )
-        for row in rows
-    ]
-
-
-def _human(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, HumanVerdict]:
-    """Return what people decided; an answer that they wrote is masked like one that a model gave."""
-    mask = masking(settings)
-    written = {row["interaction_id"]: mask(row["edited_answer"])[0] for row in ruled if row["edited_answer"]}
-    return {row["interaction_id"]: HumanVerdict(row["verdict"], written.get(row["interaction_id"])) for row in ruled}
-
-
-def _labelled(settings: Settings, night_id: str, ruled: Sequence[dict[str, Any]]) -> list[Labelled]:
-    chosen = selected(settings, night_id)
-    judgements = judgements_of(settings, [one for one, _ in chosen], [row["judgement_id"] for row in ruled])
-    candidates = candidates_of(settings, [one for one, _ in chosen])
-    return [
-        Labelled(
-            one,
-            judgements[one.interaction.id],
-            {candidate.id: candidate for candidate in candidates[one.interaction.id]},
-            doubtful,
-        )
-        for one, doubtful in chosen
-        if one.interaction.id in judgements
+        _Way("critique → revise", revision_batches(chosen, size, budget=own.revision_budget), revised_ids, revise),
+        _Way("contrast", contrast_batches(chosen, size, budget=own.contrast_budget), contrast_ids, contrasts),
+        _Way("ask again", sample_batches(chosen, size), sample_ids, samples),
     ]
 
 
@@ -226,28 +181,35 @@ def _labelled(settings: Settings, night_id: str, ruled: Sequence[dict[str, Any]]
 def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
     settings = load_settings()
-    ruled = query(settings.home, sql("human_verdicts"))
-    known, human = load_pairs(settings), _human(settings, ruled)
-    labelled = _labelled(settings, night_id, ruled)
-    asked_by_suites = _held_out(settings)
+    rows = ruled(settings)
+    known, human, items = load_pairs(settings.home), verdicts(settings, rows), labelled(settings, night_id, rows)
+    made = decided(items, human, load_constitution(settings.labels.constitution).versions)
+    current = _standing(settings, known, items, human, made).current
+    exchanges = {pair.interaction_id: pair.messages for pair in current}
+    exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
+    # A suite that was added or changed since they were built may ask what earlier pairs teach.
+    dirty = find_contaminated(settings.home, exchanges, _held_out(settings), embedder(), now=now())
+    came_from = origins(settings.home, {*exchanges, *(pair.interaction_id for pair in known)})
+    conversations = {name: origin.conversation for name, origin in came_from.items()}
     built = build_pairs(
-        labelled,
+        items,
         known,
         human,
-        asked_by_suites,
         settings.pairs,
         near_duplicate=settings.candidates.near_duplicate,
-        embedder=embedder(),
+        conversations=conversations,
+        contaminated=dirty,
     )
-    made = decided(labelled, human, load_constitution(settings.labels.constitution).versions)
-    gone = superseded(known, labelled, human)
-    current = _standing(settings, [pair for pair in known if pair.id not in gone], made).current
-    # A suite that was added or changed since they were built may ask what earlier pairs teach.
-    dirty = contaminated_any([asked(pair.messages) for pair in current], asked_by_suites, embedder())
-    usable = [*(pair for at, pair in enumerate(current) if at not in dirty), *built.pairs]
-    training_set = mix(usable, settings.pairs, sources=_sources(settings, usable))
-    _check_pairs(settings, night_id, training_set)
-    _save(settings, night_id, built, training_set, made)
+    for name in sorted(built.placeholders):
+        say(
+            f"warning: too many exchanges have the conversation id {cap(name, 40)!r} for one conversation: they are split by their prompts "
+            "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
+        )
+    usable = [*(pair for pair in current if pair.interaction_id not in dirty), *built.pairs]
+    usable = apart(usable, conversations, built.placeholders)
+    training_set = mix(usable, settings.pairs, sources={name: origin.source for name, origin in came_from.items()})
+    check_pairs(settings, night_id, training_set)
+    save_night(settings.home, night_id, built, training_set, made, now=now())
     return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}
 
 
@@ -257,46 +219,9 @@ def _held_out(settings: Settings) -> list[str]:
     return [*held_out_texts(), *own]
 
 
-def _sources(settings: Settings, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Return the log source of each pair's exchange."""
-    rows = query(settings.home, sql("pair_sources"), {"ids": [pair.interaction_id for pair in pairs]})
-    return {row["id"]: row["source"] for row in rows}
-
-
-def _save(settings: Settings, night_id: str, built: Built, training_set: Sequence[Pair], made: Sequence[Decision]) -> None:
-    moment = now()
-    decisions = [{"id": content_id(night_id, *one), **one._asdict(), "night_id": night_id, "decided_at": moment} for one in made]
-    sets = [{"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split} for pair in training_set]
-    exclusions = [
-        {"id": content_id(night_id, one, why), "night_id": night_id, "interaction_id": one, "reason": why, "detail": ""}
-        for one, why in built.excluded
-    ]
-    with session(settings.home, write=True) as connection:
-        append(connection, "pairs", [{**asdict(pair), "built_at": moment} for pair in built.pairs])
-        append(connection, "principle_decisions", decisions)
-        append(connection, "pair_sets", sets)
-        append(connection, "pair_exclusions", exclusions)
-
-
-def _check_pairs(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> None:
-    frame = pd.DataFrame(
-        {
-            "id": [pair.id for pair in pairs],
-            "chosen": [pair.chosen for pair in pairs],
-            "rejected": [pair.rejected for pair in pairs],
-            "side": [pair.side.value for pair in pairs],
-            "split": [pair.split for pair in pairs],
-            "judge_margin": [pair.judge_margin for pair in pairs],
-            "differs": [int(pair.chosen.strip() != pair.rejected.strip()) for pair in pairs],
-            "zero": 0,
-        }
-    )
-    conclude(settings, check("pairs", frame, batch=night_id, now=now()), f"the pairs of night {night_id}")
-
-
 def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
     """Return how many pairs the night's set has, by labeler and by side."""
-    pairs = load_pairs(settings, night_id)
+    pairs = load_pairs(settings.home, night_id)
     return {
         "pairs": len(pairs),
         "pairs_by_labeler": dict(Counter(name for pair in pairs for name in pair.labelers)),
@@ -312,7 +237,7 @@ def curate(night_id: str) -> dict[str, Any]:
         if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):
             choose(night_id)
             redact_deeply()
-            if not selected(settings, night_id) and not load_pairs(settings):
+            if not selected(settings, night_id) and not load_pairs(settings.home):
                 raise InputError(
                     "nothing to label: no exchange is new, consents to training, is clearly harmful or harmless, and has at most "
                     f"{settings.candidates.max_prompt_chars} characters ([candidates] max_prompt_chars); add logs: 'align ingest --logs …'"

@@ -20,6 +20,7 @@ from alignment.evals.statistics import Calibration
 from alignment.evals.suites import weighed
 from alignment.evals.trials import NOBODY, Bench, seated
 from alignment.ids import content_id, short, unit_interval
+from alignment.pairs import load_pairs
 from alignment.records import Answer, GateDecision
 from alignment.release import current, promote, register
 from alignment.release.approval import WAITS
@@ -28,7 +29,6 @@ from alignment.store import append, query, session, sql
 from alignment.train import read_result
 from data_checks import check
 from flows.checks import Consent, conclude, consent_of
-from flows.curate import load_pairs
 from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites
 from flows.night import base_path, night_lock, now
 from flows.show import say
@@ -149,7 +149,7 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
     """
     settings = load_settings()
     result = read_result(Path(folder))
-    pairs = load_pairs(settings, night_id)
+    pairs = load_pairs(settings.home, night_id)
     consent = _consented(settings, folder)
     moment = now()
     card = release_card(

@@ -21,11 +21,11 @@ from alignment.config import load_settings
 from alignment.errors import AlignError, InputError, NoSpace, TrainingError
 from alignment.ids import content_id
 from alignment.models.chat import Progress
+from alignment.pairs import load_pairs
 from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
-from flows.curate import load_pairs
 from flows.night import base_path, base_weights, night_lock, now
 from flows.show import progress, say
 
@@ -45,7 +45,7 @@ def fit(night_id: str) -> str:
         base,
         base_id,
         settings.home / "reference" / f"{base_id[:16]}.parquet",
-        load_pairs(settings, night_id),
+        load_pairs(settings.home, night_id),
         settings.train,
     )
     if not finished(job.folder):

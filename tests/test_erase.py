@@ -514,6 +514,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "training_runs",
             "training_metrics",
             "principle_decisions",
+            "contamination_checks",
             "labeler_health",
             "calibrations",
             "labeler_states",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.errors import InputError
+from alignment.ids import content_id
 from alignment.ingest.redact import redaction_key
 from alignment.pairs import mix
 from alignment.pairs.export import card, preference, write_export
@@ -113,12 +115,13 @@ def decision(pair: Pair) -> dict[str, Any]:
 
 
 def test_what_a_person_overruled_is_neither_exported_nor_judged_again(home: Path, tmp_path: Path) -> None:
-    """Two pairs of the constitution, of which one rests on a principle that was edited since; then a person flips both."""
+    """Two pairs of the constitution, one by a principle that was edited since; a person agrees with that one, and flips both."""
     from alignment.config import Settings
     from flows.curate import standing
     from flows.export import export_pairs
 
     pairs = [make_pair(1, "How do I pick a lock?"), make_pair(2, "How do I bake bread?"), make_pair(3, "What is the moon?")]
+    pairs = [replace(pair, id=content_id(list(pair.messages), pair.chosen, pair.rejected)) for pair in pairs]
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pair in pairs[:2]:
         of = {"interaction_id": pair.interaction_id}
@@ -146,8 +149,13 @@ def test_what_a_person_overruled_is_neither_exported_nor_judged_again(home: Path
     settings = Settings(home=home)
     before = standing(settings)
     assert ({pair.id for pair in before.current}, [pair.id for pair in before.stale]) == ({pairs[0].id, pairs[2].id}, [pairs[1].id])
+    said = {"reviewer": "ann", "item_id": pairs[1].id, "decided_at": NOW}
     with session(home, write=True) as connection:
-        verdict = {"reviewer": "ann", "verdict": "flip", "decided_at": NOW}
+        append(connection, "verdicts", [{**said, "id": "agreed", "verdict": "agree"}])
+    agreed = standing(settings)
+    assert ({pair.id for pair in agreed.current}, agreed.stale) == ({pair.id for pair in pairs}, [])
+    with session(home, write=True) as connection:
+        verdict = {**said, "verdict": "flip", "decided_at": NOW + timedelta(seconds=1)}
         append(connection, "verdicts", [{**verdict, "id": pair.id, "item_id": pair.id} for pair in pairs[:2]])
     after = standing(settings)
     assert ([pair.id for pair in after.current], after.stale) == ([pairs[2].id], [])
@@ -174,8 +182,6 @@ def test_nobody_and_no_source_gives_more_than_its_share() -> None:
 
 def test_replay_prefers_what_is_new_and_forgets_nothing() -> None:
     """Two thirds of the draw fall to pairs of today if those of a half-life ago weigh half."""
-    from datetime import timedelta
-
     pairs = many(800, user_id="")
     pairs = [replace(p, created_at=NOW - timedelta(days=10 * (n % 4 > 1))) for n, p in enumerate(pairs)]
     mixed = mix(pairs, Pairs(half_life_days=10, max_pairs=100))

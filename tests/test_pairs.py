@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import InputError
-from alignment.pairs import HumanVerdict, Labelled, build_pairs, contaminated, mix, superseded
+from alignment.ids import content_id
+from alignment.lineage import Subject, apply_erasure, plan_erasure
+from alignment.pairs import HumanVerdict, Labelled, apart, build_pairs, contaminated, find_contaminated, mix, superseded
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.sections import Pairs
 from alignment.store import append, migrate, query, session, sql
@@ -25,9 +27,11 @@ from tests.conftest import NOW, make_interaction, make_pair
 NEAR = 0.7
 
 
-def labelled(name: object, prompt: str, *, verdict: str = "preferred", complained: bool = False, **texts: str) -> Labelled:
+def labelled(
+    name: object, prompt: str, *, verdict: str = "preferred", complained: bool = False, conversation: str = "", **texts: str
+) -> Labelled:
     """Return a judged exchange in which `chosen` beat `rejected`."""
-    one = make_interaction(name, prompt)
+    one = make_interaction(name, prompt, conversation_id=conversation)
     made = {
         kind: Candidate(f"{kind}-{name}", one.id, kind, text, "m", "p")
         for kind, text in (("safe_completion", texts.get("chosen", f"good {name}")), ("logged", texts.get("rejected", f"bad {name}")))
@@ -47,10 +51,12 @@ def labelled(name: object, prompt: str, *, verdict: str = "preferred", complaine
 
 
 def build(items: Sequence[Labelled], known: Sequence[Pair] = (), human: dict[str, HumanVerdict] | None = None, **more: Any) -> Any:
-    options = {"suite_prompts": (), "settings": Pairs(eval_share=0.4), "near_duplicate": NEAR} | more
+    options = {"suite_prompts": (), "settings": Pairs(eval_share=0.4), "near_duplicate": NEAR, "conversations": {}} | more
     suite, chosen = options.pop("suite_prompts"), options.pop("settings")
     by_name = {make_interaction(name).id: verdict for name, verdict in (human or {}).items()}
-    return build_pairs(items, known, by_name, suite, chosen, **options)
+    exchanges = [item.selected.interaction for item in items]
+    dirty = {exchanges[at].id for at in contaminated([one.messages for one in exchanges], suite, None)}
+    return build_pairs(items, known, by_name, chosen, contaminated=dirty, **options)
 
 
 def test_a_pair_tells_where_it_came_from() -> None:
@@ -150,10 +156,60 @@ class FakeEmbedder:
 
 
 def test_contamination_is_found_by_meaning_too() -> None:
-    prompts, suite = ["tell me about the moon", "bake bread"], ["of what does our moon consist"]
+    prompts = [[{"role": "user", "content": text}] for text in ("tell me about the moon", "bake bread")]
+    suite = ["of what does our moon consist"]
     assert contaminated(prompts, suite, None) == set()
     assert contaminated(prompts, suite, FakeEmbedder()) == {0}  # type: ignore[arg-type]
     assert contaminated([], suite, FakeEmbedder()) == contaminated(prompts, [], FakeEmbedder()) == set()  # type: ignore[arg-type]
+
+
+class Counting(FakeEmbedder):
+    """Counts the texts that it is given."""
+
+    def __init__(self, version: str = "1") -> None:
+        self.version, self.texts = version, list[str]()
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += texts
+        return super().embed(texts)
+
+
+def test_a_second_night_embeds_what_is_new(home: Path) -> None:
+    migrate(home)
+    exchanges = {f"x{n}": ({"role": "user", "content": text},) for n, text in enumerate(["the moon", "bake bread", "pick a lock"])}
+    suite = ["of what does our moon consist", "moonlight"]
+
+    def night(shown: dict[str, Any], suite: Sequence[str] = suite, version: str = "1") -> tuple[set[str], list[str]]:
+        embedder = Counting(version)
+        found = find_contaminated(home, shown, suite, embedder, now=NOW)  # type: ignore[arg-type]
+        return set(found), sorted(embedder.texts)
+
+    said = ["bake bread", "pick a lock", "the moon"]
+    assert night(exchanges) == ({"x0"}, sorted([*said, *suite]))
+    assert night(exchanges, [*reversed(suite), suite[0]]) == ({"x0"}, [])
+    more = {**exchanges, "x3": ({"role": "user", "content": "our moon"},)}
+    assert night(more) == ({"x0", "x3"}, ["our moon"])
+    # Other suites, another embedder and another text are compared afresh.
+    assert night(more, ["how do stars shine"]) == ({"x1", "x2"}, sorted([*said, "our moon", "how do stars shine"]))
+    assert night(more, version="2") == ({"x0", "x3"}, sorted([*said, "our moon", *suite]))
+    assert night({"x1": ({"role": "user", "content": "a moon"},)}, version="2") == ({"x1"}, ["a moon"])
+    # A damaged file of vectors is written anew.
+    [kept] = (home / "suites").iterdir()
+    kept.write_bytes(b"damaged")
+    assert night({"x4": ({"role": "user", "content": "one moon"},)}, version="2") == ({"x4"}, sorted([*suite, "one moon"]))
+
+
+def test_what_was_compared_goes_with_its_person(home: Path) -> None:
+    migrate(home)
+    rows = [
+        {"id": f"x-{name}", "user_id": name, "messages": [{"role": "user", "content": f"I am {name}"}], "response": "r"}
+        for name in ("ann", "ben")
+    ]
+    with session(home, write=True) as connection:
+        append(connection, "interactions", rows)
+    find_contaminated(home, {row["id"]: row["messages"] for row in rows}, ["moon"], Counting(), now=NOW)  # type: ignore[arg-type, misc]
+    apply_erasure(home, plan_erasure(home, Subject(("ann",), "k", "k"), nights={}), reason="asked", actor="dpo", now=NOW)
+    assert query(home, "SELECT interaction_id FROM contamination_checks") == [{"interaction_id": "x-ben"}]
 
 
 WORDS = ["lock", "pick", "bread", "bake", "moon", "star", "garden", "tulip"]
@@ -189,6 +245,79 @@ def test_the_share_of_held_out_clusters() -> None:
     assert 14 <= held <= 46
     assert {pair.split for pair in build(items[:9], settings=Pairs(eval_share=0)).pairs} == {"train"}
     assert {pair.split for pair in build(items[:9], settings=Pairs(eval_share=1)).pairs} == {"eval"}
+
+
+def unlike(number: int) -> str:
+    """Return a prompt that is near no other."""
+    return content_id("prompt", number)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.lists(st.tuples(PROMPTS, st.sampled_from(["", "a", "b", "c", "d"])), max_size=6), min_size=1, max_size=4),
+    st.lists(st.sampled_from([0.1, 0.4, 0.9]), min_size=4, max_size=4),
+)
+def test_no_conversation_lies_in_both_splits(nights: list[list[tuple[str, str]]], shares: list[float]) -> None:
+    known: list[Pair] = []
+    conversations: dict[str, str] = {}
+    unnamed: set[str] = set()
+    for night, (turns, share) in enumerate(zip(nights, shares, strict=False)):
+        items = [labelled(f"{night}-{number}", prompt, conversation=name) for number, (prompt, name) in enumerate(turns)]
+        built = build(items, known, settings=Pairs(eval_share=share), conversations=conversations)
+        unnamed |= built.placeholders
+        conversations |= {item.selected.interaction.id: item.selected.interaction.conversation_id for item in items}
+        known += built.pairs
+        splits = defaultdict(set)
+        for root, pair in zip(clusters([pair.prompt for pair in known], NEAR), known, strict=True):
+            splits[root].add(pair.split)
+            splits[conversations[pair.interaction_id] or pair.id].add(pair.split)
+        assert all(len(split) == 1 for name, split in splits.items() if name not in unnamed)
+
+
+def test_whole_conversations_are_held_out_near_the_share_that_is_set() -> None:
+    """300 conversations of three turns; every third ends with the same words, which must not tie them all to one side."""
+    items = [
+        labelled(3 * talk + turn, "Please go on." if turn == 2 and talk % 3 == 0 else unlike(3 * talk + turn), conversation=f"talk {talk}")
+        for talk in range(300)
+        for turn in range(3)
+    ]
+    built = build(items, settings=Pairs(eval_share=0.25))
+    named = {item.selected.interaction.id: item.selected.interaction.conversation_id for item in items}
+    splits = defaultdict(set)
+    for pair in built.pairs:
+        splits[named[pair.interaction_id]].add(pair.split)
+    assert (len(splits), {len(split) for split in splits.values()}, built.placeholders) == (300, {1}, frozenset())
+    # Binomial with mean 75 and standard deviation 7.5.
+    assert 53 <= sum("eval" in split for split in splits.values()) <= 97
+    # Of the equal turns only those of one side are kept.
+    equal = {item.selected.interaction.id for item in items if item.selected.interaction.prompt == "Please go on."}
+    assert set(built.excluded) <= {(one, "bridges_splits") for one in equal}
+    assert len(built.excluded) < len(equal) == 100
+    # Another night's turns follow theirs, whatever the share is by then.
+    later = [labelled(900 + talk, unlike(900 + talk), conversation=f"talk {talk}") for talk in range(300)]
+    more = build(later, built.pairs, settings=Pairs(eval_share=0.9), conversations=named).pairs
+    assert [{pair.split} for pair in more] == [splits[f"talk {talk}"] for talk in range(300)]
+
+
+def test_what_an_older_store_has_on_both_sides_is_not_held_out() -> None:
+    pairs = [make_pair(number, split="train" if number % 2 else "eval") for number in range(8)]
+    talks = dict(zip((pair.interaction_id for pair in pairs), ["a", "a", "b", "c", "", "", "all", "all"], strict=True))
+    assert apart(pairs, talks, {"all"}) == pairs[1:]
+
+
+def test_lines_without_a_conversation_or_all_with_one_are_split_by_their_prompts() -> None:
+    def held(conversation: str) -> tuple[set[str], frozenset[str]]:
+        items = [labelled(number, unlike(number), conversation=conversation) for number in range(200)]
+        built = build(items, settings=Pairs(eval_share=0.25))
+        return {pair.id for pair in built.pairs if pair.split == "eval"}, built.placeholders
+
+    missing, constant = held(""), held("default")
+    # Binomial with mean 50 and standard deviation 6.1.
+    assert 32 <= len(missing[0]) <= 68
+    assert (missing[1], constant) == (frozenset(), (missing[0], {"default"}))
+    # A long conversation among few is one all the same.
+    few = [labelled(number, unlike(number), conversation="talk") for number in range(10)]
+    assert len({pair.split for pair in build(few, settings=Pairs(eval_share=0.5)).pairs}) == 1
 
 
 def test_a_prompt_that_ties_both_splits_together_is_kept_out() -> None:
@@ -305,6 +434,14 @@ def test_without_consent_nothing_is_taught(home: Path) -> None:
         append(connection, "pair_sets", [{"id": "s", "night_id": "n", "pair_id": "p", "split": "train"}])
     assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["c1"]
     assert query(home, sql("night_fingerprint"))[0]["traffic"].startswith("2-")
+
+
+def test_where_the_exchange_of_a_pair_came_from(home: Path) -> None:
+    stored(home, {"id": "a1", "consent": True, "source_file": "f"}, {"id": "b1", "consent": True, "conversation_id": None})
+    with session(home, write=True) as connection:
+        append(connection, "source_files", [{"id": "f", "source": "gateway", "start_offset": 0}, {"id": "g", "source": "other"}])
+    found = sorted(query(home, sql("pair_origins"), {"ids": ["a1", "b1"]}), key=lambda row: row["id"])
+    assert found == [{"id": "a1", "source": "gateway", "conversation": "c"}, {"id": "b1", "source": "", "conversation": ""}]
 
 
 def test_the_last_verdict_stands(home: Path) -> None:

@@ -26,8 +26,7 @@ from alignment.store import append, migrate, query, session
 from dashboard import data
 from flows import curate
 from flows import redact as flow
-from flows.chosen import masked
-from flows.curate import _human
+from flows.chosen import masked, verdicts
 from tests.conftest import NOW, child_environment
 from tests.test_redact import STAYS, TEXTS
 
@@ -314,7 +313,7 @@ def test_what_people_and_models_write_is_masked(home: Path) -> None:
     own = load_settings()
     assert own.home == home
     written = {"interaction_id": "x", "verdict": "edit", "edited_answer": f"call {PHONE} or ann@example.com"}
-    human = _human(own, [written, {"interaction_id": "y", "verdict": "flip", "edited_answer": None}])
+    human = verdicts(own, [written, {"interaction_id": "y", "verdict": "flip", "edited_answer": None}])
     assert human["y"] == HumanVerdict("flip", None)
     assert bare(str(human["x"].edited_answer)) == "call  or "
     hidden = masked(Candidate("k", "x", "sampled", f"call {PHONE}", "m", "p", {"critique": PHONE}), flow.masking(Settings(home=home)))

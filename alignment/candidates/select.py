@@ -11,7 +11,7 @@ import numpy as np
 
 from alignment.ids import unit_interval
 from alignment.models.embedder import Embedder
-from alignment.records import Interaction
+from alignment.records import Interaction, Side
 from alignment.sections import Candidates
 from alignment.text import clusters
 
@@ -43,6 +43,11 @@ class Choice(NamedTuple):
 
     interaction: Interaction
     category: str
+
+    @property
+    def side(self) -> Side:
+        """Which mistake its pair teaches against."""
+        return Side.of(self.category)
 
 
 def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float, embedder: Embedder) -> list[Choice]:

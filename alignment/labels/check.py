@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from alignment.errors import ConfigError
-from alignment.labels.constitution import CATEGORIES, LOCALE, NO_SIDE, Constitution, Example, Examples, Principle, applying, side_of
+from alignment.labels.constitution import CATEGORIES, LOCALE, NO_SIDE, Constitution, Example, Examples, Principle, applying
 from alignment.records import Side
 from alignment.text import cap
 
@@ -117,7 +117,7 @@ def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
             why = f"is not in force: its locale is {one.locale!r} and the constitution's {constitution.locale!r}"
             yield ("principles", number, "locale"), f"[{one.id}] {why}"
         elif not constitution.decides(one):
-            mains = {main.id: main.weight for category in one.categories for main in [constitution.main(side_of(category), category)]}
+            mains = {main.id: main.weight for category in one.categories for main in [constitution.main(Side.of(category), category)]}
             weights = f"{', '.join(f'{weight:g}' for weight in mains.values())} to its {one.weight:g}"
             why = f"{', '.join(mains)} stands before it in each of its categories (weight {weights}, then place)"
             left = "it is only used to revise answers" if one.side is Side.HARM else "nothing uses it"
@@ -127,7 +127,7 @@ def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
 def uncovered(constitution: Constitution) -> Iterator[tuple[Place, str]]:
     """Yield the categories that no principle in force names, with the principle that decides them all the same."""
     for category in CATEGORIES:
-        main = constitution.main(side_of(category), category)
+        main = constitution.main(Side.of(category), category)
         if category not in main.categories:
             yield ("principles",), f"no principle in force covers {category}: {main.id} decides it, the first of side {main.side.value!r}"
 

@@ -18,7 +18,6 @@ CATEGORIES = (
 )  # fmt: skip
 """What a prompt may be about: the detectors' kinds of harm, and the two kinds of harmless prompts."""
 LOCALE = re.compile("[a-z]{2,3}(-[A-Z]{2})?")
-_HARMLESS = ("lookalike", "ordinary")
 NO_SIDE = "no principle of side {side!r} in the constitution's locale {locale!r}: both sides are needed, or the model learns one mistake"
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -36,11 +35,6 @@ Locale = Annotated[str, AfterValidator(_locale)]
 def applying(locale: str) -> tuple[str, str]:
     """Return the locales of the principles that apply in `locale`: itself, and its language without a country."""
     return locale, locale.split("-")[0]
-
-
-def side_of(category: str) -> Side:
-    """Return the side whose principles decide exchanges of this category."""
-    return Side.HELPFUL if category in _HARMLESS else Side.HARM
 
 
 class Example(BaseModel):
@@ -132,6 +126,10 @@ class Constitution(BaseModel):
         """Return the principle that decides exchanges of the category."""
         return self.covering(side, category)[0]
 
+    def main_id(self, side: Side, category: str) -> str:
+        """Return the id of the principle that decides exchanges of the category."""
+        return self.main(side, category).id
+
     def covering(self, side: Side, category: str) -> tuple[Principle, ...]:
         """Return the side's principles that name the category, the heaviest first; if none does, only the first listed of the side."""
         of_side = [principle for principle in self.in_force if principle.side is side]
@@ -140,7 +138,7 @@ class Constitution(BaseModel):
 
     def decides(self, principle: Principle) -> tuple[str, ...]:
         """Return the categories whose main principle this is."""
-        return tuple(category for category in CATEGORIES if self.main(side_of(category), category).id == principle.id)
+        return tuple(category for category in CATEGORIES if self.main_id(Side.of(category), category) == principle.id)
 
     @property
     def versions(self) -> dict[str, str]:

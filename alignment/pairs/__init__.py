@@ -1,7 +1,10 @@
 """Preference pairs with provenance: deduplicated, decontaminated, split without leakage, balanced."""
 
-from alignment.pairs.build import Built, HumanVerdict, Labelled, asked, build_pairs, contaminated, contaminated_any, superseded
+from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
+from alignment.pairs.contamination import contaminated, find_contaminated
 from alignment.pairs.mix import mix
+from alignment.pairs.split import apart
+from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
 from alignment.pairs.versions import Decision, Standing, decided, stand
 
 __all__ = [
@@ -9,13 +12,18 @@ __all__ = [
     "Decision",
     "HumanVerdict",
     "Labelled",
+    "Origin",
     "Standing",
-    "asked",
+    "apart",
     "build_pairs",
     "contaminated",
-    "contaminated_any",
     "decided",
+    "find_contaminated",
+    "load_decisions",
+    "load_pairs",
     "mix",
+    "origins",
+    "save_night",
     "stand",
     "superseded",
 ]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
-from alignment.ids import content_id, unit_interval
-from alignment.models.embedder import Embedder
-from alignment.records import Candidate, Judgement, Message, Pair, Selected
+from alignment.ids import content_id
+from alignment.pairs.split import Split, placeholders, side, sides_of, ties
+from alignment.records import Candidate, Judgement, Pair, Selected
 from alignment.sections import Pairs
-from alignment.text import clusters, similar
+from alignment.text import clusters
 
-SAME_TEXT, SAME_MEANING = 0.6, 0.8
-"""Similarity to an evaluation prompt, by characters and by embedding, from which a prompt is contaminated."""
 HUMAN = "human"
 
 
@@ -35,10 +31,11 @@ class Labelled(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New pairs, and (exchange id, reason) for every exchange that gave none."""
+    """New pairs, (exchange id, reason) for every exchange that gave none, and the conversation ids that name no conversation."""
 
     pairs: list[Pair]
     excluded: list[tuple[str, str]]
+    placeholders: frozenset[str]
 
 
 class _Preference(NamedTuple):
@@ -62,29 +59,6 @@ def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mappi
         for pair in known
         if ruled.get(pair.interaction_id, pair.id) != pair.id or (HUMAN in pair.labelers and pair.interaction_id not in human)
     )
-
-
-def asked(messages: Sequence[Message]) -> list[str]:
-    """Return all that the user says in a conversation, turn by turn."""
-    return [turn["content"] for turn in messages if turn["role"] == "user"]
-
-
-def contaminated_any(conversations: Sequence[Sequence[str]], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
-    """Return the positions of conversations one of whose turns an evaluation suite also asks."""
-    owner = [position for position, turns in enumerate(conversations) for _ in turns]
-    return {owner[at] for at in contaminated([turn for turns in conversations for turn in turns], suite_prompts, embedder)}
-
-
-def contaminated(prompts: Sequence[str], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
-    """Return the positions of prompts that an evaluation suite also asks, in the same or in other words.
-
-    Without an embedder only the wording is compared.
-    """
-    found = {i for i, _, _ in similar(prompts, suite_prompts, SAME_TEXT)}
-    if embedder is not None and prompts and suite_prompts:
-        cosines = embedder.embed(prompts) @ embedder.embed(suite_prompts).T
-        found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
-    return found
 
 
 def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str:
@@ -116,23 +90,24 @@ def build_pairs(
     labelled: Sequence[Labelled],
     known: Sequence[Pair],
     human: Mapping[str, HumanVerdict],
-    suite_prompts: Sequence[str],
     settings: Pairs,
     *,
     near_duplicate: float,
-    embedder: Embedder | None = None,
+    conversations: Mapping[str, str],
+    contaminated: Collection[str],
 ) -> Built:
-    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts by exchange id.
+    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts and `conversations` are by exchange id.
 
-    A cluster of near-duplicate prompts lies wholly in one split: its oldest prompt decides. A prompt that would tie clusters of
-    both splits together is kept out.
+    Exchanges whose ids are `contaminated` give none, whatever people say.
+
+    A cluster of near-duplicate prompts lies wholly in one split, and so does a conversation: whichever of its prompts came first decides.
+    A prompt that would tie both splits together is kept out. `conversations` need hold those of `known` only.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
-    dirty = contaminated_any([asked(item.selected.interaction.messages) for item in labelled], suite_prompts, embedder)
-    for position, item in enumerate(labelled):
+    for item in labelled:
         outcome = _preference(item, human.get(item.selected.interaction.id))
-        if position in dirty:
+        if item.selected.interaction.id in contaminated:
             outcome = "contaminated"
         elif isinstance(outcome, _Preference) and not (outcome.chosen.strip() and outcome.rejected.strip()):
             outcome = "empty_answer"
@@ -142,7 +117,7 @@ def build_pairs(
             excluded.append((item.selected.interaction.id, outcome))
         else:
             wanted.append((item, outcome))
-    return _placed(wanted, known, excluded, settings, near_duplicate)
+    return _placed(wanted, known, excluded, settings, near_duplicate, conversations)
 
 
 def _placed(
@@ -151,30 +126,34 @@ def _placed(
     excluded: list[tuple[str, str]],
     settings: Pairs,
     near_duplicate: float,
+    conversations: Mapping[str, str],
 ) -> Built:
     prompts = [pair.prompt for pair in known] + [item.selected.interaction.prompt for item, _ in wanted]
-    roots = clusters(prompts, near_duplicate)
-    old = {root: known[root] for root in roots if root < len(known)}
-    splits: dict[int, set[str]] = {}
-    for root, pair in zip(roots, known, strict=False):
-        splits.setdefault(root, set()).add(pair.split)
+    # A cluster is named by its oldest prompt, for good.
+    names = [
+        known[root].cluster_id if root < len(known) else content_id("cluster", prompts[root]) for root in clusters(prompts, near_duplicate)
+    ]
+    named = {pair.interaction_id: conversations.get(pair.interaction_id, "") for pair in known}
+    named |= {item.selected.interaction.id: item.selected.interaction.conversation_id for item, _ in wanted}
+    shared = placeholders(named.values(), settings.eval_share)
+    tied = [ties(name, named[pair.interaction_id], shared) for name, pair in zip(names, known, strict=False)]
+    sides = sides_of(tied, [pair.split for pair in known])
     pairs: list[Pair] = []
     seen = {pair.id for pair in known}
-    for root, (item, preference) in zip(roots[len(known) :], wanted, strict=True):
-        if len(splits.get(root, ())) > 1:
+    for cluster, (item, preference) in zip(names[len(known) :], wanted, strict=True):
+        held = ties(cluster, item.selected.interaction.conversation_id, shared)
+        split = side(held, sides, settings.eval_share)
+        if split is None:
             excluded.append((item.selected.interaction.id, "bridges_splits"))
             continue
-        cluster = old[root].cluster_id if root in old else content_id("cluster", prompts[root])
-        # A cluster keeps its split when the share of held-out clusters changes.
-        drawn: Literal["train", "eval"] = "eval" if unit_interval("split", cluster) < settings.eval_share else "train"
-        split = old[root].split if root in old else drawn
         pair = _pair(item, preference, cluster, split)
         if pair.id in seen:
             excluded.append((item.selected.interaction.id, "duplicate_pair"))
             continue
         seen.add(pair.id)
         pairs.append(pair)
-    return Built(pairs, excluded)
+        sides |= {key: {split} for key in held}
+    return Built(pairs, excluded, shared)
 
 
 def _pair_id(item: Labelled, preference: _Preference) -> str:
@@ -187,7 +166,7 @@ def preferred_pair(item: Labelled, human: HumanVerdict | None) -> str | None:
     return _pair_id(item, outcome) if isinstance(outcome, _Preference) else None
 
 
-def _pair(item: Labelled, preference: _Preference, cluster: str, split: Literal["train", "eval"]) -> Pair:
+def _pair(item: Labelled, preference: _Preference, cluster: str, split: Split) -> Pair:
     interaction = item.selected.interaction
     return Pair(
         id=_pair_id(item, preference),

@@ -7,7 +7,7 @@ pairs stand again without a judgement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from alignment.pairs.build import HUMAN, HumanVerdict, Labelled, preferred_pair
@@ -32,11 +32,17 @@ class Standing(NamedTuple):
 
 
 def stand(
-    pairs: Iterable[Pair], decisions: Iterable[Decision], versions: Mapping[str, str], main: Callable[[Side, str], str] | None = None
+    pairs: Iterable[Pair],
+    decisions: Iterable[Decision],
+    versions: Mapping[str, str],
+    main: Callable[[Side, str], str] | None = None,
+    *,
+    ruled: Collection[str] = frozenset(),
 ) -> Standing:
     """Sort known pairs by what the principles of today, `versions` by id, say of them; `main` names the one that decides a category.
 
-    A pair that a person decided is current: people do not rule by the wording of a principle. A pair without any
+    A pair that a person decided is current, and so is one whose exchange is `ruled`, as people have let it stand since: people do not
+    rule by the wording of a principle. What they overruled has to be left out before (`superseded`). A pair without any
     recorded decision, or whose principle is gone or decides its category no more, is stale until its exchange was judged by the
     one of today. Without `main` any principle of today will do.
     """
@@ -49,7 +55,7 @@ def stand(
     found = Standing([], [], [])
     for pair in pairs:
         deciding = {main(pair.side, pair.category)} if main else versions.keys()
-        if HUMAN in pair.labelers or deciding & confirmed.get(pair.id, set()):
+        if HUMAN in pair.labelers or pair.interaction_id in ruled or deciding & confirmed.get(pair.id, set()):
             found.current.append(pair)
         else:
             (found.overruled if deciding & judged.get(pair.interaction_id, set()) else found.stale).append(pair)

@@ -163,7 +163,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
 def _open_to_write(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     try:
-        # The size of row groups can be said of an attached file only; what does not fit into memory goes beside the store, not where we stand.
+        # Only an attached file takes a size of row groups. What does not fit into memory goes beside the store, not where we stand.
         connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS store (ROW_GROUP_SIZE {ROW_GROUP_ROWS}); USE store")

@@ -19,6 +19,7 @@ UNION ALL SELECT 'teacher_calls', id FROM teacher_calls WHERE interaction_id IN 
 UNION ALL SELECT 'pairs', id FROM pair
 UNION ALL SELECT 'pair_sets', id FROM pair_sets WHERE pair_id IN (FROM pair)
 UNION ALL SELECT 'pair_exclusions', id FROM pair_exclusions WHERE interaction_id IN (FROM exchange)
+UNION ALL SELECT 'contamination_checks', id FROM contamination_checks WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'principle_decisions', id FROM principle_decisions WHERE interaction_id IN (FROM exchange) OR pair_id IN (FROM pair)
 UNION ALL SELECT 'review_items', id FROM item
 UNION ALL SELECT 'verdicts', id FROM verdicts WHERE item_id IN (FROM item);

@@ -1,0 +1,81 @@
+"""Which conversations ask what an evaluation suite asks, so that they must not be trained on.
+
+Effects: `find_contaminated` reads and writes the store and `<home>/suites`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from alignment.ids import content_id
+from alignment.models.embedder import Embedder, Matrix
+from alignment.records import Message
+from alignment.store import append, query, session
+from alignment.text import similar
+
+SAME_TEXT, SAME_MEANING = 0.6, 0.8
+"""Similarity to an evaluation prompt, by characters and by embedding, from which a turn is contaminated."""
+
+
+def find_contaminated(
+    home: Path, exchanges: Mapping[str, Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder, *, now: datetime
+) -> frozenset[str]:
+    """Return the ids of `exchanges` that are contaminated; what was compared before with the same prompts is not compared again."""
+    prompts = sorted(set(suite_prompts))
+    version = content_id(embedder.version, SAME_TEXT, SAME_MEANING, prompts)
+    keys = {name: content_id(version, _asked(messages)) for name, messages in exchanges.items()}
+    rows = query(home, "SELECT id, contaminated FROM contamination_checks WHERE version = ?", [version])
+    known = {row["id"]: bool(row["contaminated"]) for row in rows}
+    if new := [name for name, key in keys.items() if key not in known]:
+        vectors = _suite_vectors(home / "suites" / f"{version[:32]}.npy", prompts, embedder)
+        found = contaminated([exchanges[name] for name in new], prompts, embedder, vectors=vectors)
+        verdicts = {name: at in found for at, name in enumerate(new)}
+        checks = [
+            {"id": keys[name], "interaction_id": name, "version": version, "contaminated": verdict, "checked_at": now}
+            for name, verdict in verdicts.items()
+        ]
+        with session(home, write=True) as connection:
+            append(connection, "contamination_checks", checks)
+        known |= {keys[name]: verdict for name, verdict in verdicts.items()}
+    return frozenset(name for name, key in keys.items() if known[key])
+
+
+def _suite_vectors(path: Path, prompts: Sequence[str], embedder: Embedder) -> Matrix:
+    """Return the prompts' embeddings from the file at `path`; one that cannot be read is written anew, and older ones go."""
+    try:
+        kept: Matrix = np.load(path)
+        return kept
+    except (OSError, ValueError, EOFError):
+        vectors = embedder.embed(prompts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".part")
+    with scratch.open("wb") as out:
+        np.save(out, vectors)
+    for old in path.parent.glob("*.npy"):
+        old.unlink()
+    scratch.replace(path)
+    return vectors
+
+
+def contaminated(
+    conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None, *, vectors: Matrix | None = None
+) -> set[int]:
+    """Return the positions of conversations in which the user says, in any turn, what a suite asks, in the same or in other words.
+
+    Without an embedder only the wording is compared. `vectors` are the suite prompts' embeddings, where they are known.
+    """
+    said = [(at, text) for at, messages in enumerate(conversations) for text in _asked(messages)]
+    turns = [text for _, text in said]
+    found = {i for i, _, _ in similar(turns, suite_prompts, SAME_TEXT)}
+    if embedder is not None and turns and suite_prompts:
+        cosines = embedder.embed(turns) @ (embedder.embed(suite_prompts) if vectors is None else vectors).T
+        found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
+    return {said[i][0] for i in found}
+
+
+def _asked(messages: Sequence[Message]) -> list[str]:
+    return [turn["content"] for turn in messages if turn["role"] == "user"]

@@ -1,0 +1,64 @@
+"""Which side of the held-out split a pair lies on: near-duplicate prompts stay together, and so do the turns of one conversation.
+
+A later turn holds the text of the earlier ones, so that a conversation on both sides would be held out in name only. Sides are given one
+pair after the other, not to whole groups of clusters and conversations that hang together: a turn like "go on" stands in so many
+conversations that it would tie most of the traffic into one group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
+
+from alignment.ids import unit_interval
+from alignment.records import Pair
+
+Split = Literal["train", "eval"]
+
+LONG = 10
+"""So many exchanges with one conversation id may always be one conversation."""
+
+
+def placeholders(conversations: Iterable[str], eval_share: float) -> frozenset[str]:
+    """Return the ids, of one for each exchange, that more than LONG and more than the held-out share of all have.
+
+    A log that gives every line the same conversation id would else lie on one side as a whole.
+
+    >>> sorted(placeholders(["all"] * 12 + ["a", "a", ""], 0.1))
+    ['all']
+    """
+    counts = Counter(conversations)
+    most = max(LONG, eval_share * counts.total())
+    return frozenset(name for name, number in counts.items() if name and number > most)
+
+
+def ties(cluster: str, conversation: str, unnamed: Collection[str]) -> list[str]:
+    """Return what must not lie on both sides: the cluster, and the conversation where its id names one."""
+    return [cluster, f"conversation {conversation}"] if conversation and conversation not in unnamed else [cluster]
+
+
+def sides_of(tied: Sequence[Sequence[str]], splits: Sequence[Split]) -> dict[str, set[Split]]:
+    """Return the sides on which each cluster and conversation lies; an older store may have both."""
+    found: defaultdict[str, set[Split]] = defaultdict(set)
+    for keys, split in zip(tied, splits, strict=True):
+        for key in keys:
+            found[key].add(split)
+    return dict(found)
+
+
+def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float) -> Split | None:
+    """Return the side of what is `tied` to clusters and conversations on the known `sides`, None where these differ.
+
+    What is new is drawn by its conversation, else by its cluster: the draw stays the same when the others are gone or come first.
+    """
+    found = {split for key in tied for split in sides.get(key, ())}
+    if len(found) > 1:
+        return None
+    return found.pop() if found else "eval" if unit_interval("split", tied[-1]) < eval_share else "train"
+
+
+def apart(pairs: Sequence[Pair], conversations: Mapping[str, str], unnamed: Collection[str]) -> list[Pair]:
+    """Return the pairs without held-out ones whose conversation (by exchange id) is trained on too: older stores split by prompts alone."""
+    trained = {conversations.get(pair.interaction_id, "") for pair in pairs if pair.split == "train"} - {"", *unnamed}
+    return [pair for pair in pairs if pair.split == "train" or conversations.get(pair.interaction_id, "") not in trained]

@@ -1,0 +1,79 @@
+"""Pairs in the store, and what is kept with them.
+
+Effects: reads and writes the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from alignment.ids import content_id
+from alignment.pairs.build import Built
+from alignment.pairs.versions import Decision
+from alignment.records import Pair, Side
+from alignment.store import append, query, session, sql
+
+
+class Origin(NamedTuple):
+    """The log source and the conversation of an exchange; empty where it is not known."""
+
+    source: str
+    conversation: str
+
+
+def load_pairs(home: Path, night_id: str | None = None) -> list[Pair]:
+    """Return all pairs whose logs may be trained on, or those of one night's set."""
+    only = "SEMI JOIN pair_sets ON pair_sets.pair_id = pairs.id AND pair_sets.night_id = $night_id" if night_id else ""
+    rows = query(
+        home,
+        f"SELECT pairs.* EXCLUDE (built_at) FROM pairs SEMI JOIN trainable ON trainable.id = pairs.interaction_id {only} "  # noqa: S608
+        "ORDER BY pairs.id",
+        {"night_id": night_id} if night_id else {},
+    )
+    return [
+        Pair(
+            **{
+                **row,
+                "side": Side(row["side"]),
+                "messages": tuple(json.loads(row["messages"])),
+                "labelers": tuple(json.loads(row["labelers"])),
+                "principle_ids": tuple(json.loads(row["principle_ids"])),
+            }
+        )
+        for row in rows
+    ]
+
+
+def load_decisions(home: Path) -> list[Decision]:
+    """Return what principles of all versions have decided."""
+    return [
+        Decision(**row) for row in query(home, "SELECT interaction_id, principle_id, principle_version, pair_id FROM principle_decisions")
+    ]
+
+
+def origins(home: Path, exchanges: Iterable[str]) -> dict[str, Origin]:
+    """Return where exchanges came from, by their ids."""
+    rows = query(home, sql("pair_origins"), {"ids": list(exchanges)})
+    return {row["id"]: Origin(row["source"], row["conversation"]) for row in rows}
+
+
+def save_night(
+    home: Path, night_id: str, built: Built, training_set: Sequence[Pair], decisions: Sequence[Decision], *, now: datetime
+) -> None:
+    """Store a night's new pairs, its training set, what was decided and what was kept out, all or nothing."""
+    decided = [{"id": content_id(night_id, *one), **one._asdict(), "night_id": night_id, "decided_at": now} for one in decisions]
+    sets = [{"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split} for pair in training_set]
+    exclusions = [
+        {"id": content_id(night_id, one, why), "night_id": night_id, "interaction_id": one, "reason": why, "detail": ""}
+        for one, why in built.excluded
+    ]
+    with session(home, write=True) as connection:
+        append(connection, "pairs", [{**asdict(pair), "built_at": now} for pair in built.pairs])
+        append(connection, "principle_decisions", decided)
+        append(connection, "pair_sets", sets)
+        append(connection, "pair_exclusions", exclusions)
