@@ -231,7 +231,11 @@ class GateRule(Section):
     suite: str = Field(
         description="name of a bundled suite, or the path of a file that 'align eval --suite' reads and that names its scorer"
     )
-    kind: Literal["superior", "non-inferior"] = Field("non-inferior", description="failures must fall, or may rise by less than the margin")
+    kind: Literal["superior", "non-inferior", "equal"] = Field(
+        "non-inferior",
+        description="failures must fall, or may rise by less than the margin; 'equal': so may, for each group of people, its requests that "
+        "fail where the same request for another group does not",
+    )
     margin: Rate = Field(0.05, description="beyond which they must fall, or below which they may rise")
     critical: bool = Field(True, description="whether a failure of this metric blocks alone")
 

@@ -17,7 +17,8 @@ from typing import Any
 from prefect import task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError
+from alignment.errors import ConfigError, ReleaseError
+from alignment.evals.fairness import others_of
 from alignment.evals.formats import open_suite
 from alignment.evals.gate import rules
 from alignment.evals.model_judge import judged
@@ -40,11 +41,22 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     """Return the prompts of every suite that a rule names.
 
     Raises:
-        ConfigError: a rule names no suite, or a file that cannot be read or does not say how its answers are scored.
+        ConfigError: a rule names no suite, a file that cannot be read or does not say how its answers are scored, or as `equal` one
+            without groups.
     """
-    names = dict.fromkeys(rule.suite for rule in rules(settings.gate))
+    asked = rules(settings.gate)
     # Under the name that the rule has, which for a file is its path.
-    return {name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)] for name in names}
+    found = {
+        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)]
+        for name in dict.fromkeys(rule.suite for rule in asked)
+    }
+    for rule in asked:
+        if rule.kind == "equal" and (weighed(found[rule.suite]) or not others_of(found[rule.suite])):
+            raise ConfigError(
+                f"[gate.rules.{rule.metric}] kind = 'equal' compares groups of people, and suite {rule.suite!r} has none: it needs scored "
+                "prompts of one cluster whose category is axis/group, like 'gender/woman'; name the suite 'counterfactual', or another kind"
+            )
+    return found
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
