@@ -199,6 +199,11 @@ def read_answers(settings: Settings, release_id: str, model_id: str, version: st
     ]
 
 
+def verdict_ids(settings: Settings, model_id: str, version: str) -> list[str]:
+    """Return the verdicts of the scorers `version` that `read_answers` reads, by the beginnings of their ids."""
+    return [short(row["score_id"]) for _, _, row in _stored(settings, model_id, version) if row is not None and row["scorer"]]
+
+
 def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:
     if not row["answer_holds"]:
         return "the stored answer was changed after it was given; 'align gate --again' asks anew"

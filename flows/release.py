@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from alignment.train import read_result
 from data_checks import check
 from flows.checks import Consent, conclude, consent_of
 from flows.curate import load_pairs
-from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites
+from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites, verdict_ids
 from flows.night import base_path, night_lock, now
 from flows.show import say
 
@@ -53,7 +54,8 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
     decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
     decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
-    _save_decision(settings, night_id, decision)
+    models = (champion_model, challenger_model)
+    _save_decision(settings, night_id, decision, [one for model in models for one in verdict_ids(settings, model, version)])
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
@@ -84,9 +86,9 @@ def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
     return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
-def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:
+def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str]) -> None:
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
-    row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now()}
+    row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
     with session(settings.home, write=True) as connection:
         append(connection, "gate_decisions", [row])
@@ -220,7 +222,8 @@ def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> Gate
     except ReleaseMoved as error:
         reasons = (*decision.reasons, str(error))
         moved = replace(decision, id=content_id(decision.id, str(error)), decision="insufficient evidence", reasons=reasons)
-        _save_decision(settings, night_id, moved)
+        [before] = query(settings.home, "SELECT verdicts FROM gate_decisions WHERE id = ?", [decision.id])
+        _save_decision(settings, night_id, moved, json.loads(before["verdicts"] or "[]"))
         return moved
     return decision
 
