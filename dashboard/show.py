@@ -39,6 +39,7 @@ STATUSES = {
     "promote": Status("Promoted", "green", ":material/check_circle:"),
     "block": Status("Blocked", "red", ":material/block:"),
     "insufficient evidence": Status("Insufficient evidence", "orange", ":material/help:"),
+    "nothing new": Status("Nothing new", "gray", ":material/drag_handle:"),
     "waits_for_approval": Status("Waits for approval", "blue", ":material/hourglass_empty:"),
     "approved": Status("Approved", "green", ":material/check_circle:"),
     "overridden": Status("Overridden", "orange", ":material/gavel:"),

@@ -38,6 +38,7 @@ ACTOR = "nightly gate"
 AUDIT_WORDS = {"harm": ("safe", "unsafe"), "lookalike": ("helpful", "refusal"), "ordinary": ("helpful", "refusal")}
 """What outcomes 0 and 1 are called to people, by suite."""
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
+NOTHING_NEW = "nothing new"
 
 
 @task
@@ -252,13 +253,15 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
 
 @flow(name="release")
 def release(night_id: str, folder: str) -> dict[str, Any]:
-    """Gate the trained run in `folder` against what is in production; return the decision and its metrics."""
+    """Gate the trained run in `folder` against what is in production, unless it is that; return the decision and its metrics."""
     settings = load_settings()
     with night_lock(settings.home):
         _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
+        if challenger == champion:
+            return _nothing_new(settings, champion)
         champion_model = evaluate(champion, adapter_of(settings, champion))
         challenger_model = evaluate(challenger, str(adapter))
         decision = gate(night_id, champion, champion_model, challenger, challenger_model)
@@ -276,6 +279,22 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
             "metrics": [asdict(metric) for metric in decision.metrics],
             "release_id": current(settings.home),
         }
+
+
+def _nothing_new(settings: Settings, release_id: str) -> dict[str, Any]:
+    """Return what a night ends with whose release is the one in production: no decision, since nothing could have been decided."""
+    reason = f"the trained release {release_id} is the one in production"
+    say(f"{NOTHING_NEW}: {reason}")
+    return {
+        "champion": release_id,
+        "challenger": release_id,
+        "decision": NOTHING_NEW,
+        "decision_id": "",
+        "state": RELEASED,
+        "reasons": [reason],
+        "metrics": [],
+        "release_id": current(settings.home),
+    }
 
 
 def _state(settings: Settings, night_id: str, decision: GateDecision) -> str:
