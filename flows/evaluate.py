@@ -17,7 +17,7 @@ from typing import Any
 from prefect import task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ConfigError, ReleaseError
+from alignment.errors import ConfigError
 from alignment.evals.fairness import others_of
 from alignment.evals.formats import open_suite
 from alignment.evals.gate import rules
@@ -29,11 +29,11 @@ from alignment.evals.seals import score_digest
 from alignment.evals.suites import answer_tokens, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
-from alignment.models.whole import trained
+from alignment.models.whole import check_base, trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.store import append, query, rewriting, session, sql
-from flows.night import base_path, base_weights, now
+from flows.night import base_path, now
 from flows.show import progress
 
 
@@ -70,19 +70,14 @@ def adapter_of(settings: Settings, release_id: str) -> str | None:
     """Return the adapter of a release, which only its own base may carry, or its whole model; None for the base model.
 
     Raises:
-        ReleaseError: its files were changed, or [model] path names another base by now.
+        ReleaseError: its files were changed.
+        ModelError: [model] path names another base by now.
     """
     if release_id == BASE:
         return None
-    adapter = trained(verify(settings.home, release_id))
-    trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
-    here = base_weights(base_path(settings))
-    if trained_on != here:
-        raise ReleaseError(
-            f"release {release_id} was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is {short(here)}; "
-            "restore [model] path, or run 'align release rollback --reason TEXT' until the base model is in production"
-        )
-    return str(adapter)
+    folder = trained(verify(settings.home, release_id))
+    check_base(base_path(settings), folder)
+    return str(folder)
 
 
 @task
