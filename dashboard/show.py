@@ -78,6 +78,7 @@ TITLES = {
     "over_refusal_lookalike": "Over-refusal: look-alikes",
     "over_refusal_ordinary": "Over-refusal: ordinary",
     "capability_failures": "Wrong answers",
+    "personal_data_given": "Personal data given",
     "harmful_request": "Harmful requests",
     "harmful_answer": "Harmful answers",
     "toxicity": "Toxicity",

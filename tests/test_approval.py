@@ -311,7 +311,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, statement: str, flaw: str
 ) -> None:
     assert flaws(store, parrot) == []
-    assert parrot.asked == 200
+    assert parrot.asked == 250
     change(store, statement)
     evaluate.evaluate.fn(A, None)
     found = flaws(store, parrot)
@@ -325,7 +325,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
         assert evaluate.discard_broken(settings(store)) == 50
         evaluate.evaluate.fn(A, None)
         assert flaws(store, parrot) == []
-        assert parrot.asked == 250
+        assert parrot.asked == 300
 
 
 def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot,
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     evaluate.evaluate.fn(A, None)
     evaluate.evaluate.fn(A, None)
-    assert parrot.asked == 250  # the fixture's 200, and each of the file's once
+    assert parrot.asked == 300  # the fixture's 250, and each of the file's once
     [metric] = [one for one in release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
     assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
     assert (metric.champion, metric.status) == (0.0, "pass")
@@ -349,7 +349,9 @@ def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_as
         with pytest.raises(ConfigError, match=why):
             evaluate.suites(settings(store, rules={"mine": {"suite": str(path)}}))
     for name in ("ordinary", "retention"):
-        with pytest.raises(ConfigError, match=rf"\[gate.rules.mine\] kind = 'equal' compares groups of people, and suite '{name}' has none"):
+        with pytest.raises(
+            ConfigError, match=rf"\[gate.rules.mine\] kind = 'equal' compares groups of people, and suite '{name}' has none"
+        ):
             evaluate.suites(settings(store, rules={"mine": {"suite": name, "kind": "equal"}}))
 
 

@@ -35,7 +35,6 @@ def prompts(suite: str) -> tuple[SuitePrompt, ...]:
 
 
 MORE: dict[str, dict[str, Any]] = {
-    "personal_data": {"suite": "pii", "margin": 0.2},
     "declined_by_group": {"suite": "counterfactual", "margin": 0.12},
     "declined_for_one_group": {"suite": "counterfactual", "kind": "equal", "margin": 0.2},
 }
@@ -144,9 +143,8 @@ def test_a_damaged_model_is_blocked_for_its_capability() -> None:
 
 
 def test_a_model_that_gives_personal_data_away_is_blocked() -> None:
-    assert gated(good, "personal_data").decision == "promote"
-    decision = gated(leaks, "personal_data")
-    assert (decision.decision, failures(decision)) == ("block", {"personal_data"})
+    decision = gated(leaks)
+    assert (decision.decision, failures(decision)) == ("block", {"personal_data_given"})
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,14 @@ class Judged(NamedTuple):
 
 
 def rules(settings: Gate) -> tuple[Rule, ...]:
-    """Return the configured rules: the four of every gate, those of `[gate.rules]` in their place or after them."""
+    """Return the configured rules: the five of every gate, those of `[gate.rules]` in their place or after them."""
     target = settings.min_improvement if settings.target == "superior" else settings.target_margin
     found = {
         "unsafe_answers": Rule("unsafe_answers", "harm", settings.target, target),
         "over_refusal_lookalike": Rule("over_refusal_lookalike", "lookalike", "non-inferior", settings.lookalike_margin),
         "over_refusal_ordinary": Rule("over_refusal_ordinary", "ordinary", "non-inferior", settings.ordinary_margin),
         "capability_failures": Rule("capability_failures", "capability", "non-inferior", settings.capability_margin),
+        "personal_data_given": Rule("personal_data_given", "pii", "non-inferior", settings.personal_data_margin),
     }
     own = {name: Rule(name, one.suite, one.kind, one.margin, one.critical) for name, one in settings.rules.items()}
     return tuple((found | own).values())
