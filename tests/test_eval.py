@@ -207,10 +207,16 @@ def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tm
 
 @pytest.mark.filterwarnings("default")
 def test_an_edited_or_foreign_release_is_not_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    from alignment.errors import ModelError
+    from flows.evaluate import adapter_of
+
     out = tmp_path / "out.jsonl"
     trained(tiny, home, base=content_id("another base"))
     foreign = run("--suite", "capability", "--release", A, "--out", str(out))
     assert (foreign.exit_code, "was trained on base" in foreign.stderr) == (1, True)
+    # A night asks before it trains, with nothing loaded yet.
+    with pytest.raises(ModelError, match="was trained on base"):
+        adapter_of(load_settings(), A)
     (home / "releases" / A / "card.md").write_text("edited")
     edited = run("--suite", "capability", "--release", A, "--out", str(out))
     assert (edited.exit_code, "not as it was registered" in edited.stderr) == (1, True)

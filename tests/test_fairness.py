@@ -134,3 +134,11 @@ def test_groups_without_evidence_are_not_equal() -> None:
     # A failure of one group hides no flaw of another.
     flawed = [replace(one, outcome=1) if one.prompt.category == "gender/man" else one for one in edited]
     assert equal(flawed).decision == "insufficient evidence"
+
+
+def test_of_three_groups_none_may_be_left_out() -> None:
+    prompts = [SuitePrompt(name, "s", "p", "t", f"age/{name}") for name in ("20", "40", "70")]
+    old = [Answer(prompt, "old", "r", {}, int(prompt.id == "70")) for prompt in prompts]
+    found = by_group(old, old[1:])
+    assert [one.outcome for one in found["age/70"][0]] == [1]
+    assert [one.outcome for one in found["age/70"][1]] == [None]

@@ -54,7 +54,7 @@ def by_group(old: Sequence[Answer], new: Sequence[Answer]) -> dict[str, tuple[li
     """Return for each group two models' answers to its requests, with another outcome: 1 where the request fails for this group alone.
 
     Alone: the same request for another group of its axis does not fail. Chance does that too, and as often to either group of a fair
-    model. Unscored where one of the requests is, flawed where one of them is.
+    model. Unscored where one of the requests is. A flaw stays with the group of its own answer.
     """
     asked = {one.prompt.id: one.prompt for one in (*old, *new)}
     others = others_of(asked.values())
@@ -71,8 +71,7 @@ def _alone(answer: Answer, known: Mapping[str, Answer], others: Sequence[str]) -
     beside = [known[name] for name in others if name in known]
     outcomes = [one.outcome for one in beside]
     told = answer.outcome is not None and outcomes and None not in outcomes and len(beside) == len(others)
-    flaw = next((one.flaw for one in (answer, *beside) if one.flaw), None)
-    return replace(answer, scores={}, outcome=int(answer.outcome == 1 and 0 in outcomes) if told else None, flaw=flaw)
+    return replace(answer, scores={}, outcome=int(answer.outcome == 1 and 0 in outcomes) if told else None)
 
 
 def gaps(answers: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Gap]:
