@@ -104,7 +104,7 @@ def words(
     return {word: number / decisions for word, number in found.items()}
 
 
-def four(*, better: bool = False, **points: float) -> Callable[[np.random.Generator], dict[str, Draw]]:
+def asked_suites(*, better: bool = False, **points: float) -> Callable[[np.random.Generator], dict[str, Draw]]:
     """Return what draws the suites of the default rules: two samplings of one model, moved by `points` (0 where a suite is not named).
 
     `better`: harm is a release's real fall.
@@ -124,13 +124,14 @@ def decide_often(decisions: int) -> list[dict[str, Any]]:
     gate = Gate()
     calm = Gate(target="non-inferior", target_margin=0.05)
     cases = [
-        ("nothing changed", four(), gate, ("block", "promote")),
-        ("nothing changed, and nothing has to improve", four(), calm, ("block",)),
-        ("unsafe answers +5 points", four(harm=0.05), gate, ("promote",)),
-        ("unsafe answers +5 points, and nothing has to improve", four(harm=0.05), calm, ("promote",)),
-        ("safer, ordinary requests declined +5 points", four(ordinary=gate.ordinary_margin, better=True), gate, ("promote",)),
-        ("safer, look-alikes declined +10 points", four(lookalike=gate.lookalike_margin, better=True), gate, ("promote",)),
-        ("safer, questions answered wrongly +15 points", four(capability=gate.capability_margin, better=True), gate, ("promote",)),
+        ("nothing changed", asked_suites(), gate, ("block", "promote")),
+        ("nothing changed, and nothing has to improve", asked_suites(), calm, ("block",)),
+        ("unsafe answers +5 points", asked_suites(harm=0.05), gate, ("promote",)),
+        ("unsafe answers +5 points, and nothing has to improve", asked_suites(harm=0.05), calm, ("promote",)),
+        ("safer, ordinary requests declined +5 points", asked_suites(ordinary=gate.ordinary_margin, better=True), gate, ("promote",)),
+        ("safer, look-alikes declined +10 points", asked_suites(lookalike=gate.lookalike_margin, better=True), gate, ("promote",)),
+        ("safer, questions answered wrongly +15 points", asked_suites(capability=gate.capability_margin, better=True), gate, ("promote",)),
+        ("safer, personal data given +25 points", asked_suites(pii=gate.personal_data_margin, better=True), gate, ("promote",)),
     ]
     found = []
     for name, make, settings, wrong in cases:
@@ -175,6 +176,7 @@ def power(decisions: int) -> list[dict[str, Any]]:
         ("lookalike", ("1", "2"), "non-inferior"),
         ("ordinary", ("1", "2"), "non-inferior"),
         ("capability", ("1", "2"), "non-inferior"),
+        ("pii", ("1", "2"), "non-inferior"),
         ("framed", ("greedy", "release"), "non-inferior"),
     )
     for suite, runs, kind in cases:

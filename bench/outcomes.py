@@ -31,6 +31,8 @@ from flows.environment import prepare
 from flows.night import base_path
 
 BUNDLED = ("harm", "lookalike", "ordinary", "capability")
+ADDED = ("pii",)
+"""Asked by themselves, because what else is in a batch can flip a token of the others."""
 FILE = Path(__file__).with_name("outcomes.jsonl.gz")
 RUNS = ("greedy", "1", "2", "release")
 BEHAVIOURS, TEMPERATURE, TOKENS = 70, 0.7, 40
@@ -51,7 +53,7 @@ def prompts() -> list[SuitePrompt]:
         for one in behaviours
         for number, framing in enumerate(FRAMINGS)
     ]
-    return [*bundled, *framed]
+    return [*bundled, *framed, *(prompt for suite in ADDED for prompt in load_suite(suite))]
 
 
 def outcome(prompt: SuitePrompt, response: str) -> int | None:
@@ -68,7 +70,7 @@ def ask(run: str) -> list[int | None]:
     model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
     found: list[int | None] = []
-    for limit, some in groupby(prompts(), lambda one: answer_tokens(one.suite, TOKENS)):
+    for (limit, _), some in groupby(prompts(), lambda one: (answer_tokens(one.suite, TOKENS), one.suite in ADDED)):
         asked = list(some)
         replies = model.generate([[{"role": "user", "content": one.prompt}] for one in asked], max_new_tokens=limit, **sampling)
         found += [outcome(one, reply) for one, reply in zip(asked, replies, strict=True)]

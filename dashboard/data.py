@@ -217,17 +217,9 @@ def gate_trend(limit: int = 30) -> list[Row]:
     return read("gate_trend", limit=limit)
 
 
-def answers(champion: str, challenger: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
-    """Return the answers of both models to the same prompts; `total` in each row counts all that match."""
-    return read(
-        "answers",
-        champion=champion,
-        challenger=challenger,
-        suite=suite,
-        change=change,
-        limit=limit,
-        offset=offset,
-    )
+def answers(decision: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
+    """Return the answers of both models that a decision rests on; `total` in each row counts all that match."""
+    return read("answers", decision=decision, suite=suite, change=change, limit=limit, offset=offset)
 
 
 def daily(days: int) -> list[Row]:

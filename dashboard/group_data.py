@@ -21,9 +21,9 @@ class Groups(NamedTuple):
     widest: dict[str, list[Row]]
 
 
-def groups(champion: str, challenger: str) -> Groups | None:
-    """Return the gaps of both models; None where they were not asked such requests, or nobody scored the answers."""
-    rows = data.read("group_answers", champion=champion, challenger=challenger)
+def groups(decision: Row) -> Groups | None:
+    """Return the gaps of both models in the answers that a decision rests on; None where none of them is to such a request."""
+    rows = data.read("group_answers", decision=decision["id"])
     if not rows:
         return None
     # SciPy takes a second to load, which the other pages need not wait for.
@@ -32,8 +32,8 @@ def groups(champion: str, challenger: str) -> Groups | None:
 
     by_axis: list[Row] = []
     widest: dict[str, list[Row]] = {}
-    for role, model in zip(ROLES, (champion, challenger), strict=True):
-        answers = [_answer(row) for row in rows if row["model_id"] == model]
+    for role in ROLES:
+        answers = [_answer(row) for row in rows if row["model_id"] == decision[role]]
         for axis, measures in axis_gaps(answers).items():
             words = " − ".join(name for _, name in AXES[axis])
             by_axis += [{"role": role, "groups": words, "measure": name, **gap._asdict()} for name, gap in measures.items()]

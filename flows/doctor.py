@@ -22,7 +22,7 @@ from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
 from alignment.models.remote import key_of
-from alignment.models.whole import model_problems
+from alignment.models.whole import model_problems, weights_id
 from alignment.release import BASE, current, list_releases, read_serving, serving, verify
 from alignment.store import query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
@@ -30,7 +30,7 @@ from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
 from flows.environment import prepare
-from flows.night import base_path, base_weights, now
+from flows.night import base_path, now
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
@@ -117,7 +117,7 @@ def _models(settings: Settings) -> str:
     from alignment.models.local import load_tokenizer
 
     load_tokenizer(base)
-    return f"{base} ({short(base_weights(base))}), {embedder_path().parent.name}"
+    return f"{base} ({short(weights_id(base))}), {embedder_path().parent.name}"
 
 
 def _store(settings: Settings, *, quick: bool) -> str:

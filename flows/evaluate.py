@@ -17,7 +17,8 @@ from typing import Any
 from prefect import task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ReleaseError
+from alignment.errors import ConfigError
+from alignment.evals.fairness import others_of
 from alignment.evals.formats import open_suite
 from alignment.evals.gate import rules
 from alignment.evals.model_judge import judged
@@ -28,11 +29,11 @@ from alignment.evals.seals import score_digest
 from alignment.evals.suites import answer_tokens, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
-from alignment.models.whole import trained
+from alignment.models.whole import check_base, trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.store import append, query, rewriting, session, sql
-from flows.night import base_path, base_weights, now
+from flows.night import base_path, now
 from flows.show import progress
 
 
@@ -40,11 +41,22 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     """Return the prompts of every suite that a rule names.
 
     Raises:
-        ConfigError: a rule names no suite, or a file that cannot be read or does not say how its answers are scored.
+        ConfigError: a rule names no suite, a file that cannot be read or does not say how its answers are scored, or as `equal` one
+            without groups.
     """
-    names = dict.fromkeys(rule.suite for rule in rules(settings.gate))
+    asked = rules(settings.gate)
     # Under the name that the rule has, which for a file is its path.
-    return {name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)] for name in names}
+    found = {
+        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)]
+        for name in dict.fromkeys(rule.suite for rule in asked)
+    }
+    for rule in asked:
+        if rule.kind == "equal" and (weighed(found[rule.suite]) or not others_of(found[rule.suite])):
+            raise ConfigError(
+                f"[gate.rules.{rule.metric}] kind = 'equal' compares groups of people, and suite {rule.suite!r} has none: it needs scored "
+                "prompts of one cluster whose category is axis/group, like 'gender/woman'; name the suite 'counterfactual', or another kind"
+            )
+    return found
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
@@ -58,19 +70,14 @@ def adapter_of(settings: Settings, release_id: str) -> str | None:
     """Return the adapter of a release, which only its own base may carry, or its whole model; None for the base model.
 
     Raises:
-        ReleaseError: its files were changed, or [model] path names another base by now.
+        ReleaseError: its files were changed.
+        ModelError: [model] path names another base by now.
     """
     if release_id == BASE:
         return None
-    adapter = trained(verify(settings.home, release_id))
-    trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
-    here = base_weights(base_path(settings))
-    if trained_on != here:
-        raise ReleaseError(
-            f"release {release_id} was trained on base {short(trained_on)}, [model] path = {settings.model.path!r} is {short(here)}; "
-            "restore [model] path, or run 'align release rollback --reason TEXT' until the base model is in production"
-        )
-    return str(adapter)
+    folder = trained(verify(settings.home, release_id))
+    check_base(base_path(settings), folder)
+    return str(folder)
 
 
 @task
@@ -185,6 +192,11 @@ def read_answers(settings: Settings, release_id: str, model_id: str, version: st
         for prompt, _, row in _stored(settings, model_id, version or VERSION)
         if row is not None
     ]
+
+
+def verdict_ids(settings: Settings, model_id: str, version: str) -> list[str]:
+    """Return the verdicts of the scorers `version` that `read_answers` reads, by the beginnings of their ids."""
+    return [short(row["score_id"]) for _, _, row in _stored(settings, model_id, version) if row is not None and row["scorer"]]
 
 
 def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:

@@ -27,6 +27,7 @@ from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, chat_model_path
+from alignment.models.whole import weights_id
 from alignment.records import Interaction
 from alignment.store import append, query, session, sql
 from alignment.text import cap
@@ -89,7 +90,7 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     """Return tonight's identity; with `force`, a new one even if nothing is new."""
     [found] = query(settings.home, sql("night_fingerprint"))
     constitution = load_constitution(settings.labels.constitution)
-    parts = [settings.fingerprint, constitution.fingerprint, base_weights(base_path(settings)), found]
+    parts = [settings.fingerprint, constitution.fingerprint, weights_id(base_path(settings)), found]
     if force:
         [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
         parts.append(row["n"])
@@ -179,13 +180,6 @@ def record_failure(home: Path, night_id: str, name: str, error: BaseException) -
 def base_path(settings: Settings) -> Path:
     """Return the folder of the base model."""
     return chat_model_path(settings.home) if settings.model.path == EMBEDDED else Path(settings.model.path).expanduser()
-
-
-def base_weights(folder: Path) -> str:
-    """Return the content address of the base model's weights."""
-    from alignment.models.local import weights_id
-
-    return weights_id(folder)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from alignment.store import append, query, session, sql
 from alignment.train import read_result
 from data_checks import check
 from flows.checks import Consent, conclude, consent_of
-from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites
+from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites, verdict_ids
 from flows.night import base_path, night_lock, now
 from flows.show import say
 
@@ -37,6 +38,7 @@ ACTOR = "nightly gate"
 AUDIT_WORDS = {"harm": ("safe", "unsafe"), "lookalike": ("helpful", "refusal"), "ordinary": ("helpful", "refusal")}
 """What outcomes 0 and 1 are called to people, by suite."""
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
+NOTHING_NEW = "nothing new"
 
 
 @task
@@ -53,7 +55,8 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
     decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
     decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
-    _save_decision(settings, night_id, decision)
+    models = (champion_model, challenger_model)
+    _save_decision(settings, night_id, decision, [one for model in models for one in verdict_ids(settings, model, version)])
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
@@ -84,9 +87,9 @@ def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
     return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
-def _save_decision(settings: Settings, night_id: str, decision: GateDecision) -> None:
+def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str]) -> None:
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
-    row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now()}
+    row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
     with session(settings.home, write=True) as connection:
         append(connection, "gate_decisions", [row])
@@ -220,7 +223,8 @@ def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> Gate
     except ReleaseMoved as error:
         reasons = (*decision.reasons, str(error))
         moved = replace(decision, id=content_id(decision.id, str(error)), decision="insufficient evidence", reasons=reasons)
-        _save_decision(settings, night_id, moved)
+        [before] = query(settings.home, "SELECT verdicts FROM gate_decisions WHERE id = ?", [decision.id])
+        _save_decision(settings, night_id, moved, json.loads(before["verdicts"] or "[]"))
         return moved
     return decision
 
@@ -249,13 +253,15 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
 
 @flow(name="release")
 def release(night_id: str, folder: str) -> dict[str, Any]:
-    """Gate the trained run in `folder` against what is in production; return the decision and its metrics."""
+    """Gate the trained run in `folder` against what is in production, unless it is that; return the decision and its metrics."""
     settings = load_settings()
     with night_lock(settings.home):
         _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
+        if challenger == champion:
+            return _nothing_new(settings, champion)
         champion_model = evaluate(champion, adapter_of(settings, champion))
         challenger_model = evaluate(challenger, str(adapter))
         decision = gate(night_id, champion, champion_model, challenger, challenger_model)
@@ -273,6 +279,22 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
             "metrics": [asdict(metric) for metric in decision.metrics],
             "release_id": current(settings.home),
         }
+
+
+def _nothing_new(settings: Settings, release_id: str) -> dict[str, Any]:
+    """Return what a night ends with whose release is the one in production: no decision, since nothing could have been decided."""
+    reason = f"the trained release {release_id} is the one in production"
+    say(f"{NOTHING_NEW}: {reason}")
+    return {
+        "champion": release_id,
+        "challenger": release_id,
+        "decision": NOTHING_NEW,
+        "decision_id": "",
+        "state": RELEASED,
+        "reasons": [reason],
+        "metrics": [],
+        "release_id": current(settings.home),
+    }
 
 
 def _state(settings: Settings, night_id: str, decision: GateDecision) -> str:

@@ -311,7 +311,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, statement: str, flaw: str
 ) -> None:
     assert flaws(store, parrot) == []
-    assert parrot.asked == 200
+    assert parrot.asked == 250
     change(store, statement)
     evaluate.evaluate.fn(A, None)
     found = flaws(store, parrot)
@@ -325,7 +325,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
         assert evaluate.discard_broken(settings(store)) == 50
         evaluate.evaluate.fn(A, None)
         assert flaws(store, parrot) == []
-        assert parrot.asked == 250
+        assert parrot.asked == 300
 
 
 def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot,
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     evaluate.evaluate.fn(A, None)
     evaluate.evaluate.fn(A, None)
-    assert parrot.asked == 250  # the fixture's 200, and each of the file's once
+    assert parrot.asked == 300  # the fixture's 250, and each of the file's once
     [metric] = [one for one in release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
     assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
     assert (metric.champion, metric.status) == (0.0, "pass")
@@ -348,6 +348,16 @@ def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_as
     for path, why in ((suite, "nothing says how to score 1 prompts"), (tmp_path / "gone.jsonl", "no suite")):
         with pytest.raises(ConfigError, match=why):
             evaluate.suites(settings(store, rules={"mine": {"suite": str(path)}}))
+    for name in ("ordinary", "retention"):
+        with pytest.raises(
+            ConfigError, match=rf"\[gate.rules.mine\] kind = 'equal' compares groups of people, and suite '{name}' has none"
+        ):
+            evaluate.suites(settings(store, rules={"mine": {"suite": name, "kind": "equal"}}))
+
+
+def shown(home: Path, decision: str) -> list[dict[str, Any]]:
+    """Return what the page Gate shows of a decision's answers."""
+    return query(home, sql("dashboard_answers"), {"decision": decision, "suite": None, "change": None, "limit": 999, "offset": 0})
 
 
 def test_the_page_shows_the_answers_that_the_gate_judged(store: Path) -> None:
@@ -361,9 +371,52 @@ def test_the_page_shows_the_answers_that_the_gate_judged(store: Path) -> None:
     put("old", BASE, NOW, judged=True)
     put("new", A, NOW, judged=True)
     put("a sample", A, NOW + timedelta(hours=1), judged=False)
-    asked = {"champion": BASE, "challenger": A, "suite": None, "change": None, "limit": 9, "offset": 0}
-    [row] = query(store, sql("dashboard_answers"), asked)
+    [row] = shown(store, decided(store))
     assert (row["challenger_answer"], row["change"]) == ("new", "same")
+
+
+def test_a_decisions_answers_stay_its_own_when_scorers_and_lengths_change(
+    store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide(bird: Parrot, outcome: int, **gate: Any) -> str:
+        """The night's gate under scorers that give every answer of this challenger `outcome`; the champion always fails."""
+        mine = settings(store, max_prompts=50, **gate)
+        for module in (evaluate, release):
+            monkeypatch.setattr(module, "load_settings", lambda: mine)
+            monkeypatch.setattr(module, "VERSION", f"scorers-{outcome}")
+        monkeypatch.setattr(evaluate, "score_answer", lambda _, text: ({}, 1 if text == parrot.text else outcome))
+        for name, model in ((A, parrot), (B, bird)):
+            monkeypatch.setattr(evaluate, "load_model", lambda *_, model=model: model)
+            evaluate.evaluate.fn(name, None)
+        return release.gate.fn(NIGHT, A, parrot.model_id, B, bird.model_id).id
+
+    bird = Parrot("Sure.")
+    first, second = decide(bird, 0), decide(bird, 1)
+    assert first != second
+    assert {(row["champion_outcome"], row["challenger_outcome"]) for row in shown(store, first)} == {(1, 0)}
+    assert {(row["champion_outcome"], row["challenger_outcome"]) for row in shown(store, second)} == {(1, 1)}
+    # Asked with other rules, the next decision has answers and suites of its own, and the first none of them.
+    before = len(shown(store, first))
+    third = decide(bird, 0, rules={"declined": {"suite": "counterfactual"}})
+    assert len(shown(store, third)) > before == len(shown(store, first))
+    assert query(store, sql("dashboard_group_answers"), {"decision": first}) == []
+    assert query(store, sql("dashboard_group_answers"), {"decision": third}) != []
+
+
+def test_a_night_whose_release_is_in_production_already_decides_nothing(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(night, A, actor="bob", reason="first", now=NOW)
+    mine = settings(night)
+    monkeypatch.setattr(release, "load_settings", lambda: mine)
+    bird = Parrot("hello")
+    bird.model_id = A * 4
+    monkeypatch.setattr(release, "load_model", lambda *_: bird)
+    monkeypatch.setattr(release, "_consented", lambda *_: Consent(2, 0))
+    found = release.release.fn(NIGHT, "folder")
+    assert (found["decision"], found["state"], found["release_id"]) == ("nothing new", "released", A)
+    assert found["reasons"] == [f"the trained release {A} is the one in production"]
+    assert bird.asked == 0
+    for table in ("gate_decisions", "release_events", "eval_answers"):
+        assert query(night, f"SELECT * FROM {table}") == []
 
 
 def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:

@@ -143,7 +143,7 @@ def trained(tiny: Path, home: Path, *, base: str | None = None) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from alignment.models.local import weights_id
+    from alignment.models.whole import weights_id
 
     torch.manual_seed(0)
     lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
@@ -187,7 +187,8 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
 
 
 def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
-    from alignment.models.local import LocalModel, weights_id
+    from alignment.models.local import LocalModel
+    from alignment.models.whole import weights_id
     from alignment.release import promote
     from flows.evaluate import adapter_of, load_model
 
@@ -206,10 +207,16 @@ def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tm
 
 @pytest.mark.filterwarnings("default")
 def test_an_edited_or_foreign_release_is_not_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    from alignment.errors import ModelError
+    from flows.evaluate import adapter_of
+
     out = tmp_path / "out.jsonl"
     trained(tiny, home, base=content_id("another base"))
     foreign = run("--suite", "capability", "--release", A, "--out", str(out))
     assert (foreign.exit_code, "was trained on base" in foreign.stderr) == (1, True)
+    # A night asks before it trains, with nothing loaded yet.
+    with pytest.raises(ModelError, match="was trained on base"):
+        adapter_of(load_settings(), A)
     (home / "releases" / A / "card.md").write_text("edited")
     edited = run("--suite", "capability", "--release", A, "--out", str(out))
     assert (edited.exit_code, "not as it was registered" in edited.stderr) == (1, True)

@@ -107,6 +107,7 @@ def test_a_night_runs_from_logs_to_a_verdict(workplace: Path, whole_night: dict)
         "over_refusal_lookalike",
         "over_refusal_ordinary",
         "capability_failures",
+        "personal_data_given",
     }
     # A random model cannot have become safer: nothing is released.
     assert whole_night["decision"] != "promote"

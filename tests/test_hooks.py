@@ -267,7 +267,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from alignment.models.local import weights_id
+    from alignment.models.whole import weights_id
     from alignment.release import register
     from tests.tiny import make_tiny_model
 

@@ -139,7 +139,7 @@ class Weights:
 def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
     mine = Settings.model_validate({"home": home, "gate": {**GATE.model_dump(), "target": "non-inferior", "max_prompts": 0}})
-    harm = {name: load_suite(name, 50) for name in ("harm", "lookalike", "ordinary", "capability")}
+    harm = {name: load_suite(name, 50) for name in ("harm", "lookalike", "ordinary", "capability", "pii")}
     monkeypatch.setattr(evaluate, "suites", lambda _: {**harm, "retention": SUITE})
     monkeypatch.setattr(release, "suites", lambda _: {**harm, "retention": SUITE})
     for module in (evaluate, release):
@@ -152,7 +152,7 @@ def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeyp
     decision = release.gate.fn("n", "old", old.model_id, "new", new.model_id)
     metric = next(one for one in decision.metrics if one.suite == "retention")
     assert (metric.champion, metric.challenger, metric.status) == (2.0, 2.5, "fail")
-    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * 4]
+    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * 5]
     # No person is asked whether a good answer is good.
     assert not query(home, "SELECT 1 FROM review_items WHERE detail ->> '$.suite' = 'retention'")
     with session(home, write=True) as connection:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError, ModelError
-from alignment.models.local import weights_id
+from alignment.models.whole import weights_id
 from alignment.records import Pair, Side
 from alignment.sections import Train
 from alignment.train.job import check_pairs, finished, read_result, write_job

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError
-from alignment.models.local import weights_id
+from alignment.models.whole import weights_id
 from alignment.sections import Train
 from alignment.train.job import TrainJob, finished, write_job
 from tests.test_train import make_pairs, settings, steps

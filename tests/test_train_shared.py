@@ -312,7 +312,7 @@ def test_the_reference_and_held_out_pairs_keep_within_memory_too(
     """Neither meets more than one pair at a time, by the budget of tokens or by a lack of memory, and both say the same."""
     import torch
 
-    from alignment.models.local import weights_id
+    from alignment.models.whole import weights_id
     from alignment.train import reference
     from alignment.train.job import write_job
     from alignment.train.run import train

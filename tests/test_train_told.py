@@ -85,7 +85,7 @@ def test_the_store_keeps_what_a_run_says_of_itself(home: Path, tmp_path: Path, m
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "of": 2, "loss": 1}\n{"step": 1, "of": 2, "loss": 2}\n{"ste\n\n')
     monkeypatch.setattr(train, "consent_of", lambda *_: Consent(9, 1))
     monkeypatch.setattr(train, "base_path", lambda _: tmp_path)
-    monkeypatch.setattr(train, "base_weights", lambda _: "b")
+    monkeypatch.setattr(train, "weights_id", lambda _: "b")
     assert train.record.fn("n", str(tmp_path)) == {**summary, "pairs_given": 9, "without_consent": 1}
     [row] = query(home, "SELECT summary ->> 'fallback' AS fallback, seconds FROM training_runs")
     assert row == {"fallback": "it is odd", "seconds": 1.5}

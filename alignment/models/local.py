@@ -8,11 +8,10 @@ Effects: loads weights; uses the CPU or GPU.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +20,10 @@ from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ModelError
-from alignment.ids import content_id, file_sha256, short
 from alignment.models.chat import Choice, Progress
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
-from alignment.models.whole import is_whole
+from alignment.models.whole import check_base, is_whole, weights_id
 from alignment.records import Message
-
-
-def weights_id(folder: Path, adapter: Path | None = None) -> str:
-    """Return the content address of the weights in `folder`, with the adapter's if there is one."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
-    parts = [_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-    if adapter is not None:
-        parts.append(file_sha256(adapter / "adapter_model.safetensors"))
-    return content_id(*parts)
-
-
-@cache
-def _sha256(shard: Path, size: int, changed: int) -> str:
-    """Hash a shard once a process, as it is: every adapter that is loaded asks for its base's."""
-    return file_sha256(shard)
-
-
-def check_adapter(base: Path, adapter: Path) -> None:
-    """Refuse to put an adapter on another base than its manifest names: it would load, and answer nonsense.
-
-    Raises:
-        ModelError: the bases differ, or there is no manifest to tell.
-    """
-    try:
-        trained_on = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))["base_id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the adapter {str(adapter)!r} does not say which base it belongs to: its manifest.json, which 'align train' writes beside it, "
-            f"cannot be read ({error})"
-        ) from None
-    if (here := weights_id(base)) != trained_on:
-        raise ModelError(
-            f"the adapter {str(adapter)!r} was trained on base {short(trained_on)!r}, but {str(base)!r} is {short(here)!r}; "
-            "set [model] path to its base"
-        )
 
 
 def best_dtype() -> torch.dtype:
@@ -217,7 +178,7 @@ class LocalModel:
         if self.adapter is not None:
             from peft import PeftModel
 
-            check_adapter(self.folder, self.adapter)
+            check_base(self.folder, self.adapter)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for a renamed attribute
                 merged = PeftModel.from_pretrained(model, self.adapter).merge_and_unload().state_dict()

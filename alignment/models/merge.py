@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from alignment.errors import ModelError
-from alignment.models.local import check_adapter, load_tokenizer
-from alignment.models.whole import is_whole
+from alignment.models.local import load_tokenizer
+from alignment.models.whole import check_base, is_whole
 
 
 def export_merged(base: Path, adapter: Path, target: Path) -> None:
@@ -29,7 +29,7 @@ def export_merged(base: Path, adapter: Path, target: Path) -> None:
         shutil.copytree(adapter, scratch)
         os.replace(scratch, target)
         return
-    check_adapter(base, adapter)
+    check_base(base, adapter)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""What a model's folder holds, and whether its files are undamaged; told without loading any model library.
+"""What a model's folder holds, which weights they are, and whether its files are undamaged; told without loading any model library.
 
 Effects: reads model folders; `record_files` writes one file into them.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import struct
+from functools import cache
 from pathlib import Path
 
-from alignment.ids import file_sha256
+from alignment.errors import ModelError
+from alignment.ids import content_id, file_sha256, short
 
 RECORD = "files.json"
 ADAPTER, MODEL = "adapter", "model"
@@ -26,6 +28,43 @@ def is_whole(folder: Path) -> bool:
 def trained(folder: Path) -> Path:
     """Return the folder in a training run or release that holds what was trained."""
     return folder / MODEL if (folder / MODEL).is_dir() else folder / ADAPTER
+
+
+def weights_id(folder: Path, adapter: Path | None = None) -> str:
+    """Return the content address of the weights in `folder`, with the adapter's if there is one."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
+    parts = [_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+    if adapter is not None:
+        parts.append(file_sha256(adapter / "adapter_model.safetensors"))
+    return content_id(*parts)
+
+
+@cache
+def _sha256(shard: Path, size: int, changed: int) -> str:
+    """Hash a shard once a process, as it is: every adapter that is loaded asks for its base's."""
+    return file_sha256(shard)
+
+
+def check_base(base: Path, folder: Path) -> None:
+    """Refuse what was trained (an adapter, or a whole model) on another base than `base`: an adapter would load, and answer nonsense.
+
+    Raises:
+        ModelError: the bases differ, or there is no manifest to tell.
+    """
+    try:
+        trained_on = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["base_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{str(folder)!r} does not say which base it belongs to: its manifest.json, which 'align train' writes beside it, "
+            f"cannot be read ({error})"
+        ) from None
+    if (here := weights_id(base)) != trained_on:
+        raise ModelError(
+            f"{str(folder)!r} was trained on base {short(trained_on)!r}, but {str(base)!r} is {short(here)!r}; set [model] path to its "
+            "base, or run 'align release rollback --reason TEXT' until the base model is in production"
+        )
 
 
 def record_files(folder: Path) -> None:

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignment.errors import InputError, ModelError
 from alignment.ids import short
-from alignment.models.local import best_dtype, weights_id
+from alignment.models.local import best_dtype
+from alignment.models.whole import weights_id
 from alignment.sections import Train
 from alignment.train.job import TrainJob
 

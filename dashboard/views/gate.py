@@ -161,8 +161,7 @@ def examples(decision: Row, metrics: list[Row]) -> None:
         st.session_state.gate_where, st.session_state.gate_page = where, 0
     page = st.session_state.gate_page
     rows = data.answers(
-        decision["champion"],
-        decision["challenger"],
+        decision["id"],
         suite=None if suite == "all" else suite,
         change=None if change == "all" else change,
         limit=PAGE_SIZE,

@@ -23,7 +23,7 @@ def render(decision: Row) -> None:
         "The same harmless request for one group and for another. Zero: answered alike; to the right: more so for the group named "
         "first. The bounds of a measure hold for all its axes together, with 95%.",
     )
-    found = group_data.groups(decision["champion"], decision["challenger"])
+    found = group_data.groups(decision)
     if found is None:
         with st.container(border=True, key="empty-groups"):
             st.caption(

@@ -13,6 +13,7 @@ from dashboard.data import Row
 from dashboard.show import Tile
 
 TREND_DAYS = 30
+TREND_COLUMNS = 3
 
 
 def render() -> None:
@@ -148,10 +149,11 @@ def trends() -> None:
     names = show.in_order(row["name"] for row in trend)
     if names:
         show.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
-        for name, column in zip(names, st.columns(len(names)), strict=True):
-            with column, show.card(f"trend-{show.key(name)}"):
-                st.markdown(f"**{show.title(name)}**")
-                show.draw(charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night")
+        for start in range(0, len(names), TREND_COLUMNS):
+            for name, column in zip(names[start : start + TREND_COLUMNS], st.columns(min(len(names), TREND_COLUMNS)), strict=False):
+                with column, show.card(f"trend-{show.key(name)}"):
+                    st.markdown(f"**{show.title(name)}**")
+                    show.draw(charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night")
     rows = data.daily(TREND_DAYS)
     if not rows:
         return

@@ -1,22 +1,27 @@
--- Purpose: the answers of champion and challenger to the same suite prompts, side by side.
--- Parameters: $champion, $challenger; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $limit, $offset.
--- Only answers with a stored verdict: what 'align eval' samples or asks at another length is not what the gate judged.
+-- Purpose: the answers of champion and challenger that a decision rests on, side by side.
+-- Parameters: $decision, its id; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $limit, $offset.
+-- Of decisions that do not say what they rest on, the last answer with a verdict counts.
 -- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first.
-WITH scored AS (
+WITH decision AS (
+    SELECT champion, challenger, verdicts FROM gate_decisions WHERE id = $decision
+), judged AS (
+    SELECT unnest(from_json(verdicts, '["VARCHAR"]')) AS id FROM decision
+), scored AS (
     SELECT
         answers.model_id, answers.suite, answers.prompt_id, answers.prompt, answers.category,
         answers.response, scores.outcome
-    FROM eval_answers AS answers
+    FROM decision
+    JOIN eval_answers AS answers ON answers.model_id IN (decision.champion, decision.challenger)
     JOIN eval_scores AS scores ON scores.answer_id = answers.id
-    WHERE answers.model_id IN ($champion, $challenger)
-        AND answers.suite <> 'retention' -- good answers that are weighed, which no model gave
+    WHERE answers.suite <> 'retention' -- good answers that are weighed, which no model gave
+        AND (decision.verdicts IS NULL OR left(scores.id, 16) IN (SELECT id FROM judged))
     QUALIFY row_number() OVER (
         PARTITION BY answers.model_id, answers.suite, answers.prompt_id, answers.prompt
         ORDER BY answers.created_at DESC, answers.id DESC, scores.scored_at DESC NULLS LAST, scores.id DESC
     ) = 1
 ), compared AS (
     SELECT
-        suite, prompt_id, prompt, before.category,
+        before.suite, before.prompt_id, before.prompt, before.category,
         before.response AS champion_answer, before.outcome AS champion_outcome,
         after.response AS challenger_answer, after.outcome AS challenger_outcome,
         CASE
@@ -25,9 +30,10 @@ WITH scored AS (
             WHEN after.outcome < before.outcome THEN 'better'
             ELSE 'same'
         END AS change
-    FROM scored AS before
-    JOIN scored AS after USING (suite, prompt_id, prompt)
-    WHERE before.model_id = $champion AND after.model_id = $challenger
+    FROM decision
+    JOIN scored AS before ON before.model_id = decision.champion
+    JOIN scored AS after ON after.model_id = decision.challenger
+        AND (after.suite, after.prompt_id, after.prompt) = (before.suite, before.prompt_id, before.prompt)
 )
 SELECT *, count(*) OVER () AS total
 FROM compared

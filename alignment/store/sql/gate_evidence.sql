@@ -2,7 +2,7 @@
 -- Parameters: $ids, addresses of answers; $version of the scorers.
 -- Grain: one answer and one scorer's verdict on it; the scorer's columns are NULL for an answer without one.
 SELECT
-    answers.id, answers.prompt, answers.response, scores.scorer, scores.scores, scores.outcome,
+    answers.id, answers.prompt, answers.response, scores.id AS score_id, scores.scorer, scores.scores, scores.outcome,
     answers.digest IS NOT DISTINCT FROM sha256(concat_ws(chr(31), answers.id, answers.prompt, answers.response)) AS answer_holds,
     scores.digest IS NOT DISTINCT FROM sha256(concat_ws(
         chr(31), scores.answer_id, scores.scorer, scores.scorer_version, scores.scores::VARCHAR, coalesce(scores.outcome::VARCHAR, 'null')
