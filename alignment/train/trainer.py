@@ -144,7 +144,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self.fallback = why_not(model, self.args.max_length or float("inf"), call=self.model)
         if self.fallback:
             if sharded():
-                self.model.reset_iter_state()  # the trial may have ended in the middle of a pass
+                self.model.reset_iter_state()  # as torch asks for where the trial has failed in the middle of a pass
             install(model, share=False)
             say(f"stock TRL trains this model, which takes longer: {self.fallback}")
 
