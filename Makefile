@@ -35,8 +35,8 @@ nightly: $(READY) ## run tonight's loop (sets everything up the first time)
 	@$(BIN)/align nightly
 
 test: $(DEV) ## run the tests (sets everything up the first time)
-	@# one thread a worker: two model processes that share cores slow each other down
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@# one thread a worker: two model processes that share cores slow each other down; files of few, long tests must not come last
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV) ## run formatting, lint, types and import rules, as CI does
 	@$(BIN)/ruff format --check .

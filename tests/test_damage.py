@@ -86,10 +86,15 @@ class Named:
         return found
 
 
-def test_the_embedded_model_is_no_judge_and_other_weights_under_its_name_are_noticed(home: Path, tmp_path: Path) -> None:
+def test_the_embedded_model_is_no_judge_and_other_weights_under_its_name_are_noticed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from alignment.models.local import LocalModel
 
     migrate(home)
+    # Every third is enough to see that it cannot judge, and that other weights answer otherwise.
+    some = trials.tried_items()[::3]
+    monkeypatch.setattr(trials, "tried_items", lambda: some)
     base = embedded(home)
     models = {"served": LocalModel(base), "swapped": LocalModel(damage(base, tmp_path / "other", noise=0.05))}
     served = Seat(home, "smol", lambda _: Named(models["served"]), b"s")

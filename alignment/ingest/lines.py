@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.errors import InputError
+from alignment.store.session import ROW_GROUP_ROWS
 
-BLOCK_ROWS = 122_880
-"""Lines of a block, and so of a transaction: one row group of DuckDB, which then writes it once and not by way of its log."""
+BLOCK_ROWS = 2 * ROW_GROUP_ROWS
+"""Lines of a block, and so of a transaction. DuckDB writes the first row group once and not by way of its log; the second often lacks a few rows."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
 _SHOWN, _NO_LOG = 4000, 1 << 30
 _BOM = b"\xef\xbb\xbf"

@@ -28,6 +28,8 @@ import pyarrow as pa
 from alignment.errors import NoSpace, StoreBusy, StoreError
 
 _POLL_SECONDS = 0.005
+ROW_GROUP_ROWS = 30_720
+"""Rows that DuckDB writes together; closing writes the last, partial group of a table anew, so smaller ones hold readers shorter."""
 EVIDENCE, REBUILD = "evidence", ".rebuild"
 
 
@@ -131,7 +133,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         if not path.exists() and not write:
             raise StoreError(_no_store(path))
         try:
-            connection = duckdb.connect(str(path), read_only=not write)
+            connection = _open_to_write(path) if write else duckdb.connect(str(path), read_only=True)
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise no_space(home) from error
@@ -156,6 +158,19 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
                     raise
         finally:
             connection.close()
+
+
+def _open_to_write(path: Path) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    try:
+        # The size of row groups can be said of an attached file only; what does not fit into memory goes beside the store, not where we stand.
+        connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS store (ROW_GROUP_SIZE {ROW_GROUP_ROWS}); USE store")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
