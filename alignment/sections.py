@@ -200,8 +200,8 @@ class Train(Section):
     )
     accelerate_config: str = Field(
         "",
-        description="configuration file of 'accelerate launch' for several devices, each with a whole model (MULTI_GPU, MULTI_CPU or NO; "
-        "neither FSDP nor DeepSpeed); empty trains in one process",
+        description="configuration file of 'accelerate launch' for several devices, each with a whole model (MULTI_GPU, MULTI_CPU or NO) "
+        "or a part of it (FSDP with fsdp_version 2; not DeepSpeed); empty trains in one process",
     )
     report_to: list[Literal["mlflow", "wandb", "tensorboard"]] = Field([], description="where metrics go besides the store")
 

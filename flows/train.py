@@ -31,7 +31,7 @@ from flows.night import base_path, night_lock, now
 from flows.show import progress, say
 
 _LOG_TAIL = 2000
-_SERVED = ("MULTI_GPU", "MULTI_CPU", "NO")
+_SERVED = ("MULTI_GPU", "MULTI_CPU", "NO", "FSDP")
 _BARS = {"reference": "reference log-probs", "step": "train"}
 
 
@@ -71,10 +71,10 @@ def command(job: TrainJob) -> list[str]:
 
 
 def _check_launcher(config: str) -> None:
-    """Refuse a launcher that shards the model: each process computes with a whole one, and the first one saves it.
+    """Refuse a launcher that is not served; the training process looks at how it wants FSDP.
 
     Raises:
-        InputError: it does, or the file is no configuration.
+        InputError: it is not, or the file is no configuration.
     """
     try:
         found = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
@@ -84,7 +84,8 @@ def _check_launcher(config: str) -> None:
     if kind not in _SERVED:
         raise InputError(
             f"distributed_type: {kind!r} in [train] accelerate_config = {config!r} is not served; set it to {', '.join(_SERVED)}, "
-            f"or write another with 'accelerate config --config_file {config}'. Where one device is too small, set [train] method = 'qlora'"
+            f"or write another with 'accelerate config --config_file {config}'. Where one device is too small, take FSDP "
+            "or set [train] method = 'qlora'"
         )
 
 

@@ -267,11 +267,11 @@ def test_weights_that_are_no_numbers_are_not_saved() -> None:
     from alignment.train.run import _refuse_broken
 
     model = torch.nn.Linear(2, 2)
-    _refuse_broken(model)
+    _refuse_broken(model, "cpu")
     with torch.no_grad():
         model.bias[1] = float("inf")
     with pytest.raises(TrainingError, match="'bias' are no numbers"):
-        _refuse_broken(model)
+        _refuse_broken(model, "cpu")
 
 
 def test_an_orphan_is_known_even_while_its_parent_is_a_zombie(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 _CHUNK = 256
 
@@ -22,7 +23,9 @@ class Scores(NamedTuple):
 def can_score(causal: Any) -> bool:
     """Say whether the head is a plain frozen matrix; TRL's own head computes every other one."""
     head, config = causal.get_output_embeddings(), causal.config.get_text_config()
-    plain = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+    # In parts, a module is of a class of its own that is made of the module's.
+    kind = next(kind for kind in type(head).__mro__ if not issubclass(kind, FSDPModule))
+    plain = kind is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
     names = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling", "output_router_logits")
     return plain and not any(getattr(config, name, None) for name in names)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from alignment.train.head import can_score, score
+from alignment.train.sharding import whole
 
 NAME = "align_shared"
 
@@ -236,12 +237,14 @@ def install(causal: Any, *, share: bool = True) -> None:
     causal.forward = forward
 
 
-def why_not(causal: Any, longest: float = float("inf")) -> str | None:
+def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> str | None:
     """Install shared rows and try them; return None, or why this model must be trained by stock TRL, which it then is.
 
     Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says. A sliding window
-    shorter than the `longest` row is mostly longer than these, so that `attend` must be told of it.
+    shorter than the `longest` row is mostly longer than these, so that `attend` must be told of it. `call` is the model to call where
+    `causal` is a part of it.
     """
+    call = call or causal
     stock, implementation, kinds = causal.forward, causal.config._attn_implementation, getattr(causal.config, "layer_types", None)
     if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
         return f"it has layers of kind {', '.join(odd)}"
@@ -250,10 +253,10 @@ def why_not(causal: Any, longest: float = float("inf")) -> str | None:
     other["input_ids"][:2, 12:] = other["input_ids"][:2, 12:].flip(-1)
     try:
         with torch.no_grad():
-            expected = causal(**inputs).log_probs
+            expected = call(**inputs).log_probs
             install(causal)
             with _windows_told() as told:
-                found, moved = causal(**inputs).log_probs, causal(**other).log_probs
+                found, moved = call(**inputs).log_probs, call(**other).log_probs
     except Exception as error:  # whatever a family's code raises, stock TRL trains it
         reason: str | None = f"{type(error).__name__}: {error}"
     else:
@@ -321,7 +324,7 @@ def shared_forward(causal: Any, stock: Any, *, input_ids: Tensor, attention_mask
     if can_score(causal):
         hidden = causal.base_model(**inputs, **kwargs, use_cache=False).last_hidden_state
         here = layout.labels[0] != -100
-        values: tuple[Tensor, ...] = score(hidden[0, here], causal.get_output_embeddings().weight, layout.labels[0, here])
+        values: tuple[Tensor, ...] = score(hidden[0, here], whole(causal.get_output_embeddings().weight), layout.labels[0, here])
         aux = None
     else:
         outputs = stock(**inputs, **kwargs, shift_labels=layout.labels, fused_lm_head=True)

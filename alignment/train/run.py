@@ -24,7 +24,9 @@ from alignment.models.whole import ADAPTER, MODEL
 from alignment.train.arguments import trainer_arguments
 from alignment.train.job import PAIRS, TrainJob, write_result
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
+from alignment.train.processes import any_process
 from alignment.train.rows import read_rows
+from alignment.train.sharding import check_launcher, gather, here, let_cpus_shard
 from alignment.train.spent import Spent
 from alignment.train.trainer import SharedPrefixDPOTrainer
 from alignment.train.watch import Progress, judge_looks, watchers
@@ -41,11 +43,13 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         TrainingError: the loss stopped being a number, or the first look was beyond [train] max_kl.
     """
     spent, settings = Spent(job.folder), job.settings
+    check_launcher(settings)
     check_base(job)
     tokenizer = load_tokenizer(job.base)
     rows = read_rows(job, tokenizer)
     early = watchers(settings, len(rows["eval"]))
     arguments = trainer_arguments(job, len(rows["train"]), looks=bool(settings.eval_steps and len(rows["eval"])))
+    let_cpus_shard()
     model = load_policy(job.base, settings)
     progress = Progress(job.folder, parent, spent)
     trainer = _trainer(job, model, rows, args=arguments, processing_class=tokenizer, callbacks=[progress, *early], progress=progress)
@@ -53,7 +57,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     if progress.left and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     kept = _keep(job, trainer)
-    _refuse_broken(trainer.model)
+    _refuse_broken(trainer.model, trainer.accelerator.device)
     if kept < trainer.state.global_step:
         # The kept step was logged when it was looked at; this would stand under the last one.
         trainer.remove_callback(progress)
@@ -61,8 +65,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         spent.keep()
     summary = {**_summary(trainer, rows, measured, spent), "kept_step": kept}
-    if trainer.is_world_process_zero():
-        _save(job, trainer, tokenizer, summary)
+    _save(job, trainer, tokenizer, summary)
     trainer.accelerator.wait_for_everyone()
     return summary
 
@@ -117,15 +120,17 @@ def _keep(job: TrainJob, trainer: Any) -> int:
     return kept
 
 
-def _refuse_broken(model: Any) -> None:
+def _refuse_broken(model: Any, device: Any) -> None:
     """Refuse weights that are no numbers: the last update may have made them so, after the last loss was logged.
 
     Raises:
         TrainingError: naming the first such tensor.
     """
-    broken = next((name for name, tensor in model.named_parameters() if tensor.requires_grad and not tensor.isfinite().all()), None)
-    if broken:
-        raise TrainingError(f"the weights {broken!r} are no numbers after the last step; lower [train] learning_rate")
+    broken = next((name for name, tensor in model.named_parameters() if tensor.requires_grad and not here(tensor).isfinite().all()), None)
+    if any_process(bool(broken), device):
+        raise TrainingError(
+            f"the weights {broken or 'of another process'!r} are no numbers after the last step; lower [train] learning_rate"
+        )
 
 
 def _checkpoint(job: TrainJob) -> Path | None:
@@ -163,12 +168,15 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
 def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) -> None:
     target = job.folder / (MODEL if job.settings.method == "full" else ADAPTER)
     scratch = target.with_name(f"{target.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
     model = trainer.model
     if job.settings.method == "full":
         # What is released is what is served and evaluated: in the number type of its base.
         model = model.to(stored_dtype(job.base))
-    model.save_pretrained(scratch, safe_serialization=True)
+    weights = gather(model)
+    if not trainer.is_world_process_zero():
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch, state_dict=weights, safe_serialization=True)
     (scratch / "README.md").unlink(missing_ok=True)
     tokenizer.save_pretrained(scratch)
     manifest = {

@@ -24,6 +24,8 @@ from alignment.train import reference
 from alignment.train.divergence import answer_logits, reference_kl
 from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
+from alignment.train.processes import any_process
+from alignment.train.sharding import shard, sharded
 from alignment.train.told import say, tell
 from alignment.train.watch import Progress
 
@@ -125,22 +127,37 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self._share()
         # TRL puts an adapter on a 4-bit base in bfloat16, in which late, small updates are lost.
         for parameter in self.model.parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and parameter.dtype != torch.float32:
                 parameter.data = parameter.data.float()
 
     def _share(self) -> None:
         if self._tried:
             return
         self._tried = True
+        if sharded():
+            # Before anything is computed: a process may have loaded no weights, and one device may be too small for all.
+            held, of = shard(self.accelerator, self.model), sum(weight.numel() for weight in self.model.parameters())
+            # Else an evaluation of a run that has no step left to take would share them out again, and fail for lack of an optimiser.
+            self.accelerator._models.append(self.model)
+            say(f"FSDP: of {of:,} weights this process holds {held:,}")
         model = self._causal()
-        self.fallback = why_not(model, self.args.max_length or float("inf"))
+        self.fallback = why_not(model, self.args.max_length or float("inf"), call=self.model)
         if self.fallback:
+            if sharded():
+                self.model.reset_iter_state()  # as torch asks for where the trial has failed in the middle of a pass
             install(model, share=False)
             say(f"stock TRL trains this model, which takes longer: {self.fallback}")
 
     def _causal(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the optimiser of what learns."""
+        if sharded():
+            # The passes before training leave some weights whole, and these are not what is updated.
+            self.model.reset_iter_state()
+        return super().create_optimizer(model)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         # `alignment.train.tokens` has tokenised already, so that a cut answer does not end as if it were complete.
@@ -279,13 +296,17 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return found
 
     def _kl(self) -> float:
-        policy, shared = self._causal(), self.fallback is None
+        policy, shared = self.model, self.fallback is None
         frozen, base_alone = policy, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", None)
         if base_alone is None:
             if self._load_base is None:
                 return float("nan")
             # Only for a look: it takes as much memory again.
-            frozen, base_alone = self._load_base().to(self.accelerator.device).eval(), contextlib.nullcontext
+            frozen, base_alone = self._load_base().eval(), contextlib.nullcontext
+            if sharded():
+                shard(self.accelerator, frozen)
+            else:
+                frozen.to(self.accelerator.device)
             if shared:
                 install(frozen)
 
@@ -305,6 +326,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             nothing = [0.0] * len(dataset)
             return dataset.add_column("ref_chosen_logps", nothing).add_column("ref_rejected_logps", nothing)
         self._share()
+        # All processes know the same log-probs: with weights in parts they must compute the same batches.
+        self.accelerator.wait_for_everyone()
         keys = [reference.key(self._base_id, self._precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
         cache = reference.Cache(self._reference_cache, self._spent, writes=self.accelerator.is_main_process)
         missing = sorted(
@@ -327,7 +350,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         )
 
     def _leave_if_asked(self, total: int) -> None:
-        if self._progress and self._progress.must_leave():
+        if self._progress and any_process(self._progress.must_leave(), self.accelerator.device):
             raise TrainingError(
                 f"training stopped after {self.reference_computed} of {total} reference log-probs: it was asked to; run it again to resume"
             )

@@ -1,0 +1,114 @@
+"""FSDP: every process holds a part of each weight, as the configuration of 'accelerate launch' says.
+
+A forward pass must go through the whole model, adapter included, and on all processes at once: its parts gather their weights by hooks.
+
+Effects: moves a model's weights between processes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from alignment.errors import InputError
+from alignment.sections import Train
+from alignment.train.processes import any_process, launched
+
+# What accelerate's launcher tells by the environment: what is served, and how its file says so.
+_SERVED = {
+    "FSDP_VERSION": ("2", "fsdp_version: 2"),
+    # Other units may leave an adapter in the root, which loses its gradients after a pass without the adapter.
+    "FSDP_AUTO_WRAP_POLICY": ("transformer_based_wrap", "fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP"),
+    # TRL's head computes where its weights lie, which would be another device.
+    "FSDP_OFFLOAD_PARAMS": ("false", "fsdp_offload_params: false"),
+    # It must stand before the weights are shared out, which is earlier here than in accelerate.
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "fsdp_activation_checkpointing: false, and [train] gradient_checkpointing = true instead"),
+    # Reference log-probs are kept for the base's own numbers.
+    "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision: 'no'"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("false", "no parallelism_config"),
+}
+
+
+def sharded() -> bool:
+    """Say whether the launcher wants the weights in parts."""
+    return _told("ACCELERATE_USE_FSDP") == "true"
+
+
+def check_launcher(settings: Train) -> None:
+    """Refuse what a launcher asks for and is not served.
+
+    Raises:
+        InputError: DeepSpeed or Megatron-LM, or FSDP in another way; all at once.
+    """
+    for kind in ("DEEPSPEED", "MEGATRON_LM"):
+        if _told(f"ACCELERATE_USE_{kind}") == "true":
+            raise InputError(
+                f"'accelerate launch' says {kind}, which is not served; set distributed_type in its file to MULTI_GPU, MULTI_CPU or NO or, "
+                "where one device is too small, to FSDP"
+            )
+    if not sharded():
+        return
+    wrong = [f"{name} is {_told(name)!r}, set {words}" for name, (served, words) in _SERVED.items() if _told(name) != served]
+    if settings.method == "qlora":
+        wrong.append("[train] method is 'qlora', whose 4-bit weights cannot be shared out, set 'lora' or 'full'")
+    if wrong:
+        raise InputError(f"this way of FSDP is not served: {'; '.join(wrong)}; change the file that 'accelerate launch' reads")
+
+
+def _told(name: str) -> str:
+    return os.environ.get(name, "false").lower()
+
+
+def let_cpus_shard() -> None:
+    """Let processes without a GPU share out weights too.
+
+    accelerate 1.15 does so only for what it counts as GPUs and would silently give each process all weights; torch makes no difference.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    if sharded() and PartialState().distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def shard(accelerator: Any, model: Any) -> int:
+    """Share a model's weights out in place, on each process's device; return how many of them this process holds.
+
+    Raises:
+        InputError: a process would have no part of a weight that learns; accelerate mixes such weights up in the optimiser.
+    """
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    fsdp2_prepare_model(accelerator, model)
+    small = [name for name, weight in model.named_parameters() if weight.requires_grad and not here(weight).numel()]
+    if any_process(bool(small), accelerator.device):
+        raise InputError(
+            f"{launched()} processes cannot share out a weight with fewer rows than that{f', such as {small[0]!r}' if small else ''}; "
+            f"start fewer processes or, for an adapter, set [train] lora_rank to a multiple of {launched()}"
+        )
+    return sum(here(weight).numel() for weight in model.parameters())
+
+
+def here(weight: Any) -> Any:
+    """Return this process's part of a weight."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def whole(weight: Any) -> Any:
+    """Return all of a weight; all processes must ask for it."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def gather(model: Any) -> dict[str, torch.Tensor] | None:
+    """Return all weights that learn, on the first process, and nothing on the others; None of a model that is not in parts."""
+    if not sharded():
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    found = get_model_state_dict(model, options=options)
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - {name for name, _ in model.named_parameters()}
+    return {name: weight for name, weight in found.items() if name not in tied}
