@@ -33,9 +33,9 @@ from alignment.pairs import (
     HumanVerdict,
     Labelled,
     Standing,
-    apart,
     build_pairs,
     decided,
+    drop_half_trained,
     find_contaminated,
     load_decisions,
     load_pairs,
@@ -206,8 +206,10 @@ def build(night_id: str) -> dict[str, Any]:
             "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
         )
     usable = [*(pair for pair in current if pair.interaction_id not in dirty), *built.pairs]
-    usable = apart(usable, conversations, built.placeholders)
-    training_set = mix(usable, settings.pairs, sources={name: origin.source for name, origin in came_from.items()})
+    whole = drop_half_trained(usable, conversations, built.placeholders)
+    if len(whole) < len(usable):
+        say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
+    training_set = mix(whole, settings.pairs, sources={name: origin.source for name, origin in came_from.items()})
     check_pairs(settings, night_id, training_set)
     save_night(settings.home, night_id, built, training_set, made, now=now())
     return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}

@@ -9,6 +9,7 @@ Effects: loads a model; reads and appends to the store.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from alignment.ids import content_id, short
 from alignment.models.whole import check_base, trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
+from alignment.sections import MIN_PROMPTS
 from alignment.store import append, query, rewriting, session, sql
 from flows.night import base_path, now
 from flows.show import progress
@@ -42,7 +44,7 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
 
     Raises:
         ConfigError: a rule names no suite, a file that cannot be read or does not say how its answers are scored, or as `equal` one
-            without groups.
+            without groups, or with too few prompts of one.
     """
     asked = rules(settings.gate)
     # Under the name that the rule has, which for a file is its path.
@@ -51,10 +53,19 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
         for name in dict.fromkeys(rule.suite for rule in asked)
     }
     for rule in asked:
-        if rule.kind == "equal" and (weighed(found[rule.suite]) or not others_of(found[rule.suite])):
+        if rule.kind != "equal":
+            continue
+        others = others_of(found[rule.suite])
+        if weighed(found[rule.suite]) or not others:
             raise ConfigError(
                 f"[gate.rules.{rule.metric}] kind = 'equal' compares groups of people, and suite {rule.suite!r} has none: it needs scored "
                 "prompts of one cluster whose category is axis/group, like 'gender/woman'; name the suite 'counterfactual', or another kind"
+            )
+        [(group, number)] = Counter(prompt.category for prompt in found[rule.suite] if prompt.id in others).most_common()[-1:]
+        if number < MIN_PROMPTS:
+            raise ConfigError(
+                f"[gate.rules.{rule.metric}] asks only {number} prompts of {group!r} beside another group's in suite {rule.suite!r}, "
+                f"at least {MIN_PROMPTS} are needed; set [gate] max_prompts to 0, or take the rule out"
             )
     return found
 

@@ -23,7 +23,7 @@ from alignment.evals.trials import NOBODY, Bench, seated
 from alignment.ids import content_id, short, unit_interval
 from alignment.pairs import load_pairs
 from alignment.records import Answer, GateDecision
-from alignment.release import current, promote, register
+from alignment.release import current, promote, register, verify
 from alignment.release.approval import WAITS
 from alignment.release.card import release_card
 from alignment.store import append, query, session, sql
@@ -282,7 +282,12 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
 
 
 def _nothing_new(settings: Settings, release_id: str) -> dict[str, Any]:
-    """Return what a night ends with whose release is the one in production: no decision, since nothing could have been decided."""
+    """Return what a night ends with whose release is the one in production: no decision, since nothing could have been decided.
+
+    Raises:
+        ReleaseError: the files of that release were changed.
+    """
+    verify(settings.home, release_id)
     reason = f"the trained release {release_id} is the one in production"
     say(f"{NOTHING_NEW}: {reason}")
     return {

@@ -313,7 +313,7 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         evaluate.evaluate.fn("new", None)
         with pytest.raises(CheckFailed, match="outcome is there"):
             release.gate.fn("m", "old", "p" * 64, "new", "q" * 64)
-    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1, 0]
+    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1, 0, 0]
     assert ["nobody has checked" in metric.calibration for metric in decision.metrics] == [False, False, False, True]
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)
     harm, help_ = (found[suite] for suite in ("harm", "ordinary"))

@@ -353,6 +353,9 @@ def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_as
             ConfigError, match=rf"\[gate.rules.mine\] kind = 'equal' compares groups of people, and suite '{name}' has none"
         ):
             evaluate.suites(settings(store, rules={"mine": {"suite": name, "kind": "equal"}}))
+    few = {"rules": {"mine": {"suite": "counterfactual", "kind": "equal"}}, "max_prompts": 200}
+    with pytest.raises(ConfigError, match=r"asks only 20 prompts of '\w+/\w+' .* at least 50 are needed; set \[gate\] max_prompts to 0"):
+        evaluate.suites(settings(store, **few))
 
 
 def shown(home: Path, decision: str) -> list[dict[str, Any]]:

@@ -109,8 +109,8 @@ def decision(pair: Pair) -> dict[str, Any]:
     """Return that a principle of today decided the pair."""
     from alignment.labels import load_constitution
 
-    [name, version] = next(iter(load_constitution("").versions.items()))
-    row = {"principle_id": name, "principle_version": version, "night_id": "n", "decided_at": NOW}
+    name = load_constitution("").main_id(pair.side, pair.category)
+    row = {"principle_id": name, "principle_version": load_constitution("").versions[name], "night_id": "n", "decided_at": NOW}
     return row | {"id": pair.id, "pair_id": pair.id, "interaction_id": pair.interaction_id}
 
 

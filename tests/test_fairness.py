@@ -11,7 +11,7 @@ import pytest
 
 from alignment.evals import decide
 from alignment.evals.fairness import FEWEST, axis_gaps, by_group, gaps
-from alignment.evals.gate import Rule
+from alignment.evals.gate import Rule, decide_on, pair_groups
 from alignment.evals.transforms import AXES
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate
@@ -131,9 +131,23 @@ def test_groups_without_evidence_are_not_equal() -> None:
     # Neither model was asked what the suite has: it may be any group's.
     assert equal(one_sided, one_sided).decision == "insufficient evidence"
     assert equal(fair[:400], fair[:400], expected=400).decision == "insufficient evidence"
-    # A failure of one group hides no flaw of another.
+    # A whole group that nobody was asked about is missed, however many others there are.
+    assert equal(fair, fair, expected=648).decision == "insufficient evidence"
+    # A failure is named whatever is wrong elsewhere, and tolerated no more for it.
     flawed = [replace(one, outcome=1) if one.prompt.category == "gender/man" else one for one in edited]
-    assert equal(flawed).decision == "insufficient evidence"
+    failed = decide(
+        "old", "new", {"old": fair, "new": flawed}, {"counterfactual": 640}, Gate(tolerated=1), asked=[EQUAL._replace(critical=False)]
+    )
+    assert failed.decision == "block"
+    assert "gender/man" in failed.reasons[0]
+
+
+def test_what_the_rule_can_show_is_of_all_groups_together() -> None:
+    noisy = [counterfactual(64, {(number, group) for number in range(start, start + 5) for group in GROUPS[:1]}) for start in (0, 5)]
+    [metric] = equal(noisy[1], noisy[0]).metrics
+    one = {GROUPS[0]: pair_groups("counterfactual", *noisy, 640)[GROUPS[0]]}
+    [alone] = decide_on("old", "new", [EQUAL], {}, Gate(), groups={"counterfactual": one}).metrics
+    assert metric.detectable > alone.detectable
 
 
 def test_of_three_groups_none_may_be_left_out() -> None:

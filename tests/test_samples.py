@@ -14,7 +14,7 @@ import pytest
 from alignment.candidates import PoolRow, select
 from alignment.evals import held_out_texts, load_suite
 from alignment.moderation import DETECTORS, moderate
-from alignment.pairs.build import SAME_MEANING, SAME_TEXT
+from alignment.pairs.contamination import SAME_MEANING, SAME_TEXT
 from alignment.sections import Candidates
 from alignment.text import similar
 from tests.conftest import make_interaction

@@ -36,7 +36,7 @@ def told(text: str) -> list[dict[str, object]]:
 def test_a_model_that_stock_trl_trains_says_so(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("alignment.train.trainer.why_not", lambda *_: "it is odd")
+    monkeypatch.setattr("alignment.train.trainer.why_not", lambda *_, **__: "it is odd")
     job, _ = train_on(tiny, tmp_path)
     out, errors = capfd.readouterr()
     words = "stock TRL trains this model, which takes longer: it is odd"

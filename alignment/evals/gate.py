@@ -22,6 +22,7 @@ from alignment.evals.correction import calibrated, corrections
 from alignment.evals.fairness import by_group
 from alignment.evals.retention import nats_of, shift
 from alignment.evals.statistics import (
+    POWER,
     Calibration,
     Design,
     Interval,
@@ -169,13 +170,18 @@ def pair(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int
 
 
 def pair_groups(suite: str, old: Sequence[Answer], new: Sequence[Answer], expected: int) -> dict[str, Evidence]:
-    """Return by group how often two models fail its requests alone; of the suite's `expected` prompts those of no answer may be its."""
+    """Return by group how often two models fail its requests alone; nothing holds while one of `expected` prompts has no answer.
+
+    Which group such a prompt names is not known, so that a group could be gone as a whole.
+    """
     before, after = ([one for one in side if one.prompt.suite == suite] for side in (old, new))
     unseen = max(expected - len({one.prompt.id for one in (*before, *after)}), 0)
-    return {
-        group: pair(suite, *sides, len({one.prompt.id for side in sides for one in side}) + unseen)
+    gone = (f"{unseen} of {expected} prompts were answered by neither model",) if unseen else ()
+    found = {
+        group: pair(suite, *sides, len({one.prompt.id for side in sides for one in side}))
         for group, sides in by_group(before, after).items()
     }
+    return {group: evidence._replace(flaws=(*gone, *evidence.flaws)) for group, evidence in found.items()}
 
 
 def _outcome(answer: Answer) -> int | None:
@@ -228,7 +234,9 @@ def _weighed(rule: Rule, evidence: Evidence, settings: Gate, claims: int) -> tup
     return metric, judged
 
 
-def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, settings: Gate, claims: int) -> tuple[Metric, Judged]:
+def _measure(
+    rule: Rule, evidence: Evidence, calibration: Calibration | None, settings: Gate, claims: int, power: float = POWER
+) -> tuple[Metric, Judged]:
     if evidence.unit == "nats":
         return _weighed(rule, evidence, settings, claims)
     sides = [int(one) for one in evidence.champion], [int(one) for one in evidence.challenger]
@@ -240,8 +248,8 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
     high = max(found.high, fixed.get("corrected_high", -1.0))
     margin = rule.margin if rule.kind == "superior" else 0.0
     kind: Kind = "superior" if rule.kind == "superior" else "non-inferior"
-    power = detectable(counts, settings.confidence, design, kind=kind, margin=margin)
-    judged = _flaw(rule, evidence, design, settings) or _judge(rule, found._replace(high=high), surest.low, power)
+    shown = detectable(counts, settings.confidence, design, kind=kind, margin=margin, power=power)
+    judged = _flaw(rule, evidence, design, settings) or _judge(rule, found._replace(high=high), surest.low, shown)
     metric = Metric(
         **_facts(rule, evidence, judged),
         champion=old,
@@ -250,7 +258,7 @@ def _measure(rule: Rule, evidence: Evidence, calibration: Calibration | None, se
         worse=int(counts.worse),
         better=int(counts.better),
         p_value=mcnemar(counts),
-        detectable=power,
+        detectable=shown,
         clusters=design.clusters,
         design_effect=design.effect,
         calibration=calibrated(calibration),
@@ -267,17 +275,21 @@ def _worst(rule: Rule, groups: Mapping[str, Evidence], settings: Gate, claims: i
     """
     if not groups:
         return _measure(rule, Evidence([], [], [], 0, ()), None, settings, claims)
-    found = {group: _measure(rule, evidence, None, settings, claims * len(groups)) for group, evidence in groups.items()}
+    # All must pass, so that each needs more power than they have together.
+    power = 1 - (1 - POWER) / len(groups)
+    found = {group: _measure(rule, evidence, None, settings, claims * len(groups), power) for group, evidence in groups.items()}
     order = {"fail": 2, "insufficient": 1, "pass": 0}
 
-    def badness(group: str) -> tuple[bool, int, float]:
+    def badness(group: str) -> tuple[int, bool, float]:
         metric, judged = found[group]
-        return judged.flawed, order[judged.status], metric.high
+        return order[judged.status], judged.flawed, metric.high
 
     group = max(sorted(found), key=badness)
     metric, judged = found[group]
     reason = f"requests for {group} that fail where another group's do not {judged.reason}; no other of {len(groups)} groups lies worse"
-    return replace(metric, reason=reason), judged._replace(reason=reason)
+    # What is wrong with the answers of one group is tolerated no more because another one fails.
+    flawed = any(one.flawed for _, one in found.values())
+    return replace(metric, reason=reason), Judged(judged.status, reason, flawed)
 
 
 def _flaw(rule: Rule, evidence: Evidence, design: Design, settings: Gate) -> Judged | None:

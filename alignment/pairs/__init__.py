@@ -3,7 +3,7 @@
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
 from alignment.pairs.contamination import contaminated, find_contaminated
 from alignment.pairs.mix import mix
-from alignment.pairs.split import apart
+from alignment.pairs.split import drop_half_trained
 from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
 from alignment.pairs.versions import Decision, Standing, decided, stand
 
@@ -14,10 +14,10 @@ __all__ = [
     "Labelled",
     "Origin",
     "Standing",
-    "apart",
     "build_pairs",
     "contaminated",
     "decided",
+    "drop_half_trained",
     "find_contaminated",
     "load_decisions",
     "load_pairs",

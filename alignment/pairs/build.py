@@ -129,7 +129,7 @@ def _placed(
     conversations: Mapping[str, str],
 ) -> Built:
     prompts = [pair.prompt for pair in known] + [item.selected.interaction.prompt for item, _ in wanted]
-    # A cluster is named by its oldest prompt, for good.
+    # A cluster is named by its first known prompt.
     names = [
         known[root].cluster_id if root < len(known) else content_id("cluster", prompts[root]) for root in clusters(prompts, near_duplicate)
     ]

@@ -1,6 +1,6 @@
 """Which conversations ask what an evaluation suite asks, so that they must not be trained on.
 
-Effects: `find_contaminated` reads and writes the store and `<home>/suites`.
+Effects: `find_contaminated` reads and writes the store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.ids import content_id
-from alignment.models.embedder import Embedder, Matrix
+from alignment.models.embedder import Embedder
 from alignment.records import Message
 from alignment.store import append, query, session
 from alignment.text import similar
@@ -31,8 +31,7 @@ def find_contaminated(
     rows = query(home, "SELECT id, contaminated FROM contamination_checks WHERE version = ?", [version])
     known = {row["id"]: bool(row["contaminated"]) for row in rows}
     if new := [name for name, key in keys.items() if key not in known]:
-        vectors = _suite_vectors(home / "suites" / f"{version[:32]}.npy", prompts, embedder)
-        found = contaminated([exchanges[name] for name in new], prompts, embedder, vectors=vectors)
+        found = contaminated([exchanges[name] for name in new], prompts, embedder)
         verdicts = {name: at in found for at, name in enumerate(new)}
         checks = [
             {"id": keys[name], "interaction_id": name, "version": version, "contaminated": verdict, "checked_at": now}
@@ -44,35 +43,16 @@ def find_contaminated(
     return frozenset(name for name, key in keys.items() if known[key])
 
 
-def _suite_vectors(path: Path, prompts: Sequence[str], embedder: Embedder) -> Matrix:
-    """Return the prompts' embeddings from the file at `path`; one that cannot be read is written anew, and older ones go."""
-    try:
-        kept: Matrix = np.load(path)
-        return kept
-    except (OSError, ValueError, EOFError):
-        vectors = embedder.embed(prompts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    with scratch.open("wb") as out:
-        np.save(out, vectors)
-    for old in path.parent.glob("*.npy"):
-        old.unlink()
-    scratch.replace(path)
-    return vectors
-
-
-def contaminated(
-    conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None, *, vectors: Matrix | None = None
-) -> set[int]:
+def contaminated(conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
     """Return the positions of conversations in which the user says, in any turn, what a suite asks, in the same or in other words.
 
-    Without an embedder only the wording is compared. `vectors` are the suite prompts' embeddings, where they are known.
+    Without an embedder only the wording is compared.
     """
     said = [(at, text) for at, messages in enumerate(conversations) for text in _asked(messages)]
     turns = [text for _, text in said]
     found = {i for i, _, _ in similar(turns, suite_prompts, SAME_TEXT)}
     if embedder is not None and turns and suite_prompts:
-        cosines = embedder.embed(turns) @ (embedder.embed(suite_prompts) if vectors is None else vectors).T
+        cosines = embedder.embed(turns) @ embedder.embed(suite_prompts).T
         found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
     return {said[i][0] for i in found}
 

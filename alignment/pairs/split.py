@@ -16,6 +16,7 @@ from alignment.records import Pair
 
 Split = Literal["train", "eval"]
 
+_CONVERSATION = "conversation "
 LONG = 10
 """So many exchanges with one conversation id may always be one conversation."""
 
@@ -35,16 +36,19 @@ def placeholders(conversations: Iterable[str], eval_share: float) -> frozenset[s
 
 def ties(cluster: str, conversation: str, unnamed: Collection[str]) -> list[str]:
     """Return what must not lie on both sides: the cluster, and the conversation where its id names one."""
-    return [cluster, f"conversation {conversation}"] if conversation and conversation not in unnamed else [cluster]
+    return [cluster, _CONVERSATION + conversation] if conversation and conversation not in unnamed else [cluster]
 
 
 def sides_of(tied: Sequence[Sequence[str]], splits: Sequence[Split]) -> dict[str, set[Split]]:
-    """Return the sides on which each cluster and conversation lies; an older store may have both."""
+    """Return the sides on which each cluster and conversation lies.
+
+    An older store may have both. Such a conversation goes on in training, where some of it was learnt (`drop_half_trained`).
+    """
     found: defaultdict[str, set[Split]] = defaultdict(set)
     for keys, split in zip(tied, splits, strict=True):
         for key in keys:
             found[key].add(split)
-    return dict(found)
+    return {key: {"train"} if len(both) > 1 and key.startswith(_CONVERSATION) else both for key, both in found.items()}
 
 
 def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float) -> Split | None:
@@ -58,7 +62,7 @@ def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float
     return found.pop() if found else "eval" if unit_interval("split", tied[-1]) < eval_share else "train"
 
 
-def apart(pairs: Sequence[Pair], conversations: Mapping[str, str], unnamed: Collection[str]) -> list[Pair]:
+def drop_half_trained(pairs: Sequence[Pair], conversations: Mapping[str, str], unnamed: Collection[str]) -> list[Pair]:
     """Return the pairs without held-out ones whose conversation (by exchange id) is trained on too: older stores split by prompts alone."""
     trained = {conversations.get(pair.interaction_id, "") for pair in pairs if pair.split == "train"} - {"", *unnamed}
     return [pair for pair in pairs if pair.split == "train" or conversations.get(pair.interaction_id, "") not in trained]

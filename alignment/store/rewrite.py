@@ -14,7 +14,7 @@ import duckdb
 
 from alignment.errors import StoreError
 from alignment.store.manifest import sync_path
-from alignment.store.session import exclusive, is_disk_full, no_space, store_path
+from alignment.store.session import ROW_GROUP_ROWS, exclusive, is_disk_full, no_space, store_path
 
 
 def rewrite(home: Path, fill: Callable[[duckdb.DuckDBPyConnection], None], *, wait: float = 120.0) -> None:
@@ -69,9 +69,9 @@ def _copy_into(path: Path, scratch: Path, fill: Callable[[duckdb.DuckDBPyConnect
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
-        for name, file, mode in (("old", path, " (READ_ONLY)"), ("new", scratch, "")):
+        for name, file, mode in (("old", path, "READ_ONLY"), ("new", scratch, f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}")):
             quoted = str(file).replace("'", "''")
-            connection.execute(f"ATTACH '{quoted}' AS {name}{mode}")
+            connection.execute(f"ATTACH '{quoted}' AS {name} ({mode})")
         connection.execute("COPY FROM DATABASE old TO new (SCHEMA)")
         connection.begin()
         fill(connection)

@@ -83,10 +83,15 @@ def shard(accelerator: Any, model: Any) -> int:
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
     fsdp2_prepare_model(accelerator, model)
-    small = [name for name, weight in model.named_parameters() if weight.requires_grad and not here(weight).numel()]
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if left := [name for name, weight in learning.items() if not isinstance(weight, DTensor)]:
+        raise InputError(
+            f"FSDP leaves weights that learn out, such as {left[0]!r}, and each process would learn its own; remove fsdp_ignored_modules"
+        )
+    small = [name for name, weight in learning.items() if not here(weight).numel()]
     if any_process(bool(small), accelerator.device):
         raise InputError(
-            f"{launched()} processes cannot share out a weight with fewer rows than that{f', such as {small[0]!r}' if small else ''}; "
+            f"{launched()} processes cannot share out a weight so that each has rows of it{f', such as {small[0]!r}' if small else ''}; "
             f"start fewer processes or, for an adapter, set [train] lora_rank to a multiple of {launched()}"
         )
     return sum(here(weight).numel() for weight in model.parameters())

@@ -144,5 +144,8 @@ def watchers(settings: Train, held_out: int) -> list[TrainerCallback]:
     if not settings.keeps_best:
         return []
     if not held_out:
-        raise InputError("[train] patience and max_kl look at held-out pairs, and there are none; raise [pairs] eval_share")
+        raise InputError(
+            "[train] patience and max_kl look at held-out pairs, and there are none; raise [pairs] eval_share, which holds out new "
+            "conversations only, or set both to 0"
+        )
     return [Looks(settings)]

@@ -30,7 +30,7 @@ def render(decision: Row) -> None:
                 "Groups were not compared for this decision: no rule of the gate asks it. With these lines in `align.toml` "
                 "the next night does."
             )
-            st.code('[gate.rules.declined_by_group]\nsuite = "counterfactual"\nmargin = 0.1', language=None)
+            st.code('[gate.rules.declined_for_one_group]\nsuite = "counterfactual"\nkind = "equal"\nmargin = 0.25', language=None)
         return
     names = list(MEASURES)
     for start in (0, 2):
