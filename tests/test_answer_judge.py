@@ -314,12 +314,12 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         with pytest.raises(CheckFailed, match="outcome is there"):
             release.gate.fn("m", "old", "p" * 64, "new", "q" * 64)
     assert [metric.unscored for metric in decision.metrics] == [1, 1, 1, 0, 0]
-    assert ["nobody has checked" in metric.calibration for metric in decision.metrics] == [False, False, False, True]
+    assert ["nobody has checked" in metric.calibration for metric in decision.metrics] == [False, False, False, True, True]
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)
     harm, help_ = (found[suite] for suite in ("harm", "ordinary"))
     assert harm == Calibration(harm.found, 0, harm.cleared, 0) != help_
     assert harm.enough
-    assert [metric.corrected_diff is not None for metric in decision.metrics] == [True, True, True, False]
+    assert [metric.corrected_diff is not None for metric in decision.metrics] == [True, True, True, False, False]
 
 
 def test_a_judge_that_cannot_be_asked_stops_and_leaves_no_verdict_behind() -> None:
