@@ -182,7 +182,7 @@ def test_a_signal_that_changes_a_vote_is_stored_with_it(home: Path, everybody: l
 
 def open_questions(home: Path) -> list[dict[str, Any]]:
     """Return what waits for a person, as the command line, the review page and the page of progress count it."""
-    found = query(home, "SELECT * FROM open_reviews")
+    found = query(home, "SELECT * FROM open_reviews ORDER BY id")
     shown = query(home, sql("dashboard_review_queue"), {"kind": None, "limit": 99})
     progress = query(home, sql("dashboard_review_progress"))
     assert sorted(row["id"] for row in found) == sorted(row["id"] for row in shown)
