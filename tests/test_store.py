@@ -17,9 +17,9 @@ import duckdb
 import pytest
 
 from alignment.errors import NoSpace, StoreBusy, StoreError, Transient
-from alignment.store import append, migrate, query, session, store_path
+from alignment.store import append, migrate, query, rewrite, session, store_path
 from alignment.store.migrate import migrations
-from alignment.store.session import is_disk_full
+from alignment.store.session import ROW_GROUP_ROWS, is_disk_full
 from tests.conftest import NOW, child_environment
 
 
@@ -294,3 +294,14 @@ def test_a_waiting_writer_holds_newcomers_back(home: Path) -> None:
         stop.set()
         for thread in (*readers, writer):
             thread.join()
+
+
+def test_row_groups_are_small_in_a_store_that_was_rewritten_too(home: Path) -> None:
+    """Closing writes the last one anew, and readers wait for that."""
+    largest = "SELECT max(count) AS n FROM pragma_storage_info('verdicts') WHERE column_name = 'id'"
+    migrate(home)
+    with session(home, write=True) as connection:
+        connection.execute("INSERT INTO verdicts (id) SELECT n::VARCHAR FROM range(100_000) AS r(n)")
+    assert query(home, largest) == [{"n": ROW_GROUP_ROWS}]
+    rewrite(home, lambda connection: connection.execute("INSERT INTO new.verdicts FROM old.verdicts") and None)
+    assert query(home, largest) == [{"n": ROW_GROUP_ROWS}]
