@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -264,10 +264,11 @@ def labelled(name: str, principle: str, constitution: Constitution, *, best: str
 def pair_of(item: Labelled) -> Pair:
     from alignment.pairs.build import preferred_pair
 
-    exchange = item.selected.interaction
+    exchange, [name] = item.selected.interaction, item.judgement.principle_ids
     return make_pair(
-        0, id=preferred_pair(item, None), interaction_id=exchange.id, principle_ids=item.judgement.principle_ids, created_at=NOW
-    )
+        0, id=preferred_pair(item, None), interaction_id=exchange.id, principle_ids=(name,), created_at=NOW,
+        side=Side.HARM, category=OLD.named(name).categories[0],
+    )  # fmt: skip
 
 
 def record(home: Path, items: list[Labelled], constitution: Constitution, night: str) -> None:
@@ -286,40 +287,37 @@ def test_an_edited_principle_judges_again_what_it_had_decided_and_only_once(home
     first = [labelled("a", "no-hate", OLD), labelled("b", "no-hate", OLD), labelled("c", "no-fraud", OLD)]
     pairs = [pair_of(item) for item in first]
     record(home, first, OLD, "night 1")
-    assert stand(pairs, decisions(home), OLD.versions).stale == []
+    assert stand(pairs, decisions(home), OLD.versions, OLD.main_id).stale == []
 
     new = edited(OLD, "no-hate", weight=2.0)
-    assert stand(pairs, decisions(home), new.versions).stale == pairs[:2]
+    assert stand(pairs, decisions(home), new.versions, new.main_id).stale == pairs[:2]
     # One comes out as before, one otherwise.
     again = [labelled("a", "no-hate", new), labelled("b", "no-hate", new, best="better")]
     record(home, again, new, "night 2")
     replaced = [*pairs, pair_of(again[1])]
-    found = stand(replaced, decisions(home), new.versions)
+    found = stand(replaced, decisions(home), new.versions, new.main_id)
     assert ([one.id for one in found.current], found.stale) == ([replaced[0].id, replaced[2].id, replaced[3].id], [])
     assert [one.id for one in found.overruled] == [replaced[1].id]
     # The edit is taken back: nothing is judged again, and the first pair stands instead of the second.
-    back = stand(replaced, decisions(home), OLD.versions)
+    back = stand(replaced, decisions(home), OLD.versions, OLD.main_id)
     assert ([one.id for one in back.current], back.stale) == ([one.id for one in pairs], [])
 
 
 def test_where_another_principle_decides_now_its_exchanges_are_judged_again() -> None:
     item = labelled("a", "no-hate", OLD)
-    pair = replace(pair_of(item), side=Side.HARM, category="hate")
+    pair = pair_of(item)
     before = decided([item], {}, OLD.versions)
     new = edited(OLD, "no-stereotyping", weight=2.0)
 
-    def main(constitution: Constitution) -> Any:
-        return lambda side, category: constitution.main(side, category).id
-
-    assert stand([pair], before, OLD.versions, main(OLD)).current == [pair]
-    assert stand([pair], before, new.versions, main(new)).stale == [pair]
+    assert stand([pair], before, OLD.versions, OLD.main_id).current == [pair]
+    assert stand([pair], before, new.versions, new.main_id).stale == [pair]
     again = labelled("a", "no-stereotyping", new)
     confirmed = [*before, *decided([again], {}, new.versions)]
-    assert stand([pair], confirmed, new.versions, main(new)).current == [pair]
+    assert stand([pair], confirmed, new.versions, new.main_id).current == [pair]
     other = [*before, *decided([labelled("a", "no-stereotyping", new, best="better")], {}, new.versions)]
-    assert stand([pair], other, new.versions, main(new)).overruled == [pair]
+    assert stand([pair], other, new.versions, new.main_id).overruled == [pair]
     # The weight is taken back.
-    assert stand([pair], other, OLD.versions, main(OLD)).current == [pair]
+    assert stand([pair], other, OLD.versions, OLD.main_id).current == [pair]
 
 
 def test_a_night_chooses_the_exchanges_that_another_principle_decides_now(home: Path) -> None:
@@ -330,7 +328,7 @@ def test_a_night_chooses_the_exchanges_that_another_principle_decides_now(home: 
     redaction_key(home)
     item = labelled("a", "no-hate", OLD)
     exchange = item.selected.interaction
-    pair = replace(pair_of(item), side=Side.HARM, category="hate")
+    pair = pair_of(item)
     with session(home, write=True) as connection:
         append(connection, "interactions", [{**asdict(exchange), "prompt": exchange.prompt, "consent": True, "ingested_at": NOW}])
         append(connection, "pairs", [{**asdict(pair), "built_at": NOW}])
@@ -344,7 +342,7 @@ def test_a_night_chooses_the_exchanges_that_another_principle_decides_now(home: 
 def test_without_a_preference_the_old_pair_falls() -> None:
     old, new = labelled("a", "no-hate", OLD), edited(OLD, "no-hate", weight=2.0)
     tie = labelled("a", "no-hate", new, verdict="tie")
-    found = stand([pair_of(old)], [*decided([old], {}, OLD.versions), *decided([tie], {}, new.versions)], new.versions)
+    found = stand([pair_of(old)], [*decided([old], {}, OLD.versions), *decided([tie], {}, new.versions)], new.versions, new.main_id)
     assert [one.id for one in found.overruled] == [pair_of(old).id]
 
 
@@ -352,7 +350,7 @@ def test_people_and_pairs_of_unknown_or_removed_principles() -> None:
     human = make_pair(1, labelers=("constitution", "human"), principle_ids=("no-hate",))
     unknown, removed = make_pair(2), make_pair(3, principle_ids=("gone",))
     known = [Decision(removed.interaction_id, "gone", "v", removed.id)]
-    found = stand([human, unknown, removed], known, OLD.versions)
+    found = stand([human, unknown, removed], known, OLD.versions, OLD.main_id)
     assert (found.current, found.stale, found.overruled) == ([human], [unknown, removed], [])
     from alignment.pairs import HumanVerdict
 
@@ -369,7 +367,7 @@ def test_pairs_of_an_older_store_get_their_versions(home: Path) -> None:
         append(connection, "pairs", [{**asdict(pair), "built_at": NOW}])
     migrate(home)
     assert decisions(home) == [Decision(pair.interaction_id, "no-hate", OLD.named("no-hate").version, pair.id)]
-    assert stand([pair], decisions(home), OLD.versions).stale == []
+    assert stand([pair], decisions(home), OLD.versions, OLD.main_id).stale == []
 
 
 def test_decisions_go_with_their_person(home: Path) -> None:

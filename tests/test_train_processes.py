@@ -64,6 +64,18 @@ def ended(process: subprocess.Popen[str], within: float = 200) -> tuple[int, str
     return process.returncode, errors
 
 
+def learnt_alike(alone: TrainJob, shared: TrainJob) -> None:
+    """Check that one process and several said the same of eight steps and of the held-out pairs."""
+    looks = [json.loads((job.folder / "result.json").read_text()) for job in (alone, shared)]
+    for name in ("reward_margin", "reward_accuracy", "kl"):
+        assert looks[1][name] == pytest.approx(looks[0][name], rel=2e-3, abs=2e-3), name
+    one, other = steps(alone.folder), steps(shared.folder)
+    assert list(one) == list(other) == list(range(1, 9))
+    for step in one:
+        for name in COMPARED:
+            assert other[step][name] == pytest.approx(one[step][name], rel=2e-3, abs=2e-3), (step, name)
+
+
 def test_processes_take_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
     """13 pairs, four a step and weighed: full steps are halved between the two, and the last pair of a pass is computed by both.
 
@@ -76,14 +88,7 @@ def test_processes_take_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
     shared = make_job(tiny, tmp_path / "b", 13, held_out=5, weigh_pairs=True, accelerate_config=launcher(tmp_path))
     code, errors = ended(launch(shared))
     assert code == 0, errors[-3000:]
-    looks = [json.loads((job.folder / "result.json").read_text()) for job in (alone, shared)]
-    for name in ("reward_margin", "reward_accuracy", "kl"):
-        assert looks[1][name] == pytest.approx(looks[0][name], rel=2e-3, abs=2e-3), name
-    one, other = steps(alone.folder), steps(shared.folder)
-    assert list(one) == list(other) == list(range(1, 9))
-    for step in one:
-        for name in COMPARED:
-            assert other[step][name] == pytest.approx(one[step][name], rel=2e-3, abs=2e-3), (step, name)
+    learnt_alike(alone, shared)
     manifest = json.loads((shared.folder / "adapter" / "manifest.json").read_text())
     assert "adapter_model.safetensors" in manifest["files"]
 

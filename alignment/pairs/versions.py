@@ -35,7 +35,7 @@ def stand(
     pairs: Iterable[Pair],
     decisions: Iterable[Decision],
     versions: Mapping[str, str],
-    main: Callable[[Side, str], str] | None = None,
+    main: Callable[[Side, str], str],
     *,
     ruled: Collection[str] = frozenset(),
 ) -> Standing:
@@ -44,7 +44,7 @@ def stand(
     A pair that a person decided is current, and so is one whose exchange is `ruled`, as people have let it stand since: people do not
     rule by the wording of a principle. What they overruled has to be left out before (`superseded`). A pair without any
     recorded decision, or whose principle is gone or decides its category no more, is stale until its exchange was judged by the
-    one of today. Without `main` any principle of today will do.
+    one of today.
     """
     confirmed: dict[str, set[str]] = {}
     judged: dict[str, set[str]] = {}
@@ -54,11 +54,11 @@ def stand(
             judged.setdefault(one.interaction_id, set()).add(one.principle_id)
     found = Standing([], [], [])
     for pair in pairs:
-        deciding = {main(pair.side, pair.category)} if main else versions.keys()
-        if HUMAN in pair.labelers or pair.interaction_id in ruled or deciding & confirmed.get(pair.id, set()):
+        deciding = main(pair.side, pair.category)
+        if HUMAN in pair.labelers or pair.interaction_id in ruled or deciding in confirmed.get(pair.id, ()):
             found.current.append(pair)
         else:
-            (found.overruled if deciding & judged.get(pair.interaction_id, set()) else found.stale).append(pair)
+            (found.overruled if deciding in judged.get(pair.interaction_id, ()) else found.stale).append(pair)
     return found
 
 

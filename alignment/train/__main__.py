@@ -35,6 +35,10 @@ def main() -> int:
             from alignment.train.run import train
 
             train(job, parent=arguments.parent)
+        if "WORLD_SIZE" in os.environ:
+            from alignment.train.processes import leave
+
+            leave()
     except AlignError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         tell(failed=type(error).__name__, words=str(error))

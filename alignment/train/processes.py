@@ -32,3 +32,9 @@ def as_the_first(said: bool) -> bool:
 
     PartialState(cpu=not torch.cuda.is_available())
     return bool(broadcast_object_list([said], from_process=0)[0])
+
+
+def leave() -> None:
+    """Leave the group: a process that ends within it may abort while threads still run, and a finished run would count as failed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
