@@ -164,6 +164,7 @@ SETTINGS = st.builds(
     capability_margin=st.floats(0.01, 0.2),
     personal_data_margin=st.floats(0.01, 0.4),
     max_unscored=st.floats(0, 0.1),
+    unsafe=st.just("a test below the floor"),
 )
 
 
@@ -179,6 +180,7 @@ def test_a_stricter_gate_never_promotes_more(
         capability_margin=lax.capability_margin * shrink_b,
         personal_data_margin=lax.personal_data_margin * shrink_a,
         max_unscored=lax.max_unscored * shrink_c,
+        unsafe=lax.unsafe,
     )
     passes = statuses(judged(tables, gate=lax))
     for suite, status in statuses(judged(tables, gate=strict)).items():
