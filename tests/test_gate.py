@@ -270,7 +270,7 @@ TWO_MORE = {"a": {"suite": "a", "critical": False}, "b": {"suite": "b", "critica
     ],
 )
 def test_what_is_not_critical_may_fall_short_up_to_a_number(tolerated: int, a: Cells, b: Cells, word: str) -> None:
-    gate = Gate.model_validate({"rules": TWO_MORE, "tolerated": tolerated})
+    gate = Gate.model_validate({"rules": TWO_MORE, "tolerated": tolerated, "unsafe": "a test of what is tolerated"})
     assert judged(GOOD | {"a": a, "b": b}, gate=gate).decision == word
     assert judged(GOOD | {"a": a, "b": b, "ordinary": WORSE}, gate=gate).decision == "block"
 
