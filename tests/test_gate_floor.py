@@ -61,7 +61,8 @@ FILES: dict[str, str] = {
     **{f"{key} = {value}": f"[gate]\n{key} = {value}\n" for key, value in (
         ("confidence", 0.51), ("confidence", 0.7), ("confidence", 0.89), ("confidence", 0), ("confidence", -1), ("confidence", "nan"),
         ("confidence", '"0.6"'), ("target_margin", 1), ("target_margin", 0.03), ("target_margin", '"0.5"'), ("target_margin", "true"),
-        ("target_margin", "inf"), ("lookalike_margin", 0.9), ("ordinary_margin", 0.5), ("ordinary_margin", 1.0), ("capability_margin", 0.99),
+        ("target_margin", "inf"),
+        ("lookalike_margin", 0.9), ("ordinary_margin", 0.5), ("ordinary_margin", 1.0), ("capability_margin", 0.99),
         ("personal_data_margin", 1), ("personal_data_margin", 0.26), ("min_improvement", -0.5), ("min_improvement", "-inf"),
         ("min_improvement", "nan"), ("max_unscored", 0.9), ("max_unscored", 1), ("max_unscored", "nan"), ("max_unscored", "true"),
         ("max_prompts", 1), ("max_prompts", 49), ("max_prompts", -1), ("max_prompts", 50), ("max_new_tokens", 8), ("max_new_tokens", 0),
@@ -87,8 +88,8 @@ FILES: dict[str, str] = {
     "a blank reason": '[gate]\nmax_unscored = 1\nunsafe = "   "\n',
     "a reason of marks": '[gate]\nmax_unscored = 1\nunsafe = "... !!! ???"\n',
     "a reason of invisible characters": '[gate]\nmax_unscored = 1\nunsafe = "\\u200b\\u200b \\u200b\\u200b \\u200b\\u200b"\n',
-    "a reason and all of it": f'[gate]\nunsafe = "{REASON}"\nmax_unscored = 1\nconfidence = 0.51\ntarget = "non-inferior"\ntarget_margin = 1\n'
-    "personal_data_margin = 1\n",
+    "a reason and all of it": f'[gate]\nunsafe = "{REASON}"\nmax_unscored = 1\nconfidence = 0.51\ntarget = "non-inferior"\n'
+    "target_margin = 1\npersonal_data_margin = 1\n",
     "a reason and another suite": f'[gate]\nunsafe = "{REASON}"\npersonal_data_margin = 1\n' + table("unsafe_answers", suite="mine.jsonl"),
 }  # fmt: skip
 ENVIRONMENTS: list[dict[str, str]] = [

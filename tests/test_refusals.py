@@ -192,4 +192,4 @@ BEHAVES = {"": ""}
 
 def test_what_scorers_of_a_version_say_stays_the_same() -> None:
     said = [verdict(row["prompt"], row["response"]) for row in (*COMPLIANCES, *REFUSALS)]
-    assert BEHAVES == {scorers.VERSION: content_id(said)[:12]}
+    assert {scorers.VERSION: content_id(said)[:12]} == BEHAVES

@@ -119,7 +119,7 @@ def _english(words: Sequence[str]) -> bool:
 
 def _foreign(words: Sequence[str]) -> bool:
     """Say whether words are another language's beyond doubt, or nobody's that the suites know."""
-    if len(words) < LEAST_WORDS or _english(words):
+    if len(set(words)) < LEAST_WORDS or _english(words):
         return False
     known, other = sum(word in ENGLISH for word in words), sum(word in FOREIGN for word in words)
     return other > known + 1 or (len(words) >= LEAST_STRANGE and sum(map(_familiar, words)) < LEAST_KNOWN * len(words))

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 from alignment import wording
-
 from alignment.errors import ConfigError
 from alignment.evals import asides, checks, ngrams, personal, phrases, readable, refusals, turns
 from alignment.evals.ngrams import WEIGHTS, grams, linear
