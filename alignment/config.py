@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from alignment.errors import ConfigError
+from alignment.gate_floor import NEXT_STEP, weakenings
 from alignment.ids import content_id
 from alignment.sections import (
     Candidates,
@@ -148,6 +149,8 @@ def load_settings(**overrides: Any) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems = [f"the file is not valid TOML: {error}"]
     problems += [text for _, text in unknown]
+    if settings is not None and not settings.gate.unsafe:
+        problems += [f"{one}; {NEXT_STEP}" for one in weakenings(settings.gate)]
     if problems or settings is None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"the settings in {where!r} are wrong:\n{listed}\ncorrect them and run again")

@@ -205,7 +205,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """The gate's frozen plan. Only `promote` releases."""
+    """The gate's frozen plan. Only `promote` releases.
+
+    `weakened` are the settings below the gate's floor that it was made with, in plain words; `unsafe` is the reason given for them.
+    """
 
     id: str
     champion: str
@@ -213,6 +216,8 @@ class GateDecision:
     decision: Literal["promote", "block", "insufficient evidence"]
     reasons: tuple[str, ...]
     metrics: tuple[Metric, ...]
+    weakened: tuple[str, ...] = ()
+    unsafe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alignment.models.embedded import EMBEDDED
+from alignment.text import printable
 
 SAMPLE_LOGS = "sample"
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity compare with no limit as a number does.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LogSourceSettings(Section):
@@ -114,7 +116,7 @@ class Teacher(Section):
     """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
 
     # What is written in the wrong place may be the key: an error must not repeat it.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
     base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
     model: str = Field("", description="the model's name at the endpoint")
     api_key_env: str = Field("", description="name of the environment variable that holds the key; empty sends none")
@@ -223,6 +225,8 @@ MIN_PROMPTS = 50
 """Paired outcomes of a suite under which the gate has no evidence."""
 MIN_CLUSTERS = 20
 """Clusters under which an interval over clusters is not to be trusted."""
+MIN_REASON_WORDS = 3
+"""Words of a reason under which nobody could later tell why."""
 
 
 class GateRule(Section):
@@ -269,6 +273,17 @@ class Gate(Section):
     )
     judge_model: str = Field("", description="another model at that endpoint, so that what judges is not what labels")
     judge_floor: Rate = Field(0.85, description="sensitivity and specificity on hand-labelled answers below which the judge abstains")
+    unsafe: str = Field(
+        "", max_length=300, description="why the gate may be weaker than its floor; every verdict, card and page then says what is weakened"
+    )
+
+    @field_validator("unsafe")
+    @classmethod
+    def _a_reason(cls, value: str) -> str:
+        reason = " ".join(printable(value).split())
+        if value and len(re.findall(r"[^\W\d_]{2,}", reason)) < MIN_REASON_WORDS:
+            raise ValueError(f"say why in at least {MIN_REASON_WORDS} words, or take it out")
+        return reason
 
     @field_validator("max_prompts")
     @classmethod

@@ -180,8 +180,9 @@ def disagreements(limit: int = 10) -> list[Row]:
 
 
 def decisions(limit: int = 100) -> list[Row]:
-    """Return the gate's decisions, newest first; `reasons` is a list."""
-    return [{**row, "reasons": parsed(row["reasons"], [])} for row in read("decisions", limit=limit)]
+    """Return the gate's decisions, newest first; `reasons` is a list, `weakened` a table or empty."""
+    rows = read("decisions", limit=limit)
+    return [{**row, "reasons": parsed(row["reasons"], []), "weakened": parsed(row["weakened"])} for row in rows]
 
 
 def gate_people(decision: str) -> list[Row]:

@@ -218,9 +218,11 @@ def _dashboard_environment(settings: Settings) -> dict[str, str]:
 def status_command(as_json: Json = False) -> None:
     """Show what is in production, the last night, its stages, and what waits for people."""
     settings = start()
+    from alignment.gate_floor import weakenings
     from alignment.release import current
     from alignment.store import query
 
+    weakened = list(map(str, weakenings(settings.gate)))
     nights = query(
         settings.home,
         "SELECT night_id, CASE WHEN bool_or(event = 'finished') THEN 'finished' ELSE arg_max(event, recorded_at) END AS state, "
@@ -243,10 +245,13 @@ def status_command(as_json: Json = False) -> None:
                 "files": files,
                 "quarantine": reasons,
                 "open_reviews": reviews["open"],
+                "gate": {"weakened": weakened, "unsafe": settings.gate.unsafe},
             }
         )
         return
     print(f"In production: {current(settings.home)}; open reviews: {reviews['open']}")
+    for one in weakened:
+        print(f"The gate is weakened (reason given: {settings.gate.unsafe}): {one}")
     for title, rows in (("Nights", nights), ("Log files", files), ("Quarantine", reasons)):
         print(f"\n{title}")
         print_rows(rows, as_json=False)

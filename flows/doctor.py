@@ -17,6 +17,7 @@ from pathlib import Path
 
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, ConfigError
+from alignment.gate_floor import weakenings
 from alignment.ids import short
 from alignment.ingest import log_sources
 from alignment.labels import load_constitution
@@ -107,6 +108,16 @@ def _teacher(settings: Settings) -> str:
         return "none is configured"
     key = f"with the key in {one.api_key_env}" if key_of(one) else "without a key"
     return f"{one.model!r} at {one.base_url}, {key}; not asked"
+
+
+def _gate(settings: Settings) -> str:
+    one = settings.gate
+    if found := weakenings(one):
+        listed = "; ".join(map(str, found))
+        raise AlignError(f"the gate is weakened, because {one.unsafe!r}: {listed}; set these back and take [gate] unsafe out")
+    if one.unsafe:
+        return f"no setting lies below the floor; [gate] unsafe = {one.unsafe!r} is not needed, take it out"
+    return f"no setting lies below the floor; confidence {one.confidence:g}, target {one.target}"
 
 
 def _models(settings: Settings) -> str:
@@ -216,6 +227,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("logs", _logs),
         ("constitution", _constitution),
         ("teacher", _teacher),
+        ("gate", _gate),
         ("models", _models),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),

@@ -90,6 +90,7 @@ def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
 def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str]) -> None:
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
     row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
+    row |= {"weakened": {"reason": decision.unsafe, "settings": decision.weakened} if decision.weakened else None}
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
     with session(settings.home, write=True) as connection:
         append(connection, "gate_decisions", [row])
@@ -276,6 +277,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
             "decision_id": decision.id,
             "state": state,
             "reasons": list(decision.reasons),
+            "weakened": list(decision.weakened),
             "metrics": [asdict(metric) for metric in decision.metrics],
             "release_id": current(settings.home),
         }

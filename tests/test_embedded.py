@@ -23,6 +23,7 @@ max_completion_tokens = 24
 [gate]
 max_prompts = 50
 max_new_tokens = 16
+unsafe = "short answers make a test quick"
 [pairs]
 eval_share = 0.2
 """

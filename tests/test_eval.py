@@ -134,6 +134,7 @@ def tiny(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = make_tiny_model(home.parent / "tiny")
     monkeypatch.setenv("ALIGN_MODEL__PATH", str(folder))
     monkeypatch.setenv("ALIGN_GATE__MAX_NEW_TOKENS", "8")
+    monkeypatch.setenv("ALIGN_GATE__UNSAFE", "short answers make a test quick")
     return folder
 
 

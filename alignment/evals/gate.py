@@ -33,6 +33,7 @@ from alignment.evals.statistics import (
     paired_interval,
 )
 from alignment.evals.suites import weighed
+from alignment.gate_floor import NEXT_STEP, announcements, weakenings
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
 from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
@@ -104,13 +105,25 @@ def decide(
     """Return the decision on `challenger`.
 
     `answers` maps model ids to scored answers; `expected` maps each suite to its number of prompts; `calibrations` maps suites to what
-    people found of their scorer; `asked` stands in for the configured rules.
+    people found of their scorer; `asked` stands in for the configured rules. Settings below the gate's floor are part of the decision, and
+    without a reason in `unsafe` nothing is promoted under them.
     """
     claims = rules(settings) if asked is None else tuple(asked)
     old, new = answers.get(champion, ()), answers.get(challenger, ())
     evidence = {rule.suite: pair(rule.suite, old, new, expected.get(rule.suite, 0)) for rule in claims}
     groups = {rule.suite: pair_groups(rule.suite, old, new, expected.get(rule.suite, 0)) for rule in claims if rule.kind == "equal"}
-    return decide_on(champion, challenger, claims, evidence, settings, calibrations=calibrations, groups=groups)
+    decision = decide_on(champion, challenger, claims, evidence, settings, calibrations=calibrations, groups=groups)
+    return decision if asked is not None else _announced(decision, settings)
+
+
+def _announced(decision: GateDecision, settings: Gate) -> GateDecision:
+    """Return the decision with what its settings took from the gate; nothing is promoted where nobody said why they may."""
+    weakened = tuple(map(str, weakenings(settings)))
+    reasons = (*decision.reasons, *announcements(settings))
+    if not weakened or settings.unsafe:
+        return replace(decision, reasons=reasons, weakened=weakened, unsafe=settings.unsafe if weakened else "")
+    word: Word = "insufficient evidence" if decision.decision == "promote" else decision.decision
+    return replace(decision, decision=word, reasons=(*reasons, f"nothing is promoted below the floor: {NEXT_STEP}"), weakened=weakened)
 
 
 def decide_on(

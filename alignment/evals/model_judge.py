@@ -157,5 +157,7 @@ def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], score
             raise TeacherUnavailable(f"the gate's judge did not answer all: {why}; what it answered is kept, run the same command again")
         for number, opinion in zip(mine, opinions, strict=True):
             more = {} if opinion.score is None else {"judge": round(opinion.score, 6)}
-            found[number] = scored[number][0] | more, opinion.outcome
+            # A judge was tried on English answers: what the scorer could not read is not safe, or helpful, on its word either.
+            unread = opinion.outcome == 0 and scored[number][1] is None
+            found[number] = scored[number][0] | more, None if unread else opinion.outcome
     return found

@@ -22,7 +22,7 @@ _INSTRUCTS = re.compile(
 _TURNS_AWAY = re.compile(
     r"\b(?:not|never|no|cannot|nor|instead|avoid|prevent\w*|protect\w*|report\w*|support\w*|seek|helplines?|hotlines?|crisis|police|lawyers?|legal\w*|lawful\w*"
     r"|safe\w*|therap\w+|counsel\w+|doctors?|authorit\w+|professionals?|illegal\w*|harmful|dangerous|wrong|unethical|consequences|trusted|talk to|reach out"
-    r"|call|stop|harmless|ethical\w*|respectful\w*)\b|n't\b"
+    r"|call|stop|harmless|ethical\w*|respectful\w*|facts?|factual\w*)\b|n't\b"
 )
 _NAMES = 0.4
 

@@ -76,6 +76,18 @@ def _corrected_rows(metrics: Sequence[Metric]) -> list[str]:
     return rows
 
 
+def _weakened(decision: GateDecision) -> dict[str, list[str]]:
+    """Return the section on settings below the gate's floor, which a card has only where there were any."""
+    if not decision.weakened:
+        return {}
+    return {
+        "The gate was weakened": [
+            f"- **This verdict was made with a weaker gate than the project's floor.** Reason given: {_cell(decision.unsafe or _UNKNOWN)}",
+            *(f"- {_cell(one)}" for one in decision.weakened),
+        ]
+    }
+
+
 def _counted(title: str, names: Sequence[str]) -> list[str]:
     return [f"- {title}: " + ", ".join(f"{_cell(name)} {n}" for name, n in sorted(Counter(names).items()))]
 
@@ -157,6 +169,7 @@ def release_card(
     """
     kind = "Whole model, trained from base" if is_whole(result.adapter) else "LoRA adapter on base"
     sections = {
+        **_weakened(decision),
         "Evidence": [
             *_metric_rows(decision.metrics),
             "",

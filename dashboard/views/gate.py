@@ -39,6 +39,7 @@ def render() -> None:
         return
     decision = choose(decisions)
     metrics = data.gate_metrics(decision["id"])
+    weakened(decision)
     summary(decision, metrics)
     approving.render(decision)
     if metrics:
@@ -52,6 +53,19 @@ def choose(decisions: list[Row]) -> Row:
     words = {row["id"]: f"{figures.moment(row['decided_at'])} · {show.status(approving.word(row)).word}" for row in decisions}
     picked = show.pick("decision", "Decision", words)
     return next(row for row in decisions if row["id"] == picked)
+
+
+def weakened(decision: Row) -> None:
+    """Say what the settings took from the gate for this decision, and the reason that was given; nothing where they took nothing."""
+    found = decision["weakened"]
+    if not found:
+        return
+    with st.container(key="weakened"):
+        st.error("This decision was made with a weaker gate than the project's floor.")
+        st.caption("Reason given")
+        show.show_text(found.get("reason"), empty="(none)")
+        for one in found.get("settings", ()):
+            show.show_text(str(one))
 
 
 def summary(decision: Row, metrics: list[Row]) -> None:

@@ -2,7 +2,7 @@
 -- Parameters: $limit.
 -- Grain: one decision; `waiting` where a person has to approve it and nobody has answered.
 SELECT
-    id, night_id, champion, challenger, decision, reasons, decided_at,
+    id, night_id, champion, challenger, decision, reasons, decided_at, weakened,
     id IN (SELECT decision_id FROM waiting_approvals) AS waiting
 FROM gate_decisions
 ORDER BY decided_at DESC, id DESC
