@@ -21,8 +21,9 @@ from alignment.ids import short
 from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
+from alignment.models.identity import folder_id
 from alignment.models.remote import key_of
-from alignment.models.whole import model_problems, weights_id
+from alignment.models.whole import model_problems
 from alignment.release import BASE, current, list_releases, read_serving, serving, verify
 from alignment.store import query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
@@ -117,7 +118,7 @@ def _models(settings: Settings) -> str:
     from alignment.models.local import load_tokenizer
 
     load_tokenizer(base)
-    return f"{base} ({short(weights_id(base))}), {embedder_path().parent.name}"
+    return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
 
 
 def _store(settings: Settings, *, quick: bool) -> str:

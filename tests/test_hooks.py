@@ -267,7 +267,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from alignment.models.whole import weights_id
+    from alignment.models.identity import folder_id
     from alignment.release import register
     from tests.tiny import make_tiny_model
 
@@ -279,7 +279,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
         if "lora_B" in name:
             torch.nn.init.ones_(weights)
     adapted.save_pretrained(tmp_path / "adapter")
-    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps({"base_id": weights_id(base)}))
+    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps({"base_id": folder_id(base)}))
     register(home, A, tmp_path / "adapter", card="# a", manifest={})
     monkeypatch.setenv("ALIGN_MODEL__PATH", str(base))
     chosen = settings(monkeypatch, merged_weights=target)
