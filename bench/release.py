@@ -43,6 +43,7 @@ from alignment.release import (
     start_canary,
     verify,
 )
+from alignment.release.approval import override
 from alignment.release.disk import HISTORY, QUARANTINED, is_quarantined, read_rows, root
 
 NAMES = tuple(letter * 16 for letter in "abc")
@@ -78,6 +79,7 @@ def make_registry(home: Path, *, size: int) -> None:
         (folder / "adapter_config.json").write_text("{}")
         register(home, name, folder, card=f"# Release {name}", manifest={"created_at": name, "night_id": "n"})
         shutil.rmtree(folder)
+        override(home, name, actor="bench", reason="nobody decides on it", now=datetime(2026, 1, 1))  # noqa: DTZ001 - UTC without a zone
 
 
 def _work(home: Path, seed: int) -> None:

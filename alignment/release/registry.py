@@ -166,7 +166,8 @@ def promote(
     """Put a verified release that may be served into production; return what it replaced. Promoting the current one changes nothing.
 
     With `replacing`, the release it was compared with, it takes that one's place only, and not after a rollback from it: what people
-    took back only people promote again. With `held`, only while that canary holds. `approval`: see `may_serve`.
+    took back only people promote again. With `held`, only while that canary holds, and not by an override: who let it have a share did not say all.
+    `approval`: see `may_serve`.
 
     Raises:
         ReleaseError: it is unknown, changed or quarantined, or has no right to be served.
@@ -174,7 +175,13 @@ def promote(
     """
     with locked(home):
         verified = check_place(home, release_id, replacing=replacing, held=held)
-        refuse(may_serve(release_id, records_of(home, release_id, verified), approval=approval))
+        right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
+        refuse(right)
+        if held is not None and right.by == "override":
+            raise ReleaseError(
+                f"{release_id} is served by an override ({right.why}), of which the outcomes of a canary make no more; "
+                f"'align release promote {release_id} --actor NAME --reason TEXT' is for people"
+            )
         previous = place(home, release_id, actor=actor, reason=reason, now=now, night_id=night_id)
     tell_store(home)
     return previous
