@@ -70,19 +70,20 @@ def template(folder: Path) -> Path:
 
 def oracle(home: Path, names: set[str], damaged: set[str]) -> dict[str, bool]:
     """Return which releases have a right, by replaying what the store and the marks say, in the order of the steps that made it."""
-    rows: list[tuple[int, int, dict[str, Any]]] = []
-    for row in query(home, "SELECT id, challenger AS name, decision, approval FROM gate_decisions"):
-        rows.append((_step(row["id"]), 0, row))
-    for row in query(home, "SELECT release_id AS name, decision_id, verdict, reason FROM gate_verdicts"):
-        rows.append((_step(row["reason"]), 1, row))
+    told = query(
+        home,
+        "SELECT 0 AS kind, id AS told, challenger AS name, id AS decision_id, decision AS said, approval FROM gate_decisions "
+        "UNION ALL SELECT 1, reason, release_id, decision_id, verdict, NULL FROM gate_verdicts",
+    )
+    rows = [(_step(row["told"]), row["kind"], row) for row in told]
     right, asked = dict.fromkeys(names, False), dict.fromkeys(names)
     right[BASE] = True
     for _, kind, row in sorted(rows, key=lambda one: one[:2]):
         name = row["name"]
         if kind == 0:
-            asked[name], right[name] = row["id"], row["decision"] == "promote" and not row["approval"]
+            asked[name], right[name] = row["decision_id"], row["said"] == "promote" and not row["approval"]
         elif row["decision_id"] == asked[name]:
-            right[name] = row["verdict"] != "refused"
+            right[name] = row["said"] != "refused"
     barred = {name for name in names if os.path.lexists(home / "releases" / name / "QUARANTINED")}
     return {name: one and name not in barred | damaged for name, one in right.items()}
 
@@ -107,19 +108,20 @@ class Sequence:
 
     def __init__(self, home: Path, seed: int) -> None:
         self.home, self.draw, self.step, self.damaged = home, random.Random(seed), 0, set[str]()
-        self.moment, self.last = _START, NAMES[0]
+        self.moment, self.last, self.waits = _START, NAMES[0], False
 
     def act(self) -> tuple[str, Callable[[], Any]]:
         """Return the next act by name; the clock has moved, often back."""
         self.step += 1
         self.moment += timedelta(hours=self.draw.uniform(-30, 24))
         choices = {
-            "decide": 6, "gate promotes": 5, "promote by hand": 3, "override": 2, "approve": 4, "refuse": 1, "canary": 3,
-            "canary override": 1, "canary ends": 1, "canary promotes": 3, "rollback": 3, "quarantine": 1, "settle": 1, "edit": 1,
+            "decide": 7, "gate promotes": 8, "promote by hand": 5, "override": 2, "approve": 1, "refuse": 1, "canary": 5,
+            "canary override": 1, "canary ends": 1, "canary promotes": 3, "rollback": 3, "quarantine": 1, "settle": 1, "edit": 0.5,
         }  # fmt: skip
         held, here = current_canary(self.home), current(self.home)
+        choices |= {"approve": 8} if self.waits else {}
         choices |= {} if held else {"canary promotes": 0, "canary ends": 0}
-        name = self.draw.choices(list(choices), list(choices.values()))[0]
+        name = "decide" if self.step == 1 else self.draw.choices(list(choices), list(choices.values()))[0]
         # Mostly what was decided on last, so that much is served for a right to be lost.
         release = self.last if self.draw.random() < 0.5 else self.draw.choice(NAMES)
         share = self.draw.choice([0.1, 0.3])
@@ -147,7 +149,7 @@ class Sequence:
     def _decide(self, release: str, required: bool) -> None:
         from flows import release as night
 
-        self.last = release
+        self.last, self.waits = release, required
         word: Any = self.draw.choice(["promote", "promote", "promote", "block", "insufficient evidence"])
         settings = Settings.model_validate({"home": self.home, "gate": {"approval": "required" if required else "none"}})
         name = f"step {self.step} "
@@ -178,7 +180,7 @@ class Sequence:
         os.waitpid(child, 0)
 
 
-def run(sequences: int, *, seed: int = 0, steps: int = _STEPS) -> Served:
+def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.25) -> Served:
     """Run random sequences and look at what is served after each act."""
     found = Served(sequences, Counter(), 0, 0, 0, [])
     refused = killed = released = 0
@@ -191,7 +193,7 @@ def run(sequences: int, *, seed: int = 0, steps: int = _STEPS) -> Served:
             for _ in range(steps):
                 name, act = one.act()
                 done, before = "done", current(home)
-                if name != "edit" and one.draw.random() < 0.25:
+                if name != "edit" and one.draw.random() < kills:
                     one.killed(act)
                     done, killed = "killed", killed + 1
                 else:

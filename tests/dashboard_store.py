@@ -373,8 +373,7 @@ def released(home: Path, last: str, before: str) -> None:
         (home / "x" / "adapter_config.json").write_text(name)
         register(home, name, home / "x", card=f"# Release {name}\n\n{HOSTILE}", manifest={"created_at": name})
     shutil.rmtree(home / "x")
-    promote(home, last, actor="nightly gate", reason="better", now=LAST)
-    start_canary(home, before, share=0.1, actor="ann", reason=HOSTILE, now=LAST)
+    serve_as_if_decided(home, last, before)
     curve = [[n, 0.03, 0.03 - 2 / n**0.5, 0.03 + 2 / n**0.5] for n in range(10, 400, 30)]
     look = {"id": "look", "release_id": before, "champion": last, "share": 0.1, "decision": "keep watching", "reason": "too early to say"}
     look |= {"canary_exchanges": 400, "canary_failures": 52, "champion_exchanges": 3600, "champion_failures": 360, "blocks": 400}

@@ -189,13 +189,13 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
 def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
     from alignment.models.local import LocalModel
     from alignment.models.identity import folder_id
-    from alignment.release import promote
+    from alignment.release.approval import promote_by_hand
     from flows.evaluate import adapter_of, load_model
 
     whole = make_tiny_model(tmp_path / "model", seed=1)
     (whole / "manifest.json").write_text(json.dumps({"base_id": folder_id(tiny)}))
     register(home, A, whole, card="", manifest={})
-    promote(home, A, actor="ann", reason="better", now=NOW)
+    promote_by_hand(home, A, approval=False, actor="ann", reason="better", now=NOW)
     settings = load_settings()
     assert load_model(settings, adapter_of(settings, A)).model_id == LocalModel(whole, batch_size=settings.model.batch_size).model_id
     out = tmp_path / "out.jsonl"

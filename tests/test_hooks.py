@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
-from alignment.release import current, promote, rollback
+from alignment.release import current, rollback
+from alignment.release.approval import promote_by_hand
 from alignment.store import query
 from flows import cli, command, hooks
 from flows.hooks import deliver
@@ -254,7 +255,7 @@ def test_of_exported_models_the_last_two_stay(home: Path, tmp_path: Path, monkey
     (target / "somebody's own").mkdir(parents=True)
     for number, name in enumerate((A, B, C)):
         add(home, name)
-        promote(home, name, actor="flow", reason="safer", now=NOW.replace(hour=number))
+        promote_by_hand(home, name, approval=False, actor="flow", reason="safer", now=NOW.replace(hour=number))
         [run] = deliver(chosen)
         assert run["ok"], run["detail"]
     assert {path.name for path in target.iterdir()} == {"somebody's own", "current", B, C}

@@ -116,7 +116,7 @@ def test_what_the_gate_blocked_is_served_through_no_door(blocked: Path) -> None:
         lambda: canary_by_hand(blocked, A, share=0.1, approval=False, **{**by, "reason": ""}),
     ]
     for door in doors:
-        with pytest.raises(ReleaseError, match="may not be served|needs a name and a reason"):
+        with pytest.raises(ReleaseError, match=r"may not be served|needs a name and a reason"):
             door()
     assert (current(blocked), current_canary(blocked)) == (BASE, None)
     canary_by_hand(blocked, A, share=0.1, approval=False, actor="ann", reason="we watch it", now=NOW)
@@ -357,7 +357,7 @@ def test_the_way_back_works_on_a_full_disk(small_disk: Path, act: str) -> None:
     add(home, A, B, C)
     up(home, A, B)
     fill_up(small_disk)
-    with pytest.raises(Exception, match="full|No space left"):
+    with pytest.raises(Exception, match=r"full|No space left"):
         promote_by_hand(home, C, approval=False, actor="ann", reason="r" * 9000, now=NOW)
     if act == "rollback":
         assert down(home) == A
