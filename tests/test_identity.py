@@ -76,7 +76,9 @@ def test_what_changes_answers_makes_another_model(base: Path, adapter: Path, nam
         check_base(base, adapter)
 
 
-@pytest.mark.parametrize(("name", "value"), [("adapter_model.safetensors", "Delta"), ("adapter_config.json", {"r": 8}), ("tokenizer.json", "{}")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("adapter_model.safetensors", "Delta"), ("adapter_config.json", {"r": 8}), ("tokenizer.json", "{}")]
+)
 def test_an_adapter_counts_with_its_settings(base: Path, adapter: Path, name: str, value: Any) -> None:
     before = known(base, adapter)
     write(adapter, {name: value})

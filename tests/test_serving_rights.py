@@ -327,7 +327,7 @@ def test_an_id_belongs_to_its_files(home: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
-    """A file system of 32 MiB of its own."""
+    """Yield a file system of 32 MiB of its own."""
     import subprocess
 
     folder = tmp_path / "small"
