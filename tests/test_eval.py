@@ -187,8 +187,8 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
 
 
 def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
-    from alignment.models.local import LocalModel
     from alignment.models.identity import folder_id
+    from alignment.models.local import LocalModel
     from alignment.release.approval import promote_by_hand
     from flows.evaluate import adapter_of, load_model
 

@@ -10,9 +10,9 @@ import torch
 
 from alignment.errors import ModelError
 from alignment.models import local
+from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
-from alignment.models.identity import folder_id
 from tests.tiny import make_tiny_model
 
 TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]

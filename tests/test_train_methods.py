@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError, ModelError
-from alignment.models.local import LocalModel
 from alignment.models.identity import folder_id
+from alignment.models.local import LocalModel
 from alignment.models.whole import is_whole, trained
 from alignment.train.job import TrainJob, read_result, write_job
 from tests.test_train import make_pairs, settings, steps

@@ -166,8 +166,8 @@ def promote(
     """Put a verified release that may be served into production; return what it replaced. Promoting the current one changes nothing.
 
     With `replacing`, the release it was compared with, it takes that one's place only, and not after a rollback from it: what people
-    took back only people promote again. With `held`, only while that canary holds, and not by an override: who let it have a share did not say all.
-    `approval`: see `may_serve`.
+    took back only people promote again. With `held`, only while that canary holds, and not by an
+    override: who let it have a share did not say all. `approval`: see `may_serve`.
 
     Raises:
         ReleaseError: it is unknown, changed or quarantined, or has no right to be served.
