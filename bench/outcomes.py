@@ -26,7 +26,7 @@ from alignment.evals.suites import answer_tokens
 from alignment.models.local import LocalModel
 from alignment.models.whole import trained
 from alignment.records import SuitePrompt
-from alignment.release import current, verify
+from alignment.release import champion, verify
 from flows.environment import prepare
 from flows.night import base_path
 
@@ -66,7 +66,7 @@ def ask(run: str) -> list[int | None]:
     """Return each prompt's outcome: the base model's, greedy or sampled with the seed `run`, or greedily the release's in production."""
     settings = load_settings()
     prepare(settings.home)
-    adapter = trained(verify(settings.home, current(settings.home))) if run == "release" else None
+    adapter = trained(verify(settings.home, champion(settings.home))) if run == "release" else None
     model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
     found: list[int | None] = []

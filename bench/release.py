@@ -43,6 +43,7 @@ from alignment.release import (
     start_canary,
     verify,
 )
+from alignment.release.approval import override
 from alignment.release.disk import HISTORY, QUARANTINED, is_quarantined, read_rows, root
 
 NAMES = tuple(letter * 16 for letter in "abc")
@@ -68,8 +69,8 @@ class Kills(NamedTuple):
     serving_wrong: int
 
 
-def make_registry(home: Path, *, size: int) -> None:
-    """Register three releases with adapters of `size` bytes of their own."""
+def make_registry(home: Path, *, size: int, overridden: bool = True) -> None:
+    """Register three releases with adapters of `size` bytes of their own, which people let be served unless not `overridden`."""
     draw = random.Random(size)
     for name in NAMES:
         folder = home / f"adapter-{name}"
@@ -78,6 +79,8 @@ def make_registry(home: Path, *, size: int) -> None:
         (folder / "adapter_config.json").write_text("{}")
         register(home, name, folder, card=f"# Release {name}", manifest={"created_at": name, "night_id": "n"})
         shutil.rmtree(folder)
+        if overridden:
+            override(home, name, actor="bench", reason="nobody decides on it", now=datetime(2026, 1, 1))  # noqa: DTZ001 - UTC without a zone
 
 
 def _work(home: Path, seed: int) -> None:

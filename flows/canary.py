@@ -16,7 +16,6 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
 from alignment.release import BASE, Canary, current_canary, end_canary, promote
-from alignment.release.approval import held_back
 from alignment.release.canary import Rules, Watch, watch
 from alignment.store import append, migrate, session, sql
 from flows.hooks import deliver
@@ -80,14 +79,19 @@ def _record(settings: Settings, looked: Looked) -> dict[str, Any]:
 
 def _act(settings: Settings, looked: Looked) -> str:
     """Carry out what was decided; return what was done. What people changed meanwhile stands."""
-    from flows.release import record_events
-
     held, found = looked.held, looked.found
     try:
         if found.decision == "promote":
-            if why := held_back(settings.home, held.release_id, approval=settings.gate.approval == "required"):
-                raise ReleaseError(f"{why}; 'align release promote {held.release_id} --actor NAME --reason TEXT' is for people")
-            promote(settings.home, held.release_id, actor=ACTOR, reason=found.reason, now=now(), replacing=held.champion, held=held)
+            promote(
+                settings.home,
+                held.release_id,
+                actor=ACTOR,
+                reason=found.reason,
+                now=now(),
+                replacing=held.champion,
+                held=held,
+                approval=settings.gate.approval == "required",
+            )
             event = "promoted"
         elif found.decision == "roll back":
             end_canary(settings.home, actor=ACTOR, reason=found.reason, now=now(), event="canary_rolled_back", only=held)
@@ -97,7 +101,6 @@ def _act(settings: Settings, looked: Looked) -> str:
     except ReleaseError as error:
         say(f"the canary's test says {found.decision!r}, but nothing was done: {error}")
         return f"nothing: {error}"
-    record_events(settings, [(held.release_id, event, ACTOR, found.reason, None)])
     say(f"canary {held.release_id}: {found.decision}; {found.reason}")
     return event
 

@@ -102,9 +102,9 @@ def _migrate(settings: Settings) -> None:
 
 
 def _release(settings: Settings, wanted: str) -> str:
-    from alignment.release import current, folder_of
+    from alignment.release import champion, folder_of
 
-    name = current(settings.home) if wanted == "champion" else wanted
+    name = champion(settings.home) if wanted == "champion" else wanted
     if name != "base":
         folder_of(settings.home, name)
     return name

@@ -41,7 +41,7 @@ def _decisions(settings: Settings) -> dict[str, str]:
 
     if not store_path(settings.home).exists():
         return {}
-    rows = query(settings.home, "SELECT challenger, max_by(decision, decided_at) AS decision FROM gate_decisions GROUP BY challenger")
+    rows = query(settings.home, "SELECT challenger, max_by(decision, seq) AS decision FROM gate_decisions GROUP BY challenger")
     return {row["challenger"]: row["decision"] for row in rows}
 
 
@@ -102,17 +102,11 @@ def _hooks(settings: Settings) -> list[dict[str, Any]]:
     return runs
 
 
-def _recorded(settings: Settings, release_id: str, event: str, actor: str, reason: str) -> None:
-    from alignment.store import migrate
-    from flows.release import record_events
-
-    migrate(settings.home)
-    record_events(settings, [(release_id, event, actor, reason, None)])
-
-
 @command(releases, "promote")
 def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
-    """Put a registered release into production by hand. One that the gate holds back needs --actor: it is recorded as an override."""
+    """Put a registered release into production by hand. One that the gate holds back, or never decided on, needs --actor: it is recorded
+    as an override.
+    """
     settings = start()
     from alignment.release import current
     from alignment.release.approval import promote_by_hand
@@ -122,8 +116,6 @@ def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
     migrate(settings.home)
     previous, approval = current(settings.home), settings.gate.approval == "required"
     overridden = promote_by_hand(settings.home, release_id, approval=approval, actor=actor, reason=reason, now=now())
-    if not overridden:
-        _recorded(settings, release_id, "promoted", actor or "unknown", reason)
     print(f"{release_id} is in production{', over the gate' * overridden}; before it was {previous}")
     _hooks(settings)
 
@@ -136,7 +128,6 @@ def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
     from flows.night import now
 
     target = rollback(settings.home, actor=actor, reason=reason, now=now())
-    _recorded(settings, target, "rolled_back", actor, reason)
     print(f"{target} is in production")
     _hooks(settings)
 
@@ -145,14 +136,10 @@ def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
 def release_quarantine(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
     """Bar a release from production for good; rolls back if it is there."""
     settings = start()
-    from alignment.release import current, quarantine
+    from alignment.release import quarantine
     from flows.night import now
 
-    before = current(settings.home)
     target = quarantine(settings.home, release_id, actor=actor, reason=reason, now=now())
-    _recorded(settings, release_id, "quarantined", actor, reason)
-    if target != before:
-        _recorded(settings, target, "rolled_back", actor, reason)
     print(f"{release_id} is quarantined; {target} is in production")
     _hooks(settings)
 
@@ -204,11 +191,15 @@ def release_canary(
     share: Annotated[float, typer.Option(help="share of the traffic, above 0 and at most 0.5")] = 0.1,
     end: Annotated[bool, typer.Option("--end", help="give all traffic back to the champion")] = False,
     check: Annotated[bool, typer.Option("--check", help="look at the outcomes, and promote or roll back if they prove enough")] = False,
+    override: Annotated[bool, typer.Option("--override", help="also what the gate holds back; needs --actor")] = False,
     reason: Annotated[str | None, typer.Option(help="why, for the record")] = None,
-    actor: Actor = "unknown",
+    actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Let a release answer a share of the traffic, and watch it with a test that may be looked at at any time."""
+    """Let a release answer a share of the traffic, and watch it with a test that may be looked at at any time.
+
+    One that the gate holds back, or never decided on, needs --override and --actor: that is recorded.
+    """
     if sum((release_id is not None, end, check)) > 1:
         raise InputError("a release id, --end and --check do not go together; give one of them")
     if (release_id or end) and not reason:
@@ -221,21 +212,23 @@ def release_canary(
         _hooks(settings)
         return
     if release_id or end:
-        _change_canary(settings, release_id, share=share, actor=actor, reason=reason or "")
+        _change_canary(settings, release_id, share=share, override=override, actor=actor, reason=reason or "")
         _hooks(settings)
     _show_canary(settings, as_json=as_json)
 
 
-def _change_canary(settings: Settings, release_id: str | None, *, share: float, actor: str, reason: str) -> None:
+def _change_canary(settings: Settings, release_id: str | None, *, share: float, override: bool, actor: str, reason: str) -> None:
     from alignment.release import end_canary, start_canary
+    from alignment.release.approval import canary_by_hand
     from flows.night import now
 
-    if release_id:
-        start_canary(settings.home, release_id, share=share, actor=actor, reason=reason, now=now())
-        _recorded(settings, release_id, "canary_started", actor, reason)
+    home, approval = settings.home, settings.gate.approval == "required"
+    if release_id and override:
+        canary_by_hand(home, release_id, share=share, approval=approval, actor=actor, reason=reason, now=now())
+    elif release_id:
+        start_canary(home, release_id, share=share, approval=approval, actor=actor or "unknown", reason=reason, now=now())
     else:
-        ended = end_canary(settings.home, actor=actor, reason=reason, now=now())
-        _recorded(settings, ended, "canary_ended", actor, reason)
+        end_canary(home, actor=actor or "unknown", reason=reason, now=now())
 
 
 def _show_canary(settings: Settings, *, as_json: bool) -> None:

@@ -22,9 +22,10 @@ from alignment.ids import short
 from alignment.ingest import log_sources
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, embedder_path
+from alignment.models.identity import folder_id
 from alignment.models.remote import key_of
-from alignment.models.whole import model_problems, weights_id
-from alignment.release import BASE, current, list_releases, read_serving, serving, verify
+from alignment.models.whole import model_problems
+from alignment.release import BASE, current, list_releases, read_serving, right_of, serving, verify
 from alignment.store import query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from alignment.store.journal import read_journal
@@ -128,7 +129,7 @@ def _models(settings: Settings) -> str:
     from alignment.models.local import load_tokenizer
 
     load_tokenizer(base)
-    return f"{base} ({short(weights_id(base))}), {embedder_path().parent.name}"
+    return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
 
 
 def _store(settings: Settings, *, quick: bool) -> str:
@@ -172,6 +173,9 @@ def _serving(settings: Settings) -> str:
         return "nothing was promoted yet: the base model serves"
     if said != holds:
         raise AlignError(f"releases/serving.json says {said!r}, but {holds!r} holds; run 'align release push', which writes it again")
+    for name in (holds["champion"], holds["canary"]):
+        if name and not (right := right_of(settings.home, name)).allowed:
+            raise AlignError(f"{name} is served, but may not be: {right.why}; run 'align release push', which takes it out")
     canary = f"canary: {holds['canary']} with {holds['share']:.0%}" if holds["canary"] else "no canary"
     return f"champion: {holds['champion']}, {canary}"
 

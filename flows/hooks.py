@@ -46,7 +46,7 @@ def deliver(settings: Settings, *, pause: float = 0.5) -> list[dict[str, Any]]:
     if not (names := configured(settings)):
         return []
     migrate(settings.home)
-    known = query(settings.home, "SELECT hook, change_id, bool_or(ok) AS ok FROM hook_runs GROUP BY ALL ORDER BY min(recorded_at)")
+    known = query(settings.home, "SELECT hook, change_id, bool_or(ok) AS ok FROM hook_runs GROUP BY ALL ORDER BY min(seq)")
     happened = changes(settings.home)
     last = happened[-1] if happened else _NOTHING
     runs = []

@@ -30,7 +30,7 @@ from alignment.labels.vote import Labeler, Vote
 from alignment.models.logprobs import CachedLogProbs
 from alignment.records import Selected
 from alignment.release import BASE
-from alignment.release import current as current_release
+from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
 from flows.chosen import candidates_of, masked, save_candidates, selected
 from flows.evaluate import adapter_of, load_model
@@ -62,7 +62,7 @@ def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
 def _champions(settings: Settings) -> list[Labeler]:
     """Return the labelers that the model in production itself is; none of them loads weights before it votes."""
     wanted = settings.self_reward.labelers
-    adapter = adapter_of(settings, current_release(settings.home))
+    adapter = adapter_of(settings, in_production(settings.home))
     if adapter is None:
         return [Absent(name, NO_RELEASE) for name in SELF_REWARDING]
     champion, base = load_model(settings, adapter), load_model(settings, None)
@@ -123,7 +123,7 @@ def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
     """Say whether a labeler that is the model itself crossed a limit; why is stored and told."""
     if labeler.name not in SELF_REWARDING:
         return False
-    here = current_release(settings.home)
+    here = in_production(settings.home)
     reasons = check_health(settings.home, labeler, Release(here, here, BASE), settings.self_reward, now=now())
     if reasons:
         reason = f"halted: {'; '.join(reasons)}"

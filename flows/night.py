@@ -27,7 +27,7 @@ from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import load_constitution
 from alignment.models.embedded import EMBEDDED, chat_model_path
-from alignment.models.whole import weights_id
+from alignment.models.identity import model_id
 from alignment.records import Interaction
 from alignment.store import append, query, session, sql
 from alignment.text import cap
@@ -90,7 +90,7 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     """Return tonight's identity; with `force`, a new one even if nothing is new."""
     [found] = query(settings.home, sql("night_fingerprint"))
     constitution = load_constitution(settings.labels.constitution)
-    parts = [settings.fingerprint, constitution.fingerprint, weights_id(base_path(settings)), found]
+    parts = [settings.fingerprint, constitution.fingerprint, base_id(settings), found]
     if force:
         [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
         parts.append(row["n"])
@@ -180,6 +180,13 @@ def record_failure(home: Path, night_id: str, name: str, error: BaseException) -
 def base_path(settings: Settings) -> Path:
     """Return the folder of the base model."""
     return chat_model_path(settings.home) if settings.model.path == EMBEDDED else Path(settings.model.path).expanduser()
+
+
+def base_id(settings: Settings) -> str:
+    """Return the id of the base model as this machine lets it answer: another template or number type is another model."""
+    from alignment.models.precision import best_dtype
+
+    return model_id(base_path(settings), dtype=str(best_dtype()), batch_size=settings.model.batch_size)
 
 
 @cache

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
 from alignment.models.remote import key_of
-from alignment.release import current, current_canary
+from alignment.release import champion, current, current_canary
 from alignment.store import export, migrate, query, sql
 from alignment.text import amount
 from flows.approve import ask_for_approval
@@ -47,7 +47,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             check()
         deliver(settings)
         # A release that cannot be compared with stops the night before it costs an hour.
-        adapter_of(settings, current(settings.home))
+        adapter_of(settings, champion(settings.home))
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")

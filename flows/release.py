@@ -23,7 +23,8 @@ from alignment.evals.trials import NOBODY, Bench, seated
 from alignment.ids import content_id, short, unit_interval
 from alignment.pairs import load_pairs
 from alignment.records import Answer, GateDecision
-from alignment.release import current, promote, register, verify
+from alignment.release import champion as in_production
+from alignment.release import current, promote, register, verify, withdraw
 from alignment.release.approval import WAITS
 from alignment.release.card import release_card
 from alignment.store import append, query, session, sql
@@ -56,7 +57,8 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
     decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
     decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
     models = (champion_model, challenger_model)
-    _save_decision(settings, night_id, decision, [one for model in models for one in verdict_ids(settings, model, version)])
+    verdicts = [one for model in models for one in verdict_ids(settings, model, version)]
+    _save_decision(settings, night_id, decision, verdicts, model_id=challenger_model)
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
@@ -64,7 +66,7 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
 
 def _decision_id(settings: Settings, night_id: str, decision: GateDecision) -> str:
     """Return the id of a decision on a night: the same evidence is decided on once, but anew where something else was decided since."""
-    rows = query(settings.home, "SELECT id FROM gate_decisions WHERE night_id = ? ORDER BY decided_at DESC, id DESC LIMIT 2", [night_id])
+    rows = query(settings.home, "SELECT id FROM gate_decisions WHERE night_id = ? ORDER BY seq DESC LIMIT 2", [night_id])
     # Each id hangs on the decision before it: night, evidence, and what was last.
     last, before = (*([row["id"]] for row in rows), [], [])[:2]
     again = content_id(night_id, decision.id, *before)
@@ -87,10 +89,17 @@ def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
     return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
-def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str]) -> None:
+def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str], *, model_id: str | None) -> None:
+    """Store a decision, which takes the place of every earlier one on its challenger; what it holds back is out of use before."""
+    approval = settings.gate.approval == "required"
+    if query(settings.home, "SELECT 1 FROM gate_decisions WHERE id = ?", [decision.id]):
+        return
+    if decision.decision != "promote" or approval:
+        withdraw(settings.home, decision.challenger, actor=ACTOR, reason=f"the gate says {decision.decision}", now=now())
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
     row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     row |= {"weakened": {"reason": decision.unsafe, "settings": decision.weakened} if decision.weakened else None}
+    row |= {"model_id": model_id, "approval": approval}
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
     with session(settings.home, write=True) as connection:
         append(connection, "gate_decisions", [row])
@@ -177,19 +186,28 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
         "decision_id": decision.id,
         "consent": consent._asdict(),
         "created_at": moment.isoformat(),
+        **_identity(settings, result.adapter),
     }
     register(settings.home, decision.challenger, result.adapter, card=card, manifest=manifest)
     waits = decision.decision == "promote" and settings.gate.approval == "required"
     if decision.decision == "promote" and not waits:
         decision = _promoted(settings, night_id, decision)
     said = "; ".join(decision.reasons)
-    if waits:
-        event = (WAITS, said)
-    else:
-        event = ("promoted", said) if decision.decision == "promote" else ("blocked", f"{decision.decision}: {said}")
-    for key, (name, reason) in ((night_id, ("registered", f"night {night_id}")), (decision.id, event)):
+    # What is promoted the registry tells by itself.
+    outcome = (WAITS, said) if waits else ("blocked", f"{decision.decision}: {said}")
+    events = [
+        (night_id, ("registered", f"night {night_id}")),
+        *([(decision.id, outcome)] if waits or decision.decision != "promote" else []),
+    ]
+    for key, (name, reason) in events:
         record_events(settings, [(decision.challenger, name, ACTOR, reason, night_id)], key=key)
     return decision
+
+
+def _identity(settings: Settings, adapter: Path) -> dict[str, Any]:
+    """Return what the release's id is made of, so that the registry can tell it from the files."""
+    model = load_model(settings, str(adapter))
+    return {"model_id": str(model.model_id), "dtype": str(model.precision), "batch_size": int(model.batch_size)}
 
 
 def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, Gap]]:
@@ -218,14 +236,14 @@ def _consented(settings: Settings, folder: str) -> Consent:
 
 def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> GateDecision:
     """Promote the challenger; if production is no longer what the gate compared, store and return a decision that says so."""
-    reason = f"gate {short(decision.id)}"
+    reason = f"gate {short(decision.id)}: {'; '.join(decision.reasons)}"
     try:
-        promote(settings.home, decision.challenger, actor=ACTOR, reason=reason, now=now(), replacing=decision.champion)
+        promote(settings.home, decision.challenger, actor=ACTOR, reason=reason, now=now(), replacing=decision.champion, night_id=night_id)
     except ReleaseMoved as error:
         reasons = (*decision.reasons, str(error))
         moved = replace(decision, id=content_id(decision.id, str(error)), decision="insufficient evidence", reasons=reasons)
-        [before] = query(settings.home, "SELECT verdicts FROM gate_decisions WHERE id = ?", [decision.id])
-        _save_decision(settings, night_id, moved, json.loads(before["verdicts"] or "[]"))
+        [before] = query(settings.home, "SELECT verdicts, model_id FROM gate_decisions WHERE id = ?", [decision.id])
+        _save_decision(settings, night_id, moved, json.loads(before["verdicts"] or "[]"), model_id=before["model_id"])
         return moved
     return decision
 
@@ -320,7 +338,7 @@ def _champion(settings: Settings, night_id: str) -> str:
     """Return what the night measures itself against: a night that was killed after it promoted keeps its champion."""
     rows = query(
         settings.home,
-        "SELECT champion FROM gate_decisions WHERE night_id = ? ORDER BY decided_at LIMIT 1",
+        "SELECT champion FROM gate_decisions WHERE night_id = ? ORDER BY seq LIMIT 1",
         [night_id],
     )
-    return str(rows[0]["champion"]) if rows else current(settings.home)
+    return str(rows[0]["champion"]) if rows else in_production(settings.home)

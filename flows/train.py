@@ -21,7 +21,7 @@ from alignment.config import load_settings
 from alignment.errors import AlignError, InputError, NoSpace, TrainingError
 from alignment.ids import content_id
 from alignment.models.chat import Progress
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
 from alignment.pairs import load_pairs
 from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
@@ -40,7 +40,7 @@ def fit(night_id: str) -> str:
     """Check the night's pairs and train on them, or find the finished run; return its folder."""
     settings = load_settings()
     base = base_path(settings)
-    base_id = weights_id(base)
+    base_id = folder_id(base)
     job = write_job(
         settings.home / "training",
         base,
@@ -166,7 +166,7 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
     run = {
         "id": content_id(night_id, result.run_id),
         "night_id": night_id,
-        "base": weights_id(base_path(settings)),
+        "base": folder_id(base_path(settings)),
         "release_id": None,
         "config": settings.train.model_dump(),
         "summary": summary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from datetime import datetime, timedelta
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from alignment.ids import content_id
-from alignment.release import promote, register, start_canary
+from alignment.release import Canary, register
+from alignment.release.disk import CANARY, locked, next_seq, write_durably
+from alignment.release.pointer import log_canary, write_serving
+from alignment.release.registry import place
 from alignment.store import append, migrate, session
 from data_checks.docs import write_docs
 
@@ -373,8 +377,12 @@ def released(home: Path, last: str, before: str) -> None:
         (home / "x" / "adapter_config.json").write_text(name)
         register(home, name, home / "x", card=f"# Release {name}\n\n{HOSTILE}", manifest={"created_at": name})
     shutil.rmtree(home / "x")
-    promote(home, last, actor="nightly gate", reason="better", now=LAST)
-    start_canary(home, before, share=0.1, actor="ann", reason=HOSTILE, now=LAST)
+    with locked(home):  # as if it had been decided: what the pages show of it is what counts here
+        place(home, last, actor="nightly gate", reason="better", now=LAST)
+        held = Canary(before, last, 0.1, "ann", HOSTILE, LAST.isoformat(), 1, next_seq(home))
+        write_durably(home / "releases" / CANARY, json.dumps(held._asdict()))
+        log_canary(home, "canary_started", held, actor="ann", reason=HOSTILE, now=LAST, seq=held.seq)
+        write_serving(home)
     curve = [[n, 0.03, 0.03 - 2 / n**0.5, 0.03 + 2 / n**0.5] for n in range(10, 400, 30)]
     look = {"id": "look", "release_id": before, "champion": last, "share": 0.1, "decision": "keep watching", "reason": "too early to say"}
     look |= {"canary_exchanges": 400, "canary_failures": 52, "champion_exchanges": 3600, "champion_failures": 360, "blocks": 400}

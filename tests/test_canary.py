@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ from alignment.release import (
     settle,
     start_canary,
 )
-from alignment.release.approval import say
+from alignment.release.approval import canary_by_hand, say
 from alignment.release.canary import Rules, block_differences, confidence_sequence, first_crossing, log_capital, lower_bound, watch
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
@@ -45,7 +44,7 @@ RULES = Rules(0.05, 0.02, 0.0, 200)
 
 
 def begin(home: Path, name: str = B, share: float = 0.1) -> None:
-    start_canary(home, name, share=share, actor="ann", reason="try it", now=NOW)
+    canary_by_hand(home, name, share=share, approval=False, actor="ann", reason="try it", now=NOW)
 
 
 def served(home: Path) -> dict[str, object]:
@@ -238,15 +237,16 @@ def traffic(home: Path, rates: dict[str, float], *, each: dict[str, int], user: 
 def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: str, event: str) -> None:
     add(home, A, B)
     up(home, A)
-    begin(home)
-    traffic(home, {A: 0.1, B: rate}, each={A: 2700, B: 300})
+    migrate(home)
     decided(home, champion=A, challenger=B)
+    start_canary(home, B, share=0.1, actor="ann", reason="try it", now=NOW)
+    traffic(home, {A: 0.1, B: rate}, each={A: 2700, B: 300})
     found = check.fn()
     assert (found["done"], found["canary_exchanges"], found["champion_exchanges"]) == (done, 300, 2700)
     assert current(home) == here
     assert current_canary(home) is None
     assert served(home) == {"champion": here, "canary": None, "share": 0.0}
-    [row] = query(home, "SELECT actor, event, reason FROM release_events")
+    row = query(home, "SELECT actor, event, reason FROM release_events ORDER BY seq")[-1]
     assert (row["actor"], row["event"]) == ("canary monitor", event)
     assert "proven after" in row["reason"]
     [kept] = query(home, "SELECT decision, blocks, low, high, curve FROM canary_checks")
@@ -256,17 +256,16 @@ def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: s
 
 
 @pytest.mark.parametrize(
-    ("word", "approval", "verdict", "why"),
+    ("word", "approval", "why"),
     [
-        ("", "none", "", "the gate has not decided on"),
-        ("block", "none", "", "the gate said 'block' on night"),
-        ("insufficient evidence", "none", "", "the gate said 'insufficient evidence' on night"),
-        ("promote", "required", "", "waits for 'align gate --approve night"),
-        ("promote", "required", "refused", "was refused on night"),
+        ("", "none", "is served by an override"),
+        ("block", "none", "the gate said 'block' on night"),
+        ("insufficient evidence", "none", "the gate said 'insufficient evidence' on night"),
+        ("promote", "required", "waits for 'align gate --approve night"),
     ],
 )
 def test_a_canary_that_is_no_worse_does_not_stand_in_for_the_gate(
-    home: Path, monkeypatch: pytest.MonkeyPatch, word: str, approval: str, verdict: Any, why: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, word: str, approval: str, why: str
 ) -> None:
     monkeypatch.setenv("ALIGN_GATE__APPROVAL", approval)
     add(home, A, B)
@@ -275,12 +274,22 @@ def test_a_canary_that_is_no_worse_does_not_stand_in_for_the_gate(
     traffic(home, {A: 0.1, B: 0.0}, each={A: 2700, B: 300})
     if word:
         decided(home, word, champion=A, challenger=B, waits=approval == "required")
-    if verdict:
-        say(home, NIGHT, verdict, actor="ann", reason="looked at it", now=NOW)
     done = check.fn()["done"]
     assert why in done
     assert f"'align release promote {B} --actor NAME --reason TEXT' is for people" in done
     assert (current(home), current_canary(home) is None) == (A, False)
+    # Whoever brings the registry in order next ends a canary whose right is gone.
+    assert settle(home)["canary"] == (None if word else B)
+
+
+def test_a_canary_that_people_refuse_ends_with_their_word(home: Path) -> None:
+    add(home, A)
+    begin(home, A)
+    decided(home, champion=BASE, challenger=A, waits=True)
+    say(home, NIGHT, "refused", actor="ben", reason="looked at it", now=NOW)
+    assert served(home)["canary"] is None
+    with pytest.raises(ReleaseError, match=f"{A} was refused on night night by ben"):
+        start_canary(home, A, share=0.1, actor="ann", reason="try it", now=NOW)
 
 
 def test_nobody_decides_on_a_canary_alone(home: Path) -> None:
@@ -317,10 +326,10 @@ def test_the_command_starts_shows_checks_and_ends(home: Path, monkeypatch: pytes
         return result.output
 
     assert "no canary" in align("canary")
-    assert "answers 20%" in align("canary", A, "--share", "0.2", "--reason", "try [it]", "--actor", "ann")
+    assert "answers 20%" in align("canary", A, "--share", "0.2", "--override", "--reason", "try [it]", "--actor", "ann")
     assert json.loads(align("canary", "--check", "--json"))[0]["decision"] == "keep watching"
     assert "no canary" in align("canary", "--end", "--reason", "enough")
-    assert [row["event"] for row in query(home, "SELECT event FROM release_events ORDER BY recorded_at")] == [
+    assert [row["event"] for row in query(home, "SELECT event FROM release_events ORDER BY seq")] == [
         "canary_started",
         "canary_ended",
     ]

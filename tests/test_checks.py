@@ -553,7 +553,7 @@ def test_training_and_release_ask_for_consent(settings: Settings, ready: TrainJo
     monkeypatch.setattr(train, "load_pairs", lambda *_: [])
     monkeypatch.setattr(train, "write_job", lambda *_: ready)
     monkeypatch.setattr(train, "base_path", lambda _: Path("base"))
-    monkeypatch.setattr(train, "weights_id", lambda _: "b")
+    monkeypatch.setattr(train, "folder_id", lambda _: "b")
     monkeypatch.setattr(train, "_run", started.append)
     with pytest.raises(CheckFailed, match="every pair has consent"):
         train.fit.fn("n")

@@ -144,12 +144,12 @@ def trained(tiny: Path, home: Path, *, base: str | None = None) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from alignment.models.whole import weights_id
+    from alignment.models.identity import folder_id
 
     torch.manual_seed(0)
     lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
     get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), lora).save_pretrained(home / "adapter")
-    (home / "adapter" / "manifest.json").write_text(json.dumps({"base_id": base or weights_id(tiny)}))
+    (home / "adapter" / "manifest.json").write_text(json.dumps({"base_id": base or folder_id(tiny)}))
     register(home, A, home / "adapter", card="", manifest={})
 
 
@@ -188,17 +188,17 @@ def test_base_and_a_release_answer_a_public_file(tiny: Path, home: Path, tmp_pat
 
 
 def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tmp_path: Path) -> None:
+    from alignment.models.identity import folder_id
     from alignment.models.local import LocalModel
-    from alignment.models.whole import weights_id
-    from alignment.release import promote
+    from alignment.release.approval import promote_by_hand
     from flows.evaluate import adapter_of, load_model
 
     whole = make_tiny_model(tmp_path / "model", seed=1)
-    (whole / "manifest.json").write_text(json.dumps({"base_id": weights_id(tiny)}))
+    (whole / "manifest.json").write_text(json.dumps({"base_id": folder_id(tiny)}))
     register(home, A, whole, card="", manifest={})
-    promote(home, A, actor="ann", reason="better", now=NOW)
+    promote_by_hand(home, A, approval=False, actor="ann", reason="better", now=NOW)
     settings = load_settings()
-    assert load_model(settings, adapter_of(settings, A)).model_id == weights_id(whole)
+    assert load_model(settings, adapter_of(settings, A)).model_id == LocalModel(whole, batch_size=settings.model.batch_size).model_id
     out = tmp_path / "out.jsonl"
     done = run("--suite", "capability", "--release", "champion", "--out", str(out), "--max-prompts", "3")
     assert done.exit_code == 0, done.output

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
-from alignment.release import current, promote, rollback
+from alignment.release import current, rollback
+from alignment.release.approval import promote_by_hand
 from alignment.store import query
 from flows import cli, command, hooks
 from flows.hooks import deliver
@@ -254,7 +255,7 @@ def test_of_exported_models_the_last_two_stay(home: Path, tmp_path: Path, monkey
     (target / "somebody's own").mkdir(parents=True)
     for number, name in enumerate((A, B, C)):
         add(home, name)
-        promote(home, name, actor="flow", reason="safer", now=NOW.replace(hour=number))
+        promote_by_hand(home, name, approval=False, actor="flow", reason="safer", now=NOW.replace(hour=number))
         [run] = deliver(chosen)
         assert run["ok"], run["detail"]
     assert {path.name for path in target.iterdir()} == {"somebody's own", "current", B, C}
@@ -267,7 +268,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from alignment.models.whole import weights_id
+    from alignment.models.identity import folder_id
     from alignment.release import register
     from tests.tiny import make_tiny_model
 
@@ -279,7 +280,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
         if "lora_B" in name:
             torch.nn.init.ones_(weights)
     adapted.save_pretrained(tmp_path / "adapter")
-    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps({"base_id": weights_id(base)}))
+    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps({"base_id": folder_id(base)}))
     register(home, A, tmp_path / "adapter", card="# a", manifest={})
     monkeypatch.setenv("ALIGN_MODEL__PATH", str(base))
     chosen = settings(monkeypatch, merged_weights=target)

@@ -10,9 +10,9 @@ import torch
 
 from alignment.errors import ModelError
 from alignment.models import local
+from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
-from alignment.models.whole import weights_id
 from tests.tiny import make_tiny_model
 
 TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]
@@ -70,7 +70,7 @@ def test_an_adapter_answers_as_it_was_trained(tiny: Path, tmp_path: Path) -> Non
         _ = LocalModel(tiny, adapter=tmp_path / "adapter")._model
     with pytest.raises(ModelError, match="was trained on base 'another base'"):
         export_merged(tiny, tmp_path / "adapter", tmp_path / "merged")
-    manifest.write_text(json.dumps({"base_id": weights_id(tiny)}))
+    manifest.write_text(json.dumps({"base_id": folder_id(tiny)}))
     ids = torch.tensor([[5, 9, 20, 33]])
     loaded = LocalModel(tiny, adapter=tmp_path / "adapter")._model
     with torch.no_grad():
@@ -82,6 +82,6 @@ def test_an_adapter_answers_as_it_was_trained(tiny: Path, tmp_path: Path) -> Non
 def test_a_whole_model_that_was_trained_takes_the_place_of_the_base(tiny: Path, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "model", seed=1)
     served = LocalModel(tiny, adapter=other)
-    assert served.model_id == weights_id(other) != weights_id(tiny)
+    assert served.model_id == LocalModel(other).model_id != LocalModel(tiny).model_id
     assert served.generate(CONVERSATIONS, max_new_tokens=8) == LocalModel(other).generate(CONVERSATIONS, max_new_tokens=8)
     assert served.generate(CONVERSATIONS, max_new_tokens=8) != LocalModel(tiny).generate(CONVERSATIONS, max_new_tokens=8)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError, ModelError
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
 from alignment.records import Pair, Side
 from alignment.sections import Train
 from alignment.train.job import check_pairs, finished, read_result, write_job
@@ -82,8 +82,8 @@ def steps(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def test_a_run_that_was_killed_five_times_ends_like_one_that_was_not(tiny: Path, tmp_path: Path) -> None:
-    whole = write_job(tmp_path / "a", tiny, weights_id(tiny), tmp_path / "a.parquet", make_pairs(24), settings())
-    killed = write_job(tmp_path / "b", tiny, weights_id(tiny), tmp_path / "b.parquet", make_pairs(24), settings())
+    whole = write_job(tmp_path / "a", tiny, folder_id(tiny), tmp_path / "a.parquet", make_pairs(24), settings())
+    killed = write_job(tmp_path / "b", tiny, folder_id(tiny), tmp_path / "b.parquet", make_pairs(24), settings())
     run(whole)
     for at in sorted(random.Random(0).sample(range(1, 10), 5)):
         process = run(killed, wait=False)
@@ -170,9 +170,9 @@ def test_the_loss_is_stock_trls(tiny: Path, tmp_path: Path) -> None:
 def test_a_second_run_scores_only_its_new_pairs(tiny: Path, tmp_path: Path) -> None:
     cache = tmp_path / "reference.parquet"
     short = settings(epochs=0.5)
-    first = write_job(tmp_path / "runs", tiny, weights_id(tiny), cache, make_pairs(12), short)
+    first = write_job(tmp_path / "runs", tiny, folder_id(tiny), cache, make_pairs(12), short)
     run(first)
-    second = write_job(tmp_path / "runs", tiny, weights_id(tiny), cache, make_pairs(15), short)
+    second = write_job(tmp_path / "runs", tiny, folder_id(tiny), cache, make_pairs(15), short)
     run(second)
     counts = [json.loads((job.folder / "result.json").read_text())["reference_computed"] for job in (first, second)]
     assert counts == [12, 3]
@@ -291,6 +291,6 @@ def test_another_base_and_too_long_rows_are_refused_before_any_compute(tiny: Pat
     other = write_job(tmp_path / "a", tiny, "of another base", tmp_path / "r.parquet", make_pairs(6), settings())
     with pytest.raises(InputError, match="but this run and its reference are of 'of another"):
         check_base(other)
-    long = write_job(tmp_path / "b", tiny, weights_id(tiny), tmp_path / "r.parquet", make_pairs(6), settings(max_tokens=4096))
+    long = write_job(tmp_path / "b", tiny, folder_id(tiny), tmp_path / "r.parquet", make_pairs(6), settings(max_tokens=4096))
     with pytest.raises(InputError, match="max_tokens = 4096 is more than the model's context of 2048"):
         check_base(long)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError, ModelError
+from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel
-from alignment.models.whole import is_whole, trained, weights_id
+from alignment.models.whole import is_whole, trained
 from alignment.train.job import TrainJob, read_result, write_job
 from tests.test_train import make_pairs, settings, steps
 from tests.tiny import make_tiny_model
@@ -27,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(tiny: Path, folder: Path, method: str, **changes: object) -> TrainJob:
     chosen = settings(**{"epochs": 1, "method": method, "learning_rate": 1e-3} | changes)
-    return write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", make_pairs(12), chosen)
+    return write_job(folder, tiny, folder_id(tiny), folder / "reference.parquet", make_pairs(12), chosen)
 
 
 def train_on(job: TrainJob) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError, TrainingError
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
 from alignment.sections import Train
 from alignment.train.job import TrainJob, write_job
 from tests.test_train import make_pairs, run, settings, steps
@@ -32,7 +32,7 @@ def train_on(tiny: Path, folder: Path, margins: tuple[float, ...] = (0.5,), **ch
 
     pairs = [replace(pair, judge_margin=margins[index % len(margins)], split="train") for index, pair in enumerate(make_pairs(8))]
     chosen: Train = settings(**{"epochs": 1, "sft_weight": 0} | changes)
-    job = write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", pairs, chosen)
+    job = write_job(folder, tiny, folder_id(tiny), folder / "reference.parquet", pairs, chosen)
     return job, train(job)
 
 
@@ -102,7 +102,7 @@ def held_out(tiny: Path, folder: Path, **changes: object) -> tuple[TrainJob, dic
     from alignment.train.run import train
 
     chosen = settings(**{"epochs": 4, "eval_steps": 2} | changes)
-    job = write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", make_pairs(12), chosen)
+    job = write_job(folder, tiny, folder_id(tiny), folder / "reference.parquet", make_pairs(12), chosen)
     return job, train(job)
 
 
@@ -211,7 +211,7 @@ def test_held_out_pairs_count_alike_whatever_batch_they_are_in(tiny: Path, tmp_p
         from alignment.train.run import train
 
         pairs = [replace(pair, split="eval" if index < 4 else "train") for index, pair in enumerate(make_pairs(8))]
-        job = write_job(tmp_path / str(size), tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(batch_size=size, epochs=0.5))
+        job = write_job(tmp_path / str(size), tiny, folder_id(tiny), tmp_path / "r.parquet", pairs, settings(batch_size=size, epochs=0.5))
         # At no rate all runs leave the same policy.
         job = replace(job, settings=job.settings.model_copy(update={"learning_rate": 1e-12}))
         train(job)
@@ -246,7 +246,7 @@ def test_tensorboard_files_outlive_the_checkpoints(tiny: Path, tmp_path: Path, m
         (tmp_path / "site" / name).mkdir(parents=True)
         (tmp_path / "site" / name / "__init__.py").write_text(text)
     pairs = [replace(pair, split="train") for pair in make_pairs(8)]
-    job = write_job(tmp_path, tiny, weights_id(tiny), tmp_path / "r.parquet", pairs, settings(epochs=1, report_to=["tensorboard"]))
+    job = write_job(tmp_path, tiny, folder_id(tiny), tmp_path / "r.parquet", pairs, settings(epochs=1, report_to=["tensorboard"]))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     run(job)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
 from alignment.sections import Train
 from alignment.train.job import TrainJob, finished, write_job
 from tests.test_train import make_pairs, settings, steps
@@ -35,7 +35,7 @@ def make_job(tiny: Path, folder: Path, pairs: int, *, held_out: int = 0, **chang
         replace(pair, split="train" if index < pairs else "eval", judge_margin=0.2 + index % 3 / 3)
         for index, pair in enumerate(make_pairs(pairs + held_out))
     ]
-    return write_job(folder, tiny, weights_id(tiny), folder / "reference.parquet", ready, chosen)
+    return write_job(folder, tiny, folder_id(tiny), folder / "reference.parquet", ready, chosen)
 
 
 def launcher(folder: Path, processes: int = 2) -> str:

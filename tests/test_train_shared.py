@@ -312,7 +312,7 @@ def test_the_reference_and_held_out_pairs_keep_within_memory_too(
     """Neither meets more than one pair at a time, by the budget of tokens or by a lack of memory, and both say the same."""
     import torch
 
-    from alignment.models.whole import weights_id
+    from alignment.models.identity import folder_id
     from alignment.train import reference
     from alignment.train.job import write_job
     from alignment.train.run import train
@@ -338,7 +338,7 @@ def test_the_reference_and_held_out_pairs_keep_within_memory_too(
         monkeypatch.setattr(SharedPrefixDPOTrainer, "compute_ref_log_probs", watched(score))
         monkeypatch.setattr(SharedPrefixDPOTrainer, "_compute_loss", watched(loss))
         chosen = settings(epochs=1, batch_size=3, learning_rate=1e-12, **more)
-        job = write_job(tmp_path / name, base, weights_id(base), tmp_path / f"{name}.parquet", make_pairs(18), chosen)
+        job = write_job(tmp_path / name, base, folder_id(base), tmp_path / f"{name}.parquet", make_pairs(18), chosen)
         met.clear()
         return train(job), reference.load(job.reference_cache)
 

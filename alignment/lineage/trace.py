@@ -203,9 +203,7 @@ def _trace_release(store: _Store, id_: str) -> Trace:
         "UNION SELECT night_id FROM gate_decisions WHERE challenger = $1 ORDER BY night_id",
         id_,
     )
-    events = store.rows(
-        "SELECT id, event, actor, reason, recorded_at FROM release_events WHERE release_id = ? ORDER BY recorded_at, id", id_
-    )
+    events = store.rows("SELECT id, event, actor, reason, recorded_at FROM release_events WHERE release_id = ? ORDER BY seq", id_)
     happened = tuple(_node("event", row.pop("id"), row) for row in events)
     return Trace(_node("release", id_, {}), tuple(_set_of(store, row["night_id"]) for row in nights), happened)
 

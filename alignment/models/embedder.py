@@ -53,7 +53,7 @@ class Embedder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        from alignment.models.local import best_dtype
+        from alignment.models.precision import best_dtype
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         model = AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)

@@ -21,17 +21,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ModelError
 from alignment.models.chat import Choice, Progress
+from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
-from alignment.models.whole import check_base, is_whole, weights_id
+from alignment.models.precision import best_dtype
+from alignment.models.whole import check_base, is_whole
 from alignment.records import Message
-
-
-def best_dtype() -> torch.dtype:
-    """Return bfloat16 where this machine computes in it natively, else float32."""
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def load_tokenizer(model: str | Path) -> Any:
@@ -163,7 +157,7 @@ class LocalModel:
     @cached_property
     def model_id(self) -> str:
         """See `ChatModel.model_id`."""
-        return weights_id(self.folder, self.adapter)
+        return model_id(self.folder, self.adapter, dtype=self.precision, batch_size=self.batch_size)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from alignment.errors import ModelError
 from alignment.ids import content_id, file_sha256, short
+from alignment.models.identity import RECORD, base_of, folder_id
 
-RECORD = "files.json"
 ADAPTER, MODEL = "adapter", "model"
 """Folders of a training run, and of a release, that hold what was trained: an adapter to the base, or a whole model."""
 _LONGEST_HEADER = 100_000_000
@@ -30,15 +30,12 @@ def trained(folder: Path) -> Path:
     return folder / MODEL if (folder / MODEL).is_dir() else folder / ADAPTER
 
 
-def weights_id(folder: Path, adapter: Path | None = None) -> str:
-    """Return the content address of the weights in `folder`, with the adapter's if there is one."""
+def weights_id(folder: Path) -> str:
+    """Return the content address of the weights alone: the name of a base in the manifests of adapters that 0.1 trained."""
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
-    parts = [_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-    if adapter is not None:
-        parts.append(file_sha256(adapter / "adapter_model.safetensors"))
-    return content_id(*parts)
+    return content_id(*[_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards])
 
 
 @cache
@@ -53,17 +50,12 @@ def check_base(base: Path, folder: Path) -> None:
     Raises:
         ModelError: the bases differ, or there is no manifest to tell.
     """
-    try:
-        trained_on = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["base_id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    trained_on, here = base_of(folder), folder_id(base)
+    if trained_on != here and trained_on != weights_id(base):
         raise ModelError(
-            f"{str(folder)!r} does not say which base it belongs to: its manifest.json, which 'align train' writes beside it, "
-            f"cannot be read ({error})"
-        ) from None
-    if (here := weights_id(base)) != trained_on:
-        raise ModelError(
-            f"{str(folder)!r} was trained on base {short(trained_on)!r}, but {str(base)!r} is {short(here)!r}; set [model] path to its "
-            "base, or run 'align release rollback --reason TEXT' until the base model is in production"
+            f"{str(folder)!r} was trained on base {short(trained_on)!r}, but {str(base)!r} is {short(here)!r}: its weights, configuration, "
+            "tokenizer or template differ; set [model] path to its base, or run 'align release rollback --reason TEXT' until the base "
+            "model is in production"
         )
 
 

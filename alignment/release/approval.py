@@ -1,7 +1,8 @@
 """What people say of the gate's decisions: approve or refuse what waits for them, or override what was held back.
 
-A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. The pointer moves
-before the verdict is recorded, and its own history names person and reason: after a kill between the two the same call ends it.
+A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. It is bound to the
+decision's number and the release's weights, and is recorded, in the journal too, before the pointer moves: nothing is served whose right
+is not on record. After a kill between the two the same call ends it.
 
 Effects: moves the registry's pointer, appends to the store and its journal.
 """
@@ -14,8 +15,14 @@ from typing import Any, Literal
 
 from alignment.errors import ReleaseError
 from alignment.ids import content_id, short
-from alignment.release.registry import current, history, promote
-from alignment.store import append_durably, query, sql
+from alignment.release.contents import Verified
+from alignment.release.disk import locked
+from alignment.release.events import tell_store
+from alignment.release.pointer import Canary, current
+from alignment.release.registry import check_place, place, right_of, take_out, times_left
+from alignment.release.rights import may_serve, records_of
+from alignment.release.traffic import check_share, put_canary, start_canary
+from alignment.store import append_durably, migrate, query, sql
 
 Say = Literal["approved", "refused", "overridden"]
 WAITS = "waits_for_approval"
@@ -39,14 +46,14 @@ def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
     """Return everything that people said of the gate's decisions on a release, oldest first."""
     return query(
         home,
-        "SELECT verdict, actor, reason, decided_at, decision_id, night_id FROM gate_verdicts WHERE release_id = ? ORDER BY decided_at, id",
+        "SELECT verdict, actor, reason, decided_at, decision_id, night_id FROM gate_verdicts WHERE release_id = ? ORDER BY seq",
         [release_id],
     )
 
 
 def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
     """Return what people said of a decision, oldest first."""
-    return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY decided_at, id", [decision_id])
+    return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY seq", [decision_id])
 
 
 def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime, seen: str | None = None) -> str:
@@ -61,46 +68,78 @@ def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: s
         ReleaseMoved: something else is in production since the gate compared, or the release was rolled back or quarantined.
     """
     _refuse_nameless(actor, reason)
-    decision = last_decision(home, night_id)
-    if seen not in (None, decision["id"]):
-        raise ReleaseError(
-            f"the gate has decided on night {decision['night_id']} again since it decided {short(str(seen))}: its last word is "
-            f"{decision['decision']!r}; look at it on the dashboard or with 'align status', and answer that one"
-        )
-    _refuse_what_does_not_fit(decision, verdict)
-    replacing = decision["champion"] if verdict == "approved" else None
-    return _carry_out(home, decision, verdict, actor=actor, reason=reason, now=now, replacing=replacing)
-
-
-def held_back(home: Path, release_id: str, *, approval: bool) -> str | None:
-    """Return why a release is for people to put into production and for nothing else; None if the gate or a person has released it.
-
-    `approval`: a person has to approve what the gate promotes.
-    """
-    decision = _on(home, release_id)
-    if decision is None:
-        return f"the gate has not decided on {release_id}"
-    night, said = decision["night_id"], decision["verdict"]
-    if said in ("approved", "overridden"):
-        return None
-    if said == "refused" or decision["decision"] != "promote":
-        return f"{release_id} was refused on night {night}" if said else f"the gate said {decision['decision']!r} on night {night}"
-    return f"{release_id} waits for 'align gate --approve {night} --reason TEXT'" if approval else None
+    with locked(home):
+        decision = last_decision(home, night_id)
+        if seen not in (None, decision["id"]):
+            raise ReleaseError(
+                f"the gate has decided on night {decision['night_id']} again since it decided {short(str(seen))}: its last word is "
+                f"{decision['decision']!r}; look at it on the dashboard or with 'align status', and answer that one"
+            )
+        _refuse_what_does_not_fit(decision, verdict)
+        if verdict == "refused":
+            _refuse(home, decision, actor=actor, reason=reason, now=now)
+        else:
+            replacing = decision["champion"] if verdict == "approved" else None
+            verified = check_place(home, release := decision["challenger"], replacing=replacing)
+            _record(home, release, decision, verdict, verified, actor=actor, reason=reason, now=now)
+            why = f"{verdict} after gate {short(decision['id'])} said {decision['decision']}: {reason}"
+            place(home, release, actor=actor, reason=why, now=now, night_id=decision["night_id"])
+        here = current(home)
+    tell_store(home)
+    return here
 
 
 def promote_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, reason: str, now: datetime) -> bool:
-    """Put a release into production as a person says; return whether that overrides the gate, or who refused it, and was recorded so.
+    """Put a release into production as a person says; return whether that needed an override, which was recorded.
+
+    Needed is one for what the gate or a person holds back, and for what nobody decided on.
 
     Raises:
-        ReleaseError: it is unknown, changed or quarantined, or it overrides a decision and the name or the reason are missing.
+        ReleaseError: it is unknown, changed or quarantined, or it needs an override and the name or the reason are missing.
     """
-    decision = _on(home, release_id)
-    if decision is None or held_back(home, release_id, approval=approval) is None:
-        promote(home, release_id, actor=actor or "unknown", reason=reason, now=now)
-        return False
+    with locked(home):
+        verified = check_place(home, release_id)
+        right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
+        why = reason if right.allowed else _override(home, release_id, verified, actor=actor, reason=reason, now=now)
+        place(home, release_id, actor=actor or "unknown", reason=why, now=now)
+    tell_store(home)
+    return not right.allowed
+
+
+def canary_by_hand(home: Path, release_id: str, *, share: float, approval: bool, actor: str, reason: str, now: datetime) -> Canary:
+    """Give a release a share of the traffic as a person says, with an override on record where it needs one (see `promote_by_hand`).
+
+    Raises:
+        ReleaseError: as `start_canary`, or it needs an override and the name or the reason are missing.
+    """
+    check_share(share)
+    if right_of(home, release_id, approval=approval).allowed:
+        return start_canary(home, release_id, share=share, actor=actor or "unknown", reason=reason, now=now, approval=approval)
+    with locked(home):
+        _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
+        started = put_canary(home, release_id, share=share, actor=actor, reason=reason, now=now)
+    tell_store(home)
+    return started
+
+
+def override(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> None:
+    """Record that a person lets a release be served, as it is and as it was decided on last, without serving it yet.
+
+    Raises:
+        ReleaseError: it is unknown, changed or quarantined, or the name or the reason are missing.
+    """
+    with locked(home):
+        _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
+
+
+def _override(home: Path, release_id: str, verified: Verified, *, actor: str, reason: str, now: datetime) -> str:
+    """Record an override; return what the pointer's history says of it. The caller holds the lock."""
     _refuse_nameless(actor, reason)
-    _carry_out(home, decision, "overridden", actor=actor, reason=reason, now=now)
-    return True
+    migrate(home)
+    decision = _on(home, release_id)
+    _record(home, release_id, decision, "overridden", verified, actor=actor, reason=reason, now=now)
+    said = f"gate {short(decision['id'])} said {decision['decision']}" if decision else "no decision of the gate"
+    return f"overridden after {said}: {reason}"
 
 
 def _on(home: Path, release_id: str) -> dict[str, Any] | None:
@@ -113,29 +152,43 @@ def _refuse_nameless(actor: str, reason: str) -> None:
         raise ReleaseError(f"a verdict needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")
 
 
-def _carry_out(
-    home: Path, decision: dict[str, Any], verdict: Say, *, actor: str, reason: str, now: datetime, replacing: str | None = None
-) -> str:
-    """Move the pointer as the verdict says and record it; return what is in production afterwards."""
-    release, moved = decision["challenger"], []
-    if verdict != "refused":
-        why = f"{verdict} after gate {short(decision['id'])} said {decision['decision']}: {reason}"
-        promote(home, release, actor=actor, reason=why, now=now, replacing=replacing)
-        # Of one move there is one verdict: a call that is repeated after a kill moves and adds nothing, one after a rollback does both.
-        moved = [row["recorded_at"] for row in history(home) if row["release_id"] == release][-1:]
-    row = {"decision_id": decision["id"], "night_id": decision["night_id"], "release_id": release, "verdict": verdict}
-    row |= {"actor": actor, "reason": reason}
-    append_durably(home, "gate_verdicts", [{"id": content_id(decision["id"], verdict, *moved), **row, "decided_at": now}])
+def _refuse(home: Path, decision: dict[str, Any], *, actor: str, reason: str, now: datetime) -> None:
+    release = decision["challenger"]
+    # First out of use, for the case that it is there by an older decision or an override: what is refused is never served.
+    take_out(home, release, actor=actor, reason=f"refused: {reason}", now=now)
+    _record(home, release, decision, "refused", None, actor=actor, reason=reason, now=now)
     event = {
         "release_id": release,
-        "event": "refused" if verdict == "refused" else "promoted",
+        "event": "refused",
         "actor": actor,
-        "reason": f"{verdict}: {reason}",
+        "reason": f"refused: {reason}",
         "night_id": decision["night_id"],
         "recorded_at": now,
     }
-    append_durably(home, "release_events", [{"id": content_id(decision["id"], verdict, "event", *moved), **event}])
-    return current(home)
+    append_durably(home, "release_events", [{"id": content_id(decision["id"], "refused", "event"), **event}])
+
+
+def _record(
+    home: Path,
+    release: str,
+    decision: dict[str, Any] | None,
+    verdict: Say,
+    verified: Verified | None,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Append a person's verdict, bound to the decision and the weights.
+
+    Of one stay in production there is one verdict: a call that is repeated adds nothing, one after a rollback does.
+    """
+    weights = verified.weights if verified else None
+    row = {"decision_id": decision and decision["id"], "night_id": decision and decision["night_id"], "release_id": release}
+    row |= {"verdict": verdict, "actor": actor, "reason": reason, "weights": weights}
+    row |= {"decision_seq": decision["seq"] if decision else 0, "decided_at": now}
+    name = content_id(decision["id"] if decision else release, verdict, weights, times_left(home, release))
+    append_durably(home, "gate_verdicts", [{"id": name, **row}])
 
 
 def _refuse_what_does_not_fit(decision: dict[str, Any], verdict: Say) -> None:

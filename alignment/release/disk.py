@@ -1,22 +1,33 @@
-"""How the registry reads and writes: one lock, files that appear whole, and logs that a torn line does not break.
+"""How the registry reads and writes: one lock, files that appear whole, logs that a torn line does not break, and room kept for a way back.
+
+A link or a special file in the place of one of its files is refused, never followed. A reserve file keeps `RESERVE` bytes of the disk:
+what has to work on a full one (a rollback, a quarantine, the end of a canary) gives them back and tries again.
 
 Effects: writes `<home>/releases`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from alignment.errors import NoSpace, ReleaseError
 
 BASE = "base"
 MANIFEST, POINTER, HISTORY, QUARANTINED = "manifest.json", "current", "history.jsonl", "QUARANTINED"
 CANARY, CANARIES, SERVING = "canary.json", "canaries.jsonl", "serving.json"
+RESERVED, RESERVE = ".reserve", 8 * 2**20
+"""File and bytes kept free: a rollback with its rows in the store took 2.3 MB of a full disk."""
+_T = TypeVar("_T")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def root(home: Path) -> Path:
@@ -28,12 +39,47 @@ def root(home: Path) -> Path:
 def locked(home: Path) -> Iterator[None]:
     """Keep every other change of the registry out; a killed process lets go by itself."""
     root(home).mkdir(parents=True, exist_ok=True)
-    handle = os.open(root(home) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(root(home) / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path | str, flags: int) -> int:
+    """Open a file, and nothing that a link stands for.
+
+    Raises:
+        ReleaseError: it is a link or a special file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise ReleaseError(f"{str(path)!r} is a link or no plain file, which the registry does not follow; remove it") from None
+        raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise ReleaseError(f"{str(path)!r} is a link or no plain file, which the registry does not follow; remove it")
+    return handle
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a plain file of the registry holds.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ReleaseError: it is a link or a special file.
+    """
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as handle:
+        return handle.read()
+
+
+def read_text(path: Path) -> str:
+    """As `read_bytes`, for a text; raises ValueError if it is not UTF-8."""
+    return read_bytes(path).decode("utf-8")
 
 
 def sync_folder(folder: Path) -> None:
@@ -48,7 +94,7 @@ def sync_folder(folder: Path) -> None:
 def write_durably(path: Path, text: str) -> None:
     """Replace a file by one rename."""
     scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("w", encoding="utf-8") as out:
+    with os.fdopen(_open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())
@@ -58,17 +104,20 @@ def write_durably(path: Path, text: str) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one line of JSON; if a kill cut the last one short, this one does not continue it."""
-    with path.open("a", encoding="utf-8") as out:
-        out.write("\n" * _torn(path) + json.dumps(row) + "\n")
-        out.flush()
+    with os.fdopen(_open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b", buffering=0) as out:
+        size = out.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(out.fileno(), 1, size - 1) != b"\n"
+        line = ("\n" * torn + json.dumps(row) + "\n").encode()
+        if out.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(out.fileno())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log, less those that a kill cut short."""
     rows = []
-    if path.exists():
-        for line in path.read_bytes().split(b"\n"):
+    with suppress(FileNotFoundError):
+        for line in read_bytes(path).split(b"\n"):
             try:
                 row = json.loads(line)
             except ValueError:
@@ -78,27 +127,70 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _torn(path: Path) -> bool:
+def next_seq(home: Path) -> int:
+    """Return the number of the registry's next event; the caller holds the lock. Numbers grow whatever the clock does."""
+    rows = [*read_rows(root(home) / HISTORY), *read_rows(root(home) / CANARIES)]
+    with suppress(OSError, ValueError):
+        rows.append(json.loads(read_text(root(home) / CANARY)))
+    rows += [read_quarantine(home, path.parent.name) for path in root(home).glob(f"*/{QUARANTINED}")]
+    return 1 + max((int(row.get("seq") or 0) for row in rows if isinstance(row, dict)), default=0)
+
+
+def keep_reserve(home: Path) -> None:
+    """Set aside room for a way back, if there is none yet and the disk has it."""
+    path = root(home) / RESERVED
+    if not root(home).is_dir() or (path.is_file() and path.stat().st_size == RESERVE):
+        return
+    with suppress(OSError):
+        handle = _open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            os.posix_fallocate(handle, 0, RESERVE)
+        except OSError:
+            path.unlink()
+        finally:
+            os.close(handle)
+
+
+def with_reserve(home: Path, act: Callable[[], _T]) -> _T:
+    """Do what may be done twice; on a full disk, a second time with the reserve given back.
+
+    Raises:
+        NoSpace: that was not enough, or somebody has used it up before.
+    """
     try:
-        with path.open("rb") as handle:
-            handle.seek(-1, os.SEEK_END)
-            return handle.read(1) != b"\n"
-    except OSError:  # there is none yet, or it is empty
-        return False
+        return act()
+    except (OSError, NoSpace) as error:
+        if not isinstance(error, NoSpace) and error.errno not in _FULL:
+            raise
+    try:
+        with suppress(FileNotFoundError):
+            (root(home) / RESERVED).unlink()
+        return act()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoSpace(
+            f"the disk of {str(home)!r} is full, and the registry's reserve was not enough; free some space and run the same command again"
+        ) from error
+    finally:
+        keep_reserve(home)
 
 
 def is_quarantined(home: Path, release_id: str) -> bool:
-    """Say whether a release may no longer be promoted."""
-    return (root(home) / release_id / QUARANTINED).exists()
+    """Say whether a release may no longer be promoted; a mark that is a link, even to nothing, is one."""
+    return os.path.lexists(root(home) / release_id / QUARANTINED)
 
 
-def read_quarantine(home: Path, release_id: str) -> dict[str, str]:
+def read_quarantine(home: Path, release_id: str) -> dict[str, Any]:
     """Return who quarantined a release, why and when; a mark that was made by hand has the time of its file only."""
     mark = root(home) / release_id / QUARANTINED
     made = {"actor": "unknown", "reason": "no reason given"}
-    made["recorded_at"] = datetime.fromtimestamp(mark.stat().st_mtime, UTC).replace(tzinfo=None).isoformat()
+    made["recorded_at"] = datetime.fromtimestamp(mark.lstat().st_mtime, UTC).replace(tzinfo=None).isoformat()
     try:
-        said = json.loads(mark.read_text(encoding="utf-8"))
-    except ValueError:
+        said = json.loads(read_text(mark))
+    except (ValueError, ReleaseError):
         said = None
-    return {name: str(said.get(name, value)) for name, value in made.items()} if isinstance(said, dict) else made
+    if not isinstance(said, dict):
+        return dict(made)
+    number = said.get("seq")
+    return {name: str(said.get(name, value)) for name, value in made.items()} | ({"seq": number} if isinstance(number, int) else {})

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignment.errors import ReleaseError
 from alignment.release.disk import (
     BASE,
     CANARIES,
@@ -23,14 +24,19 @@ from alignment.release.disk import (
     SERVING,
     append_row,
     is_quarantined,
+    next_seq,
     read_rows,
+    read_text,
     root,
     write_durably,
 )
 
 
 class Canary(NamedTuple):
-    """A challenger that answers `share` (0..1) of the traffic beside `champion`; `moves` counts the pointer's changes before it."""
+    """A challenger that answers `share` (0..1) of the traffic beside `champion`; `moves` counts the pointer's changes before it.
+
+    `seq` is the number of its start among the registry's events (0: it was started before these had any).
+    """
 
     release_id: str
     champion: str
@@ -39,12 +45,13 @@ class Canary(NamedTuple):
     reason: str
     started_at: str
     moves: int
+    seq: int = 0
 
 
 def current(home: Path) -> str:
     """Return the id of the release in production, `base` when there is none."""
     try:
-        return (root(home) / POINTER).read_text(encoding="utf-8").strip() or BASE
+        return read_text(root(home) / POINTER).strip() or BASE
     except FileNotFoundError:
         return BASE
 
@@ -61,16 +68,19 @@ def history(home: Path) -> list[dict[str, Any]]:
     return taken
 
 
-def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, now: str) -> None:
+def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, now: str, night_id: str | None = None) -> None:
     """Point to a release that the caller verified; the caller holds the lock. A canary ends with it."""
-    row = {
+    row: dict[str, Any] = {
         "event": event,
         "release_id": release_id,
         "previous": current(home),
         "actor": actor,
         "reason": reason,
         "recorded_at": now,
+        "seq": next_seq(home),
     }
+    if night_id:
+        row["night_id"] = night_id
     # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
     append_row(root(home) / HISTORY, row)
     write_durably(root(home) / POINTER, release_id + "\n")
@@ -80,8 +90,8 @@ def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, no
 def current_canary(home: Path) -> Canary | None:
     """Return the canary; None if there is none, the pointer moved since, or it was quarantined or damaged."""
     try:
-        found = Canary(**json.loads((root(home) / CANARY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = Canary(**json.loads(read_text(root(home) / CANARY)))
+    except (OSError, ValueError, TypeError, ReleaseError):
         return None
     here = current(home)
     if found.champion != here or found.release_id == here or found.moves != len(history(home)) or is_quarantined(home, found.release_id):
@@ -89,9 +99,10 @@ def current_canary(home: Path) -> Canary | None:
     return found
 
 
-def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime) -> None:
-    """Append what happens to a canary to the log; the caller holds the lock."""
-    row = {"event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
+def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime, seq: int | None = None) -> None:
+    """Append what happens to a canary to the log, with the next number if `seq` is not given; the caller holds the lock."""
+    number = next_seq(home) if seq is None else seq
+    row = {"seq": number, "event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
     append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
 
 
@@ -110,7 +121,7 @@ def write_serving(home: Path) -> None:
 def read_serving(home: Path) -> dict[str, Any] | None:
     """Return what `serving.json` says; None if there is none, or it is no JSON object."""
     try:
-        found = json.loads((root(home) / SERVING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(root(home) / SERVING))
+    except (OSError, ValueError, ReleaseError):
         return None
     return found if isinstance(found, dict) else None

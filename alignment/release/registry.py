@@ -2,9 +2,10 @@
 
 A release folder appears whole, by one rename, and never changes or goes away. The pointer changes by one rename as well, so
 that at any instant, and after any kill, it names a complete release or the base model. `history.jsonl` beside it keeps every
-change of the pointer; rolling back goes one step back in it.
+change of the pointer, numbered; rolling back goes one step back in it. Nothing is pointed to that has no right to be served
+(`alignment.release.rights`), and every file is hashed each time a release is promoted, made a canary, rolled back to or loaded.
 
-Effects: writes `<home>/releases`.
+Effects: writes `<home>/releases`; reads the store, and tells it what happened.
 """
 
 from __future__ import annotations
@@ -18,23 +19,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import ReleaseError, ReleaseMoved
-from alignment.ids import file_sha256
+from alignment.errors import ReleaseError, ReleaseMoved, StoreError
 from alignment.models.whole import ADAPTER, MODEL, is_whole
 from alignment.release.card import card_page
+from alignment.release.contents import Verified, digests, look
+from alignment.release.contents import names as plain_names
 from alignment.release.disk import (
     BASE,
     CANARIES,
+    CANARY,
     MANIFEST,
     QUARANTINED,
     is_quarantined,
+    keep_reserve,
     locked,
+    next_seq,
     read_quarantine,
     read_rows,
+    read_text,
     root,
+    sync_folder,
+    with_reserve,
     write_durably,
 )
+from alignment.release.events import tell_store
 from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
+from alignment.release.rights import Right, may_serve, records_of, refuse
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -58,105 +68,189 @@ def folder_of(home: Path, release_id: str) -> Path:
 def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest: Mapping[str, Any]) -> Path:
     """Copy a trained adapter, or a whole model, into the registry; registering the same release again changes nothing.
 
+    With `model_id`, `dtype` and `batch_size` in the manifest, the id has to be the one of the files that are copied.
+
     Raises:
-        ReleaseError: the id is none.
+        ReleaseError: the id is none or is not of these files, which may hold no links; or it stands for other weights already.
     """
     if not _ID.match(release_id):
         raise ReleaseError(f"{release_id!r} is no release id; 16 hex digits are ('align release list' shows them)")
-    target = root(home) / release_id
+    target, inside = root(home) / release_id, MODEL if is_whole(adapter) else ADAPTER
+    for _ in plain_names(adapter):
+        pass
     with locked(home):
         if (target / MANIFEST).is_file():
+            _refuse_others(home, release_id, {f"{inside}/{name}": told for name, told in digests(adapter).items()})
             return target
         scratch = root(home) / f".{release_id}.part"
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(adapter, scratch / (MODEL if is_whole(adapter) else ADAPTER))
+        shutil.copytree(adapter, scratch / inside, symlinks=True)
         (scratch / CARD).write_text(card, encoding="utf-8")
         (scratch / PAGE).write_text(card_page(card, title=f"Release {release_id}"), encoding="utf-8")
-        files = {str(path.relative_to(scratch)): file_sha256(path) for path in sorted(scratch.rglob("*")) if path.is_file()}
-        write_durably(scratch / MANIFEST, json.dumps({**manifest, "release_id": release_id, "files": files}, indent=1))
+        write_durably(scratch / MANIFEST, json.dumps({**manifest, "release_id": release_id, "files": digests(scratch)}, indent=1))
+        look(scratch, release_id)
         os.replace(scratch, target)
+        keep_reserve(home)
     return target
+
+
+def _refuse_others(home: Path, release_id: str, given: Mapping[str, str]) -> None:
+    """Refuse to give a release's id to files that are not its own; what describes them (a manifest of the run) may differ."""
+    try:
+        listed: dict[str, str] = json.loads(read_text(root(home) / release_id / MANIFEST))["files"]
+        other = sorted(name for name, told in given.items() if not name.endswith(f"/{MANIFEST}") and listed.get(name) != told)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # `verify` says what is wrong with it, whenever somebody wants to serve it
+    if other:
+        raise ReleaseError(
+            f"release {release_id!r} was registered with other files ({', '.join(other[:3])} differ); "
+            "register what was trained anew under its own id, which 'align gate' does"
+        )
+
+
+def inspect(home: Path, release_id: str) -> Verified:
+    """Return what a release is after hashing every file of it.
+
+    Raises:
+        ReleaseError: a file is missing, was changed, was added or is a link; each is named.
+    """
+    return look(folder_of(home, release_id), release_id)
 
 
 def verify(home: Path, release_id: str) -> Path:
     """Return the release's folder after comparing every file with the manifest.
 
     Raises:
-        ReleaseError: a file is missing, was changed or was added; each is named.
+        ReleaseError: see `inspect`.
     """
-    folder = folder_of(home, release_id)
-    try:
-        files: Mapping[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError):
-        files = {MANIFEST: ""}
-    wrong = [name for name, digest in files.items() if not (folder / name).is_file() or file_sha256(folder / name) != digest]
-    # A file that was put in can change what is loaded just as an edited one.
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    # Beside a mark, a killed quarantine leaves half of one: neither is loaded.
-    wrong += sorted(present - files.keys() - {MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})
-    if wrong:
-        raise ReleaseError(
-            f"release {release_id!r} is not as it was registered: {', '.join(wrong)} missing, changed or added; "
-            f"run 'align release quarantine {release_id} --reason TEXT', which also rolls back"
-        )
-    return folder
+    return inspect(home, release_id).folder
+
+
+def right_of(home: Path, release_id: str, *, approval: bool = False) -> Right:
+    """Return whether a release may be served, after hashing every file of it; see `alignment.release.rights.may_serve`.
+
+    Raises:
+        ReleaseError: it is not as it was registered.
+        StoreError: the store cannot be read.
+    """
+    if release_id == BASE:
+        return may_serve(BASE, None)
+    return may_serve(release_id, records_of(home, release_id, inspect(home, release_id)), approval=approval)
+
+
+def champion(home: Path) -> str:
+    """Return what is in production, for whoever is about to answer with it.
+
+    Raises:
+        ReleaseError: it has no right to be served, or is not as it was registered.
+    """
+    here = current(home)
+    right = right_of(home, here)
+    if not right.allowed:
+        raise ReleaseError(f"{here} is in production, but may not be served: {right.why}; run 'align release push', which takes it out")
+    return here
 
 
 def promote(
-    home: Path, release_id: str, *, actor: str, reason: str, now: datetime, replacing: str | None = None, held: Canary | None = None
+    home: Path,
+    release_id: str,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    replacing: str | None = None,
+    held: Canary | None = None,
+    approval: bool = False,
+    night_id: str | None = None,
 ) -> str:
-    """Put a verified release into production; return what it replaced. Promoting the current release changes nothing.
+    """Put a verified release that may be served into production; return what it replaced. Promoting the current one changes nothing.
 
     With `replacing`, the release it was compared with, it takes that one's place only, and not after a rollback from it: what people
-    took back only people promote again. With `held`, only while that canary holds.
+    took back only people promote again. With `held`, only while that canary holds, and not by an
+    override: who let it have a share did not say all. `approval`: see `may_serve`.
 
     Raises:
-        ReleaseError: it is unknown, changed or quarantined.
+        ReleaseError: it is unknown, changed or quarantined, or has no right to be served.
         ReleaseMoved: something else than `replacing` is in production, it was rolled back or quarantined before, or `held` holds no longer.
     """
     with locked(home):
-        verify(home, release_id)
-        if is_quarantined(home, release_id):
-            # Since the gate compared, people may have: its night ends with a decision, not with an error at each try.
-            kind = ReleaseError if replacing is None else ReleaseMoved
-            raise kind(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
-        previous = current(home)
-        if previous == release_id:
-            write_serving(home)
-            return previous
-        if held is not None and current_canary(home) != held:
-            raise ReleaseMoved(f"{release_id} is no canary any more; 'align release canary' shows what is")
-        if replacing is not None:
-            if previous != replacing:
-                raise ReleaseMoved(
-                    f"{release_id} was compared with {replacing}, but {previous} is in production by now; run 'align nightly --force'"
-                )
-            if _taken_back(home, release_id):
-                raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
-        move(home, release_id, event="promoted", actor=actor, reason=reason, now=now.isoformat())
+        verified = check_place(home, release_id, replacing=replacing, held=held)
+        right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
+        refuse(right)
+        if held is not None and right.by == "override":
+            raise ReleaseError(
+                f"{release_id} is served by an override ({right.why}), of which the outcomes of a canary make no more; "
+                f"'align release promote {release_id} --actor NAME --reason TEXT' is for people"
+            )
+        previous = place(home, release_id, actor=actor, reason=reason, now=now, night_id=night_id)
+    tell_store(home)
+    return previous
+
+
+def check_place(home: Path, release_id: str, *, replacing: str | None = None, held: Canary | None = None) -> Verified:
+    """Refuse to promote what is no longer what the caller looked at (see `promote`), whoever may do it; the caller holds the lock."""
+    verified = inspect(home, release_id)
+    if is_quarantined(home, release_id):
+        # Since the gate compared, people may have: its night ends with a decision, not with an error at each try.
+        kind = ReleaseError if replacing is None else ReleaseMoved
+        raise kind(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
+    if (previous := current(home)) == release_id:
+        return verified
+    if held is not None and current_canary(home) != held:
+        raise ReleaseMoved(f"{release_id} is no canary any more; 'align release canary' shows what is")
+    if replacing is not None:
+        if previous != replacing:
+            raise ReleaseMoved(
+                f"{release_id} was compared with {replacing}, but {previous} is in production by now; run 'align nightly --force'"
+            )
+        if _taken_back(home, release_id):
+            raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
+    return verified
+
+
+def place(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, night_id: str | None = None) -> str:
+    """Point to a release that was checked; return what was in production. The caller holds the lock."""
+    previous = current(home)
+    if previous == release_id:
+        write_serving(home)
         return previous
+    keep_reserve(home)
+    move(home, release_id, event="promoted", actor=actor, reason=reason, now=now.isoformat(), night_id=night_id)
+    return previous
 
 
 def _taken_back(home: Path, release_id: str) -> bool:
-    """Say whether a release was rolled back before, from production or as a canary."""
+    """Say whether people rolled a release back before, from production or as a canary."""
     left = any(row["event"] == "rolled_back" and row["previous"] == release_id for row in history(home))
     tried = read_rows(root(home) / CANARIES)
     return left or any(row["event"] == "canary_rolled_back" and row["release_id"] == release_id for row in tried)
 
 
-def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
-    """Return to what was in production before the current release; return its id.
+def times_left(home: Path, release_id: str) -> int:
+    """Return how often a release left production."""
+    return sum(row["previous"] == release_id for row in history(home))
 
-    Releases that are quarantined, or not as they were registered, are skipped. Nothing is deleted.
+
+def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
+    """Return to what was in production before the current release and may still be served; return its id. Works on a full disk.
+
+    Releases that are quarantined, have lost their right to be served, or are not as they were registered, are skipped; if none is left,
+    or the store cannot tell, the base model serves. Nothing is deleted.
 
     Raises:
         ReleaseError: the base model is in production already.
     """
-    with locked(home):
-        return step_back(home, actor=actor, reason=reason, now=now.isoformat())
+
+    def act() -> str:
+        with locked(home):
+            return step_back(home, actor=actor, reason=reason, now=now.isoformat())
+
+    target = with_reserve(home, act)
+    tell_store(home)
+    return target
 
 
-def step_back(home: Path, *, actor: str, reason: str, now: str) -> str:
+def step_back(home: Path, *, actor: str, reason: str, now: str, event: str = "rolled_back") -> str:
     """Do as `rollback` for a caller that holds the lock; `now` as the history keeps it."""
     here = current(home)
     if here == BASE:
@@ -170,37 +264,64 @@ def step_back(home: Path, *, actor: str, reason: str, now: str) -> str:
             while stack[-1] != row["release_id"]:
                 stack.pop()
     target = next(one for one in reversed(stack) if one == BASE or (one != here and _is_sound(home, one)))
-    move(home, target, event="rolled_back", actor=actor, reason=reason, now=now)
+    move(home, target, event=event, actor=actor, reason=reason, now=now)
     return target
 
 
 def _is_sound(home: Path, release_id: str) -> bool:
     try:
-        verify(home, release_id)
-    except ReleaseError:
+        return right_of(home, release_id).allowed
+    except (ReleaseError, StoreError):
         return False
-    return not is_quarantined(home, release_id)
+
+
+def take_out(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, event: str = "withdrawn") -> None:
+    """Serve a release no longer, neither as a canary nor in production; the caller holds the lock."""
+    if (held := current_canary(home)) and held.release_id == release_id:
+        log_canary(home, "canary_ended", held, actor=actor, reason=reason, now=now)
+        (root(home) / CANARY).unlink()
+        sync_folder(root(home))
+    if current(home) == release_id:
+        step_back(home, actor=actor, reason=reason, now=now.isoformat(), event=event)
+    write_serving(home)
+
+
+def withdraw(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> None:
+    """Serve a release no longer, before a decision is recorded that takes its right to be served."""
+
+    def act() -> None:
+        with locked(home):
+            take_out(home, release_id, actor=actor, reason=reason, now=now)
+
+    if root(home).is_dir():
+        with_reserve(home, act)
+        tell_store(home)
 
 
 def finish_quarantine(home: Path) -> None:
-    """Step back from a quarantined release in production, which a kill left there; the caller holds the lock."""
+    """Step back from a quarantined release in production, whose mark was made by hand; the caller holds the lock."""
     if is_quarantined(home, here := current(home)):
         note = read_quarantine(home, here)
         step_back(home, actor=note["actor"], reason=f"quarantined: {note['reason']}", now=note["recorded_at"])
 
 
 def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
-    """Bar a release from production for good, rolling back if it is there; return what is in production afterwards."""
-    with locked(home):
-        folder = folder_of(home, release_id)
-        if (held := current_canary(home)) and held.release_id == release_id:
-            # The log first: once the mark is there, nothing tells any more that it was the canary.
-            log_canary(home, "canary_ended", held, actor=actor, reason=f"quarantined: {reason}", now=now)
-        note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat()}
-        write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
-        finish_quarantine(home)
-        write_serving(home)
-        return current(home)
+    """Bar a release from production for good, rolling back if it is there; return what is in production afterwards.
+
+    It goes out of use before the mark is made, so that nothing that is marked was ever served. Works on a full disk.
+    """
+
+    def act() -> str:
+        with locked(home):
+            folder = folder_of(home, release_id)
+            take_out(home, release_id, actor=actor, reason=f"quarantined: {reason}", now=now, event="rolled_back")
+            note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat(), "seq": next_seq(home)}
+            write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
+            return current(home)
+
+    here = with_reserve(home, act)
+    tell_store(home)
+    return here
 
 
 def list_releases(home: Path) -> list[dict[str, Any]]:
@@ -212,8 +333,8 @@ def list_releases(home: Path) -> list[dict[str, Any]]:
             continue
         name = path.parent.name
         try:
-            manifest = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+            manifest = dict(json.loads(read_text(path)))
+        except (ValueError, TypeError, OSError, ReleaseError):
             manifest = {}  # `verify` says what is wrong with it
         status = "quarantined" if is_quarantined(home, name) else "in production" if name == here else "kept"
         status = f"canary, {held.share:.0%}" if held and name == held.release_id else status

@@ -6,46 +6,73 @@ Effects: writes `<home>/releases`.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from alignment.errors import ReleaseError
-from alignment.ids import content_id
-from alignment.release.disk import BASE, CANARIES, CANARY, is_quarantined, locked, read_rows, root, sync_folder, write_durably
+from alignment.release.disk import (
+    CANARY,
+    is_quarantined,
+    keep_reserve,
+    locked,
+    next_seq,
+    root,
+    sync_folder,
+    with_reserve,
+    write_durably,
+)
+from alignment.release.events import tell_store
 from alignment.release.pointer import Canary, current, current_canary, history, log_canary, serving, write_serving
-from alignment.release.registry import finish_quarantine, verify
+from alignment.release.registry import finish_quarantine, inspect, right_of, take_out
+from alignment.release.rights import may_serve, records_of, refuse
 
 Ending = Literal["canary_ended", "canary_rolled_back"]
+REGISTRY = "registry"
+"""Who takes out what has no right to be served."""
 
 
-def start_canary(home: Path, release_id: str, *, share: float, actor: str, reason: str, now: datetime) -> Canary:
-    """Give a verified release `share` (above 0, at most 0.5) of the traffic, in place of any other canary.
+def start_canary(home: Path, release_id: str, *, share: float, actor: str, reason: str, now: datetime, approval: bool = False) -> Canary:
+    """Give a verified release that may be served `share` (above 0, at most 0.5) of the traffic, in place of any other canary.
 
-    Asking for what holds already changes nothing; another share begins a new comparison.
+    Asking for what holds already changes nothing; another share begins a new comparison. `approval`: see `may_serve`.
 
     Raises:
-        ReleaseError: the share is out of range, or the release is unknown, changed, quarantined or in production.
+        ReleaseError: the share is out of range, or the release is unknown, changed, quarantined, in production, or may not be served.
     """
+    check_share(share)
+    with locked(home):
+        started = put_canary(home, release_id, share=share, actor=actor, reason=reason, now=now, approval=approval)
+    tell_store(home)
+    return started
+
+
+def check_share(share: float) -> None:
+    """Refuse a share that no canary has."""
     if not 0 < share <= 0.5:
         raise ReleaseError(f"a canary's share is above 0 and at most 0.5, {share!r} is not; give --share 0.1, or promote the release")
-    with locked(home):
-        verify(home, release_id)
-        if is_quarantined(home, release_id):
-            raise ReleaseError(f"release {release_id!r} is quarantined and gets no traffic; see 'align release show {release_id}'")
-        if release_id == (here := current(home)):
-            raise ReleaseError(f"release {release_id!r} is in production already; a canary is another one ('align release list')")
-        held = current_canary(home)
-        if held and (held.release_id, held.share) == (release_id, share):
-            write_serving(home)
-            return held
-        if held:
-            log_canary(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
-        started = Canary(release_id, here, share, actor, reason, now.isoformat(), len(history(home)))
-        # The file first: after a kill in between, `canary_events` reads the start from it.
-        write_durably(root(home) / CANARY, json.dumps(started._asdict()) + "\n")
-        log_canary(home, "canary_started", started, actor=actor, reason=reason, now=now)
+
+
+def put_canary(home: Path, release_id: str, *, share: float, actor: str, reason: str, now: datetime, approval: bool = False) -> Canary:
+    """Do as `start_canary` for a caller that holds the lock."""
+    verified = inspect(home, release_id)
+    if is_quarantined(home, release_id):
+        raise ReleaseError(f"release {release_id!r} is quarantined and gets no traffic; see 'align release show {release_id}'")
+    if release_id == (here := current(home)):
+        raise ReleaseError(f"release {release_id!r} is in production already; a canary is another one ('align release list')")
+    refuse(may_serve(release_id, records_of(home, release_id, verified), approval=approval))
+    held = current_canary(home)
+    if held and (held.release_id, held.share) == (release_id, share):
         write_serving(home)
+        return held
+    if held:
+        log_canary(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
+    keep_reserve(home)
+    started = Canary(release_id, here, share, actor, reason, now.isoformat(), len(history(home)), next_seq(home))
+    # The file first: after a kill in between, `canary_events` reads the start from it.
+    write_durably(root(home) / CANARY, json.dumps(started._asdict()) + "\n")
+    log_canary(home, "canary_started", started, actor=actor, reason=reason, now=now, seq=started.seq)
+    write_serving(home)
     return started
 
 
@@ -55,45 +82,50 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
     Raises:
         ReleaseError: there is no canary, or another one.
     """
-    with locked(home):
-        held = current_canary(home)
-        if held is None or only not in (None, held):
-            raise ReleaseError(f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds")
-        # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
-        log_canary(home, event, held, actor=actor, reason=reason, now=now)
-        (root(home) / CANARY).unlink()
-        sync_folder(root(home))
-        write_serving(home)
-        return held.release_id
+
+    def act() -> str:
+        with locked(home):
+            held = current_canary(home)
+            if held is None or only not in (None, held):
+                raise ReleaseError(
+                    f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds"
+                )
+            # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
+            log_canary(home, event, held, actor=actor, reason=reason, now=now)
+            (root(home) / CANARY).unlink()
+            sync_folder(root(home))
+            write_serving(home)
+            return held.release_id
+
+    ended = with_reserve(home, act)
+    tell_store(home)
+    return ended
 
 
-def canary_events(home: Path) -> list[dict[str, Any]]:
-    """Return what happened to canaries, oldest first."""
-    rows = read_rows(root(home) / CANARIES)
-    held = current_canary(home)
-    started = {(row["release_id"], row["recorded_at"]) for row in rows if row["event"] == "canary_started"}
-    if held and (held.release_id, held.started_at) not in started:
-        row = {"event": "canary_started", "release_id": held.release_id, "previous": held.champion, "share": held.share}
-        rows.append({**row, "actor": held.actor, "reason": held.reason, "recorded_at": held.started_at})
-    return rows
+def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
+    """Bring what is served in line with what may be, and `serving.json` and the store with it; return what `serving.json` says.
 
-
-def changes(home: Path) -> list[dict[str, Any]]:
-    """Return every change of what is served, oldest first, each with an `id` that stays."""
-    rows = sorted([*history(home), *canary_events(home)], key=lambda row: str(row["recorded_at"]))
-    return [{"id": content_id("change", row["event"], row["release_id"], row["previous"], row["recorded_at"]), **row} for row in rows]
-
-
-def settle(home: Path) -> dict[str, Any]:
-    """Write `serving.json` again if a kill left it behind, and step back from a release whose quarantine it cut short; return what it says.
+    A kill may have left any of them behind, or a right may be gone: a canary without one is ended, and production steps back. `now` is
+    the time on record of that, the clock's if it is not given.
 
     Raises:
-        ReleaseError: what is in production is not as it was registered.
+        ReleaseError: what is served is not as it was registered.
+        StoreError: the store cannot tell what may be served; nothing was changed.
     """
-    with locked(home):
-        finish_quarantine(home)
-        says = serving(home)
-        for release_id in {says["champion"], says["canary"]} - {BASE, None}:
-            verify(home, release_id)
-        write_serving(home)
+    moment = now or datetime.now(UTC).replace(tzinfo=None)
+
+    def act() -> dict[str, Any]:
+        with locked(home):
+            finish_quarantine(home)
+            # As often as it steps back: to the base model at last, which always may.
+            while (canary := serving(home)["canary"]) and not (right := right_of(home, canary)).allowed:
+                take_out(home, canary, actor=REGISTRY, reason=f"may not be served: {right.why}", now=moment)
+            while not (right := right_of(home, here := current(home))).allowed:
+                take_out(home, here, actor=REGISTRY, reason=f"may not be served: {right.why}", now=moment)
+            write_serving(home)
+            return serving(home)
+
+    says = with_reserve(home, act)
+    keep_reserve(home)
+    tell_store(home, look_first=True)
     return says

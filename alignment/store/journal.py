@@ -21,6 +21,7 @@ import duckdb
 from alignment.errors import NoSpace, StoreError
 from alignment.ids import content_id
 from alignment.store.manifest import sync_path
+from alignment.store.order import numbered
 from alignment.store.session import EVIDENCE, append, is_disk_full, session
 
 _NAME = "journal"
@@ -43,6 +44,7 @@ def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *,
         with session(home, write=True, wait=wait) as connection:
             if allow:
                 allow(connection)
+            rows = numbered(connection, table, rows)  # so that a rebuild puts them where they stood
             added = append(connection, table, rows)
             logged = True
             _log(home, [{"table": table, "row": dict(row), "write": number} for row in rows])

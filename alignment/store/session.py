@@ -26,6 +26,7 @@ import duckdb
 import pyarrow as pa
 
 from alignment.errors import NoSpace, StoreBusy, StoreError
+from alignment.store.order import numbered
 
 _POLL_SECONDS = 0.005
 ROW_GROUP_ROWS = 30_720
@@ -241,10 +242,12 @@ def append(
 ) -> int:
     """Append the rows whose `key` the table does not hold yet; return how many were new.
 
-    Mappings and sequences in a row are stored as JSON. `table` and `key` are names from code, never from data.
+    Mappings and sequences in a row are stored as JSON; rows of an ordered table are numbered (`alignment.store.order`). `table` and `key`
+    are names from code, never from data.
     """
     if not rows:
         return 0
+    rows = numbered(connection, table, rows)
     incoming = pa.Table.from_pylist([{name: _plain(value) for name, value in row.items()} for row in rows])
     return append_arrow(connection, table, incoming, key=key)
 

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignment.errors import InputError, ModelError
 from alignment.ids import short
-from alignment.models.local import best_dtype
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
+from alignment.models.precision import best_dtype
 from alignment.sections import Train
 from alignment.train.job import TrainJob
 
@@ -30,10 +30,10 @@ def check_base(job: TrainJob) -> None:
         InputError: any of these holds.
         ModelError: there are no weights.
     """
-    if (found := weights_id(job.base)) != job.base_id:
+    if (found := folder_id(job.base)) != job.base_id:
         raise InputError(
-            f"the weights of {str(job.base)!r} are {short(found)!r}, but this run and its reference are of {short(job.base_id)!r}; "
-            "restore them, or run 'align train' again for a run of the new base"
+            f"the model in {str(job.base)!r} is {short(found)!r}, but this run and its reference are of {short(job.base_id)!r}; "
+            "restore it, or run 'align train' again for a run of the new base"
         )
     config = json.loads((job.base / "config.json").read_text(encoding="utf-8"))
     context = config.get("max_position_embeddings")

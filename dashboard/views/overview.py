@@ -76,7 +76,7 @@ def production() -> None:
     show.name_text(release["release_id"], key="production")
     if release["event"] is None:
         return
-    how = "Rolled back to" if release["event"] == "rolled_back" else "Promoted"
+    how = "Rolled back to" if release["event"] in ("rolled_back", "withdrawn") else "Promoted"
     st.text(f"{how} on {figures.moment(release['recorded_at'])}")
     show.fact("By", release["actor"])
     # The gate's reasons stand beside its decision; those of people stand here.

@@ -3,7 +3,7 @@
 -- Grain: one look.
 SELECT canary_checks.*
 FROM canary_checks
-SEMI JOIN (SELECT release_id, started_at FROM canary_checks ORDER BY recorded_at DESC, id DESC LIMIT 1) AS last
+SEMI JOIN (SELECT release_id, started_at FROM canary_checks ORDER BY seq DESC LIMIT 1) AS last
     ON last.release_id = canary_checks.release_id AND last.started_at = canary_checks.started_at
-ORDER BY recorded_at DESC, id DESC
+ORDER BY seq DESC
 LIMIT $limit

@@ -5,5 +5,5 @@ SELECT
     id, night_id, champion, challenger, decision, reasons, decided_at, weakened,
     id IN (SELECT decision_id FROM waiting_approvals) AS waiting
 FROM gate_decisions
-ORDER BY decided_at DESC, id DESC
+ORDER BY seq DESC
 LIMIT $limit

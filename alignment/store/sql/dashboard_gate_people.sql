@@ -4,4 +4,4 @@
 SELECT verdict, actor, reason, decided_at
 FROM gate_verdicts
 WHERE decision_id = $decision
-ORDER BY decided_at, id
+ORDER BY seq

@@ -2,9 +2,9 @@
 -- Parameters: $limit, how many decisions.
 -- Grain: one metric of one decision, oldest first.
 WITH decided AS (
-    SELECT id, night_id, decision, decided_at
+    SELECT id, night_id, decision, decided_at, seq
     FROM gate_decisions
-    ORDER BY decided_at DESC, id DESC
+    ORDER BY seq DESC
     LIMIT $limit
 )
 SELECT
@@ -13,4 +13,4 @@ SELECT
 FROM decided
 JOIN gate_metrics ON gate_metrics.decision_id = decided.id
 WHERE coalesce(gate_metrics.unit, 'rate') = 'rate'
-ORDER BY decided.decided_at, gate_metrics.name
+ORDER BY decided.seq, gate_metrics.name

@@ -3,6 +3,6 @@
 -- Grain: at most one row.
 SELECT release_id, event, actor, reason, night_id, recorded_at
 FROM release_events
-WHERE release_id = $release AND event IN ('promoted', 'rolled_back')
-ORDER BY recorded_at DESC, id DESC
+WHERE release_id = $release AND event IN ('promoted', 'rolled_back', 'withdrawn')
+ORDER BY seq DESC
 LIMIT 1

@@ -3,5 +3,5 @@
 -- Grain: one event.
 SELECT release_id, event, actor, reason, night_id, recorded_at
 FROM release_events
-ORDER BY recorded_at DESC, id DESC
+ORDER BY seq DESC
 LIMIT $limit

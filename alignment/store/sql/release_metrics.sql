@@ -4,6 +4,6 @@
 SELECT name, challenger AS rate, diff, low, high, n, unscored, status, coalesce(unit, 'rate') AS unit, gate_decisions.champion AS compared_with
 FROM gate_metrics
 JOIN (
-    SELECT id, champion FROM gate_decisions WHERE challenger = $release ORDER BY decided_at DESC, id DESC LIMIT 1
+    SELECT id, champion FROM gate_decisions WHERE challenger = $release ORDER BY seq DESC LIMIT 1
 ) AS gate_decisions ON gate_decisions.id = decision_id
 ORDER BY name;

@@ -1,0 +1,141 @@
+"""What a model is: everything that changes its answers, as one content address.
+
+Weights, configuration, generation settings, tokenizer, chat template and adapter configuration count; so do the number type it
+computes in and, below float32, the batch size, because another batch rounds otherwise and can flip a token. What merely describes a
+folder (a read-me, a licence, who saved it, where its base lay) does not count, nor do weights in formats that are never loaded.
+Whatever else lies in the folder counts: a needless new night is cheaper than an answer that belongs to another model.
+
+A stored answer, a reference log-probability, a night and a release carry these ids, so that a changed template finds none of the old
+ones. Which prompts share a batch is fixed by the suite and not part of the id (see `alignment.evals.answer.batches`).
+
+Effects: reads model folders. A large file is hashed once a process for as long as its size and time stay.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import ModelError
+from alignment.ids import content_id, file_sha256
+
+RECORD, MANIFEST = "files.json", "manifest.json"
+FULL_PRECISION = "torch.float32"
+_INERT = frozenset({RECORD, MANIFEST, "readme", "license", "licence", "notice", "use_policy"})
+_NEVER_LOADED = frozenset({".md", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".log"})
+_TEMPLATES = "additional_chat_templates"
+_SETTINGS = frozenset({"config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json"})
+_DESCRIBES = frozenset(
+    {
+        "_name_or_path", "name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "inference_mode",
+        "auto_mapping", "revision",
+    }
+)  # fmt: skip
+_UNORDERED = ("target_modules", "modules_to_save")
+
+Digest = Callable[[Path], str]
+
+
+def folder_id(folder: Path, adapter: Path | None = None) -> str:
+    """Return the content address of the files of the model in `folder`, with the adapter's if there is one.
+
+    Raises:
+        ModelError: either has no safetensors, or a part of it is not a plain file.
+    """
+    base = content_id("files", _parts(folder, _known_sha256))
+    return base if adapter is None else _adapted(base, adapter, _known_sha256)
+
+
+def model_id(folder: Path, adapter: Path | None = None, *, dtype: str, batch_size: int) -> str:
+    """Return the id of the model that answers: its files, its number type (as `str(torch.dtype)`), and its batch size where that counts.
+
+    Raises:
+        ModelError: see `folder_id`.
+    """
+    return _answering(folder_id(folder, adapter), dtype, batch_size)
+
+
+def trained_id(folder: Path, *, dtype: str, batch_size: int, digest: Digest = file_sha256) -> str:
+    """Return the `model_id` of what was trained, from its own folder: a whole model, or an adapter whose manifest names its base.
+
+    `digest` gives the SHA-256 of a file, where it is known already.
+
+    Raises:
+        ModelError: see `folder_id`; or the adapter does not say which base it belongs to.
+    """
+    if (folder / "config.json").is_file():
+        return _answering(content_id("files", _parts(folder, digest)), dtype, batch_size)
+    return _answering(_adapted(base_of(folder), folder, digest), dtype, batch_size)
+
+
+def base_of(folder: Path) -> str:
+    """Return the `folder_id` of the base that what is in `folder` was trained from, as its manifest says.
+
+    Raises:
+        ModelError: it does not say.
+    """
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["base_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{str(folder)!r} does not say which base it belongs to: its {MANIFEST}, which 'align train' writes beside it, "
+            f"cannot be read ({error})"
+        ) from None
+
+
+def _answering(files: str, dtype: str, batch_size: int) -> str:
+    return content_id("model", files, dtype, None if dtype == FULL_PRECISION else batch_size)
+
+
+def _adapted(base: str, adapter: Path, digest: Digest) -> str:
+    return content_id(base, "adapter", _parts(adapter, digest))
+
+
+def _parts(folder: Path, digest: Digest) -> list[tuple[str, str]]:
+    """Return name and digest of everything in a folder that changes answers."""
+    found = [(str(path.relative_to(folder)), _digest(path, digest)) for path in sorted(_counted(folder))]
+    if not any(name.endswith(".safetensors") for name, _ in found):
+        raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
+    return found
+
+
+def _counted(folder: Path) -> Iterator[Path]:
+    for path in [*folder.glob("*"), *folder.glob(f"{_TEMPLATES}/*")]:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind) or path.name.startswith("."):
+            continue
+        if not stat.S_ISREG(kind):
+            raise ModelError(f"{str(path)!r} in a model's folder is not a plain file; remove it")
+        if path.name.lower() not in _INERT and path.stem.lower() not in _INERT and path.suffix.lower() not in _NEVER_LOADED:
+            yield path
+
+
+def _digest(path: Path, digest: Digest) -> str:
+    """Return what stands for a file: its bytes, or of settings what they mean, whoever saved them and in whatever order."""
+    if path.name in _SETTINGS:
+        try:
+            settings: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            settings = None
+        if isinstance(settings, dict):
+            return content_id({name: _ordered(name, value) for name, value in settings.items() if name not in _DESCRIBES})
+    return digest(path)
+
+
+def _ordered(name: str, value: Any) -> Any:
+    return sorted(value, key=str) if name in _UNORDERED and isinstance(value, list) else value
+
+
+def _known_sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int, inode: int) -> str:
+    """Hash a file once a process, as it is: every adapter that is loaded asks for its base's."""
+    return file_sha256(path)

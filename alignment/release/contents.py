@@ -1,0 +1,132 @@
+"""What lies in a release's folder, and whether it is what was registered: every file hashed, no link, nothing special, nothing more.
+
+Effects: reads a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from alignment.errors import ModelError, ReleaseError
+from alignment.ids import content_id, short
+from alignment.models.identity import trained_id
+from alignment.models.whole import ADAPTER, MODEL, trained
+from alignment.release.disk import MANIFEST, QUARANTINED, read_text
+
+_BESIDE = frozenset({MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})
+"""Names that the manifest does not list: beside a mark, a killed quarantine leaves half of one; neither is loaded."""
+
+
+class Verified(NamedTuple):
+    """A release as it is on disk by now: its folder, what its trained files are, and the model's full id where its manifest has one."""
+
+    folder: Path
+    weights: str
+    model_id: str | None
+
+
+def names(folder: Path) -> Iterator[str]:
+    """Yield the name of every file below `folder`, relative to it.
+
+    Raises:
+        ReleaseError: there is a link, a file with a second name, or something that is neither file nor folder.
+    """
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        found = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            yield from (f"{entry.name}/{name}" for name in names(Path(entry.path)))
+        elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            yield entry.name
+        else:
+            kind = "a link" if stat.S_ISLNK(found.st_mode) else "a hard link" if stat.S_ISREG(found.st_mode) else "no plain file"
+            raise ReleaseError(f"{entry.path!r} is {kind}; a release holds plain files only. Copy what it stands for in its place")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a plain file, which no link stands for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ReleaseError(f"{str(path)!r} is no plain file")
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below `folder`, by name.
+
+    Raises:
+        ReleaseError: see `names`.
+    """
+    return {name: digest(folder / name) for name in names(folder)}
+
+
+def weights_of(files: Mapping[str, str]) -> str:
+    """Return the content address of what was trained, from the digests of a release's files."""
+    return content_id("weights", sorted((name, told) for name, told in files.items() if name.startswith((f"{ADAPTER}/", f"{MODEL}/"))))
+
+
+def look(folder: Path, release_id: str) -> Verified:
+    """Hash every file of a release and compare it with the manifest, and the id with the weights.
+
+    Raises:
+        ReleaseError: a file is missing, was changed or was added, is a link, or the weights are another model's; each is named.
+    """
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise ReleaseError(f"{str(folder)!r} is a link or no folder")
+        present = digests(folder)
+        manifest: Any = _manifest(folder)
+    except (ReleaseError, OSError) as error:
+        raise ReleaseError(_advice(release_id, str(error))) from None
+    listed = manifest.get("files")
+    if not isinstance(listed, dict) or not all(isinstance(one, str) and _inside(name) for name, one in listed.items()):
+        raise ReleaseError(_advice(release_id, f"{MANIFEST} missing, changed or added"))
+    wrong = sorted(name for name in listed.keys() | (present.keys() - _BESIDE) if present.get(name) != listed.get(name))
+    if wrong:
+        raise ReleaseError(_advice(release_id, f"{', '.join(wrong)} missing, changed or added"))
+    return Verified(folder, weights_of(listed), _model_id(folder, release_id, manifest, listed))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(folder / MANIFEST))
+    except (ValueError, FileNotFoundError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _inside(name: str) -> bool:
+    """Say whether a name of a manifest stays in its folder."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name and "\\" not in name
+
+
+def _model_id(folder: Path, release_id: str, manifest: Mapping[str, Any], listed: Mapping[str, str]) -> str | None:
+    """Return the model's full id, computed anew from its files; None for what was registered without one."""
+    if not manifest.get("model_id"):
+        return None
+    inside = trained(folder)
+
+    def known(path: Path) -> str:
+        return listed[path.relative_to(folder).as_posix()]
+
+    try:
+        found = trained_id(inside, dtype=str(manifest.get("dtype")), batch_size=int(manifest.get("batch_size") or 0), digest=known)
+    except (ModelError, KeyError, ValueError) as error:
+        raise ReleaseError(_advice(release_id, f"its model id cannot be told ({error})")) from None
+    if found != manifest["model_id"] or short(found) != release_id:
+        raise ReleaseError(_advice(release_id, f"{inside.name} holds the model {short(found)}, whatever {MANIFEST} says"))
+    return found
+
+
+def _advice(release_id: str, what: str) -> str:
+    return (
+        f"release {release_id!r} is not as it was registered: {what}; "
+        f"run 'align release quarantine {release_id} --reason TEXT', which also rolls back"
+    )

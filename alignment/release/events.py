@@ -1,0 +1,96 @@
+"""What happened to what is served, in the order of the registry's own numbers, and how the store comes to know it.
+
+The registry's logs are the truth. The table `release_events` is told of each numbered event once; what a kill or a full disk kept from it
+is told the next time, so that pointer and store agree in the end.
+
+Effects: reads `<home>/releases`; appends to `release_events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from alignment.errors import NoSpace, StoreError
+from alignment.ids import content_id
+from alignment.release.disk import CANARIES, QUARANTINED, read_quarantine, read_rows, root, with_reserve
+from alignment.release.pointer import current_canary, history
+from alignment.store import append, migrate, query, session, store_path
+
+_WAIT = 20.0
+
+
+def canary_events(home: Path) -> list[dict[str, Any]]:
+    """Return what happened to canaries, oldest first."""
+    rows = read_rows(root(home) / CANARIES)
+    held = current_canary(home)
+    starts = [row for row in rows if row["event"] == "canary_started"]
+    known = {(row["release_id"], row.get("seq") or row["recorded_at"]) for row in starts}
+    if held and (held.release_id, held.seq or held.started_at) not in known:
+        row = {"event": "canary_started", "release_id": held.release_id, "previous": held.champion, "share": held.share}
+        row |= {"actor": held.actor, "reason": held.reason, "recorded_at": held.started_at}
+        rows.append(row | ({"seq": held.seq} if held.seq else {}))
+    return rows
+
+
+def changes(home: Path) -> list[dict[str, Any]]:
+    """Return every change of what is served, oldest first, each with an `id` that stays; those without a number were the first."""
+    rows = sorted([*history(home), *canary_events(home)], key=lambda row: (row.get("seq") or 0, str(row["recorded_at"])))
+    return [{"id": _id(row), **row} for row in rows]
+
+
+def _id(row: dict[str, Any]) -> str:
+    number = [row["seq"]] if row.get("seq") else []
+    return content_id("change", row["event"], row["release_id"], row["previous"], row["recorded_at"], *number)
+
+
+def _quarantines(home: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in root(home).glob(f"*/{QUARANTINED}"):
+        note = read_quarantine(home, name := path.parent.name)
+        if note.get("seq"):
+            found.append({"id": content_id("quarantined", name, note["seq"]), "event": "quarantined", "release_id": name, **note})
+    return found
+
+
+def tell_store(home: Path, *, look_first: bool = False) -> int:
+    """Append the numbered events that the store does not hold; return how many. What cannot be told now is told the next time.
+
+    With `look_first`, for callers that changed nothing, the store is only read where it holds all. Never raises for the store or a full
+    disk: what is served has changed and stays so.
+    """
+    if not store_path(home).exists():
+        return 0
+    with suppress(StoreError, NoSpace, OSError, duckdb.Error):
+        happened = [*(row for row in changes(home) if row.get("seq")), *_quarantines(home)]
+        rows = [_event(row) for row in sorted(happened, key=lambda row: int(row["seq"]))]
+        if not rows or (look_first and not _unknown(home, rows)):
+            return 0
+        return with_reserve(home, lambda: _append(home, rows))
+    return 0
+
+
+def _unknown(home: Path, rows: Sequence[dict[str, Any]]) -> bool:
+    ids = [row["id"] for row in rows]
+    [found] = query(home, "SELECT count(DISTINCT id) AS n FROM release_events WHERE list_contains(?, id)", [ids])
+    return bool(found["n"] < len(ids))
+
+
+def _append(home: Path, rows: Sequence[dict[str, Any]]) -> int:
+    try:
+        with session(home, write=True, wait=_WAIT) as connection:
+            return append(connection, "release_events", rows)
+    except (duckdb.BinderException, duckdb.CatalogException):  # a store of earlier code
+        migrate(home)
+        with session(home, write=True, wait=_WAIT) as connection:
+            return append(connection, "release_events", rows)
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    told = {name: row.get(name) for name in ("id", "release_id", "event", "actor", "reason", "night_id")}
+    return {**told, "recorded_at": datetime.fromisoformat(row["recorded_at"])}

@@ -1,0 +1,191 @@
+"""May a release be served? One pure function on records, asked by whatever serves: promotion, canary, rollback, pointer, hooks.
+
+The base model always may. A release may where its files are as registered, it is not quarantined, and the gate's last decision on it,
+or a person's last word on that very decision, releases it. What the gate or a person holds back, and what nobody decided on, is served
+only by an override with a name and a reason. A word of a person is bound to the release, to the decision by its number, and to the
+weights: it says nothing of a newer decision. Last is what has the highest number; no clock is asked.
+
+A decision that was made with a weakened gate is no bar; what was weakened stands among the reasons.
+
+Effects: `records_of` reads the registry and the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from alignment.errors import ReleaseError
+from alignment.release.contents import Verified
+from alignment.release.disk import BASE, is_quarantined, read_quarantine
+from alignment.store import migrate, session, sql, store_path
+
+By = Literal["base", "gate", "approval", "override", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a person said of a release: of which decision (None: of none) with which number, and of which weights (None: unknown)."""
+
+    verdict: str
+    decision_id: str | None
+    decision_seq: int | None
+    weights: str | None
+    actor: str
+    reason: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The gate's last decision on a release; `waits` where a person has to approve it. `model_id` is what answered (None: unknown)."""
+
+    id: str
+    seq: int
+    night_id: str
+    decision: str
+    waits: bool
+    model_id: str | None
+    weakened: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All that a right hangs on; `words` in the order they were said."""
+
+    weights: str
+    model_id: str | None
+    quarantined: str | None
+    decision: Decided | None
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Whether a release may be served, by what, and why (or why not), in words for people."""
+
+    release_id: str
+    allowed: bool
+    by: By
+    reasons: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        """The reasons as one text."""
+        return "; ".join(self.reasons)
+
+
+def may_serve(release_id: str, records: Records | None, *, approval: bool = False) -> Right:
+    """Return the right of a release; `records` are None for the base model only.
+
+    `approval`: a person has to approve what the gate promotes, also what it did not ask a person about when it decided.
+    """
+    if release_id == BASE:
+        return Right(release_id, True, "base", ("the base model",))
+    if records is None:
+        return _no(release_id, "nothing is known of it")
+    if records.quarantined is not None:
+        return _no(release_id, f"it is quarantined: {records.quarantined}")
+    decision = records.decision
+    if decision and decision.model_id and decision.model_id != records.model_id:
+        return _no(release_id, f"the gate decided on night {decision.night_id} on other weights than those registered")
+    word = _last_word(records)
+    if word and word.verdict == "refused":
+        return _no(release_id, f"{release_id} was refused on night {decision.night_id if decision else '-'} by {word.actor}")
+    if word and word.verdict == "overridden":
+        return Right(release_id, True, "override", (f"overridden by {word.actor}: {word.reason}",))
+    if decision is None:
+        return _no(release_id, f"the gate has not decided on {release_id}")
+    if decision.decision != "promote":
+        return _no(release_id, f"the gate said {decision.decision!r} on night {decision.night_id}")
+    weakened = (f"the gate was weakened: {decision.weakened}",) if decision.weakened else ()
+    if word:
+        return Right(release_id, True, "approval", (f"approved by {word.actor}: {word.reason}", *weakened))
+    if decision.waits or approval:
+        return _no(release_id, f"{release_id} waits for 'align gate --approve {decision.night_id} --reason TEXT'")
+    return Right(release_id, True, "gate", (f"the gate said 'promote' on night {decision.night_id}", *weakened))
+
+
+def _no(release_id: str, why: str) -> Right:
+    return Right(release_id, False, "nothing", (why,))
+
+
+def _last_word(records: Records) -> Word | None:
+    """Return the last word on the last decision and on these weights; one that lacks a name or a reason is none."""
+    decision = records.decision
+    wanted = (decision.id, decision.seq) if decision else (None, 0)
+    # A refusal needs no more than to be of this decision; what releases has to fit in everything.
+    fitting = [
+        word
+        for word in records.words
+        if word.decision_id == wanted[0]
+        and (word.verdict == "refused" or (word.decision_seq in (None, wanted[1]) and word.weights in (None, records.weights)))
+        and word.actor.strip()
+        and word.reason.strip()
+    ]
+    return max(fitting, key=lambda word: word.seq, default=None)
+
+
+def records_of(home: Path, release_id: str, verified: Verified) -> Records:
+    """Return what registry and store say of a release whose files were `verified`.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    mark = read_quarantine(home, release_id)["reason"] if is_quarantined(home, release_id) else None
+    if not store_path(home).exists():
+        return Records(verified.weights, verified.model_id, mark, None, ())
+    try:
+        decisions, words = _asked(home, release_id)
+    except (duckdb.BinderException, duckdb.CatalogException):  # a store of earlier code
+        migrate(home)
+        decisions, words = _asked(home, release_id)
+    decision = _decided(decisions[0]) if decisions else None
+    return Records(verified.weights, verified.model_id, mark, decision, tuple(Word(**row) for row in words))
+
+
+def _asked(home: Path, release_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    with session(home) as connection:
+        found = []
+        for name in ("release_decision", "release_words"):
+            cursor = connection.execute(sql(name), {"release": release_id})
+            columns = [column[0] for column in cursor.description or ()]
+            found.append([dict(zip(columns, row, strict=True)) for row in cursor.fetchall()])
+    return found[0], found[1]
+
+
+def _decided(row: Mapping[str, Any]) -> Decided:
+    return Decided(
+        row["id"],
+        int(row["seq"] or 0),
+        str(row["night_id"]),
+        str(row["decision"]),
+        bool(row["waits"]),
+        row["model_id"],
+        _weakened(row.get("weakened")),
+    )
+
+
+def _weakened(told: Any) -> str:
+    """Return why a decision was made with a gate below its floor, as its row has it; empty where it was not."""
+    if not told:
+        return ""
+    try:
+        found = json.loads(told) if isinstance(told, str) else told
+        return str(found["reason"])
+    except (ValueError, KeyError, TypeError):
+        return "no reason is on record"
+
+
+def refuse(right: Right) -> None:
+    """Raise ReleaseError if there is no right, with what a person can do."""
+    if not right.allowed:
+        raise ReleaseError(
+            f"{right.release_id} may not be served: {right.why}; "
+            f"'align release promote {right.release_id} --actor NAME --reason TEXT' is for people"
+        )
