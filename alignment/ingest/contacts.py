@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
-from alignment.ingest.numbers import Span, beside, numbered, words
+from alignment.ingest.numbers import LETTER, Span, beside, numbered, words
 
 _APART = r"(?:[ .\-()/\x{A0}\s]|\\[nrt])*"
 PREFILTER = (
@@ -138,10 +139,12 @@ def ipv4(text: str) -> Iterator[Span]:
             yield match.span()
 
 
+@lru_cache(4096)
 def _global(number: str) -> bool:
+    plain = ".".join(str(int(part)) for part in number.split(".")) if "." in number and ":" not in number else number
     try:
-        address = ipaddress.ip_address(number)
-    except ValueError:  # as it may be cut or written with zeros in front
+        address = ipaddress.ip_address(plain)
+    except ValueError:
         return True
     return (address.is_global or address.is_link_local) and not address.is_multicast
 
@@ -172,21 +175,23 @@ def macs(text: str) -> Iterator[Span]:
     return (match.span() for match in (_MAC.finditer(text) if enough else ()) if not _NO_CARD.fullmatch(match.group()))
 
 
+_ALONE, _ENDED = rf"(?<!{LETTER}.)(?<![.\-/].)", rf"(?!{LETTER}|-)"
 _PHONE = re.compile(
-    r"[+(\d](?<![\w.\-/].)(?:(?<=\+)\d{1,3}[ .\-]?(?:\(?\d{1,4}\)?[ .\-]?){2,5}\d{2,4}"
-    r"|(?<=\()\d{3}\) ?\d{3}[ .\-]?\d{4}|(?<=\d)\d{2}[ .\-]\d{3}[ .\-]\d{4}|(?<=5)55[ .\-]?01\d{2})(?![\w\-])"
+    rf"[+(\d]{_ALONE}(?:"
+    r"(?<=\+)\d{1,3}[ .\-]?(?:\(?\d{1,4}\)?[ .\-]?){2,5}\d{2,4}"
+    r"|(?<=\()\d{3}\) ?\d{3}[ .\-]?\d{4}|(?<=\d)\d{2}[ .\-]\d{3}[ .\-]\d{4}|(?<=5)55[ .\-]?01\d{2})" + _ENDED
 )
 _GROUPED = re.compile(
-    r"[(0-9](?<![\w.\-/+].)(?:"
+    rf"[(0-9]{_ALONE}(?<!\+.)(?:"
     r"(?<=0)[1-9](?:([ .\-])\d\d)(?:\1\d\d){3}"  # France
     r"|(?<=0)7\d{3}[ \-]\d{3}[ \-]?\d{3}|(?<=0)1\d{3} \d{6}|(?<=0)20[ \-]\d{4}[ \-]\d{4}"  # United Kingdom
     r"|(?<=0)1[5-7]\d[ /\-]\d{3}[ ]?\d{4,5}"  # Germany
     r"|(?<=\()?[1-9]\d\) ?9?\d{4}[ \-]\d{4}|(?<=[1-9])[1-9] 9\d{4}[ \-]\d{4}"  # Brazil
     r"|(?<=1)[3-9]\d([ \-])\d{4}\2\d{4}"  # China
-    r")(?![\w\-])"
+    r")" + _ENDED
 )
-_SPACED = re.compile(r"[+(\d](?<![\w.+/].)(?:[ .\-()/\n\t]{0,3}\d){7,15}+(?!\w)")
-_CHINESE = re.compile(r"(?<![\w.])1[3-9]\d{9}(?!\w)")
+_SPACED = re.compile(rf"[+(\d](?<!{LETTER}.)(?<![.+/].)(?:[ .\-()/\n\t]{{0,3}}\d){{7,15}}+(?!{LETTER})")
+_CHINESE = re.compile(rf"1(?<!{LETTER}1)(?<!\.1)[3-9]\d{{9}}(?!{LETTER})")
 _SCRIPT = re.compile(r"[\u4e00-\u9fff]")
 _CALLS = words(
     r"phones?|telephone|tele?fon\w*|tel|call(?:ed|ing)?|mobile|mobil|handy\w*|cell(?:phone|ular)?|whatsapp|signal|fax|sms|text me|dial|ring|reach me"

@@ -34,7 +34,7 @@ _JWT = r"eyJ[A-Za-z0-9_\-]{10}"
 _SHAPES = (
     (_JWT, r"[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]{10,}+(?:\.[A-Za-z0-9_\-]{6,}+)?"),
     (r"SG\.[A-Za-z0-9_\-]{16}", r"[A-Za-z0-9_\-]{0,32}\.[A-Za-z0-9_\-]{20,}"),  # SendGrid
-    (r"[0-9]{8,10}:AA[A-Za-z0-9_\-]{30}", r"[A-Za-z0-9_\-]*"),  # Telegram
+    (r"(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_\-]{30}", r"[A-Za-z0-9_\-]*"),  # Telegram
     (r"[MNO][A-Za-z0-9_\-]{23,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27}", r"[A-Za-z0-9_\-]*"),  # Discord
     (r"[0-9a-f]{32}-us[0-9]{1,2}", r""),  # Mailchimp
     (r"pat[A-Za-z0-9]{14}\.[0-9a-f]{32}", r"[0-9a-f]*"),  # Airtable
@@ -102,23 +102,20 @@ PREFILTER = (
 """RE2 pattern that every text with something for these rules matches."""
 
 
-def _starts() -> str:
-    """Return one pattern of all prefixes, sorted under their first letter, which is all that most places are compared to."""
+def _starts(*, digit: bool) -> re.Pattern[str]:
+    """Return one pattern of the prefixes, sorted under their first letter, which is all that most places are compared to."""
     by_letter: dict[str, list[str]] = {}
     for one in _ISSUERS:
-        body, digit = _BODIES[one["body"]], f"(?={_BODIES[one['body']]}*?[0-9])" if one.get("digit") else ""
-        for start in one["starts"]:
-            least = one["least"]
-            by_letter.setdefault(start[0], []).append(f"{re.escape(start[1:])}{digit}{body}{{{least},}}+")
-    for shape, more in _SHAPES:
-        for letter in {"e": "e", "S": "S"}.get(shape[0], ""):
-            by_letter.setdefault(letter, []).append(shape[1:] + more)
+        for start in one["starts"] if one.get("digit", False) == digit else ():
+            by_letter.setdefault(start[0], []).append(f"{re.escape(start[1:])}{_BODIES[one['body']]}{{{one['least']},}}+")
     grouped = [f"(?<={re.escape(letter)})(?:{'|'.join(rests)})" for letter, rests in sorted(by_letter.items())]
-    return f"[{''.join(sorted(by_letter))}](?<![A-Za-z0-9_].)(?:{'|'.join(grouped)})"
+    return re.compile(f"[{''.join(sorted(by_letter))}](?<![A-Za-z0-9_].)(?:{'|'.join(grouped)})")
 
 
-_ISSUED = re.compile(_starts())
-_OTHER = re.compile("(?<![A-Za-z0-9_])(?:" + "|".join(shape + more for shape, more in _SHAPES if shape[0] not in "eS") + ")")
+# With a digit or a long run of letters they are keys; words that go on like them have neither (`sk-fading-circle`).
+_ISSUED, _ISSUED_WITH_DIGIT = _starts(digit=False), _starts(digit=True)
+_NO_WORD = re.compile(r"[0-9]|[A-Za-z0-9]{24}")
+_OTHER = re.compile(r"(?<![A-Za-z0-9_\-])(?:" + "|".join(shape + more for shape, more in _SHAPES) + ")")
 _BEARER = re.compile(r"[Bb](?<!\w.)earer [A-Za-z0-9._~+/\-]{20,}+=*")
 _LONG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.~+/:=]{10,}+")
 _PEM = re.compile(
@@ -138,14 +135,19 @@ def issued_keys(text: str) -> Iterator[Span]:
         # A key may stand behind a name and a sign, or on a path.
         for pattern in (_ISSUED, _OTHER):
             found += (match.span() for match in pattern.finditer(text, *long.span()))
+        found += (match.span() for match in _ISSUED_WITH_DIGIT.finditer(text, *long.span()) if _NO_WORD.search(match.group()))
     if "earer " in text:
         # "bearer" is a word as well.
         found += (match.span() for match in _BEARER.finditer(text) if any(one.isdigit() for one in match.group()))
     after = 0
     for start, end in sorted(found):
         if start >= after:
-            after = end
-            yield start, end
+            # What goes on behind it without a break is of it, or is the next one.
+            after = _REST.match(text, end).end()  # type: ignore[union-attr]
+            yield start, after
+
+
+_REST = re.compile(r"[A-Za-z0-9_\-]*+")
 
 
 def named_keys(text: str) -> Iterator[Span]:
@@ -217,12 +219,16 @@ def _named(text: str, low: str) -> Iterator[Span]:
         if group == "v":
             end = start + len(_NEXT_PARAMETER.split(match[group], maxsplit=1)[0].rstrip(".!?:*"))
         called = text[end : end + 1] == "(" or (group == "v" and text[end : end + 1] in ("[", "{", "<"))
+        if end - start > _LONG_VALUE:
+            # Whatever is named within it, what is secret there is not told by its name.
+            after = end
         said = text[place:start].rstrip("\"'` ")
         if not called and _secret(name.lastgroup or "", text[start:end], said, quoted=group != "v"):
             after = end
             yield start, end
 
 
+_LONG_VALUE = 128
 _NEXT_PARAMETER = re.compile(r"&[\w.\-]+=")
 
 

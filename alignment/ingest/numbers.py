@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
 Span = tuple[int, int]
+LETTER = r"[^\W\u2e80-\uffdc]"
+"""A character of a word, in scripts that part words: a number may stand right behind a Chinese one."""
 _BEFORE, _AFTER = 60, 40
 
 
 def words(pattern: str) -> re.Pattern[str]:
     """Return the pattern of whole words, in any case."""
-    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<!{LETTER})(?:{pattern})(?!{LETTER})", re.IGNORECASE)
 
 
 def beside(pattern: re.Pattern[str], text: str, start: int, end: int) -> bool:
@@ -33,7 +35,7 @@ def _luhn(number: str) -> bool:
     return 13 <= len(digits) <= 19 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-_RUN = re.compile(r"\d(?<![\w.]\d)(?:[ \-]?\d){12,}+")
+_RUN = re.compile(rf"\d(?<!{LETTER}\d)(?<!\.\d)(?:[ \-]?\d){{12,}}+")
 _GROUP = re.compile(r"\d+")
 _CARD_LAYOUTS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3))
 _NETWORKS = "23456"
@@ -43,7 +45,7 @@ _NETWORKS = "23456"
 _ISSUED = re.compile(
     r"4\d{15}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14}"
 )
-_SPREAD = re.compile(r"\d(?<![\w.\-/]\d)(?:[ .\-/\n\t]{1,3}\d|\d){13,18}+(?![ .\-/]?\w)")
+_SPREAD = re.compile(rf"\d(?<!{LETTER}\d)(?<![.\-/]\d)(?:[ .\-/\n\t]{{1,3}}\d|\d){{13,18}}+(?![ .\-/]?\d|{LETTER})")
 
 
 def cards(text: str) -> Iterator[Span]:
@@ -66,7 +68,7 @@ def _cards_in_groups(text: str) -> Iterator[Span]:
     """Find cards in runs of digits, also where a security code or another number stands right beside one."""
     for run in _RUN.finditer(text):
         groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
-        if re.match(r"\w", text[run.end() : run.end() + 1]):
+        if re.match(LETTER, text[run.end() : run.end() + 1]):
             groups.pop()
         yield from _cards_in(text, groups)
 
@@ -102,7 +104,10 @@ def _cards_in(text: str, groups: list[Span]) -> Iterator[Span]:
         first = hit[1]
 
 
-_IBAN_CHECK, _IBAN_BODY = re.compile(r"\d(?<=\b[A-Za-z]{2}\d)\d"), re.compile(r"[A-Za-z]{2}\d{2}(?:[ \-.\n\t]{0,2}[A-Za-z0-9]){11,30}+")
+_IBAN_CHECK, _IBAN_BODY = (
+    re.compile(rf"\d(?<=[A-Za-z]{{2}}\d)(?<!{LETTER}..\d)\d"),
+    re.compile(r"[A-Za-z]{2}\d{2}(?:[ \-.\n\t]{0,2}[A-Za-z0-9]){11,30}+"),
+)
 _IBAN_LENGTHS = dict(
     re.findall(
         r"([A-Z]{2})(\d\d)",
@@ -138,7 +143,7 @@ def ibans(text: str) -> Iterator[Span]:
         if not 0 < length <= len(places):
             continue
         end = places[length - 1] + 1
-        if not re.match(r"\w", text[end : end + 1]) and _iban(text[start:end]):
+        if not re.match(LETTER, text[end : end + 1]) and _iban(text[start:end]):
             after = end
             yield start, end
 
@@ -199,9 +204,14 @@ _SCHEMES = (
 )
 """What is read, beside the fast kinds. Numbers without letters that a tenth of all numbers would pass for count beside their word only."""
 
+
+def _alone(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!{LETTER})(?<![.\-/])(?:{pattern})(?!{LETTER}|-)")
+
+
 _WORDED = words("|".join(scheme.words for scheme in _SCHEMES if scheme.words))
-_SURE = [(scheme, re.compile(rf"(?<![\w.\-/])(?:{scheme.sure})(?![\w\-])")) for scheme in _SCHEMES if scheme.sure]
-_BARE = [(scheme, re.compile(rf"(?<![\w.\-/])(?:{scheme.bare})(?![\w\-])"), words(scheme.words)) for scheme in _SCHEMES if scheme.words]
+_SURE = [(scheme, _alone(scheme.sure)) for scheme in _SCHEMES if scheme.sure]
+_BARE = [(scheme, _alone(scheme.bare), words(scheme.words)) for scheme in _SCHEMES if scheme.words]
 _NUMBERED = re.compile(r"\d(?:(?:[ .\-()/\n\t]{0,3}\d){6}|\d{3}[A-Z]|\d[A-Za-z]\d\d|\d ?\d\d ?\d\d ?[A-D]|[ .]?[ABab][ .]?\d{3})")
 
 
@@ -218,7 +228,7 @@ PREFILTER = (
 )
 """RE2 pattern of the numbers that nine digits in a row do not give away."""
 
-_SOCIAL_SECURITY = re.compile(r"\d(?<![\w\-]\d)\d\d-\d{2}-\d{4}(?![\w\-])")
+_SOCIAL_SECURITY = re.compile(rf"\d(?<!{LETTER}\d)(?<!-\d)\d\d-\d{{2}}-\d{{4}}(?!{LETTER}|-)")
 
 
 def social_security(text: str) -> Iterator[Span]:
@@ -253,5 +263,6 @@ def national_ids(text: str) -> Iterator[tuple[int, int, str]]:
             yield start, end, kind
 
 
+@lru_cache(4096)
 def _valid(scheme: _Scheme, number: str) -> bool:
     return not scheme.check or _check(scheme.check)(re.sub(r"[ ./]", "", number).upper())

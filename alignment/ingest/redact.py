@@ -22,6 +22,9 @@ from alignment.ingest.normalize import DISGUISED, HIDDEN, view
 from alignment.ingest.numbers import cards, ibans, national_ids, social_security
 from alignment.store import query, store_path
 
+RULES = 2
+"""Version of what is masked: a higher one makes the second look read again what it has read."""
+
 PREFILTER = "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.PREFILTER, DISGUISED))
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
 
@@ -75,7 +78,7 @@ _ID_RULES = (
     _Rule("MAC", contacts.macs),
     _Rule("PHONE", contacts.phones),
 )
-_ROUNDS = 20
+_ROUNDS, _ROUNDS_OF_LONG, _LONG = 20, 3, 10_000
 
 
 class _Hit(NamedTuple):
@@ -88,7 +91,7 @@ class _Hit(NamedTuple):
 def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
     """Return what is to be masked, in order; places are of `text` itself, values as the view has them."""
     seen, hits = view(text), list[_Hit]()
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if len(text) <= _LONG else _ROUNDS_OF_LONG):
         before = len(hits)
         for rule in rules:
             spans = list(rule.find(seen.text))
@@ -105,9 +108,13 @@ def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
 
 def _masked(text: str, hits: Sequence[_Hit], key: bytes, digits: int) -> str:
     parts, after = [], 0
+    known: dict[tuple[str, str], str] = {}
     for hit in hits:
+        named = (hit.kind, hit.value)
+        if named not in known:
+            known[named] = placeholder(*named, key, digits=digits)
         # Two may have been read from one character.
-        parts += (text[after : hit.start], placeholder(hit.kind, hit.value, key, digits=digits))
+        parts += (text[after : hit.start], known[named])
         after = max(after, hit.end)
     return "".join([*parts, text[after:]])
 
