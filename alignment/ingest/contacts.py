@@ -195,7 +195,7 @@ _CHINESE = re.compile(rf"1(?<!{LETTER}1)(?<!\.1)[3-9]\d{{9}}(?!{LETTER})")
 _SCRIPT = re.compile(r"[\u4e00-\u9fff]")
 _CALLS = words(
     r"phones?|telephone|tele?fon\w*|tel|call(?:ed|ing)?|mobile|mobil|handy\w*|cell(?:phone|ular)?|whatsapp|signal|fax|sms|text me|dial|ring|reach me"
-    r"|t[ée]l[ée]phone|portable|telefone|celular|m[óo]vil|zap|telefoon|wechat"
+    r"|t[ée]l|t[ée]l[ée]phone|portable|telefone|celular|m[óo]vil|zap|telefoon|wechat"
 )
 _CALLS_CHINESE = re.compile("电话|手机|號碼|号码|电\\s?话|微信|致电|联系")
 
@@ -220,12 +220,12 @@ def _worded(text: str) -> Iterator[Span]:
     for match in _CHINESE.finditer(text):
         if _SCRIPT.search(text[max(match.start() - 30, 0) : match.end() + 30]):
             yield match.span()
-    if not (_CALLS.search(text) or _CALLS_CHINESE.search(text)):
+    if not ("+" in text or _CALLS.search(text) or _CALLS_CHINESE.search(text)):
         return
     for match in _SPACED.finditer(text):
         if 9 <= sum(character.isdigit() for character in match.group()) <= 15 and not _DATE.match(match.group()):
             before = text[max(match.start() - 30, 0) : match.start()]
-            if _CALLS.search(before) or _CALLS_CHINESE.search(before):
+            if match.group()[0] == "+" or _CALLS.search(before) or _CALLS_CHINESE.search(before):
                 yield match.span()
 
 

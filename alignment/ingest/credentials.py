@@ -64,7 +64,7 @@ _KEY_OF = re.compile(
 )
 _LONG_NAME = r"cookie|session(?:[ _\-]?id)?|sess|sid|authorization|signature|sig|auth|csrf\w*|xsrf\w*|bearer|x-[a-z\-]{2,20}-(?:key|auth)"
 _BETWEEN = r"(?:[_\-.]?[A-Za-z0-9]{1,12}){0,3}"
-_ASSIGNED = r"""[\w\-]{0,24}(?:\s(?:for|of|to|on|zu|für|para|de|pour)\s[\w .@\-]{1,30}?|\s?\([^)\n]{1,24}\))?["'`*\])]{0,4}\s{0,3}(?::=|=>|==|[:=]|\b(?:is|was|ist|lautet|est|es|é|to)\b:?|是|为|は)[\s*]{0,4}"""
+_ASSIGNED = r"""[\w\-]{0,24}(?:\s(?:for|of|to|on|zu|für|para|de|do|da|del|du|pour)\s[\w .@\-]{1,30}?|\s?\([^)\n]{1,24}\))?["'`*\])]{0,4}\s{0,3}(?::=|=>|==|[:=]|(?:(?:is|was|has been)\s)?(?:now\s)?(?:changed|set|reset)\sto|\b(?:is|was|ist|lautet|est|es|é|to)\b:?|è|是|为|は|>|value=|(?<=\s)(?=["'`]|[A-Za-z0-9_\-]{16}))[\s*]{0,4}"""
 _VALUE = r"""(?:"(?P<d>[^"\n]{1,400})"|'(?P<s>[^'\n]{1,400})'|`(?P<b>[^`\n]{1,400})`|(?P<v>[^\s"'`,;<>(){}\[\]|，。；]{1,4000}))"""
 _NAME = re.compile(rf"(?P<pass>{_PASS_NAME})|(?P<key>{_KEY_NAME})|(?P<long>{_LONG_NAME})")
 _ASSIGNMENT = re.compile(rf"(?P<sign>{_ASSIGNED}){_VALUE}")
@@ -81,7 +81,7 @@ _HEADER = re.compile(r"basic\s{1,2}(?P<v>[A-Za-z0-9+/]{8,400}={0,2})(?![A-Za-z0-
 _CODE = re.compile(r"\d(?<![\w.,]\d)\d{2,7}(?![\w.,]\d|\w|%| ?(?:am|pm|volts?|mm|px|kg|ms|s|years)\b)")
 _CODE_NAME = re.compile(
     r"(?<!\w)(?:pin(?: (?:code|number))?|cvv2?|cvc2?|passcode|(?:verification|security|one[ \-]time|2fa|sms|confirmation|login|access|unlock|door|alarm) (?:code|pin))"
-    r"(?: for [\w ]{1,20}?)?(?: is| was|:|=|#){1,2} ?\Z|(?-i:(?<!\w)(?:OTP|TAN|PIN|CVV|CVC)[ :]{1,2}(?:is )?)\Z",
+    r"(?: for [\w ]{1,20}?)?(?: is| was|:|=|#){1,2} ?\Z|(?<!\w)cv[vc]2? \Z|(?-i:(?<!\w)(?:OTP|TAN|PIN|CVV|CVC)[ :]{1,2}(?:is )?)\Z",
     re.IGNORECASE,
 )
 _SAS = re.compile(
@@ -218,7 +218,7 @@ def _named(text: str, low: str) -> Iterator[Span]:
         start, end = match.span(group)
         if group == "v":
             end = start + len(_NEXT_PARAMETER.split(match[group], maxsplit=1)[0].rstrip(".!?:*"))
-        called = text[end : end + 1] == "(" or (group == "v" and text[end : end + 1] in ("[", "{", "<"))
+        called = text[end : end + 1] == "(" or (group == "v" and match["sign"][-1:] != ">" and text[end : end + 1] in ("[", "{", "<"))
         if end - start > _LONG_VALUE:
             # Whatever is named within it, what is secret there is not told by its name.
             after = end
@@ -246,7 +246,8 @@ def _secret(kind: str, value: str, said: str, *, quoted: bool) -> bool:
     if HIDDEN in value or _STAND_IN.match(value):
         return False
     digit, letter = any(one.isdigit() for one in value), any(one.isalpha() for one in value)
-    worded = said[-1:] not in ":=>" and not quoted
+    signed = said[-1:] in (":", "=", ">")
+    worded = not signed and not (quoted and _SAYS.search(said))
     if kind == "pass":
         if worded:
             return len(value) >= 5 and (digit or bool(_SYMBOL.search(value))) and not _MEASURE.match(value)
@@ -255,11 +256,17 @@ def _secret(kind: str, value: str, said: str, *, quoted: bool) -> bool:
         return len(value) >= 4 and (letter or len(value) >= 6) and not (quoted and " " in value and value[-1:] in ".?!:")
     if kind == "long":
         return len(value) >= 12 and digit and letter and " " not in value and not value.lower().startswith(("bearer", "basic"))
-    if worded:
-        return len(value) >= 10 and digit and letter and not _VARIABLE.fullmatch(value)
+    if not signed and not quoted:
+        return len(value) >= 10 and digit and letter and _mixed(value)
     return len(value) >= 6 and digit and letter and " " not in value and not _VARIABLE.fullmatch(value.rstrip("0123456789"))
 
 
+def _mixed(value: str) -> bool:
+    """Say whether most of a value is no words: parts of words are longer than chance makes them."""
+    return sum(map(len, _PARTS.findall(value))) <= 0.6 * len(value)
+
+
+_SAYS = re.compile(r"\b(?:is|was|ist|lautet|est|es|to)\W*\Z|[éè是为は]\W*\Z")
 _STAND_IN = re.compile(
     r"(?:[$%@#]?\{|\$[A-Za-z(]|%[A-Za-z_(]|<|\[|\(|\\|//|https?:$|\.\.\.|…"
     r"|(?:your|my|the|this|some|new|old|same|enter|insert|type|put|example|sample|dummy|fake|placeholder|change|redacted|masked|hidden|removed|replace)(?:[ _\-.]|$)"
@@ -325,8 +332,7 @@ def _too_random(value: str) -> bool:
     kinds = [sum(map(test, value)) for test in (str.isdigit, str.isupper, str.islower)]
     if min(kinds) < 2 or _entropy(value) < _LEAST_ENTROPY:
         return False
-    # Words and paths are made of parts that are longer than chance makes them.
-    if sum(map(len, _PARTS.findall(value))) > 0.6 * len(value):
+    if not _mixed(value):
         return False
     plain = _decoded(value)
     return not plain or ":" in plain

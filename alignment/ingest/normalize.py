@@ -25,7 +25,7 @@ _ODD = r"[\x{A0}\x{1680}\x{2000}-\x{200A}\x{2010}-\x{2015}\x{2028}\x{2029}\x{202
 DISGUISED = (
     rf"[0-9A-Za-z@._+\-][{_INVISIBLE}\x{{FDD0}}\x{{E0000}}-\x{{E0FFF}}]|[0-9]{_ODD}[0-9A-Za-z]+{_ODD}[0-9A-Za-z]"
     r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
-    r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/"
+    r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|[0-9a-z]\[\.\]"
     r"|&(?:#[0-9xX]|commat|period|plus|lowbar|colon|dash|hyphen|shy|zw|nbsp|equals|quot|amp;#)"
 )
 """RE2 pattern of the spellings that only the view reads; a text with one goes to Python."""
@@ -33,7 +33,7 @@ DISGUISED = (
 # What stands behind a backslash may also be the first letter of a key, on a path for instance.
 _LETTER_OF_KEY = "pm_|k_live_|k_test_|vapi-|api_|tn_|fp_|ubygems_|nd_|zp_|8_|[a-z][0-9][0-9] ?[a-z0-9]{4}"
 _ESCAPE = re.compile(
-    r"%[2-7][0-9A-Fa-f]|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});|\\(?:u00[2-7][0-9A-Fa-f]|x[2-7][0-9A-Fa-f]|[/\"']|[nrt]"
+    r"\[\.\]|%[2-7][0-9A-Fa-f]|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});|\\(?:u00[2-7][0-9A-Fa-f]|x[2-7][0-9A-Fa-f]|[/\"']|[nrt]"
     f"(?!{_LETTER_OF_KEY}))"
 )
 _WHITE = {"\\n": "\n", "\\r": "\n", "\\t": "\t"}
@@ -82,7 +82,7 @@ def view(text: str) -> View:
         seen = seen._replace(text=_BEYOND_ASCII.sub(lambda run: run.group().translate(one), text))
         seen = _apply(seen, list(_plain_spans(seen.text)))
     for _ in range(_ENCODED_TWICE):
-        spans = list(_decoded(seen.text)) if any(sign in seen.text for sign in "%&\\") else []
+        spans = list(_decoded(seen.text)) if any(sign in seen.text for sign in ("%", "&", "\\", "[.]")) else []
         if not spans:
             break
         seen = _apply(seen, spans)
@@ -110,7 +110,9 @@ def _plain_spans(text: str) -> Iterator[tuple[int, int, str]]:
 def _decoded(text: str) -> Iterator[tuple[int, int, str]]:
     for match in _ESCAPE.finditer(text):
         code = match.group()
-        if code[0] == "%":
+        if code[0] == "[":
+            yield *match.span(), "."
+        elif code[0] == "%":
             yield *match.span(), chr(int(code[1:], 16))
         elif code[0] == "&":
             plain = html.unescape(code)
