@@ -1,6 +1,7 @@
 """How much personal data and how many secrets the fast rules leave, by kind, and how often they mask what names nobody.
 
-`python -m bench.redaction` prints the held-out set, `--development` the other. An item stays if half of its value can still be read in one piece.
+`python -m bench.redaction` prints the held-out set, `--development` the other. An item stays if half of its value can
+still be read in one piece.
 """
 
 from __future__ import annotations

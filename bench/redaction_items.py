@@ -1,6 +1,7 @@
 """What the rules are measured on: a development set that they were tuned on, and a held-out set that they were not.
 
-A line is a kind, a text with the value's place, how the value is made, and how it is spelled. Two sets of harmless look-alikes stand beside them.
+A line is a kind, a text with the value's place, how the value is made, and how it is spelled. Two sets of harmless
+look-alikes stand beside them.
 """
 
 from __future__ import annotations

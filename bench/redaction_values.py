@@ -114,7 +114,8 @@ def bsn(draw: Draw) -> str:
 def chinese_id(draw: Draw) -> str:
     from stdnum.cn import ric
 
-    body = f"{draw.choice(('110105', '310101', '440106'))}{draw.randint(1950, 2004)}{draw.randint(1, 12):02}{draw.randint(1, 28):02}{_digits(draw, 3)}"
+    born = f"{draw.randint(1950, 2004)}{draw.randint(1, 12):02}{draw.randint(1, 28):02}"
+    body = f"{draw.choice(('110105', '310101', '440106'))}{born}{_digits(draw, 3)}"
     return body + str(ric.calc_check_digit(body + "0"))
 
 

@@ -11,29 +11,34 @@ from alignment.ingest.numbers import LETTER, Span, beside, numbered, words
 
 _APART = r"(?:[ .\-()/\x{A0}\s]|\\[nrt])*"
 PREFILTER = (
-    r"[^\s@]@[^\s@]+\.[^\s]|(?:\s@|@\s|@\\[nrt]|\\[nrt]@)\s?[A-Za-z0-9\-]+[\s\[({<]*(?:\.|dot|punk)|[\[({<] ?@"  # e-mail
-    r"|(?i:[\[({<]\s?(?:at|arroba|dot|punkt|punto)\s?[\])}>]|\s(?:dot|punkt|punto)\s|(?:mail|write|reach|contact|correo|courriel)[^\n@]* at )"
-    rf"|\+\p{{Nd}}(?:[ .\-()]*\p{{Nd}}){{6}}|\p{{Nd}}(?:{_APART}\p{{Nd}}){{8}}|555[ .\-]?01\p{{Nd}}{{2}}"  # phone
+    r"[^\s@]@[^\s@]+\.[^\s]|(?:\s@|@\s|@\\[nrt]|\\[nrt]@)\s?[A-Za-z0-9\-]+[\s\[({<]*(?:\.|dot|punk)"
+    r"|[\[({<] ?@"  # e-mail
+    r"|(?i:[\[({<]\s?(?:at|arroba|dot|punkt|punto)\s?[\])}>]|\s(?:dot|punkt|punto)\s|(?:mail|write"
+    r"|reach|contact|correo|courriel)[^\n@]* at )"
+    rf"|\+\p{{Nd}}(?:[ .\-()]*\p{{Nd}}){{6}}|\p{{Nd}}(?:{_APART}\p{{Nd}}){{8}}"
+    rf"|555[ .\-]?01\p{{Nd}}{{2}}"  # phone
     r"|\p{Nd}\.\p{Nd}{1,3}\.\p{Nd}{1,3}\.\p{Nd}"  # IPv4
     r"|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:(?::|[0-9A-Fa-f]+:(?::|[0-9A-Fa-f]+:))|[0-9A-Fa-f]{3}::[0-9A-Fa-f]"  # IPv6, not a time
     r"|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}"  # MAC; with colons it looks like IPv6
 )
 """RE2 pattern that every text with something for these rules matches.
 
-Here and in its neighbours what may be of any length is a star, even where the rule counts: counters that meet multiply RE2's states, and with too
-many of them it searches twenty times slower.
+Here and in its neighbours what may be of any length is a star, even where the rule counts: counters that meet
+multiply RE2's states, and with too many of them it searches twenty times slower.
 """
 
 _LOCAL = re.compile(r"[\w.%+\-]++\Z")
 _DOMAIN = re.compile(r"@\w(?:[\w.\-]{0,250}\w)?\.[^\W\d_]{2,24}")
 _NOBODY = re.compile(
     r"(?:git|hg|svn|no-?reply|do-?not-?reply|mailer-daemon)@.*"
-    r"|(?:user|username|you|your|your[._\-]?(?:e?mail|name)|e?mail|me|name|first[._]?last|someone|somebody|foo|bar|test|example|admin|info|contact|"
-    r"support|hello|j(?:ohn|ane)?[._]?doe|recipient|sender|from|to)@(?:[\w\-]+\.)*(?:example\.(?:com|org|net)|domain\.(?:com|tld)|(?:[\w\-]+\.)?(?:example|test|invalid|localhost))"
+    r"|(?:user|username|you|your|your[._\-]?(?:e?mail|name)|e?mail|me|name|first[._]?last|someone"
+    r"|somebody|foo|bar|test|example|admin|info|contact|"
+    r"support|hello|j(?:ohn|ane)?[._]?doe|recipient|sender|from|to)@(?:[\w\-]+\.)*(?:example\.(?:com"
+    r"|org|net)|domain\.(?:com|tld)|(?:[\w\-]+\.)?(?:example|test|invalid|localhost))"
     r"|.*@(?:\d+\.\d+(?:\.[\w.\-]*)?|[23]x\.(?:png|jpe?g|gif|webp|svg))",
     re.IGNORECASE,
 )
-"""Addresses without a person: accounts of machines, the names that documentation gives, versions (`name@1.2.3-rc`) and file names (`@2x.png`)."""
+"""Addresses without a person: accounts of machines, names of documentation, versions (`name@1.2.3-rc`), files (`@2x.png`)."""
 
 
 def emails(text: str) -> Iterator[Span]:
@@ -50,10 +55,17 @@ def emails(text: str) -> Iterator[Span]:
 
 
 _AT = r"(?:\s{0,2}[\[({<]\s?(?:at|arroba|@)\s?[\])}>]\s{0,2}|\s{1,2}at\s{1,2}|\s{0,2}@\s{0,2})"
-_DOT = r"(?:\s{0,2}[\[({<]\s?(?:dot|punkt|punto|\.)\s?[\])}>]\s{0,2}|\s{1,2}(?:dot|punkt|punto)\s{1,2}|\s?\.\s?)"
-_ENDING = r"com|org|net|edu|gov|io|co|de|fr|uk|nl|br|cn|in|it|es|eu|us|ca|au|ch|at|be|se|no|dk|fi|pl|pt|ru|jp|kr|mx|info|biz|app|dev|ai|me|example"
+_DOT = (
+    r"(?:\s{0,2}[\[({<]\s?(?:dot|punkt|punto|\.)\s?[\])}>]\s{0,2}|\s{1,2}(?:dot|punkt|punto)\s{1,2}"
+    r"|\s?\.\s?)"
+)
+_ENDING = (
+    r"com|org|net|edu|gov|io|co|de|fr|uk|nl|br|cn|in|it|es|eu|us|ca|au|ch|at|be|se|no|dk|fi|pl|pt|ru|jp|kr"
+    r"|mx|info|biz|app|dev|ai|me|example"
+)
 _SPELLED = re.compile(
-    rf"(?P<at>{_AT})\w[\w\-]{{0,62}}(?:{_DOT}\w[\w\-]{{0,62}}){{0,3}}?(?P<dot>{_DOT})(?:{_ENDING})(?:{_DOT}(?:uk|br|au|in|jp|cn|mx))?(?![\w@])",
+    rf"(?P<at>{_AT})\w[\w\-]{{0,62}}(?:{_DOT}\w[\w\-]{{0,62}}){{0,3}}?(?P<dot>{_DOT})(?:{_ENDING})(?:{_DOT}(?:uk"
+    rf"|br|au|in|jp|cn|mx))?(?![\w@])",
     re.IGNORECASE,
 )
 _SIGN = re.compile(
@@ -61,8 +73,10 @@ _SIGN = re.compile(
 )
 _MADE_PLAIN = ("(at", "[at", "{at", "<at", "( at", "[ at", " dot ", " punkt ", " punto ", "arroba")
 _PROSE = re.compile(
-    r"(?:is|was|are|be|look(?:s|ed|ing)?|found|find|available|here|there|us|me|him|her|them|it|this|that|site|page|website|live|lives|hosted|located|visit|"
-    r"works?|working|worked|stay|buy|sold|online|more|out|up|check|shop|order|start|starting|point|meet|one|number|value|and|or|not|only|now|today)\Z",
+    r"(?:is|was|are|be|look(?:s|ed|ing)?|found|find|available|here|there|us|me|him|her|them|it|this"
+    r"|that|site|page|website|live|lives|hosted|located|visit|"
+    r"works?|working|worked|stay|buy|sold|online|more|out|up|check|shop|order|start|starting|point"
+    r"|meet|one|number|value|and|or|not|only|now|today)\Z",
     re.IGNORECASE,
 )
 _MAIL = words(r"e-?mail\w*|mail\w*|write|reach|contact|correo|courriel")
@@ -118,8 +132,10 @@ _DIGIT = re.compile(r"\d")
 _EVERYBODY = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220"))
 """Public name servers, which every tutorial names."""
 _VERSION = re.compile(
-    r"(?:\bv(?:ersion|er)?\.? ?|\b(?:release|build|firmware|driver|patch|upgraded?|updated?|downgraded?|section|chapter|clause|rule|chrome|chromium|edge|firefox|"
-    r"windows|ios|android)(?: to| from| version)? |[A-Za-z][\w.]*[\-/_ ]?(?:[=~<>!^]=?=?|@) ?|[A-Za-z][\w.]*[/\-_])\Z",
+    r"(?:\bv(?:ersion|er)?\.? ?|\b(?:release|build|firmware|driver|patch|upgraded?|updated?"
+    r"|downgraded?|section|chapter|clause|rule|chrome|chromium|edge|firefox|"
+    r"windows|ios|android)(?: to| from| version)? |[A-Za-z][\w.]*[\-/_ ]?(?:[=~<>!^]=?=?|@) ?"
+    r"|[A-Za-z][\w.]*[/\-_])\Z",
     re.IGNORECASE,
 )
 
@@ -146,16 +162,16 @@ def _global(number: str) -> bool:
         address = ipaddress.ip_address(plain)
     except ValueError:
         return True
-    return (address.is_global or address.is_link_local) and not address.is_multicast
+    return (address.is_global or (address.version == 6 and address.is_link_local)) and not address.is_multicast
 
 
 def ipv6(text: str) -> Iterator[Span]:
     """Find IPv6 addresses."""
     for match in _IPV6.finditer(text) if _COLONS.search(text) else ():
         # Without a digit it may be a name in a program.
-        if match.group().count(":") >= 4 or ("::" in match.group() and _DIGIT.search(match.group())):
-            if not _MAC.fullmatch(match.group()):
-                yield match.span()
+        number = match.group()
+        if (number.count(":") >= 4 or ("::" in number and _DIGIT.search(number))) and not _MAC.fullmatch(number):
+            yield match.span()
 
 
 def ipv6_of_somebody(text: str) -> Iterator[Span]:
@@ -194,7 +210,8 @@ _SPACED = re.compile(rf"[+(\d](?<!{LETTER}.)(?<![.+/].)(?:[ .\-()/\n\t]{{0,3}}\d
 _CHINESE = re.compile(rf"1(?<!{LETTER}1)(?<!\.1)[3-9]\d{{9}}(?!{LETTER})")
 _SCRIPT = re.compile(r"[\u4e00-\u9fff]")
 _CALLS = words(
-    r"phones?|telephone|tele?fon\w*|tel|call(?:ed|ing)?|mobile|mobil|handy\w*|cell(?:phone|ular)?|whatsapp|signal|fax|sms|text me|dial|ring|reach me"
+    r"phones?|telephone|tele?fon\w*|tel|call(?:ed|ing)?|mobile|mobil|handy\w*|cell(?:phone|ular)?"
+    r"|whatsapp|signal|fax|sms|text me|dial|ring|reach me"
     r"|t[ée]l|t[ée]l[ée]phone|portable|telefone|celular|m[óo]vil|zap|telefoon|wechat"
 )
 _CALLS_CHINESE = re.compile("电话|手机|號碼|号码|电\\s?话|微信|致电|联系")

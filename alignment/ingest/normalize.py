@@ -1,7 +1,7 @@
 """A text as the rules read it: characters that only look different are made one, encodings are undone, and every place is known.
 
-`４１１１…`, `ann%40example.com`, `&#64;`, soft hyphens and zero-width spaces hide a value from a pattern and from nobody else. The stored text
-keeps them: a hit in the view is mapped back to the characters that it was read from.
+`４１１１…`, `ann%40example.com`, `&#64;`, soft hyphens and zero-width spaces hide a value from a pattern and from nobody
+else. The stored text keeps them: a hit in the view is mapped back to the characters that it was read from.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _INVISIBLE = (
 )
 _ODD = r"[\x{A0}\x{1680}\x{2000}-\x{200A}\x{2010}-\x{2015}\x{2028}\x{2029}\x{202F}\x{205F}\x{2212}\x{3000}\x{FE58}\x{FE63}\x{FF0D}]"
 DISGUISED = (
-    rf"[0-9A-Za-z@._+\-][{_INVISIBLE}\x{{FDD0}}\x{{E0000}}-\x{{E0FFF}}]|[0-9]{_ODD}[0-9A-Za-z]+{_ODD}[0-9A-Za-z]"
-    r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
+    rf"[0-9A-Za-z@._+\-][{_INVISIBLE}\x{{FDD0}}\x{{E0000}}-\x{{E0FFF}}]"
+    rf"|[0-9]{_ODD}[0-9A-Za-z]+{_ODD}[0-9A-Za-z]"
+    r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]"
+    r"|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
     r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|[0-9a-z]\[\.\]"
     r"|&(?:#[0-9xX]|commat|period|plus|lowbar|colon|dash|hyphen|shy|zw|nbsp|equals|quot|amp;#)"
 )
@@ -33,7 +35,8 @@ DISGUISED = (
 # What stands behind a backslash may also be the first letter of a key, on a path for instance.
 _LETTER_OF_KEY = "pm_|k_live_|k_test_|vapi-|api_|tn_|fp_|ubygems_|nd_|zp_|8_|[a-z][0-9][0-9] ?[a-z0-9]{4}"
 _ESCAPE = re.compile(
-    r"\[\.\]|%[2-7][0-9A-Fa-f]|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});|\\(?:u00[2-7][0-9A-Fa-f]|x[2-7][0-9A-Fa-f]|[/\"']|[nrt]"
+    r"\[\.\]|%[2-7][0-9A-Fa-f]|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});"
+    r"|\\(?:u00[2-7][0-9A-Fa-f]|x[2-7][0-9A-Fa-f]|[/\"']|[nrt]"
     f"(?!{_LETTER_OF_KEY}))"
 )
 _WHITE = {"\\n": "\n", "\\r": "\n", "\\t": "\t"}

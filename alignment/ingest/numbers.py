@@ -43,7 +43,8 @@ _NETWORKS = "23456"
 
 
 _ISSUED = re.compile(
-    r"4\d{15}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14}"
+    r"4\d{15}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}"
+    r"|35(?:2[89]|[3-8]\d)\d{12}|62\d{14}"
 )
 _SPREAD = re.compile(rf"\d(?<!{LETTER}\d)(?<![.\-/]\d)(?:[ .\-/\n\t]{{1,3}}\d|\d){{13,18}}+(?![ .\-/]?\d|{LETTER})")
 
@@ -223,7 +224,8 @@ def numbered(text: str) -> bool:
 PREFILTER = (
     r"[A-Za-z]{2}\p{Nd}{2}(?:(?:[ \-.\s]|\\[nrt])*[A-Za-z0-9]){11}"  # IBAN
     r"|\p{Nd}{7}[ \-]?[A-Za-z]|\p{Nd}\p{Nd}[A-Za-z]\p{Nd}\p{Nd} ?[A-Za-z]\p{Nd}{3}|[A-Z]{5}\p{Nd}{4}[A-Z]"
-    r"|[A-Z]{2} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?[A-D]|\p{Nd}{6}[+\-A-Fa-f]\p{Nd}{3}|[A-Z]{4}\p{Nd}{6}"
+    r"|[A-Z]{2} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?[A-D]|\p{Nd}{6}[+\-A-Fa-f]\p{Nd}{3}"
+    r"|[A-Z]{4}\p{Nd}{6}"
     r"|\p{Nd}[ .]?[aAbB][ .]?\p{Nd}{3}[ .]?\p{Nd}{3}|\p{Nd}{4}\.\p{Nd}\p{Nd}\.\p{Nd}\p{Nd}|\p{Nd}{8}"
 )
 """RE2 pattern of the numbers that nine digits in a row do not give away."""

@@ -28,13 +28,13 @@ RULES = 2
 PREFILTER = "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.PREFILTER, DISGUISED))
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
 
-Each alternative is what its rule needs at least, without checksums and neighbours. It also finds what it should in JSON, where a line's end is
-a backslash and an n and a quotation mark has a backslash.
+Each alternative is what its rule needs at least, without checksums and neighbours. It also finds what it should in JSON,
+where a line's end is a backslash and an n and a quotation mark has a backslash.
 """
 
 
 class _Rule(NamedTuple):
-    """What finds one kind, or places with their kinds; `plain` says how a value is written so that its placeholder does not depend on its spelling."""
+    """What finds one kind, or places with their kinds; `plain` is how a value is written before it gets its placeholder."""
 
     kind: str
     find: Callable[[str], Iterable[tuple[Any, ...]]]
@@ -107,7 +107,8 @@ def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
 
 
 def _masked(text: str, hits: Sequence[_Hit], key: bytes, digits: int) -> str:
-    parts, after = [], 0
+    parts: list[str] = []
+    after = 0
     known: dict[tuple[str, str], str] = {}
     for hit in hits:
         named = (hit.kind, hit.value)
