@@ -83,8 +83,8 @@ _WITH_WORDS: dict[str, tuple[str, str]] = {
 """Recognisers of what many ordinary numbers look like (of random ones, a tenth has the right check digit): they count beside such words.
 
 Left out: e-mail, cards, network cards and IP addresses (the fast rules know more of them; presidio takes times in
-milliseconds for cards, Haskell's `::` for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by themselves), plates (`is at 192`), postcodes, and what
-belongs to companies (VAT, registers).
+milliseconds for cards, Haskell's `::` for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by
+themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT, registers).
 """
 
 _BEFORE, _AFTER = 60, 40
