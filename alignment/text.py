@@ -14,6 +14,18 @@ from typing import Any
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _GRAMS, _BUCKETS, _BLOCK = 4, 2**18, 2000
 
+PLACEHOLDER = re.compile(r"<[A-Z_]{2,20}_[0-9a-f]{6}(?:[0-9a-f]{6})?>")
+"""What stands in a text for personal data or a secret: its kind, and 6 hex digits (12 in an id)."""
+
+
+def holds_placeholder(text: str) -> bool:
+    """Say whether something personal or secret was masked in `text`.
+
+    >>> holds_placeholder("write to <EMAIL_3f9a1c>"), holds_placeholder("write to <EMAIL>")
+    (True, False)
+    """
+    return bool(PLACEHOLDER.search(text))
+
 
 def cap(text: str, characters: int) -> str:
     """Return `text`, cut to at most `characters` with an ellipsis as the last.

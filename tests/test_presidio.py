@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from hypothesis import strategies as st
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
-from alignment.ingest.presidio import PLACEHOLDER, DeepRedactor, _Found, _merged, _Recogniser, deep_version
+from alignment.ingest.presidio import DeepRedactor, _Found, _merged, _Recogniser, deep_version
 from alignment.ingest.redact import redact, redaction_key
 from alignment.pairs import HumanVerdict
 from alignment.records import Candidate
 from alignment.store import append, migrate, query, session
+from alignment.text import PLACEHOLDER
+from bench import redaction_values as values
 from dashboard import data
 from flows import curate
 from flows import redact as flow
@@ -31,12 +34,10 @@ from tests.conftest import NOW, child_environment
 from tests.test_redact import STAYS, TEXTS
 
 KEY = b"k" * 32
-FOUND = [
+FIRST = [
     ("PHONE", "my mobile is {}, boiler still cold", "07700 900255"),
-    ("PHONE", "at _{}_ or", "07700 900255"),
     ("PHONE", "Leeds, {}.", "07700 900461"),
     ("PHONE", "call me: {}", "4155552671"),
-    ("PHONE", "Ruf an unter {} bitte", "(030) 901820"),
     ("PHONE", "Phone: {}\nbye", "1-800-205-3981"),
     ("IBAN", "to {} please", "DE89-3704-0044-0532-0130-00"),
     ("NATIONAL_ID", "codice {} mio", "RSSMRA85T10A562S"),
@@ -47,11 +48,16 @@ FOUND = [
     ("HEALTH_ID", "{} is my NHS number", "9434765919"),
     ("TAX_ID", "Steuer-ID: {}", "86095742719"),
     ("SSN", "social security {} thanks", "078051121"),
+    ("KEY", "send it to {} now", "16Yeky6GMjeNkAiNcBY7ZhrLoMSgg1BoyZ"),
+    ("MAC", "the card {} fails", "3C-22-FB-00-53-AF"),
+]
+"""What the fast rules find by themselves."""
+FOUND = [
+    ("PHONE", "at _{}_ or", "07700 900255"),
+    ("PHONE", "Ruf an unter {} bitte", "(030) 901820"),
     ("PASSPORT", "my passport is {}, hers is not", "AB1234567"),
     ("BANK", "account {} at Chase", "945456787654"),
     ("BIRTH", "DOB {} and", "17/09/1958"),
-    ("CRYPTO", "send it to {} now", "16Yeky6GMjeNkAiNcBY7ZhrLoMSgg1BoyZ"),
-    ("MAC", "the card {} fails", "00-00-5E-00-53-AF"),
 ]
 LEFT = [
     *STAYS,
@@ -88,6 +94,21 @@ def test_what_the_fast_rules_do_not_know_goes(kind: str, around: str, value: str
     assert counts == {kind: 1}, masked
     assert bare(masked) == around.format("")
     assert redactor().redact(masked, KEY) == (masked, {})
+
+
+@pytest.mark.parametrize(("kind", "around", "value"), FIRST)
+def test_both_looks_agree(kind: str, around: str, value: str) -> None:
+    text = around.format(value)
+    assert redact(text, KEY) == redactor().redact(text, KEY)
+    assert redact(text, KEY)[1] == {kind: 1}
+
+
+@pytest.mark.parametrize("spell", [values.wide, values.woven, values.bold])
+def test_the_second_look_reads_through_a_disguise(spell: Callable[[str], str]) -> None:
+    plain, text = "Ruf an unter (030) 901820 bitte", f"Ruf an unter {spell('(030) 901820')} bitte"
+    masked, counts = redactor().redact(text, KEY)
+    assert counts == {"PHONE": 1}
+    assert masked == redactor().redact(plain, KEY)[0]
 
 
 @pytest.mark.parametrize("text", LEFT)
@@ -127,7 +148,8 @@ def test_the_same_value_has_the_same_placeholder_however_it_is_written() -> None
 
 WORDS = ["call me on", "my NHS number", "passport", "account", "DOB", "tax", "social security", " ", "\n", "<EMAIL_3f9a1c>", "@", "+", "0"]
 DEEP_TEXTS = st.lists(
-    st.one_of(TEXTS, st.sampled_from([value for _, _, value in FOUND] + WORDS), st.text("0123456789 -.()/+ABZ", max_size=30)), max_size=6
+    st.one_of(TEXTS, st.sampled_from([value for _, _, value in [*FIRST, *FOUND]] + WORDS), st.text("0123456789 -.()/+ABZ", max_size=30)),
+    max_size=6,
 ).map("".join)
 
 

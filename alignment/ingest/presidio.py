@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
 from alignment.ids import content_id
-from alignment.ingest.redact import placeholder, redact
+from alignment.ingest.normalize import view
+from alignment.ingest.redact import RULES, placeholder, redact
+from alignment.text import PLACEHOLDER
 
-PLACEHOLDER = re.compile(r"(<[A-Z_]{2,20}_[0-9a-f]{6}(?:[0-9a-f]{6})?>)")
+_MASKED = re.compile(f"({PLACEHOLDER.pattern})")
 
 _TAX = r"tax|taxpayer|itin|steuer\w*|idnr|tfn"
 _IDENTITY = (
@@ -37,7 +39,6 @@ _BIRTH = r"born|birth|birthday|birthdate|dob|geboren|geburts\w*|naissance|nacimi
 _SURE: dict[str, str] = {
     "IbanRecognizer": "IBAN",
     "CryptoRecognizer": "CRYPTO",
-    "MacAddressRecognizer": "MAC",
     "UkNinoRecognizer": "NATIONAL_ID",
     "UkDrivingLicenceRecognizer": "LICENCE",
     "SgFinRecognizer": "NATIONAL_ID",
@@ -81,9 +82,9 @@ _WITH_WORDS: dict[str, tuple[str, str]] = {
 }
 """Recognisers of what many ordinary numbers look like (of random ones, a tenth has the right check digit): they count beside such words.
 
-Left out: e-mail, cards and IP addresses (the fast rules know more of them; presidio takes times in milliseconds for cards, Haskell's `::`
-for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by themselves), plates (`is at 192`), postcodes, and what
-belongs to companies (VAT, registers).
+Left out: e-mail, cards, network cards and IP addresses (the fast rules know more of them; presidio takes times in
+milliseconds for cards, Haskell's `::` for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by
+themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT, registers).
 """
 
 _BEFORE, _AFTER = 60, 40
@@ -143,12 +144,14 @@ class DeepRedactor:
 
     def _once(self, text: str, key: bytes) -> tuple[str, Counter[str]]:
         counts: Counter[str] = Counter()
-        parts, asked = PLACEHOLDER.split(text), iter(range(_ASKED))
+        parts, asked = _MASKED.split(text), iter(range(_ASKED))
         for place in range(0, len(parts), 2):
             part, after, done = parts[place], 0, []
-            for found in _merged(self._find(part, asked), part):
-                done += [part[after : found.start], placeholder(found.kind, part[found.start : found.end], key)]
-                after = found.end
+            seen = view(part)
+            for found in _merged(self._find(seen.text, asked), seen.text):
+                value = seen.text[found.start : found.end]
+                done += [part[after : seen.starts[found.start]], placeholder(found.kind, value, key)]
+                after = seen.ends[found.end - 1]
                 counts[found.kind] += 1
             parts[place] = "".join([*done, part[after:]])
         return "".join(parts), counts
@@ -202,7 +205,7 @@ def deep_version(ner_model: str = "") -> str:
     """
     libraries = [version(name) for name in ("presidio_analyzer", "phonenumbers")]
     patterns = [_NUMBER.pattern, _TRUNK.pattern, _DATE.pattern, _WORDS_FOR_CALLS.pattern]
-    return content_id(libraries, _SURE, _WITH_WORDS, patterns, _model_version(ner_model) if ner_model else "")[:12]
+    return content_id(RULES, libraries, _SURE, _WITH_WORDS, patterns, _model_version(ner_model) if ner_model else "")[:12]
 
 
 def _model_version(model: str) -> str:

@@ -10,159 +10,114 @@ import contextlib
 import hmac
 import os
 import re
-import string
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
-from alignment.ingest.numbers import Span, cards, ibans
+from alignment.ingest import contacts, credentials, numbers
+from alignment.ingest.normalize import DISGUISED, HIDDEN, view
+from alignment.ingest.numbers import cards, ibans, national_ids, social_security
 from alignment.store import query, store_path
 
-# What keys begin with, as issuers publish it: the first letter, what must follow in RE2 and in Python, and what only Python goes on to ask.
-_WORD = r"[A-Za-z0-9_\-]"
-_KEYS = (
-    ("s", rf"k-{_WORD}{{8}}", ""),
-    ("spr", r"k_(?:live|test)_[A-Za-z0-9]{8}", ""),  # Stripe
-    ("w", r"hsec_[A-Za-z0-9+/]{20}", "[A-Za-z0-9+/=]*"),
-    ("g", r"h[pousr]_[A-Za-z0-9]{20}", ""),
-    ("g", r"ithub_pat_[A-Za-z0-9_]{20}", ""),
-    ("g", rf"lpat-{_WORD}{{16}}", ""),  # GitLab
-    ("g", r"sk_[A-Za-z0-9]{20}", ""),  # Groq
-    ("n", r"pm_[A-Za-z0-9]{30}", ""),
-    ("x", r"ox[abeprs]-[A-Za-z0-9\-]{10}", ""),  # Slack
-    ("h", r"ooks\.slack\.com/services/[A-Za-z0-9/]{20}", "[A-Za-z0-9/]*"),
-    ("A", r"[KS]IA[0-9A-Z]{16}", ""),
-    ("Aa", r"(?:WS_SECRET_ACCESS_KEY|ws_secret_access_key)", r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40}"),
-    ("A", rf"Iza{_WORD}{{35}}", ""),  # Google
-    ("y", rf"a29\.{_WORD}{{20}}", ""),
-    ("S", rf"G\.{_WORD}{{16}}", rf"{_WORD}{{0,32}}\.{_WORD}{{20}}"),  # SendGrid
-    ("h", r"f_[A-Za-z0-9]{20}", ""),
-    ("e", rf"yJ{_WORD}{{10}}", rf"{_WORD}{{0,1990}}\.{_WORD}{{10,4000}}\.{_WORD}{{10}}"),  # JWT
-    ("Bb", r"earer [A-Za-z0-9._~+/\-]{20}", r"[A-Za-z0-9._~+/\-]*=*"),
-)
+RULES = 2
+"""Version of what is masked: a higher one makes the second look read again what it has read."""
 
-PREFILTER = (
-    r"[^\s@]@[^\s@]+\.[^\s]"  # e-mail
-    r"|\+\p{Nd}(?:[ .\-()]{0,3}\p{Nd}){6}|\(\p{Nd}{3}\) ?\p{Nd}{3}[ .\-]?\p{Nd}{4}"  # phone
-    r"|\p{Nd}{3}[ .\-]\p{Nd}{3}[ .\-]\p{Nd}{4}|555[ .\-]?01\p{Nd}{2}"
-    r"|\p{Nd}(?:[ \-]?\p{Nd}){12}|\p{Nd}{3}-\p{Nd}{2}-\p{Nd}{4}"  # card, SSN
-    r"|[A-Za-z]{2}\p{Nd}{2}(?: ?[A-Za-z0-9]){11}"  # IBAN
-    r"|\p{Nd}\.\p{Nd}{1,3}\.\p{Nd}{1,3}\.\p{Nd}"  # IPv4
-    r"|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:(?::|[0-9A-Fa-f]+:(?::|[0-9A-Fa-f]+:))|[0-9A-Fa-f]{3}::[0-9A-Fa-f]"  # IPv6, not a time
-    r"|PRIVATE KEY-----|" + "|".join(f"[{first}]{rest}" for first, rest, _ in _KEYS)
-)
+PREFILTER = "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.PREFILTER, DISGUISED))
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
 
-Each alternative is what its rule needs at least, without checksums and neighbours. A letter or digit of any script is none of RE2's
-ASCII spaces. It also finds what it should in JSON, where a line's end is a backslash and an n: no alternative looks at what is beside it,
-and no match but a private key's, found by its head, holds a character that JSON escapes.
+Each alternative is what its rule needs at least, without checksums and neighbours. It also finds what it should in JSON,
+where a line's end is a backslash and an n and a quotation mark has a backslash.
 """
-
-_LOCAL = re.compile(r"[\w.%+\-]++\Z")
-_DOMAIN = re.compile(r"@\w(?:[\w.\-]{0,250}\w)?\.[^\W\d_]{2,24}")
-
-
-def _emails(text: str) -> Iterator[Span]:
-    """Find addresses from their @ on, which is rarer than the letters that may begin one."""
-    after, sign = 0, text.find("@")
-    while sign >= 0:
-        domain = _DOMAIN.match(text, sign)
-        local = _LOCAL.search(text, max(after, sign - 64), sign) if domain else None
-        if domain and local:
-            after = domain.end()
-            yield local.start(), after
-        sign = text.find("@", max(after, sign + 1))
-
-
-# What may begin an address is everywhere; what stands between its first dots or colons is not, and is found sooner.
-_DOTS, _COLONS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
-_IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w.]\d|\w)")
-_IPV6 = re.compile(
-    r"[0-9A-Fa-f](?<![\w:].)(?:[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}){1,6}"
-    r"|[0-9A-Fa-f]{2,3}::[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})(?![\w:])"
-)
-_DIGIT = re.compile(r"\d")
-
-
-def _ipv4(text: str) -> Iterator[Span]:
-    for match in _IPV4.finditer(text) if _DOTS.search(text) else ():
-        if all(int(part) <= 255 for part in match.group().split(".")):
-            yield match.span()
-
-
-def _ipv6(text: str) -> Iterator[Span]:
-    for match in _IPV6.finditer(text) if _COLONS.search(text) else ():
-        # Without a digit it may be a name in a program.
-        if match.group().count(":") >= 4 or ("::" in match.group() and _DIGIT.search(match.group())):
-            yield match.span()
-
-
-def _phone(number: str) -> bool:
-    return 7 <= sum(character.isdigit() for character in number) <= 15
-
-
-def _matches(pattern: str, holds: Callable[[str], bool] = lambda _: True) -> Callable[[str], Iterator[Span]]:
-    compiled = re.compile(pattern)
-    return lambda text: (match.span() for match in compiled.finditer(text) if holds(match.group()))
-
-
-_KEY_SIGNS = ("_", "sk-", "xox", "AKIA", "ASIA", "AIza", "eyJ", "glpat-", "ya29.", "SG.", "slack.com/", "earer ")
-_KEY = re.compile(
-    f"[{''.join(sorted({letter for first, _, _ in _KEYS for letter in first}))}](?<!\\w.)(?:"
-    + "|".join(f"(?<=[{first}]){rest}{more}" for first, rest, more in _KEYS)
-    + f"){_WORD}*"
-)
-
-
-def _keys(text: str) -> Iterator[Span]:
-    if any(sign in text for sign in _KEY_SIGNS):
-        for match in _KEY.finditer(text):
-            # "bearer" is a word as well.
-            if match.group()[0] not in "Bb" or _DIGIT.search(match.group()):
-                yield match.span()
 
 
 class _Rule(NamedTuple):
-    """What finds one kind. A text without `sign`, or whose outline lacks `shape`, holds nothing for it: most texts stop there."""
+    """What finds one kind, or places with their kinds; `plain` is how a value is written before it gets its placeholder."""
 
     kind: str
-    find: Callable[[str], Iterator[Span]]
-    sign: str = ""
-    shape: bytes = b""
+    find: Callable[[str], Iterable[tuple[Any, ...]]]
+    plain: Callable[[str], str] = str
 
 
-# Order matters: what a rule took, later rules do not see. A pattern begins with the characters that it may begin with and looks behind
-# them only then: Python's engine skips to those, but would try a pattern that begins with a look behind at every place.
-_RULES = (
-    _Rule(
-        "PRIVATE_KEY",
-        # A key that was cut off has no end: what follows its head is masked as well.
-        _matches(
-            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^\-]|-(?!----)){0,8000}+(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?",
-        ),
-        sign="PRIVATE KEY-----",
-    ),
-    _Rule("KEY", _keys),
-    _Rule("EMAIL", _emails, sign="@"),
-    _Rule("IBAN", ibans, shape=b"aa00"),
-    _Rule("CARD", cards, shape=b"0" * 13),
-    _Rule("SSN", _matches(r"\d(?<![\w\-]\d)\d\d-\d{2}-\d{4}(?![\w\-])"), shape=b"000-00-0000"),
-    _Rule("IP", _ipv4, sign="."),
-    _Rule("IP", _ipv6, sign=":"),
-    _Rule(
-        "PHONE",
-        _matches(
-            # Nor right behind a placeholder, or masking a masked text again would change it.
-            r"[+(\d](?<![\w.\-/].)(?<!_[0-9a-f]{6}>.)(?:(?<=\+)\d{1,3}[ .\-]?(?:\(?\d{1,4}\)?[ .\-]?){2,5}\d{2,4}"
-            r"|(?<=\()\d{3}\) ?\d{3}[ .\-]?\d{4}|(?<=\d)\d{2}[ .\-]\d{3}[ .\-]\d{4}|(?<=5)55[ .\-]?01\d{2})(?![\w\-])",
-            _phone,
-        ),
-        shape=b"0" * 7,
-    ),
+def _compact(value: str) -> str:
+    return re.sub(r"[^\w]", "", value)
+
+
+# Order matters: what a rule took, later rules do not see.
+_SHARED = (
+    _Rule("PRIVATE_KEY", credentials.private_keys),
+    _Rule("KEY", credentials.issued_keys),
 )
+_NUMBERS = (
+    _Rule("IBAN", ibans, _compact),
+    _Rule("CARD", cards, _compact),
+    _Rule("SSN", social_security),
+)
+_TEXT_RULES = (
+    *_SHARED,
+    _Rule("KEY", credentials.named_keys),
+    _Rule("EMAIL", contacts.emails),
+    _Rule("EMAIL", contacts.spelled_emails, contacts.plain_email),
+    *_NUMBERS,
+    _Rule("", national_ids, _compact),
+    _Rule("IP", contacts.ipv4_of_somebody),
+    _Rule("IP", contacts.ipv6_of_somebody),
+    _Rule("MAC", contacts.macs),
+    _Rule("PHONE", contacts.phones),
+    _Rule("KEY", credentials.random_keys),
+)
+# Ids are made at random, and an address within a company is somebody's desk.
+_ID_RULES = (
+    *_SHARED,
+    _Rule("EMAIL", contacts.emails),
+    *_NUMBERS,
+    _Rule("IP", contacts.ipv4),
+    _Rule("IP", contacts.ipv6),
+    _Rule("MAC", contacts.macs),
+    _Rule("PHONE", contacts.phones),
+)
+_ROUNDS, _ROUNDS_OF_LONG, _LONG = 20, 3, 10_000
+
+
+class _Hit(NamedTuple):
+    kind: str
+    start: int
+    end: int
+    value: str
+
+
+def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
+    """Return what is to be masked, in order; places are of `text` itself, values as the view has them."""
+    seen, hits = view(text), list[_Hit]()
+    for _ in range(_ROUNDS if len(text) <= _LONG else _ROUNDS_OF_LONG):
+        before = len(hits)
+        for rule in rules:
+            spans = list(rule.find(seen.text))
+            if spans:
+                for start, end, *kind in spans:
+                    value = rule.plain(seen.text[start:end])
+                    hits.append(_Hit(kind[0] if kind else rule.kind, seen.starts[start], seen.ends[end - 1], value))
+                seen = seen.replaced([(start, end, HIDDEN) for start, end, *_ in spans])
+        # What was masked bordered what was not: only a text in which nothing is found is done.
+        if len(hits) == before:
+            break
+    return sorted(hits, key=lambda hit: hit.start)
+
+
+def _masked(text: str, hits: Sequence[_Hit], key: bytes, digits: int) -> str:
+    parts: list[str] = []
+    after = 0
+    known: dict[tuple[str, str], str] = {}
+    for hit in hits:
+        named = (hit.kind, hit.value)
+        if named not in known:
+            known[named] = placeholder(*named, key, digits=digits)
+        # Two may have been read from one character.
+        parts += (text[after : hit.start], known[named])
+        after = max(after, hit.end)
+    return "".join([*parts, text[after:]])
 
 
 def redact(text: str, key: bytes, *, digits: int = 6) -> tuple[str, Counter[str]]:
@@ -171,20 +126,8 @@ def redact(text: str, key: bytes, *, digits: int = 6) -> tuple[str, Counter[str]
     >>> redact("write to ann@example.com", b"k")[0].startswith("write to <EMAIL_")
     True
     """
-    counts: Counter[str] = Counter()
-    outline = _outline(text)
-    for rule in _RULES:
-        if (outline and rule.shape not in outline) or rule.sign not in text:
-            continue
-        parts, after = [], 0
-        for start, end in rule.find(text):
-            parts += [text[after:start], placeholder(rule.kind, text[start:end], key, digits=digits)]
-            after = end
-            counts[rule.kind] += 1
-        if parts:
-            text = "".join([*parts, text[after:]])
-            outline = _outline(text)
-    return text, counts
+    hits = _find(text)
+    return _masked(text, hits, key, digits) if hits else text, Counter(hit.kind for hit in hits)
 
 
 class Located(NamedTuple):
@@ -201,33 +144,7 @@ def locate(text: str) -> list[Located]:
     >>> locate("write to ann@example.com")
     [Located(kind='EMAIL', start=9, end=24)]
     """
-    found: list[Located] = []
-    origin = list(range(len(text)))
-    for rule in _RULES:
-        hits = list(rule.find(text)) if rule.sign in text else []
-        # Later rules must see what they see in `redact`: the placeholders, never what these stand for.
-        for start, end in reversed(hits):
-            stand_in = placeholder(rule.kind, text[start:end], b"")
-            found.append(Located(rule.kind, origin[start], origin[end - 1] + 1))
-            origin[start:end] = [origin[start]] * len(stand_in)
-            text = text[:start] + stand_in + text[end:]
-    return sorted(found, key=lambda one: one.start)
-
-
-_OUTLINE = bytes.maketrans(b"0123456789" + string.ascii_letters.encode(), b"0" * 10 + b"a" * len(string.ascii_letters))
-_RUNS = bytes.maketrans(b"a", b"b")
-_OTHER_DIGIT = re.compile(r"[^\D0-9]")
-
-
-def _outline(text: str) -> bytes:
-    """Return the text with 0 for each digit and a for each letter; then again with b for a, without what may stand within a number.
-
-    A text with digits of other scripts has none: every rule looks at it.
-    """
-    if not text.isascii() and _OTHER_DIGIT.search(text):
-        return b""
-    outline = text.encode("ascii", "replace").translate(_OUTLINE)
-    return outline + b"\n" + outline.translate(_RUNS, b" .-()")
+    return [Located(hit.kind, hit.start, hit.end) for hit in _find(text)]
 
 
 _SPACING = re.compile(r"[\s\-]")
@@ -239,7 +156,10 @@ def placeholder(kind: str, value: str, key: bytes, *, digits: int = 6) -> str:
     return f"<{kind}_{hmac.digest(key, plain, 'sha256').hex()[:digits]}>"
 
 
-PERSONAL_ID = PREFILTER + r"|(?m:^(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\p{Nd}{9,14}$)"
+PERSONAL_ID = (
+    "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.ISSUED_PREFILTER))
+    + r"|(?m:^(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\p{Nd}{9,14}$)"
+)
 """RE2 pattern that every id with something personal in it matches, also in ids joined by line ends; SQL hands only those to Python."""
 
 _BARE_PHONE = re.compile(r"(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\d{9,14}\Z")
@@ -254,7 +174,7 @@ def personal_id(text: str) -> bool:
     >>> personal_id("4915112345678"), personal_id("whatsapp:14155552671"), personal_id("10.0.0.7"), personal_id("user-123456")
     (True, True, True, False)
     """
-    return bool(_BARE_PHONE.match(text) or redact(text, b"")[1])
+    return bool(_BARE_PHONE.match(text) or _find(text, _ID_RULES))
 
 
 def redact_id(text: str, key: bytes) -> str:
@@ -264,7 +184,7 @@ def redact_id(text: str, key: bytes) -> str:
     """
     if _BARE_PHONE.match(text):
         return placeholder("PHONE", text, key, digits=12)
-    return redact(text, key, digits=12)[0]
+    return _masked(text, _find(text, _ID_RULES), key, 12)
 
 
 def _refuse_another_key(home: Path, path: Path) -> None:

@@ -5,7 +5,6 @@ Effects: the first call loads the heads and, for toxicity, scikit-learn's shippe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +18,9 @@ from alignment.moderation import heads
 from alignment.moderation.corpora import CATEGORIES
 from alignment.moderation.heads import Reading, category_input, heads_version, logits, read
 from alignment.records import Detection, Interaction
+from alignment.text import PLACEHOLDER, holds_placeholder
 from alignment.wording import degenerate
 
-_PLACEHOLDER = re.compile(r"<(?:EMAIL|PHONE|CARD|IBAN|SSN|IP|KEY|PRIVATE_KEY)_[0-9a-f]+>")
 _TOXICITY_CHARS = 4000
 _BLOCK = 2048
 
@@ -114,7 +113,7 @@ def _toxicity(exchanges: Exchanges) -> list[Score]:
 
 def _pii(exchanges: Exchanges) -> list[Score]:
     pairs = zip(exchanges.prompts, exchanges.answers, strict=True)
-    return [Score(float(any(_PLACEHOLDER.search(text) for text in pair))) for pair in pairs]
+    return [Score(float(any(map(holds_placeholder, pair)))) for pair in pairs]
 
 
 @cache
@@ -125,7 +124,7 @@ def _toxicity_version() -> str:
 
 
 def _pii_version() -> str:
-    return content_id(_PLACEHOLDER.pattern)[:12]
+    return content_id(PLACEHOLDER.pattern)[:12]
 
 
 DETECTORS: tuple[Detector, ...] = (
