@@ -28,6 +28,7 @@ from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
 from flows.night import base_path, night_lock, now
+from flows.secret import without_secret
 from flows.show import progress, say
 
 _LOG_TAIL = 2000
@@ -99,7 +100,9 @@ def _run(job: TrainJob) -> None:
     with log.open("a", encoding="utf-8") as out:
         print(f"-- {now():%Y-%m-%d %H:%M:%S} --", file=out, flush=True)
         before = out.tell()
-        with subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True) as process:
+        with subprocess.Popen(
+            command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
+        ) as process:
             try:
                 failed = _follow(process.stdout or ())
             except BaseException:
