@@ -64,13 +64,18 @@ class OwnAddressOnly:
         return len(hosts) == 1 and hosts[0] in self.hosts and all(origin in self.origins for origin in origins)
 
 
-def _framed_by_nobody(app: _App) -> _App:
-    """Return `app` with a header on its answers that keeps its pages out of other pages' frames."""
+_FOR_ALL = (b"access-control-allow-origin", b"*")
+_FRAMED_BY_NOBODY = (b"content-security-policy", b"frame-ancestors 'none'")
+
+
+def _kept_from_other_pages(app: _App) -> _App:
+    """Return `app` whose answers no other page may frame, nor read: Prefect's refusal of a wrong CSRF token would let all read it."""
 
     async def answer(scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[..., Awaitable[None]]) -> None:
         async def tell(message: _Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"content-security-policy", b"frame-ancestors 'none'")]
+                kept = [header for header in message.get("headers", ()) if tuple(header) != _FOR_ALL]
+                message["headers"] = [*kept, _FRAMED_BY_NOBODY]
             await send(message)
 
         await app(scope, receive, tell)
@@ -114,7 +119,7 @@ def _serve(listener: socket.socket, origins: list[str], *, short: bool) -> None:
             _end_in_time()
             super().handle_exit(sig, frame)
 
-    app = OwnAddressOnly(_framed_by_nobody(create_app(ephemeral=short, final=True)), origins)
+    app = OwnAddressOnly(_kept_from_other_pages(create_app(ephemeral=short, final=True)), origins)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_END_SECONDS, ws_ping_interval=20, ws_ping_timeout=20)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     Server(config).run(sockets=[listener])

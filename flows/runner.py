@@ -9,12 +9,16 @@ Effects: writes to the Prefect server; starts a process for each run.
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import multiprocessing
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 from uuid import UUID
 
+from anyio import TASK_STATUS_IGNORED
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState, FlowRunFilterStateType
@@ -84,8 +88,20 @@ class OwnFlowsRunner(Runner):
         await super().__aenter__()
         poller = self._scheduled_run_poller
         resolve = poller._resolve_starter
-        poller._resolve_starter = lambda run: _Checked(self, resolve(run))
+        poller._resolve_starter = lambda flow_run: _Checked(self, resolve(flow_run))
         return self
+
+
+def _by_name(flow: Flow[..., Any]) -> tuple[Any, ...]:
+    """Send a flow to its process by name: copied by value, it would lack what only its annotations name."""
+    module, name = flow.fn.__module__, flow.fn.__name__
+    if getattr(sys.modules.get(module), name, None) is flow:
+        return _named, (module, name)
+    return cast(tuple[Any, ...], flow.__reduce_ex__(4))
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
 
 
 class _Checked:
@@ -94,7 +110,7 @@ class _Checked:
     def __init__(self, runner: OwnFlowsRunner, starter: Any) -> None:
         self.runner, self.starter = runner, starter
 
-    async def start(self, flow_run: Any, **options: Any) -> None:
+    async def start(self, flow_run: Any, task_status: Any = TASK_STATUS_IGNORED) -> None:
         try:
             await self.runner.refuse_changed(flow_run.deployment_id)
         except ConfigError as error:
@@ -102,7 +118,7 @@ class _Checked:
             # Prefect would say no more than that a task group had an error.
             await self.runner._client.set_flow_run_state(flow_run.id, Crashed(message=str(error)), force=True)
             raise
-        await self.starter.start(flow_run, **options)
+        await self.starter.start(flow_run, task_status=task_status)
 
 
 def run_deployments(deployments: list[tuple[Flow[..., Any], dict[str, Any]]]) -> None:
@@ -111,6 +127,8 @@ def run_deployments(deployments: list[tuple[Flow[..., Any], dict[str, Any]]]) ->
     Raises:
         ConfigError: see `OwnFlowsRunner.deploy`.
     """
+
+    copyreg.pickle(Flow, _by_name)  # type: ignore[arg-type]
 
     async def run() -> None:
         runner = OwnFlowsRunner(pause_on_shutdown=False)

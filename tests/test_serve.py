@@ -190,7 +190,7 @@ def test_a_second_one_for_the_same_folder_is_refused(served: Served) -> None:
     served.deployments()
     assert running_server(served.home) == served.url
     settings = Settings(home=served.home, serve={"prefect_port": free_port()})  # type: ignore[arg-type]
-    with pytest.raises(EndpointError, match="is served already at http://127.0.0.1"), server(settings):
+    with pytest.raises(EndpointError, match=r"is served already at http://127\.0\.0\.1"), server(settings):
         pass
 
 

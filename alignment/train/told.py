@@ -13,7 +13,6 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-
 _STDOUT = 1
 _rows = _STDOUT
 
