@@ -60,9 +60,7 @@ def bench_stop(
         print_json({**found._asdict(), "stops": rows})
     else:
         print_rows(rows, as_json=False)
-        print(
-            f"{found.nights} nights of {found.steps} steps ended, {found.differing} of them otherwise than the undisturbed one"
-        )
+        print(f"{found.nights} nights of {found.steps} steps ended, {found.differing} of them otherwise than the undisturbed one")
     held = all(row.left_running == 0 and row.lost_steps <= 1 and row.longest_s <= MOST_SECONDS for row in found.stops)
     if found.differing or not held:
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from alignment.parent import end_with
+from alignment.parent import end_with, gone
 
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 _NAMES = ("127.0.0.1", "localhost")
@@ -106,22 +106,25 @@ def main() -> None:
     os.environ[ORIGINS] = ",".join(origins)
     os.environ["PREFECT_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
     print(port, flush=True)  # noqa: T201
-    _serve(listener, origins, short=arguments.short)
+    _serve(listener, origins, arguments.parent, short=arguments.short)
 
 
-def _serve(listener: socket.socket, origins: list[str], *, short: bool) -> None:
+def _serve(listener: socket.socket, origins: list[str], parent: int, *, short: bool) -> None:
+    started_by = os.getppid()
     # Prefect reads its settings when it is imported.
     import uvicorn
     from prefect.server.api.server import create_app
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
+            # A service manager tells all processes at once. Runs that end still have something to say; SIGINT is for the starter.
+            if sig == signal.SIGTERM and not gone(parent, started_by):
+                return
             _end_in_time()
             super().handle_exit(sig, frame)
 
     app = OwnAddressOnly(_kept_from_other_pages(create_app(ephemeral=short, final=True)), origins)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_END_SECONDS, ws_ping_interval=20, ws_ping_timeout=20)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     Server(config).run(sockets=[listener])
 
 

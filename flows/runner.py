@@ -146,6 +146,11 @@ def stop_runs() -> None:
         process.terminate()
 
 
+def runs_left() -> bool:
+    """Say whether the process of a run is still ending."""
+    return bool(multiprocessing.active_children())
+
+
 def crash_leftovers() -> None:
     """Mark as crashed what the server of this state folder still takes for running: nothing runs while nobody serves.
 

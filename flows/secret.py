@@ -51,14 +51,16 @@ def _read(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"the secret of Prefect cannot be read from {str(path)!r}: {error.strerror}; {again}") from error
-    with os.fdopen(handle, encoding="ascii", errors="replace") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise ConfigError(
                 f"the secret of Prefect in {str(path)!r} may be known to others (mode {found.st_mode & 0o777:o}, owner {found.st_uid}), "
                 f"and must be a file of this account's with mode 600; {again}"
             )
-        secret = file.read(1000).strip()
+        secret = os.read(handle, 1000).decode("ascii", "replace").strip()
+    finally:
+        os.close(handle)
     if not secret.startswith("align:") or len(secret) < 40 or not secret.isprintable():
         raise ConfigError(f"what {str(path)!r} holds is no secret of Prefect; {again}")
     return secret

@@ -128,7 +128,8 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
 
 def _forget(process: subprocess.Popen[str]) -> None:
     os.environ.pop("PREFECT_API_URL", None)
-    process.terminate()
+    # Not SIGTERM, which it takes from us only once we are gone.
+    process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_END_SECONDS)
     process.kill()
@@ -164,13 +165,13 @@ def serve(settings: Settings) -> None:
     own = not os.environ.get("PREFECT_API_URL")
     # Imported here, because Prefect reads PREFECT_API_URL when a flow is made ready to serve.
     with server(settings) as url:
-        from flows.runner import crash_leftovers, run_deployments, stop_runs
+        from flows.runner import crash_leftovers, run_deployments, runs_left, stop_runs
 
         say(f"Prefect at {url.removesuffix('/api')}; the night runs at {settings.serve.cron!r} (UTC); stop with Ctrl-C")
         if own:
             say(f"its pages ask for a password: paste what {str(secret_path(settings.home))!r} holds")
             crash_leftovers()
-        with ends_in_time(stop_runs):
+        with ends_in_time(stop_runs, busy=runs_left):
             run_deployments(_deployments(settings))
 
 
