@@ -103,9 +103,8 @@ def _run(job: TrainJob) -> None:
         before = out.tell()
         with subprocess.Popen(
             command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
-        ) as process:
-            with saves(process):
-                failed = _followed(process)
+        ) as process, saves(process):
+            failed = _followed(process)
     if process.returncode != 0:
         raise failed or _unexpected(job, log, log.read_bytes()[before:], process.returncode)
 

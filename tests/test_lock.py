@@ -48,6 +48,7 @@ def test_a_secret_that_others_may_know_is_refused(home: Path, spoil: str) -> Non
 
 
 def test_a_configured_server_is_not_shown_our_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "prefect", raising=False)
     monkeypatch.setattr(os, "environ", {"PREFECT_API_URL": "https://prefect.example.com/api", CLIENT: "user:theirs"})
     environment.prepare(home)
     assert os.environ[CLIENT] == "user:theirs"

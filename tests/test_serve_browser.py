@@ -36,7 +36,7 @@ def elsewhere() -> Iterator[str]:
     """Serve an empty page of another site."""
 
     class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"<!doctype html><title>evil</title>")

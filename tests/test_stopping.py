@@ -55,11 +55,11 @@ STUCK = """
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_does_not_return_to_python_ends_in_time(number: signal.Signals) -> None:
-    process = child(STUCK)
-    assert process.stdout
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    with child(STUCK) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=30)
     # The second sleep is interrupted for SIGINT only by its handler's exception, which a library may swallow: here it ends the process.
     assert process.returncode in (128 + number, -number, 1)
     assert out == "told\n" or number == signal.SIGINT
@@ -78,7 +78,8 @@ def test_a_process_that_ends_by_itself_is_left_alone() -> None:
         time.sleep(0.5)
         sys.exit(7)
     """
-    assert child(code).wait(timeout=30) == 7
+    with child(code) as process:
+        assert process.wait(timeout=30) == 7
 
 
 SPAWNS = """
@@ -103,13 +104,12 @@ SPAWNS = """
 def test_a_run_ends_with_the_runner_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "spawns.py"
     script.write_text(textwrap.dedent(SPAWNS))
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=child_environment())
-    assert process.stdout
-    told = [process.stdout.readline().strip() for _ in range(2)]
-    pid = int(next(line for line in told if line != "ready"))
-    process.kill()
-    process.wait()
-    until(lambda: not alive(pid), 20)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=child_environment()) as process:
+        assert process.stdout
+        told = [process.stdout.readline().strip() for _ in range(2)]
+        pid = int(next(line for line in told if line != "ready"))
+        process.kill()
+        until(lambda: not alive(pid), 20)
 
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:
@@ -120,14 +120,13 @@ def test_a_process_ends_with_the_one_that_started_it() -> None:
         print(process.pid, flush=True)
         time.sleep(100)
     """
-    starter = child(code)
-    assert starter.stdout
-    told = [starter.stdout.readline().strip() for _ in range(2)]
-    pid = int(next(line for line in told if line != "ready"))
-    assert alive(pid)
-    starter.kill()
-    starter.wait()
-    until(lambda: not alive(pid), 20)
+    with child(code) as starter:
+        assert starter.stdout
+        told = [starter.stdout.readline().strip() for _ in range(2)]
+        pid = int(next(line for line in told if line != "ready"))
+        assert alive(pid)
+        starter.kill()
+        until(lambda: not alive(pid), 20)
 
 
 def test_what_libraries_print_is_no_row() -> None:
@@ -139,8 +138,8 @@ def test_what_libraries_print_is_no_row() -> None:
         os.write(1, b"from C\\n")
         tell(step=1)
     """
-    process = child(code, stderr=subprocess.PIPE)
-    assert process.communicate(timeout=30) == ('{"step": 1}\n', "{'loss': 1.0}\nfrom C\n")
+    with child(code, stderr=subprocess.PIPE) as process:
+        assert process.communicate(timeout=30) == ('{"step": 1}\n', "{'loss': 1.0}\nfrom C\n")
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +161,15 @@ def test_training_that_is_stopped_saves_its_step_and_ends_as_if_it_was_not(tiny:
     """The interval of checkpoints is the default one; the flow's end of the pipe is closed, as it is when the flow is stopped."""
     whole, stopped = (
         write_job(
-            tmp_path / name, tiny, weights_id(tiny), tmp_path / f"{name}.parquet", make_pairs(24), settings(epochs=60, checkpoint_steps=20)
+            tmp_path / name, tiny, weights_id(tiny), tmp_path / f"{name}.parquet", make_pairs(24), settings(epochs=14, checkpoint_steps=20)
         )
         for name in "ab"
     )
-    flow = child(TRAINS, stopped.folder / "run.json")
-    assert flow.stdout
-    pid = int(flow.stdout.readline())
-    until(lambda: max(steps(stopped.folder), default=0) >= 23, 200)
-    flow.kill()
-    flow.wait()
+    with child(TRAINS, stopped.folder / "run.json") as flow:
+        assert flow.stdout
+        pid = int(flow.stdout.readline())
+        until(lambda: max(steps(stopped.folder), default=0) >= 23, 300)
+        flow.kill()
     if way != "its flow is killed":
         os.kill(pid, signal.SIGTERM)
     until(lambda: not alive(pid), 20)
@@ -233,13 +231,20 @@ SERVES = """
 @pytest.mark.flow
 @pytest.mark.parametrize("way", ["SIGTERM to the group", "SIGKILL", "SIGINT to the group"])
 def test_the_server_of_a_command_outlives_the_signal_and_not_the_command(way: str) -> None:
-    process = child(SERVES, start_new_session=True, stderr=subprocess.PIPE)
-    assert process.stdout
-    server = int(process.stdout.readline())
-    assert process.stdout.readline() == "ready\n"
-    assert os.getpgid(server) != process.pid
-    {"SIGTERM": lambda: os.killpg(process.pid, signal.SIGTERM), "SIGINT": lambda: os.killpg(process.pid, signal.SIGINT)}.get(
-        way.split()[0], process.kill
-    )()
-    process.wait(timeout=20)
-    until(lambda: not alive(server), 20)
+    ways: dict[str, Callable[[int], None]] = {
+        "SIGTERM": lambda pid: os.killpg(pid, signal.SIGTERM),
+        "SIGINT": lambda pid: os.killpg(pid, signal.SIGINT),
+        "SIGKILL": lambda pid: os.kill(pid, signal.SIGKILL),
+    }
+    with child(SERVES, start_new_session=True, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        server = int(process.stdout.readline())
+        assert process.stdout.readline() == "ready\n"
+        assert os.getpgid(server) != process.pid
+        # A service manager tells it as well: it goes on answering until its starter has gone.
+        os.kill(server, signal.SIGTERM)
+        time.sleep(1)
+        assert alive(server)
+        ways[way.split()[0]](process.pid)
+        process.wait(timeout=20)
+        until(lambda: not alive(server), 20)
