@@ -33,8 +33,8 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         # Waiting OpenMP threads spin for long; two model processes on the same cores then slow each other down tenfold.
         "GOMP_SPINCOUNT": "20000",
     }
-    # A server that is configured has its own secret, or none; ours is not for it. Where Prefect has been imported, it has read its settings:
-    # a server that it starts would ask for the secret, and it would not know it.
+    # A server that is configured has its own secret, or none; ours is not for it. Where Prefect has been imported, it has read its
+    # settings: a server that it starts would ask for the secret, and it would not know it.
     configured = os.environ.get("PREFECT_API_URL")
     if "prefect" not in sys.modules and (not configured or configured == running_server(home)):
         os.environ |= dict.fromkeys((SERVER, CLIENT), prefect_secret(home))

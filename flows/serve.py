@@ -26,7 +26,7 @@ from flows.secret import CLIENT, LOCK, SERVER, prefect_secret, secret_path
 from flows.show import say
 from flows.stopping import ends_in_time
 
-_READY_SECONDS, _END_SECONDS = 90, 10
+_READY_SECONDS, _END_SECONDS = 180, 10
 # The user cannot switch these off: a server of ours is behind its lock.
 _LOCKED = {
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -116,9 +116,10 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
             start_new_session=True,
         )
     try:
-        line = process.stdout.readline() if process.stdout else ""
-        url = f"http://127.0.0.1:{line.strip() or port}/api"
-        _wait(process, url, log)
+        bound = process.stdout.readline().strip() if process.stdout else ""
+        url = f"http://127.0.0.1:{bound or port}/api"
+        # One that has no port has ended, and whoever answers there is not it.
+        _wait(process, url, log, seconds=_READY_SECONDS if bound else 0)
     except BaseException:
         _forget(process)
         raise
@@ -138,8 +139,8 @@ def _forget(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _wait(process: subprocess.Popen[str], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
+def _wait(process: subprocess.Popen[str], url: str, log: Path, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break

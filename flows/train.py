@@ -101,9 +101,12 @@ def _run(job: TrainJob) -> None:
     with log.open("a", encoding="utf-8") as out:
         print(f"-- {now():%Y-%m-%d %H:%M:%S} --", file=out, flush=True)
         before = out.tell()
-        with subprocess.Popen(
-            command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
-        ) as process, saves(process):
+        with (
+            subprocess.Popen(
+                command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
+            ) as process,
+            saves(process),
+        ):
             failed = _followed(process)
     if process.returncode != 0:
         raise failed or _unexpected(job, log, log.read_bytes()[before:], process.returncode)

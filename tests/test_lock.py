@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from alignment.config import Settings
 from alignment.errors import ConfigError
 from flows import environment
 from flows.prefect_server import OwnAddressOnly, _kept_from_other_pages, own_origins
@@ -68,6 +70,19 @@ def test_an_address_is_our_server_s_only_while_it_runs(home: Path) -> None:
         os.pwrite(lock, b"http://127.0.0.1:4200/api", 0)
         assert running_server(home) == "http://127.0.0.1:4200/api"
     assert running_server(home) is None
+
+
+def test_a_port_taken_in_the_last_moment_is_nobody_s_to_learn_the_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.errors import EndpointError
+    from flows import serve
+
+    monkeypatch.setattr(serve, "_refuse_a_stranger", lambda _: None)
+    monkeypatch.setattr(serve, "urlopen", lambda *_, **__: pytest.fail("whoever answers there is asked"))
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        settings = Settings(home=home, serve={"prefect_port": stranger.getsockname()[1]})  # type: ignore[arg-type]
+        with pytest.raises(EndpointError, match="did not become ready"), serve.server(settings):
+            pass
+    assert CLIENT not in os.environ
 
 
 def test_training_is_not_given_the_secret(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
