@@ -179,7 +179,9 @@ def ended(home: Path) -> dict[str, Any]:
     from alignment.store import query
 
     [night] = query(home, "SELECT night_id, summary ->> 'decision' AS decision FROM night_events WHERE event = 'finished'")
-    pairs = query(home, "SELECT pairs.id, chosen, rejected, split FROM pairs JOIN pair_sets ON pair_id = pairs.id ORDER BY pairs.id")
+    pairs = query(
+        home, "SELECT pairs.id, chosen, rejected, pair_sets.split FROM pairs JOIN pair_sets ON pair_id = pairs.id ORDER BY pairs.id"
+    )
     [result] = (home / "training").glob("*/result.json")
     adapter = result.parent / "adapter" / "adapter_model.safetensors"
     return {**night, "pairs": pairs, "adapter": file_sha256(adapter), "steps": json.loads(result.read_text())["steps"]}

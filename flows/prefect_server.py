@@ -83,9 +83,9 @@ def _kept_from_other_pages(app: _App) -> _App:
     return answer
 
 
-def _end_in_time(*_: Any) -> None:
-    # Prefect's services and open sockets may take longer than whoever waits for this process.
-    timer = threading.Timer(2 * _END_SECONDS, os._exit, [0])
+def _end_in_time(*, orphaned: bool) -> None:
+    # Prefect's services and open sockets may take longer than whoever waits for this process; an orphan is asked by nobody any more.
+    timer = threading.Timer(1 if orphaned else 2 * _END_SECONDS, os._exit, [0])
     timer.daemon = True
     timer.start()
 
@@ -118,9 +118,10 @@ def _serve(listener: socket.socket, origins: list[str], parent: int, *, short: b
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
             # A service manager tells all processes at once. Runs that end still have something to say; SIGINT is for the starter.
-            if sig == signal.SIGTERM and not gone(parent, started_by):
+            orphaned = gone(parent, started_by)
+            if sig == signal.SIGTERM and not orphaned:
                 return
-            _end_in_time()
+            _end_in_time(orphaned=orphaned)
             super().handle_exit(sig, frame)
 
     app = OwnAddressOnly(_kept_from_other_pages(create_app(ephemeral=short, final=True)), origins)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-SECONDS, MOST_SECONDS = 12.0, 100.0
+SECONDS, MOST_SECONDS = 8.0, 100.0
 _SAVING: list[subprocess.Popen[str]] = []
 
 
