@@ -17,7 +17,7 @@ from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from alignment.config import Settings, load_settings
 from alignment.release.approval import last_decision, say, verdicts_on
@@ -25,6 +25,7 @@ from alignment.text import cap, printable
 from flows.hooks import deliver
 from flows.night import now
 from flows.release import WAITING
+from flows.secret import prefect_secret, running_server
 from flows.show import say as say_so
 
 _WAIT_SECONDS = 14 * 24 * 3600
@@ -66,12 +67,17 @@ def let_go(settings: Settings) -> int:
 
     They find the verdict, move nothing and end. Without a Prefect server nobody waits. Never raises: the verdict is in force already.
     """
-    url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{settings.serve.prefect_port}/api"
+    own = running_server(settings.home)
+    if not (url := os.environ.get("PREFECT_API_URL") or own):
+        return 0
+    told: dict[Any, Any] = {PREFECT_API_URL: url}
     try:
         with urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310 - the configured server
             if reply.status != 200:
                 return 0
-        with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        if url == own:
+            told[PREFECT_API_AUTH_STRING] = prefect_secret(settings.home)
+        with temporary_settings(told), get_client(sync_client=True) as client:
             waiting = client.read_flow_runs(**_WAITING)
             return sum(_resumed(settings, client, run) for run in waiting)
     except Exception as error:

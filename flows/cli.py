@@ -29,6 +29,7 @@ from flows import (  # noqa: F401 - they register their commands
 )
 from flows.cli_gate import NightId, begin_night
 from flows.command import Json, app, command, print_json, print_rows, start
+from flows.secret import without_secret
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
 Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob or URL, instead of the configured sources; may be repeated")]
@@ -41,7 +42,7 @@ def nightly_command(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop once: ingest, curate, train, gate, monitor. A night that was killed goes on where it stopped."""
-    start(writes=True)
+    start(writes=True, runs_flows=True)
     from flows.nightly import nightly
     from flows.show import show_summary
 
@@ -72,7 +73,7 @@ def ingest_command(
         "--quarantine": quarantine, "--replay": replay, "--accept": accept,
     }  # fmt: skip
     _fit_together({name for name, value in given.items() if value})
-    settings = start(writes=not quarantine)
+    settings = start(writes=not quarantine, runs_flows=not quarantine)
     if source:
         from flows.ingest import chosen_sources
 
@@ -130,7 +131,7 @@ def _quarantined(settings: Settings, reason: str | None, source: str | None, lim
 @command(app, "curate")
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
-    settings = start(writes=True)
+    settings = start(writes=True, runs_flows=True)
     from flows.curate import curate
     from flows.night import night_lock, stage
 
@@ -144,7 +145,7 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "train")
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
-    settings = start(writes=True)
+    settings = start(writes=True, runs_flows=True)
     from flows.night import night_lock, stage
     from flows.train import train
 
@@ -158,7 +159,7 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 @command(app, "monitor")
 def monitor_command(as_json: Json = False) -> None:
     """Compare the last days of traffic with those before them."""
-    settings = start(writes=True)
+    settings = start(writes=True, runs_flows=True)
     from alignment.store import migrate, query
     from flows.monitor import monitor
     from flows.night import now
@@ -211,7 +212,7 @@ def _dashboard_environment(settings: Settings) -> dict[str, str]:
     from alignment.config import config_file
 
     found = config_file()
-    return {**os.environ, "ALIGN_HOME": str(settings.home)} | ({"ALIGN_CONFIG": str(found.absolute())} if found else {})
+    return {**without_secret(os.environ), "ALIGN_HOME": str(settings.home)} | ({"ALIGN_CONFIG": str(found.absolute())} if found else {})
 
 
 @command(app, "status")

@@ -43,6 +43,29 @@ def bench_kill(
         raise typer.Exit(1)
 
 
+@command(benches, "stop")
+def bench_stop(
+    runs: Annotated[int, typer.Option(min=1, help="nights to stop in each of the four ways")] = 10,
+    seed: Annotated[int, typer.Option(help="of the moments")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Stop nights of a tiny model at random moments: SIGTERM, SIGKILL, Ctrl-C, a signal to the group. Exit status 1 if anything is lost."""
+    from bench.stop import MOST_SECONDS, prepare, run
+    from tests.tiny import make_tiny_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(prepare(Path(folder) / "nights", make_tiny_model), runs, seed=seed)
+    rows: list[dict[str, Any]] = [row._asdict() for row in found.stops]
+    if as_json:
+        print_json({**found._asdict(), "stops": rows})
+    else:
+        print_rows(rows, as_json=False)
+        print(f"{found.nights} nights of {found.steps} steps ended, {found.differing} of them otherwise than the undisturbed one")
+    held = all(row.left_running == 0 and row.lost_steps <= 1 and row.longest_s <= MOST_SECONDS for row in found.stops)
+    if found.differing or not held:
+        raise typer.Exit(1)
+
+
 @command(benches, "concurrency")
 def bench_concurrency(
     seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,

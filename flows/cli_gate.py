@@ -88,7 +88,7 @@ def _say(verdict: Any, night: str | None, *, reason: str, actor: str, as_json: b
 
 
 def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
-    settings = start(writes=True)
+    settings = start(writes=True, runs_flows=True)
     from alignment.store import export
     from flows.evaluate import discard_broken
     from flows.hooks import deliver

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
@@ -28,6 +30,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
 _ROOM = 64 * 2**20
+_STOPPED = "stopped; run the same command again to go on from here"
 out = Console(highlight=False)
 
 
@@ -52,7 +55,7 @@ def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
-            print("stopped; run the same command again to go on from here", file=sys.stderr)
+            print(_STOPPED, file=sys.stderr)
             raise typer.Exit(130) from None
         except Exception as error:
             known = _root_cause(error)
@@ -74,8 +77,11 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
     return register
 
 
-def start(*, quiet: bool = True, writes: bool = False) -> Settings:
-    """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing."""
+def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False) -> Settings:
+    """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing.
+
+    With `runs_flows`, a Prefect server of this command's own is there if none is configured, and SIGTERM ends it as Ctrl-C does.
+    """
     settings = load_settings()
     prepare(settings.home, quiet=quiet)
     if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
@@ -83,7 +89,18 @@ def start(*, quiet: bool = True, writes: bool = False) -> Settings:
             f"only {free >> 20} MiB are free for {str(settings.home)!r}, {_ROOM >> 20} are needed to start; free some space and run the "
             "same command again"
         )
+    if runs_flows:
+        from flows.serve import start_short_server
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminated)
+        start_short_server(settings)
     return settings
+
+
+def _terminated(*_: object) -> None:
+    print(_STOPPED, file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def print_json(value: Any) -> None:

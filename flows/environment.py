@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
+
+from flows.secret import CLIENT, SERVER, prefect_secret, running_server
 
 
 def prepare(home: Path, *, quiet: bool = True) -> None:
@@ -22,6 +25,7 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         # In memory, as is the default, a crash would lose who holds the night's only slot, and no later night would ever get it.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
@@ -29,6 +33,11 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         # Waiting OpenMP threads spin for long; two model processes on the same cores then slow each other down tenfold.
         "GOMP_SPINCOUNT": "20000",
     }
+    # A server that is configured has its own secret, or none; ours is not for it. Where Prefect has been imported, it has read its
+    # settings: a server that it starts would ask for the secret, and it would not know it.
+    configured = os.environ.get("PREFECT_API_URL")
+    if "prefect" not in sys.modules and (not configured or configured == running_server(home)):
+        os.environ |= dict.fromkeys((SERVER, CLIENT), prefect_secret(home))
     if quiet:
         quiet_models()
         # The command says itself what went wrong; a traceback beside it would only frighten.

@@ -31,6 +31,7 @@ from alignment.models.identity import model_id
 from alignment.records import Interaction
 from alignment.store import append, query, session, sql
 from alignment.text import cap
+from flows.stopping import ends_in_time
 
 
 class Night(NamedTuple):
@@ -51,7 +52,7 @@ _TRIES, _LONGEST_ERROR = 5, 2000
 
 @contextmanager
 def night_lock(home: Path) -> Iterator[None]:
-    """Hold the only night of a state folder; a killed process lets go by itself. Stages of a night share its lock.
+    """Hold the only night of a state folder; a killed process lets go by itself, and one told to stop in time. Stages share the lock.
 
     Raises:
         NightRunning: another process holds it.
@@ -68,7 +69,8 @@ def night_lock(home: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
         _HELD.add(home)
-        yield
+        with ends_in_time():
+            yield
     finally:
         _HELD.discard(home)
         os.close(handle)
@@ -163,7 +165,7 @@ def record_stage(home: Path, night_id: str, name: str, seconds: float, counts: M
 def record_failure(home: Path, night_id: str, name: str, error: BaseException) -> None:
     """Store what stopped a stage of a night, for whoever looks in the morning; where even that fails, `error` alone is told."""
     moment = now()
-    text = "stopped by the person or the system that ran it" if isinstance(error, KeyboardInterrupt | SystemExit) else str(error)
+    text = "stopped by the person or the system that ran it" if not isinstance(error, Exception) else str(error)
     with suppress(AlignError, duckdb.Error, OSError):
         said = cap(redact(text or type(error).__name__, redaction_key(home))[0], _LONGEST_ERROR)
         row = {

@@ -5,6 +5,8 @@ Effects: starts processes, listens on loopback.
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import os
 import signal
 import socket
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,9 +22,17 @@ from urllib.request import urlopen
 
 from alignment.config import Settings
 from alignment.errors import EndpointError
+from flows.secret import CLIENT, LOCK, SERVER, prefect_secret, secret_path
 from flows.show import say
+from flows.stopping import ends_in_time
 
-_READY_SECONDS = 90
+_READY_SECONDS, _END_SECONDS = 180, 10
+# The user cannot switch these off: a server of ours is behind its lock.
+_LOCKED = {
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+}
 
 
 @contextmanager
@@ -30,31 +40,54 @@ def server(settings: Settings) -> Iterator[str]:
     """Yield the API address: `PREFECT_API_URL` if it is set, else that of a server started here and stopped at the end.
 
     Raises:
-        EndpointError: the server did not become ready, or the port is another's.
+        ConfigError: see `prefect_secret`.
+        EndpointError: the server did not become ready, the port is another's, or this state folder is served already.
     """
     if configured := os.environ.get("PREFECT_API_URL"):
         yield configured
         return
     port = settings.serve.prefect_port
-    url = f"http://127.0.0.1:{port}/api"
-    log = settings.home / "prefect-server.log"
     settings.home.mkdir(parents=True, exist_ok=True)
-    _refuse_a_stranger(port)
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PREFECT_UI_API_URL": url},
-        )
+    with _only_server(settings.home) as lock:
+        _refuse_a_stranger(port)
+        process, url = _launch(settings.home, port, "prefect-server.log")
         try:
-            _wait(process, url, log)
-            os.environ["PREFECT_API_URL"] = url
+            # Whoever holds the lock is the one to whom commands may show the secret.
+            os.pwrite(lock, url.encode("ascii"), 0)
             yield url
         finally:
-            os.environ.pop("PREFECT_API_URL", None)
-            process.terminate()
-            process.wait(timeout=20)
+            _forget(process)
+
+
+def start_short_server(settings: Settings) -> None:
+    """Start the server of one command, unless one is configured; it ends with this process, however that ends.
+
+    Prefect would start one itself, in this process's group: a signal to the group ends it first, and the client asks it for minutes.
+
+    Raises:
+        ConfigError: see `prefect_secret`.
+        EndpointError: the server did not become ready.
+    """
+    # Prefect has read its settings when it is imported, and would not see the address.
+    if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules:
+        return
+    process, _ = _launch(settings.home, 0, "prefect-command.log", "--short")
+    atexit.register(_forget, process)
+
+
+@contextmanager
+def _only_server(home: Path) -> Iterator[int]:
+    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            at = os.read(lock, 200).decode("ascii", "replace")
+            raise EndpointError(f"{str(home)!r} is served already{f' at {at}' if at else ''}; stop that 'align serve' first") from None
+        os.ftruncate(lock, 0)
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def _refuse_a_stranger(port: int) -> None:
@@ -68,8 +101,46 @@ def _refuse_a_stranger(port: int) -> None:
             )
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
+def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a server and wait until it is ready; make it the one that this process and those it starts talk to."""
+    secret, log = prefect_secret(home), home / log_name
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ALIGN_") and name != "PREFECT_API_URL"}
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "flows.prefect_server", "--port", str(port), "--parent", str(os.getpid()), *options],
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            env={**clean, **_LOCKED, SERVER: secret, CLIENT: secret},
+            # In a group of its own, it outlives a signal to this one's, and can be told how what runs has ended.
+            start_new_session=True,
+        )
+    try:
+        bound = process.stdout.readline().strip() if process.stdout else ""
+        url = f"http://127.0.0.1:{bound or port}/api"
+        # One that has no port has ended, and whoever answers there is not it.
+        _wait(process, url, log, seconds=_READY_SECONDS if bound else 0)
+    except BaseException:
+        _forget(process)
+        raise
+    os.environ |= {"PREFECT_API_URL": url, CLIENT: secret, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
+    return process, url
+
+
+def _forget(process: subprocess.Popen[str]) -> None:
+    os.environ.pop("PREFECT_API_URL", None)
+    # Not SIGTERM, which it takes from us only once we are gone.
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_END_SECONDS)
+    process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _wait(process: subprocess.Popen[str], url: str, log: Path, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
@@ -78,7 +149,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 if reply.status == 200:
                     return
         except (URLError, OSError):
-            time.sleep(0.3)
+            time.sleep(0.1)
     raise EndpointError(
         f"the Prefect server at {url!r} did not become ready; see {str(log)!r}, or name a running server in PREFECT_API_URL"
     )
@@ -92,24 +163,33 @@ def serve(settings: Settings) -> None:
     """Serve `nightly` on its cron and each stage for runs by hand, until stopped."""
     # Without a handler SIGTERM would end this process at once and leave the server behind.
     signal.signal(signal.SIGTERM, _stop)
+    own = not os.environ.get("PREFECT_API_URL")
     # Imported here, because Prefect reads PREFECT_API_URL when a flow is made ready to serve.
     with server(settings) as url:
-        from prefect import serve as serve_deployments
-        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+        from flows.runner import crash_leftovers, run_deployments, runs_left, stop_runs
 
-        from flows.approve import approve
-        from flows.curate import curate
-        from flows.ingest import ingest
-        from flows.monitor import monitor
-        from flows.nightly import nightly
-        from flows.release import release
-        from flows.train import train
-
-        # A night that is due while one runs waits for it, and then finds what is new.
-        one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-        stages: list[Any] = [each.to_deployment(each.name, concurrency_limit=one) for each in (ingest, curate, train, release, monitor)]
-        # Approvals wait each for itself, and hold nothing up.
-        stages.append(approve.to_deployment("approve"))
-        night: Any = nightly.to_deployment("nightly", cron=settings.serve.cron, concurrency_limit=one)
         say(f"Prefect at {url.removesuffix('/api')}; the night runs at {settings.serve.cron!r} (UTC); stop with Ctrl-C")
-        serve_deployments(night, *stages, pause_on_shutdown=False)
+        if own:
+            say(f"its pages ask for a password: paste what {str(secret_path(settings.home))!r} holds")
+            crash_leftovers()
+        with ends_in_time(stop_runs, busy=runs_left):
+            run_deployments(_deployments(settings))
+
+
+def _deployments(settings: Settings) -> list[tuple[Any, dict[str, Any]]]:
+    """Return each flow to serve with what its deployment is made of."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+    from flows.approve import approve
+    from flows.curate import curate
+    from flows.ingest import ingest
+    from flows.monitor import monitor
+    from flows.nightly import nightly
+    from flows.release import release
+    from flows.train import train
+
+    # A night that is due while one runs waits for it, and then finds what is new.
+    one = {"concurrency_limit": ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)}
+    stages = [(each, one) for each in (ingest, curate, train, release, monitor)]
+    # Approvals wait each for itself, and hold nothing up.
+    return [(nightly, {**one, "cron": settings.serve.cron}), *stages, (approve, {})]

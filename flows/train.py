@@ -28,7 +28,9 @@ from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
 from flows.night import base_path, night_lock, now
+from flows.secret import without_secret
 from flows.show import progress, say
+from flows.stopping import saves
 
 _LOG_TAIL = 2000
 _SERVED = ("MULTI_GPU", "MULTI_CPU", "NO", "FSDP")
@@ -99,16 +101,30 @@ def _run(job: TrainJob) -> None:
     with log.open("a", encoding="utf-8") as out:
         print(f"-- {now():%Y-%m-%d %H:%M:%S} --", file=out, flush=True)
         before = out.tell()
-        with subprocess.Popen(command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True) as process:
-            try:
-                failed = _follow(process.stdout or ())
-            except BaseException:
-                # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
-                raise
+        with (
+            subprocess.Popen(
+                command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
+            ) as process,
+            saves(process),
+        ):
+            failed = _followed(process)
     if process.returncode != 0:
         raise failed or _unexpected(job, log, log.read_bytes()[before:], process.returncode)
+
+
+def _followed(process: subprocess.Popen[str]) -> AlignError | None:
+    """Show what a training process tells until it ends; when this process is to stop, so is that one, and is waited for."""
+    try:
+        return _follow(process.stdout or ())
+    except BaseException:
+        # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        # It must not wait for a reader of what it tells.
+        if process.stdout:
+            process.stdout.close()
+        process.wait()
+        raise
 
 
 def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignError:

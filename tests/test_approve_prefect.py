@@ -19,6 +19,7 @@ from alignment.release import BASE, current, register
 from alignment.release.approval import said_of
 from alignment.store import migrate
 from flows import cli
+from flows.secret import prefect_secret
 from flows.serve import server
 from tests.conftest import child_environment
 from tests.test_approval import NIGHT, A, adapter, decided
@@ -49,12 +50,13 @@ def test_a_run_that_is_suspended_is_resumed_by_the_command_line_to_a_promotion(
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     with server(load_settings()) as url:
         from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
         environment = child_environment(PREFECT_API_URL=url)
         worker = subprocess.Popen([sys.executable, "-c", SERVE], env=environment, cwd=tmp_path)
         try:
-            with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+            asked = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: prefect_secret(home)}
+            with temporary_settings(asked), get_client(sync_client=True) as client:
                 until(lambda: [one for one in client.read_deployments() if one.name == "approve"], "deployment")
                 [deployment] = client.read_deployments()
                 run = client.create_flow_run_from_deployment(deployment.id, parameters={"night_id": NIGHT, "decision_id": decision})

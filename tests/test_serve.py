@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from alignment.config import Settings
 from alignment.errors import EndpointError
+from flows.secret import running_server
 from flows.serve import server
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
@@ -29,28 +30,49 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """A running `align serve`; yields the API's address, and checks that nothing listens after SIGTERM."""
-    port = free_port()
+class Served(NamedTuple):
+    """A running `align serve`: its API's address, its state folder, its process."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, **headers: str) -> httpx.Client:
+        """Return a client that has the secret and a CSRF token, as Prefect's own have."""
+        user, password = (self.home / "prefect.secret").read_text().split(":")
+        token = httpx.get(f"{self.url}/csrf-token", params={"client": "test"}, auth=(user, password), timeout=20).json()["token"]
+        headers = {"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token, **headers}
+        return httpx.Client(base_url=self.url, auth=(user, password), timeout=20, headers=headers)
+
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """Return what is deployed, once all is."""
+        found = wait_for(self, "/deployments/filter", {}, len(STAGES))
+        return {one["name"]: one for one in found}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A running `align serve`; checks that it ends, and that nothing listens, soon after SIGTERM."""
+    tmp_path, port = tmp_path_factory.mktemp("served"), free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGN_", "PREFECT_"))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "serve"],
-        cwd=tmp_path,
-        env={
-            **clean,
-            "ALIGN_HOME": str(tmp_path / "home"),
-            "ALIGN_SERVE__PREFECT_PORT": str(port),
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "serve"],
+            cwd=tmp_path,
+            env={
+                **clean,
+                "ALIGN_HOME": str(tmp_path / "home"),
+                "ALIGN_SERVE__PREFECT_PORT": str(port),
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+            },
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     try:
-        yield f"http://127.0.0.1:{port}/api"
+        yield Served(f"http://127.0.0.1:{port}/api", tmp_path / "home", process)
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=20)
         with socket.socket() as client:
             assert client.connect_ex(("127.0.0.1", port)) != 0
     finally:
@@ -58,13 +80,14 @@ def served(tmp_path: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(url: str, body: dict[str, Any], enough: int, seconds: float = 300) -> list[dict[str, Any]]:
+def wait_for(served: Served, path: str, body: dict[str, Any], enough: int, seconds: float = 300) -> list[dict[str, Any]]:
     deadline = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
         try:
-            found = httpx.post(url, json=body, timeout=5).json()
-        except (httpx.HTTPError, ValueError):
+            with served.client() as client:
+                found = client.post(path, json=body).json()
+        except (httpx.HTTPError, OSError, ValueError, KeyError):
             found = []
         if len(found) >= enough:
             return found
@@ -72,19 +95,132 @@ def wait_for(url: str, body: dict[str, Any], enough: int, seconds: float = 300) 
     return found
 
 
-def test_every_stage_is_deployed_and_the_night_is_scheduled(served: str) -> None:
-    deployments = wait_for(f"{served}/deployments/filter", {}, len(STAGES))
-    assert {one["name"] for one in deployments} == STAGES
-    assert all(one["global_concurrency_limit"]["limit"] == 1 for one in deployments if one["name"] != "approve")
-    parameters = {one["name"]: set(one["parameter_openapi_schema"]["properties"]) for one in deployments}
+def run_of(served: Served, deployment: str, **parameters: Any) -> dict[str, Any]:
+    """Ask for a run of a deployment, and return it once it has ended."""
+    with served.client() as client:
+        run = client.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters}).json()
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            found = client.get(f"/flow_runs/{run['id']}").json()
+            if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return found
+            time.sleep(0.5)
+    raise AssertionError(f"the run is still {found['state_name']}: {(served.home.parent / 'output').read_text()[-3000:]}")
+
+
+def test_every_stage_is_deployed_and_the_night_is_scheduled(served: Served) -> None:
+    deployments = served.deployments()
+    assert set(deployments) == STAGES
+    assert all(one["global_concurrency_limit"]["limit"] == 1 for name, one in deployments.items() if name != "approve")
+    parameters = {name: set(one["parameter_openapi_schema"]["properties"]) for name, one in deployments.items()}
     assert parameters["nightly"] == {"logs", "force"}
     assert parameters["curate"] == {"night_id"}
     # Else a crash of the server loses who holds the night's only slot, and the next night waits for ever.
-    assert httpx.get(f"{served}/admin/settings", timeout=5).json()["server"]["concurrency"]["lease_storage"].endswith("filesystem")
-    runs = wait_for(f"{served}/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}, 1)
-    night = next(one["id"] for one in deployments if one["name"] == "nightly")
+    with served.client() as client:
+        assert client.get("/admin/settings").json()["server"]["concurrency"]["lease_storage"].endswith("filesystem")
+    runs = wait_for(served, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}, 1)
     assert runs
-    assert {run["deployment_id"] for run in runs} == {night}
+    assert {run["deployment_id"] for run in runs} == {deployments["nightly"]["id"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/api/health", {}, 200),
+        ("GET", "/api/admin/settings", {}, 401),
+        ("POST", "/api/deployments/filter", {}, 403),
+        ("POST", "/api/deployments/filter", {"Prefect-Csrf-Token": "x", "Prefect-Csrf-Client": "test"}, 403),
+        ("GET", "/api/admin/settings", {"Authorization": "Basic YWxpZ246eA=="}, 401),
+        ("GET", "/api/admin/settings", {"Authorization": "Basic", "Origin": "null"}, 403),
+        ("GET", "/api/health", {"Origin": "http://evil.example"}, 403),
+        ("OPTIONS", "/api/deployments/filter", {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}, 403),
+        ("GET", "/", {"Host": "evil.example"}, 403),
+        ("GET", "/api/health", {"Host": "evil.example:{port}"}, 403),
+        ("GET", "/ui-settings", {"Host": "127.0.0.1.evil.example:{port}"}, 403),
+        ("GET", "/ui-settings", {"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}, 200),
+    ],
+)
+def test_who_has_no_key_or_comes_from_elsewhere_is_refused(
+    served: Served, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    served.deployments()
+    root = served.url.removesuffix("/api")
+    port = root.rsplit(":", 1)[1]
+    answer = httpx.request(method, root + path, headers={name: value.replace("{port}", port) for name, value in headers.items()})
+    assert answer.status_code == status
+    assert answer.headers.get("access-control-allow-origin", "") != "*"
+
+
+def test_a_page_elsewhere_that_knew_the_key_would_get_nothing(served: Served) -> None:
+    served.deployments()
+    with served.client() as client:
+        assert client.get("/admin/settings").status_code == 200
+        assert client.get("/admin/settings", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/admin/settings", headers={"Host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://evil.example"}])
+def test_a_socket_without_the_key_is_closed(served: Served, headers: dict[str, str]) -> None:
+    """Browsers let any page open a socket anywhere: events sent through one could start a deployment."""
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+
+    served.deployments()
+    address = served.url.replace("http", "ws") + "/events/in"
+    with pytest.raises(WebSocketException), connect(address, additional_headers=headers, subprotocols=["prefect"]) as socket_:  # type: ignore[list-item]
+        socket_.send('{"type": "auth", "token": "wrong"}')
+        socket_.recv(timeout=20)
+
+
+def test_the_secret_is_in_its_file_and_nowhere_else(served: Served) -> None:
+    served.deployments()
+    path = served.home / "prefect.secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = path.read_text().split(":")[1]
+    written = [*served.home.glob("*.log"), served.home.parent / "output", *(served.home / "prefect").rglob("*.db*")]
+    assert not [file for file in written if secret.encode() in file.read_bytes()]
+    shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    assert "flows.prefect_server" in shown
+    assert secret not in shown
+    with served.client() as client:
+        assert secret not in client.get("/admin/settings").text
+
+
+def test_a_second_one_for_the_same_folder_is_refused(served: Served) -> None:
+    served.deployments()
+    assert running_server(served.home) == served.url
+    settings = Settings(home=served.home, serve={"prefect_port": free_port()})  # type: ignore[arg-type]
+    with pytest.raises(EndpointError, match=r"is served already at http://127\.0\.0\.1"), server(settings):
+        pass
+
+
+def test_what_was_deployed_runs(served: Served) -> None:
+    found = run_of(served, served.deployments()["ingest"]["id"], logs=[str(served.home / "nowhere.jsonl")])
+    # It got as far as our code, which says what it misses.
+    assert "no log file matches" in found["state"]["message"]
+
+
+ATTACKS = {
+    "pull step": lambda mark: {"pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}]},
+    "entrypoint": lambda mark: {"entrypoint": f"{mark}.py:flow"},
+    "job variables": lambda mark: {"job_variables": {"env": {"PYTHONSTARTUP": f"{mark}.py"}}},
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_deployment_that_was_changed_does_not_run(served: Served, tmp_path: Path, attack: str) -> None:
+    """Somebody with the secret has a deployment run a command of theirs."""
+    mark = tmp_path / "mark"
+    (tmp_path / "mark.py").write_text(f"from prefect import flow as f\nopen({str(mark)!r}, 'w')\n@f\ndef flow(): pass\n")
+    name = {"pull step": "monitor", "entrypoint": "curate", "job variables": "train"}[attack]
+    deployment = served.deployments()[name]["id"]
+    with served.client() as client:
+        assert client.patch(f"/deployments/{deployment}", json=ATTACKS[attack](mark)).status_code == 204
+    found = run_of(served, deployment, **({} if name == "monitor" else {"night_id": "n"}))
+    assert found["state_type"] == "CRASHED"
+    assert "was changed after it was deployed" in found["state"]["message"]
+    assert not mark.exists()
+    assert "was changed after it was deployed" in (served.home.parent / "output").read_text()
 
 
 def test_a_port_that_somebody_else_answers_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,9 +277,9 @@ def test_weights_that_are_no_numbers_are_not_saved() -> None:
 def test_an_orphan_is_known_even_while_its_parent_is_a_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from alignment.train.watch import _gone
+    from alignment.parent import gone
 
     here = os.getppid()
-    assert not _gone(here, here)
+    assert not gone(here, here)
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert _gone(here, here)
+    assert gone(here, here)

@@ -33,7 +33,7 @@ Action = Literal["remove", "drop rows", "scrub", "left"]
 _KEPT = re.compile(
     r"^(?:models/|releases/[^/]+/(?:adapter/|model/|card\.(?:md|html)$|manifest\.json$)"
     r"|training/[^/]+/(?:adapter/|model/|run\.json$|result\.json$)"
-    r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
+    r"|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|prefect\.secret$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\.|.*\.toml$)"
 )
 _PLAIN = frozenset((".log", ".txt", ".md", ".json", ".csv", ".html", ""))
 _RUN_WAIT = 30.0

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from alignment.errors import AlignError
+from alignment.parent import end_with
 from alignment.train.job import finished, read_job
-from alignment.train.told import say, tell
+from alignment.train.told import keep_stdout, say, tell
 
 
 def main() -> int:
@@ -19,6 +20,9 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="the run.json that 'align train' wrote")
     parser.add_argument("--parent", type=int, help="stop at a checkpoint when this process is gone")
     arguments = parser.parse_args()
+    keep_stdout()
+    if arguments.parent is not None:
+        end_with(arguments.parent)
     try:
         job = read_job(arguments.run)
         # An orphan of a killed flow may still be saving its checkpoint: wait for it. Of several processes the first one waits.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerState
+from transformers import PrinterCallback, TrainerState
 
 from alignment import __version__
 from alignment.errors import TrainingError
@@ -60,7 +60,8 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     _refuse_broken(trainer.model, trainer.accelerator.device)
     if kept < trainer.state.global_step:
         # The kept step was logged when it was looked at; this would stand under the last one.
-        trainer.remove_callback(progress)
+        progress.silent = True
+    progress.trained = True
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     if trainer.is_world_process_zero():
         spent.keep()
@@ -72,7 +73,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
 
 def _trainer(job: TrainJob, model: Any, rows: dict[str, Dataset], **more: Any) -> SharedPrefixDPOTrainer:
     settings = job.settings
-    return SharedPrefixDPOTrainer(
+    trainer = SharedPrefixDPOTrainer(
         model=model,
         train_dataset=rows["train"],
         eval_dataset=rows["eval"] if len(rows["eval"]) else None,
@@ -85,6 +86,9 @@ def _trainer(job: TrainJob, model: Any, rows: dict[str, Dataset], **more: Any) -
         reference_free=settings.reference_free,
         **more,
     )
+    # It prints each step, which `Progress` tells; into the pipe of a killed flow, it would end the run before its checkpoint is saved.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _fit(job: TrainJob, trainer: Any) -> None:

@@ -311,6 +311,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
                 install(frozen)
 
         def reference(rows: Any) -> torch.Tensor:
+            if self._progress:
+                self._progress.leave_if_trained(self.accelerator.device)
             with base_alone():
                 return answer_logits(frozen, rows, shared=shared)
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback
 
 from alignment.errors import InputError, TrainingError
+from alignment.parent import gone
 from alignment.sections import Train
 from alignment.train.job import METRICS
 from alignment.train.processes import any_process
@@ -29,6 +30,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, parent: int | None, spent: Spent) -> None:
         self.path, self.parent, self.spent, self.asked, self.left = folder / METRICS, parent, spent, False, False
+        self.trained = self.silent = False
         self.started_by = os.getppid()
         self.since: tuple[int, float] | None = None
         # A full disk may have cut the last line: what follows must not continue it.
@@ -43,10 +45,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def must_leave(self) -> bool:
         """Say whether this process got SIGTERM, or the flow that started it was killed."""
-        return self.asked or (self.parent is not None and _gone(self.parent, self.started_by))
+        return self.asked or (self.parent is not None and gone(self.parent, self.started_by))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the values of one step; of several processes the first one does."""
+        if self.silent:
+            return
         row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as out:
@@ -76,20 +80,18 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             self.left = True
             control.should_save = control.should_training_stop = True
 
+    def on_prediction_step(self, args: Any, *_: Any, **__: Any) -> None:
+        """Stop a look at the held-out pairs when asked to leave, once nothing is left to train."""
+        self.leave_if_trained(args.device)
 
-def _gone(parent: int, started_by: int) -> bool:
-    """Say whether the process that started this one, or the one that started its launcher, is no more."""
-    if os.getppid() != started_by:  # a dead one that nobody has waited for could still be sent signals
-        return True
-    if started_by == parent:
-        return False
-    try:
-        os.kill(parent, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # somebody else's process has its number by now
-        return True
-    return False
+    def leave_if_trained(self, device: Any) -> None:
+        """Stop what follows the last step, whose checkpoint is there. A look on the way is finished: the run would go on without it.
+
+        Raises:
+            TrainingError: this process, or another of the run, was asked to leave.
+        """
+        if self.trained and any_process(self.must_leave(), device):
+            raise TrainingError("training stopped after its last step: it was asked to; run it again to resume")
 
 
 class Verdict(NamedTuple):
