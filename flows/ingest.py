@@ -261,7 +261,7 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
             try:
                 batch, seen = read_file(one, log_file, dry_run, accept)
             except InputError as error:
-                unusable.append(SetAside(log_file, _kind(error), str(error)))
+                unusable.append(SetAside(log_file, _kind(log_file, error), str(error)))
                 continue
             _tell(log_file, batch)
             found.keys[one.name] |= seen
@@ -274,10 +274,11 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
     return found
 
 
-def _kind(error: InputError) -> str:
+def _kind(log_file: LogFile, error: InputError) -> str:
     if isinstance(error, CheckFailed):
         return UNUSABLE
-    return DAMAGED if isinstance(error.__cause__, pa.ArrowException | EOFError) or error.__cause__ is None else UNREADABLE
+    damaged = error.__cause__ is None or isinstance(error.__cause__, pa.ArrowException | EOFError)
+    return DAMAGED if damaged and not log_file.refused else UNREADABLE
 
 
 def _tell_set_aside(source: LogSource, unusable: list[SetAside], still: list[SetAside]) -> None:

@@ -104,7 +104,9 @@ def test_a_mapping_that_breaks_later_fails_the_night_too(home: Path, folder: Pat
     assert "the last 3 of its files are set aside" in problem
 
 
-def test_what_is_no_file_of_lines_costs_itself_only(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_file_of_lines_costs_itself_only(
+    home: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(folder / "good.jsonl", raw(line()))
     secret = write(home / "secret.txt", raw(line(response="secret")))
     (folder / "link.jsonl").symlink_to(secret)
@@ -113,7 +115,7 @@ def test_what_is_no_file_of_lines_costs_itself_only(home: Path, folder: Path, ca
     os.mkfifo(folder / "pipe.jsonl")
     (folder / "folder.jsonl").mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(folder)
+        monkeypatch.chdir(folder)
         listening.bind("socket.jsonl")
         stored, told, problems = night(home, folder, capsys)
     assert (stored, problems) == (1, [])
