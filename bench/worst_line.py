@@ -208,7 +208,7 @@ def _fit(text: str, place: str, size: int) -> bytes:
         text = text[: int(len(text) * min(0.98, size / len(whole)))]
 
 
-class Path_:
+class Way:
     """One line on its way in, as the flow takes it, with the connection that all lines of a file share."""
 
     def __init__(self, source: LogSource) -> None:
@@ -240,31 +240,35 @@ def seconds(call: Callable[[], Any], enough: float) -> float:
 def ingest_times(size: int, enough: float, chosen: list[str] | None = None) -> Iterator[Timed]:
     """Yield the time of each line with each preset that reads lines of this kind."""
     for preset in chosen or list(presets()):
-        way = Path_(make_source("logs", ["x"], preset, {}))
+        way = Way(make_source("logs", ["x"], preset, {}))
         way.take(line_of())
         for name, line in lines(size) if preset == "gateway" else _shapes(size):
             yield Timed(seconds(lambda: way.take(line), enough), f"ingest {preset}", name, len(line))  # noqa: B023
         way.connection.close()
 
 
-def text_times(size: int, enough: float) -> Iterator[Timed]:
+def text_times(size: int, enough: float, *, deep: bool = True) -> Iterator[Timed]:
     """Yield the time of each text in the second look and in what the detectors count."""
     from alignment.ingest.presidio import DeepRedactor
+    from alignment.models.embedder import _beginning
     from alignment.moderation.detectors import Exchanges, _pii, _toxicity
     from alignment.moderation.features import Views, intent, lexical
     from alignment.moderation.grams import request_grams
+    from alignment.wording import degenerate
 
-    deep = DeepRedactor()
-    deep.redact("call 030 1234567", KEY)
+    second = DeepRedactor()
+    second.redact("call 030 1234567", KEY)
     nothing: Any = None
     _toxicity(Exchanges(["a"], ["b"], nothing))
     stages: dict[str, Callable[[str], Any]] = {
-        "second look": lambda text: deep.redact(text, KEY),
+        **({"second look": lambda text: second.redact(text, KEY)} if deep else {}),
         "phrases of an answer": lambda text: lexical([text]),
         "views": Views,
         "intent of a prompt": lambda text: intent([text]),
         "grams": lambda text: request_grams([text]),
         "toxicity": lambda text: _toxicity(Exchanges([text], [""], nothing)),
+        "an answer's worth": degenerate,
+        "cut for the encoder": lambda text: _beginning(text, 128),
         "placeholders": lambda text: _pii(Exchanges([text], [""], nothing)),
     }
     for name, text in texts(size):
@@ -272,9 +276,12 @@ def text_times(size: int, enough: float) -> Iterator[Timed]:
             yield Timed(seconds(lambda: call(text), enough), stage, name, len(text))  # noqa: B023
 
 
-def main(size: int = 1 << 20, second: int = 1 << 20, enough: float = 0.2) -> None:
-    """Print the worst attacks of each stage."""
-    for kind in (ingest_times(size - 1, enough), text_times(second, enough)):
+def main(size: int = 1 << 20, second: int = 12_000, enough: float = 0.2) -> None:
+    """Print the worst attacks of each stage: lines of `size` bytes, texts of as many characters as a second look gets, and the detectors
+    with texts of a whole line."""
+    looked = (one for one in text_times(second, enough) if one.stage == "second look")
+    counted = (one for one in text_times(size, enough, deep=False))
+    for kind in (ingest_times(size - 1, enough), looked, counted):
         worst = sorted(kind, reverse=True)
         for one in worst[:25]:
             print(f"{one.seconds:8.3f} s  {one.stage:22s} {one.attack} ({one.bytes:,})", flush=True)

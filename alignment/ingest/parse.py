@@ -24,8 +24,8 @@ from alignment.sections import Ingest
 
 _RAW_SHOWN, _CUT_MARGIN = 2000, 400
 KEPT_WHOLE = "kept whole"
-MAX_ID_BYTES, MAX_MASKED_BYTES = 256, 1 << 16
-"""What an id may be long, and a line's texts if something in them has to be masked: beyond, the line is quarantined."""
+MAX_ID_BYTES, MAX_EDIT_BYTES, MAX_MASKED_BYTES = 256, 1 << 14, 1 << 16
+"""What an id and an edit may be long, and a line's texts if something in them has to be masked: beyond, the line is quarantined."""
 _SAMPLED, _SAMPLED_FROM, _SAMPLED_BYTES, _KEYS_OF_A_LINE = 200, 2000, 1 << 16, 100
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _KINDS = {str: "VARCHAR", bool: "BOOLEAN", int: "NUMBER", float: "NUMBER", list: "ARRAY", dict: "OBJECT"}
@@ -143,6 +143,7 @@ def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, 
     return {
         "max_line_bytes": context.settings.max_line_bytes,
         "max_id_bytes": MAX_ID_BYTES,
+        "max_edit_bytes": MAX_EDIT_BYTES,
         "max_masked_bytes": MAX_MASKED_BYTES,
         "latest": context.latest,
         "consent_default": context.settings.consent_default,

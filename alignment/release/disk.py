@@ -28,7 +28,7 @@ def root(home: Path) -> Path:
 def locked(home: Path) -> Iterator[None]:
     """Keep every other change of the registry out; a killed process lets go by itself."""
     root(home).mkdir(parents=True, exist_ok=True)
-    handle = os.open(root(home) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(root(home) / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

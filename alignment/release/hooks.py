@@ -67,9 +67,9 @@ class Line:
             try:
                 answer = ask(method, url, seconds=self.timeout, content=content, headers=sent, secrets=self.secrets)
             except TimeoutError:
-                problem = f"no whole answer within {self.timeout:g} s"
+                problem = f"TimeoutError: no whole answer within {self.timeout:g} s"
                 continue
-            except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            except (httpx2.TransportError, httpx2.InvalidURL, OverflowError, UnicodeError) as error:
                 problem = without_secrets(f"{type(error).__name__}: {error}", [*self.secrets, url])
                 continue
             if answer.status < 500 and answer.status not in _BUSY:

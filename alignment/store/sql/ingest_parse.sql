@@ -1,6 +1,6 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
---   max_id_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
+--   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
 --   purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
 -- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
@@ -76,6 +76,7 @@ judged AS (
             WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
             WHEN created_at > $latest THEN 'created_at_in_the_future'
             WHEN greatest(strlen(conversation_id), strlen(session_id), strlen(user_id), strlen(model)) > $max_id_bytes THEN 'id_too_long'
+            WHEN strlen(edit) > $max_edit_bytes THEN 'edit_too_long'
         END AS judged_reason
     FROM read
 ),
