@@ -1,4 +1,4 @@
-"""Other machines' answers: within a time in all, of a size, not packed, from the address that was asked, and never with our secrets in them.
+"""Other machines' answers: whole within a time, of a size, not packed, from where they were asked, and without our secrets.
 
 Timeouts of HTTP libraries are for one read: a server that sends a byte a second meets them for ever. Here the time is for the whole answer,
 its head included.

@@ -63,7 +63,9 @@ def ingest_command(
     replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
     reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
     limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
-    accept: Annotated[bool, typer.Option("--accept", help="let what the data checks stop, and files that were set aside, pass this once")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="let what the data checks stop, and files that were set aside, pass this once")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read what is new in the logs: normalise, check, redact, quarantine, moderate."""

@@ -251,7 +251,8 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
             found.problems.append(error)
             continue
         found.keys.setdefault(one.name, frozenset())
-        wanted, still = unread(settings.home, one.name, here), []
+        wanted: list[LogFile] = unread(settings.home, one.name, here)
+        still: list[SetAside] = []
         if not accept:
             wanted, still = without_set_aside(settings.home, one, settings.ingest, wanted)
         unusable: list[SetAside] = []

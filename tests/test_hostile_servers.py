@@ -143,7 +143,9 @@ def echo(status: str) -> Act:
 
     def act(one: socket.socket, request: bytes) -> None:
         plain = request.decode("latin-1")
-        body = json.dumps({"error": {"message": f"{KEY} {plain}"}, "echo": plain, "packed": __import__("base64").b64encode(KEY.encode()).decode()})
+        body = json.dumps(
+            {"error": {"message": f"{KEY} {plain}"}, "echo": plain, "packed": __import__("base64").b64encode(KEY.encode()).decode()}
+        )
         says(body.encode(), status=status)(one, request)
 
     return act

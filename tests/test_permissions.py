@@ -22,7 +22,6 @@ from flows import cli
 from tests.conftest import ROOT
 
 
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -96,7 +95,7 @@ def test_a_store_that_may_not_be_opened_is_one_sentence(home: Path, monkeypatch:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(NotPermitted, match="cannot use the store in .*: Permission denied; let the account"):
+    with pytest.raises(NotPermitted, match=r"cannot use the store in .*: Permission denied; let the account"):
         query(home, "SELECT 1")
 
 
@@ -129,10 +128,12 @@ def test_no_cell_of_a_table_is_a_formula(cell: str) -> None:
     csv.writer(out).writerow([no_formula(cell)])
     [[read]] = csv.reader(io.StringIO(out.getvalue(), newline=""))
     assert read == f"'{cell}"
-    assert no_formula(no_formula(cell)) .startswith("'")
+    assert no_formula(no_formula(cell)).startswith("'")
 
 
-@pytest.mark.parametrize("cell", ["-1.1 [-7.1, +5.4]", "+2.5", "-3", "12:30", "76.1% → 20.4%", "-", "plain = text", "a@b", "+0.040 nats", "<EMAIL_1>"])
+@pytest.mark.parametrize(
+    "cell", ["-1.1 [-7.1, +5.4]", "+2.5", "-3", "12:30", "76.1% → 20.4%", "-", "plain = text", "a@b", "+0.040 nats", "<EMAIL_1>"]
+)
 def test_figures_and_words_stay(cell: str) -> None:
     assert no_formula(cell) == cell
 

@@ -27,6 +27,12 @@ from tests.conftest import NOW
 from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, raw, said, write
 
 
+@pytest.fixture(autouse=True)
+def few_lines_say_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files here are small; tests/test_set_aside.py holds how many lines a share needs."""
+    monkeypatch.setattr("flows.ingest._ENOUGH_UNUSABLE", 1)
+
+
 def again(
     home: Path, settings: Ingest = KEEP_ALL, *, reason: str | None = None, late: timedelta = timedelta(), **fields: str
 ) -> Counter[str]:
@@ -135,14 +141,14 @@ def test_a_purpose_by_default(home: Path) -> None:
 
 def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
-    write(home / "log.jsonl", raw(line()) + b'{"cut": "ann@example.com\n' * 20)
+    write(home / "log.jsonl", raw(line()) + b'{"cut": "ann@example.com\n' * 2)
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
     [log_file] = source.find()
     dry = read_file.fn(source, log_file, dry_run=True)
-    assert dry.batch == Batch(21, 1, 0, 20, 0)
+    assert dry.batch == Batch(3, 1, 0, 2, 0)
     assert query(home, "FROM quarantine") == query(home, "FROM source_files") == []
     for _ in range(2):
-        with pytest.raises(CheckFailed, match=r"20 of 21 lines of .* are unusable, .*not_json \(20\).*align ingest --quarantine"):
+        with pytest.raises(CheckFailed, match=r"2 of 3 lines of .* are unusable, .*not_json \(2\).*align ingest --quarantine"):
             read_file.fn(source, log_file)
     assert query(home, "FROM interactions") == []
     assert query(home, "SELECT rows_read, rows_stored, end_offset FROM source_files") == [
@@ -153,7 +159,7 @@ def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Pa
     monkeypatch.setenv("ALIGN_HOME", str(home))
     told = CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--json"])
     rows = json.loads(told.stdout)
-    assert [row["reason"] for row in rows] == ["not_json"] * 20
+    assert [row["reason"] for row in rows] == ["not_json"] * 2
     assert "ann@example.com" not in told.stdout
     assert json.loads(CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--reason", "too_long", "--json"]).stdout) == []
 
@@ -161,7 +167,7 @@ def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Pa
 def test_what_the_checks_found_is_kept_with_the_block_or_not_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
-    write(home / "log.jsonl", raw(line()) + b"broken\n" * 20)
+    write(home / "log.jsonl", raw(line()) + b"broken\n" * 2)
     with pytest.raises(CheckFailed):
         read_file.fn(source, source.find()[0])
     refused = len(query(home, "FROM check_results"))
@@ -201,7 +207,7 @@ def test_a_check_that_fails_on_a_record_names_it(home: Path) -> None:
 def test_a_repaired_file_closes_what_was_wrong_with_it(home: Path) -> None:
     migrate(home)
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
-    write(home / "log.jsonl", raw(line()) + b"broken\n" * 20)
+    write(home / "log.jsonl", raw(line()) + b"broken\n" * 2)
     with pytest.raises(CheckFailed):
         read_file.fn(source, source.find()[0])
     assert len(query(home, "FROM open_quarantine")) == 2

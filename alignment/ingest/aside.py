@@ -40,7 +40,9 @@ def judged_by(source: LogSource, settings: Ingest) -> str:
     return content_id(mapping, settings.max_quarantined, settings.max_line_bytes, settings.max_clock_skew_hours)[:16]
 
 
-def without_set_aside(home: Path, source: LogSource, settings: Ingest, log_files: Sequence[LogFile]) -> tuple[list[LogFile], list[SetAside]]:
+def without_set_aside(
+    home: Path, source: LogSource, settings: Ingest, log_files: Sequence[LogFile]
+) -> tuple[list[LogFile], list[SetAside]]:
     """Return the files to read, and those that still are as they were when they were set aside."""
     rules = judged_by(source, settings)
     kept_out = {

@@ -178,7 +178,8 @@ def open_packed(log_file: LogFile) -> Any:
         return pa.PythonFile(remote, mode="r")
     except PermissionError as error:
         raise InputError(
-            f"cannot read the log file {log_file.path!r}: permission denied; let the account that runs align read it (chmod, chown or a group)"
+            f"cannot read the log file {log_file.path!r}: permission denied; let the account that runs align read it (chmod, chown, "
+            "or a group)"
         ) from error
     except Exception as error:
         raise InputError(f"cannot read the log file {log_file.path!r}: {error}; check the file") from error

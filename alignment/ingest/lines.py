@@ -49,21 +49,21 @@ class Block(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Lines of one read. `ends` are where they end in `raw`, `numbers` which of its `count` lines they are, blank ones included."""
+    """Lines of one read. `ends` are where they end in `raw`, `numbers` which of its `total` lines they are, blank ones included."""
 
     lines: pa.StringArray
     damage: pa.StringArray
     raw: memoryview
     ends: Any
     numbers: Any
-    count: int
+    total: int
 
     def split(self, room: int) -> tuple[_Piece, _Piece]:
         """Return the first `room` lines, and the others."""
         cut, count = int(self.ends[room - 1]), int(self.numbers[room - 1])
         first = _Piece(self.lines[:room], self.damage[:room], self.raw[:cut], self.ends[:room], self.numbers[:room], count)
         ends, numbers = self.ends[room:] - cut, self.numbers[room:] - count
-        return first, _Piece(self.lines[room:], self.damage[room:], self.raw[cut:], ends, numbers, self.count - count)
+        return first, _Piece(self.lines[room:], self.damage[room:], self.raw[cut:], ends, numbers, self.total - count)
 
 
 def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False) -> Iterator[Block]:
@@ -113,7 +113,7 @@ def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
         digest.update(piece.raw)
         size += len(piece.raw)
         numbers = pa.array(lines + piece.numbers, pa.int64())
-        lines += piece.count
+        lines += piece.total
         batches.append(pa.record_batch([numbers, piece.lines, piece.damage], schema=SCHEMA))
     return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
 

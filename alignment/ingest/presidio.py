@@ -136,7 +136,8 @@ class DeepRedactor:
     def redact(self, text: str, key: bytes, *, asked: Iterator[int] | None = None) -> tuple[str, Counter[str]]:
         """Return the text with placeholders, and how many of each kind are new; doing it again changes nothing.
 
-        `asked` is what `allowance` returned for the exchange that the text is of; without it the text has one of its own. Placeholders that are there already stay. The time grows with the length of the text, whatever is in it.
+        `asked` is what `allowance` returned for the exchange that the text is of; without it the text has one of its own.
+        Placeholders that are there already stay. The time grows with the length of the text, whatever is in it.
         """
         counts: Counter[str] = Counter()
         asked = allowance() if asked is None else asked

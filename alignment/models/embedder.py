@@ -77,7 +77,13 @@ class Embedder:
         vectors = np.zeros((len(unique), model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(unique), self.batch_size):
             chunk = unique[start : start + self.batch_size]
-            encoded = tokenizer([_beginning(text, self.max_tokens) for text in chunk], padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            encoded = tokenizer(
+                [_beginning(text, self.max_tokens) for text in chunk],
+                padding=True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
             with torch.inference_mode():
                 vectors[start : start + len(chunk)] = unit_vectors(model, encoded).numpy()
             if progress:
@@ -90,7 +96,7 @@ _CHARACTERS_A_TOKEN = 64
 
 
 def _beginning(text: str, tokens: int) -> str:
-    """Return what holds a text's first tokens: tokenizers read a text to its end before they cut it. Blanks in a row are one, as for them."""
+    """Return what holds a text's first tokens, with single blanks: tokenizers read a text to its end before they cut it."""
     most = tokens * _CHARACTERS_A_TOKEN
     return text if len(text) <= most else " ".join(text.split())[:most]
 

@@ -57,8 +57,8 @@ def load_tokenizer(model: str | Path) -> Any:
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
     """Return a conversation as the model's template writes it.
 
-    What opens a turn is broken up where a text contains it, be it a token or plain words: a log line must not forge a turn. A template that refuses the
-    conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
+    What opens a turn is broken up where a text contains it, be it a token or plain words: a log line must not forge a turn. A template
+    that refuses the conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
 
     Raises:
         ModelError: it refuses that too.

@@ -20,14 +20,17 @@ _NOBODY = tuple(f"qz{letter}xw{letter}zq" for letter in "abcdef")
 _TOKEN = re.compile(r"<<?[|｜/]?[^<>\s]{1,40}>>?|\[[^\[\]\s]{1,24}\]")
 _LABEL = re.compile(r"[^\n]*?(?P<label>(?:[#*=]+ ?)?[A-Za-z][\w ]{0,30}[:：>]|[#*=]{2,} ?[A-Za-z][\w ]{0,30})\s*$")
 _GENERIC = re.compile(
-    r"(?im)^(?P<label>[ \t>*#]{0,8}(?:user|human|assistant|system|ai|bot|model|tool|instruction|response|input|question|answer)\b[ \t*]{0,3})"
+    r"(?im)^(?P<label>[ \t>*#]{0,8}"
+    r"(?:user|human|assistant|system|ai|bot|model|tool|instruction|response|input|question|answer)\b[ \t*]{0,3})"
     r"(?=[:：])"
 )
 
 
 class TurnMarks(NamedTuple):
-    """The marks of one template: `anywhere` in a text, or `labels`, which are words before a colon and count at the begin of a line or,
-    where the template writes them within a line, anywhere."""
+    """The marks of one template: those that count `anywhere`, and `labels`, which are words before a colon.
+
+    Labels count where a line begins or, if the template writes them `inline`, anywhere.
+    """
 
     anywhere: tuple[str, ...]
     labels: tuple[str, ...]

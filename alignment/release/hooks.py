@@ -76,7 +76,8 @@ class Line:
                 return answer
             problem = _said(answer)
         raise EndpointError(
-            f"{address(url)!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; 'align release push' repeats it"
+            f"{address(url)!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; "
+            "'align release push' repeats it"
         )
 
 
@@ -145,6 +146,6 @@ def _order(line: Line, url: str, what: Mapping[str, str], *, fine: str) -> None:
         from alignment.http import address
 
         raise ReleaseError(
-            f"{address(url)!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
-            "and [release] vllm_folder has to be the releases' folder as it sees it"
+            f"{address(url)!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and [release] vllm_folder has to be the releases' folder as it sees it"
         )

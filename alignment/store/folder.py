@@ -49,7 +49,9 @@ _REMEDY = "let the account that runs align own it (chown), or set ALIGN_HOME to 
 
 def _refuse_shared(home: Path, here: os.stat_result) -> None:
     if here.st_mode & stat.S_ISVTX or str(home) in (home.anchor, os.environ.get("HOME", "").rstrip("/")):
-        raise ConfigError(f"the state folder {str(home)!r} is a folder for other things too; set ALIGN_HOME to one of its own, such as ./var")
+        raise ConfigError(
+            f"the state folder {str(home)!r} is a folder for other things too; set ALIGN_HOME to one of its own, such as ./var"
+        )
     if here.st_uid != os.geteuid() and os.geteuid() != 0:
         raise ConfigError(f"the state folder {str(home)!r} belongs to another account (uid {here.st_uid}); {_REMEDY}")
 
