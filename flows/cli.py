@@ -221,8 +221,10 @@ def status_command(as_json: Json = False) -> None:
     """Show what is in production, the last night, its stages, and what waits for people."""
     settings = start()
     from alignment.release import current
-    from alignment.store import query
+    from alignment.store import migrate, query, store_path
 
+    if store_path(settings.home).exists():
+        migrate(settings.home)
     nights = query(
         settings.home,
         "SELECT night_id, CASE WHEN bool_or(event = 'finished') THEN 'finished' ELSE arg_max(event, recorded_at) END AS state, "

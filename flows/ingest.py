@@ -45,6 +45,8 @@ from flows.show import progress, say
 _SCORED_TOGETHER, _TOLD = 512, 10
 _ENOUGH_UNUSABLE = 20
 """Unusable lines from which their share says something of a file: one in a file of three says nothing."""
+_ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
+"""What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
 
 
 def _context(settings: Settings) -> Context:
@@ -87,7 +89,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
     context = _context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
-    [before] = query(settings.home, sql("ingest_before"), {"id": reading.id})
+    [before] = query(settings.home, sql("ingest_before"), {"id": reading.id, "anybodys": list(_ANYBODYS)})
     for parsed in ahead(_parsed(source, reading, context)):
         keys |= parsed.keys
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
@@ -128,7 +130,9 @@ def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
 def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, reasons: Counter[str], report: CheckReport) -> str:
     """Say why a block must not be stored, or nothing. `read` and `unusable` count what was read of the file before as well."""
     # Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks.
-    bad = unusable + sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
+    counted = {reason: number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:")}
+    everything = sum(counted.values())
+    bad = everything if everything == read else unusable + sum(n for reason, n in counted.items() if reason not in _ANYBODYS)
     if bad > settings.ingest.max_quarantined * read and bad >= _ENOUGH_UNUSABLE:
         return (
             f"{bad} of {read} lines of {log_file.path!r} are unusable, more than the allowed {settings.ingest.max_quarantined:.0%}; "

@@ -256,3 +256,15 @@ def test_a_hundred_million_blank_lines_are_one_block() -> None:
     assert len(blocks) == 1
     assert blocks[0].lines.to_pylist() == [{"line_number": (5 << 20) + 1, "line": '{"a": 1}\n', "damage": None}]
     assert (blocks[0].end.lines, blocks[0].end.offset) == ((5 << 20) + 2001, len(data))
+
+
+def test_what_anybody_can_write_keeps_nobody_elses_lines_out(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blank = raw(*(line(messages=[{"role": "user", "content": " " * number}]) for number in range(1, 100)))
+    write(folder / "a.jsonl", blank + raw(line()))
+    stored, _, problems = night(home, folder, capsys)
+    assert (stored, problems) == (1, [])
+    assert query(home, "SELECT reason, count(*) AS n FROM quarantine GROUP BY reason") == [{"reason": "prompt_empty", "n": 99}]
+    # A file of which nothing at all is usable is another matter.
+    write(folder / "b.jsonl", blank)
+    night(home, folder, capsys)
+    assert [Path(row["path"]).name for row in query(home, "FROM open_set_aside")] == ["b.jsonl"]

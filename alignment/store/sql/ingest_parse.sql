@@ -70,9 +70,10 @@ judged AS (
             WHEN len(list_filter(turns, lambda turn: coalesce(turn.role::VARCHAR, '') NOT IN ('"system"', '"user"', '"assistant"', '"tool"'))) > 0
                 THEN 'unknown_role'
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
-            WHEN NOT regexp_matches(prompt, '\S') THEN 'prompt_empty'
+            -- Blanks of every script, and what is not seen, are no words.
+            WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
-            WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
+            WHEN NOT regexp_matches(response, '[^\s\p{Z}\p{C}]') THEN 'response_empty'
             WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
             WHEN created_at > $latest THEN 'created_at_in_the_future'
             WHEN greatest(strlen(conversation_id), strlen(session_id), strlen(user_id), strlen(model)) > $max_id_bytes THEN 'id_too_long'
