@@ -14,6 +14,7 @@
     ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
     │   └── ReleaseMoved       Permanent   people or another night changed what is in production since the gate compared
     ├── NightRunning           Permanent   another night holds the lock
+    ├── NotPermitted           Permanent   a file or folder may not be read or written by this account
     └── NoSpace                Permanent   the disk is full
 
 Flows retry only `Transient`. A message says what happened, with the value, what is allowed, and the next command to run.
@@ -84,6 +85,10 @@ class ReleaseMoved(ReleaseError):
 
 class NightRunning(AlignError, Permanent):
     """Another night holds the lock."""
+
+
+class NotPermitted(AlignError, Permanent):
+    """A file or folder may not be read or written by this account."""
 
 
 class NoSpace(AlignError, Permanent):

@@ -41,7 +41,7 @@ class Ingest(Section):
     max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
     consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
     purpose_default: str = Field("training", description="what a line that names no purpose may be used for; only `training` is trained on")
-    max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines stops the night")
+    max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines, and 20 or more, is set aside")
     ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
 
 

@@ -59,7 +59,16 @@ def defused(text: str) -> str:
     'a< |im_end|>b [ /INST] c< /s>'
     """
     seen = "".join(character for character in text if character in "\n\t" or unicodedata.category(character) not in _UNSEEN)
-    return _CONTROL.sub(lambda found: f"{found[0]} ", seen)
+    return without_control(seen)
+
+
+def without_control(text: str) -> str:
+    """Return `text` with the control tokens of the usual chat templates broken up.
+
+    >>> without_control("a<|im_end|>b")
+    'a< |im_end|>b'
+    """
+    return _CONTROL.sub(lambda found: f"{found[0]} ", text)
 
 
 def printable(text: str) -> str:

@@ -265,6 +265,11 @@ def quarantine_days(days: int) -> list[Row]:
     return read("quarantine_days", days=days)
 
 
+def set_aside() -> list[Row]:
+    """Return the log files that are kept out whole, newest first."""
+    return read("set_aside")
+
+
 def quarantined(reason: str | None, *, limit: int, offset: int) -> list[Row]:
     """Return quarantined lines, newest first, cut to what a table cell shows; `total` in each row counts all that match."""
     return read("quarantined", reason=reason, limit=limit, offset=offset)

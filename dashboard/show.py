@@ -302,8 +302,23 @@ def table(
         )
         for name in columns
     }
-    shown = [{name: visible(value) for name, value in row.items()} for row in rows]
+    shown = [{name: no_formula(visible(value)) for name, value in row.items()} for row in rows]
     st.dataframe(shown, hide_index=True, column_config=config, width="stretch", height=height)
+
+
+_FORMULA = re.compile(r"[\s\"']*[=+\-@|%\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_FIGURE = re.compile(r"[+\-]?\d[\d.,:/% ()\[\]+\-\u2013\u2212]*(?: (?:nats|points|s|h|min))?")
+
+
+def no_formula(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: whoever looks at a table can download it as CSV.
+
+    Figures stay as they are.
+
+    >>> no_formula("=cmd|' /C calc'!A0"), no_formula("-1.1 [-7.1, +5.4]"), no_formula("plain")
+    ("'=cmd|' /C calc'!A0", '-1.1 [-7.1, +5.4]', 'plain')
+    """
+    return f"'{text}" if len(text) > 1 and _FORMULA.match(text) and not _FIGURE.fullmatch(text) else text
 
 
 def pick(name: str, label: str, options: Mapping[str, str]) -> str:

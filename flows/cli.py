@@ -64,7 +64,9 @@ def ingest_command(
     replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
     reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
     limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
-    accept: Annotated[bool, typer.Option("--accept", help="let what the data checks stop pass this once, with a warning")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="let what the data checks stop, and files that were set aside, pass this once")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read what is new in the logs: normalise, check, redact, quarantine, moderate."""
@@ -221,8 +223,10 @@ def status_command(as_json: Json = False) -> None:
     settings = start()
     from alignment.gate_floor import weakenings
     from alignment.release import current
-    from alignment.store import query
+    from alignment.store import migrate, query, store_path
 
+    if store_path(settings.home).exists():
+        migrate(settings.home)
     weakened = list(map(str, weakenings(settings.gate)))
     nights = query(
         settings.home,
@@ -237,6 +241,7 @@ def status_command(as_json: Json = False) -> None:
         "FROM source_files GROUP BY source, id ORDER BY max(ingested_at) DESC LIMIT 10",
     )
     reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM open_quarantine GROUP BY reason ORDER BY lines DESC")
+    aside = query(settings.home, "SELECT source, path, kind, reason, set_aside_at FROM open_set_aside ORDER BY set_aside_at DESC LIMIT 20")
     [reviews] = query(settings.home, "SELECT count(*) AS open FROM open_reviews")
     if as_json:
         print_json(
@@ -244,6 +249,7 @@ def status_command(as_json: Json = False) -> None:
                 "release": current(settings.home),
                 "nights": nights,
                 "files": files,
+                "set_aside": aside,
                 "quarantine": reasons,
                 "open_reviews": reviews["open"],
                 "gate": {"weakened": weakened, "unsafe": settings.gate.unsafe},
@@ -253,7 +259,7 @@ def status_command(as_json: Json = False) -> None:
     print(f"In production: {current(settings.home)}; open reviews: {reviews['open']}")
     for one in weakened:
         print(f"The gate is weakened (reason given: {settings.gate.unsafe}): {one}")
-    for title, rows in (("Nights", nights), ("Log files", files), ("Quarantine", reasons)):
+    for title, rows in (("Nights", nights), ("Log files", files), ("Log files set aside", aside), ("Quarantine", reasons)):
         print(f"\n{title}")
         print_rows(rows, as_json=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.config import Settings, load_settings
-from alignment.errors import AlignError, NoSpace
+from alignment.errors import AlignError, NoSpace, NotPermitted
 from alignment.text import printable
 from flows.environment import prepare
 
@@ -31,6 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a tabl
 Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
 _ROOM = 64 * 2**20
 _STOPPED = "stopped; run the same command again to go on from here"
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 out = Console(highlight=False)
 
 
@@ -43,6 +45,11 @@ def _root_cause(error: BaseException) -> AlignError | None:
             return seen
         if is_disk_full(seen):
             return NoSpace(f"the disk is full ({seen}); free some space and run the same command again")
+        if isinstance(seen, OSError) and seen.errno in _DENIED:
+            return NotPermitted(
+                f"cannot use {str(seen.filename or 'a file')!r}: {(seen.strerror or str(seen)).lower()}; let the account that runs align "
+                "read and write it (chown, chmod), or name another one"
+            )
         seen = seen.__cause__ or seen.__context__
     return None
 

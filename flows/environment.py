@@ -1,6 +1,6 @@
 """What Prefect and the model libraries must be told before they are imported.
 
-Effects: sets environment variables that the user has not set.
+Effects: sets environment variables that the user has not set, and the umask; makes or narrows the state folder.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ import os
 import sys
 from pathlib import Path
 
+from alignment.store.folder import keep_to_owner, not_permitted
 from flows.secret import CLIENT, SERVER, prefect_secret, running_server
+from flows.show import say
 
 
 def prepare(home: Path, *, quiet: bool = True) -> None:
     """Keep Prefect's state under `home`, its telemetry off, and the model libraries from asking a hub in vain."""
-    # Prefect makes its folder only where the one above it exists.
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    if changed := keep_to_owner(home):
+        say(changed)
+    try:
+        # Prefect makes its folder only where the one above it exists.
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_permitted(error, home) from error
     defaults = {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

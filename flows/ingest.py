@@ -31,6 +31,7 @@ from alignment.ingest import (
     unread,
 )
 from alignment.ingest.ahead import ahead
+from alignment.ingest.aside import DAMAGED, UNREADABLE, UNUSABLE, SetAside, broken, set_aside, without_set_aside
 from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
 from alignment.lineage import erased_keys
@@ -41,7 +42,11 @@ from flows.night import embedder, interaction, night_lock, now
 from flows.redact import redact_deeply
 from flows.show import progress, say
 
-_SCORED_TOGETHER = 512
+_SCORED_TOGETHER, _TOLD = 512, 10
+_ENOUGH_UNUSABLE = 20
+"""Unusable lines from which their share says something of a file: one in a file of three says nothing."""
+_ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
+"""What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
 
 
 def _context(settings: Settings) -> Context:
@@ -72,13 +77,19 @@ class FileRead(NamedTuple):
 
 
 @task
-def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> FileRead:
-    """Read what is new in one file, block by block: parse, check, merge. A block that stops the flow is not stored."""
+def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accept: bool = False) -> FileRead:
+    """Read what is new in one file, block by block: parse, check, merge.
+
+    Raises:
+        CheckFailed: too much of it is unusable, or a data check stops it; that block and what follows is not stored. With `accept`, what
+            is unusable is quarantined and the rest is stored.
+        InputError: it cannot be read.
+    """
     settings = load_settings()
     context = _context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
-    [before] = query(settings.home, sql("ingest_before"), {"id": reading.id})
+    [before] = query(settings.home, sql("ingest_before"), {"id": reading.id, "anybodys": list(_ANYBODYS)})
     for parsed in ahead(_parsed(source, reading, context)):
         keys |= parsed.keys
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
@@ -86,6 +97,8 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False) -> Fi
         read = before["read"] + total.read + parsed.read
         problem = _problem(settings, log_file, read, before["unusable"], reasons, report)
         skipped = before["skipped"] + total.skipped + parsed.skipped
+        if accept and problem and not report.stops:
+            problem = ""
         if skipped == read > 0 and not problem:
             problem = _nothing_in(log_file, read) if read >= settings.checks.min_rows else ""
         if dry_run:
@@ -117,12 +130,14 @@ def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
 def _problem(settings: Settings, log_file: LogFile, read: int, unusable: int, reasons: Counter[str], report: CheckReport) -> str:
     """Say why a block must not be stored, or nothing. `read` and `unusable` count what was read of the file before as well."""
     # Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks.
-    bad = unusable + sum(number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:"))
-    if bad > settings.ingest.max_quarantined * read:
+    counted = {reason: number for reason, number in reasons.items() if reason != "erased_subject" and not reason.startswith("check:")}
+    everything = sum(counted.values())
+    bad = everything if everything == read else unusable + sum(n for reason, n in counted.items() if reason not in _ANYBODYS)
+    if bad > settings.ingest.max_quarantined * read and bad >= _ENOUGH_UNUSABLE:
         return (
             f"{bad} of {read} lines of {log_file.path!r} are unusable, more than the allowed {settings.ingest.max_quarantined:.0%}; "
             f"{_commonest(reasons)}. Look at them with 'align ingest --quarantine', then repair the file, correct the source's preset, "
-            "or raise [ingest] max_quarantined"
+            "let the file in with 'align ingest --accept', or raise [ingest] max_quarantined"
         )
     if report.stops:
         return f"the data check 'interactions' stops the log file {log_file.path!r}: {'; '.join(report.stops)}. Repair it and run again"
@@ -199,14 +214,15 @@ def ingest(
     """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
 
     `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning;
-    without `compare` nothing is compared with earlier deliveries. A source or file that cannot be used keeps nothing else out; it fails
-    the flow after all else is moderated and checked.
+    with it, files that were set aside are read, without what is unusable in them. Without `compare` nothing is compared with earlier
+    deliveries. A file that cannot be used is set aside and the flow goes on; a source of which nothing can be used keeps nothing else
+    out and fails the flow after all else is moderated and checked.
     """
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
         started = now()
-        found = _read_sources(settings, chosen_sources(settings, logs, preset, source), since=since, dry_run=dry_run)
+        found = _read_sources(settings, chosen_sources(settings, logs, preset, source), since=since, dry_run=dry_run, accept=accept)
         moderated = 0
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
@@ -230,27 +246,53 @@ class _Read(NamedTuple):
     problems: list[InputError]
 
 
-def _read_sources(settings: Settings, sources: list[LogSource], *, since: datetime | None, dry_run: bool) -> _Read:
+def _read_sources(settings: Settings, sources: list[LogSource], *, since: datetime | None, dry_run: bool, accept: bool) -> _Read:
     found = _Read(Batch(), {}, [])
     for one in sources:
         try:
-            log_files = unread(settings.home, one.name, one.find())
+            here = one.find()
         except InputError as error:
             found.problems.append(error)
             continue
         found.keys.setdefault(one.name, frozenset())
-        for log_file in log_files:
+        wanted: list[LogFile] = unread(settings.home, one.name, here)
+        still: list[SetAside] = []
+        if not accept:
+            wanted, still = without_set_aside(settings.home, one, settings.ingest, wanted)
+        unusable: list[SetAside] = []
+        for log_file in wanted:
             if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
                 continue
             try:
-                batch, seen = read_file(one, log_file, dry_run)
+                batch, seen = read_file(one, log_file, dry_run, accept)
             except InputError as error:
-                found.problems.append(error)
+                unusable.append(SetAside(log_file, _kind(log_file, error), str(error)))
                 continue
             _tell(log_file, batch)
             found.keys[one.name] |= seen
             found = found._replace(total=found.total.plus(batch))
+        _tell_set_aside(one, unusable, still)
+        if not dry_run:
+            set_aside(settings.home, one, settings.ingest, unusable, now())
+            if problem := broken(settings.home, one, here):
+                found.problems.append(CheckFailed(problem))
     return found
+
+
+def _kind(log_file: LogFile, error: InputError) -> str:
+    if isinstance(error, CheckFailed):
+        return UNUSABLE
+    damaged = error.__cause__ is None or isinstance(error.__cause__, pa.ArrowException | EOFError)
+    return DAMAGED if damaged and not log_file.refused else UNREADABLE
+
+
+def _tell_set_aside(source: LogSource, unusable: list[SetAside], still: list[SetAside]) -> None:
+    for one in unusable[:_TOLD]:
+        say(f"warning: set aside: {one.reason}")
+    if len(unusable) > _TOLD:
+        say(f"warning: {len(unusable) - _TOLD} more files of {source.name!r} are set aside; see 'align status'")
+    if still:
+        say(f"warning: {len(still)} files of {source.name!r} stay set aside; see 'align status', or let them in: 'align ingest --accept'")
 
 
 def _tell(log_file: LogFile, batch: Batch) -> None:

@@ -61,7 +61,7 @@ def night_lock(home: Path) -> Iterator[None]:
         yield
         return
     home.mkdir(parents=True, exist_ok=True)
-    handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _taken(handle):
             holder = os.read(handle, 100).decode("ascii", "replace").strip() or "unknown"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _READ_TOGETHER = 256
 
-Mask = Callable[[str], tuple[str, Counter[str]]]
+Mask = Callable[..., tuple[str, Counter[str]]]
+"""Masks a text; `asked=allowance()` is what all texts of an exchange may cost together."""
 
 
 class _Texts(NamedTuple):
@@ -60,7 +61,7 @@ def masking(settings: Settings) -> Mask:
         ConfigError: the configured spaCy model cannot be loaded.
     """
     key = redaction_key(settings.home)
-    return lambda text: _redactor(settings.ingest.ner_model).redact(text, key)
+    return lambda text, **limits: _redactor(settings.ingest.ner_model).redact(text, key, **limits)
 
 
 @task
@@ -70,7 +71,8 @@ def redact_deeply() -> int:
 
     settings = load_settings()
     version = deep_version(settings.ingest.ner_model)
-    ids = [row["id"] for row in query(settings.home, sql("unscanned"), {"version": version})]
+    parameters = {"version": version, "max_chars": settings.candidates.max_prompt_chars}
+    ids = [row["id"] for row in query(settings.home, sql("unscanned"), parameters)]
     if not ids:
         return 0
     mask = masking(settings)
@@ -121,12 +123,19 @@ def _masked_exchanges(rows: Sequence[dict[str, Any]], mask: Mask) -> tuple[list[
 
 def mask_row(row: dict[str, Any], columns: Sequence[str], mask: Mask) -> tuple[dict[str, Any], Counter[str]]:
     """Return the row with its text `columns` masked, and what was found; JSON stays as it is written if nothing is found in it."""
+    from alignment.ingest.presidio import allowance
+
     masked, counts = dict(row), Counter[str]()
+    together = allowance()
+
+    def inner(text: str) -> tuple[str, Counter[str]]:
+        return mask(text, asked=together)
+
     for name in columns:
         if row[name] is None:
             continue
         before = json.loads(row[name]) if name in _JSON else row[name]
-        after, found = _masked(before, mask)
+        after, found = _masked(before, inner)
         counts += found
         if found:
             masked[name] = json.dumps(after, ensure_ascii=False) if name in _JSON else after

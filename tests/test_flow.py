@@ -163,7 +163,7 @@ def test_two_nights_at_once_do_not_overlap(workplace: Path) -> None:
     ("line", "message"),
     [
         ("", "nothing to label"),
-        ("not json\n" * 5, "are unusable"),
+        ("not json\n" * 25, "are unusable"),
     ],
 )
 def test_logs_that_cannot_be_used_stop_the_night_with_one_message(workplace: Path, tmp_path: Path, line: str, message: str) -> None:

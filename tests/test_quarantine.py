@@ -27,6 +27,12 @@ from tests.conftest import NOW
 from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, raw, said, write
 
 
+@pytest.fixture(autouse=True)
+def few_lines_say_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files here are small; tests/test_set_aside.py holds how many lines a share needs."""
+    monkeypatch.setattr("flows.ingest._ENOUGH_UNUSABLE", 1)
+
+
 def again(
     home: Path, settings: Ingest = KEEP_ALL, *, reason: str | None = None, late: timedelta = timedelta(), **fields: str
 ) -> Counter[str]:

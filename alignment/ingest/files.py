@@ -1,11 +1,17 @@
 """Which log files there are, here or in an object store, and how they are opened.
 
+A log folder is written by others. What a glob finds there is read only if it is a regular file reached through no link below the
+folder that the settings name, and stays one while it is opened; a file that the settings name themselves may be a link. A packed file
+that unpacks to absurdly much is no log.
+
 Effects: reads file systems.
 """
 
 from __future__ import annotations
 
 import glob
+import os
+import stat
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,15 +23,30 @@ from alignment.errors import InputError
 
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 _REMOTE_BLOCK = 1 << 25
+_UNPACKED, _UNPACKED_TIMES = 1 << 28, 250
+"""A packed file may unpack to 256 MiB, or to 250 times its size if that is more: chat logs pack 5 to 50 times smaller."""
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
+)
 _EXTRA = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
 class LogFile(NamedTuple):
-    """A log file as it is now: its absolute path or URL, size in bytes and time of last change."""
+    """A log file as it is now: its absolute path or URL, size in bytes and time of last change.
+
+    `below` is the folder below which no link is followed; empty for a file that the settings name themselves. `refused` says why a
+    thing that a glob found is not read: it is no regular file.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    below: str = ""
+    refused: str = ""
 
     @property
     def name(self) -> str:
@@ -70,11 +91,38 @@ def find_files(patterns: Sequence[str]) -> list[LogFile]:
 
 
 def _local(pattern: str) -> list[LogFile]:
-    literal = Path(pattern).expanduser()
+    literal = Path(pattern).expanduser().absolute()
     # A name may hold brackets.
-    matched = [literal] if literal.is_file() else [Path(name) for name in glob.glob(str(literal), recursive=True)]
-    paths = [path.absolute() for path in matched if path.is_file()]
-    return [LogFile(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    if literal.is_file():
+        return [LogFile(str(literal), literal.stat().st_size, literal.stat().st_mtime_ns)]
+    if not glob.has_magic(str(literal)):
+        return [LogFile(str(literal), 0, 0, refused=kind)] if (kind := _special(literal)) not in ("", "a folder", "a link") else []
+    parts = literal.parts
+    below = Path(*parts[: next(place for place, part in enumerate(parts) if glob.has_magic(part))])
+    found = [_found(Path(name), below) for name in glob.iglob(str(literal), recursive=True)]
+    return [one for one in found if one]
+
+
+def _special(path: Path) -> str:
+    """Return what a path is, if it is no regular file; empty if it is one or is gone."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return ""
+    return next((name for test, name in _KINDS if test(mode)), "")
+
+
+def _found(path: Path, below: Path) -> LogFile | None:
+    """Return what a glob found; a folder is none, and what lies behind a link to a folder is told once, as that link."""
+    try:
+        here = path.lstat()
+    except OSError:
+        return None
+    linked = next((one for one in reversed(path.parents) if one.is_relative_to(below) and one != below and one.is_symlink()), None)
+    if linked:
+        return LogFile(str(linked), 0, linked.lstat().st_mtime_ns, str(below), "a link")
+    kind = _special(path)
+    return None if kind == "a folder" else LogFile(str(path), here.st_size, here.st_mtime_ns, str(below), kind)
 
 
 def _file_system(url: str) -> Any:
@@ -116,18 +164,85 @@ def open_packed(log_file: LogFile) -> Any:
     """Return the file's bytes as they lie there, as a pyarrow stream with `read(size)` and a random-access `seek`.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened, or is no regular file (any more).
     """
+    if log_file.refused:
+        raise InputError(
+            f"{log_file.path!r} is {log_file.refused} and is not read; take it out of the log folder, or name the file it stands for in "
+            "[ingest] logs"
+        )
     try:
         if "://" not in log_file.path:
-            return pa.OSFile(log_file.path, "rb")
+            return pa.PythonFile(os.fdopen(_open_regular(log_file), "rb", buffering=0), mode="r")
         remote = _file_system(log_file.path).open(log_file.path, "rb", block_size=_REMOTE_BLOCK)
         return pa.PythonFile(remote, mode="r")
+    except PermissionError as error:
+        raise InputError(
+            f"cannot read the log file {log_file.path!r}: permission denied; let the account that runs align read it (chmod, chown, "
+            "or a group)"
+        ) from error
     except Exception as error:
         raise InputError(f"cannot read the log file {log_file.path!r}: {error}; check the file") from error
 
 
+def _open_regular(log_file: LogFile) -> int:
+    """Open a local file without waiting for a pipe's writer and, below `log_file.below`, without following a link.
+
+    Raises:
+        OSError: it is gone, is no regular file, or a link stands in the way.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    if not log_file.below:
+        return _regular(os.open(log_file.path, flags))
+    *folders, name = Path(log_file.path).relative_to(log_file.below).parts
+    folder = os.open(log_file.below, flags | os.O_DIRECTORY)
+    try:
+        for part in folders:
+            inner = os.open(part, flags | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return _regular(os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder))
+    finally:
+        os.close(folder)
+
+
+def _regular(handle: int) -> int:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("it is no regular file")
+    return handle
+
+
+class _Unpacked:
+    """The unpacked bytes of a packed file, as far as they are not absurdly many."""
+
+    def __init__(self, log_file: LogFile, stream: Any) -> None:
+        self._log_file, self._stream, self._read = log_file, stream, 0
+        self._most = max(_UNPACKED, _UNPACKED_TIMES * log_file.size)
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes.
+
+        Raises:
+            InputError: the file unpacks to more than a log does.
+        """
+        found = bytes(self._stream.read(size))
+        self._read += len(found)
+        if self._read > self._most:
+            raise InputError(
+                f"the log file {self._log_file.path!r} of {self._log_file.size:,} bytes unpacks to more than {self._most >> 20} MiB, as no "
+                "log does; unpack it yourself if it is one, or take it out of [ingest] logs"
+            )
+        return found
+
+    def __enter__(self) -> _Unpacked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
 def open_log(log_file: LogFile) -> Any:
-    """Return the file's unpacked bytes as a pyarrow stream."""
+    """Return the file's unpacked bytes as a stream."""
     packed = open_packed(log_file)
-    return pa.CompressedInputStream(packed, log_file.compression) if log_file.compression else packed
+    return _Unpacked(log_file, pa.CompressedInputStream(packed, log_file.compression)) if log_file.compression else packed

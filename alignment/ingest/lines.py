@@ -19,7 +19,10 @@ from alignment.store.session import ROW_GROUP_ROWS
 BLOCK_ROWS = 2 * ROW_GROUP_ROWS
 """Lines of a block, and so of a transaction. What fills a row group DuckDB writes once, and not by way of its log."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
-_SHOWN, _NO_LOG = 4000, 1 << 30
+_SHOWN, _NO_LOG = 4000, 1 << 28
+_SHORT = 64
+"""Lines are looked through for blank ones where they are shorter than this on average, which lines of a chat are not."""
+_BLANK = np.isin(np.arange(256), list(b" \t\r\n"))
 _BOM = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("line_number", pa.int64()), ("line", pa.string()), ("damage", pa.string())])
 
@@ -46,9 +49,21 @@ class Block(NamedTuple):
 
 
 class _Piece(NamedTuple):
+    """Lines of one read. `ends` are where they end in `raw`, `numbers` which of its `total` lines they are, blank ones included."""
+
     lines: pa.StringArray
     damage: pa.StringArray
     raw: memoryview
+    ends: Any
+    numbers: Any
+    total: int
+
+    def split(self, room: int) -> tuple[_Piece, _Piece]:
+        """Return the first `room` lines, and the others."""
+        cut, count = int(self.ends[room - 1]), int(self.numbers[room - 1])
+        first = _Piece(self.lines[:room], self.damage[:room], self.raw[:cut], self.ends[:room], self.numbers[:room], count)
+        ends, numbers = self.ends[room:] - cut, self.numbers[room:] - count
+        return first, _Piece(self.lines[room:], self.damage[room:], self.raw[cut:], ends, numbers, self.total - count)
 
 
 def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False) -> Iterator[Block]:
@@ -86,12 +101,8 @@ def _cut(pieces: list[_Piece], rows: int) -> tuple[list[_Piece], list[_Piece]]:
         if len(piece.lines) <= room:
             taken.append(piece)
             continue
-        ends = np.frombuffer(piece.lines.buffers()[1], np.int32)[piece.lines.offset :]
-        cut = int(ends[room]) - int(ends[0])
-        # What stands before the first line of a piece (a byte order mark) belongs to its bytes.
-        cut += len(piece.raw) - (int(ends[len(piece.lines)]) - int(ends[0]))
-        taken.append(_Piece(piece.lines[:room], piece.damage[:room], piece.raw[:cut]))
-        return [_Piece(piece.lines[room:], piece.damage[room:], piece.raw[cut:]), *pieces[number + 1 :]], taken
+        first, rest = piece.split(room)
+        return [rest, *pieces[number + 1 :]], [*taken, first]
     return [], taken
 
 
@@ -101,8 +112,8 @@ def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
     for piece in pieces:
         digest.update(piece.raw)
         size += len(piece.raw)
-        numbers = pa.array(np.arange(lines + 1, lines + 1 + len(piece.lines)))
-        lines += len(piece.lines)
+        numbers = pa.array(lines + piece.numbers, pa.int64())
+        lines += piece.total
         batches.append(pa.record_batch([numbers, piece.lines, piece.damage], schema=SCHEMA))
     return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
 
@@ -112,7 +123,8 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
     carry = b""
     if midline:
         rest, carry, _ = _rest_of_line(stream, b"")
-        yield _Piece(pa.array([], pa.string()), pa.array([], pa.string()), memoryview(rest))
+        none = np.zeros(0, np.int64)
+        yield _Piece(pa.array([], pa.string()), pa.array([], pa.string()), memoryview(rest), none, none, 0)
     while True:
         cut = carry.rfind(b"\n") + 1
         if cut:
@@ -124,7 +136,7 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
                 yield None
                 return
             shown = line[:_SHOWN].decode("utf-8", "replace")
-            yield _Piece(pa.array([shown]), pa.array(["too_long"]), memoryview(line))
+            yield _Piece(pa.array([shown]), pa.array(["too_long"]), memoryview(line), np.array([len(line)]), np.array([1]), 1)
             first = False
             continue
         read = stream.read(_READ)
@@ -164,19 +176,36 @@ def _piece(data: bytes, *, first: bool) -> _Piece:
         ends = np.append(ends, len(data))
     offsets = np.concatenate([[begin], ends]).astype(np.int32)
     lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    starts, numbers, count = offsets[:-1], np.arange(1, len(ends) + 1), len(ends)
+    if len(data) < _SHORT * count and not (kept := _written(data, offsets)).all():
+        lines, starts, ends, numbers = lines.filter(pa.array(kept)), starts[kept], ends[kept], numbers[kept]
     try:
         lines.validate(full=True)
     except pa.ArrowInvalid:
-        lines, damage = _repaired(data, offsets)
+        lines, damage = _repaired(data, starts, ends)
     else:
         damage = pa.nulls(len(lines), pa.string())
-    return _Piece(lines, damage, memoryview(data))
+    return _Piece(lines, damage, memoryview(data), ends, numbers, count)
 
 
-def _repaired(data: bytes, offsets: Any) -> tuple[pa.StringArray, pa.StringArray]:
+def _written(data: bytes, offsets: Any) -> Any:
+    """Say of each line whether there is anything on it: a hundred million blank ones cost little more than their bytes."""
+    written = np.diff(offsets) > 1
+    # A line of one byte is its end, or the last byte of a file.
+    written[-1:] = True
+    longer = np.flatnonzero(written)
+    if len(longer) and len(data):
+        starts = np.minimum(offsets[:-1][longer], len(data) - 1)
+        blank = _BLANK[np.frombuffer(data, np.uint8)]
+        # Each group ends where the next longer line begins; the bare ends of lines between them are blank.
+        written[longer] = ~np.logical_and.reduceat(blank, starts)
+    return written
+
+
+def _repaired(data: bytes, starts: Any, ends: Any) -> tuple[pa.StringArray, pa.StringArray]:
     lines: list[str] = []
     damage: list[str | None] = []
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in zip(starts, ends, strict=True):
         raw = data[start:end]
         try:
             lines.append(raw.decode())

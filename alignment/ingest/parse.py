@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 import duckdb
@@ -20,10 +21,14 @@ from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
 from alignment.sections import Ingest
-from alignment.store import sql
 
 _RAW_SHOWN, _CUT_MARGIN = 2000, 400
 KEPT_WHOLE = "kept whole"
+MAX_ID_BYTES, MAX_EDIT_BYTES, MAX_MASKED_BYTES = 256, 1 << 14, 1 << 16
+"""What an id and an edit may be long, and a line's texts if something in them has to be masked: beyond, the line is quarantined."""
+_SAMPLED, _SAMPLED_FROM, _SAMPLED_BYTES, _KEYS_OF_A_LINE = 200, 2000, 1 << 16, 100
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_KINDS = {str: "VARCHAR", bool: "BOOLEAN", int: "NUMBER", float: "NUMBER", list: "ARRAY", dict: "OBJECT"}
 _QUOTED = re.compile(r'"([^"\\\s]{7,80})"')
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
@@ -88,7 +93,6 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
     connection.register("block", block.lines)
     try:
         rows = connection.execute(statement, _parameters(undated, reading, context)).to_arrow_table()
-        keys = connection.execute(sql("ingest_keys")).fetchall()
     except duckdb.Error as error:
         raise InputError(
             # Not what DuckDB says: it quotes the text that it stumbled over.
@@ -107,13 +111,40 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         _signal_rows(rows, masked, context.now),
         _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), reading.id, context),
         pc.sum(pc.not_equal(masked["pii"], "{}")).as_py() or 0,
-        frozenset(str(key) for (key,) in keys),
+        _keys(block.lines),
     )
+
+
+def _keys(lines: pa.Table) -> frozenset[str]:
+    """Return the top-level keys of a sample of lines, and the kinds of their values, as `key:KIND`: what changes with a source's schema.
+
+    Numbers are of one kind, a null tells nothing, and keys that are no plain names are left out, as are lines that are long and the
+    keys after a line's first hundred: DuckDB asks for a key's value in time that grows with all keys before it.
+    """
+    found: set[str] = set()
+    sampled = 0
+    beginning = lines.slice(0, _SAMPLED_FROM)
+    short = beginning.filter(pc.less_equal(pc.binary_length(beginning["line"]), _SAMPLED_BYTES))
+    for text in short.filter(pc.is_null(short["damage"]))["line"].to_pylist():
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            named = [(key, value) for key, value in islice(record.items(), _KEYS_OF_A_LINE) if value is not None and _NAME.fullmatch(key)]
+            found.update(f"{key}:{_KINDS[type(value)]}" for key, value in named)
+            sampled += 1
+            if sampled == _SAMPLED:
+                break
+    return frozenset(found)
 
 
 def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, Any]:
     return {
         "max_line_bytes": context.settings.max_line_bytes,
+        "max_id_bytes": MAX_ID_BYTES,
+        "max_edit_bytes": MAX_EDIT_BYTES,
+        "max_masked_bytes": MAX_MASKED_BYTES,
         "latest": context.latest,
         "consent_default": context.settings.consent_default,
         "purpose_default": context.settings.purpose_default,
@@ -220,7 +251,7 @@ def quarantine_row(
         "detail": f"{detail}, {KEPT_WHOLE}" if whole else detail,
         "raw": shown,
         # Whose line it was, so that an erasure finds it.
-        "user_id": redact_id(user_id, context.key) if user_id and reason != "erased_subject" else "",
+        "user_id": redact_id(user_id[:MAX_ID_BYTES], context.key) if user_id and reason != "erased_subject" else "",
         "quarantined_at": context.now,
     }
 

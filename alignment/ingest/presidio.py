@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,8 +91,9 @@ themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT
 _BEFORE, _AFTER = 60, 40
 _PIECE, _OVERLAP = 2000, 200
 _ROUNDS = 20
-_ASKED = 200
-"""Numbers of one text that phonenumbers is asked about, at 10 ms for the worst; in a longer dump, all that look like its numbers go."""
+_ASKED, _ASKED_TOGETHER = 40, 20
+"""Of one exchange, numbers of up to 20 characters that phonenumbers is asked about, at 2 to 4 ms each; a longer run of digits counts for as
+many as it is long. In a longer dump, all that look like its numbers go."""
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{1,4}([\-./])\d{1,2}\1\d{1,4}")
 _NUMBER = re.compile(r"[+(\d][\d ()+.\-/\u00a0\u2010-\u2015]{6,60}")
@@ -114,6 +116,11 @@ class _Recogniser(NamedTuple):
     words: re.Pattern[str] | None
 
 
+def allowance() -> Iterator[int]:
+    """Return how often phonenumbers may be asked for one exchange, all its texts together."""
+    return iter(range(_ASKED))
+
+
 class DeepRedactor:
     """Redacts one text at a time; made once a process, since it loads for seconds."""
 
@@ -127,24 +134,26 @@ class DeepRedactor:
         self._phones = _phones()
         self._names = _load_names(ner_model) if ner_model else None
 
-    def redact(self, text: str, key: bytes) -> tuple[str, Counter[str]]:
+    def redact(self, text: str, key: bytes, *, asked: Iterator[int] | None = None) -> tuple[str, Counter[str]]:
         """Return the text with placeholders, and how many of each kind are new; doing it again changes nothing.
 
+        `asked` is what `allowance` returned for the exchange that the text is of; without it the text has one of its own.
         Placeholders that are there already stay. The time grows with the length of the text, whatever is in it.
         """
         counts: Counter[str] = Counter()
+        asked = allowance() if asked is None else asked
         # What was masked borders what was not: only a text in which nothing is found is done.
         for _ in range(_ROUNDS):
             text, fast = redact(text, key)
-            text, deep = self._once(text, key)
+            text, deep = self._once(text, key, asked)
             counts += fast + deep
             if not deep:
                 break
         return text, counts
 
-    def _once(self, text: str, key: bytes) -> tuple[str, Counter[str]]:
+    def _once(self, text: str, key: bytes, asked: Iterator[int]) -> tuple[str, Counter[str]]:
         counts: Counter[str] = Counter()
-        parts, asked = _MASKED.split(text), iter(range(_ASKED))
+        parts = _MASKED.split(text)
         for place in range(0, len(parts), 2):
             part, after, done = parts[place], 0, []
             seen = view(part)
@@ -178,7 +187,7 @@ class DeepRedactor:
             worded = _beside(_WORDS_FOR_CALLS, piece, *number.span())
             if sum(character.isdigit() for character in number.group()) < 7 or not (worded or _TRUNK.search(number.group())):
                 continue
-            if next(asked, None) is None:
+            if len(list(islice(asked, cost := -(-len(number.group()) // _ASKED_TOGETHER)))) < cost:
                 yield _Found(*number.span(), "PHONE", 0.1)
                 continue
             start = max(number.start() - 10, 0)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from alignment.errors import InputError
 from alignment.ids import content_id
+from alignment.ingest import columns
 from alignment.ingest.files import LogFile, open_log, open_packed
 from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
 from alignment.sections import Ingest
@@ -197,9 +197,10 @@ def _records(log_file: LogFile) -> Iterator[pa.Array]:
     """Yield a table's rows as texts of JSON."""
     connection = duckdb.connect()
     try:
+        connection.execute("SET memory_limit = '2GB'; SET threads = 1; SET temp_directory = ''; SET enable_external_access = false")
         if log_file.suffix == ".parquet":
             with open_packed(log_file) as stream:
-                for batch in pq.ParquetFile(stream).iter_batches(batch_size=BLOCK_ROWS):
+                for batch in columns.batches(stream, log_file, rows=BLOCK_ROWS):
                     # A name that no column has.
                     connection.register("the_rows_of_a_log", pa.table(_finite(batch)))
                     rows = connection.execute("SELECT to_json(the_rows_of_a_log)::VARCHAR AS line FROM the_rows_of_a_log").to_arrow_table()
@@ -220,10 +221,9 @@ def _finite(batch: pa.RecordBatch) -> dict[str, pa.Array]:
 
 def _documents(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[pa.Array]:
     """Yield the elements of a JSON array, or a single document as it is."""
-    if text.startswith("["):
-        rows = connection.execute("SELECT unnest(from_json($text, '[\"JSON\"]'))::VARCHAR AS line", {"text": text}).to_arrow_table()
-        elements = rows.column("line").combine_chunks()
-    else:
-        elements = pa.array([text], pa.string())
-    for start in range(0, len(elements), BLOCK_ROWS):
-        yield elements.slice(start, BLOCK_ROWS)
+    if not text.startswith("["):
+        yield pa.array([text], pa.string())
+        return
+    rows = connection.execute("SELECT unnest(from_json($text, '[\"JSON\"]'))::VARCHAR AS line", {"text": text})
+    for batch in rows.to_arrow_reader(BLOCK_ROWS):
+        yield batch.column("line")

@@ -35,6 +35,9 @@ _MANY_RECORDS = """
 _JSON_FIELDS = ("response", "consent", "purpose")
 _ANYTHING = {
     "max_line_bytes": 100,
+    "max_id_bytes": 100,
+    "max_edit_bytes": 100,
+    "max_masked_bytes": 100,
     "consent_default": True,
     "purpose_default": "training",
     "undated": False,

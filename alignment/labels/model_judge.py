@@ -18,6 +18,7 @@ from alignment.labels.attacks import Canary, canaries
 from alignment.labels.vote import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
 from alignment.models.marks import marked, marks_secret
+from alignment.models.turns import without_labels
 from alignment.records import Message, Selected
 from alignment.text import defused
 from alignment.wording import degenerate
@@ -149,7 +150,7 @@ def _unscored(reason: str) -> Vote:
 
 def _dialogue(selected: Selected) -> str:
     turns = selected.interaction.messages
-    return turns[0]["content"] if len(turns) == 1 else "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    return turns[0]["content"] if len(turns) == 1 else "\n\n".join(f"{turn['role']}: {without_labels(turn['content'])}" for turn in turns)
 
 
 def _decided(comparison: Comparison) -> Vote | None:

@@ -77,13 +77,28 @@ class Embedder:
         vectors = np.zeros((len(unique), model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(unique), self.batch_size):
             chunk = unique[start : start + self.batch_size]
-            encoded = tokenizer(chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            encoded = tokenizer(
+                [_beginning(text, self.max_tokens) for text in chunk],
+                padding=True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
             with torch.inference_mode():
                 vectors[start : start + len(chunk)] = unit_vectors(model, encoded).numpy()
             if progress:
                 progress(start + len(chunk), len(unique))
         row = {text: index for index, text in enumerate(unique)}
         return vectors[[row[text] for text in texts]] if texts else vectors
+
+
+_CHARACTERS_A_TOKEN = 64
+
+
+def _beginning(text: str, tokens: int) -> str:
+    """Return what holds a text's first tokens, with single blanks: tokenizers read a text to its end before they cut it."""
+    most = tokens * _CHARACTERS_A_TOKEN
+    return text if len(text) <= most else " ".join(text.split())[:most]
 
 
 def unit_vectors(model: Any, encoded: Any) -> Any:

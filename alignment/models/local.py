@@ -8,7 +8,6 @@ Effects: loads weights; uses the CPU or GPU.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -24,6 +23,7 @@ from alignment.models.chat import Choice, Progress
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.models.precision import best_dtype
+from alignment.models.turns import turn_marks
 from alignment.models.whole import check_base, is_whole
 from alignment.records import Message
 
@@ -51,20 +51,15 @@ def load_tokenizer(model: str | Path) -> Any:
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
     """Return a conversation as the model's template writes it.
 
-    The template's control tokens are broken up where a text contains them: a log line must not forge a turn. A template that refuses the
-    conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
+    What opens a turn is broken up where a text contains it, be it a token or plain words: a log line must not forge a turn. A template
+    that refuses the conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
 
     Raises:
         ModelError: it refuses that too.
     """
-    control = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    pattern = re.compile("|".join(re.escape(token) for token in sorted(control, key=len, reverse=True)) or r"(?!)")
-
-    def plain(text: str) -> str:
-        return pattern.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
-
+    marks = turn_marks(tokenizer)
     write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=add_generation_prompt)
-    safe: list[Message] = [{**message, "content": plain(message["content"])} for message in messages]
+    safe: list[Message] = [{**message, "content": marks.broken(message["content"])} for message in messages]
     try:
         try:
             return str(write(safe))

@@ -9,7 +9,6 @@ Effects: calls the endpoint.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import random
@@ -24,7 +23,7 @@ from alignment.ids import content_id
 from alignment.models.chat import Choice
 from alignment.models.limits import LimitReached, Pace, Purse
 from alignment.records import Message
-from alignment.text import cap, printable
+from alignment.text import cap, printable, without_control
 
 if TYPE_CHECKING:
     from alignment.sections import Teacher
@@ -33,6 +32,7 @@ NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
 _TOP, _RUBRIC_TOKENS, _GIVE_UP, _LONGEST_PAUSE = 20, 16, 3, 60.0
 _TRANSIENT = frozenset((408, 409, 429))
+_CHARACTERS_A_TOKEN, _MOST_TOKENS = 64, 10**8
 _OVERHEAD = 16  # tokens that a chat template adds to a message, at most
 
 
@@ -153,6 +153,8 @@ class RemoteModel:
         return [known[one.id] for one in asked]
 
     def _call(self, messages: list[Message], parameters: Mapping[str, Any], subject: str) -> _Asked:
+        # Servers write the conversation into a template of theirs, of which we know what the usual ones do.
+        messages = [{**each, "content": without_control(each["content"])} for each in messages]
         body = {"model": self.endpoint.model, "messages": messages, **parameters}
         # A token is at least one byte of text.
         tokens_in = sum(len(each["content"].encode("utf-8", "surrogatepass")) + _OVERHEAD for each in messages)
@@ -171,6 +173,8 @@ class _Run:
         import httpx2
         import openai
 
+        from alignment.http import BoundedTransport
+
         now = datetime.now(UTC).replace(tzinfo=None)
         spent = calls.spent(now - NIGHT)
         self.endpoint, self.calls, self.key = endpoint, calls, key
@@ -181,8 +185,13 @@ class _Run:
             api_key=key or "none",
             max_retries=0,
             timeout=endpoint.timeout_seconds,
-            http_client=openai.DefaultAsyncHttpxClient(
-                limits=httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency),
+            http_client=httpx2.AsyncClient(
+                transport=BoundedTransport(
+                    limits=httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
+                ),
+                timeout=endpoint.timeout_seconds,
+                follow_redirects=False,
+                trust_env=False,
             ),
         )
         self.lost_in_a_row = 0
@@ -277,22 +286,28 @@ class _Run:
     async def _send(self, asked: _Asked) -> dict[str, Any]:
         import openai
 
+        from alignment.http import TooMuch, loads, without_secrets
+
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 raw = await self.client.chat.completions.with_raw_response.create(**asked.body, extra_headers={"Idempotency-Key": asked.id})
-                return _reply(json.loads(raw.content))
+                return _reply(loads(without_secrets(raw.content.decode(), [self.key])), asked)
         except (TimeoutError, openai.APITimeoutError):
             raise _Failed(f"no answer within {self.endpoint.timeout_seconds} s", billed=True) from None
         except openai.APIStatusError as error:
             raise self._refusal(error.status_code, error.response.headers, str(error.message)) from None
         except openai.APIConnectionError as error:
             refused = "ConnectError" in type(error.__cause__).__name__
+            if isinstance(error.__cause__, TooMuch):
+                raise _Failed(str(error.__cause__), again=False, billed=True) from None
             raise _Failed(f"the connection failed ({type(error.__cause__).__name__})", billed=not refused) from None
-        except (ValueError, KeyError, TypeError, IndexError, openai.OpenAIError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, openai.OpenAIError) as error:
             raise _Failed(f"the answer is no whole chat completion ({type(error).__name__})", billed=True) from None
 
     def _refusal(self, status: int, headers: Mapping[str, str], message: str) -> _Failed:
-        said = message.replace(self.key, "***") if self.key else message
+        from alignment.http import without_secrets
+
+        said = without_secrets(message, [self.key])
         why = f"status {status} ({cap(printable(said), 200)})"
         if status in _TRANSIENT or status >= 500:
             return _Failed(why, after=_retry_after(headers))
@@ -301,22 +316,33 @@ class _Run:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     try:
-        return min(max(float(headers.get("retry-after", 0)), 0.0), _LONGEST_PAUSE)
+        seconds = float(headers.get("retry-after", 0))
     except ValueError:
         return 0.0
+    return min(max(seconds, 0.0), _LONGEST_PAUSE) if math.isfinite(seconds) else 0.0
 
 
-def _reply(raw: Any) -> dict[str, Any]:
+def _reply(raw: Any, asked: _Asked) -> dict[str, Any]:
     """Return what is kept of a reply: the text, the first token's alternatives and the usage."""
     choice = raw["choices"][0]
     content = choice["message"]["content"]
     tokens = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs") or []
-    usage = raw.get("usage") or {}
+    # A server that ignores how many tokens were asked for is not believed at length.
+    longest = _CHARACTERS_A_TOKEN * (asked.body["max_tokens"] + _OVERHEAD)
     return {
-        "content": content if isinstance(content, str) else "",
-        "top": [[str(one["token"]), float(one["logprob"])] for one in tokens],
-        "usage": [int(usage[name]) for name in ("prompt_tokens", "completion_tokens")] if usage else None,
+        "content": content[:longest] if isinstance(content, str) else "",
+        # More likely than certain is nothing.
+        "top": [[str(one["token"])[:100], min(float(one["logprob"]), 0.0)] for one in tokens[:_TOP]],
+        "usage": _usage(raw.get("usage")),
     }
+
+
+def _usage(said: Any) -> list[int] | None:
+    """Return the tokens that a server says it used, in and out; None if it says nothing that can be."""
+    if not said:
+        return None
+    tokens = [int(said[name]) for name in ("prompt_tokens", "completion_tokens")]
+    return tokens if all(0 <= one < _MOST_TOKENS for one in tokens) else None
 
 
 def _used(answer: dict[str, Any], asked: _Asked) -> tuple[int, int]:

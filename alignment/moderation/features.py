@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.ids import content_id
-from alignment.wording import degenerate, ending, opening, plain
+from alignment.wording import degenerate, ending, opening, plain, within
 
 Matrix = npt.NDArray[np.float32]
 
@@ -77,6 +77,7 @@ def lexical(answers: Sequence[str]) -> Matrix:
 
 
 def _row(answer: str) -> list[float]:
+    answer = within(answer)
     views = Views(answer)
     texts = {"opening": plain(views.opening), "whole": plain(answer), "ending": plain(views.ending)}
     found = [_squash(sum(1 for _ in _COMPILED[name].finditer(texts[place]))) for place in _PLACES for name in PHRASES]
@@ -86,7 +87,7 @@ def _row(answer: str) -> list[float]:
 def _shape(answer: str, start: str) -> list[float]:
     size = max(1, len(answer))
     lines = answer.count("\n")
-    listed = len(re.findall(r"(?m)^\s*(?:\d+[.)]|[-*•])\s", answer))
+    listed = len(re.findall(r"(?m)^[^\S\n]*(?:\d+[.)]|[-*•])\s", answer))
     return [
         min(1.0, float(np.log1p(len(answer)) / 9.0)),
         _squash(lines / 3),
@@ -124,7 +125,7 @@ RULES_ID = content_id(PHRASES, LEXICAL, INTENTS, INTENT)[:12]
 def intent(prompts: Sequence[str]) -> Matrix:
     """Return a (len(prompts), len(INTENT)) matrix in 0..1: how a request is put, whatever it is about."""
     rows = []
-    for prompt in prompts:
+    for prompt in map(within, prompts):
         text = plain(prompt)
         counts = [_squash(sum(1 for _ in _INTENTS[name].finditer(text))) for name in INTENTS]
         loud = 4 * sum(map(str.isupper, prompt)) / max(1, len(prompt))

@@ -54,7 +54,7 @@ def _open(path: Path | str, flags: int) -> int:
         ReleaseError: it is a link or a special file.
     """
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise ReleaseError(f"{str(path)!r} is a link or no plain file, which the registry does not follow; remove it") from None

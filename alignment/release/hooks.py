@@ -3,7 +3,7 @@
 The registry never waits for them and never changes with them. Both may be repeated: vLLM is brought to a state, and a webhook names the
 change that it tells of.
 
-Effects: HTTP requests to the configured addresses, no others; proxies and redirects are not followed.
+Effects: HTTP requests to the configured addresses, no others (see `alignment.http`); proxies and redirects are not followed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignment.errors import EndpointError, ReleaseError
 from alignment.text import cap, printable
 
 if TYPE_CHECKING:
-    import httpx
+    from alignment.http import Reply
 
 TRIES = 3
 _PAUSE = 0.5
@@ -38,40 +38,52 @@ class Told(NamedTuple):
 
 
 class Line:
-    """Requests to one server, each tried up to three times where that can help; counts the tries of the last one."""
+    """Requests to one server, each tried up to three times where that can help; counts the tries of the last one.
 
-    def __init__(self, *, timeout: float, pause: float = _PAUSE, headers: Mapping[str, str] | None = None) -> None:
+    `timeout` is the seconds of one try in all. `secrets` are taken out of whatever the server says.
+    """
+
+    def __init__(
+        self, *, timeout: float, pause: float = _PAUSE, headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
+    ) -> None:
         self.timeout, self.pause, self.headers, self.tries = timeout, pause, dict(headers or {}), 0
+        self.secrets = tuple(filter(None, secrets))
 
-    def ask(self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    def ask(self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Return the answer, whatever its status, unless that means that a later try may do better.
 
         Raises:
             EndpointError: the server was not reached, was too slow or was not able to answer, each time.
         """
-        import httpx
+        import httpx2
 
-        self.tries, problem = 0, ""
-        with httpx.Client(timeout=self.timeout, trust_env=False, headers=self.headers) as client:
-            while self.tries < TRIES:
-                if self.tries:
-                    time.sleep(self.pause * 2 ** (self.tries - 1))
-                self.tries += 1
-                try:
-                    answer = client.request(method, url, content=content, headers=dict(headers or {}))
-                except httpx.TransportError as error:
-                    problem = f"{type(error).__name__}: {error}"
-                    continue
-                if answer.status_code < 500 and answer.status_code not in _BUSY:
-                    return answer
-                problem = _said(answer)
+        from alignment.http import address, ask, without_secrets
+
+        self.tries, problem, sent = 0, "", {**self.headers, **(headers or {})}
+        while self.tries < TRIES:
+            if self.tries:
+                time.sleep(self.pause * 2 ** (self.tries - 1))
+            self.tries += 1
+            try:
+                answer = ask(method, url, seconds=self.timeout, content=content, headers=sent, secrets=self.secrets)
+            except TimeoutError:
+                problem = f"TimeoutError: no whole answer within {self.timeout:g} s"
+                continue
+            except (httpx2.TransportError, httpx2.InvalidURL, OverflowError, UnicodeError) as error:
+                problem = without_secrets(f"{type(error).__name__}: {error}", [*self.secrets, url])
+                continue
+            if answer.status < 500 and answer.status not in _BUSY:
+                return answer
+            problem = _said(answer)
         raise EndpointError(
-            f"{url!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; 'align release push' repeats it"
+            f"{address(url)!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; "
+            "'align release push' repeats it"
         )
 
 
-def _said(answer: httpx.Response) -> str:
-    return f"status {answer.status_code}: {cap(printable(answer.text[:1000]), 160)}"
+def _said(answer: Reply) -> str:
+    moved = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
+    return f"status {answer.status}{moved}: {cap(printable(answer.text[:1000]), 160)}"
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -95,9 +107,11 @@ def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line
     if secret:
         headers["X-Align-Signature"] = signature(secret, body)
     answer = line.ask("POST", url, content=body, headers=headers)
-    if not answer.is_success:
-        raise ReleaseError(f"the webhook {url!r} refused: {_said(answer)}; correct it and run 'align release push'")
-    return Told(True, line.tries, f"status {answer.status_code}")
+    if not answer.ok:
+        from alignment.http import address
+
+        raise ReleaseError(f"the webhook {address(url)!r} refused: {_said(answer)}; correct it and run 'align release push'")
+    return Told(True, line.tries, f"status {answer.status}")
 
 
 def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
@@ -107,11 +121,13 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
         EndpointError: see `Line.ask`.
         ReleaseError: vLLM refused.
     """
+    from alignment.http import address, loads
+
     answer = line.ask("GET", f"{url}/v1/models")
     try:
-        loaded = {str(row["id"]) for row in answer.json()["data"] if _RELEASE.match(str(row["id"]))}
+        loaded = {str(row["id"]) for row in loads(answer.body)["data"] if _RELEASE.match(str(row["id"]))}
     except (ValueError, KeyError, TypeError):
-        raise ReleaseError(f"{url!r} lists no models: {_said(answer)}; correct [release] vllm_url") from None
+        raise ReleaseError(f"{address(url)!r} lists no models: {_said(answer)}; correct [release] vllm_url") from None
     done: list[str] = []
     tries = line.tries
     for name in sorted(wanted.keys() - loaded):
@@ -126,8 +142,10 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
 def _order(line: Line, url: str, what: Mapping[str, str], *, fine: str) -> None:
     answer = line.ask("POST", url, content=json.dumps(what).encode(), headers={"Content-Type": "application/json"})
     # A try whose answer was lost has been carried out.
-    if not answer.is_success and fine not in answer.text:
+    if not answer.ok and fine not in answer.text:
+        from alignment.http import address
+
         raise ReleaseError(
-            f"{url!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
-            "and [release] vllm_folder has to be the releases' folder as it sees it"
+            f"{address(url)!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and [release] vllm_folder has to be the releases' folder as it sees it"
         )

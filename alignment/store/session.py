@@ -25,7 +25,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from alignment.errors import NoSpace, StoreBusy, StoreError
+from alignment.errors import NoSpace, NotPermitted, StoreBusy, StoreError
 from alignment.store.order import numbered
 
 _POLL_SECONDS = 0.005
@@ -58,14 +58,26 @@ def _acquire(fd: int, mode: int, deadline: float, holder: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
+_ACCOUNT = "let the account that runs align own the state folder (chown), or set ALIGN_HOME to another one"
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise NotPermitted(f"cannot use the store in {str(path.parent)!r}: {error.strerror}; {_ACCOUNT}") from error
+        raise
+
+
 @contextmanager
 def _turnstile(home: Path, *, write: bool, wait: float) -> Iterator[None]:
     gate_file, lock_file = home / ".store.gate", home / ".store.lock"
     deadline = time.monotonic() + wait
     # A new descriptor per call: flock belongs to the open file, so that threads exclude one another too.
-    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = _open_lock(lock_file)
     try:
-        gate = os.open(gate_file, os.O_RDWR | os.O_CREAT, 0o644)
+        gate = _open_lock(gate_file)
         try:
             _acquire(gate, fcntl.LOCK_EX, deadline, gate_file)
             _acquire(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH, deadline, lock_file)
@@ -94,7 +106,7 @@ def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
     Raises:
         StoreBusy: another process held it for `wait` seconds.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open_lock(path)
     try:
         _acquire(handle, fcntl.LOCK_EX, time.monotonic() + wait, path)
         yield
@@ -138,6 +150,8 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise no_space(home) from error
+            if "Permission denied" in str(error) or "Read-only file system" in str(error):
+                raise NotPermitted(f"cannot open the store {str(path)!r}: permission denied; {_ACCOUNT}") from error
             if "Could not set lock" in str(error):
                 raise StoreBusy(f"another program has the store {str(path)!r} open; close it ({_first_line(error)})") from error
             raise StoreError(f"cannot open the store {str(path)!r}: {_first_line(error)}; run 'align doctor'") from error

@@ -27,7 +27,7 @@ def main() -> int:
         job = read_job(arguments.run)
         # An orphan of a killed flow may still be saving its checkpoint: wait for it. Of several processes the first one waits.
         if os.environ.get("RANK", "0") == "0":
-            lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
             _wait_for(lock)
         done = finished(job.folder)
         if "WORLD_SIZE" in os.environ:

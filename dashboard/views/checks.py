@@ -25,6 +25,7 @@ def render() -> None:
     suites(runs)
     failures()
     history(delivered)
+    set_aside()
     quarantine()
     docs()
 
@@ -83,6 +84,30 @@ def history(delivered: list[Row]) -> None:
             show.draw(check_charts.quarantine_days(rows, reason_words), "Quarantined lines by day and reason")
         else:
             st.caption("No line was quarantined.")
+
+
+def set_aside() -> None:
+    """List the log files that are kept out whole, if there are any."""
+    rows = data.set_aside()
+    if not rows:
+        return
+    show.heading(
+        f"Log files set aside ({len(rows)})",
+        "Nothing of them is read. They are looked at again once they or their source's settings change, or with `align ingest --accept`.",
+    )
+    show.table(
+        [
+            {
+                "When": figures.moment(row["set_aside_at"]),
+                "Source": row["source"],
+                "File": row["path"],
+                "Kind": show.title(row["kind"]),
+                "Why": row["reason"],
+            }
+            for row in rows
+        ],
+        wide=("Why",),
+    )
 
 
 def reason_words(reason: str) -> str:

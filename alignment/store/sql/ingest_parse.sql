@@ -1,5 +1,6 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
+--   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
 --   purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
 -- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
@@ -69,13 +70,33 @@ judged AS (
             WHEN len(list_filter(turns, lambda turn: coalesce(turn.role::VARCHAR, '') NOT IN ('"system"', '"user"', '"assistant"', '"tool"'))) > 0
                 THEN 'unknown_role'
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
-            WHEN NOT regexp_matches(prompt, '\S') THEN 'prompt_empty'
+            -- Blanks of every script, and what is not seen, are no words.
+            WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
-            WHEN NOT regexp_matches(response, '\S') THEN 'response_empty'
+            WHEN NOT regexp_matches(response, '[^\s\p{Z}\p{C}]') THEN 'response_empty'
             WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
             WHEN created_at > $latest THEN 'created_at_in_the_future'
-        END AS reason
+            WHEN greatest(strlen(conversation_id), strlen(session_id), strlen(user_id), strlen(model)) > $max_id_bytes THEN 'id_too_long'
+            WHEN strlen(edit) > $max_edit_bytes THEN 'edit_too_long'
+        END AS judged_reason
     FROM read
+),
+looked AS (
+    SELECT
+        *,
+        judged_reason IS NULL AND (
+            regexp_matches(concat_ws(chr(10), messages, response, edit), $prefilter)
+            OR regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id)
+            OR contains(line, '\u0000')) AS personal
+    FROM judged
+),
+told AS (
+    SELECT
+        * EXCLUDE (judged_reason),
+        -- Looking for what is personal takes time that grows with the text: one line may not cost more than its share.
+        CASE WHEN personal AND strlen(messages) + strlen(response) + coalesce(strlen(edit), 0) > $max_masked_bytes THEN 'too_long_to_mask'
+            ELSE judged_reason END AS reason
+    FROM looked
 )
 SELECT
     line_number, record_number, reason,
@@ -87,8 +108,5 @@ SELECT
     conversation_id, session_id, user_id, created_at, model, messages, prompt, response,
     coalesce(agreed, $consent_default) AS consent, purpose,
     thumbs, regenerated, edit, coalesce(NOT agreed, false) AS no_consent,
-    reason IS NULL AND (
-        regexp_matches(concat_ws(chr(10), messages, response, edit), $prefilter)
-        OR regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id)
-        OR contains(line, '\u0000')) AS personal
-FROM judged;
+    personal AND reason IS NULL AS personal
+FROM told;

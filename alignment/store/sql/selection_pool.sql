@@ -25,5 +25,6 @@ ANTI JOIN (
     -- A night that was given up before it built its pairs used nothing up.
     SELECT interaction_id FROM selections SEMI JOIN pair_sets ON pair_sets.night_id = selections.night_id
 ) AS used ON used.interaction_id = trainable.id
-WHERE length(trainable.messages::VARCHAR) <= $max_chars
+-- Longer ones had no second look for personal data (see unscanned.sql).
+WHERE length(trainable.messages::VARCHAR) <= $max_chars AND length(trainable.messages::VARCHAR) + length(response) <= 6 * $max_chars
 ORDER BY trainable.id;

@@ -1,6 +1,6 @@
 -- Purpose: exchanges that a detector flagged or a night chose, and that this version of the deep redactor has not read.
--- Parameters: version VARCHAR.
--- Grain: one exchange.
+-- Parameters: version VARCHAR, max_chars BIGINT (of a prompt that may be labelled).
+-- Grain: one exchange. Those whose texts are so long that they are never labelled are left out: the look takes time with every character.
 SELECT id
 FROM interactions
 SEMI JOIN (
@@ -9,4 +9,5 @@ SEMI JOIN (
     SELECT interaction_id FROM selections
 ) AS wanted ON wanted.interaction_id = interactions.id
 ANTI JOIN (SELECT interaction_id FROM deep_redactions WHERE version = $version) AS scanned ON scanned.interaction_id = interactions.id
+WHERE length(messages::VARCHAR) + length(response) <= 6 * $max_chars
 ORDER BY id;

@@ -1,0 +1,150 @@
+"""Other machines' answers: whole within a time, of a size, not packed, from where they were asked, and without our secrets.
+
+Timeouts of HTTP libraries are for one read: a server that sends a byte a second meets them for ever. Here the time is for the whole answer,
+its head included.
+
+Effects: HTTP requests to the addresses that are given, no others; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import quote, quote_plus, urlsplit
+
+import httpx2
+
+MAX_BYTES = 8 << 20
+"""What an answer may be long. A completion of 32,000 tokens with log-probabilities has about 4 MB."""
+_SHORTEST_SECRET = 6
+
+
+class Reply(NamedTuple):
+    """An answer, whatever its status; `text` is without the secrets that were sent."""
+
+    status: int
+    body: bytes
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success."""
+        return 200 <= self.status < 300
+
+
+class TooMuch(httpx2.RemoteProtocolError):
+    """The answer is larger than allowed, or packed."""
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._most = stream, most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._stream:
+            size += len(part)
+            if size > self._most:
+                raise TooMuch(f"the answer is larger than {self._most:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """The transport of a client whose answers are no longer than `most` bytes and not packed."""
+
+    def __init__(self, *, most: int = MAX_BYTES, **options: Any) -> None:
+        self._inner, self._most = httpx2.AsyncHTTPTransport(**options), most
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request and return its answer, whose body is bounded as it is read."""
+        request.headers["Accept-Encoding"] = "identity"
+        answer = await self._inner.handle_async_request(request)
+        if (packing := answer.headers.get("Content-Encoding", "identity").lower()) not in ("identity", ""):
+            await answer.aclose()
+            raise TooMuch(f"the answer is packed ({packing[:20]!r}), which was not asked for")
+        answer.stream = _Bounded(answer.stream, self._most)
+        return answer
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._inner.aclose()
+
+
+def ask(
+    method: str,
+    url: str,
+    *,
+    seconds: float,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
+    most: int = MAX_BYTES,
+) -> Reply:
+    """Return the answer to one request, whatever its status. Environment variables for proxies do not count.
+
+    Raises:
+        TimeoutError: it was not there as a whole after `seconds`.
+        httpx2.TransportError: the server was not reached, broke off, or sent more than `most` bytes.
+        httpx2.InvalidURL: `url` is none.
+    """
+    return asyncio.run(_ask(method, url, seconds, content, dict(headers or {}), secrets, most))
+
+
+async def _ask(
+    method: str, url: str, seconds: float, content: bytes | None, headers: dict[str, str], secrets: Collection[str], most: int
+) -> Reply:
+    async with asyncio.timeout(seconds), httpx2.AsyncClient(transport=BoundedTransport(most=most), timeout=seconds) as client:
+        answer = await client.request(method, url, content=content, headers=headers, follow_redirects=False)
+        return Reply(answer.status_code, answer.content, without_secrets(answer.content.decode("utf-8", "replace"), secrets))
+
+
+def without_secrets(text: str, secrets: Collection[str]) -> str:
+    """Return `text` with `***` for each secret, also where it is written as JSON, a URL or Base64 writes it.
+
+    >>> without_secrets("the key sk-12345678 is wrong", ["sk-12345678"])
+    'the key *** is wrong'
+    """
+    for secret in secrets:
+        if len(secret) < _SHORTEST_SECRET:
+            continue
+        packed = base64.b64encode(secret.encode()).decode().rstrip("=")
+        for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), packed}:
+            text = text.replace(form, "***")
+    return text
+
+
+def address(url: str) -> str:
+    """Return what of a URL may be shown: no name, password, path or query, any of which may hold a token.
+
+    >>> address("https://bot:pw@hooks.example.com:8443/services/T0/B0/secret?token=1")
+    'https://hooks.example.com:8443/…'
+    """
+    try:
+        parts = urlsplit(url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an address that is none"
+    return f"{parts.scheme}://{host}{port}{'/…' if parts.path.strip('/') or parts.query else ''}"
+
+
+def loads(body: bytes | str) -> Any:
+    """Return the JSON value of an answer.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or holds a number that is none (NaN, Infinity).
+    """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON number")
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None

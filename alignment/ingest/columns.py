@@ -1,0 +1,105 @@
+"""Parquet files in batches that fit into memory, whatever the file makes of its bytes.
+
+A column stores each of its texts once and says how often it stands there, so that a kilobyte may stand for terabytes. Texts are therefore
+read as the file has them, and written out for so many rows at a time as fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from alignment.errors import InputError
+from alignment.ingest.files import LogFile
+
+_WRITTEN_OUT = 1 << 26
+_ONE_GROUP = 1 << 31
+"""Bytes that a row group may unpack to; writers make groups of 128 MiB to 1 GiB."""
+
+
+def batches(stream: Any, log_file: LogFile, *, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file's rows, at most `rows` together and fewer where they are long.
+
+    Raises:
+        InputError: a row group unpacks to more than 2 GiB, or a single row to more than 64 MiB.
+    """
+    opened = pq.ParquetFile(stream)
+    _refuse_bombs(opened.metadata, log_file)
+    schema = opened.schema
+    texts = [schema.column(place).path for place in range(len(schema)) if schema.column(place).physical_type == "BYTE_ARRAY"]
+    stream.seek(0)
+    opened = pq.ParquetFile(stream, read_dictionary=texts)
+    plain = pa.schema([pa.field(one.name, _plain(one.type)) for one in opened.schema_arrow])
+    waiting: list[pa.RecordBatch] = []
+    held, size = 0, 0
+    for batch in opened.iter_batches(batch_size=max(1, rows // 2)):
+        for part in _parts(batch, log_file):
+            written = _bytes_of(part)
+            if waiting and (held + len(part) > rows or size + written > _WRITTEN_OUT):
+                yield _joined(waiting, plain)
+                waiting, held, size = [], 0, 0
+            waiting.append(part)
+            held, size = held + len(part), size + written
+    if waiting:
+        yield _joined(waiting, plain)
+
+
+def _refuse_bombs(metadata: Any, log_file: LogFile) -> None:
+    largest = max((metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups)), default=0)
+    if largest > _ONE_GROUP:
+        raise InputError(
+            f"the log file {log_file.path!r} has a row group of {largest >> 20:,} MiB, more than the {_ONE_GROUP >> 20:,} that are read "
+            "together; write it with smaller row groups, or take it out of [ingest] logs"
+        )
+
+
+def _parts(batch: pa.RecordBatch, log_file: LogFile) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in halves of halves until each can be written out."""
+    if (size := _bytes_of(batch)) <= _WRITTEN_OUT or not len(batch):
+        yield batch
+        return
+    if len(batch) == 1:
+        raise InputError(
+            f"a row of the log file {log_file.path!r} is {size >> 20:,} MiB long, as no exchange is; take the file out of [ingest] logs"
+        )
+    middle = len(batch) // 2
+    yield from _parts(batch.slice(0, middle), log_file)
+    yield from _parts(batch.slice(middle), log_file)
+
+
+def _bytes_of(array: Any) -> int:
+    """Return how many bytes an array or batch has once its texts are written out."""
+    if isinstance(array, pa.RecordBatch):
+        return sum(map(_bytes_of, array.columns))
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).take(array.indices)
+        return int(pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0) + 4 * len(array)
+    if pa.types.is_struct(array.type):
+        return sum(map(_bytes_of, array.flatten())) + len(array)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return _bytes_of(array.flatten()) + 4 * len(array)
+    if pa.types.is_map(array.type):
+        return _bytes_of(array.keys) + _bytes_of(array.items) + 4 * len(array)
+    return int(array.nbytes)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return a type with texts in place of dictionaries."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(one.name, _plain(one.type)) for one in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
+    return kind
+
+
+def _joined(parts: list[pa.RecordBatch], plain: pa.Schema) -> pa.RecordBatch:
+    whole = pa.Table.from_batches(parts).cast(plain).combine_chunks()
+    return whole.to_batches(max_chunksize=max(1, len(whole)))[0]

@@ -1,0 +1,62 @@
+"""The state folder is its owner's alone: it holds what people wrote, and the keys that mask them.
+
+Effects: sets the process's umask, which its children inherit; makes the folder, or narrows its mode.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from alignment.errors import ConfigError, NotPermitted
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_KEYS = ("redaction.key", "judge.key")
+
+
+def keep_to_owner(home: Path) -> str:
+    """Make `home` and all that this process writes from now on readable by its owner only; return what was changed, mostly nothing.
+
+    Raises:
+        ConfigError: it is no folder of our own: of the system, of everybody, or of another account.
+        NotPermitted: it cannot be made or written to.
+    """
+    os.umask(0o077)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        here = home.stat()
+        _refuse_shared(home, here)
+        told = ""
+        if here.st_mode & _OTHERS:
+            home.chmod(0o700)
+            told = f"the state folder {str(home)!r} was open to other accounts (mode {stat.S_IMODE(here.st_mode):o}); it is 700 now"
+        for name in _KEYS:
+            key = home / name
+            if key.is_file() and not key.is_symlink() and key.stat().st_mode & _OTHERS:
+                key.chmod(0o600)
+    except FileExistsError:
+        raise ConfigError(f"the state folder {str(home)!r} is a file; set ALIGN_HOME to a folder") from None
+    except OSError as error:
+        raise not_permitted(error, home) from error
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise NotPermitted(f"the state folder {str(home)!r} cannot be written to by this account; {_REMEDY}")
+    return told
+
+
+_REMEDY = "let the account that runs align own it (chown), or set ALIGN_HOME to another folder"
+
+
+def _refuse_shared(home: Path, here: os.stat_result) -> None:
+    if here.st_mode & stat.S_ISVTX or str(home) in (home.anchor, os.environ.get("HOME", "").rstrip("/")):
+        raise ConfigError(
+            f"the state folder {str(home)!r} is a folder for other things too; set ALIGN_HOME to one of its own, such as ./var"
+        )
+    if here.st_uid != os.geteuid() and os.geteuid() != 0:
+        raise ConfigError(f"the state folder {str(home)!r} belongs to another account (uid {here.st_uid}); {_REMEDY}")
+
+
+def not_permitted(error: OSError, where: Path) -> NotPermitted:
+    """Return what an error of the file system means to a person."""
+    path = error.filename or str(where)
+    return NotPermitted(f"cannot use {str(path)!r}: {(error.strerror or str(error)).lower()}; {_REMEDY}")

@@ -1,0 +1,7 @@
+-- Purpose: the log files that are kept out whole, for the page of checks.
+-- Parameters: none.
+-- Grain: one path of a source, the newest first, at most 200.
+SELECT source, path, kind, reason, set_aside_at
+FROM open_set_aside
+ORDER BY set_aside_at DESC, path
+LIMIT 200;

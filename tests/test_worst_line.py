@@ -1,0 +1,131 @@
+"""No single line costs a night more than a moment: `python -m bench.worst_line` searches for the worst."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from alignment.ingest.presidio import DeepRedactor
+from alignment.moderation.features import intent, lexical
+from alignment.wording import degenerate
+from bench import worst_line
+from bench.worst_line import KEY, UNITS, Way, line_of, lines, seconds
+
+MOST = 0.2
+SIZE = (1 << 20) - 1
+
+
+@pytest.fixture(scope="module")
+def way() -> Iterator[Way]:
+    made = Way(worst_line.make_source("logs", ["x"], "gateway", {}))
+    made.take(line_of())
+    yield made
+    made.connection.close()
+
+
+WORST = (
+    "many keys", "many equal keys", "many personal turns", "many turns", "many numbers", "deep {", "a long user_id", "lone surrogates",
+    "NUL bytes", "card digits as prompt", "quotes as prompt", "combining as prompt", "ibans as response", "i cannot as raw",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def attacks() -> dict[str, bytes]:
+    return {name: line for name, line in lines(SIZE) if any(name.startswith(one) for one in WORST)}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_a_line_of_the_full_length_is_a_moment(way: Way, attacks: dict[str, bytes], name: str) -> None:
+    [line] = [line for known, line in attacks.items() if known.startswith(name)][:1]
+    assert seconds(lambda: way.take(line), MOST) <= MOST
+
+
+def test_sixty_thousand_keys_are_one_line_with_few_keys(way: Way) -> None:
+    parsed = way.take(line_of(**{f"k{number:06d}": number for number in range(60_000)}))
+    assert (parsed.read, parsed.rows["reason"].to_pylist()) == (1, [None])
+    assert len(parsed.keys) <= 100
+
+
+@pytest.mark.parametrize("digits", ["4 ", "1-", "GB82 ", "2026-11-01 "])
+def test_the_longest_text_that_is_masked_is_a_moment(way: Way, digits: str) -> None:
+    text = "ann@example.com " + digits * (60_000 // len(digits))
+    line = line_of(response=text)
+    assert seconds(lambda: way.take(line), MOST) <= MOST
+    parsed = way.take(line)
+    assert parsed.rows["reason"].to_pylist() == [None]
+    assert "ann@example.com" not in json.dumps(parsed.masked.to_pylist(), default=str)
+
+
+def test_a_longer_one_is_kept_out(way: Way) -> None:
+    parsed = way.take(line_of(response="ann@example.com " + "x" * 70_000))
+    assert parsed.rows["reason"].to_pylist() == ["too_long_to_mask"]
+    assert "ann@example.com" not in json.dumps(parsed.quarantine.to_pylist(), default=str)
+    assert way.take(line_of(response="x" * 70_000)).rows["reason"].to_pylist() == [None]
+    assert way.take(line_of(user_id="u" * 300)).rows["reason"].to_pylist() == ["id_too_long"]
+    assert way.take(line_of(signals={"edit": "e" * 20_000})).rows["reason"].to_pylist() == ["edit_too_long"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n\t", "\u00a0", "\u3000", "\u200b", "\u202e", "\u2028", "\ufeff", "\x00", "\U000e0020"])
+def test_a_prompt_that_nobody_sees_is_none(way: Way, blank: str) -> None:
+    assert way.take(line_of(messages=[{"role": "user", "content": blank * 1000}])).rows["reason"].to_pylist() == ["prompt_empty"]
+    assert way.take(line_of(response=blank * 1000)).rows["reason"].to_pylist() == ["response_empty"]
+
+
+@pytest.mark.parametrize("unit", ["phones", "phone words", "dates", "trunks", "hyphens", "zero width", "mixed"])
+def test_a_second_look_is_a_moment(unit: str, deep: DeepRedactor) -> None:
+    text = (UNITS.get(unit, "call (030) 1-2 ") * 12_000)[:12_000]
+    assert seconds(lambda: deep.redact(text, KEY), MOST) <= MOST
+
+
+@pytest.fixture(scope="module")
+def deep() -> DeepRedactor:
+    made = DeepRedactor()
+    made.redact("call 030 1234567", KEY)
+    return made
+
+
+def test_an_exchange_has_one_allowance_for_all_its_turns(deep: DeepRedactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.redact import mask_row
+
+    asked: list[str] = []
+    monkeypatch.setattr(deep, "_phones", lambda text, _: asked.append(text) or [])
+    turns = [{"role": "user", "content": f"call 030 12345{number:02d}"} for number in range(60)]
+    row, found = mask_row({"messages": json.dumps(turns)}, ("messages",), lambda text, **limits: deep.redact(text, KEY, **limits))
+    assert len(asked) <= 40
+    # What nobody asked about is taken for what it looks like.
+    assert found["PHONE"] >= 20
+    assert "12345 59" not in row["messages"]
+
+
+@pytest.mark.parametrize("unit", ["lines", "i then words", "phones", "bullets", "numbers", "combining", "words"])
+def test_what_detectors_count_is_a_moment(unit: str) -> None:
+    text = UNITS[unit] * ((1 << 20) // len(UNITS[unit]))
+    for count in (lambda: lexical([text]), lambda: intent([text]), lambda: degenerate(text)):
+        assert seconds(count, MOST) <= MOST
+
+
+def patterns() -> dict[str, re.Pattern[str]]:
+    names = ["evals." + name for name in ("asides", "fit", "personal", "phrases", "ngrams", "turns", "checks")]
+    found: dict[str, re.Pattern[str]] = {}
+    for module in (*names, "moderation.corpora", "moderation.features", "wording", "text", "models.turns"):
+        for name, value in vars(importlib.import_module(f"alignment.{module}")).items():
+            many: dict[str, Any] = value if isinstance(value, dict) else {"": value}
+            found |= {f"{module}.{name}.{key}": one for key, one in many.items() if isinstance(one, re.Pattern)}
+    return found
+
+
+def test_no_pattern_takes_time_that_grows_with_its_square() -> None:
+    texts = [(unit * (6000 // len(unit) + 1))[:6000] for unit in (*UNITS.values(), "i am a ", " \n", "1.1", "12 a ", "a.a@a.a")]
+    assert len(patterns()) > 80
+    slow = [
+        (name, text[:12])
+        for name, one in patterns().items()
+        for text in texts
+        if seconds(lambda: sum(1 for _ in one.finditer(text)), 0.1) > 0.1  # noqa: B023 - called at once
+    ]
+    assert slow == []
