@@ -16,8 +16,9 @@ from alignment.config import Settings
 from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.pairs import mix
-from alignment.pairs.second_look import HELD_BACK, WORDS, Look, RequestReader, held_back, look_at
-from alignment.records import Pair, Side
+from alignment.pairs.build import HUMAN
+from alignment.pairs.second_look import HELD_BACK, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
+from alignment.records import Message, Pair, Side
 from alignment.store import append, query, session
 from flows.night import embedder, now
 
@@ -55,7 +56,7 @@ def chosen_pairs(
 
 
 def _decided(pair: Pair, ruled: Collection[str]) -> bool:
-    return "human" in pair.labelers or pair.interaction_id in ruled
+    return HUMAN in pair.labelers or pair.interaction_id in ruled
 
 
 def _declines(request: str, answer: str) -> bool:
@@ -79,6 +80,16 @@ def request_reader(settings: Settings) -> RequestReader:
             np.save(file, embedder().embed(texts), allow_pickle=False)
         os.replace(part, path)
     return RequestReader(texts, [row.harm for row in rows], np.load(path, allow_pickle=False))
+
+
+def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:
+    """Return what tells of conversations whether the last look would hold their helpful pairs back."""
+    reader = request_reader(settings)
+
+    def harmful(conversations: Sequence[Sequence[Message]]) -> list[bool]:
+        return [look.would_serve for look in look_at_requests(conversations, reader, embedder().embed)]
+
+    return harmful
 
 
 def save_held(settings: Settings, night_id: str, held: Sequence[Held], judged: Callable[[Pair], str]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from alignment.conversation import asked, read_turns, user_turns
 from alignment.pairs.build import has_placeholder
-from alignment.records import Pair, Side
+from alignment.records import Message, Pair, Side
 from alignment.text import similar
 from alignment.wording import plain
 
@@ -67,14 +67,26 @@ _HONEST = re.compile(
 
 
 class Look(NamedTuple):
-    """What other methods say of a pair.
+    """What other methods say of a conversation, and of the chosen answer where there is one.
 
-    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `declines` whether the chosen answer does.
+    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `several` whether there is more than one
+    turn, `declines` whether the chosen answer declines.
     """
 
     harm: float
     cued: bool
-    declines: bool
+    several: bool
+    declines: bool = False
+
+    @property
+    def would_serve(self) -> bool:
+        """Whether to answer it may be to serve harm."""
+        return self.harm >= (_HARMFUL_TALK if self.several else _HARMFUL_CUED if self.cued else _HARMFUL)
+
+    @property
+    def would_refuse(self) -> bool:
+        """Whether to decline it may be to refuse what is harmless."""
+        return self.harm < (_HARMLESS if self.cued and not self.several else _HARMLESS_UNCUED)
 
 
 class RequestReader:
@@ -102,31 +114,35 @@ class RequestReader:
         return both
 
 
-def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
-    """Return what other methods say of each pair; `declines(request, answer)` tells whether an answer declines and does no harm."""
-    said = [sorted({asked(pair.messages), *(turn.text for turn in read_turns(user_turns(pair.messages)))}) for pair in pairs]
+def look_at_requests(conversations: Sequence[Sequence[Message]], reader: RequestReader, embed: Embed) -> list[Look]:
+    """Return what other methods say of each conversation; every distinct text is read once."""
+    said = [sorted({asked(messages), *(turn.text for turn in read_turns(user_turns(messages)))}) for messages in conversations]
     texts = sorted({text for row in said for text in row})
     score = dict(zip(texts, reader.harm(texts, embed(texts)).tolist(), strict=True)) if texts else {}
     return [
         Look(
             max((score[text] for text in row), default=0.0),
             any(_CUES.search(plain(text)) for text in row),
-            declines(asked(pair.messages), pair.chosen),
+            sum(message["role"] == "user" for message in messages) > 1,
         )
-        for pair, row in zip(pairs, said, strict=True)
+        for messages, row in zip(conversations, said, strict=True)
     ]
+
+
+def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
+    """Return what other methods say of each pair; `declines(request, answer)` tells whether an answer declines and does no harm."""
+    looks = look_at_requests([pair.messages for pair in pairs], reader, embed)
+    return [look._replace(declines=declines(asked(pair.messages), pair.chosen)) for pair, look in zip(pairs, looks, strict=True)]
 
 
 def held_back(pair: Pair, look: Look) -> str:
     """Return why a pair is held back for people, or nothing."""
     if has_placeholder(pair.chosen):
         return PLACEHOLDER
-    several = sum(message["role"] == "user" for message in pair.messages) > 1
     if pair.side is Side.HELPFUL:
-        least = _HARMFUL_TALK if several else _HARMFUL_CUED if look.cued else _HARMFUL
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
-        return SERVES if look.harm >= least else SAFE_REJECTED if honest else ""
-    if look.harm < (_HARMLESS if look.cued and not several else _HARMLESS_UNCUED):
+        return SERVES if look.would_serve else SAFE_REJECTED if honest else ""
+    if look.would_refuse:
         return REFUSES
     written = pair.chosen_kind == "safe_completion"
     close = not written and any(similar([pair.chosen], [pair.rejected], _CLOSE))
