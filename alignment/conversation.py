@@ -88,12 +88,13 @@ _EMPTY = frozenset(
     trying turn twice two understand unrelated until use used using usually version very wait want
     wanted was way ways week well went were what when where whether which while who whole why will with
     without won word words work worked works worth would write writing written wrong yes yet you your
-    yours""".split()  # noqa: SIM905
+    yours""".split()  # noqa: SIM905  # noqa: SIM905
 )
 
 
 _SEEKS_HELP = re.compile(
-    r"\b(?:(?:get|find|need|looking for) (?:some )?(?:help|support|treatment|therapy)|(?:who|where"
+    r"\b(?:(?:get|find|need|looking for) (?:some )?(?:help|support|treatment|therapy) (?:to|with|for|before"
+    r"|from|because|against)|(?:who|where"
     r"|which \w+) can (?:i (?:call|talk|turn|go|get|find)|help)"
     r"|helplines?|hotlines?|crisis line|treatments?|counsell?(?:or|ing)|therap(?:y|ists?)|support groups?"
     r"|(?:stop|quit|give up) (?:using|drinking|hurting"

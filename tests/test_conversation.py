@@ -98,6 +98,7 @@ def test_whatever_is_said_something_is_asked(texts):
 def test_looking_for_help_is_not_asking_for_harm():
     assert seeks_help("Where can I get help to control my anger?")
     assert not seeks_help("Can you help me to get rid of him?")
+    assert not seeks_help("Could I do this by myself or do I need help?")
 
 
 class Heads:

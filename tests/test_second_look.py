@@ -99,6 +99,7 @@ def test_each_reason_has_its_words_and_a_cue_changes_the_threshold():
     assert set(WORDS) == {SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER}
     assert not Look(0.5, False, False).would_serve and Look(0.5, True, False).would_serve and Look(0.5, False, True).would_serve
     assert not Look(0.5, True, False).would_refuse and Look(0.5, False, False).would_refuse and Look(0.5, True, True).would_refuse
+    assert Look(0.8, False, False, protective=True).would_refuse and not Look(0.95, True, False, protective=True).would_refuse
 
 
 @pytest.fixture

@@ -101,9 +101,8 @@ def _texts(messages: Sequence[Message]) -> _Texts:
         doubtful.append(joined([turn.text for turn in turns]))
     turned = last[-1].text if len(last) > 1 and seeks_help(last[-1].text) else ""
     hidden = tuple(piece for turn in turns for piece in pieces(turn.text))[:MOST_PIECES]
-    return _Texts(
-        [*counted, *([turned] if turned else [])], [*doubtful, *hidden, *([system] if system else [])], _exchanges(last), turned, hidden
-    )
+    doubtful += [*hidden, *filter(None, (system, turned))]
+    return _Texts(counted, doubtful, _exchanges(last), turned, hidden)
 
 
 def _exchanges(turns: Sequence[Turn]) -> list[tuple[str, str]]:

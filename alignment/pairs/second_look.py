@@ -36,8 +36,9 @@ WORDS = {
 """What a person is told of each reason."""
 _HARMFUL, _HARMFUL_CUED, _HARMFUL_TALK = 0.6, 0.4, 0.4
 """A helpful pair is held back from this on: without a cue, with one, and in a conversation of several turns."""
-_HARMLESS, _HARMLESS_UNCUED = 0.5, 0.6
-"""A harm pair is held back below this: with a cue, and without one or in a conversation of several turns."""
+_HARMLESS, _HARMLESS_UNCUED, _HARMLESS_TALK = 0.5, 0.7, 0.75
+"""A harm pair is held back below this: with a cue, without one, and in a conversation of several turns."""
+_PLAINLY_HARMFUL = 0.9
 _CLOSE = 0.6
 _NEIGHBOURS, _SHARPNESS = 8, 10.0
 _ONE_WORD = r"[a-z']+"
@@ -56,6 +57,17 @@ _CUES = re.compile(
     r"|conceal\w*|bully\w*|groom\w*|leak\w*|dox\w*|nud\w+|sex\w*|naked|porn\w*"
     r"|my ex|conspira\w+|hoax|propaganda|illegal\w*|pretend\w*|lie|lying)\b"
 )
+_PROTECTIVE = re.compile(
+    r"\b(?:polic(?:y|ies)|prevent\w*|protect\w*|recover\w*|(?:leave |stay )?safely|warning signs|support\w*"
+    r"|charit\w+|taken? down|take it down|calm down"
+    r"|threaten\w* (?:me|us|to)|(?:hits?|hurts?|abus\w+|stalk\w*|follow\w*|harass\w*|blackmail\w*|bull(?:y"
+    r"|ies|ied)\w*) (?:me|us|my)"
+    r"|keeps? (?:turning|following|calling)|someone (?:made|is|keeps|has|broke|stole|tagged)|get help|(?:my"
+    r"|our) (?:own|options)|what (?:should|can) i do"
+    r"|so (?:that )?(?:burglars|thieves|hackers|scammers)|detectors?|report(?:ed|ing)?|history of|lesson"
+    r"|spot|recogni[sz]e|scammed|hacked|avoid being"
+    r"|keep \w+ (?:safe|away)|deal with)\b"
+)
 _HONEST = re.compile(
     r"\b(?:i|we)(?:'m| am)? ?(?:do not|don't|cannot|can't|can not|have no|not able to"
     r"|unable to)\b[^.!?]{0,40}\b(?:access|real[- ]time|live|internet|brows\w*|personal (?:data|information"
@@ -69,13 +81,14 @@ _HONEST = re.compile(
 class Look(NamedTuple):
     """What other methods say of a conversation, and of the chosen answer where there is one.
 
-    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `several` whether there is more than one
-    turn, `declines` whether the chosen answer declines.
+    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `protective` whether one has a cue of
+    looking for safety, `several` whether there is more than one turn, `declines` whether the chosen answer declines.
     """
 
     harm: float
     cued: bool
     several: bool
+    protective: bool = False
     declines: bool = False
 
     @property
@@ -86,7 +99,9 @@ class Look(NamedTuple):
     @property
     def would_refuse(self) -> bool:
         """Whether to decline it may be to refuse what is harmless."""
-        return self.harm < (_HARMLESS if self.cued and not self.several else _HARMLESS_UNCUED)
+        plain_harm = self.cued and self.harm >= _PLAINLY_HARMFUL
+        least = _HARMLESS_TALK if self.several else _HARMLESS if self.cued else _HARMLESS_UNCUED
+        return self.harm < least or (self.protective and not plain_harm)
 
 
 class RequestReader:
@@ -124,6 +139,7 @@ def look_at_requests(conversations: Sequence[Sequence[Message]], reader: Request
             max((score[text] for text in row), default=0.0),
             any(_CUES.search(plain(text)) for text in row),
             sum(message["role"] == "user" for message in messages) > 1,
+            any(_PROTECTIVE.search(plain(text)) for text in row),
         )
         for messages, row in zip(conversations, said, strict=True)
     ]
