@@ -1,16 +1,13 @@
 """Before a night trains: the last look over its training set, and what people are asked about the pairs that it holds back.
 
-Effects: reads and writes the store; loads the embedder; keeps the vectors of the labelled requests in `<home>/second_look`.
+Effects: reads and writes the store; loads the embedder.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from alignment.config import Settings
 from alignment.conversation import asked
@@ -67,19 +64,14 @@ def _declines(request: str, answer: str) -> bool:
 
 
 def request_reader(settings: Settings) -> RequestReader:
-    """Return the reader of requests, learned from the project's labelled ones. Their vectors are computed once a state folder."""
+    """Return the reader of requests, learned from the project's labelled ones."""
     from alignment.moderation.corpora import own_requests
+    from alignment.moderation.neighbours import request_vectors
 
     rows = own_requests()
     texts = [row.text for row in rows]
-    path = settings.home / "second_look" / f"{content_id(embedder().version, texts)[:16]}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".partial")
-        with part.open("wb") as file:
-            np.save(file, embedder().embed(texts), allow_pickle=False)
-        os.replace(part, path)
-    return RequestReader(texts, [row.harm for row in rows], np.load(path, allow_pickle=False))
+    vectors = request_vectors(texts, embedder=embedder(), kept=settings.home / "second_look")
+    return RequestReader(texts, [row.harm for row in rows], vectors)
 
 
 def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:
