@@ -144,8 +144,8 @@ def read_turns(turns: Sequence[Turn]) -> list[Turn]:
 def content(text: str) -> set[str]:
     """Return the stems of the words that a text has of its own: no function words, and none that any follow-up may have.
 
-    >>> sorted(content("Can you give me three more examples of sorting lists?"))
-    ['sort']
+    >>> sorted(content("Can you give me three more examples of planets?"))
+    ['planet']
     """
     return {_stem(word) for word in _WORD.findall(plain(text[:_LOOKED_AT])) if word not in _EMPTY and _stem(word) not in _EMPTY}
 
