@@ -58,7 +58,8 @@ _CUES = re.compile(
     r"|my ex|conspira\w+|hoax|propaganda|illegal\w*|pretend\w*|lie|lying)\b"
 )
 _PROTECTIVE = re.compile(
-    r"\b(?:polic(?:y|ies)|prevent\w*|protect\w*|recover\w*|(?:leave |stay )?safely|warning signs|support\w*"
+    r"\b(?:(?:hours?|minutes|time|days?) to kill|kill (?:time|an hour)|polic(?:y|ies)|prevent\w*|protect\w*"
+    r"|recover\w*|(?:leave |stay )?safely|warning signs|support\w*"
     r"|charit\w+|taken? down|take it down|calm down"
     r"|threaten\w* (?:me|us|to)|(?:hits?|hurts?|abus\w+|stalk\w*|follow\w*|harass\w*|blackmail\w*|bull(?:y"
     r"|ies|ied)\w*) (?:me|us|my)"
