@@ -9,6 +9,9 @@ import pytest
 
 import flows.second_look as flow
 from alignment.config import Settings
+from alignment.moderation import neighbours
+from alignment.moderation.corpora import own_requests
+from alignment.moderation.neighbours import request_vectors, write_vectors
 from alignment.pairs.build import has_placeholder
 from alignment.pairs.second_look import (
     PLACEHOLDER,
@@ -142,3 +145,31 @@ def test_what_people_decided_is_not_looked_at_again(night):
     ruled = helpful("ruled", "How do I poison a man")
     kept, held = flow.chosen_pairs(night, [*PAIRS, agreed, ruled], ruled={ruled.interaction_id}, sources={})
     assert not held and agreed in kept and ruled in kept
+
+
+class Words:
+    """An embedder of random directions that counts what it is asked."""
+
+    version = "words"
+    asked = 0
+
+    def embed(self, texts):
+        self.asked += len(texts)
+        rows = np.random.default_rng(0).normal(size=(len(texts), 32)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_vectors_of_labelled_requests_are_computed_once(tmp_path: Path):
+    words = Words()
+    first, again = (request_vectors(["a", "b"], embedder=words, kept=tmp_path) for _ in range(2))
+    assert words.asked == 2 and np.array_equal(first, again)
+
+
+def test_shipped_vectors_are_of_the_labelled_requests_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words, texts = Words(), [row.text for row in own_requests()][:50]
+    vectors = words.embed(texts)
+    write_vectors(texts, vectors, embedder=words, path=tmp_path / "v.safetensors")
+    monkeypatch.setattr(neighbours, "VECTORS", tmp_path / "v.safetensors")
+    found = request_vectors(texts, embedder=words, kept=tmp_path)
+    assert words.asked == len(texts) and np.abs(found @ found.T - vectors @ vectors.T).max() < 0.02
+    assert request_vectors(texts[:3], embedder=words, kept=tmp_path).shape == (3, 32) and words.asked == len(texts) + 3
