@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignment.conversation import asked, read_turns, user_turns
+from alignment.conversation import asked, content, read_turns, user_turns
 from alignment.pairs.build import has_placeholder
 from alignment.records import Message, Pair, Side
 from alignment.text import similar
@@ -40,6 +40,7 @@ _HARMLESS, _HARMLESS_UNCUED, _HARMLESS_TALK = 0.5, 0.7, 0.75
 """A harm pair is held back below this: with a cue, without one, and in a conversation of several turns."""
 _PLAINLY_HARMFUL = 0.9
 _CLOSE = 0.6
+_OWN_WORDS = 2
 _NEIGHBOURS, _SHARPNESS = 8, 10.0
 _ONE_WORD = r"[a-z']+"
 _CUES = re.compile(
@@ -132,7 +133,7 @@ class RequestReader:
 
 def look_at_requests(conversations: Sequence[Sequence[Message]], reader: RequestReader, embed: Embed) -> list[Look]:
     """Return what other methods say of each conversation; every distinct text is read once."""
-    said = [sorted({asked(messages), *(turn.text for turn in read_turns(user_turns(messages)))}) for messages in conversations]
+    said = [sorted(_read(messages)) for messages in conversations]
     texts = sorted({text for row in said for text in row})
     score = dict(zip(texts, reader.harm(texts, embed(texts)).tolist(), strict=True)) if texts else {}
     return [
@@ -144,6 +145,12 @@ def look_at_requests(conversations: Sequence[Sequence[Message]], reader: Request
         )
         for messages, row in zip(conversations, said, strict=True)
     ]
+
+
+def _read(messages: Sequence[Message]) -> set[str]:
+    """Return the texts that are read of a conversation; alone, a turn without two words of its own says nothing."""
+    turns = read_turns(user_turns(messages))
+    return {asked(messages), *(turn.text for turn in turns if not turn.number or len(content(turn.text)) >= _OWN_WORDS)}
 
 
 def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
