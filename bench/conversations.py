@@ -1,6 +1,6 @@
 """What detectors find in conversations of several turns: `bench/conversations.jsonl`, written for this project.
 
-174 conversations of 12 kinds: harm that opens them, comes late, is spread over turns, was refused or served before; and harmless ones
+173 conversations of 12 kinds: harm that opens them, comes late, is spread over turns, was refused or served before; and harmless ones
 that change the topic after harm, look harmful, look for help, or were refused needlessly. Each has an answer that complies. The
 `development` half was used to set thresholds, the `held_out` half was not looked at before it was measured.
 """
