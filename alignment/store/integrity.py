@@ -28,7 +28,8 @@ _SCAN_ROWS = 200_000
 def store_findings(home: Path, *, quick: bool = False) -> list[str]:
     """Return what is wrong with the store; `quick` does not read every block of it.
 
-    DuckDB keeps a checksum with every block and looks at it whenever it reads one, so that reading everything finds all damage.
+    DuckDB keeps a checksum with every block and verifies it whenever it reads one, so reading everything finds damage, with one
+    exception: the checksum XORs the block's 8-byte words, and two equal words that change alike cancel out.
     It is read in another process, because some damage ends the process.
 
     Raises:
