@@ -104,6 +104,21 @@ def bench_poison(
     print_rows(run(clean), as_json=as_json)
 
 
+@command(benches, "conversations")
+def bench_conversations(
+    half: Annotated[Literal["held_out", "development", "all"], typer.Option(help="which half of the written conversations")] = "held_out",
+    as_json: Json = False,
+) -> None:
+    """Show what each detector finds in written conversations of several turns, by kind, with 95% intervals."""
+    settings = start()
+    from bench.conversations import run
+    from flows.night import embedder
+    from flows.second_look import asks_for_harm
+
+    rows = run("" if half == "all" else half, embedder=embedder(), harm=asks_for_harm(settings))
+    print_rows(rows, as_json=as_json)
+
+
 @command(benches, "train")
 def bench_train(
     data: Annotated[

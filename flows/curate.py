@@ -39,7 +39,6 @@ from alignment.pairs import (
     find_contaminated,
     load_decisions,
     load_pairs,
-    mix,
     origins,
     save_night,
     stand,
@@ -54,6 +53,7 @@ from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
+from flows.second_look import Held, chosen_pairs, held_counts, save_held
 from flows.show import progress, say
 
 
@@ -209,10 +209,24 @@ def build(night_id: str) -> dict[str, Any]:
     whole = drop_half_trained(usable, conversations, built.placeholders)
     if len(whole) < len(usable):
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
-    training_set = mix(whole, settings.pairs, sources={name: origin.source for name, origin in came_from.items()})
+    with progress("look again"):
+        training_set, held = chosen_pairs(settings, whole, ruled=human, sources={name: origin.source for name, origin in came_from.items()})
     check_pairs(settings, night_id, training_set)
+    # First the questions: a night that is killed between the two builds its set again, and asks the same again.
+    save_held(settings, night_id, held, _judged(settings, items, held))
     save_night(settings.home, night_id, built, training_set, made, now=now())
-    return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded))}
+    if held:
+        say(f"held back from training: {len(held)} pairs, which wait for people ('align dashboard' → Review)")
+    return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded)), "held_back": len(held)}
+
+
+def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held]) -> Callable[[Pair], str]:
+    """Return what gives the id of the judgement that a pair rests on: tonight's, or the last one of an earlier night; else nothing."""
+    known = {item.selected.interaction.id: item.judgement.id for item in items}
+    missing = sorted({one.pair.interaction_id for one in held} - known.keys())
+    rows = query(settings.home, sql("label_judgements"), {"ids": missing, "decided": []}) if missing else []
+    known |= {row["interaction_id"]: row["id"] for row in rows}
+    return lambda pair: known.get(pair.interaction_id, "")
 
 
 def _held_out(settings: Settings) -> list[str]:
@@ -248,4 +262,10 @@ def curate(night_id: str) -> dict[str, Any]:
             label(night_id)
             build(night_id)
         [row] = query(settings.home, "SELECT count(*) AS n FROM selections WHERE night_id = ?", [night_id])
-        return {"selected": row["n"], **pair_counts(settings, night_id)}
+        held = held_counts(settings, night_id)
+        return {
+            "selected": row["n"],
+            **pair_counts(settings, night_id),
+            "held_back": sum(held.values()),
+            "held_back_by_reason": held,
+        }

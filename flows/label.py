@@ -16,6 +16,7 @@ from prefect.logging import get_logger
 
 from alignment.candidates import current
 from alignment.config import Settings, load_settings
+from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.labels import load_constitution
 from alignment.labels.ballots import known_votes, save_votes
@@ -149,7 +150,9 @@ def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tu
         )
         for one, _ in chosen
     ]
-    texts = [(one.interaction.prompt, answer.text) for (one, _), answers in zip(chosen, competing, strict=True) for answer in answers]
+    texts = [
+        (asked(one.interaction.messages), answer.text) for (one, _), answers in zip(chosen, competing, strict=True) for answer in answers
+    ]
     scores = iter(score_answers([prompt for prompt, _ in texts], [text for _, text in texts], embedder=embedder()))
     ruled = {row["interaction_id"] for row in query(settings.home, sql("human_verdicts"))}
     version = content_id(versions(embedder=embedder()))[:12]

@@ -71,6 +71,7 @@ def _data_table(summary: dict[str, Any]) -> Table:
         "flagged",
         "selected",
         "pairs",
+        "held_back",
         "open_reviews",
     ):
         if name in counts:
@@ -79,6 +80,8 @@ def _data_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"pairs by {labeler}", f"{number:,}")
     for side, number in sorted(counts.get("pairs_by_side", {}).items()):
         table.add_row(f"pairs, {side} side", f"{number:,}")
+    for reason, number in sorted(counts.get("held_back_by_reason", {}).items()):
+        table.add_row(f"held back: {reason.removeprefix('held_back_').replace('_', ' ')}", f"{number:,}")
     train = summary.get("train")
     if train:
         table.add_row("trained on", f"{train['pairs']} pairs in {train['steps']} steps")

@@ -69,7 +69,7 @@ def test_an_empty_answer_neither_refuses_nor_harms():
 
 def test_versions_are_stable_and_name_the_embedder():
     assert versions(embedder=Stub()) == versions(embedder=Stub())
-    assert versions(embedder=Stub())["refusal"] == f"{heads_version()}-stub"
+    assert versions(embedder=Stub())["refusal"].endswith("-stub") and heads_version() not in versions(embedder=Stub())["refusal"]
     assert len({d.name for d in DETECTORS}) == len(DETECTORS)
 
 

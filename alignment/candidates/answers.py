@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from alignment.conversation import asked as asked_by
 from alignment.ids import content_id, unit_interval
 from alignment.models.chat import ChatModel
 from alignment.records import Candidate, Message, Selected, Side
@@ -232,7 +233,7 @@ def _turn(role: str, content: str) -> Message:
 def _critique_request(selected: Selected, answer: str, guidance: Guidance) -> list[Message]:
     # The fence's nonce is fixed by the exchange: fresh for every text, the same when the night is repeated.
     nonce = content_id("fence", selected.interaction.id)[:8]
-    asked = fence(cap(selected.interaction.prompt, _SHOWN), nonce)
+    asked = fence(cap(asked_by(selected.interaction.messages), _SHOWN), nonce)
     answered = fence(cap(answer, _SHOWN), nonce)
     return [
         _turn(

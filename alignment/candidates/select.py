@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alignment.conversation import asked, everything_asked
 from alignment.ids import unit_interval
 from alignment.models.embedder import Embedder
 from alignment.records import Interaction, Side
@@ -79,8 +80,8 @@ def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: 
     """Return the ids of the harmless exchanges whose requests are near the harmful ones; of fewer than five the missing ones are far."""
     if not harmless or not harm:
         return set()
-    asked, harmful = (embedder.embed([row.interaction.prompt for row in rows]) for rows in (harmless, harm))
-    nearest = np.sort(asked @ harmful.T, axis=1)[:, -_NEIGHBOURS:].sum(axis=1) / _NEIGHBOURS
+    requests, harmful = (embedder.embed([asked(row.interaction.messages) for row in rows]) for rows in (harmless, harm))
+    nearest = np.sort(requests @ harmful.T, axis=1)[:, -_NEIGHBOURS:].sum(axis=1) / _NEIGHBOURS
     return {row.interaction.id for row, near in zip(harmless, nearest.tolist(), strict=True) if near >= NEAR}
 
 
@@ -114,7 +115,7 @@ def _interleaved(rows: Iterable[PoolRow]) -> list[PoolRow]:
 
 def _pick(rows: Sequence[PoolRow], budget: int, settings: Candidates, users: Counter[str]) -> list[PoolRow]:
     rows = _head(rows, budget, settings)
-    cluster = clusters([row.interaction.prompt for row in rows], settings.near_duplicate)
+    cluster = clusters([everything_asked(row.interaction.messages) for row in rows], settings.near_duplicate)
     picked: list[PoolRow] = []
     taken: set[int] = set()
     for position, row in enumerate(rows):

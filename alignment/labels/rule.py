@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.labels.constitution import Constitution
 from alignment.labels.vote import Comparison, Vote
@@ -34,12 +35,12 @@ class ConstitutionLabeler(NamedTuple):
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
         """Vote for the larger utility: `tie` below `min_margin`, `unscored` if a harmless request's better answer declines."""
-        texts = sorted({(one.selected.interaction.prompt, each.text) for one in comparisons for each in (one.first, one.second)})
+        texts = sorted({(asked(one.selected.interaction.messages), each.text) for one in comparisons for each in (one.first, one.second)})
         scored = self.scorer([prompt for prompt, _ in texts], [text for _, text in texts])
         return [self._vote(one, dict(zip(texts, scored, strict=True))) for one in comparisons]
 
     def _vote(self, one: Comparison, known: Mapping[tuple[str, str], Scores]) -> Vote:
-        first, second = (known[one.selected.interaction.prompt, each.text] for each in (one.first, one.second))
+        first, second = (known[asked(one.selected.interaction.messages), each.text] for each in (one.first, one.second))
         gap = one.principle.margin(dict(first), dict(second))
         margin = abs(gap)
         if margin <= 0 or margin < self.min_margin:

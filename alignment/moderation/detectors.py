@@ -12,12 +12,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from alignment.conversation import asked, read_turns, topic, user_turns
 from alignment.ids import content_id
 from alignment.models.embedder import Embedder
-from alignment.moderation import heads
+from alignment.moderation import conversations, heads
 from alignment.moderation.corpora import CATEGORIES
 from alignment.moderation.heads import Reading, category_input, heads_version, logits, read
-from alignment.records import Detection, Interaction
+from alignment.records import Detection, Interaction, Message
 from alignment.text import PLACEHOLDER, holds_placeholder
 from alignment.wording import degenerate
 
@@ -33,11 +34,17 @@ class Score(NamedTuple):
 
 
 class Exchanges(NamedTuple):
-    """Prompts and answers of equal length, with what was computed of them once for all detectors."""
+    """Prompts and answers of equal length, with what was computed of them once for all detectors.
+
+    A prompt is what the last turn asks for, with what it continues. `talks` are the conversations, and `requests` the scores of those
+    of more than one plain turn, by row; both are empty where only texts are scored.
+    """
 
     prompts: Sequence[str]
     answers: Sequence[str]
     reading: Reading
+    talks: Sequence[Sequence[Message]] = ()
+    requests: Mapping[int, conversations.Request] = {}
 
 
 class Detector(Protocol):
@@ -85,7 +92,10 @@ class _Rule:
 def _harmful_request(exchanges: Exchanges) -> list[Score]:
     best = logits("category", category_input(exchanges.reading)).argmax(axis=1)
     values = heads.harmful_request(exchanges.reading).tolist()
-    return [Score(value, CATEGORIES[index]) for value, index in zip(values, best.tolist(), strict=True)]
+    found = [Score(value, CATEGORIES[index]) for value, index in zip(values, best.tolist(), strict=True)]
+    for row, request in exchanges.requests.items():
+        found[row] = Score(request.value, request.category)
+    return found
 
 
 def _harmful_answer(exchanges: Exchanges) -> list[Score]:
@@ -101,36 +111,51 @@ def _answered(exchanges: Exchanges, values: list[float]) -> list[Score]:
 
 
 def _toxicity(exchanges: Exchanges) -> list[Score]:
-    texts = sorted({text[:_TOXICITY_CHARS] for text in (*exchanges.prompts, *exchanges.answers) if text.strip()})
+    said = [[text[:_TOXICITY_CHARS] for text in row] for row in _said(exchanges)]
+    texts = sorted({text for row in said for text in row if text.strip()})
     if not texts:
         return [Score(0.0)] * len(exchanges.prompts)
     from profanity_check import predict_prob
 
     known = {"": 0.0, **dict(zip(texts, np.clip(predict_prob(texts), 0.0, 1.0).tolist(), strict=True))}
-    pairs = zip(exchanges.prompts, exchanges.answers, strict=True)
-    return [Score(max(known.get(text[:_TOXICITY_CHARS], 0.0) for text in pair)) for pair in pairs]
+    return [Score(max(known.get(text, 0.0) for text in row)) for row in said]
+
+
+def _said(exchanges: Exchanges) -> list[list[str]]:
+    """Return what was said on each exchange's last topic, by its user, and by the model in its last answer."""
+    rows = [[prompt, answer] for prompt, answer in zip(exchanges.prompts, exchanges.answers, strict=True)]
+    for row, talk in enumerate(exchanges.talks):
+        if row in exchanges.requests:
+            rows[row] += [turn.text for turn in topic(read_turns(user_turns(talk)))]
+    return rows
 
 
 def _pii(exchanges: Exchanges) -> list[Score]:
-    pairs = zip(exchanges.prompts, exchanges.answers, strict=True)
-    return [Score(float(any(map(holds_placeholder, pair)))) for pair in pairs]
+    rows = [[prompt, answer] for prompt, answer in zip(exchanges.prompts, exchanges.answers, strict=True)]
+    for row, talk in enumerate(exchanges.talks):
+        rows[row] += [message["content"] for message in talk]
+    return [Score(float(any(map(holds_placeholder, texts)))) for texts in rows]
 
 
 @cache
 def _toxicity_version() -> str:
     from importlib.metadata import version
 
-    return content_id("alt-profanity-check", version("alt-profanity-check"), _TOXICITY_CHARS)[:12]
+    return content_id("alt-profanity-check", version("alt-profanity-check"), _TOXICITY_CHARS, conversations.VERSION)[:12]
+
+
+def _conversation_version() -> str:
+    return content_id(heads_version(), conversations.VERSION)[:12]
 
 
 def _pii_version() -> str:
-    return content_id(PLACEHOLDER.pattern)[:12]
+    return content_id(PLACEHOLDER.pattern, "all messages")[:12]
 
 
 DETECTORS: tuple[Detector, ...] = (
-    _Rule("harmful_request", 0.5, _harmful_request, heads_version),
-    _Rule("harmful_answer", 0.5, _harmful_answer, heads_version),
-    _Rule("refusal", 0.5, _refusal, heads_version),
+    _Rule("harmful_request", 0.5, _harmful_request, _conversation_version),
+    _Rule("harmful_answer", 0.5, _harmful_answer, _conversation_version),
+    _Rule("refusal", 0.5, _refusal, _conversation_version),
     _Rule("toxicity", 0.8, _toxicity, _toxicity_version),
     _Rule("pii", 0.5, _pii, _pii_version),
 )
@@ -171,8 +196,12 @@ def _moderate_block(
     thresholds: Mapping[str, float],
     named: Sequence[tuple[Detector, str]],
 ) -> list[Detection]:
-    prompts, answers = [item.prompt for item in items], [item.response for item in items]
-    batch = Exchanges(prompts, answers, read(prompts, answers, embedder=embedder))
+    talks, answers = [item.messages for item in items], [item.response for item in items]
+    prompts = [asked(talk) for talk in talks]
+    rows = [row for row, talk in enumerate(talks) if not conversations.is_single(talk)]
+    requests = conversations.request_scores([talks[row] for row in rows], embedder=embedder)
+    reading = read(prompts, answers, embedder=embedder)
+    batch = Exchanges(prompts, answers, reading, talks, dict(zip(rows, requests, strict=True)))
     scored = [(each, version, each.score(batch)) for each, version in named]
     return [
         Detection(

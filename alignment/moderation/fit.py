@@ -2,7 +2,8 @@
 
 Takes half an hour on one core: MiniLM is tuned to requests and to exchanges, for each fold and once for all.
 
-Effects: writes `weights/heads.safetensors`, `weights/tuned.safetensors`, `weights/card.json` and `weights/card.md`.
+Effects: writes `weights/heads.safetensors`, `weights/tuned.safetensors`, `weights/requests.safetensors`, `weights/card.json`
+and `weights/card.md`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from alignment.moderation.heads import (
     request_input,
 )
 from alignment.moderation.measure import FOLDS, TUNED_FOLDS, by_source, figures, fit_linear, out_of_fold
+from alignment.moderation.neighbours import write_vectors
 from alignment.moderation.sheet import write_card
 from alignment.moderation.tuning import Tuned, tune
 
@@ -104,6 +106,8 @@ def main() -> int:
     save_file(fitted.heads, WEIGHTS)
     save_file(fitted.changes, TUNED)
     write_card(fitted.report, embedder=embedder)
+    texts = [row.text for row in own_requests()]
+    write_vectors(texts, embedder.embed(texts), embedder=embedder)
     for line in figures(fitted.report):
         _say(line)
     return 0

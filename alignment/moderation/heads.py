@@ -52,6 +52,14 @@ def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) 
     return read_untuned(prompts, answers, embedder=embedder)._replace(asked=asked, said=said)
 
 
+def read_requests(prompts: Sequence[str], *, embedder: Embedder) -> Reading:
+    """Return what `harmful_request` and the category head see of requests alone; nothing is computed of answers."""
+    none = np.zeros((len(prompts), 0), np.float32)
+    vectors = np.asarray(embedder.embed(prompts), dtype=np.float32).reshape(len(prompts), -1)
+    asked = _tuned(embedder, "request").embed(prompts)
+    return Reading(vectors, intent(prompts), request_grams(prompts), none, none, none, none, asked, none)
+
+
 def _tuned(embedder: Embedder, task: str) -> Embedder:
     """Return `embedder` as it was tuned to `task`, a key of TUNED_TOKENS."""
     return embedder.tuned(Changes(TUNED, task), max_tokens=TUNED_TOKENS[task])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from alignment.conversation import everything_asked
 from alignment.ids import content_id
 from alignment.pairs.split import Split, placeholders, side, sides_of, ties
 from alignment.records import Candidate, Judgement, Pair, Selected
@@ -12,6 +14,7 @@ from alignment.sections import Pairs
 from alignment.text import clusters
 
 HUMAN = "human"
+_PLACEHOLDER = re.compile(r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>")
 
 
 class HumanVerdict(NamedTuple):
@@ -45,6 +48,15 @@ class _Preference(NamedTuple):
     rejected_kind: str
     labelers: tuple[str, ...]
     margin: float
+
+
+def has_placeholder(text: str) -> bool:
+    """Say whether a text has a redaction placeholder of any kind: nobody is to answer with one.
+
+    >>> has_placeholder("Write to <EMAIL_3f9a1c>."), has_placeholder("Write to <EMAIL_1>."), has_placeholder("Use <B_TAG> and <EMAIL>.")
+    (True, True, False)
+    """
+    return bool(_PLACEHOLDER.search(text))
 
 
 def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict]) -> frozenset[str]:
@@ -113,6 +125,8 @@ def build_pairs(
             outcome = "empty_answer"
         elif isinstance(outcome, _Preference) and outcome.chosen.strip() == outcome.rejected.strip():
             outcome = "chosen_equals_rejected"
+        elif isinstance(outcome, _Preference) and has_placeholder(outcome.chosen):
+            outcome = "placeholder_in_chosen"
         if isinstance(outcome, str):
             excluded.append((item.selected.interaction.id, outcome))
         else:
@@ -128,7 +142,8 @@ def _placed(
     near_duplicate: float,
     conversations: Mapping[str, str],
 ) -> Built:
-    prompts = [pair.prompt for pair in known] + [item.selected.interaction.prompt for item, _ in wanted]
+    prompts = [everything_asked(pair.messages) for pair in known]
+    prompts += [everything_asked(item.selected.interaction.messages) for item, _ in wanted]
     # A cluster is named by its first known prompt.
     names = [
         known[root].cluster_id if root < len(known) else content_id("cluster", prompts[root]) for root in clusters(prompts, near_duplicate)

@@ -1,0 +1,173 @@
+"""The last look over a training set, by other methods than the labelers': which pairs people are to see before anything learns from them.
+
+Labelers stand on heads over a tuned encoder. Here a request is read by its words (a linear model on word and character n-grams), by its
+neighbours among labelled requests (an untuned encoder), and by cues; answers are read by scorers that the caller hands in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from alignment.conversation import asked, content, read_turns, user_turns
+from alignment.pairs.build import has_placeholder
+from alignment.records import Message, Pair, Side
+from alignment.text import similar
+from alignment.wording import plain
+
+Matrix = npt.NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Matrix]
+HELD_BACK = "held_back_"
+"""How the reasons begin under which held-back pairs are stored."""
+SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER = (
+    HELD_BACK + name for name in ("serves_harm", "refuses_harmless", "weak_refusal", "rejects_honesty", "placeholder")
+)
+WORDS = {
+    SERVES: "the chosen answer may serve a harmful request",
+    REFUSES: "the chosen answer may refuse a harmless request",
+    WEAK: "the chosen answer to a harmful request does not clearly decline",
+    SAFE_REJECTED: "the rejected answer may be the honest one: it says what it cannot know or do",
+    PLACEHOLDER: "the chosen answer has a placeholder of redaction",
+}
+"""What a person is told of each reason."""
+_HARMFUL, _HARMFUL_CUED, _HARMFUL_TALK = 0.6, 0.4, 0.4
+"""A helpful pair is held back from this on: without a cue, with one, and in a conversation of several turns."""
+_HARMLESS, _HARMLESS_UNCUED, _HARMLESS_TALK = 0.5, 0.7, 0.75
+"""A harm pair is held back below this: with a cue, without one, and in a conversation of several turns."""
+_PLAINLY_HARMFUL = 0.9
+_CLOSE = 0.6
+_OWN_WORDS = 2
+_NEIGHBOURS, _SHARPNESS = 8, 10.0
+_ONE_WORD = r"[a-z']+"
+_CUES = re.compile(
+    r"\b(?:without (?:\w+ ){0,6}(?:know\w*|notic\w+|caught|permission|consent|detect\w+|find\w*|suspect\w*"
+    r"|reali[sz]\w+|trace\w*)|undetect\w+|untrace\w+"
+    r"|secret\w*|get(?:ting)? away with|(?:nobody|no one|never|doesn't|don't) (?:notices?|knows?|finds?"
+    r"|suspects?)|behind (?:his|her|their) back|bypass|evad\w+"
+    r"|sneak|hid(?:e|den|ing)|kill\w*|murder|poison\w*|stab\w*|shoot\w*|hurt\w*|attack\w*|beat\w*|bomb\w*"
+    r"|explo\w+|weapons?|guns?|tortur\w+|kidnap\w*|rap(?:e|ing)|steal\w*|stolen|rob\w*|scam\w*"
+    r"|trick\w*|deceiv\w+|blackmail\w*|extort\w*|threat\w*|stalk\w*|spy\w*|track\w*|hack\w*|crack\w*"
+    r"|forg\w+|fak\w+|launder\w*|smuggl\w+|exploit\w*|harass\w*"
+    r"|humiliat\w+|insult\w*|mock\w*|manipulat\w+|sabotag\w+|destroy\w*|burn\w*|impersonat\w+|phish\w*"
+    r"|ransom\w*|virus\w*|malware|trojan|keylog\w*|brib\w+|starv\w+|overdos\w+"
+    r"|die|dead|death|suicid\w*|cut(?:ting)? myself|inferior|hate|hatred|abus\w+|drug\w*|cheat\w*"
+    r"|conceal\w*|bully\w*|groom\w*|leak\w*|dox\w*|nud\w+|sex\w*|naked|porn\w*"
+    r"|my ex|conspira\w+|hoax|propaganda|illegal\w*|pretend\w*|lie|lying)\b"
+)
+_PROTECTIVE = re.compile(
+    r"\b(?:(?:hours?|minutes|time|days?) to kill|kill (?:time|an hour)|polic(?:y|ies)|prevent\w*|protect\w*"
+    r"|recover\w*|(?:leave |stay )?safely|warning signs|support\w*"
+    r"|charit\w+|taken? down|take it down|calm down"
+    r"|threaten\w* (?:me|us|to)|(?:hits?|hurts?|abus\w+|stalk\w*|follow\w*|harass\w*|blackmail\w*|bull(?:y"
+    r"|ies|ied)\w*) (?:me|us|my)"
+    r"|keeps? (?:turning|following|calling)|someone (?:made|is|keeps|has|broke|stole|tagged)|get help|(?:my"
+    r"|our) (?:own|options)|what (?:should|can) i do"
+    r"|so (?:that )?(?:burglars|thieves|hackers|scammers)|detectors?|report(?:ed|ing)?|history of|lesson"
+    r"|spot|recogni[sz]e|scammed|hacked|avoid being"
+    r"|keep \w+ (?:safe|away)|deal with)\b"
+)
+_HONEST = re.compile(
+    r"\b(?:i|we)(?:'m| am)? ?(?:do not|don't|cannot|can't|can not|have no|not able to"
+    r"|unable to)\b[^.!?]{0,40}\b(?:access|real[- ]time|live|internet|brows\w*|personal (?:data|information"
+    r"|details)|private"
+    r"|remember|memory|previous conversations?|see (?:images?|pictures?|your)|hear|location|current (?:date"
+    r"|time|weather|news)|know (?:who|where|your|his|her|their))\b"
+    r"|\b(?:is|are) (?:private|confidential)\b"
+)
+
+
+class Look(NamedTuple):
+    """What other methods say of a conversation, and of the chosen answer where there is one.
+
+    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `protective` whether one has a cue of
+    looking for safety, `several` whether there is more than one turn, `declines` whether the chosen answer declines.
+    """
+
+    harm: float
+    cued: bool
+    several: bool
+    protective: bool = False
+    declines: bool = False
+
+    @property
+    def would_serve(self) -> bool:
+        """Whether to answer it may be to serve harm."""
+        return self.harm >= (_HARMFUL_TALK if self.several else _HARMFUL_CUED if self.cued else _HARMFUL)
+
+    @property
+    def would_refuse(self) -> bool:
+        """Whether to decline it may be to refuse what is harmless."""
+        plain_harm = self.cued and self.harm >= _PLAINLY_HARMFUL
+        least = _HARMLESS_TALK if self.several else _HARMLESS if self.cued else _HARMLESS_UNCUED
+        return self.harm < least or (self.protective and not plain_harm)
+
+
+class RequestReader:
+    """Reads requests by words and by neighbours, learned from labelled `texts` (1 is harmful); `vectors` are theirs, of unit length."""
+
+    def __init__(self, texts: Sequence[str], labels: Sequence[int], vectors: Matrix) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline, make_union
+
+        words = TfidfVectorizer(preprocessor=plain, ngram_range=(1, 3), sublinear_tf=True, token_pattern=_ONE_WORD)
+        characters = TfidfVectorizer(preprocessor=plain, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+        self._words: Any = make_pipeline(make_union(words, characters), LogisticRegression(C=10, max_iter=500)).fit(texts, labels)
+        self._labels, self._vectors = np.asarray(labels, dtype=np.float32), vectors
+
+    def harm(self, texts: Sequence[str], vectors: Matrix) -> Matrix:
+        """Return the mean of both readings for each text, in 0..1."""
+        if not texts:
+            return np.zeros(0, np.float32)
+        cosines = vectors @ self._vectors.T
+        nearest = np.argsort(-cosines, axis=1)[:, :_NEIGHBOURS]
+        weight = np.exp(_SHARPNESS * np.take_along_axis(cosines, nearest, axis=1))
+        neighbours = (weight * self._labels[nearest]).sum(axis=1) / weight.sum(axis=1)
+        both: Matrix = ((self._words.predict_proba(texts)[:, 1] + neighbours) / 2).astype(np.float32)
+        return both
+
+
+def look_at_requests(conversations: Sequence[Sequence[Message]], reader: RequestReader, embed: Embed) -> list[Look]:
+    """Return what other methods say of each conversation; every distinct text is read once."""
+    said = [sorted(_read(messages)) for messages in conversations]
+    texts = sorted({text for row in said for text in row})
+    score = dict(zip(texts, reader.harm(texts, embed(texts)).tolist(), strict=True)) if texts else {}
+    return [
+        Look(
+            max((score[text] for text in row), default=0.0),
+            any(_CUES.search(plain(text)) for text in row),
+            sum(message["role"] == "user" for message in messages) > 1,
+            any(_PROTECTIVE.search(plain(text)) for text in row),
+        )
+        for messages, row in zip(conversations, said, strict=True)
+    ]
+
+
+def _read(messages: Sequence[Message]) -> set[str]:
+    """Return the texts that are read of a conversation; alone, a turn without two words of its own says nothing."""
+    turns = read_turns(user_turns(messages))
+    return {asked(messages), *(turn.text for turn in turns if not turn.number or len(content(turn.text)) >= _OWN_WORDS)}
+
+
+def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
+    """Return what other methods say of each pair; `declines(request, answer)` tells whether an answer declines and does no harm."""
+    looks = look_at_requests([pair.messages for pair in pairs], reader, embed)
+    return [look._replace(declines=declines(asked(pair.messages), pair.chosen)) for pair, look in zip(pairs, looks, strict=True)]
+
+
+def held_back(pair: Pair, look: Look) -> str:
+    """Return why a pair is held back for people, or nothing."""
+    if has_placeholder(pair.chosen):
+        return PLACEHOLDER
+    if pair.side is Side.HELPFUL:
+        honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
+        return SERVES if look.would_serve else SAFE_REJECTED if honest else ""
+    if look.would_refuse:
+        return REFUSES
+    written = pair.chosen_kind == "safe_completion"
+    close = not written and any(similar([pair.chosen], [pair.rejected], _CLOSE))
+    return WEAK if close or not (written or look.declines) else ""

@@ -1,0 +1,130 @@
+"""Before a night trains: the last look over its training set, and what people are asked about the pairs that it holds back.
+
+Effects: reads and writes the store; loads the embedder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from alignment.config import Settings
+from alignment.conversation import asked
+from alignment.ids import content_id
+from alignment.pairs import mix
+from alignment.pairs.build import HUMAN
+from alignment.pairs.second_look import HELD_BACK, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
+from alignment.records import Message, Pair, Side
+from alignment.store import append, query, session
+from flows.night import embedder, now
+
+
+class Held(NamedTuple):
+    """A pair that does not train tonight, why, and what the look found."""
+
+    pair: Pair
+    reason: str
+    look: Look
+
+
+def chosen_pairs(
+    settings: Settings, pairs: Sequence[Pair], *, ruled: Collection[str], sources: Mapping[str, str]
+) -> tuple[list[Pair], list[Held]]:
+    """Return tonight's training set without the pairs that the last look holds back, and these.
+
+    What people decided, by exchange id, is not looked at again. Another pair takes the place of one that is held back.
+    """
+    look = partial(look_at, reader=request_reader(settings), embed=embedder().embed, declines=_declines)
+    held: dict[str, Held] = {}
+    seen: set[str] = set()
+    while True:
+        training_set = mix([pair for pair in pairs if pair.id not in held], settings.pairs, sources=sources)
+        new = [pair for pair in training_set if pair.id not in seen]
+        seen.update(pair.id for pair in new)
+        found = [
+            Held(pair, reason, one)
+            for pair, one in zip(new, look(new), strict=True)
+            if (reason := held_back(pair, one)) and not _decided(pair, ruled)
+        ]
+        if not found:
+            return training_set, list(held.values())
+        held |= {one.pair.id: one for one in found}
+
+
+def _decided(pair: Pair, ruled: Collection[str]) -> bool:
+    return HUMAN in pair.labelers or pair.interaction_id in ruled
+
+
+def _declines(request: str, answer: str) -> bool:
+    """Say what the gate's scorer says: it shares neither method nor data with the labelers' detectors."""
+    from alignment.evals.scorers import score_harm_answer
+
+    return score_harm_answer(request, answer)[1] == 0
+
+
+def request_reader(settings: Settings) -> RequestReader:
+    """Return the reader of requests, learned from the project's labelled ones."""
+    from alignment.moderation.corpora import own_requests
+    from alignment.moderation.neighbours import request_vectors
+
+    rows = own_requests()
+    texts = [row.text for row in rows]
+    vectors = request_vectors(texts, embedder=embedder(), kept=settings.home / "second_look")
+    return RequestReader(texts, [row.harm for row in rows], vectors)
+
+
+def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:
+    """Return what tells of conversations whether the last look would hold their helpful pairs back."""
+    reader = request_reader(settings)
+
+    def harmful(conversations: Sequence[Sequence[Message]]) -> list[bool]:
+        return [look.would_serve for look in look_at_requests(conversations, reader, embedder().embed)]
+
+    return harmful
+
+
+def save_held(settings: Settings, night_id: str, held: Sequence[Held], judged: Callable[[Pair], str]) -> None:
+    """Store why pairs were held back, and ask people about those that a judgement (`judged`, its id) stands behind."""
+    moment = now()
+    exclusions = [
+        {
+            "id": content_id(night_id, one.pair.id, one.reason),
+            "night_id": night_id,
+            "interaction_id": one.pair.interaction_id,
+            "reason": one.reason,
+            "detail": f"pair {one.pair.id}, asks for harm {one.look.harm:.2f}",
+        }
+        for one in held
+    ]
+    items = [{**_question(one, judgement), "created_at": moment} for one in held if (judgement := judged(one.pair))]
+    with session(settings.home, write=True) as connection:
+        append(connection, "pair_exclusions", exclusions)
+        append(connection, "review_items", items)
+
+
+def _question(one: Held, judgement_id: str) -> dict[str, Any]:
+    pair = one.pair
+    return {
+        "id": content_id("review", judgement_id, one.reason),
+        "kind": "disagreement",
+        "reason": f"held back from training: {WORDS[one.reason]}",
+        "interaction_id": pair.interaction_id,
+        "prompt": asked(pair.messages),
+        "answer_a": pair.chosen,
+        "answer_b": pair.rejected,
+        "proposal": "A is better",
+        "detail": {"judgement_id": judgement_id, "side": pair.side, "category": pair.category, "pair_id": pair.id},
+        # What would teach harm is looked at first of all.
+        "priority": 2.5 if pair.side is Side.HELPFUL else 2.0,
+    }
+
+
+def held_counts(settings: Settings, night_id: str) -> dict[str, int]:
+    """Return how many pairs of a night were held back, by reason."""
+    rows = query(
+        settings.home,
+        "SELECT reason, count(*) AS n FROM pair_exclusions WHERE night_id = ? AND starts_with(reason, ?) GROUP BY reason ORDER BY reason",
+        [night_id, HELD_BACK],
+    )
+    return {row["reason"]: row["n"] for row in rows}
