@@ -15,7 +15,10 @@ HUMAN = "human"
 
 
 class HumanVerdict(NamedTuple):
-    """What a person said of the preference of one exchange: agree, flip, edit or not_harmful. A skip says nothing and is none."""
+    """What people said of the preference of one exchange; a skip says nothing and is none.
+
+    `agree`, `flip` and `edit` give a pair; `both_bad`, `not_harmful`, and `disputed` where two people differ give none.
+    """
 
     verdict: str
     edited_answer: str | None = None
