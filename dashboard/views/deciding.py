@@ -54,7 +54,8 @@ def keep_hold(token: str) -> bool:
 def lose(why: str) -> None:
     """Take an item off the screen that the visitor can no longer decide, and remember what happened to it."""
     st.session_state.review_lost = why
-    let_go(store=False)
+    # An item that was only changed is free again at once.
+    let_go()
 
 
 def let_go(*, store: bool = True) -> None:

@@ -280,7 +280,8 @@ def proposed(item: Row, left: str, verdict: str) -> str:
     """Return what was proposed of an item that was shown with answer `left` on the left, and what comes of the verdict."""
     if item["kind"] == "gate_audit":
         agrees = "you agree" if verdict == "agree" else "you differ" if verdict == "flip" else "left open"
-        return f"The gate had scored it as: {show.title(str(item['proposal'])).lower()} ({agrees})."
+        scored = next((word for pair in SCORES for word in pair if word == item["proposal"]), "something else")
+        return f"The gate had scored it as: {scored} ({agrees})."
     side = proposed_side(item)
     told = f"The {'left' if side == left else 'right'} one had been proposed." if side else "Nothing had been proposed."
     if verdict in ("both_bad", "not_harmful"):
