@@ -16,11 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
 from alignment.release import current, register
-from alignment.store import append, migrate, query, session, sql
-from dashboard import show
+from alignment.store import append, migrate, query, session
+from dashboard import data, show
 from dashboard.views import deciding
 from tests.conftest import ROOT
-from tests.dashboard_pages import APP, PAGES, marked_up, opened, press, texts
+from tests.dashboard_pages import PAGES, marked_up, opened, press, texts
 from tests.dashboard_store import HOSTILE, LAST, SHOWN
 from tests.test_hooks import Server
 
@@ -190,7 +190,7 @@ def test_the_gate_page_tells_gaps_between_groups(own: Path) -> None:
             answers, scores = grouped(model, declined)
             append(connection, "eval_answers", answers)
             append(connection, "eval_scores", scores)
-    data._rows.clear()
+    data.forget()
     app = opened("gate")
     assert not app.exception
     table = app.dataframe[3].value.set_index("Measure")
