@@ -79,7 +79,9 @@ def _rule(name: str, action: Action, actor: str, reason: str, as_json: bool) -> 
 
     thing = find(settings.home, name)
     if thing.kind != "pair":
-        raise InputError(f"{name!r} names a {thing.kind}, not a pair; the dashboard's page Pairs and 'align pairs export' show ids")
+        raise InputError(
+            f"{name!r} is the id of something else ({thing.kind}), not of a pair; the dashboard's page Pairs and 'align pairs export' show ids"
+        )
     said = redact(reason, redaction_key(settings.home))[0]
     new = rule(settings.home, thing.id, action, actor=actor, reason=said, now=now())
     row = {"pair_id": thing.id, "action": action, "actor": actor, "reason": said, "recorded": "now" if new else "before"}
