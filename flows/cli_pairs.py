@@ -80,7 +80,8 @@ def _rule(name: str, action: Action, actor: str, reason: str, as_json: bool) -> 
     thing = find(settings.home, name)
     if thing.kind != "pair":
         raise InputError(
-            f"{name!r} is the id of something else ({thing.kind}), not of a pair; the dashboard's page Pairs and 'align pairs export' show ids"
+            f"{name!r} is the id of something else ({thing.kind}), not of a pair; "
+            "the dashboard's page Pairs and 'align pairs export' show ids"
         )
     said = redact(reason, redaction_key(settings.home))[0]
     new = rule(settings.home, thing.id, action, actor=actor, reason=said, now=now())

@@ -343,6 +343,9 @@ def test_a_name_that_was_given_leaves_the_keys_to_the_verdicts(own: Path) -> Non
     assert "Ada" in texts(app)
     press(app, "Change")
     assert app.text_input(key="reviewer_typed").value == ""
+    app.text_input(key="reviewer_typed").set_value("Ben").run()
+    press(app, "Both bad")
+    assert [who for _, who, _, _ in verdicts(own)] == ["Ben"]
 
 
 def test_a_reviewer_sees_the_whole_of_a_conversation_and_its_principle(own: Path) -> None:

@@ -78,7 +78,7 @@ def claim(
         raise InputError(f"a review needs to know who decides, not {reviewer!r}; sign in and open the page again")
     with session(home, write=True, wait=wait) as connection:
         if (before := _showing(connection, token)) is not None:
-            why = _why_stale(connection, before)
+            why = _why_stale(connection, before) if before.reviewer == reviewer else f"{before.reviewer} had opened it on this page"
             return Claimed(None, why) if why else Claimed(before)
         refused = _why_not(connection, item, reviewer, now) if item else ""
         wanted = item if item and not refused else _next_free(connection, kind, now)

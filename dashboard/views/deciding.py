@@ -26,8 +26,10 @@ def hold(kind: str | None) -> None:
     if not reviewer:
         let_go(store=False)
         return
-    if state.get("review_item") and state.get("review_for") == reviewer:
-        return
+    if state.get("review_item"):
+        if state.get("review_for") == reviewer:
+            return
+        let_go()  # somebody else sits here now
     # The token is kept before the item is held, so that a run that is cut off here finds its item again.
     token = state.setdefault("review_token", uuid4().hex)
     claimed = review_data.claim_item(token, reviewer, kind=kind, item=state.get("review_wanted") or st.query_params.get("item"))
@@ -48,7 +50,10 @@ def keep_hold(token: str) -> bool:
     if state.get("review_token") != token or time.monotonic() - state.get("review_renewed_at", 0.0) < RENEW_AFTER:
         return True
     state.review_renewed_at = time.monotonic()
-    return not review_data.renew_hold(token)
+    try:
+        return not review_data.renew_hold(token)
+    except AlignError:
+        return True  # a busy store takes nothing away; the next round tries again
 
 
 def lose(why: str) -> None:
