@@ -39,8 +39,6 @@ def render(row: Row) -> None:
 
 def _panel(row: Row) -> None:
     name, field = row["id"][:16], f"ruling-reason-{row['id'][:16]}"
-    if not identity.actor():
-        identity.draw()
     st.text_input("Reason", key=field, max_chars=500, placeholder="what is wrong with it; kept for ever")
     st.caption(MEANING)
     if row["split"] == "eval":
@@ -53,7 +51,8 @@ def _panel(row: Row) -> None:
         for action, label in actions:
             st.button(label, key=f"{action}-{name}", on_click=act, args=(row["id"], action, field), disabled=not ready)
     if not ready:
-        st.caption("A name and a reason are needed; both are stored with the pair.")
+        missing = "A reason is needed" if identity.actor() else "Your name, at the top of the page, and a reason are needed"
+        st.caption(f"{missing}; both are stored with the pair.")
 
 
 def act(pair: str, action: Action, field: str) -> None:
