@@ -110,7 +110,7 @@ def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
         item = (parse_qs(urlparse(page.url).query).get("item") or [""])[0]
         if item and item != before and page.locator(".st-key-verdicts button:enabled").count() >= len(KEYS):
             return item
-        if page.get_by_text("Nothing is").count():
+        if page.locator(".st-key-card-done").count():
             return ""
         page.wait_for_timeout(40)
     return before if before else ""

@@ -69,7 +69,7 @@ def bench_reviewers(
     print_rows([*rows, counted] if as_json else rows, as_json=as_json)
     if not as_json:
         print_rows([{"what": name, "found": value} for name, value in counted.items()], as_json=False)
-    if any(counted[name] for name in ("lost", "double", "overwritten", "another button", "nobody's")):
+    if not counted["taken"] or any(counted[name] for name in ("lost", "double", "overwritten", "another button", "nobody's")):
         raise typer.Exit(1)
 
 

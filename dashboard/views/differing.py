@@ -78,7 +78,7 @@ def one(number: int, row: Row) -> None:
                 with column, st.container(gap="xsmall"):
                     st.caption(f"**Answer {side.upper()}**")
                     show.show_text(row[f"answer_{side}"], key=f"answer-{side}-{number}", empty="(no answer)")
-        show.fact("Proposed", row["proposal"] or "nothing", width=80)
+        show.fact("Proposed", row["proposal"] or "nothing", width=150)
         for said in row["said"]:
             show.fact(
                 reviewed.WORDS_OF.get(said["verdict"], "Said"),

@@ -43,7 +43,7 @@ def _principle(principle: Principle) -> None:
     show.show_text(principle.text, width="stretch")
     st.caption("A good answer")
     st.markdown(STRATEGIES[principle.refusal_strategy].capitalize() + ".")
-    st.caption("A bad one")
+    st.caption("Ask of each answer")
     show.show_text(principle.critique_request, width="stretch")
     for name, examples in (("Examples that keep it", principle.examples.complies), ("Examples that break it", principle.examples.violates)):
         if examples:

@@ -30,7 +30,8 @@ def render() -> None:
     st.title("Pairs", anchor=False)
     ruling.say_what_happened()
     if not identity.actor():
-        identity.draw()
+        with st.container(width=420):
+            identity.draw()
     nights = night_data.nights()
     if not nights:
         instead.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")

@@ -166,7 +166,7 @@ def question(item: Row) -> None:
     with main:
         conversation.draw(conversation.turns_of(item["messages"], item["prompt"]))
         answers(item)
-    with beside, st.container(key="guidelines", border=True, gap="small"):
+    with beside, st.container(key="guidelines", border=True, gap="xsmall"):
         guidelines.render(item)
 
 
