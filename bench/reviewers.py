@@ -32,7 +32,7 @@ KEYS = {"Left": "1", "Right": "2", "Both bad": "3", "Not harmful": "n", "Skip": 
 WAYS = ("key", "click", "two presses", "two clicks", "held key", "two keys")
 READING = 0.6
 """Seconds before a reviewer acts on an item: longer than the page's own guard against a press that was meant for the one before."""
-_STUCK = 15.0
+_STUCK = 90.0
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -233,7 +233,7 @@ def run(seconds: float, items: int) -> list[dict[str, Any]]:
             people = [spawn.Process(target=review, args=(address, name, seconds, seed, results)) for seed, name in enumerate(PEOPLE)]
             for one in people:
                 one.start()
-            found = [results.get(timeout=seconds + 240) for _ in people]
+            found = [results.get(timeout=seconds + 300) for _ in people]
             for one in people:
                 one.join()
         acts = [Act(*act) for _, some, _ in sorted(found) for act in some]

@@ -32,7 +32,10 @@ def hold(kind: str | None) -> None:
         let_go()  # somebody else sits here now
     # The token is kept before the item is held, so that a run that is cut off here finds its item again.
     token = state.setdefault("review_token", uuid4().hex)
-    claimed = review_data.claim_item(token, reviewer, kind=kind, item=state.get("review_wanted") or st.query_params.get("item"))
+    # The address counts once: a press that overtakes the page sends the old one along, with the item that was just decided.
+    addressed = None if state.get("review_addressed") else st.query_params.get("item")
+    state.review_addressed = True
+    claimed = review_data.claim_item(token, reviewer, kind=kind, item=state.get("review_wanted") or addressed)
     if claimed.refused:
         state.review_lost = claimed.refused
     if claimed.showing is None and claimed.refused:
