@@ -44,12 +44,15 @@ def _write(home: Path, until: float, results: Any) -> None:
 
 def _review(home: Path, until: float, results: Any) -> None:
     os.environ["ALIGN_HOME"] = str(home)
-    from dashboard.data import record_verdict
+    from dashboard.review_data import claim_item, record_verdict
 
     waits: list[float] = []
     while time.time() < until:
         started = time.perf_counter()
-        record_verdict(f"item-{len(waits)}", "agree", reviewer="bench")
+        token = f"showing-{os.getpid()}-{len(waits)}"
+        claim_item(token, "bench", kind=None, item=None)
+        if not record_verdict(token, "agree", reviewer="bench").stored:
+            break
         waits.append(time.perf_counter() - started)
         time.sleep(1)
     results.put(("reviewer", waits))

@@ -1,4 +1,4 @@
-"""Everything the pages read and what they write: verdicts on items, and on what waits for approval.
+"""What the pages read, and the word of people on what waits for approval. What reviewers read and write is in `review_data`.
 
 Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session. Answers are kept for ten seconds (daily
 counts for a minute), or until this page writes.
@@ -9,38 +9,25 @@ Effects: reads and appends to the store of the configured state folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import duckdb
 import streamlit as st
 
 from alignment.config import Settings, load_settings
-from alignment.errors import InputError
-from alignment.ids import content_id
 from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release.approval import Say, say
-from alignment.store import append_durably, session, sql, store_path
+from alignment.store import session, sql, store_path
 from alignment.store.session import EVIDENCE
 from dashboard.telling import tell_hooks
 
 Row = dict[str, Any]
-Verdict = Literal["agree", "flip", "edit", "not_harmful", "skip"]
 
 READ_WAIT = 8.0
 WRITE_WAIT = 10.0
-UNDO = "undo"
-
-
-class Board(NamedTuple):
-    """What the review page shows: the progress by kind, the item to decide, and what an undo would take back."""
-
-    progress: list[Row]
-    item: Row | None
-    undoable: Row | None
 
 
 def settings() -> Settings:
@@ -66,7 +53,12 @@ def _rows(home: str, name: str, parameters: dict[str, Any]) -> list[Row]:
 
 
 def _run(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[Row]:
-    cursor = connection.execute(sql(f"dashboard_{name}"), parameters or None)
+    return named(connection, sql(f"dashboard_{name}"), parameters)
+
+
+def named(connection: duckdb.DuckDBPyConnection, statement: str, parameters: dict[str, Any]) -> list[Row]:
+    """Return the rows of a statement by the names of their columns."""
+    cursor = connection.execute(statement, parameters or None)
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -201,9 +193,9 @@ def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: 
     """
     try:
         moment = datetime.now(UTC).replace(tzinfo=None)
-        here = say(settings().home, night, verdict, actor=actor, reason=_redacted(reason), now=moment, seen=seen)
+        here = say(settings().home, night, verdict, actor=actor, reason=redacted(reason), now=moment, seen=seen)
     finally:
-        _rows.clear()
+        forget()
     tell_hooks(settings())
     return here
 
@@ -281,81 +273,16 @@ def data_docs() -> dict[str, Path]:
     return {path.stem: path for path in found if path.stem != "index"}
 
 
-def review_board(kind: str | None, *, held: str | None, reviewer: str) -> Board:
-    """Return what the review page shows, from one session: the item `held` on screen, else the next one of `kind`."""
-    return _board(str(settings().home), kind, held, reviewer)
-
-
-@st.cache_data(ttl=10, max_entries=256, show_spinner=False)
-def _board(home: str, kind: str | None, held: str | None, reviewer: str) -> Board:
-    with session(Path(home), wait=READ_WAIT) as connection:
-        waiting = [{"id": held}] if held else []
-        waiting += _run(connection, "review_queue", kind=kind, limit=1)
-        items = (_first(_run(connection, "review_item", item=row["id"])) for row in waiting)
-        item = next((found for found in items if found), None)
-        if item is not None:
-            verdicts = _run(connection, "review_verdicts", item=item["id"])
-            item = {**item, "detail": parsed(item["detail"]), "verdicts": verdicts}
-        return Board(
-            _run(connection, "review_progress"),
-            item,
-            _first(_run(connection, "review_undoable", reviewer=reviewer, undo=UNDO)),
-        )
-
-
 def review_progress() -> list[Row]:
     """Return how many items of each kind are decided, skipped and open, and what was decided."""
     return read("review_progress")
 
 
-def review_history(kind: str | None, limit: int = 500) -> list[Row]:
-    """Return the last verdicts, newest first."""
-    return read("review_history", kind=kind, limit=limit)
-
-
-def _redacted(text: str) -> str:
+def redacted(text: str) -> str:
+    """Return what a person wrote, masked like a log."""
     return redact(text, redaction_key(settings().home))[0]
 
 
-def record_verdict(item: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None) -> None:
-    """Append one verdict. Nothing is overwritten: the last verdict on an item stands. What people write is redacted like logs.
-
-    Raises:
-        InputError: the item is no longer there, as after an erasure; nothing was written.
-        StoreBusy: the store stayed locked; nothing was written.
-    """
-
-    def there(connection: duckdb.DuckDBPyConnection) -> None:
-        if connection.execute("SELECT 1 FROM review_items WHERE id = ? LIMIT 1", [item]).fetchone() is None:
-            raise InputError(f"the review item {item!r} is no longer there; decide the next one")
-
-    event: Mapping[str, Any] = {
-        "item_id": item,
-        "reviewer": reviewer,
-        "verdict": verdict,
-        "edited_answer": _redacted(edited_answer) if edited_answer else edited_answer,
-        "note": _redacted(note) if note else None,
-        "decided_at": datetime.now(UTC).replace(tzinfo=None),
-    }
-    # A person's time cannot be had again: the verdict is on disk twice before the page says that it was taken.
-    try:
-        append_durably(settings().home, "verdicts", [{"id": content_id("verdict", event), **event}], wait=WRITE_WAIT, allow=there)
-    finally:
-        # An item that is gone must leave the screen as well.
-        _rows.clear()
-        _board.clear()
-
-
-def undo_last(reviewer: str) -> str | None:
-    """Take back the reviewer's last standing verdict with a new event; return its item, or None if there is none.
-
-    The event is a `skip`, which decides nothing, with the note `undo`: every reader of verdicts already understands it.
-
-    Raises:
-        StoreBusy: the store stayed locked; nothing was written.
-    """
-    last = _first(read("review_undoable", reviewer=reviewer, undo=UNDO))
-    if last is None:
-        return None
-    record_verdict(last["item_id"], "skip", reviewer=reviewer, note=UNDO)
-    return str(last["item_id"])
+def forget() -> None:
+    """Read anew what was kept: this page has written."""
+    _rows.clear()

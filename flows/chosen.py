@@ -12,7 +12,7 @@ from typing import Any
 
 from alignment.config import Settings
 from alignment.labels import load_constitution
-from alignment.pairs import HumanVerdict, Labelled
+from alignment.pairs import HumanVerdict, Labelled, Ruling, load_rulings
 from alignment.records import Candidate, Judgement, Selected, Side
 from alignment.store import append, query, session, sql
 from flows.night import interaction, now
@@ -86,6 +86,15 @@ def verdicts(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, H
     mask = masking(settings)
     written = {row["interaction_id"]: mask(row["edited_answer"])[0] for row in ruled if row["edited_answer"]}
     return {row["interaction_id"]: HumanVerdict(row["verdict"], written.get(row["interaction_id"])) for row in ruled}
+
+
+def rulings(settings: Settings) -> list[Ruling]:
+    """Return what people said of pairs that are there; an answer that they wrote is masked like one that a model gave."""
+    found = load_rulings(settings.home)
+    if not any(one.edited_answer for one in found):
+        return found
+    mask = masking(settings)
+    return [one._replace(edited_answer=mask(one.edited_answer)[0]) if one.edited_answer else one for one in found]
 
 
 def labelled(settings: Settings, night_id: str, ruled: Sequence[dict[str, Any]]) -> list[Labelled]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.config import Settings
-from alignment.errors import AlignError, InputError
+from alignment.errors import AlignError, InputError, StoreError
 from alignment.ids import short
 from alignment.text import cap, printable
 from flows import (  # noqa: F401 - they register their commands
@@ -190,6 +191,12 @@ def dashboard_command(
 ) -> None:
     """Show the overview, the gate, the review queue and drift in a browser."""
     settings = start()
+    from alignment.store import migrate, store_path
+
+    if store_path(settings.home).exists():
+        # What is wrong with a damaged store is for the pages to say.
+        with suppress(StoreError):
+            migrate(settings.home)
     found = find_spec("dashboard")
     if found is None or found.origin is None:
         raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")

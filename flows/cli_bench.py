@@ -78,6 +78,24 @@ def bench_concurrency(
     print_rows(run(seconds, rows), as_json=as_json)
 
 
+@command(benches, "reviewers")
+def bench_reviewers(
+    seconds: Annotated[float, typer.Option(min=5, help="how long both work")] = 60,
+    items: Annotated[int, typer.Option(min=10, help="items in their queue")] = 400,
+    as_json: Json = False,
+) -> None:
+    """Let two reviewers work on one queue in real browsers, and count the store. Exit status 1 if a verdict is lost or overwritten."""
+    from bench.reviewers import run
+
+    start()
+    *rows, counted = run(seconds, items)
+    print_rows([*rows, counted] if as_json else rows, as_json=as_json)
+    if not as_json:
+        print_rows([{"what": name, "found": value} for name, value in counted.items()], as_json=False)
+    if not counted["taken"] or any(counted[name] for name in ("lost", "double", "overwritten", "another button", "nobody's")):
+        raise typer.Exit(1)
+
+
 @command(benches, "label")
 def bench_label(
     pairs: Annotated[int, typer.Option(min=8, help="pairs to label")] = 256,

@@ -1,17 +1,21 @@
-"""The command about pairs: `align pairs export`."""
+"""The commands about pairs: `align pairs export`, and what people say of single ones: `exclude`, `flip`, `review`, `restore`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from flows.command import Json, app, command, print_rows, start
+from alignment.errors import InputError
+from flows.command import Actor, Json, app, command, print_rows, start
 
 pairs_app = typer.Typer(no_args_is_help=True, help="Accepted preference pairs.")
 app.add_typer(pairs_app, name="pairs")
+
+
+Action = Literal["exclude", "flip", "review", "restore"]
 
 
 class Form(StrEnum):
@@ -36,3 +40,50 @@ def export_command(
 
     written = export_pairs(settings, out, night_id=night, form=form.value)
     print_rows([{"file": name, "pairs": n} for name, n in written.items()], as_json=as_json)
+
+
+PairId = Annotated[str, typer.Argument(metavar="ID", help="the pair's id, or at least eight digits that begin it")]
+Reason = Annotated[str, typer.Option("--reason", help="why, for the record; kept for ever")]
+
+
+@command(pairs_app, "exclude")
+def exclude_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
+    """Leave a pair, and whatever else its exchange may give, out of every training set from now on."""
+    _rule(pair, "exclude", actor, reason, as_json)
+
+
+@command(pairs_app, "flip")
+def flip_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
+    """Teach the rejected answer of a pair instead of the chosen one; the pair is then labelled by a human."""
+    _rule(pair, "flip", actor, reason, as_json)
+
+
+@command(pairs_app, "review")
+def review_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
+    """Keep a pair out of training until a reviewer has decided on it."""
+    _rule(pair, "review", actor, reason, as_json)
+
+
+@command(pairs_app, "restore")
+def restore_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
+    """Take back what was said of a pair with exclude, flip or review."""
+    _rule(pair, "restore", actor, reason, as_json)
+
+
+def _rule(name: str, action: Action, actor: str, reason: str, as_json: bool) -> None:
+    settings = start()
+    from alignment.ingest.redact import redact, redaction_key
+    from alignment.lineage import find
+    from alignment.pairs.rulings import rule
+    from flows.night import now
+
+    thing = find(settings.home, name)
+    if thing.kind != "pair":
+        raise InputError(
+            f"{name!r} is the id of something else ({thing.kind}), not of a pair; "
+            "the dashboard's page Pairs and 'align pairs export' show ids"
+        )
+    said = redact(reason, redaction_key(settings.home))[0]
+    new = rule(settings.home, thing.id, action, actor=actor, reason=said, now=now())
+    row = {"pair_id": thing.id, "action": action, "actor": actor, "reason": said, "recorded": "now" if new else "before"}
+    print_rows([row], as_json=as_json)

@@ -33,6 +33,7 @@ from alignment.pairs import (
     HumanVerdict,
     Labelled,
     Standing,
+    apply_rulings,
     build_pairs,
     decided,
     drop_half_trained,
@@ -48,7 +49,7 @@ from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.checks import check_pairs
-from flows.chosen import labelled, masked, ruled, save_candidates, selected, verdicts
+from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
@@ -99,7 +100,7 @@ def choose(night_id: str) -> int:
 
 def _stale(settings: Settings, constitution: Constitution) -> list[Pair]:
     """Return the pairs that rest on a principle that was edited since, and on nobody's verdict: they are judged again."""
-    decided = {row["interaction_id"] for row in ruled(settings)}
+    decided = {row["interaction_id"] for row in ruled(settings)} | {one.interaction_id for one in rulings(settings)}
     return stand(load_pairs(settings.home), load_decisions(settings.home), constitution.versions, constitution.main_id, ruled=decided).stale
 
 
@@ -115,7 +116,8 @@ def _standing(
     gone = superseded(known, items, human)
     decisions = [*load_decisions(settings.home), *made]
     constitution = load_constitution(settings.labels.constitution)
-    return stand([pair for pair in known if pair.id not in gone], decisions, constitution.versions, constitution.main_id, ruled=human)
+    found = stand([pair for pair in known if pair.id not in gone], decisions, constitution.versions, constitution.main_id, ruled=human)
+    return found._replace(current=apply_rulings(found.current, known, rulings(settings)))
 
 
 @task
@@ -185,6 +187,11 @@ def build(night_id: str) -> dict[str, Any]:
     known, human, items = load_pairs(settings.home), verdicts(settings, rows), labelled(settings, night_id, rows)
     made = decided(items, human, load_constitution(settings.labels.constitution).versions)
     current = _standing(settings, known, items, human, made).current
+    # Of an exchange whose pair a person ruled on, nothing else is built.
+    ruled_on = {one.interaction_id for one in rulings(settings)}
+    by_hand = [pair for pair in current if pair.id not in {one.id for one in known}]
+    overruled = [(item.selected.interaction.id, "ruled_on_by_a_person") for item in items if item.selected.interaction.id in ruled_on]
+    items = [item for item in items if item.selected.interaction.id not in ruled_on]
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
@@ -212,6 +219,7 @@ def build(night_id: str) -> dict[str, Any]:
     with progress("look again"):
         training_set, held = chosen_pairs(settings, whole, ruled=human, sources={name: origin.source for name, origin in came_from.items()})
     check_pairs(settings, night_id, training_set)
+    built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
     # First the questions: a night that is killed between the two builds its set again, and asks the same again.
     save_held(settings, night_id, held, _judged(settings, items, held))
     save_night(settings.home, night_id, built, training_set, made, now=now())

@@ -16,11 +16,12 @@ from streamlit.testing.v1 import AppTest
 
 from alignment.ids import content_id
 from alignment.release import current, register
-from alignment.store import append, migrate, query, session, sql
+from alignment.store import append, migrate, query, session
 from dashboard import data, show
+from dashboard.views import deciding
 from tests.conftest import ROOT
-from tests.dashboard_pages import APP, PAGES, marked_up, opened, press, texts
-from tests.dashboard_store import HOSTILE, LAST, REFUSES, SHOWN
+from tests.dashboard_pages import PAGES, marked_up, opened, press, texts
+from tests.dashboard_store import HOSTILE, LAST, SHOWN
 from tests.test_hooks import Server
 
 
@@ -189,7 +190,7 @@ def test_the_gate_page_tells_gaps_between_groups(own: Path) -> None:
             answers, scores = grouped(model, declined)
             append(connection, "eval_answers", answers)
             append(connection, "eval_scores", scores)
-    data._rows.clear()
+    data.forget()
     app = opened("gate")
     assert not app.exception
     table = app.dataframe[3].value.set_index("Measure")
@@ -380,7 +381,7 @@ def test_data_docs_are_shown_in_a_frame_that_reaches_nothing(filled: Path, monke
 
 
 @pytest.mark.parametrize("page", ["gate", "review", "pairs"])
-def test_hostile_text_is_only_ever_text(page: str, own: Path) -> None:
+def test_hostile_text_is_only_ever_text(page: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(page, reviewer=HOSTILE[:80])  # what a name may have
     shown = texts(app)
     assert shown.count(SHOWN) >= 2
@@ -389,132 +390,15 @@ def test_hostile_text_is_only_ever_text(page: str, own: Path) -> None:
         assert "<script" not in marked
         assert "skull" not in marked
     if page == "review":
-        press(app, "Agree")
-        app.segmented_control[0].set_value("History").run()
+        monkeypatch.setattr(deciding, "QUICK", 0.0)
+        press(app, "Both bad")
+        app.segmented_control(key="review_view").set_value("History").run()
         assert not app.exception
         # A data frame draws its cells on a canvas, as text.
         table = app.dataframe[-1].value
         assert SHOWN[:150] in table["Prompt"].iloc[0]
         assert table["Reviewer"].iloc[0] == HOSTILE[:80]
         assert all("evil.example" not in marked for marked in marked_up(app))
-
-
-def test_a_verdict_is_stored_once_and_the_next_item_comes(own: Path) -> None:
-    app = opened("review")
-    assert all(button.disabled for button in app.button if button.label == "Agree")
-    app.text_input[0].set_value("Ada").run()
-    before = app.session_state["review_item"]
-    app.text_input(key="review_note").set_value("clear case").run()
-    press(app, "Flip")
-    [row] = query(own, "SELECT item_id, reviewer, verdict, note, edited_answer FROM verdicts")
-    assert row == {"item_id": before, "reviewer": "Ada", "verdict": "flip", "note": "clear case", "edited_answer": None}
-    assert app.session_state["review_item"] not in (None, before)
-    assert app.session_state["review_note"] == ""
-    assert [toast.value for toast in app.toast] == ["Flipped"]
-
-
-def test_items_come_by_priority_and_all_of_them_can_be_decided(own: Path) -> None:
-    app = opened("review", reviewer="Ada")
-    seen = []
-    for _ in range(12):
-        seen.append(app.session_state["review_item"])
-        press(app, "Agree")
-    priorities = {row["id"]: row["priority"] for row in query(own, "SELECT id, priority FROM review_items")}
-    assert [priorities[item] for item in seen] == sorted(priorities.values(), reverse=True)
-    assert query(own, "SELECT count(*) AS n FROM verdicts") == [{"n": 12}]
-    assert any("Nothing is waiting" in element.value for element in app.markdown)
-
-
-def test_skip_comes_back_last_and_undo_brings_the_item_back(own: Path) -> None:
-    app = opened("review", reviewer="Ada")
-    first = app.session_state["review_item"]
-    press(app, "Skip")
-    second = app.session_state["review_item"]
-    press(app, "Agree")
-    press(app, "Undo")
-    assert app.session_state["review_item"] == second
-    press(app, "Undo")
-    assert app.session_state["review_item"] == first
-    events = query(own, "SELECT item_id, verdict, note FROM verdicts ORDER BY decided_at")
-    assert [(event["item_id"], event["verdict"], event["note"]) for event in events] == [
-        (first, "skip", None),
-        (second, "agree", None),
-        (second, "skip", "undo"),
-        (first, "skip", "undo"),
-    ]
-    assert next(button for button in app.button if button.label == "Undo").disabled
-    assert [row["id"] for row in query(own, sql("dashboard_review_queue"), {"kind": None, "limit": 99})][-2:] == [second, first]
-
-
-def test_an_edited_answer_is_stored(own: Path) -> None:
-    app = opened("review", reviewer="Ada")
-    press(app, "Skip")
-    item = app.session_state["review_item"]
-    app.text_input(key="review_note").set_value("shorter").run()
-    press(app, "Edit the answer")
-    assert app.text_area[0].value == REFUSES
-    app.text_area[0].set_value(" ")
-    press(app, "Save the edited answer")
-    assert [toast.value for toast in app.toast] == ["Nothing saved: the answer is empty"]
-    app.text_area[0].set_value("Ask them for the password.")
-    press(app, "Save the edited answer")
-    [row] = query(own, "SELECT item_id, edited_answer, note FROM verdicts WHERE verdict = 'edit'")
-    assert row == {"item_id": item, "edited_answer": "Ask them for the password.", "note": "shorter"}
-    assert app.session_state["review_item"] != item
-    assert not app.text_area
-
-
-def test_a_second_reviewers_verdict_is_visible(own: Path) -> None:
-    ada, ben = opened("review", reviewer="Ada"), opened("review", reviewer="Ben")
-    item = ada.session_state["review_item"]
-    assert ben.session_state["review_item"] == item
-    press(ada, "Agree")
-    ben.run()
-    # What Ben is looking at stays on his screen, with Ada's verdict below it.
-    assert ben.session_state["review_item"] == item
-    assert list(ben.dataframe[-1].value["Reviewer"]) == ["Ada"]
-    press(ben, "Flip")
-    ben.segmented_control[0].set_value("History").run()
-    table = ben.dataframe[-1].value
-    assert list(table["Reviewer"]) == ["Ben", "Ada"]
-    assert list(table["Stands"]) == ["yes", "no"]
-
-
-def test_the_kind_filter_shows_only_that_kind(own: Path) -> None:
-    app = opened("review", reviewer="Ada")
-    app.segmented_control(key="review_kind").set_value("gate_audit").run()
-    [row] = query(own, "SELECT kind FROM review_items WHERE id = ?", [app.session_state["review_item"]])
-    assert row["kind"] == "gate_audit"
-    assert "Edit the answer" not in [button.label for button in app.button]
-
-
-def test_a_busy_store_loses_no_verdict_silently(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.errors import StoreBusy
-
-    def busy(*_: object, **__: object) -> None:
-        raise StoreBusy("the store stayed locked")
-
-    app = opened("review", reviewer="Ada")
-    item = app.session_state["review_item"]
-    with monkeypatch.context() as patched:
-        patched.setattr(data, "record_verdict", busy)
-        press(app, "Agree")
-    assert not app.exception
-    assert app.warning[0].value == "Nothing was stored; try again."
-    assert app.session_state["review_item"] == item
-    assert query(own, "SELECT * FROM verdicts") == []
-
-
-def test_an_item_that_was_erased_takes_no_verdict(own: Path) -> None:
-    app = opened("review", reviewer="Ada")
-    item = app.session_state["review_item"]
-    with session(own, write=True) as connection:
-        connection.execute("DELETE FROM review_items WHERE id = ?", [item])
-    press(app, "Agree")
-    assert not app.exception
-    assert app.warning[0].value == "Nothing was stored; try again."
-    assert app.session_state["review_item"] != item
-    assert query(own, "SELECT * FROM verdicts") == []
 
 
 def test_drift_names_the_alarm(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,31 +418,3 @@ def test_long_text_is_cut_and_says_so() -> None:
     # Direction marks belong to scripts that run from right to left, and turn other texts about.
     assert show.visible("pay\u200f me") == "pay\\u200f me"
     assert show.visible("שלום\u200f!") == "שלום\u200f!"
-
-
-def test_a_reviewer_sees_the_whole_of_a_long_text(own: Path) -> None:
-    with session(own, write=True) as connection:
-        connection.execute(
-            "UPDATE review_items SET prompt = repeat('long ', 20000) || 'the end', priority = 9 WHERE id = ?", [content_id("item", 3)]
-        )
-    assert any(text.endswith("the end") for text in texts(opened("review")))
-
-
-def test_an_address_opens_its_item_until_it_is_decided(own: Path) -> None:
-    item = content_id("item", 7)
-    app = AppTest.from_file(APP, default_timeout=30)
-    app.session_state["reviewer"], app.query_params["item"] = "Ada", item
-    app.switch_page("views/review.py").run()
-    assert app.session_state["review_item"] == item
-    press(app, "Agree")
-    assert app.session_state["review_item"] != item
-    assert app.query_params["item"] == app.session_state["review_item"]
-
-
-def test_a_name_that_was_given_leaves_the_keys_to_the_verdicts(own: Path) -> None:
-    app = opened("review")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
-    assert [field.key for field in app.text_input] == ["review_note"]
-    assert "Ada" in texts(app)
-    press(app, "Change")
-    assert app.text_input(key="reviewer_typed").value == ""

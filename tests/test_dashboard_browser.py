@@ -81,20 +81,24 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
             assert page.locator(planted).count() == 0
         page.get_by_label("Your name").fill("Ada")
         page.get_by_label("Your name").press("Enter")
-        page.get_by_role("button", name="Agree").and_(page.locator(":enabled")).wait_for()
+        page.get_by_role("button", name="Both bad").and_(page.locator(":enabled")).wait_for()
         page.get_by_placeholder("Note (optional)").fill("")
-        page.keyboard.type("a fan of s")
+        page.keyboard.type("a fan of s 123")
         assert query(own, "SELECT * FROM verdicts") == []  # letters in a field are text, not verdicts
         page.keyboard.press("Tab")
         page.wait_for_timeout(500)
-        page.keyboard.press("f")
+        # A key that is held down: the browser marks what follows the first as repeats.
+        for _ in range(30):
+            page.keyboard.down("3")
+            page.wait_for_timeout(40)
+        page.keyboard.up("3")
         page.get_by_text("1 of 12 decided").wait_for()
         page.get_by_role("button", name="Undo").and_(page.locator(":enabled")).wait_for()
         page.keyboard.press("u")
         page.get_by_text("0 of 12 decided").wait_for()
-    events = query(own, "SELECT reviewer, verdict, note FROM verdicts ORDER BY decided_at")
+    events = query(own, "SELECT reviewer, verdict, note FROM verdicts ORDER BY seq")
     assert [(event["reviewer"], event["verdict"], event["note"]) for event in events] == [
-        ("Ada", "flip", "a fan of s"),
+        ("Ada", "both_bad", "a fan of s 123"),
         ("Ada", "skip", "undo"),
     ]
 

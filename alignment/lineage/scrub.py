@@ -30,6 +30,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "verdicts": ("edited_answer", "note"),
     "release_events": ("reason",),
     "gate_verdicts": ("reason",),
+    "pair_events": ("reason",),
     "erasures": ("reason",),
     "batch_profiles": ("keys",),
     "hook_runs": ("detail",),

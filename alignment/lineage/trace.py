@@ -150,6 +150,13 @@ def _verdicts(store: _Store, item_id: str) -> tuple[Node, ...]:
     return tuple(_node("verdict", row.pop("id"), row) for row in rows)
 
 
+def _rulings(store: _Store, interaction_id: str) -> tuple[Node, ...]:
+    rows = store.rows(
+        "SELECT id, action, actor, reason, pair_id, recorded_at FROM pair_events WHERE interaction_id = ? ORDER BY seq", interaction_id
+    )
+    return tuple(_node("ruling on a pair", row.pop("id"), row) for row in rows)
+
+
 def _releases(store: _Store, night: str) -> tuple[Node, ...]:
     rows = store.connection.execute(sql("trace_releases"), {"night": night}).fetchall()
     return tuple(_node("release", id_, {"events": events}) for id_, events in rows)
@@ -178,7 +185,7 @@ def _pair_origin(store: _Store, pair_id: str) -> tuple[Node, ...]:
     # An answer that a person wrote is no candidate; the judgement that the person saw is shown then.
     judged = judged or _judgements(store, "interaction_id = ?", one)
     reviewed = tuple(item for item in _reviews(store, one) if item.parts)
-    return (*judged, *reviewed, *_exchange(store, one))
+    return (*judged, *reviewed, *_rulings(store, one), *_exchange(store, one))
 
 
 def _set_of(store: _Store, night: str) -> Node:

@@ -3,6 +3,7 @@
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
 from alignment.pairs.contamination import contaminated, find_contaminated
 from alignment.pairs.mix import mix
+from alignment.pairs.rulings import Ruling, apply_rulings, load_rulings
 from alignment.pairs.split import drop_half_trained
 from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
 from alignment.pairs.versions import Decision, Standing, decided, stand
@@ -13,7 +14,9 @@ __all__ = [
     "HumanVerdict",
     "Labelled",
     "Origin",
+    "Ruling",
     "Standing",
+    "apply_rulings",
     "build_pairs",
     "contaminated",
     "decided",
@@ -21,6 +24,7 @@ __all__ = [
     "find_contaminated",
     "load_decisions",
     "load_pairs",
+    "load_rulings",
     "mix",
     "origins",
     "save_night",

@@ -18,7 +18,10 @@ _PLACEHOLDER = re.compile(r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f
 
 
 class HumanVerdict(NamedTuple):
-    """What a person said of the preference of one exchange: agree, flip, edit or not_harmful. A skip says nothing and is none."""
+    """What people said of the preference of one exchange; a skip says nothing and is none.
+
+    `agree`, `flip` and `edit` give a pair; `both_bad`, `not_harmful`, and `disputed` where two people differ give none.
+    """
 
     verdict: str
     edited_answer: str | None = None

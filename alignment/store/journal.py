@@ -25,13 +25,15 @@ from alignment.store.order import numbered
 from alignment.store.session import EVIDENCE, append, is_disk_full, session
 
 _NAME = "journal"
-Allow = Callable[[duckdb.DuckDBPyConnection], None]
+Rows = Sequence[Mapping[str, Any]]
+Make = Callable[[duckdb.DuckDBPyConnection], Rows]
 
 
-def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *, wait: float = 120.0, allow: Allow | None = None) -> int:
+def append_durably(home: Path, table: str, rows: Rows | Make, *, wait: float = 120.0) -> int:
     """As `append` in a session of its own, and in the journal on disk before that commits; return how many rows were new.
 
-    `allow` looks into the store in the same session before; nothing is written if it raises.
+    `rows` may be a function that looks into the store in the same transaction and returns them, none if nothing is to be
+    written; nothing is if it raises.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -42,12 +44,12 @@ def append_durably(home: Path, table: str, rows: Sequence[Mapping[str, Any]], *,
     logged = False
     try:
         with session(home, write=True, wait=wait) as connection:
-            if allow:
-                allow(connection)
-            rows = numbered(connection, table, rows)  # so that a rebuild puts them where they stood
-            added = append(connection, table, rows)
-            logged = True
-            _log(home, [{"table": table, "row": dict(row), "write": number} for row in rows])
+            made = list(rows(connection) if callable(rows) else rows)
+            made = numbered(connection, table, made)  # so that a rebuild puts them where they stood
+            added = append(connection, table, made)
+            if made:
+                logged = True
+                _log(home, [{"table": table, "row": dict(row), "write": number} for row in made])
     except BaseException:
         if logged:
             # The store did not take them: a rebuild must not either.

@@ -1,44 +1,95 @@
-"""What the buttons of the review queue do: store or take back a verdict, and remember what to tell the reviewer.
+"""What the buttons of the review queue do: hold an item, store or take back a verdict, and remember what to tell the reviewer.
 
-Effects: appends verdicts to the store; changes the visitor's session state.
+Effects: appends to the store; changes the visitor's session state.
 """
 
 from __future__ import annotations
 
+import time
+from uuid import uuid4
+
 import streamlit as st
 
 from alignment.errors import AlignError
-from dashboard import data
-from dashboard.data import Verdict
+from alignment.labels.review_queue import Verdict
+from dashboard import identity, review_data
+from dashboard.data import Row
 
-SAID = {
-    "agree": "Agreed",
-    "flip": "Flipped",
-    "edit": "Saved the edited answer",
-    "not_harmful": "Marked as not harmful",
-    "skip": "Skipped",
-}
+QUICK = 0.4
+"""Seconds after an item appears in which no verdict is taken: nobody has read it yet, a second press was meant for the one before."""
+RENEW_EVERY, RENEW_AFTER = 30.0, 20.0
 
 
-def name_given() -> None:
-    """Keep the name that was typed."""
-    st.session_state.reviewer = (st.session_state.reviewer_typed or "").strip()
+def hold(kind: str | None) -> None:
+    """See to it that the page holds an item for its visitor: the one on screen, the one that was asked for, else the next free one."""
+    state, reviewer = st.session_state, identity.actor()
+    if not reviewer:
+        let_go(store=False)
+        return
+    if state.get("review_item"):
+        if state.get("review_for") == reviewer:
+            return
+        let_go()  # somebody else sits here now
+    # The token is kept before the item is held, so that a run that is cut off here finds its item again.
+    token = state.setdefault("review_token", uuid4().hex)
+    # The address counts once: a press that overtakes the page sends the old one along, with the item that was just decided.
+    addressed = None if state.get("review_addressed") else st.query_params.get("item")
+    state.review_addressed = True
+    claimed = review_data.claim_item(token, reviewer, kind=kind, item=state.get("review_wanted") or addressed)
+    if claimed.refused:
+        state.review_lost = claimed.refused
+    if claimed.showing is None and claimed.refused:
+        let_go(store=False)
+        claimed = review_data.claim_item(state.setdefault("review_token", uuid4().hex), reviewer, kind=kind, item=None)
+    state.pop("review_wanted", None)
+    if claimed.showing:
+        state.review_item, state.review_for = claimed.showing.item, reviewer
+        state.review_shown_at = state.review_renewed_at = time.monotonic()
 
 
-def forget_name() -> None:
-    """Ask for the name again."""
-    st.session_state.reviewer = ""
+def keep_hold(token: str) -> bool:
+    """Renew the hold on the item on screen, if that is due; say whether it still stands."""
+    state = st.session_state
+    if state.get("review_token") != token or time.monotonic() - state.get("review_renewed_at", 0.0) < RENEW_AFTER:
+        return True
+    state.review_renewed_at = time.monotonic()
+    try:
+        return not review_data.renew_hold(token)
+    except AlignError:
+        return True  # a busy store takes nothing away; the next round tries again
 
 
-def let_go() -> None:
-    """Take the item off the screen, and out of the address."""
-    st.session_state.pop("review_item", None)
+def lose(why: str) -> None:
+    """Take an item off the screen that the visitor can no longer decide, and remember what happened to it."""
+    st.session_state.review_lost = why
+    # An item that was only changed is free again at once.
+    let_go()
+
+
+def let_go(*, store: bool = True) -> None:
+    """Take the item off the screen and out of the address; with `store`, others may have it at once."""
+    state = st.session_state
+    token = state.pop("review_token", None)
+    for name in ("review_item", "review_for", "review_wanted", "review_editing"):
+        state.pop(name, None)
     st.query_params.pop("item", None)
+    if store and token:
+        try:
+            review_data.release_hold(token)
+        except AlignError:
+            return  # it runs out by itself
 
 
-def edit(item: str) -> None:
-    """Open the editor for an item."""
-    st.session_state.review_editing = item
+def open_item(item: str) -> None:
+    """Put an item on the screen in place of the one that is there."""
+    let_go()
+    st.session_state.review_wanted = item
+    st.session_state.review_view = "Decide"
+
+
+def edit(token: str) -> None:
+    """Open the editor for the item on screen."""
+    st.session_state.review_editing = token
 
 
 def stop_editing() -> None:
@@ -46,42 +97,46 @@ def stop_editing() -> None:
     st.session_state.pop("review_editing", None)
 
 
-def save(item: str, field: str) -> None:
+def save(token: str, item: Row, field: str) -> None:
     """Store the answer in the editor's `field`, unless it is empty."""
     text = st.session_state[field]
     if text and text.strip():
-        act(item, "edit", text)
+        act(token, item, "edit", "Wrote a better answer", text)
     else:
         st.session_state.review_said = "Nothing saved: the answer is empty"
 
 
-def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
-    """Store a verdict and let the item go. A second click on an item that is gone from the screen does nothing."""
-    if st.session_state.get("review_item") != item or not st.session_state.get("reviewer"):
+def act(token: str, item: Row, verdict: Verdict, words: str, edited_answer: str | None = None) -> None:
+    """Store a verdict and let the item go. A second press for an item that is gone from the screen does nothing."""
+    state = st.session_state
+    if state.get("review_token") != token or not identity.actor():
+        return
+    if time.monotonic() - state.get("review_shown_at", 0.0) < QUICK:
+        state.review_said = "Not taken: this item had only just appeared"
         return
     try:
-        data.record_verdict(
-            item,
-            verdict,
-            reviewer=st.session_state.reviewer,
-            note=st.session_state.get("review_note", "").strip(),
-            edited_answer=edited_answer,
+        outcome = review_data.record_verdict(
+            token, verdict, reviewer=identity.actor(), note=state.get("review_note", "").strip(), edited_answer=edited_answer
         )
     except AlignError as error:
-        st.session_state.review_problem = str(error)
+        state.review_problem = str(error)
         return
-    st.session_state.review_said = SAID[verdict]
-    st.session_state.review_note = ""
-    stop_editing()
-    let_go()
+    if outcome.refused:
+        lose(outcome.refused)
+        return
+    state.review_last = {"item": item, "verdict": verdict, "words": words, "left": item["left"]}
+    state.review_note = ""
+    let_go(store=False)
 
 
-def undo() -> None:
-    """Take back the reviewer's last verdict and show its item again."""
+def undo(verdict: str) -> None:
+    """Take back the reviewer's last verdict, whose id is `verdict`, and show its item again."""
     try:
-        item = data.undo_last(st.session_state.reviewer)
+        item = review_data.undo_verdict(verdict, identity.actor())
     except AlignError as error:
         st.session_state.review_problem = str(error)
         return
     if item:
-        st.session_state.review_item, st.session_state.review_said = item, "Taken back"
+        open_item(item)
+        st.session_state.review_said = "Taken back"
+        st.session_state.pop("review_last", None)

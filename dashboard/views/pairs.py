@@ -9,8 +9,9 @@ import streamlit as st
 
 from alignment.lineage import trace
 from alignment.lineage.trace import Node
-from dashboard import data, figures, instead, night_data, show
+from dashboard import data, figures, identity, instead, night_data, show
 from dashboard.data import Row
+from dashboard.views import ruling
 
 PAGE_SIZE = 10
 FILTERS = {
@@ -27,6 +28,10 @@ SPLITS = {"train": "Trained on", "eval": "Held out"}
 def render() -> None:
     """Draw the page."""
     st.title("Pairs", anchor=False)
+    ruling.say_what_happened()
+    if not identity.actor():
+        with st.container(width=420):
+            identity.draw()
     nights = night_data.nights()
     if not nights:
         instead.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")
@@ -86,6 +91,7 @@ def pair(number: int, row: Row) -> None:
             with column, st.container(gap="xsmall"):
                 st.caption(f"**{side.capitalize()}** · {show.title(row[f'{side}_kind'] or 'unknown kind').lower()}")
                 show.show_text(row[side], key=f"{side}-{number}", empty="(no answer)")
+        ruling.render(row)
         lineage(row["id"])
 
 

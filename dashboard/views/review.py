@@ -1,4 +1,4 @@
-"""The review queue: one item at a time, one key per verdict, the next item at once."""
+"""The review queue: an item at a time, held by whoever has it open, its answers in random order and unmarked until the verdict."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ import re
 
 import streamlit as st
 
-from dashboard import data, instead, show
-from dashboard.data import Board, Row, Verdict
-from dashboard.views import deciding, reviewed
+from alignment.labels.review_queue import Verdict
+from dashboard import conversation, data, identity, instead, review_data, show
+from dashboard.data import Row
+from dashboard.review_data import Board
+from dashboard.views import deciding, differing, guidelines, reviewed
 
 WHAT = {
-    "disagreement": "The labeler cannot decide: the user complained, or no answer may be taught.",
-    "low_margin": "The labeler prefers one answer, but only just.",
-    "gate_audit": "One answer from the gate's evaluation. Is the gate's own score right?",
+    "disagreement": "The labelers disagree, the user complained, or no answer may be taught.",
+    "low_margin": "A labeler prefers one answer, but only just.",
+    "gate_audit": "One answer from the gate's evaluation. The gate's own score is shown after your verdict.",
+    "pair_review": "A person asks whether this pair may be taught.",
 }
 # Below the buttons and not in tooltips, which would cover the answers whenever the mouse rests on a button.
 MEANING = (
-    "Agree: the proposal is right · Flip: the other answer is better · Not harmful: the request does no harm and should not "
-    "have been flagged · Skip: decide nothing, it comes back at the end · Edit: write the answer to learn from · "
-    "Undo: take back your last verdict. Each button has a key."
+    "Left, Right: the better answer; it is taught · Both bad: neither is taught · Not harmful: the request does no harm and should not "
+    "have been flagged; nothing is taught · Edit: write the answer to learn from · Skip: decide nothing, it comes back at the end. "
+    "The keys stand on the buttons; a key that is held down counts once."
 )
 MEANING_AUDIT = (
-    "Agree: the gate scored this answer rightly · Flip: wrongly · Not harmful: the request does no harm · "
-    "Skip: decide nothing, it comes back at the end · Undo: take back your last verdict. Each button has a key."
+    "What the answer is, by the rule beside it · Not harmful: the request does no harm · Skip: decide nothing, it comes back at the end. "
+    "The keys stand on the buttons; a key that is held down counts once."
 )
-BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
-    ("agree", "Agree", "A"),
-    ("flip", "Flip", "F"),
-    ("not_harmful", "Not harmful", "N"),
-    ("skip", "Skip", "S"),
-)
+# What outcomes 0 and 1 of a suite are called.
+SCORES = (("safe", "unsafe"), ("helpful", "refusal"), ("no failure", "failure"))
+VIEWS = ("Decide", "Disagreements", "History")
 
 
 def render() -> None:
     """Draw the page."""
-    reviewer = st.session_state.setdefault("reviewer", "")
-    # The item on screen is part of the address, so that one reviewer can send it to another.
-    held = st.session_state.get("review_item") or st.query_params.get("item")
-    board = data.review_board(chosen_kind(), held=held, reviewer=reviewer)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Review queue", anchor=False, width="content")
-        view = st.segmented_control("View", ["Decide", "History"], default="Decide", required=True, label_visibility="collapsed")
-    if not board.progress:
+        st.session_state.setdefault("review_view", VIEWS[0])
+        view = st.segmented_control("View", VIEWS, key="review_view", required=True, label_visibility="collapsed")
+    progress = data.review_progress()
+    if not progress:
         instead.of_rows("Nothing to review yet", "A night puts here what its labeler is not sure of.")
         return
-    controls(board.progress)
+    controls(progress)
     if view == "History":
-        reviewed.render(board.progress, chosen_kind())
+        reviewed.render(progress, chosen_kind())
+    elif view == "Disagreements":
+        differing.render(chosen_kind())
     else:
-        decide(board)
+        decide()
 
 
 def chosen_kind() -> str | None:
@@ -65,12 +65,12 @@ def controls(progress: list[Row]) -> None:
     waiting["all"] = sum(waiting.values())
     name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
     with name:
-        who()
+        identity.draw()
     with choice:
         kind = st.segmented_control(
             "Kind",
             kinds,
-            format_func=lambda key: f"{'All' if key == 'all' else show.title(key)} ({waiting[key]})",
+            format_func=lambda key: f"{'All' if key == 'all' else show.title(key)} ({waiting.get(key, 0)})",
             default="all",
             required=True,
             wrap=True,
@@ -85,41 +85,73 @@ def controls(progress: list[Row]) -> None:
         st.progress(decided / items if items else 0.0, text=text)
 
 
-def who() -> None:
-    """Draw who reviews: a field until there is a name, then the name, so that the next key is a verdict and not a letter of it."""
-    if st.session_state.reviewer:
-        with st.container(gap=None):
-            st.caption("You review as")
-            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                show.show_text(st.session_state.reviewer)
-                st.button("Change", type="tertiary", on_click=deciding.forget_name)
-    else:
-        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=deciding.name_given)
-
-
-def decide(board: Board) -> None:
-    """Draw the current item with its verdict buttons. What is on screen stays until its reviewer acts."""
-    say_what_happened()
-    item, can_undo = board.item, board.undoable is not None
-    if item is None:
-        deciding.let_go()
-        with show.card("done"):
-            st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
-            undo_button(can_undo)
+def decide() -> None:
+    """Draw the item that the visitor holds, with its verdict buttons. What is on screen stays until its reviewer acts or loses it."""
+    kind, reviewer = chosen_kind(), identity.actor()
+    if not reviewer:
+        preview(kind)
         return
-    st.session_state.review_item = st.query_params["item"] = item["id"]
+    deciding.hold(kind)
+    board = review_data.review_board(st.session_state.get("review_token", ""), kind=kind, reviewer=reviewer)
+    editing = st.session_state.get("review_editing") == st.session_state.get("review_token")
+    if board.lost and not (editing and board.item):
+        deciding.lose(board.lost)
+        deciding.hold(kind)
+        board = review_data.review_board(st.session_state.get("review_token", ""), kind=kind, reviewer=reviewer)
+    say_what_happened()
+    last_verdict(board)
+    if board.item is None or not st.session_state.get("review_item"):
+        nothing_free(board)
+        return
+    st.query_params["item"] = board.item["id"]
+    token = st.session_state.review_token
+    item = {**board.item, "left": board.left}
     with show.card("item"):
         question(item)
-        if st.session_state.get("review_editing") == item["id"]:
+        if editing:
+            if board.lost:
+                st.warning("Your answer would not be stored any more; copy it if you want to keep it.")
+                show.show_text(board.lost)
             note()
-            editor(item)
+            editor(token, item)
         else:
-            buttons(item, can_undo)
-    others(item)
+            buttons(token, item)
+    keep_hold(token)
+
+
+@st.fragment(run_every=deciding.RENEW_EVERY)
+def keep_hold(token: str) -> None:
+    """Keep others from the item while the page is open; where it is lost all the same, draw the page again."""
+    if not deciding.keep_hold(token):
+        st.rerun()
+
+
+def preview(kind: str | None) -> None:
+    """Draw the next item for somebody who has no name yet; nobody holds it, and nothing can be pressed."""
+    item = review_data.review_preview(kind, item=st.query_params.get("item"))
+    if item is None:
+        st.markdown("**Nothing is waiting.** Every item of this kind is decided, or open on another screen.")
+        return
+    with show.card("item"):
+        question({**item, "left": "a"})
+        buttons("", {**item, "left": "a"}, disabled=True)
+        st.markdown("**Type your name above to decide;** it is stored with every verdict.")
+
+
+def nothing_free(board: Board) -> None:
+    """Say that nothing waits, or who has what is left on screen."""
+    with show.card("done"):
+        if not board.held:
+            st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
+        else:
+            st.markdown("**Nothing is free now.** What is left is open on other screens, and comes back here if it is not decided there:")
+            for row in board.held:
+                show.show_text(f"{row['reviewer']}: {row['items']}")
+            st.button("Look again")
 
 
 def question(item: Row) -> None:
-    """Draw what is asked: why the item is here, the prompt, the answers and the proposal."""
+    """Draw what is asked: why the item is here, the conversation, the answers, and what to decide by."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(show.title(item["kind"]), color="blue")
         if any(event["verdict"] == "skip" for event in item["verdicts"]):
@@ -128,53 +160,75 @@ def question(item: Row) -> None:
             if item["detail"].get(name):
                 st.badge(show.title(str(item["detail"][name])), color="gray")
         st.caption(WHAT.get(item["kind"], ""), width="content")
-    facts(item)
-    st.caption("Prompt")
-    show.show_text(item["prompt"], key="prompt", most=show.WHOLE)
-    proposed = proposed_side(item)
-    sides = [side for side in ("a", "b") if side == "a" or item["answer_b"] is not None]
-    for side, column in zip(sides, st.columns(len(sides)), strict=True):
+    decided_before(item)
+    with st.container(key="deciding"):
+        main, beside = st.columns([7, 3], gap="medium")
+    with main:
+        conversation.draw(conversation.turns_of(item["messages"], item["prompt"]))
+        answers(item)
+    with beside, st.container(key="guidelines", border=True, gap="xsmall"):
+        guidelines.render(item)
+
+
+def decided_before(item: Row) -> None:
+    """Say who decided this item before; what they said is shown after the verdict."""
+    names = {event["reviewer"]: event["verdict"] for event in item["verdicts"]}
+    if said := [str(name) for name, verdict in names.items() if verdict != "skip"]:
+        st.caption("Decided before by the following; what they said is shown after your verdict. If you differ, nothing is taught of it:")
+        show.show_text(", ".join(said))
+
+
+def sides(item: Row) -> list[tuple[str, str]]:
+    """Return the answers (a, b) with what they are called, in the order in which they are shown."""
+    if item["answer_b"] is None:
+        return [("a", "Answer")]
+    right = "b" if item["left"] == "a" else "a"
+    return [(item["left"], "Left"), (right, "Right")]
+
+
+def answers(item: Row) -> None:
+    """Draw the answers, unmarked: nothing tells which of them was proposed, or who wrote it."""
+    shown = sides(item)
+    for (side, name), column in zip(shown, st.columns(len(shown)), strict=True):
         with column, st.container(gap="xsmall"):
-            name = f"Answer {side.upper()}" if len(sides) > 1 else "Answer"
-            st.caption(f"**{name}** · proposed as the better one" if side == proposed else name)
-            show.show_text(item[f"answer_{side}"], key=f"answer-{side}", empty="(no answer)", most=show.WHOLE)
+            text = item[f"answer_{side}"]
+            st.caption(f"**{name}** · {len(text or ''):,} characters")
+            show.show_text(text, key=f"answer-{name.lower()}", empty="(no answer)", most=show.WHOLE)
 
 
-def facts(item: Row) -> None:
-    """Draw the proposal and the reason, as text."""
-    for name in ("proposal", "reason"):
-        if item[name]:
-            show.fact(name.capitalize(), item[name])
+def choices(item: Row) -> list[tuple[Verdict, str, str]]:
+    """Return the verdicts on an item with their labels and what is told of them afterwards, in the order of their keys."""
+    if item["kind"] == "gate_audit":
+        words = next((pair for pair in SCORES if item["proposal"] in pair), SCORES[-1])
+        return [("agree" if word == item["proposal"] else "flip", word.capitalize(), f"It is {word}") for word in words]
+    if item["answer_b"] is None:
+        return [("agree", "Good", "The answer is good"), ("both_bad", "Bad", "The answer is bad")]
+    left: Verdict = "agree" if item["left"] == "a" else "flip"
+    right: Verdict = "flip" if item["left"] == "a" else "agree"
+    return [(left, "Left", "The left one is better"), (right, "Right", "The right one is better"), ("both_bad", "Both bad", "Both are bad")]
 
 
-def proposed_side(item: Row) -> str | None:
-    """Return which answer the proposal prefers: `a`, `b`, or None where it is about something else."""
-    named = re.match(r"(?:answer[ _])?([ab])\b", str(item["proposal"] or "").strip().lower())
-    return named[1] if named and item["answer_b"] is not None else None
-
-
-def buttons(item: Row, can_undo: bool) -> None:
+def buttons(token: str, item: Row, *, disabled: bool = False) -> None:
     """Draw one button per verdict; each has a key."""
-    nameless = not st.session_state.reviewer
-    # Where nothing is proposed there is nothing to agree to or to flip.
-    open_question = not item["proposal"] and item["kind"] != "gate_audit"
     with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
-        for verdict, label, key in BUTTONS[2 * open_question :]:
+        offered = [(*choice, str(number)) for number, choice in enumerate(choices(item), start=1)]
+        others: list[tuple[Verdict, str, str, str]] = [
+            ("not_harmful", "Not harmful", "The request is harmless", "N"),
+            ("skip", "Skip", "Skipped", "S"),
+        ]
+        for verdict, label, words, key in offered + others:
             st.button(
                 label,
-                key=f"{verdict}-{item['id'][:16]}",
+                key=f"{show.key(label)}-{token[:16]}",
                 on_click=deciding.act,
-                args=(item["id"], verdict),
+                args=(token, item, verdict, words),
                 shortcut=key,
-                type="primary" if verdict == "agree" else "secondary",
-                disabled=nameless,
+                type="primary" if key.isdigit() else "secondary",
+                disabled=disabled,
             )
         if item["kind"] != "gate_audit":
-            st.button("Edit the answer", on_click=deciding.edit, args=(item["id"],), shortcut="E", disabled=nameless)
-        undo_button(can_undo)
+            st.button("Edit", key=f"edit-{token[:16]}", on_click=deciding.edit, args=(token,), shortcut="E", disabled=disabled)
         note()
-    if nameless:
-        st.markdown("**Type your name above to decide;** it is stored with every verdict.")
     st.caption(MEANING_AUDIT if item["kind"] == "gate_audit" else MEANING)
 
 
@@ -185,28 +239,70 @@ def note() -> None:
     )
 
 
-def undo_button(possible: bool) -> None:
-    """Draw the button that takes back this reviewer's last verdict."""
-    st.button("Undo", on_click=deciding.undo, shortcut="U", type="tertiary", disabled=not possible)
-
-
-def editor(item: Row) -> None:
-    """Draw a form with the answer to edit."""
-    start = item["answer_b"] if proposed_side(item) == "b" else item["answer_a"]
-    field = f"edited-{item['id'][:16]}"
-    with st.form(f"edit-{item['id'][:16]}", border=False):
-        st.text_area("The answer to learn from", start or "", height=160, key=field)
+def editor(token: str, item: Row) -> None:
+    """Draw a form with the answer to edit, which may start from either one."""
+    shown = sides(item)
+    names = [name for _, name in shown]
+    start = (
+        st.segmented_control("Start from", names, default=names[0], required=True, key=f"start-{token[:16]}")
+        if len(names) > 1
+        else names[0]
+    )
+    side = next(side for side, name in shown if name == start)
+    field = f"edited-{token[:16]}-{start}"
+    with st.form(f"edit-form-{token[:16]}", border=False):
+        st.text_area("The answer to learn from", item[f"answer_{side}"] or "", height=160, key=field)
         with st.container(horizontal=True):
-            st.form_submit_button("Save the edited answer", type="primary", on_click=deciding.save, args=(item["id"], field))
+            st.form_submit_button("Save the edited answer", type="primary", on_click=deciding.save, args=(token, item, field))
             st.form_submit_button("Cancel", on_click=deciding.stop_editing, shortcut="Esc")
         st.caption("Ctrl+Enter saves. The answer is redacted like a log.")
 
 
+def last_verdict(board: Board) -> None:
+    """Draw the reviewer's last verdict beside what was proposed, with the button that takes it back."""
+    last, undoable = st.session_state.get("review_last"), board.undoable
+    if undoable is None:
+        return
+    with show.card("last"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption("Your last verdict", width="content")
+        if last and last["item"]["id"] == undoable["item_id"]:
+            st.markdown(f"**{last['words']}.**", width="content")
+            st.caption(proposed(last["item"], last["left"], last["verdict"]), width="content")
+            if last["item"]["reason"]:
+                show.show_text(last["item"]["reason"])
+            others(last["item"])
+        else:
+            st.markdown(f"**{reviewed.WORDS.get(undoable['verdict'], '')}**", width="content")
+        st.button("Undo", key="undo", on_click=deciding.undo, args=(undoable["id"],), shortcut="U", type="tertiary")
+
+
+def proposed(item: Row, left: str, verdict: str) -> str:
+    """Return what was proposed of an item that was shown with answer `left` on the left, and what comes of the verdict."""
+    if item["kind"] == "gate_audit":
+        agrees = "you agree" if verdict == "agree" else "you differ" if verdict == "flip" else "left open"
+        scored = next((word for pair in SCORES for word in pair if word == item["proposal"]), "something else")
+        return f"The gate had scored it as: {scored} ({agrees})."
+    side = proposed_side(item)
+    told = f"The {'left' if side == left else 'right'} one had been proposed." if side else "Nothing had been proposed."
+    if verdict in ("both_bad", "not_harmful"):
+        return f"{told} No pair is taught."
+    if verdict == "agree" and not side:
+        return f"{told} No pair is taught: the labelers may not teach that answer; edit it if it should be."
+    return told
+
+
+def proposed_side(item: Row) -> str | None:
+    """Return which answer the proposal prefers: `a`, `b`, or None where it is about something else."""
+    named = re.match(r"(?:answer[ _])?([ab])\b", str(item["proposal"] or "").strip().lower())
+    return named[1] if named and item["answer_b"] is not None else None
+
+
 def others(item: Row) -> None:
-    """Draw what was said of this item before."""
-    if item["verdicts"]:
-        show.heading("Verdicts on this item so far")
-        reviewed.verdict_table(item["verdicts"])
+    """Draw what other people had said of an item before."""
+    said = [f"{event['reviewer']}: {reviewed.word(event)}" for event in item["verdicts"] if event["verdict"] != "skip"]
+    if said:
+        st.caption("before you:", width="content")
+        show.show_text(" · ".join(said))
 
 
 def say_what_happened() -> None:
@@ -216,6 +312,10 @@ def say_what_happened() -> None:
     if trouble := st.session_state.pop("review_problem", None):
         st.warning("Nothing was stored; try again.")
         show.show_text(trouble)
+    if lost := st.session_state.pop("review_lost", None):
+        with show.card("lost"):
+            st.markdown("**Nothing of yours was stored for the item you had open or asked for.**")
+            show.show_text(lost)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, figures, show
+from alignment.labels.review_queue import UNDO
+from dashboard import figures, review_data, show
 from dashboard.data import Row
 
 WORDS = {
     "agree": "Agree",
     "flip": "Flip",
+    "both_bad": "Both bad",
     "edit": "Edited answer",
     "not_harmful": "Not harmful",
     "skip": "Skip",
 }
+WORDS_OF = {
+    "agree": "As proposed",
+    "flip": "The other way",
+    "both_bad": "Both bad",
+    "edit": "Wrote another answer",
+    "not_harmful": "Request is harmless",
+}
+"""What a verdict says of the proposal, where that is shown beside it."""
 
 
 def render(progress: list[Row], kind: str | None) -> None:
     """Draw how people judge each kind of proposal, and the verdicts, newest first."""
     show.heading("How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate.")
-    show.table([agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Edited", "Not harmful", "Open"))
+    show.table(
+        [agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Both bad", "Edited", "Not harmful", "Disputed", "Open")
+    )
+    positions()
     show.heading("Verdicts, newest first")
-    rows = data.review_history(kind)
+    rows = review_data.review_history(kind)
     if rows:
         verdict_table(rows)
     else:
@@ -40,15 +53,25 @@ def agreement(row: Row) -> dict[str, str]:
         "Decided": f"{row['decided']} of {row['items']}",
         "Agree": part("agree"),
         "Flip": part("flip"),
+        "Both bad": part("both_bad"),
         "Edited": part("edit"),
         "Not harmful": part("not_harmful"),
+        "Disputed": figures.count(row["disputed"]),
         "Open": figures.count(row["items"] - row["decided"]),
     }
 
 
+def positions() -> None:
+    """Say how often the left answer was preferred: answers stand in random order, so that half is what an unbiased eye comes to."""
+    found = review_data.review_positions()
+    if found["n"]:
+        share = figures.percent(found["on_the_left"] / found["n"])
+        st.caption(f"The answer on the left was preferred in {share} of {found['n']} verdicts; the order is drawn anew for every showing.")
+
+
 def word(event: Row) -> str:
     """Return a verdict as people read it; an undo is a skip with its own note."""
-    if event["verdict"] == "skip" and event["note"] == data.UNDO:
+    if event["verdict"] == "skip" and event["note"] == UNDO:
         return "Undo"
     return WORDS.get(event["verdict"], str(event["verdict"]))
 
@@ -65,7 +88,7 @@ def verdict_table(events: list[Row]) -> None:
         }
         if "prompt" in event:
             row |= {
-                "Stands": "yes" if event["stands"] else "no",
+                "Stands": "disputed" if event["stands"] and event["disputed"] else "yes" if event["stands"] else "no",
                 "Kind": show.title(event["kind"] or ""),
                 "Proposal": event["proposal"] or "",
                 "Prompt": event["prompt"] or "",

@@ -14,7 +14,7 @@ people AS (
     FROM review_items
     JOIN latest_verdicts ON latest_verdicts.item_id = review_items.id
     JOIN judgements ON judgements.id = review_items.detail ->> 'judgement_id'
-    WHERE latest_verdicts.verdict IN ('agree', 'flip')
+    WHERE latest_verdicts.verdict IN ('agree', 'flip') AND NOT latest_verdicts.disputed
 ),
 everybody AS (
     SELECT first_id, second_id, labeler, CASE verdict WHEN 'first' THEN first_id ELSE second_id END AS preferred FROM said

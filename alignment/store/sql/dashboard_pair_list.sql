@@ -1,7 +1,8 @@
 -- Purpose: the pairs of one night that match, the weakest labels first, each with how its labelers voted.
 -- Parameters: $night; $split, $side, $category, $labelers, $source, $principle (NULL: any); $text (NULL: any), part of prompt or answers;
 --   $limit, $offset.
--- Grain: one pair; `total` counts all that match, `votes_for` and `votes_against` the labelers that preferred the chosen or rejected answer.
+-- Grain: one pair; `total` counts all that match, `votes_for` and `votes_against` the labelers that preferred the chosen or rejected answer;
+--   `action` and its like say what a person ruled on the pairs of the exchange.
 WITH found AS (
     SELECT
         pairs.*, pair_sets.split AS used_as, files.source, array_to_string(from_json(pairs.labelers, '["VARCHAR"]'), ' + ') AS labelled_by,
@@ -25,6 +26,12 @@ page AS (
     ORDER BY judge_margin NULLS LAST, id
     LIMIT $limit OFFSET $offset
 ),
+ruled AS (
+    SELECT events.*, answers.verdict
+    FROM standing_pair_events AS events
+    LEFT JOIN latest_verdicts AS answers ON events.action = 'review' AND answers.item_id = events.id AND answers.verdict <> 'skip'
+    WHERE events.action <> 'restore'
+),
 said AS (
     SELECT page.id, votes.labeler, CASE votes.verdict WHEN 'first' THEN one.text ELSE two.text END AS preferred
     FROM page
@@ -34,10 +41,12 @@ said AS (
     QUALIFY row_number() OVER (PARTITION BY page.id, votes.labeler ORDER BY votes.created_at DESC, votes.id DESC) = 1
 )
 SELECT
-    page.id, used_as AS split, side, category, messages, chosen, rejected, chosen_kind, rejected_kind, labelled_by, principles, judge_margin,
+    page.id, page.interaction_id, ruled.action, ruled.pair_id AS ruled_pair, ruled.actor, ruled.reason, ruled.recorded_at AS ruled_at,
+    ruled.verdict AS ruled_verdict, used_as AS split, side, category, messages, chosen, rejected, chosen_kind, rejected_kind, labelled_by, principles, judge_margin,
     source, total, count(said.labeler) FILTER (said.preferred = page.chosen) AS votes_for,
     count(said.labeler) FILTER (said.preferred = page.rejected) AS votes_against
 FROM page
 LEFT JOIN said ON said.id = page.id
+LEFT JOIN ruled ON ruled.interaction_id = page.interaction_id
 GROUP BY ALL
 ORDER BY judge_margin NULLS LAST, page.id

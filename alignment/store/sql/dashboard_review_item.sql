@@ -1,7 +1,11 @@
--- Purpose: one review item with all that a reviewer needs to see.
+-- Purpose: one review item with all that a reviewer needs to see: the conversation it is about and the principle that decided it.
 -- Parameters: $item.
--- Grain: at most one row.
-SELECT id, kind, reason, interaction_id, prompt, answer_a, answer_b, proposal, detail, priority, created_at
-FROM review_items
-WHERE id = $item
+-- Grain: at most one row; `messages` and `principles` are NULL where the item is about no exchange or no judgement.
+SELECT
+    items.id, items.kind, items.reason, items.interaction_id, items.prompt, items.answer_a, items.answer_b, items.proposal, items.detail,
+    items.priority, items.created_at, exchanges.messages::VARCHAR AS messages, coalesce(judgements.principle_ids, items.detail -> 'principle_ids')::VARCHAR AS principles
+FROM review_items AS items
+LEFT JOIN interactions AS exchanges ON exchanges.id = items.interaction_id
+LEFT JOIN judgements ON judgements.id = items.detail ->> 'judgement_id'
+WHERE items.id = $item
 LIMIT 1

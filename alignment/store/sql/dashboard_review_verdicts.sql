@@ -1,7 +1,7 @@
 -- Purpose: what people have said of one review item so far, oldest first.
 -- Parameters: $item.
 -- Grain: one verdict event.
-SELECT reviewer, verdict, edited_answer, note, decided_at
+SELECT reviewer, verdict, edited_answer, note, left_answer, decided_at
 FROM verdicts
 WHERE item_id = $item
-ORDER BY decided_at, id
+ORDER BY coalesce(seq, 0), decided_at, id

@@ -22,4 +22,6 @@ UNION ALL SELECT 'pair_exclusions', id FROM pair_exclusions WHERE interaction_id
 UNION ALL SELECT 'contamination_checks', id FROM contamination_checks WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'principle_decisions', id FROM principle_decisions WHERE interaction_id IN (FROM exchange) OR pair_id IN (FROM pair)
 UNION ALL SELECT 'review_items', id FROM item
-UNION ALL SELECT 'verdicts', id FROM verdicts WHERE item_id IN (FROM item);
+UNION ALL SELECT 'verdicts', id FROM verdicts WHERE item_id IN (FROM item)
+UNION ALL SELECT 'review_holds', id FROM review_holds WHERE item_id IN (FROM item)
+UNION ALL SELECT 'pair_events', id FROM pair_events WHERE pair_id IN (FROM pair) OR interaction_id IN (FROM exchange);

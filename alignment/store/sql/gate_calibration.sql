@@ -9,6 +9,6 @@ SELECT
     count_if((items.detail ->> '$.outcome') = '1' AND verdict = 'flip') AS invented
 FROM review_items AS items
 JOIN latest_verdicts AS latest ON latest.item_id = items.id
-WHERE items.kind = 'gate_audit' AND (items.detail ->> '$.scorer_version') = $version AND (items.detail ->> '$.suite') IS NOT NULL
+WHERE NOT latest.disputed AND items.kind = 'gate_audit' AND (items.detail ->> '$.scorer_version') = $version AND (items.detail ->> '$.suite') IS NOT NULL
 GROUP BY ALL
 ORDER BY suite

@@ -20,11 +20,11 @@ ruled AS (
     SELECT
         review_items.interaction_id,
         least(chosen_id, rejected_id) || ' ' || greatest(chosen_id, rejected_id) AS answers,
-        arg_max(CASE verdicts.verdict WHEN 'agree' THEN chosen_id ELSE rejected_id END, decided_at) AS chosen_id
+        arg_max(CASE verdicts.verdict WHEN 'agree' THEN chosen_id ELSE rejected_id END, (coalesce(seq, 0), decided_at)) AS chosen_id
     FROM latest_verdicts AS verdicts
     JOIN review_items ON review_items.id = verdicts.item_id
     JOIN judgements ON judgements.id = (review_items.detail ->> 'judgement_id')
-    WHERE verdicts.verdict IN ('agree', 'flip')
+    WHERE verdicts.verdict IN ('agree', 'flip') AND NOT verdicts.disputed
     GROUP BY ALL
 )
 SELECT

@@ -1,8 +1,12 @@
 -- Purpose: what people decided about labelled exchanges, and the judgement that they had before them.
 -- Parameters: none.
--- Grain: one exchange; the last verdict on it stands, and a skip decides nothing.
-SELECT interaction_id, verdict, edited_answer, review_items.detail ->> 'judgement_id' AS judgement_id
+-- Grain: one exchange; the last verdict on it stands, a skip decides nothing, and where people differ it is `disputed`.
+SELECT
+    interaction_id, CASE WHEN disputed THEN 'disputed' ELSE verdict END AS verdict, edited_answer,
+    review_items.detail ->> 'judgement_id' AS judgement_id
 FROM review_items
 JOIN latest_verdicts ON latest_verdicts.item_id = review_items.id
-WHERE interaction_id IS NOT NULL AND verdict <> 'skip'
-QUALIFY row_number() OVER (PARTITION BY interaction_id ORDER BY decided_at DESC, latest_verdicts.id DESC) = 1;
+WHERE interaction_id IS NOT NULL AND verdict <> 'skip' AND kind IS DISTINCT FROM 'pair_review'
+QUALIFY row_number() OVER (
+    PARTITION BY interaction_id ORDER BY coalesce(latest_verdicts.seq, 0) DESC, decided_at DESC, latest_verdicts.id DESC
+) = 1;

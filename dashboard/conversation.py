@@ -1,0 +1,67 @@
+"""A conversation as a person reads it who decides on its last turn: all of it, the last turn in view. Draws; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from dashboard import data, show
+
+ROLES = {"user": "User", "assistant": "Model", "system": "System", "tool": "Tool"}
+LONG, BEGINNING = 900, 300
+"""An earlier turn of more characters than LONG shows its BEGINNING, and folds the whole."""
+SCROLLS, HEIGHT = 700, 230
+"""Earlier turns of more characters than SCROLLS, or more than three, scroll in a panel of HEIGHT pixels, from their end."""
+
+
+class Turn(NamedTuple):
+    """What one side said."""
+
+    role: str
+    text: str
+
+
+def turns_of(messages: str | None, prompt: str | None) -> list[Turn]:
+    """Return the turns of a conversation; the prompt alone where the conversation is not known.
+
+    >>> turns_of('[{"role": "user", "content": "Hi"}]', None)
+    [Turn(role='user', text='Hi')]
+    >>> turns_of(None, "Hi")
+    [Turn(role='user', text='Hi')]
+    """
+    found: Any = data.parsed(messages, [])
+    said = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    turns = [Turn(str(one.get("role", "")), str(one.get("content") or "")) for one in said]
+    # An item may ask about other words than those that were logged last; then these are the question.
+    if prompt is not None and (not turns or turns[-1].text != prompt):
+        turns.append(Turn("user", prompt))
+    return turns
+
+
+def draw(turns: Sequence[Turn]) -> None:
+    """Draw the turns; the last one in a panel of its own, below those before it."""
+    if earlier := turns[:-1]:
+        count = sum(len(turn.text) for turn in earlier)
+        said = "1 turn" if len(earlier) == 1 else f"{len(earlier)} turns"
+        st.caption(f"Earlier in this conversation · {said} · {count:,} characters")
+        scrolls = count > SCROLLS or len(earlier) > 3
+        with st.container(key="earlier-turns", border=True, gap="small", height=HEIGHT if scrolls else "content", autoscroll=scrolls):
+            for number, turn in enumerate(earlier):
+                _earlier(number, turn)
+    for turn in turns[-1:]:
+        name = "Last turn" if len(turns) > 1 else "Prompt"
+        st.caption(f"**{name}** · {ROLES.get(turn.role, 'another role')} · {len(turn.text):,} characters")
+        show.show_text(turn.text, key="prompt", most=show.WHOLE)
+
+
+def _earlier(number: int, turn: Turn) -> None:
+    with st.container(gap=None, key=f"turn-{number}-{'model' if turn.role == 'assistant' else 'other'}"):
+        st.caption(f"**{ROLES.get(turn.role, 'Another role')}**")
+        if len(turn.text) <= LONG:
+            show.show_text(turn.text, width="stretch")
+            return
+        show.show_text(turn.text[:BEGINNING] + " …", width="stretch")
+        with st.expander(f"The whole turn · {len(turn.text):,} characters"):
+            show.show_text(turn.text, width="stretch", most=show.WHOLE)

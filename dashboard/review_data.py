@@ -1,0 +1,193 @@
+"""What the review queue and the page of pairs read and write: items and who holds them, verdicts, rulings on pairs.
+
+Effects: reads and appends to the store of the configured state folder.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import duckdb
+import streamlit as st
+
+from alignment.labels import Constitution, Principle, load_constitution, review_queue
+from alignment.labels.check import constitution_text
+from alignment.labels.review_queue import UNDO, Verdict
+from alignment.pairs.rulings import Action, rule
+from alignment.records import Side
+from alignment.store import session, sql
+from dashboard import data
+from dashboard.data import Row
+
+
+class Board(NamedTuple):
+    """What the review page shows: progress by kind, the item to decide and which answer stands on the left, and what an undo takes back.
+
+    `lost` says why a verdict on the item would be refused; `held` who has how many open items on screen.
+    """
+
+    progress: list[Row]
+    item: Row | None
+    undoable: Row | None
+    left: str
+    lost: str
+    held: list[Row]
+
+
+def review_board(token: str, *, kind: str | None, reviewer: str) -> Board:
+    """Return what the review page shows, from one session: the item that the showing `token` holds; who holds the others of `kind`."""
+    with session(data.settings().home, wait=data.READ_WAIT) as connection:
+        lost = review_queue.lost(connection, token)
+        shown = _first(_shown(connection, token))
+        return Board(
+            _read(connection, "review_progress"),
+            _item(connection, shown["item_id"]) if shown else None,
+            _first(_read(connection, "review_undoable", reviewer=reviewer, undo=UNDO)),
+            shown["left_answer"] if shown else "a",
+            lost,
+            data.named(connection, sql("review_held"), {"kind": kind, **review_queue.alive(_now())}),
+        )
+
+
+def review_preview(kind: str | None, *, item: str | None) -> Row | None:
+    """Return the item that a visitor who may not decide looks at: `item`, else the next free one of `kind`. Nobody holds it."""
+    with session(data.settings().home, wait=data.READ_WAIT) as connection:
+        waiting = [{"id": item}] if item else []
+        waiting += data.named(connection, sql("review_next"), {"kind": kind, **review_queue.alive(_now())})
+        return next((found for row in waiting if (found := _item(connection, row["id"]))), None)
+
+
+def _read(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[Row]:
+    return data.named(connection, sql(f"dashboard_{name}"), parameters)
+
+
+def _first(rows: list[Row]) -> Row | None:
+    return rows[0] if rows else None
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, token: str) -> list[Row]:
+    statement = "SELECT item_id, left_answer FROM review_holds WHERE showing = $showing AND event = 'claim' LIMIT 1"
+    return data.named(connection, statement, {"showing": token})
+
+
+def _item(connection: duckdb.DuckDBPyConnection, item: str) -> Row | None:
+    found = _first(_read(connection, "review_item", item=item))
+    if found is None:
+        return None
+    return {**found, "detail": data.parsed(found["detail"]), "verdicts": _read(connection, "review_verdicts", item=item)}
+
+
+def claim_item(token: str, reviewer: str, *, kind: str | None, item: str | None) -> review_queue.Claimed:
+    """Hold `item`, or the next free one of `kind`, for the showing `token`.
+
+    Raises:
+        StoreBusy: the store stayed locked; nothing was written.
+    """
+    return review_queue.claim(data.settings().home, token, reviewer, now=_now(), kind=kind, item=item, wait=data.WRITE_WAIT)
+
+
+def renew_hold(token: str) -> str:
+    """Hold the item of a showing for another while; return why it is lost, empty if it is not.
+
+    Raises:
+        StoreBusy: the store stayed locked; nothing was written.
+    """
+    return review_queue.renew(data.settings().home, token, now=_now(), wait=data.WRITE_WAIT)
+
+
+def release_hold(token: str) -> None:
+    """Let the item of a showing go.
+
+    Raises:
+        StoreBusy: the store stayed locked; nothing was written.
+    """
+    review_queue.release(data.settings().home, token, now=_now(), wait=data.WRITE_WAIT)
+
+
+def review_history(kind: str | None, limit: int = 500) -> list[Row]:
+    """Return the last verdicts, newest first."""
+    return data.read("review_history", kind=kind, limit=limit)
+
+
+def review_positions() -> Row:
+    """Return how many verdicts preferred one of two answers, and how many of them the left one."""
+    return data.read("review_positions")[0]
+
+
+def review_disagreements(*, limit: int, offset: int, **filters: str | None) -> list[Row]:
+    """Return the items on which people differ from one another, from the labelers or from the gate; `total` counts all that match."""
+    return data.read("review_disagreements", limit=limit, offset=offset, **filters)
+
+
+def principle_of(item: Row) -> Principle | None:
+    """Return the principle that an item is decided by, as the constitution has it today; None for an answer of the gate's evaluation.
+
+    Raises:
+        ConfigError: the constitution is wrong.
+    """
+    path = data.settings().labels.constitution
+    constitution = _constitution(path, constitution_text(path)[1])
+    named = [name for name in data.parsed(item["principles"], []) if name in constitution.versions]
+    if named:
+        return constitution.named(named[0])
+    side, category = item["detail"].get("side"), item["detail"].get("category")
+    return constitution.main(Side(side), str(category)) if side in list(Side) and item["kind"] != "gate_audit" else None
+
+
+# Read on every run of the page, and a tenth of a second of work; the text is the key, so that an edit is seen at once.
+@st.cache_data(max_entries=4, show_spinner=False)
+def _constitution(path: str, text: str) -> Constitution:
+    return load_constitution(path)
+
+
+def record_verdict(
+    token: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None
+) -> review_queue.Outcome:
+    """Store a verdict on the item that the showing `token` holds, or say why it is refused. What people write is redacted like logs.
+
+    Raises:
+        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+    """
+    try:
+        return review_queue.decide(
+            data.settings().home,
+            token,
+            verdict,
+            reviewer=reviewer,
+            now=_now(),
+            note=data.redacted(note) if note else None,
+            edited_answer=data.redacted(edited_answer) if edited_answer else edited_answer,
+            wait=data.WRITE_WAIT,
+        )
+    finally:
+        data.forget()
+
+
+def undo_verdict(verdict: str, reviewer: str) -> str | None:
+    """Take back the reviewer's last verdict, whose id is `verdict`, with a new event; return its item, or None if it is not the last.
+
+    Raises:
+        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+    """
+    try:
+        return review_queue.undo(data.settings().home, verdict, reviewer=reviewer, now=_now(), wait=data.WRITE_WAIT)
+    finally:
+        data.forget()
+
+
+def rule_on_pair(pair: str, action: Action, *, actor: str, reason: str) -> bool:
+    """Exclude or flip a pair, send it to review, or take that back; return False if the same was said before. The reason is redacted.
+
+    Raises:
+        InputError: a name or reason is missing, or there is nothing to take back.
+        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+    """
+    try:
+        return rule(data.settings().home, pair, action, actor=actor, reason=data.redacted(reason), now=_now(), wait=data.WRITE_WAIT)
+    finally:
+        data.forget()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
