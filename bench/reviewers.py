@@ -109,7 +109,7 @@ def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
     while time.monotonic() < until:
         item = (parse_qs(urlparse(page.url).query).get("item") or [""])[0]
         if item and item != before and page.locator(".st-key-verdicts button:enabled").count() >= len(KEYS):
-            return item
+            return str(item)
         if page.locator(".st-key-card-done").count():
             return ""
         page.wait_for_timeout(40)

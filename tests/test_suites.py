@@ -27,6 +27,7 @@ DATA = Path(os.environ.get("ALIGN_DATA_DIR", "shared/data"))
 SIZES = {
     "pii": 60, "toxicity": 60, "counterfactual": 600, "stereotype": 60, "sycophancy": 60, "truthfulness": 80, "capability": 100,
     "retention": 90, "jailbreak": 2000, "harm": 250, "lookalike": 250, "ordinary": 300,
+    "harm_neutral": 250, "contrast": 250, "inability": 120, "answerable": 120,
 }  # fmt: skip
 
 
