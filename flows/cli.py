@@ -17,6 +17,7 @@ from alignment.errors import AlignError, InputError
 from alignment.ids import short
 from alignment.text import cap, printable
 from flows import (  # noqa: F401 - they register their commands
+    cli_audit,
     cli_bench,
     cli_compare,
     cli_constitution,

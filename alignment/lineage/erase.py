@@ -21,7 +21,7 @@ from alignment.ids import content_id, short
 from alignment.lineage.files import FileChange, Marks, apply_change, find_changes
 from alignment.lineage.rows import copy_without, look_up
 from alignment.lineage.scrub import Scrubber, Subject
-from alignment.store import append, query, rewrite, session
+from alignment.store import append, audit, query, rewrite, session
 
 EVENT = "trained_on_erased"
 
@@ -100,6 +100,7 @@ def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: 
         NoSpace: there is no room for a second copy of the store.
     """
     left = [change.path for change in plan.files if not apply_change(home, change, plan.marks)]
+    audit.withhold(home, names_a_person=lambda text: plan.marks.own.text(text) != text, actor=actor)
     record = _record(plan, reason=plan.marks.own.text(reason), actor=actor, now=now)
     if plan.rows or plan.mentions:
 
