@@ -93,7 +93,6 @@ def test_a_person_approves_or_refuses_on_the_gate_page(own: Path, button: str, w
     app = opened("gate")
     assert app.header[0].value.endswith("Waits for approval]")
     assert all(one.disabled for one in app.button if one.label in ("Approve and release", "Refuse"))
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
     app.text_input(key="approval_reason").set_value("read ten answers; mail ada@example.org").run()
     press(app, button)
     assert not app.exception
@@ -118,7 +117,6 @@ def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch:
     challenger, _ = waiting(own)
     try:
         app = opened("gate")
-        app.text_input(key="reviewer_typed").set_value("Ada").run()
         app.text_input(key="approval_reason").set_value("read ten answers").run()
         press(app, "Approve and release")
         assert not app.exception
@@ -137,7 +135,6 @@ def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch:
 def test_an_approval_that_came_too_late_is_told(own: Path) -> None:
     waiting(own)
     app = opened("gate")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
     app.text_input(key="approval_reason").set_value("fine").run()
     (own / "releases" / "current").write_text("base")
     press(app, "Approve and release")
@@ -400,9 +397,7 @@ def test_hostile_text_is_only_ever_text(page: str, own: Path) -> None:
 
 
 def test_a_verdict_is_stored_once_and_the_next_item_comes(own: Path) -> None:
-    app = opened("review")
-    assert all(button.disabled for button in app.button if button.label == "Agree")
-    app.text_input[0].set_value("Ada").run()
+    app = opened("review", reviewer="Ada")
     before = app.session_state["review_item"]
     app.text_input(key="review_note").set_value("clear case").run()
     press(app, "Flip")
@@ -555,10 +550,7 @@ def test_an_address_opens_its_item_until_it_is_decided(own: Path) -> None:
     assert app.query_params["item"] == app.session_state["review_item"]
 
 
-def test_a_name_that_was_given_leaves_the_keys_to_the_verdicts(own: Path) -> None:
-    app = opened("review")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
+def test_who_reviews_is_who_signed_in_and_no_field_asks(own: Path) -> None:
+    app = opened("review", reviewer="Ben")
     assert [field.key for field in app.text_input] == ["review_note"]
-    assert "Ada" in texts(app)
-    press(app, "Change")
-    assert app.text_input(key="reviewer_typed").value == ""
+    assert "Ben" in texts(app)

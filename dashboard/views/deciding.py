@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.errors import AlignError
-from dashboard import data
+from dashboard import data, identity
 from dashboard.data import Verdict
 
 SAID = {
@@ -18,16 +18,6 @@ SAID = {
     "not_harmful": "Marked as not harmful",
     "skip": "Skipped",
 }
-
-
-def name_given() -> None:
-    """Keep the name that was typed."""
-    st.session_state.reviewer = (st.session_state.reviewer_typed or "").strip()
-
-
-def forget_name() -> None:
-    """Ask for the name again."""
-    st.session_state.reviewer = ""
 
 
 def let_go() -> None:
@@ -57,16 +47,17 @@ def save(item: str, field: str) -> None:
 
 def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
     """Store a verdict and let the item go. A second click on an item that is gone from the screen does nothing."""
-    if st.session_state.get("review_item") != item or not st.session_state.get("reviewer"):
+    if st.session_state.get("review_item") != item:
         return
     try:
-        data.record_verdict(
-            item,
-            verdict,
-            reviewer=st.session_state.reviewer,
-            note=st.session_state.get("review_note", "").strip(),
-            edited_answer=edited_answer,
-        )
+        with identity.acting_as("reviewer") as who:
+            data.record_verdict(
+                item,
+                verdict,
+                reviewer=who.name,
+                note=st.session_state.get("review_note", "").strip(),
+                edited_answer=edited_answer,
+            )
     except AlignError as error:
         st.session_state.review_problem = str(error)
         return
@@ -79,7 +70,8 @@ def act(item: str, verdict: Verdict, edited_answer: str | None = None) -> None:
 def undo() -> None:
     """Take back the reviewer's last verdict and show its item again."""
     try:
-        item = data.undo_last(st.session_state.reviewer)
+        with identity.acting_as("reviewer") as who:
+            item = data.undo_last(who.name)
     except AlignError as error:
         st.session_state.review_problem = str(error)
         return

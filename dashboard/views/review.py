@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from dashboard import data, instead, show
+from dashboard import data, identity, instead, show
 from dashboard.data import Board, Row, Verdict
 from dashboard.views import deciding, reviewed
 
@@ -35,7 +35,7 @@ BUTTONS: tuple[tuple[Verdict, str, str], ...] = (
 
 def render() -> None:
     """Draw the page."""
-    reviewer = st.session_state.setdefault("reviewer", "")
+    reviewer = identity.actor()
     # The item on screen is part of the address, so that one reviewer can send it to another.
     held = st.session_state.get("review_item") or st.query_params.get("item")
     board = data.review_board(chosen_kind(), held=held, reviewer=reviewer)
@@ -86,15 +86,10 @@ def controls(progress: list[Row]) -> None:
 
 
 def who() -> None:
-    """Draw who reviews: a field until there is a name, then the name, so that the next key is a verdict and not a letter of it."""
-    if st.session_state.reviewer:
-        with st.container(gap=None):
-            st.caption("You review as")
-            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                show.show_text(st.session_state.reviewer)
-                st.button("Change", type="tertiary", on_click=deciding.forget_name)
-    else:
-        st.text_input("Your name", key="reviewer_typed", max_chars=80, placeholder="needed to decide", on_change=deciding.name_given)
+    """Draw who reviews, as they signed in."""
+    with st.container(gap=None):
+        st.caption("You review as" if identity.may("reviewer") else "You may look, and decide nothing, as")
+        show.show_text(identity.actor())
 
 
 def decide(board: Board) -> None:
@@ -155,7 +150,7 @@ def proposed_side(item: Row) -> str | None:
 
 def buttons(item: Row, can_undo: bool) -> None:
     """Draw one button per verdict; each has a key."""
-    nameless = not st.session_state.reviewer
+    barred = not identity.may("reviewer")
     # Where nothing is proposed there is nothing to agree to or to flip.
     open_question = not item["proposal"] and item["kind"] != "gate_audit"
     with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
@@ -167,14 +162,14 @@ def buttons(item: Row, can_undo: bool) -> None:
                 args=(item["id"], verdict),
                 shortcut=key,
                 type="primary" if verdict == "agree" else "secondary",
-                disabled=nameless,
+                disabled=barred,
             )
         if item["kind"] != "gate_audit":
-            st.button("Edit the answer", on_click=deciding.edit, args=(item["id"],), shortcut="E", disabled=nameless)
+            st.button("Edit the answer", on_click=deciding.edit, args=(item["id"],), shortcut="E", disabled=barred)
         undo_button(can_undo)
         note()
-    if nameless:
-        st.markdown("**Type your name above to decide;** it is stored with every verdict.")
+    if barred:
+        st.markdown("**To decide, have your name added to `reviewers` of `[dashboard]` in `align.toml`.**")
     st.caption(MEANING_AUDIT if item["kind"] == "gate_audit" else MEANING)
 
 
