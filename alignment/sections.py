@@ -336,7 +336,7 @@ class Serve(Section):
 
 
 class Dashboard(Section):
-    """Who may do what on the dashboard. A name is what the identity provider calls a verified e-mail address, or what a link was made for."""
+    """Who may do what on the dashboard. A name is a verified e-mail address, or whom a link was made for."""
 
     viewers: list[str] = Field([], description="names that may look, or '*@example.com'; who signs in by a link may always")
     reviewers: list[str] = Field([], description="names that may also decide on the review queue")

@@ -78,8 +78,8 @@ def acting_as(role: Role) -> Iterator[Identity]:
     who = current()
     if who is None or not may(role):
         raise NotAllowed(
-            f"{name!r} is signed in as {who.role if who else 'nobody'}, and this is for a {role}; a name is made one by [dashboard] {role}s "
-            "in align.toml"
+            f"{name!r} is signed in as {who.role if who else 'nobody'}, and this is for a {role}; "
+            f"a name is made one by [dashboard] {role}s in align.toml"
         )
     with acting(who):
         yield who

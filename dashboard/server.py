@@ -90,8 +90,8 @@ def _refuse_a_taken_port(address: str, port: int) -> None:
             probe.bind((address, port))
         except OSError as error:
             raise AlignError(
-                f"the dashboard cannot listen on {address}:{port} ({error.strerror}): if it runs already, 'align dashboard --link' prints a "
-                "link to it; else choose another port with --port"
+                f"the dashboard cannot listen on {address}:{port} ({error.strerror}): if it runs already, "
+                "'align dashboard --link' prints a link to it; else choose another port with --port"
             ) from error
 
 
