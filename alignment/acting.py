@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
+_FIRST_PERSON = 1000
+"""UID_MIN of login.defs(5): accounts below are the system's."""
 How = Literal["oidc", "token", "account", "flag", "service"]
 Role = Literal["viewer", "reviewer", "approver", "operator", "service"]
 
@@ -38,6 +40,17 @@ def acting(who: Identity) -> Iterator[None]:
         _ACTING.reset(before)
 
 
+def act_as(who: Identity) -> None:
+    """Let all further acts in this context be those of `who`, as a command does."""
+    _ACTING.set(who)
+
+
+def acting_name() -> str:
+    """Return the name of who acts; of the account where nobody said."""
+    who = _ACTING.get()
+    return who.name if who is not None else account()
+
+
 def identity_of(name: str) -> Identity:
     """Return what is known of an actor: who they are if it is they who are `acting`; any other name is a service's.
 
@@ -47,6 +60,15 @@ def identity_of(name: str) -> Identity:
     """
     who = _ACTING.get()
     return who if who is not None and who.name == name else Identity(name, "service", "service")
+
+
+def is_persons_account() -> bool:
+    """Say whether this account may be one person's: neither root's nor one that the system made for a service."""
+    try:
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+    except KeyError:
+        return False
+    return os.getuid() >= _FIRST_PERSON and not shell.endswith(("/nologin", "/false"))
 
 
 def account() -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.acting import account
 from alignment.config import Settings
 from alignment.errors import AlignError, InputError
 from alignment.ids import short
@@ -216,7 +217,6 @@ def dashboard_command(
 
 
 def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
-    from alignment.acting import account
     from alignment.store import audit
     from alignment.store.sign_in import issue_token
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import datetime
 from functools import wraps
 from typing import Annotated, Any
@@ -14,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from alignment.acting import Identity, account, act_as, is_persons_account
 from alignment.config import Settings, load_settings
-from alignment.errors import AlignError, NoSpace
+from alignment.errors import AlignError, InputError, NoSpace
 from alignment.text import printable
 from flows.environment import prepare
 
@@ -26,7 +28,15 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
+Actor = Annotated[
+    str,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        show_default="this account",
+        help="who answers for it; has to be given where the account is root's or a service's, or nobody sits at a terminal",
+    ),
+]
 _ROOM = 64 * 2**20
 out = Console(highlight=False)
 
@@ -50,7 +60,8 @@ def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            # A context of its own: who acts in this command acts in no other.
+            return copy_context().run(command, *args, **kwargs)
         except KeyboardInterrupt:
             print("stopped; run the same command again to go on from here", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -76,6 +87,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
 
 def start(*, quiet: bool = True, writes: bool = False) -> Settings:
     """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing."""
+    act_as(Identity(account(), "account", "operator"))
     settings = load_settings()
     prepare(settings.home, quiet=quiet)
     if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
@@ -84,6 +96,22 @@ def start(*, quiet: bool = True, writes: bool = False) -> Settings:
             "same command again"
         )
     return settings
+
+
+def answering(actor: str, *, needed: bool = True) -> str:
+    """Return who answers for an act by hand: who was named, or else the account, and let it act.
+
+    Raises:
+        InputError: nobody was named, and `needed`, the account says of nobody who it is.
+    """
+    named = actor.strip() if actor != "unknown" else ""
+    if len(named) > 200 or not named.isprintable():
+        raise InputError(f"--actor {named[:50]!r} is no name; give up to 200 printable characters")
+    if not named and needed and not (is_persons_account() and sys.stdin.isatty()):
+        why = "nobody sits at a terminal" if is_persons_account() else "it is no person's"
+        raise InputError(f"who answers for this? The account {account()!r} does not say ({why}); give --actor NAME")
+    act_as(Identity(named, "flag", "operator") if named else Identity(account(), "account", "operator"))
+    return named or account()
 
 
 def print_json(value: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from alignment.errors import ReleaseError
 from alignment.ids import content_id, short
 from alignment.release.registry import current, history, promote
-from alignment.store import append_durably, query, sql
+from alignment.store import append_durably, audit, query, sql
 
 Say = Literal["approved", "refused", "overridden"]
 WAITS = "waits_for_approval"
@@ -125,6 +125,7 @@ def _carry_out(
         moved = [row["recorded_at"] for row in history(home) if row["release_id"] == release][-1:]
     row = {"decision_id": decision["id"], "night_id": decision["night_id"], "release_id": release, "verdict": verdict}
     row |= {"actor": actor, "reason": reason}
+    audit.append(home, verdict, release, actor=actor, reason=reason, details={"decision": decision["id"], "night": decision["night_id"]})
     append_durably(home, "gate_verdicts", [{"id": content_id(decision["id"], verdict, *moved), **row, "decided_at": now}])
     event = {
         "release_id": release,

@@ -27,6 +27,7 @@ from alignment.release.disk import (
     root,
     write_durably,
 )
+from alignment.store import audit
 
 
 class Canary(NamedTuple):
@@ -71,6 +72,7 @@ def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, no
         "reason": reason,
         "recorded_at": now,
     }
+    audit.append(home, event, release_id, actor=actor, reason=reason, details={"previous": row["previous"]})
     # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
     append_row(root(home) / HISTORY, row)
     write_durably(root(home) / POINTER, release_id + "\n")
@@ -92,6 +94,7 @@ def current_canary(home: Path) -> Canary | None:
 def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime) -> None:
     """Append what happens to a canary to the log; the caller holds the lock."""
     row = {"event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
+    audit.append(home, event, held.release_id, actor=actor, reason=reason, details={"champion": held.champion, "share": held.share})
     append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
 
 

@@ -35,6 +35,7 @@ from alignment.release.disk import (
     write_durably,
 )
 from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
+from alignment.store import audit
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -197,6 +198,7 @@ def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: dat
             # The log first: once the mark is there, nothing tells any more that it was the canary.
             log_canary(home, "canary_ended", held, actor=actor, reason=f"quarantined: {reason}", now=now)
         note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat()}
+        audit.append(home, "quarantined", release_id, actor=actor, reason=reason)
         write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
         finish_quarantine(home)
         write_serving(home)
