@@ -133,7 +133,7 @@ def withhold(home: Path, *, names_a_person: Callable[[str], bool], actor: str) -
     Raises:
         NoSpace, StoreError: the log cannot be written.
     """
-    doomed = {row["number"] for row in _rows(home) if row["words"] and names_a_person(json.dumps(row["words"], ensure_ascii=False))}
+    doomed = {row["number"] for row in _rows(home) if row["words"] and names_a_person(_said(row["words"]))}
     numbers = sorted(doomed)
     for start in range(0, len(numbers), 200):
         append(home, WITHHELD, ",".join(map(str, numbers[start : start + 200])), actor=actor)
@@ -143,6 +143,12 @@ def withhold(home: Path, *, names_a_person: Callable[[str], bool], actor: str) -
             text = [_withheld(line, doomed) for line in path.read_bytes().splitlines(keepends=True)]
             _replace(path, b"".join(text))
     return len(doomed)
+
+
+def _said(words: Mapping[str, Any]) -> str:
+    """Return what people or files were named in words, without the names of the fields."""
+    details = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in words["details"].values()]
+    return "\n".join([str(words["reason"]), *details])
 
 
 def _withheld(line: bytes, doomed: set[int]) -> bytes:
