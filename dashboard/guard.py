@@ -92,7 +92,8 @@ class Guard:
         tokens = [value for name, value in query if name == "token"]
         if tokens:
             return await self._by_token(scope, query, tokens, held)
-        if self.oidc is None or held is not None:
+        # On the provider's own paths nobody enters: the way out leads over one.
+        if self.oidc is None or held is not None or self.oidc.owns(path):
             return None
         if path == "/sign-in" and scope["method"] == "GET":
             return RedirectResponse(self.oidc.address(dict(query).get("with", "default")), 303)

@@ -74,10 +74,10 @@ def configured() -> SignIn | None:
     try:
         for provider in providers or ("default",):
             auth_util.validate_auth_credentials(provider)
-        origin = auth_util.get_origin_from_redirect_uri()
+        redirect = auth_util.get_validated_redirect_uri()
     except StreamlitAuthError as error:
         raise ConfigError(f"[auth] in secrets.toml is incomplete: {' '.join(str(error).split())}") from error
-    if origin is None:
+    if redirect is None:
         raise ConfigError(
             "[auth] redirect_uri in secrets.toml has to end with /oauth2callback, such as https://align.example.com/oauth2callback"
         )

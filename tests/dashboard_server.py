@@ -34,8 +34,8 @@ class Served:
 def _answers(address: str) -> bool:
     try:
         urllib.request.urlopen(address, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
+    except urllib.error.HTTPError as refused:
+        refused.close()
     except OSError:
         return False
     return True
