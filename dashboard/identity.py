@@ -14,7 +14,7 @@ import streamlit as st
 from alignment.acting import Identity, Role, account, acting
 from alignment.config import Settings, load_settings
 from alignment.errors import NotAllowed
-from dashboard import sessions
+from dashboard import sessions, show
 
 RANKS: tuple[Role, ...] = ("viewer", "reviewer", "approver")
 
@@ -65,6 +65,13 @@ def may(role: Role) -> bool:
     """Say whether the visitor may do what `role` may: an approver may all that a reviewer may."""
     who = current()
     return who is not None and RANKS.index(who.role) >= RANKS.index(role)
+
+
+def draw() -> None:
+    """Draw who acts, as they signed in."""
+    with st.container(gap=None):
+        st.caption("You act as" if may("reviewer") else "You may look, and decide nothing, as")
+        show.show_text(actor())
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from flows.environment import prepare
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # As the default would read it, `[serve]` is a style and vanishes.
+    rich_markup_mode="markdown",
     help="Continuous alignment: from flagged production logs to a safer release, every night.",
 )
 

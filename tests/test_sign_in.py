@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
 from alignment.acting import Identity, account
 from alignment.config import load_settings
-from alignment.errors import NotAllowed
-from alignment.store import query
+from alignment.errors import AlignError, ConfigError, NotAllowed
+from alignment.store import audit, query
 from alignment.store.sign_in import LIFE, issue_token, redeem_token
-from dashboard import identity, sessions
+from dashboard import identity, server, sessions
 from dashboard.identity import actor, current, role_of
+from flows import cli
 from tests.conftest import NOW
 from tests.dashboard_pages import APP, opened, press, texts
 from tests.test_dashboard import waiting
@@ -112,6 +117,52 @@ def test_who_may_only_look_sees_no_way_to_decide(own: Path, monkeypatch: pytest.
     signed_in(monkeypatch, "viewer")
     assert all(button.disabled for button in opened("review").button if button.label in ("Agree", "Flip", "Edit the answer"))
     assert not [button for button in opened("gate").button if button.label in ("Approve and release", "Refuse")]
+
+
+def test_a_person_at_the_terminal_gets_one_link_and_a_log_gets_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(home=home)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: False))
+    assert "token=" not in server.welcome(settings, 8501, None)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+    said = server.welcome(settings, 8501, None)
+    [link] = re.findall(r"http\S+", said)
+    assert link.startswith("http://127.0.0.1:8501/?token=")
+    assert redeem_token(home, link.split("token=")[1], now=datetime.now(UTC).replace(tzinfo=None)) == account()
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do(home: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(AlignError, match=r"--link.*--port"):
+            server._refuse_a_taken_port("127.0.0.1", other.getsockname()[1])
+
+
+def test_the_command_prints_a_link_for_a_name_and_records_that(home: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["dashboard", "--link", "--for", "ada@example.com", "--port", "9000"])
+    assert done.exit_code == 0 and done.stdout.startswith("http://127.0.0.1:9000/?token=")
+    token = done.stdout.strip().split("token=")[1]
+    assert redeem_token(home, token, now=datetime.now(UTC).replace(tzinfo=None)) == "ada@example.com"
+    [row] = audit.read(home)
+    assert (row["action"], row["actor"], row["how"], row["details"]) == ("link_issued", account(), "account", {"for": "ada@example.com"})
+    for words in (["--for", "ada"], ["--link", "--for", " "], ["--link", "--for", "a\nb"]):
+        assert CliRunner().invoke(cli.app, ["dashboard", *words]).exit_code == 1
+
+
+def test_only_our_own_names_are_allowed_unless_others_are_set(home: Path) -> None:
+    own = {"127.0.0.1", "localhost", "[::1]"}
+    assert server.allowed_hosts(load_settings(home=home)) == own
+    assert server.allowed_hosts(load_settings(home=home, dashboard={"address": "0.0.0.0"})) == own
+    more = {"address": "10.0.0.7", "hosts": ["Align.example.com"]}
+    assert server.allowed_hosts(load_settings(home=home, dashboard=more)) == own | {"10.0.0.7", "align.example.com"}
+    for host in ("*", "*.example.com", "http://x", "x:8501", "x/y", ""):
+        with pytest.raises(ConfigError):
+            load_settings(home=home, dashboard={"hosts": [host]})
+
+
+def test_help_keeps_what_stands_in_brackets() -> None:
+    shown = " ".join(CliRunner().invoke(cli.app, ["dashboard", "--help"]).stdout.split())
+    assert "[serve] dashboard_port" in shown and "[dashboard] in align.toml" in shown
 
 
 def test_a_token_made_for_a_name_that_is_too_old_is_removed(home: Path) -> None:

@@ -65,7 +65,7 @@ def controls(progress: list[Row]) -> None:
     waiting["all"] = sum(waiting.values())
     name, choice, bar = st.columns([2, 5, 3], vertical_alignment="bottom", gap="medium")
     with name:
-        who()
+        identity.draw()
     with choice:
         kind = st.segmented_control(
             "Kind",
@@ -83,13 +83,6 @@ def controls(progress: list[Row]) -> None:
         skipped = sum(row["skipped"] for row in rows)
         text = f"{decided} of {items} decided" + (f" · {skipped} skipped" if skipped else "")
         st.progress(decided / items if items else 0.0, text=text)
-
-
-def who() -> None:
-    """Draw who reviews, as they signed in."""
-    with st.container(gap=None):
-        st.caption("You review as" if identity.may("reviewer") else "You may look, and decide nothing, as")
-        show.show_text(identity.actor())
 
 
 def decide(board: Board) -> None:
