@@ -46,7 +46,8 @@ def options(settings: Settings, port: int) -> dict[str, Any]:
         "server.enableXsrfProtection": True,
         "server.allowedHosts": sorted(allowed_hosts(settings)),
         "server.enableAgentApi": False,
-        "secrets.files": [str(settings.home / "secrets.toml"), str(Path.home() / ".streamlit" / "secrets.toml")],
+        # Not also the home folder's, which may be another app's.
+        "secrets.files": [str(settings.home / "secrets.toml")],
         "logger.hideWelcomeMessage": True,
         "browser.gatherUsageStats": False,
         "global.developmentMode": False,

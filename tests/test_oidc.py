@@ -103,7 +103,7 @@ def running(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     home.mkdir()
     with provided() as provider:
         (home / "secrets.toml").write_text(secrets(provider.url))
-        with served(home, ALIGN_DASHBOARD__REVIEWERS='["ada@example.com"]', HOME=str(home)) as server:
+        with served(home, ALIGN_DASHBOARD__REVIEWERS='["ada@example.com"]') as server:
             yield server, provider
 
 
