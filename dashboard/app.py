@@ -59,7 +59,7 @@ def signed_in() -> None:
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key="signed-in"):
             show.show_text(f"Signed in as {who.name} ({who.role})")
             # Not markdown: its links open another tab.
-            st.html('<a href="/sign-out" target="_self">Sign out</a>', width="content")
+            st.html('<a href="/sign-out" target="_self" style="color: inherit">Sign out</a>', width="content")
 
 
 if __name__ == "__main__":

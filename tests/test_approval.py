@@ -223,7 +223,7 @@ def test_promoting_by_hand_what_the_gate_holds_back_is_an_override(store: Path) 
     assert "is in production, over the gate; before it was" in align(A, "--actor", "ann").stdout
     assert [(row["verdict"], row["actor"], row["reason"]) for row in said_of(store, A)] == [("overridden", "ann", "we accept it")]
     rollback(store, actor="bob", reason="worse", now=NOW)
-    assert align(A).exit_code == 0  # the override stands
+    assert align(A, "--actor", "ann").exit_code == 0  # the override stands
     assert (current(store), len(said_of(store, A))) == (A, 1)
 
 
