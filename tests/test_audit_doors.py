@@ -22,6 +22,7 @@ from alignment.store import audit, migrate, store_path
 from flows import cli, command
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
+from tests.test_erase import exchange, put, remove
 from tests.test_registry import A, B, add
 
 WORDS: dict[str, Any] = {"actor": "ann", "reason": "because", "now": NOW}
@@ -147,3 +148,16 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     log.write_text(log.read_text().replace('"ann"', '"eve"'))
     broken = align("audit", "verify")
     assert broken.exit_code == 1 and "BROKEN at row 1" in broken.stdout
+
+
+def test_an_erasure_takes_a_person_out_of_the_log_and_leaves_the_chain_whole(home: Path) -> None:
+    migrate(home)
+    put(home, "interactions", exchange("one", "user-17"), exchange("two", "user-18"))
+    audit.append(home, "promoted", A, actor="ann", reason="user-17 complained")
+    audit.append(home, "promoted", B, actor="ann", reason="user-18 did not")
+    remove(home, "user-17")
+    found = audit.verify(home)
+    assert (found.withheld, found.problem) == (1, None)
+    assert b"user-17" not in b"".join(path.read_bytes() for path in (home / "audit").iterdir())
+    assert [row["action"] for row in audit.read(home)] == ["promoted", "promoted", "erased", "words_withheld"]
+    assert [row["reason"] for row in audit.read(home)][:2] == [None, "user-18 did not"]
