@@ -21,6 +21,7 @@ from alignment.ids import content_id
 from alignment.sections import (
     Candidates,
     Checks,
+    Dashboard,
     Drift,
     Gate,
     Ingest,
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     drift: Drift = Drift()
     release: Release = Release()
     serve: Serve = Serve()
+    dashboard: Dashboard = Dashboard()
 
     @classmethod
     def settings_customise_sources(
@@ -74,7 +76,7 @@ class Settings(BaseSettings):
     @property
     def fingerprint(self) -> str:
         """Content address of everything that changes a night's result (not places, times, warnings or hooks)."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release"}))
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "dashboard"}))
 
     @property
     def skew(self) -> timedelta:

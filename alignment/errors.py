@@ -13,6 +13,7 @@
     ├── TrainingError          Permanent   training stopped and cannot go on as it is
     ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
     │   └── ReleaseMoved       Permanent   people or another night changed what is in production since the gate compared
+    ├── NotAllowed             Permanent   nobody is signed in, or who is may not do this
     ├── NightRunning           Permanent   another night holds the lock
     ├── NotPermitted           Permanent   a file or folder may not be read or written by this account
     └── NoSpace                Permanent   the disk is full
@@ -81,6 +82,10 @@ class ReleaseError(AlignError, Permanent):
 
 class ReleaseMoved(ReleaseError):
     """What is in production is no longer what the gate compared with."""
+
+
+class NotAllowed(AlignError, Permanent):
+    """Nobody is signed in, or who is may not do this."""
 
 
 class NightRunning(AlignError, Permanent):

@@ -348,3 +348,21 @@ class Serve(Section):
     cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
     dashboard_port: int = Field(8501, ge=1, le=65535, description="where the dashboard listens")
     prefect_port: int = Field(4200, ge=1, le=65535, description="where the Prefect server listens")
+
+
+class Dashboard(Section):
+    """Who may do what on the dashboard. A name is a verified e-mail address, or whom a link was made for."""
+
+    viewers: list[str] = Field([], description="names that may look, or '*@example.com'; who signs in by a link may always")
+    reviewers: list[str] = Field([], description="names that may also decide on the review queue")
+    approvers: list[str] = Field([], description="names that may also approve and refuse releases; empty: this account, by its own link")
+    hosts: list[str] = Field([], description="names besides 127.0.0.1 and localhost under which browsers may reach it, as behind a proxy")
+    address: str = Field("127.0.0.1", description="where it listens; any other than loopback wants TLS in front of it")
+
+    @field_validator("hosts")
+    @classmethod
+    def _bare(cls, value: list[str]) -> list[str]:
+        for host in value:
+            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]", host):
+                raise ValueError(f"{host!r} is no host name; give it without scheme, port, path or wildcard, such as 'align.example.com'")
+        return value

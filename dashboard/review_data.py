@@ -17,7 +17,7 @@ from alignment.labels.review_queue import UNDO, Verdict
 from alignment.pairs.rulings import Action, rule
 from alignment.records import Side
 from alignment.store import session, sql
-from dashboard import data
+from dashboard import data, identity
 from dashboard.data import Row
 
 
@@ -82,9 +82,11 @@ def claim_item(token: str, reviewer: str, *, kind: str | None, item: str | None)
     """Hold `item`, or the next free one of `kind`, for the showing `token`.
 
     Raises:
+        NotAllowed: the visitor is no reviewer.
         StoreBusy: the store stayed locked; nothing was written.
     """
-    return review_queue.claim(data.settings().home, token, reviewer, now=_now(), kind=kind, item=item, wait=data.WRITE_WAIT)
+    with identity.acting_as("reviewer"):
+        return review_queue.claim(data.settings().home, token, reviewer, now=_now(), kind=kind, item=item, wait=data.WRITE_WAIT)
 
 
 def renew_hold(token: str) -> str:
@@ -150,16 +152,17 @@ def record_verdict(
         StoreBusy, NoSpace: nothing was written; the same may be tried again.
     """
     try:
-        return review_queue.decide(
-            data.settings().home,
-            token,
-            verdict,
-            reviewer=reviewer,
-            now=_now(),
-            note=data.redacted(note) if note else None,
-            edited_answer=data.redacted(edited_answer) if edited_answer else edited_answer,
-            wait=data.WRITE_WAIT,
-        )
+        with identity.acting_as("reviewer"):
+            return review_queue.decide(
+                data.settings().home,
+                token,
+                verdict,
+                reviewer=reviewer,
+                now=_now(),
+                note=data.redacted(note) if note else None,
+                edited_answer=data.redacted(edited_answer) if edited_answer else edited_answer,
+                wait=data.WRITE_WAIT,
+            )
     finally:
         data.forget()
 
@@ -171,7 +174,8 @@ def undo_verdict(verdict: str, reviewer: str) -> str | None:
         StoreBusy, NoSpace: nothing was written; the same may be tried again.
     """
     try:
-        return review_queue.undo(data.settings().home, verdict, reviewer=reviewer, now=_now(), wait=data.WRITE_WAIT)
+        with identity.acting_as("reviewer"):
+            return review_queue.undo(data.settings().home, verdict, reviewer=reviewer, now=_now(), wait=data.WRITE_WAIT)
     finally:
         data.forget()
 
@@ -184,7 +188,8 @@ def rule_on_pair(pair: str, action: Action, *, actor: str, reason: str) -> bool:
         StoreBusy, NoSpace: nothing was written; the same may be tried again.
     """
     try:
-        return rule(data.settings().home, pair, action, actor=actor, reason=data.redacted(reason), now=_now(), wait=data.WRITE_WAIT)
+        with identity.acting_as("reviewer"):
+            return rule(data.settings().home, pair, action, actor=actor, reason=data.redacted(reason), now=_now(), wait=data.WRITE_WAIT)
     finally:
         data.forget()
 

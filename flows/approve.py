@@ -19,6 +19,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from alignment.acting import Identity, acting
 from alignment.config import Settings, load_settings
 from alignment.release.approval import last_decision, say, verdicts_on
 from alignment.text import cap, printable
@@ -57,7 +58,9 @@ def approve(night_id: str, decision_id: str) -> dict[str, Any]:
         told = suspend_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=_WAIT_SECONDS)
         verdict = "approved" if told.approve else "refused"
         # Answered meanwhile on the dashboard or the command line, or decided on again: `say` refuses what contradicts it.
-        say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now(), seen=decision_id)  # type: ignore[arg-type]
+        # Prefect says that somebody answered, not who: the name is what they typed.
+        with acting(Identity(told.name, "flag", "approver")):
+            say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now(), seen=decision_id)  # type: ignore[arg-type]
         deliver(settings)
     return last_decision(settings.home, night_id)
 

@@ -13,11 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.acting import account
 from alignment.config import Settings
 from alignment.errors import AlignError, InputError, StoreError
 from alignment.ids import short
 from alignment.text import cap, printable
 from flows import (  # noqa: F401 - they register their commands
+    cli_audit,
     cli_bench,
     cli_compare,
     cli_constitution,
@@ -187,10 +189,24 @@ def serve_command() -> None:
 @command(app, "dashboard")
 def dashboard_command(
     port: Annotated[int | None, typer.Option(help="instead of [serve] dashboard_port")] = None,
-    headless: Annotated[bool, typer.Option(help="do not open a browser")] = True,
+    link: Annotated[bool, typer.Option("--link", help="only print a link that signs in once to the dashboard that runs already")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--for", metavar="NAME", help="with --link: whom it signs in, as [dashboard] calls them; else this account"),
+    ] = None,
 ) -> None:
-    """Show the overview, the gate, the review queue and drift in a browser."""
+    """Show the overview, the gate, the review queue and drift in a browser. It prints a link: open it, and you are signed in.
+
+    The link works once, within the hour. What you do is recorded under the name of your account, which may approve and review unless
+    [dashboard] in align.toml says who may. With an [auth] section (OpenID Connect) in secrets.toml people sign in with their organisation.
+    """
     settings = start()
+    listening = port or settings.serve.dashboard_port
+    if name is not None and not link:
+        raise InputError("--for goes with --link: 'align dashboard --link --for NAME'")
+    if link:
+        print(_sign_in_link(settings, name, listening))
+        return
     from alignment.store import migrate, store_path
 
     if store_path(settings.home).exists():
@@ -200,20 +216,26 @@ def dashboard_command(
     found = find_spec("dashboard")
     if found is None or found.origin is None:
         raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")
-    page = Path(found.origin).with_name("app.py")
-    arguments = [
-        f"--server.port={port or settings.serve.dashboard_port}",
-        f"--server.headless={str(headless).lower()}",
-        "--server.address=127.0.0.1",
-        "--browser.gatherUsageStats=false",
-    ]
+    folder = Path(found.origin).parent
     sys.exit(
         subprocess.call(
-            [sys.executable, "-m", "streamlit", "run", str(page), *arguments],
-            cwd=page.parent,
+            [sys.executable, "-m", "dashboard.server", str(listening)],
+            cwd=folder.parent,
             env=_dashboard_environment(settings),
         )
     )
+
+
+def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
+    from alignment.store import audit
+    from alignment.store.sign_in import issue_token
+
+    whom = account() if name is None else name.strip()
+    if not whom or not whom.isprintable() or len(whom) > 100:
+        raise InputError(f"--for {name!r} is no name; give up to 100 printable characters, such as ada@example.com")
+    audit.append(settings.home, "link_issued", "dashboard", actor=account(), details={"for": whom})
+    token = issue_token(settings.home, whom, now=datetime.now(UTC).replace(tzinfo=None))
+    return f"http://{settings.dashboard.hosts[0] if settings.dashboard.hosts else '127.0.0.1'}:{port}/?token={token}"
 
 
 def _dashboard_environment(settings: Settings) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from alignment.text import cap, printable
-from flows.command import Actor, Json, app, command, out, print_json, shown, start
+from flows.command import Actor, Json, answering, app, command, out, print_json, shown, start
 
 if TYPE_CHECKING:
     from alignment.lineage.trace import Node
@@ -30,6 +30,7 @@ def erase_command(
 ) -> None:
     """Remove a person's data from everywhere in the state folder. What was erased is not read again."""
     settings = start()
+    actor = answering(actor, needed=False)
     from flows.erase import erase
 
     done = erase(settings, subject, reason=reason, actor=actor, dry_run=dry_run)

@@ -9,7 +9,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, app, command, print_json, print_rows, start
+from flows.command import Actor, Json, answering, app, command, print_json, print_rows, start
 
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 
@@ -76,6 +76,7 @@ def _say(verdict: Any, night: str | None, *, reason: str, actor: str, as_json: b
     from flows.hooks import deliver
     from flows.night import now
 
+    actor = answering(actor)
     migrate(settings.home)
     here = say(settings.home, night, verdict, actor=actor, reason=reason, now=now())
     deliver(settings)

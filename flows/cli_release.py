@@ -11,7 +11,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, app, command, print_json, print_rows, start
+from flows.command import Actor, Json, answering, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
 app.add_typer(releases, name="release")
@@ -108,6 +108,7 @@ def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
     as an override.
     """
     settings = start()
+    actor = answering(actor)
     from alignment.release import current
     from alignment.release.approval import promote_by_hand
     from alignment.store import migrate
@@ -124,6 +125,7 @@ def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
 def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
     """Return to what was in production before. Nothing is deleted."""
     settings = start()
+    actor = answering(actor)
     from alignment.release import rollback
     from flows.night import now
 
@@ -136,6 +138,7 @@ def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
 def release_quarantine(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
     """Bar a release from production for good; rolls back if it is there."""
     settings = start()
+    actor = answering(actor)
     from alignment.release import quarantine
     from flows.night import now
 
@@ -148,11 +151,14 @@ def release_quarantine(release_id: str, reason: Reason, actor: Actor = "unknown"
 def release_push(as_json: Json = False) -> None:
     """Tell the hooks what is served, as far as they do not know yet, and write serving.json again. Exit status 1 if one fails."""
     settings = start()
+    from alignment.acting import acting_name
     from alignment.release import settle
+    from alignment.store import audit
     from flows.approve import let_go
     from flows.hooks import configured
 
     says = settle(settings.home)
+    audit.append(settings.home, "pushed", says["champion"], actor=acting_name(), details={"canary": says["canary"]})
     runs = _hooks(settings)
     if _has_store(settings):
         let_go(settings)
@@ -212,6 +218,7 @@ def release_canary(
         _hooks(settings)
         return
     if release_id or end:
+        actor = answering(actor)
         _change_canary(settings, release_id, share=share, override=override, actor=actor, reason=reason or "")
         _hooks(settings)
     _show_canary(settings, as_json=as_json)

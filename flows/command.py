@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import datetime
 from functools import wraps
 from typing import Annotated, Any
@@ -17,19 +18,30 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from alignment.acting import Identity, account, act_as, is_persons_account
 from alignment.config import Settings, load_settings
-from alignment.errors import AlignError, NoSpace, NotPermitted
+from alignment.errors import AlignError, InputError, NoSpace, NotPermitted
 from alignment.text import printable
 from flows.environment import prepare
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # As the default would read it, `[serve]` is a style and vanishes.
+    rich_markup_mode="markdown",
     help="Continuous alignment: from flagged production logs to a safer release, every night.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Actor = Annotated[str, typer.Option("--actor", help="who does it, for the record", envvar="USER")]
+Actor = Annotated[
+    str,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        show_default="this account",
+        help="who answers for it; has to be given where the account is root's or a service's, or nobody sits at a terminal",
+    ),
+]
 _ROOM = 64 * 2**20
 _STOPPED = "stopped; run the same command again to go on from here"
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -60,7 +72,8 @@ def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            # A context of its own: who acts in this command acts in no other.
+            return copy_context().run(command, *args, **kwargs)
         except KeyboardInterrupt:
             print(_STOPPED, file=sys.stderr)
             raise typer.Exit(130) from None
@@ -89,6 +102,7 @@ def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False)
 
     With `runs_flows`, a Prefect server of this command's own is there if none is configured, and SIGTERM ends it as Ctrl-C does.
     """
+    act_as(Identity(account(), "account", "operator"))
     settings = load_settings()
     prepare(settings.home, quiet=quiet)
     if writes and (free := shutil.disk_usage(settings.home).free) < _ROOM:
@@ -108,6 +122,22 @@ def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False)
 def _terminated(*_: object) -> None:
     print(_STOPPED, file=sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)
+
+
+def answering(actor: str, *, needed: bool = True) -> str:
+    """Return who answers for an act by hand: who was named, or else the account, and let it act.
+
+    Raises:
+        InputError: nobody was named, and `needed`, the account says of nobody who it is.
+    """
+    named = actor.strip() if actor != "unknown" else ""
+    if len(named) > 200 or not named.isprintable():
+        raise InputError(f"--actor {named[:50]!r} is no name; give up to 200 printable characters")
+    if not named and needed and not (is_persons_account() and sys.stdin.isatty()):
+        why = "nobody sits at a terminal" if is_persons_account() else "it is no person's"
+        raise InputError(f"who answers for this? The account {account()!r} does not say ({why}); give --actor NAME")
+    act_as(Identity(named, "flag", "operator") if named else Identity(account(), "account", "operator"))
+    return named or account()
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from prefect import flow, task
 
+from alignment.acting import acting_name
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, CheckFailed, ConfigError, InputError
 from alignment.ingest import (
@@ -35,7 +36,7 @@ from alignment.ingest.aside import DAMAGED, UNREADABLE, UNUSABLE, SetAside, brok
 from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
 from alignment.lineage import erased_keys
-from alignment.store import append, migrate, query, session, sql
+from alignment.store import append, audit, migrate, query, session, sql
 from data_checks import CheckReport, check, columns
 from flows.checks import check_ingest
 from flows.night import embedder, interaction, night_lock, now
@@ -230,6 +231,8 @@ def ingest(
         if compare and not dry_run:
             try:
                 keys = {name: seen for name, seen in found.keys.items() if seen}
+                if accept:
+                    audit.append(settings.home, "checks_accepted", ", ".join(sorted(found.keys)), actor=acting_name())
                 check_ingest(settings, since=started, sources=list(found.keys), keys=keys, accept=accept)
             except CheckFailed as error:
                 found.problems.append(error)

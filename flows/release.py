@@ -27,7 +27,7 @@ from alignment.release import champion as in_production
 from alignment.release import current, promote, register, verify, withdraw
 from alignment.release.approval import WAITS
 from alignment.release.card import release_card
-from alignment.store import append, query, session, sql
+from alignment.store import append, audit, query, session, sql
 from alignment.train import read_result
 from data_checks import check
 from flows.checks import Consent, conclude, consent_of
@@ -100,6 +100,9 @@ def _save_decision(settings: Settings, night_id: str, decision: GateDecision, ve
     row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     row |= {"weakened": {"reason": decision.unsafe, "settings": decision.weakened} if decision.weakened else None}
     row |= {"model_id": model_id, "approval": approval}
+    if decision.weakened:
+        details = {"settings": list(decision.weakened), "decision": decision.decision}
+        audit.append(settings.home, "gate_unsafe", decision.challenger, actor=ACTOR, reason=decision.unsafe, details=details)
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
     with session(settings.home, write=True) as connection:
         append(connection, "gate_decisions", [row])

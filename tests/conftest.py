@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ALIGN_HOME", str(tmp_path / "home"))
     # There is no align.toml here.
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who opens a page in a test be signed in as an approver, by the name in the page's session state or as Ada."""
+    if (identity := sys.modules.get("dashboard.identity")) is None:
+        return
+    import streamlit as st
+
+    from alignment.acting import Identity
+
+    def visitor() -> Identity:
+        return Identity(st.session_state.get("reviewer", "Ada"), "token", "approver")
+
+    monkeypatch.setattr(identity, "current", visitor)
 
 
 def child_environment(**more: str) -> dict[str, str]:

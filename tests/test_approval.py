@@ -221,15 +221,15 @@ def test_promoting_by_hand_what_the_gate_holds_back_is_an_override(store: Path) 
     def align(*words: str) -> Any:
         return CliRunner().invoke(cli.app, ["release", "promote", *words, "--reason", "we accept it"])
 
-    assert "a verdict needs a name and a reason" in align(B).stderr  # nothing was decided on it
+    assert "who answers for this?" in align(B).stderr  # nothing was decided on it
     assert align(B, "--actor", "ann").exit_code == 0
     decided(store, "block", champion=B)
-    assert "a verdict needs a name and a reason" in align(A).stderr
+    assert "who answers for this?" in align(A).stderr
     assert current(store) == B
     assert "is in production, over the gate; before it was" in align(A, "--actor", "ann").stdout
     assert [(row["verdict"], row["actor"], row["reason"]) for row in said_of(store, A)] == [("overridden", "ann", "we accept it")]
     rollback(store, actor="bob", reason="worse", now=NOW)
-    assert align(A).exit_code == 0  # the override stands
+    assert align(A, "--actor", "ann").exit_code == 0  # the override stands
     assert (current(store), len(said_of(store, A))) == (A, 1)
 
 

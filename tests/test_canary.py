@@ -328,7 +328,7 @@ def test_the_command_starts_shows_checks_and_ends(home: Path, monkeypatch: pytes
     assert "no canary" in align("canary")
     assert "answers 20%" in align("canary", A, "--share", "0.2", "--override", "--reason", "try [it]", "--actor", "ann")
     assert json.loads(align("canary", "--check", "--json"))[0]["decision"] == "keep watching"
-    assert "no canary" in align("canary", "--end", "--reason", "enough")
+    assert "no canary" in align("canary", "--end", "--reason", "enough", "--actor", "ann")
     assert [row["event"] for row in query(home, "SELECT event FROM release_events ORDER BY seq")] == [
         "canary_started",
         "canary_ended",

@@ -28,7 +28,7 @@ def test_a_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPa
         assert "only 3 MiB are free" in result.stderr
         assert "64 are needed" in result.stderr
     # Rolling back must work on a full disk: it is not asked for room.
-    assert "MiB" not in CliRunner().invoke(cli.app, ["release", "rollback", "--reason", "x"]).stderr
+    assert "MiB" not in CliRunner().invoke(cli.app, ["release", "rollback", "--reason", "x", "--actor", "ann"]).stderr
 
 
 def test_ids_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,6 @@ def test_a_person_approves_or_refuses_on_the_gate_page(own: Path, button: str, w
     app = opened("gate")
     assert app.header[0].value.endswith("Waits for approval]")
     assert all(one.disabled for one in app.button if one.label in ("Approve and release", "Refuse"))
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
     app.text_input(key="approval_reason").set_value("read ten answers; mail ada@example.org").run()
     press(app, button)
     assert not app.exception
@@ -119,7 +118,6 @@ def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch:
     challenger, _ = waiting(own)
     try:
         app = opened("gate")
-        app.text_input(key="reviewer_typed").set_value("Ada").run()
         app.text_input(key="approval_reason").set_value("read ten answers").run()
         press(app, "Approve and release")
         assert not app.exception
@@ -138,7 +136,6 @@ def test_an_approval_on_the_page_tells_the_hooks_at_once(own: Path, monkeypatch:
 def test_an_approval_that_came_too_late_is_told(own: Path) -> None:
     waiting(own)
     app = opened("gate")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
     app.text_input(key="approval_reason").set_value("fine").run()
     (own / "releases" / "current").write_text("base")
     press(app, "Approve and release")
@@ -418,3 +415,9 @@ def test_long_text_is_cut_and_says_so() -> None:
     # Direction marks belong to scripts that run from right to left, and turn other texts about.
     assert show.visible("pay\u200f me") == "pay\\u200f me"
     assert show.visible("שלום\u200f!") == "שלום\u200f!"
+
+
+def test_who_reviews_is_who_signed_in_and_no_field_asks(own: Path) -> None:
+    app = opened("review", reviewer="Ben")
+    assert [field.key for field in app.text_input] == ["review_note"]
+    assert "Ben" in texts(app)

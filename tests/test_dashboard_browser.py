@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,40 +10,16 @@ from typing import Any
 
 import pytest
 
+from alignment.acting import account
 from alignment.store import query
-from tests.dashboard_pages import APP, PAGES
+from tests.dashboard_pages import PAGES
+from tests.dashboard_server import Served, served
 from tests.dashboard_store import SHOWN
 
 
 @contextmanager
-def served(home: Path) -> Iterator[str]:
-    """Serve the dashboard on a free port; yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = [f"--server.port={port}", "--server.headless=true", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(APP), *options],
-        env={**os.environ, "ALIGN_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            for _ in range(150):
-                try:
-                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            yield address
-        finally:
-            server.terminate()
-
-
-@contextmanager
-def looked_at(address: str, **context: Any) -> Iterator[Any]:
-    """Open a browser that may ask nobody but `address`, and must not stumble over a script."""
+def looked_at(running: Served, **context: Any) -> Iterator[Any]:
+    """Open a browser that is signed in, may ask nobody but the dashboard, and must not stumble over a script."""
     sync_api = pytest.importorskip("playwright.sync_api")
     outside: list[str] = []
     broken: list[str] = []
@@ -57,8 +27,9 @@ def looked_at(address: str, **context: Any) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_context(**context).new_page()
-        page.on("request", lambda seen: None if seen.url.startswith((address, "data:", "blob:")) else outside.append(seen.url))
+        page.on("request", lambda seen: None if seen.url.startswith((running.address, "data:", "blob:")) else outside.append(seen.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(running.link())
         yield page
         browser.close()
     assert (outside, broken) == ([], [])
@@ -67,7 +38,8 @@ def looked_at(address: str, **context: Any) -> Iterator[Any]:
 @pytest.mark.browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium ('apt-get install chromium')")
 def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
-    with served(own) as address, looked_at(address, viewport={"width": 1440, "height": 900}) as page:
+    with served(own) as running, looked_at(running, viewport={"width": 1440, "height": 900}) as page:
+        address = running.address
         for name, charts in (("overview", 6), ("nights", 1), ("checks", 2), ("releases", 1), ("drift", 7)):
             page.goto(f"{address}/{name}")
             drawn = page.locator("[data-testid=stVegaLiteChart] svg.marks")
@@ -79,8 +51,6 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
             assert page.evaluate("window.planted") is None
             planted = "a[href*=evil], img[src*=evil], img[src=x], .katex, [data-testid=stMain] strong:text('bold')"
             assert page.locator(planted).count() == 0
-        page.get_by_label("Your name").fill("Ada")
-        page.get_by_label("Your name").press("Enter")
         page.get_by_role("button", name="Both bad").and_(page.locator(":enabled")).wait_for()
         page.get_by_placeholder("Note (optional)").fill("")
         page.keyboard.type("a fan of s 123")
@@ -98,17 +68,18 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
         page.get_by_text("0 of 12 decided").wait_for()
     events = query(own, "SELECT reviewer, verdict, note FROM verdicts ORDER BY seq")
     assert [(event["reviewer"], event["verdict"], event["note"]) for event in events] == [
-        ("Ada", "both_bad", "a fan of s 123"),
-        ("Ada", "skip", "undo"),
+        (account(), "both_bad", "a fan of s 123"),
+        (account(), "skip", "undo"),
     ]
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium ('apt-get install chromium')")
 @pytest.mark.parametrize(("scheme", "teal", "ground"), [("light", "rgb(31, 111, 120)", "251"), ("dark", "rgb(99, 188, 196)", "18")])
-def test_pages_follow_the_readers_theme_and_fit_a_small_window(filled: Path, scheme: str, teal: str, ground: str) -> None:
+def test_pages_follow_the_readers_theme_and_fit_a_small_window(own: Path, scheme: str, teal: str, ground: str) -> None:
     looks = {"viewport": {"width": 800, "height": 900}, "color_scheme": scheme}
-    with served(filled) as address, looked_at(address, **looks) as page:
+    with served(own) as running, looked_at(running, **looks) as page:
+        address = running.address
         for name in PAGES:
             page.goto(f"{address}/{name}")
             page.locator("h1").first.wait_for()

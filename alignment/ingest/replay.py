@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alignment.acting import acting_name
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.files import LogFile, find_files
@@ -25,7 +26,7 @@ from alignment.ingest.merge import insert
 from alignment.ingest.parse import KEPT_WHOLE, Context, Parsed, parse
 from alignment.ingest.reading import Reading, blocks, resume
 from alignment.ingest.sources import Source, parser
-from alignment.store import append, query, session, sql
+from alignment.store import append, audit, query, session, sql
 from alignment.store.session import append_arrow
 
 Check = Callable[[Parsed, str], Mapping[int, str]]
@@ -40,6 +41,10 @@ def replay(
     """
     outcomes: Counter[str] = Counter()
     rows = query(home, sql("ingest_replayable"), {"reason": reason, "source": source})
+    if rows:
+        audit.append(
+            home, "quarantine_replayed", source or "all sources", actor=acting_name(), details={"of": reason, "records": len(rows)}
+        )
     for (_, name), group in groupby(rows, key=lambda row: (row["source_file"], row["source"])):
         wanted = list(group)
         if name not in sources:

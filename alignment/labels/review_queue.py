@@ -22,7 +22,7 @@ import duckdb
 
 from alignment.errors import InputError
 from alignment.ids import content_id, unit_interval
-from alignment.store import append, append_durably, session, sql
+from alignment.store import append, append_durably, audit, session, sql
 
 Verdict = Literal["agree", "flip", "both_bad", "edit", "not_harmful", "skip"]
 Answer = Literal["a", "b"]
@@ -171,6 +171,7 @@ def decide(
             outcome = Outcome(False, why)
             return []
         outcome = Outcome(True)
+        audit.append(home, "verdict", shown.item, actor=reviewer, details={"verdict": verdict})
         _record(connection, shown, "release", now)
         event = {"id": name, "item_id": shown.item, "reviewer": reviewer, "verdict": verdict, "edited_answer": edited_answer, "note": note}
         return [event | {"decided_at": now, "seq": _last(connection, "verdicts") + 1, "showing": token, "left_answer": shown.left}]
@@ -196,6 +197,7 @@ def undo(home: Path, verdict: str, *, reviewer: str, now: datetime, wait: float 
         if last is None or last[0] != verdict:
             return []
         item = str(last[1])
+        audit.append(home, "verdict_undone", item, actor=reviewer)
         event = {"id": content_id("undo", verdict), "item_id": item, "reviewer": reviewer, "verdict": "skip", "edited_answer": None}
         return [event | {"note": UNDO, "decided_at": now, "seq": _last(connection, "verdicts") + 1, "showing": None, "left_answer": None}]
 

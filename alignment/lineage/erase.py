@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from alignment.acting import acting_name
 from alignment.errors import InputError
 from alignment.ids import content_id, short
 from alignment.lineage.files import FileChange, Marks, apply_change, find_changes
 from alignment.lineage.rows import copy_without, look_up
 from alignment.lineage.scrub import Scrubber, Subject
-from alignment.store import append, query, rewrite, session
+from alignment.store import append, audit, query, rewrite, session
 
 EVENT = "trained_on_erased"
 
@@ -99,8 +100,11 @@ def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: 
         StoreBusy: another process kept the store or the orchestrator's database locked; what was done is done, run it again.
         NoSpace: there is no room for a second copy of the store.
     """
+    masked = plan.marks.own.text(reason)
+    audit.append(home, "erased", short(plan.subject.subject_key), actor=actor, reason=masked, details={"rows": sum(plan.rows.values())})
     left = [change.path for change in plan.files if not apply_change(home, change, plan.marks)]
-    record = _record(plan, reason=plan.marks.own.text(reason), actor=actor, now=now)
+    audit.withhold(home, names_a_person=lambda text: plan.marks.own.text(text) != text, actor=actor)
+    record = _record(plan, reason=masked, actor=actor, now=now)
     if plan.rows or plan.mentions:
 
         def fill(connection: duckdb.DuckDBPyConnection) -> None:
@@ -153,6 +157,7 @@ def _append(connection: duckdb.DuckDBPyConnection, record: _Record, *, schema: s
 def record_export(home: Path, out: Path, *, night_id: str | None, now: datetime) -> None:
     """Remember where pairs were written to, those of all nights or of one, so that an erasure can name the place."""
     path = str(out.resolve())
+    audit.append(home, "pairs_exported", night_id or "all nights", actor=acting_name(), details={"folder": path})
     with session(home, write=True) as connection:
         append(connection, "pair_exports", [{"id": content_id(path, now), "path": path, "night_id": night_id, "exported_at": now}])
 

@@ -21,7 +21,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.pairs.build import HUMAN
 from alignment.records import Pair
-from alignment.store import append_durably, query, session, sql
+from alignment.store import append_durably, audit, query, session, sql
 
 Action = Literal["exclude", "flip", "review", "restore"]
 ACTIONS: tuple[Action, ...] = ("exclude", "flip", "review", "restore")
@@ -112,6 +112,7 @@ def rule(home: Path, pair_id: str, action: Action, *, actor: str, reason: str, n
         if action == "restore" and (standing is None or standing[1] == "restore"):
             raise InputError(f"nobody excluded, flipped or sent the pair {pair_id!r} to review; there is nothing to take back")
         seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM pair_events").fetchone()
+        audit.append(home, f"pair_{action}", pair_id, actor=actor, reason=reason)
         event = {"id": name, "pair_id": pair_id, "interaction_id": pair["interaction_id"], "action": action, "actor": actor}
         return [event | {"reason": reason, "seq": seq[0] if seq else 1, "recorded_at": now}]
 

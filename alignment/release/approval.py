@@ -22,7 +22,7 @@ from alignment.release.pointer import Canary, current
 from alignment.release.registry import check_place, place, right_of, take_out, times_left
 from alignment.release.rights import may_serve, records_of
 from alignment.release.traffic import check_share, put_canary, start_canary
-from alignment.store import append_durably, migrate, query, sql
+from alignment.store import append_durably, audit, migrate, query, sql
 
 Say = Literal["approved", "refused", "overridden"]
 WAITS = "waits_for_approval"
@@ -188,6 +188,7 @@ def _record(
     row |= {"verdict": verdict, "actor": actor, "reason": reason, "weights": weights}
     row |= {"decision_seq": decision["seq"] if decision else 0, "decided_at": now}
     name = content_id(decision["id"] if decision else release, verdict, weights, times_left(home, release))
+    audit.append(home, verdict, release, actor=actor, reason=reason, details={"decision": row["decision_id"], "night": row["night_id"]})
     append_durably(home, "gate_verdicts", [{"id": name, **row}])
 
 

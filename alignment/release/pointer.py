@@ -30,6 +30,7 @@ from alignment.release.disk import (
     root,
     write_durably,
 )
+from alignment.store import audit
 
 
 class Canary(NamedTuple):
@@ -81,6 +82,7 @@ def move(home: Path, release_id: str, *, event: str, actor: str, reason: str, no
     }
     if night_id:
         row["night_id"] = night_id
+    audit.append(home, event, release_id, actor=actor, reason=reason, details={"previous": row["previous"]})
     # History first: after a kill in between, it tells of a step that the pointer did not take, which `history` leaves out.
     append_row(root(home) / HISTORY, row)
     write_durably(root(home) / POINTER, release_id + "\n")
@@ -103,6 +105,7 @@ def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str,
     """Append what happens to a canary to the log, with the next number if `seq` is not given; the caller holds the lock."""
     number = next_seq(home) if seq is None else seq
     row = {"seq": number, "event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
+    audit.append(home, event, held.release_id, actor=actor, reason=reason, details={"champion": held.champion, "share": held.share})
     append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
 
 

@@ -45,6 +45,7 @@ from alignment.release.disk import (
 from alignment.release.events import tell_store
 from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
 from alignment.release.rights import Right, may_serve, records_of, refuse
+from alignment.store import audit
 
 __all__ = ["BASE", "current", "folder_of", "history", "list_releases", "promote", "quarantine", "register", "rollback", "verify"]
 
@@ -316,6 +317,7 @@ def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: dat
             folder = folder_of(home, release_id)
             take_out(home, release_id, actor=actor, reason=f"quarantined: {reason}", now=now, event="rolled_back")
             note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat(), "seq": next_seq(home)}
+            audit.append(home, "quarantined", release_id, actor=actor, reason=reason)
             write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
             return current(home)
 

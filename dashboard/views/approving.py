@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.errors import AlignError
 from alignment.release.approval import Say
-from dashboard import data, figures, show
+from dashboard import data, figures, identity, show
 from dashboard.data import Row
 
 
@@ -36,32 +36,33 @@ def render(decision: Row) -> None:
 
 
 def question(decision: Row) -> None:
-    """Draw name, reason and the two buttons."""
+    """Draw the reason and the two buttons, for who may press them."""
     with show.card("approval"), st.container(gap="small"):
         st.markdown("**The gate would promote this release. A person has to approve it.**")
-        st.session_state.setdefault("reviewer_typed", st.session_state.get("reviewer", ""))
-        name, why = st.columns([2, 5], gap="medium")
-        with name:
-            st.text_input("Your name", key="reviewer_typed", max_chars=80)
-        with why:
-            st.text_input("Reason", key="approval_reason", max_chars=500, placeholder="what you looked at; kept for ever")
-        silent = not st.session_state.reviewer_typed or not st.session_state.approval_reason
+        if not identity.may("approver"):
+            show.show_text(
+                f"You are signed in as {identity.actor()}. Approving is for those whom [dashboard] approvers in align.toml names."
+            )
+            return
+        st.text_input("Reason", key="approval_reason", max_chars=500, placeholder="what you looked at; kept for ever")
+        silent = not st.session_state.approval_reason
         with st.container(horizontal=True):
             for verdict, label in (("approved", "Approve and release"), ("refused", "Refuse")):
                 kind = "primary" if verdict == "approved" else "secondary"
                 st.button(label, on_click=answer, args=(decision["night_id"], decision["id"], verdict), disabled=silent, type=kind)  # type: ignore[arg-type]
         if silent:
-            st.caption("A name and a reason are needed; both are stored with the decision.")
+            st.caption("A reason is needed; it is stored with the decision, and with your name.")
 
 
 def answer(night: str, seen: str, verdict: Say) -> None:
     """Record the answer of the visitor to the decision `seen`, and act on it."""
-    name, reason = st.session_state.reviewer_typed.strip(), st.session_state.approval_reason.strip()
+    reason = st.session_state.approval_reason.strip()
     try:
-        here = data.answer_approval(night, verdict, seen=seen, actor=name, reason=reason)
+        # Asked again here: a button that is not drawn can be pressed all the same.
+        with identity.acting_as("approver") as who:
+            here = data.answer_approval(night, verdict, seen=seen, actor=who.name, reason=reason)
     except AlignError as error:
         st.session_state.approval_problem = str(error)
         return
-    st.session_state.reviewer = name
     st.session_state.approval_said = f"{'Approved' if verdict == 'approved' else 'Refused'}; in production: {here}"
     st.session_state.approval_reason = ""

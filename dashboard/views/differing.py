@@ -68,7 +68,7 @@ def one(number: int, row: Row) -> None:
                 type="tertiary",
                 on_click=deciding.open_item,
                 args=(row["id"],),
-                disabled=not identity.actor(),
+                disabled=not identity.may("reviewer"),
             )
         show.show_text(row["prompt"], key=f"prompt-{number}")
         if row["answer_b"] is None:

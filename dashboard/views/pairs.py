@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.lineage import trace
 from alignment.lineage.trace import Node
-from dashboard import data, figures, identity, instead, night_data, show
+from dashboard import data, figures, instead, night_data, show
 from dashboard.data import Row
 from dashboard.views import ruling
 
@@ -29,9 +29,6 @@ def render() -> None:
     """Draw the page."""
     st.title("Pairs", anchor=False)
     ruling.say_what_happened()
-    if not identity.actor():
-        with st.container(width=420):
-            identity.draw()
     nights = night_data.nights()
     if not nights:
         instead.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")

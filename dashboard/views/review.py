@@ -88,7 +88,7 @@ def controls(progress: list[Row]) -> None:
 def decide() -> None:
     """Draw the item that the visitor holds, with its verdict buttons. What is on screen stays until its reviewer acts or loses it."""
     kind, reviewer = chosen_kind(), identity.actor()
-    if not reviewer:
+    if not identity.may("reviewer"):
         preview(kind)
         return
     deciding.hold(kind)
@@ -127,7 +127,7 @@ def keep_hold(token: str) -> None:
 
 
 def preview(kind: str | None) -> None:
-    """Draw the next item for somebody who has no name yet; nobody holds it, and nothing can be pressed."""
+    """Draw the next item for somebody who may look and not decide; nobody holds it, and nothing can be pressed."""
     item = review_data.review_preview(kind, item=st.query_params.get("item"))
     if item is None:
         st.markdown("**Nothing is waiting.** Every item of this kind is decided, or open on another screen.")
@@ -135,7 +135,7 @@ def preview(kind: str | None) -> None:
     with show.card("item"):
         question({**item, "left": "a"})
         buttons("", {**item, "left": "a"}, disabled=True)
-        st.markdown("**Type your name above to decide;** it is stored with every verdict.")
+        st.markdown("**To decide, have your name added to `reviewers` of `[dashboard]` in `align.toml`.**")
 
 
 def nothing_free(board: Board) -> None:

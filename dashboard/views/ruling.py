@@ -46,13 +46,13 @@ def _panel(row: Row) -> None:
     actions: list[tuple[Action, str]] = [("exclude", "Exclude"), ("flip", "Flip"), ("review", "Review")]
     if row["action"]:
         actions.append(("restore", "Take it back"))
-    ready = bool(identity.actor() and (st.session_state.get(field) or "").strip())
+    may = identity.may("reviewer")
+    ready = bool(may and (st.session_state.get(field) or "").strip())
     with st.container(horizontal=True):
         for action, label in actions:
             st.button(label, key=f"{action}-{name}", on_click=act, args=(row["id"], action, field), disabled=not ready)
     if not ready:
-        missing = "A reason is needed" if identity.actor() else "Your name, at the top of the page, and a reason are needed"
-        st.caption(f"{missing}; both are stored with the pair.")
+        st.caption("A reason is needed; it is stored with your name." if may else "This is for reviewers: see [dashboard] in align.toml.")
 
 
 def act(pair: str, action: Action, field: str) -> None:

@@ -1,0 +1,74 @@
+"""One-time tokens to sign in to the dashboard: each opens one session, once, within the hour.
+
+A token is known to the folder by its SHA-256 only, and used up by removing that file, so that of two who bring it one gets in. Whoever can
+write to the state folder can make one: it shows that its bearer was let in by the account that owns the folder.
+
+Effects: writes `<home>/sign_in`, readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from alignment.errors import StoreError
+
+FOLDER = "sign_in"
+LIFE = timedelta(hours=1)
+
+
+def issue_token(home: Path, name: str, *, now: datetime) -> str:
+    """Return a token that signs `name` in once; tokens that are too old are removed.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    token = secrets.token_urlsafe(32)
+    folder = home / FOLDER
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in folder.glob("*.json"):
+            if _read(path, now) is None:
+                path.unlink(missing_ok=True)
+        scratch = folder / f".{_digest(token)}.part"
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            json.dump({"name": name, "until": (now + LIFE).isoformat()}, out)
+        os.replace(scratch, folder / f"{_digest(token)}.json")
+    except OSError as error:
+        raise StoreError(f"cannot write {str(folder)!r}: {error.strerror}; correct its permissions and try again") from error
+    return token
+
+
+def redeem_token(home: Path, token: str, *, now: datetime) -> str | None:
+    """Use a token up and return whom it signs in; None if there is none such, it was used before, or it is too old."""
+    wanted = _digest(token)
+    found = None
+    for path in (home / FOLDER).glob("*.json"):
+        if hmac.compare_digest(path.stem, wanted):
+            found = path
+    if found is None:
+        return None
+    name = _read(found, now)
+    try:
+        found.unlink()
+    except OSError:  # somebody else was faster
+        return None
+    return name
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read(path: Path, now: datetime) -> str | None:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return str(said["name"]) if now < datetime.fromisoformat(said["until"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
