@@ -180,7 +180,7 @@ class Sequence:
         os.waitpid(child, 0)
 
 
-def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.25) -> Served:
+def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.25, told: bool = False) -> Served:
     """Run random sequences and look at what is served after each act."""
     found = Served(sequences, Counter(), 0, 0, 0, [])
     refused = killed = released = 0
@@ -207,12 +207,14 @@ def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.
                 if bad := [served for served in named(home) if not right[served]]:
                     found.wrong.append(f"sequence {number}, step {one.step}: after {name!r}, {done}, {', '.join(bad)} was served")
             shutil.rmtree(home)
+            if told:
+                print(f"\r{number + 1} of {sequences} sequences, {len(found.wrong)} wrong", end="", file=sys.stderr, flush=True)
     return found._replace(refused=refused, killed=killed, released=released)
 
 
 def main() -> None:
     """Print what was found; exit status 1 if anything was served without a right."""
-    found = run(int(sys.argv[1]) if len(sys.argv) > 1 else 200, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    found = run(int(sys.argv[1]) if len(sys.argv) > 1 else 200, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0, told=True)
     for name, number in sorted(found.acts.items()):
         print(f"{number:6} {name}")
     print(

@@ -142,7 +142,8 @@ def test_a_webhook_is_signed_and_sent_once(home: Path, server: Server, monkeypat
     [(path, body, headers, raw)] = server.seen
     assert path == "/hook"
     assert {name: body[name] for name in ("event", "release_id", "previous", "actor", "reason")} == {
-        "event": "promoted", "release_id": A, "previous": "base", "actor": "ann", "reason": "better",
+        "event": "promoted", "release_id": A, "previous": "base", "actor": "ann",
+        "reason": "overridden after no decision of the gate: better",
     }  # fmt: skip
     assert headers["X-Align-Signature"] == "sha256=" + hmac.new(b"key", raw, hashlib.sha256).hexdigest()
     assert headers["X-Align-Delivery"] == body["id"]

@@ -31,6 +31,7 @@ from alignment.release import (
     verify,
 )
 from alignment.release.approval import canary_by_hand, override, promote_by_hand, say
+from alignment.release.disk import RESERVE
 from alignment.release.rights import Decided, Records, Word, may_serve
 from alignment.store import append, migrate, query, session
 from flows import release as night
@@ -367,6 +368,12 @@ def test_the_way_back_works_on_a_full_disk(small_disk: Path, act: str) -> None:
     rows = query(home, "SELECT event, release_id FROM release_events ORDER BY seq")
     assert ("rolled_back", A) in [(row["event"], row["release_id"]) for row in rows]
     assert right_of(home, A).allowed
+    # Some of it is set aside again, and once there is room all of it.
+    reserve = home / "releases" / ".reserve"
+    assert reserve.stat().st_size == RESERVE // 2
+    (small_disk / "filler").unlink()
+    settle(home, now=NOW)
+    assert reserve.stat().st_size == RESERVE
 
 
 def test_nothing_is_served_without_a_right_in_random_sequences() -> None:
