@@ -66,6 +66,7 @@ LEAKS = {
     ],
     "KEY": [
         "sk-abcdefgh12345678",
+        "sk-plantedplantedplanted",
         "ghp_" + "a1" * 18,
         "xoxb-abcdefghij",
         "AKIAIOSFODNN7EXAMPLE",

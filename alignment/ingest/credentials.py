@@ -141,7 +141,7 @@ def _starts(*, digit: bool) -> re.Pattern[str]:
 
 # With a digit or a long run of letters they are keys; words that go on like them have neither (`sk-fading-circle`).
 _ISSUED, _ISSUED_WITH_DIGIT = _starts(digit=False), _starts(digit=True)
-_NO_WORD = re.compile(r"[0-9]|[A-Za-z0-9]{24}")
+_NO_WORD = re.compile(r"[0-9]|[A-Za-z0-9]{16}")
 _OTHER = re.compile(r"(?<![A-Za-z0-9_\-])(?:" + "|".join(shape + more for shape, more in _SHAPES) + ")")
 _BEARER = re.compile(r"[Bb](?<!\w.)earer [A-Za-z0-9._~+/\-]{20,}+=*")
 _LONG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.~+/:=]{10,}+")
