@@ -46,7 +46,7 @@ def test_a_line_of_the_full_length_is_a_moment(way: Way, attacks: dict[str, byte
 
 
 def test_sixty_thousand_keys_are_one_line_with_few_keys(way: Way) -> None:
-    parsed = way.take(line_of(**{f"k{number:06d}": number for number in range(60_000)}))
+    parsed = way.take(line_of(**{f"k{number}": 1 for number in range(60_000)}))
     assert (parsed.read, parsed.rows["reason"].to_pylist()) == (1, [None])
     assert len(parsed.keys) <= 100
 
