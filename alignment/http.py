@@ -93,6 +93,11 @@ def ask(
         httpx2.TransportError: the server was not reached, broke off, or sent more than `most` bytes.
         httpx2.InvalidURL: `url` is none.
     """
+    try:
+        # Beyond 65,535 a connection fails as a group of errors of its tries.
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise httpx2.InvalidURL(str(error)) from None
     return asyncio.run(_ask(method, url, seconds, content, dict(headers or {}), secrets, most))
 
 

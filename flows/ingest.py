@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 from prefect import flow, task
 
@@ -285,7 +286,7 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
 def _kind(log_file: LogFile, error: InputError) -> str:
     if isinstance(error, CheckFailed):
         return UNUSABLE
-    damaged = error.__cause__ is None or isinstance(error.__cause__, pa.ArrowException | EOFError)
+    damaged = error.__cause__ is None or isinstance(error.__cause__, pa.ArrowException | duckdb.Error | EOFError)
     return DAMAGED if damaged and not log_file.refused else UNREADABLE
 
 

@@ -46,7 +46,7 @@ def test_a_line_of_the_full_length_is_a_moment(way: Way, attacks: dict[str, byte
 
 
 def test_sixty_thousand_keys_are_one_line_with_few_keys(way: Way) -> None:
-    parsed = way.take(line_of(**{f"k{number:06d}": number for number in range(60_000)}))
+    parsed = way.take(line_of(**{f"k{number}": 1 for number in range(60_000)}))
     assert (parsed.read, parsed.rows["reason"].to_pylist()) == (1, [None])
     assert len(parsed.keys) <= 100
 
@@ -96,7 +96,7 @@ def test_an_exchange_has_one_allowance_for_all_its_turns(deep: DeepRedactor, mon
     monkeypatch.setattr(deep, "_phones", lambda text, _: asked.append(text) or [])
     turns = [{"role": "user", "content": f"call 030 12345{number:02d}"} for number in range(60)]
     row, found = mask_row({"messages": json.dumps(turns)}, ("messages",), lambda text, **limits: deep.redact(text, KEY, **limits))
-    assert len(asked) <= 40
+    assert len(asked) <= 24
     # What nobody asked about is taken for what it looks like.
     assert found["PHONE"] >= 20
     assert "12345 59" not in row["messages"]

@@ -91,7 +91,7 @@ themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT
 _BEFORE, _AFTER = 60, 40
 _PIECE, _OVERLAP = 2000, 200
 _ROUNDS = 20
-_ASKED, _ASKED_TOGETHER = 40, 20
+_ASKED, _ASKED_TOGETHER = 24, 20
 """Of one exchange, numbers of up to 20 characters that phonenumbers is asked about, at 2 to 4 ms each; a longer run of digits counts for as
 many as it is long. In a longer dump, all that look like its numbers go."""
 _DIGIT = re.compile(r"\d")

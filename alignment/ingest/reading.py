@@ -68,7 +68,9 @@ def resume(home: Path, source: str, log_file: LogFile) -> Reading:
 
 
 def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
-    return InputError(f"cannot read the log file {log_file.path!r}: {error}; check the file")
+    # Not what DuckDB says: it quotes the text that it stumbled over.
+    what = type(error).__name__ if isinstance(error, duckdb.Error) else str(error)
+    return InputError(f"cannot read the log file {log_file.path!r}: {what}; check the file")
 
 
 def _resume_lines(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:

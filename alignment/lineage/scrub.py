@@ -36,6 +36,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "hook_runs": ("detail",),
     "night_events": ("summary",),
     "pair_exports": ("path",),
+    "files_set_aside": ("reason",),
 }
 """Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
 TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)
