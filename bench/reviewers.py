@@ -37,7 +37,10 @@ _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 class Act(NamedTuple):
-    """One thing that a reviewer did: `taken` says that the page went on, so that the reviewer may believe it was stored."""
+    """One thing that a reviewer did: `taken` says that the page went on, so that the reviewer may believe it was stored.
+
+    `other` is another button whose key was pressed at the same moment; which of the two arrives first is the browser's affair.
+    """
 
     reviewer: str
     item: str
@@ -45,6 +48,7 @@ class Act(NamedTuple):
     way: str
     taken: bool
     seconds: float
+    other: str = ""
 
 
 def queue(home: Path, items: int) -> None:
@@ -116,12 +120,12 @@ def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
     return before if before else ""
 
 
-def press(page: Any, button: str, way: str, draw: random.Random) -> None:
-    """Do one act on the item on screen."""
+def press(page: Any, button: str, way: str, draw: random.Random) -> str:
+    """Do one act on the item on screen; return the other button whose key was pressed with it, if any."""
     key = KEYS[button]
     if way in ("click", "two clicks"):
         page.locator(".st-key-verdicts").get_by_role("button", name=button).first.click(click_count=1 + (way == "two clicks"))
-        return
+        return ""
     page.keyboard.down(key)
     for _ in range(25 if way == "held key" else 0):
         page.wait_for_timeout(30)
@@ -130,8 +134,11 @@ def press(page: Any, button: str, way: str, draw: random.Random) -> None:
     if way == "two presses":
         page.wait_for_timeout(draw.choice((0, 20, 80)))
         page.keyboard.press(key)
-    if way == "two keys":
-        page.keyboard.press(KEYS[draw.choice([one for one in KEYS if one != button])])
+    if way != "two keys":
+        return ""
+    other = draw.choice([one for one in KEYS if one != button])
+    page.keyboard.press(KEYS[other])
+    return other
 
 
 def review(address: str, name: str, seconds: float, seed: int, results: Any) -> None:
@@ -150,9 +157,9 @@ def review(address: str, name: str, seconds: float, seed: int, results: Any) -> 
             page.wait_for_timeout(int(1000 * READING))
             button, way = draw.choice(list(KEYS)), draw.choice(WAYS)
             started = time.monotonic()
-            press(page, button, way, draw)
+            other = press(page, button, way, draw)
             after = shown(page, item)
-            acts.append(Act(name, item, button, way, after != item, time.monotonic() - started))
+            acts.append(Act(name, item, button, way, after != item, time.monotonic() - started, other))
             item = after
             if len(acts) % 8 == 0 and item:
                 asked += 1
@@ -193,9 +200,8 @@ def count(home: Path, acts: list[Act]) -> dict[str, int]:
         if row["verdict"] != "skip":
             decided.setdefault(row["item_id"], set()).add(row["reviewer"])
     taken = {key: [act for act in some if act.taken] for key, some in made.items()}
-    wrong = sum(
-        row["verdict"] != _verdict(act, row) for key, some in taken.items() for act, row in zip(some, given.get(key, []), strict=False)
-    )
+    both = [(act, row) for key, some in taken.items() for act, row in zip(some, given.get(key, []), strict=False)]
+    wrong = sum(row["verdict"] not in [_verdict(button, row) for button in (act.button, act.other) if button] for act, row in both)
     return {
         "acts": len(acts),
         "taken": sum(map(len, taken.values())),
@@ -204,14 +210,15 @@ def count(home: Path, acts: list[Act]) -> dict[str, int]:
         "double": len(rows) - len({row["showing"] for row in rows}),
         "overwritten": sum(len(people) > 1 for people in decided.values()),
         "another button": wrong,
+        "second of two keys": sum(row["verdict"] != _verdict(act.button, row) for act, row in both) - wrong,
         "nobody's": sum(max(0, len(some) - len(made.get(key, []))) for key, some in given.items()),
     }
 
 
-def _verdict(act: Act, row: dict[str, Any]) -> str:
-    if act.button in ("Left", "Right"):
-        return "agree" if (act.button == "Left") == (row["left_answer"] == "a") else "flip"
-    return act.button.lower().replace(" ", "_")
+def _verdict(button: str, row: dict[str, Any]) -> str:
+    if button in ("Left", "Right"):
+        return "agree" if (button == "Left") == (row["left_answer"] == "a") else "flip"
+    return button.lower().replace(" ", "_")
 
 
 def run(seconds: float, items: int) -> list[dict[str, Any]]:

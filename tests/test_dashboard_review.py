@@ -346,6 +346,9 @@ def test_an_item_that_another_holds_is_not_given_by_its_address(own: Path) -> No
     ben.switch_page("views/review.py").run()
     assert on_screen(ben) != on_screen(ada)
     assert "Ada has the item open that was asked for; this is the next one" in texts(ben)
+    item = on_screen(ben)
+    press(ben, "Both bad")
+    assert verdicts(own) == [(item, "Ben", "both_bad", None)]
 
 
 def test_a_name_that_was_given_leaves_the_keys_to_the_verdicts(own: Path) -> None:

@@ -529,6 +529,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "replays",
             "canary_checks",
             "judge_trials",
+            "review_holds",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}
