@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,17 +74,13 @@ def queue(home: Path, items: int) -> None:
 
 @contextmanager
 def served(home: Path) -> Iterator[str]:
-    """Serve the dashboard on a free port; yield its address."""
-    from dashboard import show
-
+    """Serve the dashboard on a free port, as `align dashboard` does; yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    options = [f"--server.port={port}", "--server.headless=true", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
-    page = Path(show.__file__).with_name("app.py")
     with subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(page), *options],
+        [sys.executable, "-m", "dashboard.server", str(port)],
         env={**os.environ, "ALIGN_HOME": str(home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -91,20 +88,24 @@ def served(home: Path) -> Iterator[str]:
         try:
             for _ in range(300):
                 try:
-                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).close()
-                    break
+                    urllib.request.urlopen(address, timeout=5).close()
+                except urllib.error.HTTPError:
+                    break  # it asks who is there
                 except OSError:
                     time.sleep(0.2)
+                    continue
+                break
             yield address
         finally:
             server.terminate()
 
 
 def sign_in(page: Any, address: str, name: str) -> None:
-    """Open the review queue as `name`."""
-    page.goto(f"{address}/review")
-    page.get_by_label("Your name").fill(name)
-    page.keyboard.press("Enter")
+    """Open the review queue as `name`, with a link that signs in once."""
+    from alignment.store.sign_in import issue_token
+
+    token = issue_token(Path(os.environ["ALIGN_HOME"]), name, now=datetime.now(UTC).replace(tzinfo=None))
+    page.goto(f"{address}/review?token={token}")
 
 
 def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
@@ -177,8 +178,6 @@ def _ask_for_the_others(page: Any, address: str, name: str, item: str) -> str:
     if not rows:
         return item
     page.goto(f"{address}/review?item={rows[0]['item_id']}")
-    page.get_by_label("Your name").fill(name)
-    page.keyboard.press("Enter")
     found = shown(page, str(rows[0]["item_id"]))
     page.locator("h1").first.click()
     return found

@@ -49,10 +49,7 @@ def said_of_the_last(app: AppTest) -> str:
 
 
 def test_a_verdict_is_stored_once_and_the_next_item_comes(own: Path) -> None:
-    app = opened("review")
-    assert all(button.disabled for button in app.button if button.label in ("Left", "Right", "Both bad"))
-    assert query(own, "SELECT * FROM review_holds") == []  # who has no name holds nothing
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
+    app = opened("review", reviewer="Ada")
     before = on_screen(app)
     app.text_input(key="review_note").set_value("clear case; mail ada@example.org").run()
     prefer(app, own, "b")
@@ -351,16 +348,23 @@ def test_an_item_that_another_holds_is_not_given_by_its_address(own: Path) -> No
     assert verdicts(own) == [(item, "Ben", "both_bad", None)]
 
 
-def test_a_name_that_was_given_leaves_the_keys_to_the_verdicts(own: Path) -> None:
-    app = opened("review")
-    app.text_input(key="reviewer_typed").set_value("Ada").run()
-    assert [field.key for field in app.text_input] == ["review_note"]
-    assert "Ada" in texts(app)
-    press(app, "Change")
-    assert app.text_input(key="reviewer_typed").value == ""
-    app.text_input(key="reviewer_typed").set_value("Ben").run()
-    press(app, "Both bad")
-    assert [who for _, who, _, _ in verdicts(own)] == ["Ben"]
+def test_who_may_only_look_holds_nothing_and_decides_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.acting import Identity
+    from alignment.errors import NotAllowed
+    from dashboard import identity, review_data
+
+    monkeypatch.setattr(identity, "current", lambda: Identity("Eve", "oidc", "viewer"))
+    app = opened("review", reviewer="Eve")
+    assert all(button.disabled for button in app.button if button.label in ("Left", "Right", "Both bad", "Skip"))
+    assert query(own, "SELECT * FROM review_holds") == []
+    # A hidden button is no lock: what writes asks for the role itself.
+    with pytest.raises(NotAllowed, match="reviewer"):
+        review_data.claim_item("a" * 32, "Eve", kind=None, item=None)
+    with pytest.raises(NotAllowed, match="reviewer"):
+        review_data.record_verdict("a" * 32, "agree", reviewer="Eve")
+    with pytest.raises(NotAllowed, match="reviewer"):
+        review_data.rule_on_pair(content_id("pair", 1), "exclude", actor="Eve", reason="no")
+    assert verdicts(own) == []
 
 
 def test_a_reviewer_sees_the_whole_of_a_conversation_and_its_principle(own: Path) -> None:
