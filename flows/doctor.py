@@ -26,7 +26,7 @@ from alignment.models.identity import folder_id
 from alignment.models.remote import key_of
 from alignment.models.whole import model_problems
 from alignment.release import BASE, current, list_releases, read_serving, right_of, serving, verify
-from alignment.store import query, store_path
+from alignment.store import audit, query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
@@ -199,6 +199,15 @@ def _holder(home: Path) -> str | None:
     return None
 
 
+def _audit(settings: Settings, *, quick: bool) -> str:
+    if quick:
+        return "not read (--quick)"
+    found = audit.verify(settings.home)
+    if found.problem:
+        raise AlignError(f"the audit log is broken at {found.problem}; keep {str(settings.home / audit.FOLDER)!r} as evidence")
+    return f"{found.rows:,} acts, as they were written; 'align audit verify' prints the head to keep elsewhere"
+
+
 def _lock(settings: Settings) -> str:
     holder = _holder(settings.home)
     return f"a night is running (process {holder})" if holder else "no night is running"
@@ -237,6 +246,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("evidence", partial(_evidence, quick=quick)),
         ("releases", _registry),
         ("serving", _serving),
+        ("audit", partial(_audit, quick=quick)),
         ("lock", _lock),
         ("leftovers", _leftovers),
     )

@@ -134,7 +134,7 @@ def _document(log_file: LogFile) -> str | None:
         text = whole.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return None
-    with duckdb.connect() as connection:
+    with duckdb.connect(config={"temp_directory": ""}) as connection:
         [(kind,)] = connection.execute("SELECT CASE WHEN json_valid($text) THEN json_type($text) END", {"text": text}).fetchall()
     return text if kind == "ARRAY" or (kind and "\n" in text) else None
 

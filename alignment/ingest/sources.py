@@ -155,7 +155,9 @@ def parser() -> duckdb.DuckDBPyConnection:
     # The block before is written meanwhile: with all processors parsing, both took longer.
     threads = max(1, (os.cpu_count() or 1) // 2)
     connection.execute(
-        f"SET TimeZone = 'UTC'; SET threads = {threads}; SET enable_progress_bar = false; SET enable_external_access = false; "
+        f"SET TimeZone = 'UTC'; SET threads = {threads}; SET enable_progress_bar = false; SET temp_directory = ''; "
+        # Without a folder to spill into: lines that are not masked yet never reach the disk.
+        "SET enable_external_access = false; "
         "SET lock_configuration = true"
     )
     connection.execute(sql("ingest_macros"))
