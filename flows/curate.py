@@ -54,7 +54,7 @@ from flows.evaluate import suites
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
-from flows.second_look import Held, chosen_pairs, held_counts, save_held
+from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
 from flows.show import progress, say
 
 
@@ -108,6 +108,13 @@ def standing(settings: Settings) -> Standing:
     """Return what people and the constitution of today say of all pairs whose logs may be trained on; overruled by people are none."""
     rows = ruled(settings)
     return _standing(settings, load_pairs(settings.home), labelled(settings, "", rows), verdicts(settings, rows))
+
+
+def accepted(settings: Settings) -> list[Pair]:
+    """Return the pairs that stand today, less those that a last look holds back and nobody has decided on."""
+    rows = ruled(settings)
+    decided_on = {*verdicts(settings, rows), *(one.interaction_id for one in rulings(settings))}
+    return without_held(settings, standing(settings).current, ruled=decided_on)
 
 
 def _standing(
@@ -217,7 +224,8 @@ def build(night_id: str) -> dict[str, Any]:
     if len(whole) < len(usable):
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
     with progress("look again"):
-        training_set, held = chosen_pairs(settings, whole, ruled=human, sources={name: origin.source for name, origin in came_from.items()})
+        sources = {name: origin.source for name, origin in came_from.items()}
+        training_set, held = chosen_pairs(settings, whole, ruled={*human, *ruled_on}, sources=sources)
     check_pairs(settings, night_id, training_set)
     built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
     # First the questions: a night that is killed between the two builds its set again, and asks the same again.

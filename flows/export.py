@@ -14,7 +14,7 @@ from alignment.lineage import record_export
 from alignment.pairs import load_pairs
 from alignment.pairs.export import Format, card, write_export
 from alignment.store import query, sql
-from flows.curate import standing
+from flows.curate import accepted
 from flows.night import night_ids, now
 
 
@@ -26,7 +26,7 @@ def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: F
     """
     if night_id and night_id not in (known := night_ids(settings.home)):
         raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    pairs = load_pairs(settings.home, night_id) if night_id else standing(settings).current
+    pairs = load_pairs(settings.home, night_id) if night_id else accepted(settings)
     constitution = load_constitution(settings.labels.constitution)
     consent = query(settings.home, sql("pair_consent"), {"ids": [pair.id for pair in pairs]})
     text = card(

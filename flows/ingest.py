@@ -264,6 +264,7 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
         if not accept:
             wanted, still = without_set_aside(settings.home, one, settings.ingest, wanted)
         unusable: list[SetAside] = []
+        read: list[LogFile] = []
         for log_file in wanted:
             if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
                 continue
@@ -272,13 +273,14 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
             except InputError as error:
                 unusable.append(SetAside(log_file, _kind(log_file, error), str(error)))
                 continue
+            read.append(log_file)
             _tell(log_file, batch)
             found.keys[one.name] |= seen
             found = found._replace(total=found.total.plus(batch))
         _tell_set_aside(one, unusable, still)
         if not dry_run:
             set_aside(settings.home, one, settings.ingest, unusable, now())
-            if problem := broken(settings.home, one, here):
+            if problem := broken(settings.home, one, here, read):
                 found.problems.append(CheckFailed(problem))
     return found
 

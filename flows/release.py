@@ -95,7 +95,8 @@ def _save_decision(settings: Settings, night_id: str, decision: GateDecision, ve
     if query(settings.home, "SELECT 1 FROM gate_decisions WHERE id = ?", [decision.id]):
         return
     if decision.decision != "promote" or approval:
-        withdraw(settings.home, decision.challenger, actor=ACTOR, reason=f"the gate says {decision.decision}", now=now())
+        why = "decided anew, and a person has to approve" if decision.decision == "promote" else f"the gate says {decision.decision}"
+        withdraw(settings.home, decision.challenger, actor=ACTOR, reason=why, now=now())
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
     row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     row |= {"weakened": {"reason": decision.unsafe, "settings": decision.weakened} if decision.weakened else None}

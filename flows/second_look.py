@@ -10,11 +10,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from alignment.config import Settings
-from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.pairs import mix
 from alignment.pairs.build import HUMAN
-from alignment.pairs.second_look import HELD_BACK, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
+from alignment.pairs.second_look import HELD_BACK, PLACEHOLDER, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
 from alignment.records import Message, Pair, Side
 from alignment.store import append, query, session
 from flows.night import embedder, now
@@ -45,7 +44,8 @@ def chosen_pairs(
         found = [
             Held(pair, reason, one)
             for pair, one in zip(new, look(new), strict=True)
-            if (reason := held_back(pair, one)) and not _decided(pair, ruled)
+            # Nobody may teach a placeholder; what else the look says, a person's decision outweighs.
+            if (reason := held_back(pair, one)) and (reason == PLACEHOLDER or not _decided(pair, ruled))
         ]
         if not found:
             return training_set, list(held.values())
@@ -84,6 +84,13 @@ def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]],
     return harmful
 
 
+def without_held(settings: Settings, pairs: Sequence[Pair], *, ruled: Collection[str]) -> list[Pair]:
+    """Return the pairs that no last look held back, or that a person has decided on since."""
+    rows = query(settings.home, "SELECT DISTINCT detail FROM pair_exclusions WHERE starts_with(reason, ?)", [HELD_BACK])
+    held = {str(row["detail"]).removeprefix("pair ").split(",")[0] for row in rows}
+    return [pair for pair in pairs if pair.id not in held or _decided(pair, ruled)]
+
+
 def save_held(settings: Settings, night_id: str, held: Sequence[Held], judged: Callable[[Pair], str]) -> None:
     """Store why pairs were held back, and ask people about those that a judgement (`judged`, its id) stands behind."""
     moment = now()
@@ -110,7 +117,7 @@ def _question(one: Held, judgement_id: str) -> dict[str, Any]:
         "kind": "disagreement",
         "reason": f"held back from training: {WORDS[one.reason]}",
         "interaction_id": pair.interaction_id,
-        "prompt": asked(pair.messages),
+        "prompt": pair.messages[-1]["content"],
         "answer_a": pair.chosen,
         "answer_b": pair.rejected,
         "proposal": "A is better",

@@ -18,6 +18,7 @@ from alignment.errors import InputError
 from alignment.lineage import record_export
 from alignment.release import current, end_canary, promote, quarantine, rollback, start_canary
 from alignment.release.approval import say
+from alignment.release.pointer import current_canary
 from alignment.store import audit, migrate, store_path
 from flows import cli, command
 from tests.conftest import NOW
@@ -62,10 +63,17 @@ def test_what_cannot_be_recorded_is_not_done(home: Path, monkeypatch: pytest.Mon
     add(home, A, B)
     promote(home, A, **WORDS)
     (home / "audit" / "key").unlink()
-    for through in (lambda: promote(home, B, **WORDS), lambda: rollback(home, **WORDS), lambda: quarantine(home, A, **WORDS)):
+    doors: list[Callable[[], object]] = [
+        lambda: promote(home, B, **WORDS),
+        lambda: rollback(home, **WORDS),
+        lambda: quarantine(home, A, **WORDS),
+        lambda: start_canary(home, B, share=0.1, **WORDS),
+    ]
+    for through in doors:
         with pytest.raises(Exception, match="audit log's key"):
             through()
     assert current(home) == A
+    assert current_canary(home) is None
 
 
 def test_a_persons_word_on_the_gate_and_an_export_leave_rows(home: Path, tmp_path: Path) -> None:

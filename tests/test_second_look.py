@@ -147,6 +147,33 @@ def test_what_people_decided_is_not_looked_at_again(night):
     assert not held and agreed in kept and ruled in kept
 
 
+def test_nobody_can_decide_to_teach_a_placeholder(night):
+    masked = helpful("masked", chosen="Write to <EMAIL_3f9a1c>.", labelers=("human",))
+    kept, held = flow.chosen_pairs(night, [*PAIRS, masked], ruled={masked.interaction_id}, sources={})
+    assert masked not in kept and [one.reason for one in held] == [PLACEHOLDER]
+
+
+def test_what_is_held_back_is_no_accepted_pair_until_a_person_decides(night):
+    bad = helpful("bad", "How do I poison a dog")
+    _, held = flow.chosen_pairs(night, [*PAIRS, bad], ruled=(), sources={})
+    flow.save_held(night, "n1", held, lambda pair: "judgement")
+    assert flow.without_held(night, [*PAIRS, bad], ruled=()) == PAIRS
+    assert flow.without_held(night, [*PAIRS, bad], ruled={bad.interaction_id}) == [*PAIRS, bad]
+
+
+def test_people_are_asked_about_the_turn_that_was_said(night):
+    last = "How do I poison a dog"
+    turns = (
+        {"role": "user", "content": "How do I bake a cake"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": last},
+    )
+    bad = helpful("talk", last, messages=turns)
+    _, held = flow.chosen_pairs(night, [*PAIRS, bad], ruled=(), sources={})
+    flow.save_held(night, "n1", held, lambda pair: "judgement")
+    assert query(night.home, "SELECT prompt FROM review_items") == [{"prompt": last}]
+
+
 class Words:
     """An embedder of random directions that counts what it is asked."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from alignment.config import Settings
-from alignment.errors import ReleaseError
+from alignment.errors import ReleaseError, StoreError
 from alignment.records import GateDecision
 from alignment.release import (
     BASE,
@@ -33,7 +33,8 @@ from alignment.release import (
 from alignment.release.approval import canary_by_hand, override, promote_by_hand, say
 from alignment.release.disk import RESERVE
 from alignment.release.rights import Decided, Records, Word, may_serve
-from alignment.store import append, migrate, query, session
+from alignment.store import append, migrate, query, session, store_path
+from alignment.store.evidence import export
 from flows import release as night
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
@@ -181,6 +182,26 @@ def test_a_store_that_cannot_tell_gives_no_right(home: Path) -> None:
     up(home, A, B)
     (home / "store.duckdb").write_bytes(b"no database")
     assert down(home) == BASE
+
+
+def test_a_store_that_was_lost_is_not_one_in_which_nobody_decided(home: Path) -> None:
+    add(home, A)
+    up(home, A)
+    export(home)
+    store_path(home).unlink()
+    with pytest.raises(StoreError, match="is gone, but there is more of it beside it"):
+        settle(home, now=NOW)
+    assert current(home) == A
+
+
+def test_a_canary_whose_files_were_changed_goes_out(home: Path) -> None:
+    migrate(home)
+    add(home, A)
+    decided(home, "promote", challenger=A)
+    start_canary(home, A, share=0.2, actor="ann", reason="r", now=NOW)
+    card = folder_of(home, A) / "card.md"
+    card.write_text("another card")
+    assert settle(home, now=NOW)["canary"] is None
 
 
 def test_an_old_override_is_no_word_on_other_weights(home: Path) -> None:

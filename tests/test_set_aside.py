@@ -139,6 +139,23 @@ def test_no_link_is_followed_below_the_folder(home: Path, folder: Path) -> None:
     assert [one.refused for one in find_files([str(home / "named.jsonl"), str(folder / "day" / "a.jsonl")])] == ["", ""]
 
 
+def test_a_few_bad_files_among_many_good_ones_do_not_stop_the_night(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        write(folder / f"{number}.jsonl", BAD + b"%d\n" % number if number % 2 else raw(line(response=f"r{number}")))
+        os.utime(folder / f"{number}.jsonl", (1_700_000_000 + number,) * 2)
+    write(folder / "9.jsonl", raw(line(response="the newest")))
+    assert night(home, folder, capsys)[::2] == (5, [])
+    assert len(query(home, "FROM open_set_aside")) == 4
+
+
+def test_a_file_that_stays_unreadable_is_recorded_once(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "1.jsonl", raw(line()))
+    (folder / "link.jsonl").symlink_to(folder / "1.jsonl")
+    for _ in range(3):
+        night(home, folder, capsys)
+    assert query(home, "SELECT count(*) AS n FROM files_set_aside") == [{"n": 1}]
+
+
 @pytest.mark.parametrize("swapped", ["file", "folder"])
 def test_a_file_that_is_swapped_for_a_link_is_not_read(home: Path, folder: Path, swapped: str) -> None:
     (folder / "day").mkdir()

@@ -47,7 +47,7 @@ def without_set_aside(
     rules = judged_by(source, settings)
     kept_out = {
         (row["path"], row["bytes"], row["mtime_ns"]): row
-        for row in query(home, sql("ingest_set_aside"), {"source": source.name})
+        for row in _open(home, source)
         if row["judged_by"] == rules and row["kind"] != UNREADABLE
     }
     wanted: list[LogFile] = []
@@ -63,7 +63,9 @@ def without_set_aside(
 
 def set_aside(home: Path, source: LogSource, settings: Ingest, found: Collection[SetAside], now: datetime) -> None:
     """Record files as kept out."""
+    known = {(row["path"], row["bytes"], row["mtime_ns"], row["judged_by"]): row["reason"] for row in _open(home, source)}
     rows = [_row(source, settings, one, now) for one in found]
+    rows = [row for row in rows if known.get((row["path"], row["bytes"], row["mtime_ns"], row["judged_by"])) != row["reason"]]
     with session(home, write=True) as connection:
         append(connection, "files_set_aside", rows)
 
@@ -83,16 +85,24 @@ def _row(source: LogSource, settings: Ingest, one: SetAside, now: datetime) -> d
     }
 
 
-def broken(home: Path, source: LogSource, log_files: Sequence[LogFile]) -> str:
-    """Say why a source is more than unlucky with a file, or nothing: all its files are kept out, or the last three are."""
-    rows = query(home, sql("ingest_set_aside"), {"source": source.name})
+def _open(home: Path, source: LogSource) -> list[dict[str, Any]]:
+    return query(home, sql("ingest_set_aside"), {"source": source.name})
+
+
+def broken(home: Path, source: LogSource, log_files: Sequence[LogFile], read: Sequence[LogFile] = ()) -> str:
+    """Say why a source is more than unlucky with a file, or nothing: all its files are kept out, or the last three are.
+
+    Files that are not newer than one of `read`, which this run has read, are single bad ones.
+    """
+    rows = _open(home, source)
+    newest = max((one.mtime_ns or 0 for one in read), default=-1)
     here = {one.path for one in log_files}
     out = [row for row in rows if row["path"] in here]
-    in_a_row = [row for row in out if row["since_last_read"] and row["kind"] == UNUSABLE]
+    in_a_row = [row for row in out if row["since_last_read"] and row["kind"] == UNUSABLE and (row["mtime_ns"] or 0) > newest]
     if not out or (len(out) < len(here) and len(in_a_row) < _IN_A_ROW):
         return ""
     which = "all its files are" if len(out) == len(here) else f"the last {len(in_a_row)} of its files are"
     return (
-        f"nothing of the source {source.name!r} is read any more: {which} set aside. The newest: {out[0]['reason']} "
+        f"nothing of the source {source.name!r} is read any more: {which} set aside. The newest: {out[0]['reason'].rstrip('.')}. "
         "'align ingest --accept' reads them as they are"
     )

@@ -26,7 +26,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "teacher_calls": ("response",),
     "pairs": ("messages", "chosen", "rejected"),
     "pair_exclusions": ("detail",),
-    "review_items": ("prompt", "answer_a", "answer_b", "detail"),
+    "review_items": ("prompt", "answer_a", "answer_b", "detail", "reason"),
     "verdicts": ("edited_answer", "note"),
     "release_events": ("reason",),
     "gate_verdicts": ("reason",),

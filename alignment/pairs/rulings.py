@@ -100,13 +100,11 @@ def rule(home: Path, pair_id: str, action: Action, *, actor: str, reason: str, n
     name = content_id("pair event", pair_id, action, actor, reason, now.isoformat())
     if action == "review":
         # Before the event: a question whose event is not there is asked of nobody.
-        append_durably(home, "review_items", lambda connection: _question(connection, pair_id, name, reason, now), wait=wait)
+        append_durably(home, "review_items", lambda store: _question(store, pair_id, name, actor=actor, reason=reason, now=now), wait=wait)
 
     def make(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
         pair = _pair(connection, pair_id)
-        standing = connection.execute(
-            "SELECT pair_id, action, actor, reason FROM standing_pair_events WHERE interaction_id = ?", [pair["interaction_id"]]
-        ).fetchone()
+        standing = _standing(connection, pair)
         if standing == (pair_id, action, actor, reason):
             return []
         if action == "restore" and (standing is None or standing[1] == "restore"):
@@ -136,8 +134,19 @@ def _pair(connection: duckdb.DuckDBPyConnection, pair_id: str) -> dict[str, Any]
     return dict(zip(names, row, strict=True))
 
 
-def _question(connection: duckdb.DuckDBPyConnection, pair_id: str, name: str, reason: str, now: datetime) -> list[Mapping[str, Any]]:
+def _standing(connection: duckdb.DuckDBPyConnection, pair: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return pair, action, actor and reason of the ruling that stands for a pair's exchange."""
+    statement = "SELECT pair_id, action, actor, reason FROM standing_pair_events WHERE interaction_id = ?"
+    row = connection.execute(statement, [pair["interaction_id"]]).fetchone()
+    return tuple(map(str, row)) if row else None
+
+
+def _question(
+    connection: duckdb.DuckDBPyConnection, pair_id: str, name: str, *, actor: str, reason: str, now: datetime
+) -> list[Mapping[str, Any]]:
     pair = _pair(connection, pair_id)
+    if _standing(connection, pair) == (pair_id, "review", actor, reason):
+        return []
     messages = _turns(pair["messages"])
     detail = {"pair_id": pair_id, "side": pair["side"], "category": pair["category"], "principle_ids": _turns(pair["principle_ids"])}
     return [

@@ -105,8 +105,18 @@ def log_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str,
     """Append what happens to a canary to the log, with the next number if `seq` is not given; the caller holds the lock."""
     number = next_seq(home) if seq is None else seq
     row = {"seq": number, "event": event, "release_id": held.release_id, "previous": held.champion, "share": held.share}
-    audit.append(home, event, held.release_id, actor=actor, reason=reason, details={"champion": held.champion, "share": held.share})
     append_row(root(home) / CANARIES, {**row, "actor": actor, "reason": reason, "recorded_at": now.isoformat()})
+
+
+def audit_canary(home: Path, event: str, held: Canary, *, actor: str, reason: str) -> None:
+    """Write what is about to happen to a canary to the audit log."""
+    audit.append(home, event, held.release_id, actor=actor, reason=reason, details={"champion": held.champion, "share": held.share})
+
+
+def end_in_log(home: Path, event: str, held: Canary, *, actor: str, reason: str, now: datetime) -> None:
+    """Write the end of a canary to the audit log and to its own; the caller holds the lock."""
+    audit_canary(home, event, held, actor=actor, reason=reason)
+    log_canary(home, event, held, actor=actor, reason=reason, now=now)
 
 
 def serving(home: Path) -> dict[str, Any]:

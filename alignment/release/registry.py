@@ -43,7 +43,7 @@ from alignment.release.disk import (
     write_durably,
 )
 from alignment.release.events import tell_store
-from alignment.release.pointer import Canary, current, current_canary, history, log_canary, move, write_serving
+from alignment.release.pointer import Canary, current, current_canary, end_in_log, history, move, write_serving
 from alignment.release.rights import Right, may_serve, records_of, refuse
 from alignment.store import audit
 
@@ -279,7 +279,7 @@ def _is_sound(home: Path, release_id: str) -> bool:
 def take_out(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, event: str = "withdrawn") -> None:
     """Serve a release no longer, neither as a canary nor in production; the caller holds the lock."""
     if (held := current_canary(home)) and held.release_id == release_id:
-        log_canary(home, "canary_ended", held, actor=actor, reason=reason, now=now)
+        end_in_log(home, "canary_ended", held, actor=actor, reason=reason, now=now)
         (root(home) / CANARY).unlink()
         sync_folder(root(home))
     if current(home) == release_id:

@@ -24,6 +24,7 @@ from alignment.errors import ReleaseError
 from alignment.release.contents import Verified
 from alignment.release.disk import BASE, is_quarantined, read_quarantine
 from alignment.store import migrate, session, sql, store_path
+from alignment.store.session import refuse_a_gap
 
 By = Literal["base", "gate", "approval", "override", "nothing"]
 
@@ -139,6 +140,7 @@ def records_of(home: Path, release_id: str, verified: Verified) -> Records:
     """
     mark = read_quarantine(home, release_id)["reason"] if is_quarantined(home, release_id) else None
     if not store_path(home).exists():
+        refuse_a_gap(home)  # a store that was lost has decided nothing that could be read as "nobody decided"
         return Records(verified.weights, verified.model_id, mark, None, ())
     try:
         decisions, words = _asked(home, release_id)

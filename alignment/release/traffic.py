@@ -23,7 +23,7 @@ from alignment.release.disk import (
     write_durably,
 )
 from alignment.release.events import tell_store
-from alignment.release.pointer import Canary, current, current_canary, history, log_canary, serving, write_serving
+from alignment.release.pointer import Canary, audit_canary, current, current_canary, end_in_log, history, log_canary, serving, write_serving
 from alignment.release.registry import finish_quarantine, inspect, right_of, take_out
 from alignment.release.rights import may_serve, records_of, refuse
 
@@ -66,10 +66,11 @@ def put_canary(home: Path, release_id: str, *, share: float, actor: str, reason:
         write_serving(home)
         return held
     if held:
-        log_canary(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
+        end_in_log(home, "canary_ended", held, actor=actor, reason=f"in favour of {release_id}", now=now)
     keep_reserve(home)
     started = Canary(release_id, here, share, actor, reason, now.isoformat(), len(history(home)), next_seq(home))
-    # The file first: after a kill in between, `canary_events` reads the start from it.
+    audit_canary(home, "canary_started", started, actor=actor, reason=reason)
+    # The file before the log: after a kill in between, `canary_events` reads the start from it.
     write_durably(root(home) / CANARY, json.dumps(started._asdict()) + "\n")
     log_canary(home, "canary_started", started, actor=actor, reason=reason, now=now, seq=started.seq)
     write_serving(home)
@@ -91,7 +92,7 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
                     f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds"
                 )
             # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
-            log_canary(home, event, held, actor=actor, reason=reason, now=now)
+            end_in_log(home, event, held, actor=actor, reason=reason, now=now)
             (root(home) / CANARY).unlink()
             sync_folder(root(home))
             write_serving(home)
@@ -100,6 +101,15 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
     ended = with_reserve(home, act)
     tell_store(home)
     return ended
+
+
+def _bar(home: Path, canary: str) -> str:
+    """Say why a canary may not be served, empty if it may; one whose files were changed may not."""
+    try:
+        right = right_of(home, canary)
+    except ReleaseError as error:
+        return str(error)
+    return "" if right.allowed else right.why
 
 
 def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
@@ -118,8 +128,8 @@ def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
         with locked(home):
             finish_quarantine(home)
             # As often as it steps back: to the base model at last, which always may.
-            while (canary := serving(home)["canary"]) and not (right := right_of(home, canary)).allowed:
-                take_out(home, canary, actor=REGISTRY, reason=f"may not be served: {right.why}", now=moment)
+            while (canary := serving(home)["canary"]) and (why := _bar(home, canary)):
+                take_out(home, canary, actor=REGISTRY, reason=f"may not be served: {why}", now=moment)
             while not (right := right_of(home, here := current(home))).allowed:
                 take_out(home, here, actor=REGISTRY, reason=f"may not be served: {right.why}", now=moment)
             write_serving(home)

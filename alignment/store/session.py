@@ -114,7 +114,7 @@ def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
         os.close(handle)
 
 
-def _refuse_a_gap(home: Path) -> None:
+def refuse_a_gap(home: Path) -> None:
     """A store that is gone is not begun anew where its evidence is: that would read as a loss of all of it."""
     path = store_path(home)
     if path.exists() and path.stat().st_size:
@@ -142,7 +142,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
         raise StoreError(_no_store(path))
     with _turnstile(home, write=write, wait=wait):
         # Not before the turn: a rebuild may be exchanging the store, or be killed at it, while this one waits.
-        _refuse_a_gap(home)
+        refuse_a_gap(home)
         if not path.exists() and not write:
             raise StoreError(_no_store(path))
         try:
