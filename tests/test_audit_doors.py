@@ -24,7 +24,7 @@ from flows import cli, command
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
-from tests.test_registry import A, B, add
+from tests.test_registry import A, B, add, allow
 
 WORDS: dict[str, Any] = {"actor": "ann", "reason": "because", "now": NOW}
 
@@ -44,6 +44,7 @@ DOORS: dict[str, tuple[Callable[[Path], object], list[tuple[str, str]]]] = {
 
 def test_each_change_of_what_is_served_leaves_a_row_under_whoever_is_acting(home: Path) -> None:
     add(home, A, B)
+    allow(home, A, B)
     for how in ("oidc", "service"):
         for through, left in DOORS.values():
             if through is DOORS["quarantine"][0] and how == "oidc":
@@ -56,11 +57,12 @@ def test_each_change_of_what_is_served_leaves_a_row_under_whoever_is_acting(home
                 through(home)
             assert rows(home)[before:] == [(action, subject, "ann", how) for action, subject in left]
     assert audit.verify(home).problem is None
-    assert {row["reason"] for row in audit.read(home)} == {"because"}
+    assert {row["reason"] for row in audit.read(home) if row["action"] != "overridden"} == {"because"}
 
 
 def test_what_cannot_be_recorded_is_not_done(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(home, A, B)
+    allow(home, A, B)
     promote(home, A, **WORDS)
     (home / "audit" / "key").unlink()
     doors: list[Callable[[], object]] = [
@@ -83,11 +85,11 @@ def test_a_persons_word_on_the_gate_and_an_export_leave_rows(home: Path, tmp_pat
     say(home, NIGHT, "overridden", **WORDS)
     record_export(home, tmp_path / "out", night_id=None, now=NOW)
     assert rows(home) == [
-        ("promoted", A, "ann", "service"),
         ("overridden", A, "ann", "service"),
+        ("promoted", A, "ann", "service"),
         ("pairs_exported", "all nights", account(), "service"),
     ]
-    assert audit.read(home)[1]["details"] == {"decision": name, "night": NIGHT}
+    assert audit.read(home)[0]["details"] == {"decision": name, "night": NIGHT}
     assert store_path(home).exists()
 
 
@@ -142,7 +144,7 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     assert align("release", "rollback", "--reason", "x").exit_code == 1
     assert align("release", "promote", A, "--reason", "better", "--actor", "ann").exit_code == 0
     [row] = [row for row in audit.read(home) if row["action"] == "promoted"]
-    assert (row["actor"], row["how"], row["account"], row["reason"]) == ("ann", "flag", account(), "better")
+    assert (row["actor"], row["how"], row["account"], row["reason"]) == ("ann", "flag", account(), "overridden after no decision of the gate: better")
     # Nobody acts any more once the command has ended.
     assert acting.identity_of("ann").how == "service"
     shown = align("audit", "verify")
