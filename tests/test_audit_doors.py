@@ -95,7 +95,7 @@ class Terminal:
     ("uid", "shell", "there", "named", "who"),
     [
         (1000, "/bin/bash", True, "", ("ann", "account")),
-        (1000, "/bin/bash", True, "unknown", ("ann", "account")),
+        (1000, "/bin/bash", True, "unknown", ("unknown", "flag")),
         (1000, "/bin/bash", True, " ben ", ("ben", "flag")),
         (1000, "/bin/bash", False, "ben", ("ben", "flag")),
         (1000, "/bin/bash", False, "", None),
@@ -148,6 +148,13 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     log.write_text(log.read_text().replace('"ann"', '"eve"'))
     broken = align("audit", "verify")
     assert broken.exit_code == 1 and "BROKEN at row 1" in broken.stdout
+
+
+def test_an_act_is_listed_by_the_name_that_the_help_gives(home: Path) -> None:
+    audit.append(home, "promoted", A, actor="ann")
+    shown = " ".join(CliRunner().invoke(cli.app, ["audit", "list", "--help"]).stdout.replace("│", "").split())
+    named = shown.split("only this act, such as ")[1].split()[0]
+    assert A[:8] in CliRunner().invoke(cli.app, ["audit", "list", "--action", named]).stdout
 
 
 def test_an_erasure_takes_a_person_out_of_the_log_and_leaves_the_chain_whole(home: Path) -> None:
