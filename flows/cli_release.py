@@ -152,13 +152,13 @@ def release_push(as_json: Json = False) -> None:
     """Tell the hooks what is served, as far as they do not know yet, and write serving.json again. Exit status 1 if one fails."""
     settings = start()
     from alignment.acting import acting_name
-    from alignment.release import settle
+    from alignment.release import current, settle
     from alignment.store import audit
     from flows.approve import let_go
     from flows.hooks import configured
 
+    audit.append(settings.home, "pushed", current(settings.home), actor=acting_name())
     says = settle(settings.home)
-    audit.append(settings.home, "pushed", says["champion"], actor=acting_name(), details={"canary": says["canary"]})
     runs = _hooks(settings)
     if _has_store(settings):
         let_go(settings)
