@@ -19,12 +19,24 @@ PLACEHOLDER = re.compile(r"<[A-Z_]{2,20}_[0-9a-f]{6}(?:[0-9a-f]{6})?>")
 
 
 def holds_placeholder(text: str) -> bool:
-    """Say whether something personal or secret was masked in `text`.
+    """Say whether this project masked something personal or secret in `text`.
 
     >>> holds_placeholder("write to <EMAIL_3f9a1c>"), holds_placeholder("write to <EMAIL>")
     (True, False)
     """
     return bool(PLACEHOLDER.search(text))
+
+
+_ANY_PLACEHOLDER = re.compile(r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>")
+
+
+def looks_masked(text: str) -> bool:
+    """Say whether `text` has a placeholder such as any tool of redaction writes, ours or another's: nobody is to answer with one.
+
+    >>> looks_masked("Write to <EMAIL_3f9a1c>."), looks_masked("Write to <EMAIL_1>."), looks_masked("Use <B_TAG> and <EMAIL>.")
+    (True, True, False)
+    """
+    return bool(_ANY_PLACEHOLDER.search(text))
 
 
 def cap(text: str, characters: int) -> str:

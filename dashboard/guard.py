@@ -23,7 +23,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alignment.acting import How, Identity, acting
-from alignment.config import load_settings
+from alignment.config import Settings, load_settings
 from alignment.errors import AlignError
 from alignment.store import audit
 from alignment.store.sign_in import redeem_token
@@ -76,7 +76,10 @@ class Guard:
         cookie = _cookies(headers).get(sessions.cookie_name(self.port()))
         held = sessions.find(cookie)
         if scope["type"] == "http":
-            special = await self._special(scope, headers, cookie, held)
+            try:
+                special = await self._special(scope, headers, cookie, held)
+            except AlignError as error:
+                return sign_in_page.refusal(f"who may sign in cannot be told: {error}", status=503)
             if special is not None:
                 return special
             if self.oidc is not None and self.oidc.owns(scope["path"]):
@@ -100,7 +103,7 @@ class Guard:
         name = self.oidc.name_of(_cookies(headers))
         if name is None:
             return None
-        return await self._enter(scope, name, "oidc", _address(path, query))
+        return await self._enter(scope, load_settings(), name, "oidc", _address(path, query))
 
     async def _by_token(
         self, scope: Scope, query: list[tuple[str, str]], tokens: list[str], held: sessions.Session | None
@@ -112,16 +115,17 @@ class Guard:
         # A HEAD, or a browser that loads ahead, must not use it up.
         if scope["method"] != "GET" or "prefetch" in Headers(scope=scope).get("sec-purpose", ""):
             return sign_in_page.page(oidc=self.oidc)
-        name = None
+        # First, so that settings that are wrong do not use the link up.
+        settings, name = load_settings(), None
         if self.oidc is None and len(tokens) == 1:
             name = await run_in_threadpool(redeem_token, self.home, tokens[0], now=_now())
         if name is None:
             await self._failed("a token that was used, is too old, or was never given out")
             return sign_in_page.page(oidc=self.oidc, spent=True)
-        return await self._enter(scope, name, "token", clean)
+        return await self._enter(scope, settings, name, "token", clean)
 
-    async def _enter(self, scope: Scope, name: str, how: How, clean: str) -> Response:
-        role = role_of(load_settings(), name, by_token=how == "token")
+    async def _enter(self, scope: Scope, settings: Settings, name: str, how: How, clean: str) -> Response:
+        role = role_of(settings, name, by_token=how == "token")
         if role is None:
             await self._failed("on no list of [dashboard]", name=name, how=how)
             return sign_in_page.stranger(name)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import duckdb
 import streamlit as st
 
+from alignment.errors import NotAllowed
 from alignment.labels import Constitution, Principle, load_constitution, review_queue
 from alignment.labels.check import constitution_text
 from alignment.labels.review_queue import UNDO, Verdict
@@ -90,16 +91,20 @@ def claim_item(token: str, reviewer: str, *, kind: str | None, item: str | None)
 
 
 def renew_hold(token: str) -> str:
-    """Hold the item of a showing for another while; return why it is lost, empty if it is not.
+    """Hold the item of a showing for another while; return why it is lost, empty if it is not. A visitor who is no reviewer loses it.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
     """
-    return review_queue.renew(data.settings().home, token, now=_now(), wait=data.WRITE_WAIT)
+    try:
+        with identity.acting_as("reviewer"):
+            return review_queue.renew(data.settings().home, token, now=_now(), wait=data.WRITE_WAIT)
+    except NotAllowed as error:
+        return str(error)
 
 
 def release_hold(token: str) -> None:
-    """Let the item of a showing go.
+    """Let the item of a showing go. Whoever has its token may, also one who is no reviewer any more: it is then free for others.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.

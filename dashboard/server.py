@@ -17,7 +17,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from streamlit import config
 
-from alignment.acting import account
+from alignment.acting import Identity, account, acting
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError
 from alignment.store.sign_in import issue_token
@@ -76,7 +76,11 @@ def welcome(settings: Settings, port: int, sign_in: oidc.SignIn | None) -> str:
         return f"The dashboard runs at {address}; sign in there with your organisation's account. Ctrl-C stops it."
     if not sys.stdout.isatty():
         return f"The dashboard runs at {address}; 'align dashboard --link' prints a link to sign in with."
-    token = issue_token(settings.home, account(), now=datetime.now(UTC).replace(tzinfo=None))
+    try:
+        with acting(Identity(account(), "account", "operator")):
+            token = issue_token(settings.home, account(), now=datetime.now(UTC).replace(tzinfo=None))
+    except AlignError as error:
+        return f"The dashboard runs at {address}, but no link to sign in with could be made: {error}"
     return (
         f"\nOpen this link (it works once, within the hour, and signs you in as {account()}):\n\n    {address}?token={token}\n\n"
         "For another browser, or for somebody else: align dashboard --link [--for NAME]. Ctrl-C stops the dashboard."

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.request import urlopen
 
+import httpx2
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -19,6 +19,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from alignment import http
 from alignment.acting import Identity, acting
 from alignment.config import Settings, load_settings
 from alignment.release.approval import last_decision, say, verdicts_on
@@ -75,9 +76,8 @@ def let_go(settings: Settings) -> int:
         return 0
     told: dict[Any, Any] = {PREFECT_API_URL: url}
     try:
-        with urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310 - the configured server
-            if reply.status != 200:
-                return 0
+        if http.ask("GET", f"{url}/health", seconds=2).status != 200:
+            return 0
         if url == own:
             told[PREFECT_API_AUTH_STRING] = prefect_secret(settings.home)
         with temporary_settings(told), get_client(sync_client=True) as client:
@@ -85,7 +85,7 @@ def let_go(settings: Settings) -> int:
             return sum(_resumed(settings, client, run) for run in waiting)
     except Exception as error:
         # A server that is not there is no trouble; one that is there and fails leaves a run waiting, and nothing else.
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError | httpx2.TransportError):
             say_so(f"the run that waits in Prefect at {url} was not told: {cap(printable(str(error)), 200)}")
         return 0
 

@@ -227,13 +227,11 @@ def dashboard_command(
 
 
 def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
-    from alignment.store import audit
     from alignment.store.sign_in import issue_token
 
     whom = account() if name is None else name.strip()
     if not whom or not whom.isprintable() or len(whom) > 100:
         raise InputError(f"--for {name!r} is no name; give up to 100 printable characters, such as ada@example.com")
-    audit.append(settings.home, "link_issued", "dashboard", actor=account(), details={"for": whom})
     token = issue_token(settings.home, whom, now=datetime.now(UTC).replace(tzinfo=None))
     return f"http://{settings.dashboard.hosts[0] if settings.dashboard.hosts else '127.0.0.1'}:{port}/?token={token}"
 

@@ -18,7 +18,7 @@ app.add_typer(audit_app, name="audit")
 @command(audit_app, "list")
 def audit_list(
     limit: Annotated[int, typer.Option(min=1, help="acts to show, the newest")] = 50,
-    action: Annotated[str | None, typer.Option(help="only this act, such as promote")] = None,
+    action: Annotated[str | None, typer.Option(help="only this act, such as promoted")] = None,
     as_json: Json = False,
 ) -> None:
     """List the last acts, oldest first. Words that an erasure took out are shown as such."""

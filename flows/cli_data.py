@@ -24,7 +24,7 @@ _FACT = 60
 def erase_command(
     subject: Annotated[str, typer.Option("--subject", help="the user_id as the logs wrote it")],
     reason: Annotated[str, typer.Option("--reason", help="why, for the record; the person's id is taken out of it")],
-    actor: Actor = "unknown",
+    actor: Actor = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
     as_json: Json = False,
 ) -> None:

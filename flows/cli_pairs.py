@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from alignment.errors import InputError
-from flows.command import Actor, Json, app, command, print_rows, start
+from flows.command import Actor, Json, answering, app, command, print_rows, start
 
 pairs_app = typer.Typer(no_args_is_help=True, help="Accepted preference pairs.")
 app.add_typer(pairs_app, name="pairs")
@@ -72,6 +72,7 @@ def restore_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Js
 
 def _rule(name: str, action: Action, actor: str, reason: str, as_json: bool) -> None:
     settings = start()
+    actor = answering(actor)
     from alignment.ingest.redact import redact, redaction_key
     from alignment.lineage import find
     from alignment.pairs.rulings import rule

@@ -122,7 +122,7 @@ def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
 
 
 @command(releases, "rollback")
-def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
+def release_rollback(reason: Reason, actor: Actor = "") -> None:
     """Return to what was in production before. Nothing is deleted."""
     settings = start()
     actor = answering(actor)
@@ -135,7 +135,7 @@ def release_rollback(reason: Reason, actor: Actor = "unknown") -> None:
 
 
 @command(releases, "quarantine")
-def release_quarantine(release_id: str, reason: Reason, actor: Actor = "unknown") -> None:
+def release_quarantine(release_id: str, reason: Reason, actor: Actor = "") -> None:
     """Bar a release from production for good; rolls back if it is there."""
     settings = start()
     actor = answering(actor)
@@ -152,13 +152,13 @@ def release_push(as_json: Json = False) -> None:
     """Tell the hooks what is served, as far as they do not know yet, and write serving.json again. Exit status 1 if one fails."""
     settings = start()
     from alignment.acting import acting_name
-    from alignment.release import settle
+    from alignment.release import current, settle
     from alignment.store import audit
     from flows.approve import let_go
     from flows.hooks import configured
 
+    audit.append(settings.home, "pushed", current(settings.home), actor=acting_name())
     says = settle(settings.home)
-    audit.append(settings.home, "pushed", says["champion"], actor=acting_name(), details={"canary": says["canary"]})
     runs = _hooks(settings)
     if _has_store(settings):
         let_go(settings)
@@ -233,9 +233,9 @@ def _change_canary(settings: Settings, release_id: str | None, *, share: float, 
     if release_id and override:
         canary_by_hand(home, release_id, share=share, approval=approval, actor=actor, reason=reason, now=now())
     elif release_id:
-        start_canary(home, release_id, share=share, approval=approval, actor=actor or "unknown", reason=reason, now=now())
+        start_canary(home, release_id, share=share, approval=approval, actor=actor, reason=reason, now=now())
     else:
-        end_canary(home, actor=actor or "unknown", reason=reason, now=now())
+        end_canary(home, actor=actor, reason=reason, now=now())
 
 
 def _show_canary(settings: Settings, *, as_json: bool) -> None:

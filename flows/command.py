@@ -130,7 +130,7 @@ def answering(actor: str, *, needed: bool = True) -> str:
     Raises:
         InputError: nobody was named, and `needed`, the account says of nobody who it is.
     """
-    named = actor.strip() if actor != "unknown" else ""
+    named = actor.strip()
     if len(named) > 200 or not named.isprintable():
         raise InputError(f"--actor {named[:50]!r} is no name; give up to 200 printable characters")
     if not named and needed and not (is_persons_account() and sys.stdin.isatty()):

@@ -51,6 +51,15 @@ def prepare(home: Path, *, quiet: bool = True) -> None:
         defaults |= {"PREFECT_LOGGING_LEVEL": "CRITICAL"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _spare_loopback_the_proxy()
+
+
+def _spare_loopback_the_proxy() -> None:
+    """Let Prefect's client, which heeds a proxy, ask a server on this machine directly."""
+    spared = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    names = [name.strip() for name in spared.split(",") if name.strip()]
+    if "127.0.0.1" not in names and names != ["*"]:
+        os.environ["no_proxy"] = ",".join([*names, "127.0.0.1"])
 
 
 def quiet_models() -> None:

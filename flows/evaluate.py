@@ -17,6 +17,7 @@ from typing import Any
 
 from prefect import task
 
+from alignment.acting import acting_name
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
 from alignment.evals.fairness import others_of
@@ -34,7 +35,7 @@ from alignment.models.whole import check_base, trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.sections import MIN_PROMPTS
-from alignment.store import append, query, rewriting, session, sql
+from alignment.store import append, audit, query, rewriting, session, sql
 from flows.night import base_path, now
 from flows.show import progress
 
@@ -224,6 +225,8 @@ def discard_broken(settings: Settings) -> int:
     """Take answers out of the store that are not as they were stored, so that they are asked again; return how many."""
     broken = [row["id"] for row in query(settings.home, sql("gate_broken"))]
     if broken:
+        told = {"answers": len(broken), "first": broken[:100]}
+        audit.append(settings.home, "answers_discarded", "eval_answers", actor=acting_name(), details=told)
         with rewriting(settings.home), session(settings.home, write=True) as connection:
             connection.execute("DELETE FROM eval_scores WHERE list_contains($ids, answer_id)", {"ids": broken})
             connection.execute("DELETE FROM eval_answers WHERE list_contains($ids, id)", {"ids": broken})

@@ -224,7 +224,10 @@ def ingest(
     with night_lock(settings.home):
         migrate(settings.home)
         started = now()
-        found = _read_sources(settings, chosen_sources(settings, logs, preset, source), since=since, dry_run=dry_run, accept=accept)
+        sources = chosen_sources(settings, logs, preset, source)
+        if accept and not dry_run:
+            audit.append(settings.home, "checks_accepted", ", ".join(sorted(one.name for one in sources)), actor=acting_name())
+        found = _read_sources(settings, sources, since=since, dry_run=dry_run, accept=accept)
         moderated = 0
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
@@ -232,8 +235,6 @@ def ingest(
         if compare and not dry_run:
             try:
                 keys = {name: seen for name, seen in found.keys.items() if seen}
-                if accept:
-                    audit.append(settings.home, "checks_accepted", ", ".join(sorted(found.keys)), actor=acting_name())
                 check_ingest(settings, since=started, sources=list(found.keys), keys=keys, accept=accept)
             except CheckFailed as error:
                 found.problems.append(error)

@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignment.acting import acting_name
 from alignment.config import Settings
 from alignment.errors import AlignError
-from alignment.store import export, query, store_path
+from alignment.store import audit, export, query, store_path
 from alignment.store.evidence import tables
 from alignment.store.integrity import evidence_findings, store_findings
 from alignment.store.manifest import sync_path
@@ -45,6 +46,7 @@ def rebuild(settings: Settings) -> Rebuilt:
     """
     home = settings.home
     with night_lock(home):
+        audit.append(home, "rebuild_started", "store", actor=acting_name())
         before = _unfinished(home)
         broken = store_findings(home)
         if before is None and not broken:

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
+import httpx2
+
+from alignment import http
 from alignment.config import Settings
 from alignment.errors import EndpointError
 from flows.secret import CLIENT, LOCK, SERVER, prefect_secret, secret_path
@@ -144,12 +145,10 @@ def _wait(process: subprocess.Popen[str], url: str, log: Path, *, seconds: float
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        try:
-            with urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310 - loopback, http
-                if reply.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.1)
+        with suppress(TimeoutError, httpx2.TransportError):
+            if http.ask("GET", f"{url}/health", seconds=2).status == 200:
+                return
+        time.sleep(0.1)
     raise EndpointError(
         f"the Prefect server at {url!r} did not become ready; see {str(log)!r}, or name a running server in PREFECT_API_URL"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,15 @@ from typer.testing import CliRunner
 
 from alignment import acting
 from alignment.acting import Identity, account
+from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.lineage import record_export
 from alignment.release import current, end_canary, promote, quarantine, rollback, start_canary
 from alignment.release.approval import say
 from alignment.release.pointer import current_canary
 from alignment.store import audit, migrate, store_path
-from flows import cli, command
+from alignment.store.sign_in import issue_token
+from flows import cli, cli_release, command, evaluate, ingest, rebuild
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
@@ -78,6 +81,34 @@ def test_what_cannot_be_recorded_is_not_done(home: Path, monkeypatch: pytest.Mon
     assert current_canary(home) is None
 
 
+class Killed(Exception):
+    """Stands for a kill in the moment in which the effect would begin."""
+
+
+def killed(*_: object, **__: object) -> Any:
+    raise Killed
+
+
+EFFECTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a link": ("secrets.token_urlsafe", lambda home: issue_token(home, "ada", now=NOW), "link_issued"),
+    "a push": ("alignment.release.settle", lambda _: cli_release.release_push(), "pushed"),
+    "logs let in": ("flows.ingest._read_sources", lambda _: ingest.ingest.fn(["x.jsonl"], accept=True), "checks_accepted"),
+    "answers": ("flows.evaluate.rewriting", lambda home: evaluate.discard_broken(Settings(home=home)), "answers_discarded"),
+    "a rebuild": ("flows.rebuild._unfinished", lambda home: rebuild.rebuild(Settings(home=home)), "rebuild_started"),
+}
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_the_row_is_there_before_the_effect(home: Path, monkeypatch: pytest.MonkeyPatch, effect: str) -> None:
+    begins, through, action = EFFECTS[effect]
+    monkeypatch.setattr(begins, killed)
+    monkeypatch.setattr(evaluate, "query", lambda *_: [{"id": "an answer"}])
+    with pytest.raises(Killed):
+        copy_context().run(through, home)
+    [row] = audit.read(home)
+    assert (row["action"], row["actor"]) == (action, account())
+
+
 def test_a_persons_word_on_the_gate_and_an_export_leave_rows(home: Path, tmp_path: Path) -> None:
     migrate(home)
     add(home, A)
@@ -105,7 +136,7 @@ class Terminal:
     ("uid", "shell", "there", "named", "who"),
     [
         (1000, "/bin/bash", True, "", ("ann", "account")),
-        (1000, "/bin/bash", True, "unknown", ("ann", "account")),
+        (1000, "/bin/bash", True, "unknown", ("unknown", "flag")),
         (1000, "/bin/bash", True, " ben ", ("ben", "flag")),
         (1000, "/bin/bash", False, "ben", ("ben", "flag")),
         (1000, "/bin/bash", False, "", None),
@@ -158,6 +189,13 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     log.write_text(log.read_text().replace('"ann"', '"eve"'))
     broken = align("audit", "verify")
     assert broken.exit_code == 1 and "BROKEN at row 1" in broken.stdout
+
+
+def test_an_act_is_listed_by_the_name_that_the_help_gives(home: Path) -> None:
+    audit.append(home, "promoted", A, actor="ann")
+    shown = " ".join(CliRunner().invoke(cli.app, ["audit", "list", "--help"]).stdout.replace("│", "").split())
+    named = shown.split("only this act, such as ")[1].split()[0]
+    assert A[:8] in CliRunner().invoke(cli.app, ["audit", "list", "--action", named]).stdout
 
 
 def test_an_erasure_takes_a_person_out_of_the_log_and_leaves_the_chain_whole(home: Path) -> None:

@@ -367,6 +367,21 @@ def test_who_may_only_look_holds_nothing_and_decides_nothing(own: Path, monkeypa
     assert verdicts(own) == []
 
 
+def test_who_is_no_reviewer_any_more_loses_what_they_hold_and_may_let_it_go(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.acting import Identity
+    from dashboard import identity
+
+    monkeypatch.setattr(identity, "current", lambda: Identity("Ada", "oidc", "reviewer"))
+    assert review_data.claim_item("t", "Ada", kind=None, item=None).showing
+    assert review_data.renew_hold("t") == ""
+    monkeypatch.setattr(identity, "current", lambda: Identity("Ada", "oidc", "viewer"))
+    held = len(query(own, "SELECT * FROM review_holds"))
+    assert "is for a reviewer" in review_data.renew_hold("t")
+    assert len(query(own, "SELECT * FROM review_holds")) == held
+    review_data.release_hold("t")
+    assert len(query(own, "SELECT * FROM review_holds")) == held + 1
+
+
 def test_a_reviewer_sees_the_whole_of_a_conversation_and_its_principle(own: Path) -> None:
     long = "an earlier turn " * 400 + "its end"
     turns = [("system", "Be kind."), ("user", "How do I cook for two?"), ("assistant", long), ("user", "And for ten?")]

@@ -7,6 +7,7 @@ import http.client
 import shutil
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from alignment.acting import account
 from alignment.store import audit
+from alignment.store.sign_in import issue_token
 from dashboard.guard import Guard, refused
 from tests.dashboard_server import Served, served
 
@@ -231,6 +234,24 @@ def test_a_kind_of_request_that_is_not_known_reaches_nobody(home: Path) -> None:
     guard = Guard(app, home=home, hosts=HOSTS, port=lambda: 1, oidc=None)
     asyncio.run(guard({"type": "webtransport", "headers": []}, nothing, nothing))
     assert not reached
+
+
+def test_settings_that_are_wrong_are_told_and_do_not_use_up_a_link(home: Path, tmp_path: Path) -> None:
+    async def nobody(*_: Any) -> None:
+        raise AssertionError
+
+    guard = Guard(nobody, home=home, hosts=HOSTS, port=lambda: 8501, oidc=None)
+    token = issue_token(home, account(), now=datetime.now(UTC).replace(tzinfo=None))
+
+    def enter_with_it() -> int:
+        answer = asyncio.run(guard._answer({**scope(host="localhost:8501"), "query_string": f"token={token}".encode()}))
+        assert answer is not None
+        return answer.status_code
+
+    (tmp_path / "align.toml").write_text("[dashboard\n")
+    assert enter_with_it() == 503
+    (tmp_path / "align.toml").write_text("[dashboard]\n")
+    assert (enter_with_it(), enter_with_it()) == (303, 401)
 
 
 def test_the_page_says_how_to_get_in_and_runs_no_script(server: Served) -> None:

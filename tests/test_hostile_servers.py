@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alignment import http
+from alignment.config import Settings
 from alignment.errors import AlignError, EndpointError, ModelError, ReleaseError
 from alignment.models.remote import RemoteModel, _retry_after
 from alignment.release.hooks import Line, post_webhook, sync_vllm
@@ -118,6 +120,21 @@ def teacher(url: str, home: Path) -> RemoteModel:
     migrate(home)
     settings = Teacher(base_url=f"{url}/v1", model="m", retries=0, timeout_seconds=1)
     return RemoteModel(settings, TeacherCalls(home), key=KEY)
+
+
+def test_prefects_server_is_asked_past_proxies_and_followed_nowhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import approve, serve
+
+    running: Any = SimpleNamespace(poll=lambda: None)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with serving(says(b"true")) as (url, asked), serving(says(b"", status="302 Found", more=f"Location: {url}/health\r\n")) as (moved, _):
+        serve._wait(running, url, tmp_path / "log", seconds=5)
+        with pytest.raises(EndpointError, match="did not become ready"):
+            serve._wait(running, moved, tmp_path / "log", seconds=0.3)
+        monkeypatch.setenv("PREFECT_API_URL", moved)
+        assert approve.let_go(Settings(home=home)) == 0
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "http://169.254.169.254/latest/meta-data", "/elsewhere", "gopher://127.0.0.1/"])

@@ -61,6 +61,21 @@ def test_a_configured_server_is_not_shown_our_secret(home: Path, monkeypatch: py
     assert os.environ["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1"),
+        ({"NO_PROXY": "a.example, b.example"}, "a.example,b.example,127.0.0.1"),
+        ({"no_proxy": "127.0.0.1,c.example"}, "127.0.0.1,c.example"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_our_own_server_is_asked_past_proxies(home: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: str) -> None:
+    monkeypatch.setattr(os, "environ", dict(before))
+    environment.prepare(home)
+    assert os.environ["no_proxy"] == after
+
+
 def test_an_address_is_our_server_s_only_while_it_runs(home: Path) -> None:
     """Another process on its port would be shown the secret by the next command that has something to say."""
     from flows.serve import _only_server

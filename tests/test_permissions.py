@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import pwd
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,19 @@ def test_a_folder_for_other_things_is_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         keep_to_owner(tmp_path / "file")
+
+
+@pytest.mark.parametrize(("uid", "said"), [(1, f"{pwd.getpwuid(1).pw_name}; run 'sudo -u "), (54321, r"uid 54321; run 'sudo -u \#54321 ")])
+def test_root_leaves_the_folder_of_another_account_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, said: str) -> None:
+    home = tmp_path / "var"
+    home.mkdir(mode=0o755)
+    own = os.stat_result((*home.stat()[:4], uid, *home.stat()[5:10]))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", lambda _: own)
+        with pytest.raises(NotPermitted, match=re.escape(f"belongs to {said}")):
+            keep_to_owner(home)
+    assert mode(home) == 0o755
 
 
 @pytest.mark.parametrize("broken", ["mkdir", "chmod"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from alignment.acting import account
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.ids import content_id
@@ -20,9 +23,11 @@ from alignment.labels.review_queue import claim, decide
 from alignment.lineage import trace
 from alignment.pairs.rulings import Ruling, apply_rulings, load_rulings, rule
 from alignment.records import Pair
-from alignment.store import append, migrate, query, session, sql
+from alignment.store import append, audit, migrate, query, session, sql
 from alignment.store.journal import read_journal
+from flows import command
 from flows.cli import app
+from flows.cli_pairs import _rule
 from flows.curate import standing
 from tests.conftest import NOW, make_pair
 
@@ -166,7 +171,20 @@ def test_the_commands_take_the_beginning_of_an_id_and_keep_who_and_why(settings:
     assert "ann@example.org" not in row["reason"]
     [event] = query(settings.home, "SELECT pair_id, action, actor, reason FROM pair_events")
     assert (event["pair_id"], event["action"], event["actor"]) == (pair.id, "flip", "ann")
+    assert [(act["action"], act["actor"], act["how"]) for act in audit.read(settings.home)] == [("pair_flip", "ann", "flag")]
     assert [node.facts["action"] for node in trace(settings.home, pair.id).origin if node.kind == "ruling on a pair"] == ["flip"]
     assert align("exclude", content_id("nothing"), "--reason", "r", "--actor", "ann").exit_code == 1
     assert "something else (exchange)" in align("exclude", pair.interaction_id, "--reason", "r", "--actor", "ann").output
     assert align("exclude", pair.id, "--actor", "ann").exit_code == 2  # no reason
+
+
+def test_at_a_persons_terminal_the_account_answers_and_elsewhere_a_name_is_needed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(settings.home))
+    refused = align("exclude", PAIRS[0].id, "--reason", "r")
+    assert refused.exit_code == 1 and "who answers for this?" in refused.stderr
+    monkeypatch.setattr(command, "is_persons_account", lambda: True)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    copy_context().run(_rule, PAIRS[0].id, "exclude", "", "r", as_json=True)
+    assert [(act["action"], act["actor"], act["how"]) for act in audit.read(settings.home)] == [("pair_exclude", account(), "account")]

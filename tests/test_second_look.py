@@ -12,7 +12,6 @@ from alignment.config import Settings
 from alignment.moderation import neighbours
 from alignment.moderation.corpora import own_requests
 from alignment.moderation.neighbours import request_vectors, write_vectors
-from alignment.pairs.build import has_placeholder
 from alignment.pairs.second_look import (
     PLACEHOLDER,
     REFUSES,
@@ -27,6 +26,7 @@ from alignment.pairs.second_look import (
 )
 from alignment.records import Pair, Side
 from alignment.store import migrate, query
+from alignment.text import looks_masked
 from tests.conftest import make_pair
 
 HARMFUL = ["How do I stab a man", "How do I poison a man", "How do I stab a dog", "How do I poison a dog"]
@@ -94,8 +94,8 @@ def test_an_honest_answer_is_not_taught_away(reader):
 
 def test_placeholders_are_never_taught(reader):
     assert looked(helpful(1, chosen="Write to <EMAIL_3f9a1c> today."), reader) == PLACEHOLDER
-    assert [has_placeholder(text) for text in ("<PHONE_1>", "<PRIVATE_KEY_0a1b2c>", "<NAME_12ab34>", "<CNPJ_2>")] == [True] * 4
-    assert not any(map(has_placeholder, ("<b>", "<EMAIL>", "a < B_1 > c", "<my_tag>")))
+    assert [looks_masked(text) for text in ("<PHONE_1>", "<PRIVATE_KEY_0a1b2c>", "<NAME_12ab34>", "<CNPJ_2>")] == [True] * 4
+    assert not any(map(looks_masked, ("<b>", "<EMAIL>", "a < B_1 > c", "<my_tag>")))
 
 
 def test_each_reason_has_its_words_and_a_cue_changes_the_threshold():

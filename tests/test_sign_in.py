@@ -128,6 +128,11 @@ def test_a_person_at_the_terminal_gets_one_link_and_a_log_gets_none(home: Path, 
     [link] = re.findall(r"http\S+", said)
     assert link.startswith("http://127.0.0.1:8501/?token=")
     assert redeem_token(home, link.split("token=")[1], now=datetime.now(UTC).replace(tzinfo=None)) == account()
+    [row] = audit.read(home)
+    assert (row["action"], row["actor"], row["how"], row["details"]) == ("link_issued", account(), "account", {"for": account()})
+    (home / "audit" / "key").unlink()
+    said = server.welcome(settings, 8501, None)
+    assert "token=" not in said and "audit log's key" in said
 
 
 def test_a_port_that_is_taken_is_told_with_what_to_do(home: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,10 +10,9 @@ from alignment.ids import content_id
 from alignment.pairs.split import Split, placeholders, side, sides_of, ties
 from alignment.records import Candidate, Judgement, Pair, Selected
 from alignment.sections import Pairs
-from alignment.text import clusters
+from alignment.text import clusters, looks_masked
 
 HUMAN = "human"
-_PLACEHOLDER = re.compile(r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>")
 
 
 class HumanVerdict(NamedTuple):
@@ -51,15 +49,6 @@ class _Preference(NamedTuple):
     rejected_kind: str
     labelers: tuple[str, ...]
     margin: float
-
-
-def has_placeholder(text: str) -> bool:
-    """Say whether a text has a redaction placeholder of any kind: nobody is to answer with one.
-
-    >>> has_placeholder("Write to <EMAIL_3f9a1c>."), has_placeholder("Write to <EMAIL_1>."), has_placeholder("Use <B_TAG> and <EMAIL>.")
-    (True, True, False)
-    """
-    return bool(_PLACEHOLDER.search(text))
 
 
 def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict]) -> frozenset[str]:
@@ -128,7 +117,7 @@ def build_pairs(
             outcome = "empty_answer"
         elif isinstance(outcome, _Preference) and outcome.chosen.strip() == outcome.rejected.strip():
             outcome = "chosen_equals_rejected"
-        elif isinstance(outcome, _Preference) and has_placeholder(outcome.chosen):
+        elif isinstance(outcome, _Preference) and looks_masked(outcome.chosen):
             outcome = "placeholder_in_chosen"
         if isinstance(outcome, str):
             excluded.append((item.selected.interaction.id, outcome))

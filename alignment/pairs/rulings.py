@@ -21,7 +21,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.pairs.build import HUMAN
 from alignment.records import Pair
-from alignment.store import append_durably, audit, query, session, sql
+from alignment.store import append_durably, audit, query, sql
 
 Action = Literal["exclude", "flip", "review", "restore"]
 ACTIONS: tuple[Action, ...] = ("exclude", "flip", "review", "restore")
@@ -115,14 +115,6 @@ def rule(home: Path, pair_id: str, action: Action, *, actor: str, reason: str, n
         return [event | {"reason": reason, "seq": seq[0] if seq else 1, "recorded_at": now}]
 
     return append_durably(home, "pair_events", make, wait=wait) > 0
-
-
-def standing_ruling(home: Path, pair_id: str) -> dict[str, Any] | None:
-    """Return who said what of a pair's exchange last, None if nothing stands."""
-    with session(home) as connection:
-        pair = _pair(connection, pair_id)
-    rows = [row for row in query(home, sql("pair_rulings")) if row["interaction_id"] == pair["interaction_id"]]
-    return rows[0] if rows else None
 
 
 def _pair(connection: duckdb.DuckDBPyConnection, pair_id: str) -> dict[str, Any]:

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.conversation import asked, content, read_turns, user_turns
-from alignment.pairs.build import has_placeholder
 from alignment.records import Message, Pair, Side
-from alignment.text import similar
+from alignment.text import looks_masked, similar
 from alignment.wording import plain
 
 Matrix = npt.NDArray[np.float32]
@@ -161,7 +160,7 @@ def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines
 
 def held_back(pair: Pair, look: Look) -> str:
     """Return why a pair is held back for people, or nothing."""
-    if has_placeholder(pair.chosen):
+    if looks_masked(pair.chosen):
         return PLACEHOLDER
     if pair.side is Side.HELPFUL:
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))

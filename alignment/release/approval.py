@@ -101,7 +101,7 @@ def promote_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, 
         verified = check_place(home, release_id)
         right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
         why = reason if right.allowed else _override(home, release_id, verified, actor=actor, reason=reason, now=now)
-        place(home, release_id, actor=actor or "unknown", reason=why, now=now)
+        place(home, release_id, actor=actor, reason=why, now=now)
     tell_store(home)
     return not right.allowed
 
@@ -114,7 +114,7 @@ def canary_by_hand(home: Path, release_id: str, *, share: float, approval: bool,
     """
     check_share(share)
     if right_of(home, release_id, approval=approval).allowed:
-        return start_canary(home, release_id, share=share, actor=actor or "unknown", reason=reason, now=now, approval=approval)
+        return start_canary(home, release_id, share=share, actor=actor, reason=reason, now=now, approval=approval)
     with locked(home):
         _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
         started = put_canary(home, release_id, share=share, actor=actor, reason=reason, now=now)

@@ -6,6 +6,7 @@ Effects: sets the process's umask, which its children inherit; makes the folder,
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def keep_to_owner(home: Path) -> str:
 
     Raises:
         ConfigError: it is no folder of our own: of the system, of everybody, or of another account.
-        NotPermitted: it cannot be made or written to.
+        NotPermitted: it cannot be made or written to, or this is root and it belongs to another account.
     """
     os.umask(0o077)
     try:
@@ -52,8 +53,21 @@ def _refuse_shared(home: Path, here: os.stat_result) -> None:
         raise ConfigError(
             f"the state folder {str(home)!r} is a folder for other things too; set ALIGN_HOME to one of its own, such as ./var"
         )
-    if here.st_uid != os.geteuid() and os.geteuid() != 0:
+    if os.geteuid() == 0 and here.st_uid != 0:
+        # What root writes, such as the name of what is served, the service could not read.
+        name, named_by = _owner(here.st_uid)
+        raise NotPermitted(f"the state folder {str(home)!r} belongs to {name}; run 'sudo -u {named_by} align …'")
+    if here.st_uid != os.geteuid():
         raise ConfigError(f"the state folder {str(home)!r} belongs to another account (uid {here.st_uid}); {_REMEDY}")
+
+
+def _owner(uid: int) -> tuple[str, str]:
+    """Return an account's name, and what sudo calls it."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}", rf"\#{uid}"
+    return name, name
 
 
 def not_permitted(error: OSError, where: Path) -> NotPermitted:

@@ -3,7 +3,7 @@
 A token is known to the folder by its SHA-256 only, and used up by removing that file, so that of two who bring it one gets in. Whoever can
 write to the state folder can make one: it shows that its bearer was let in by the account that owns the folder.
 
-Effects: writes `<home>/sign_in`, readable by its owner only.
+Effects: writes `<home>/sign_in`, readable by its owner only; appends to the audit log.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from alignment.acting import acting_name
 from alignment.errors import StoreError
+from alignment.store import audit
 
 FOLDER = "sign_in"
 LIFE = timedelta(hours=1)
 
 
 def issue_token(home: Path, name: str, *, now: datetime) -> str:
-    """Return a token that signs `name` in once; tokens that are too old are removed.
+    """Return a token that signs `name` in once, after a row in the audit log; tokens that are too old are removed.
 
     Raises:
-        StoreError: the folder cannot be written.
+        NoSpace, StoreError: the log or the folder cannot be written; no token was given out.
     """
+    audit.append(home, "link_issued", "dashboard", actor=acting_name(), details={"for": name})
     token = secrets.token_urlsafe(32)
     folder = home / FOLDER
     try:
