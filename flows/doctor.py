@@ -173,8 +173,8 @@ def _serving(settings: Settings) -> str:
         return "nothing was promoted yet: the base model serves"
     if said != holds:
         raise AlignError(f"releases/serving.json says {said!r}, but {holds!r} holds; run 'align release push', which writes it again")
-    for name in (holds["champion"], holds["canary"]):
-        if name and not (right := right_of(settings.home, name)).allowed:
+    for name, share in ((holds["champion"], None), (holds["canary"], holds["share"])):
+        if name and not (right := right_of(settings.home, name, share=share)).allowed:
             raise AlignError(f"{name} is served, but may not be: {right.why}; run 'align release push', which takes it out")
     canary = f"canary: {holds['canary']} with {holds['share']:.0%}" if holds["canary"] else "no canary"
     return f"champion: {holds['champion']}, {canary}"

@@ -94,9 +94,6 @@ def _save_decision(settings: Settings, night_id: str, decision: GateDecision, ve
     approval = settings.gate.approval == "required"
     if query(settings.home, "SELECT 1 FROM gate_decisions WHERE id = ?", [decision.id]):
         return
-    if decision.decision != "promote" or approval:
-        why = "decided anew, and a person has to approve" if decision.decision == "promote" else f"the gate says {decision.decision}"
-        withdraw(settings.home, decision.challenger, actor=ACTOR, reason=why, now=now())
     row: dict[str, Any] = {"id": decision.id, "night_id": night_id, "champion": decision.champion, "challenger": decision.challenger}
     row |= {"decision": decision.decision, "reasons": decision.reasons, "decided_at": now(), "verdicts": verdicts}
     row |= {"weakened": {"reason": decision.unsafe, "settings": decision.weakened} if decision.weakened else None}
@@ -105,9 +102,17 @@ def _save_decision(settings: Settings, night_id: str, decision: GateDecision, ve
         details = {"settings": list(decision.weakened), "decision": decision.decision}
         audit.append(settings.home, "gate_unsafe", decision.challenger, actor=ACTOR, reason=decision.unsafe, details=details)
     metrics = [{"id": content_id(decision.id, metric.name), "decision_id": decision.id, **asdict(metric)} for metric in decision.metrics]
-    with session(settings.home, write=True) as connection:
-        append(connection, "gate_decisions", [row])
-        append(connection, "gate_metrics", metrics)
+
+    def record() -> None:
+        with session(settings.home, write=True) as connection:
+            append(connection, "gate_decisions", [row])
+            append(connection, "gate_metrics", metrics)
+
+    if decision.decision == "promote" and not approval:
+        record()
+        return
+    why = "decided anew, and a person has to approve" if decision.decision == "promote" else f"the gate says {decision.decision}"
+    withdraw(settings.home, decision.challenger, record=record, actor=ACTOR, reason=why, now=now())
 
 
 def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[Answer]]) -> None:

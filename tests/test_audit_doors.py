@@ -175,7 +175,12 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     assert align("release", "rollback", "--reason", "x").exit_code == 1
     assert align("release", "promote", A, "--reason", "better", "--actor", "ann").exit_code == 0
     [row] = [row for row in audit.read(home) if row["action"] == "promoted"]
-    assert (row["actor"], row["how"], row["account"], row["reason"]) == ("ann", "flag", account(), "overridden after no decision of the gate: better")
+    assert (row["actor"], row["how"], row["account"], row["reason"]) == (
+        "ann",
+        "flag",
+        account(),
+        "overridden after no decision of the gate: better",
+    )
     # Nobody acts any more once the command has ended.
     assert acting.identity_of("ann").how == "service"
     shown = align("audit", "verify")

@@ -123,9 +123,13 @@ def test_what_the_gate_blocked_is_served_through_no_door(blocked: Path) -> None:
     assert (current(blocked), current_canary(blocked)) == (BASE, None)
     canary_by_hand(blocked, A, share=0.1, approval=False, actor="ann", reason="we watch it", now=NOW)
     assert served(blocked) == {"champion": BASE, "canary": A, "share": 0.1}
-    # The share may change under the same override.
-    start_canary(blocked, A, share=0.2, actor="ben", reason="more", now=NOW)
-    assert served(blocked)["share"] == 0.2
+    # The share may shrink under the same override; more traffic, and production, take another one.
+    start_canary(blocked, A, share=0.05, actor="ben", reason="less", now=NOW)
+    assert served(blocked)["share"] == 0.05
+    for door in (lambda: start_canary(blocked, A, share=0.2, **by), lambda: promote(blocked, A, **by)):
+        with pytest.raises(ReleaseError, match="may not be served"):
+            door()
+    assert settle(blocked, now=NOW)["canary"] == A
     [row] = query(blocked, "SELECT actor, reason, decision_seq, weights FROM gate_verdicts")
     assert (row["actor"], row["reason"], row["decision_seq"]) == ("ann", "we watch it", 1)
     assert row["weights"] == right_weights(blocked, A)

@@ -113,10 +113,10 @@ def canary_by_hand(home: Path, release_id: str, *, share: float, approval: bool,
         ReleaseError: as `start_canary`, or it needs an override and the name or the reason are missing.
     """
     check_share(share)
-    if right_of(home, release_id, approval=approval).allowed:
+    if right_of(home, release_id, approval=approval, share=share).allowed:
         return start_canary(home, release_id, share=share, actor=actor, reason=reason, now=now, approval=approval)
     with locked(home):
-        _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
+        _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now, share=share)
         started = put_canary(home, release_id, share=share, actor=actor, reason=reason, now=now)
     tell_store(home)
     return started
@@ -132,12 +132,14 @@ def override(home: Path, release_id: str, *, actor: str, reason: str, now: datet
         _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
 
 
-def _override(home: Path, release_id: str, verified: Verified, *, actor: str, reason: str, now: datetime) -> str:
-    """Record an override; return what the pointer's history says of it. The caller holds the lock."""
+def _override(
+    home: Path, release_id: str, verified: Verified, *, actor: str, reason: str, now: datetime, share: float | None = None
+) -> str:
+    """Record an override, for production or for a share; return what the pointer's history says of it. The caller holds the lock."""
     _refuse_nameless(actor, reason)
     migrate(home)
     decision = _on(home, release_id)
-    _record(home, release_id, decision, "overridden", verified, actor=actor, reason=reason, now=now)
+    _record(home, release_id, decision, "overridden", verified, actor=actor, reason=reason, now=now, share=share)
     said = f"gate {short(decision['id'])} said {decision['decision']}" if decision else "no decision of the gate"
     return f"overridden after {said}: {reason}"
 
@@ -178,6 +180,7 @@ def _record(
     actor: str,
     reason: str,
     now: datetime,
+    share: float | None = None,
 ) -> None:
     """Append a person's verdict, bound to the decision and the weights.
 
@@ -185,9 +188,11 @@ def _record(
     """
     weights = verified.weights if verified else None
     row = {"decision_id": decision and decision["id"], "night_id": decision and decision["night_id"], "release_id": release}
-    row |= {"verdict": verdict, "actor": actor, "reason": reason, "weights": weights}
+    row |= {"verdict": verdict, "actor": actor, "reason": reason, "weights": weights, "share": share}
     row |= {"decision_seq": decision["seq"] if decision else 0, "decided_at": now}
-    name = content_id(decision["id"] if decision else release, verdict, weights, times_left(home, release))
+    name = content_id(
+        decision["id"] if decision else release, verdict, weights, times_left(home, release), *([] if share is None else [share])
+    )
     audit.append(home, verdict, release, actor=actor, reason=reason, details={"decision": row["decision_id"], "night": row["night_id"]})
     append_durably(home, "gate_verdicts", [{"id": name, **row}])
 

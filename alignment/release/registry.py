@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def verify(home: Path, release_id: str) -> Path:
     return inspect(home, release_id).folder
 
 
-def right_of(home: Path, release_id: str, *, approval: bool = False) -> Right:
+def right_of(home: Path, release_id: str, *, approval: bool = False, share: float | None = None) -> Right:
     """Return whether a release may be served, after hashing every file of it; see `alignment.release.rights.may_serve`.
 
     Raises:
@@ -136,7 +136,7 @@ def right_of(home: Path, release_id: str, *, approval: bool = False) -> Right:
     """
     if release_id == BASE:
         return may_serve(BASE, None)
-    return may_serve(release_id, records_of(home, release_id, inspect(home, release_id)), approval=approval)
+    return may_serve(release_id, records_of(home, release_id, inspect(home, release_id)), approval=approval, share=share)
 
 
 def champion(home: Path) -> str:
@@ -287,16 +287,22 @@ def take_out(home: Path, release_id: str, *, actor: str, reason: str, now: datet
     write_serving(home)
 
 
-def withdraw(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> None:
-    """Serve a release no longer, before a decision is recorded that takes its right to be served."""
+def withdraw(home: Path, release_id: str, *, record: Callable[[], None], actor: str, reason: str, now: datetime) -> None:
+    """Serve a release no longer, and then `record` the decision that takes its right to be served.
+
+    Both under the registry's lock: in between, nobody can serve it again by the right that it still has.
+    """
 
     def act() -> None:
         with locked(home):
             take_out(home, release_id, actor=actor, reason=reason, now=now)
+            record()
 
     if root(home).is_dir():
         with_reserve(home, act)
         tell_store(home)
+    else:
+        record()
 
 
 def finish_quarantine(home: Path) -> None:

@@ -31,7 +31,10 @@ By = Literal["base", "gate", "approval", "override", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a person said of a release: of which decision (None: of none) with which number, and of which weights (None: unknown)."""
+    """What a person said of a release: of which decision (None: of none) with which number, and of which weights (None: unknown).
+
+    `share` is the largest share of the traffic that an override is for; None where it is for production.
+    """
 
     verdict: str
     decision_id: str | None
@@ -40,6 +43,7 @@ class Word:
     actor: str
     reason: str
     seq: int
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,11 @@ class Right:
         return "; ".join(self.reasons)
 
 
-def may_serve(release_id: str, records: Records | None, *, approval: bool = False) -> Right:
+def may_serve(release_id: str, records: Records | None, *, approval: bool = False, share: float | None = None) -> Right:
     """Return the right of a release; `records` are None for the base model only.
 
     `approval`: a person has to approve what the gate promotes, also what it did not ask a person about when it decided.
+    `share`: of the traffic, as a canary; None asks for production.
     """
     if release_id == BASE:
         return Right(release_id, True, "base", ("the base model",))
@@ -95,7 +100,7 @@ def may_serve(release_id: str, records: Records | None, *, approval: bool = Fals
     decision = records.decision
     if decision and decision.model_id and decision.model_id != records.model_id:
         return _no(release_id, f"the gate decided on night {decision.night_id} on other weights than those registered")
-    word = _last_word(records)
+    word = _last_word(records, share)
     if word and word.verdict == "refused":
         return _no(release_id, f"{release_id} was refused on night {decision.night_id if decision else '-'} by {word.actor}")
     if word and word.verdict == "overridden":
@@ -116,8 +121,8 @@ def _no(release_id: str, why: str) -> Right:
     return Right(release_id, False, "nothing", (why,))
 
 
-def _last_word(records: Records) -> Word | None:
-    """Return the last word on the last decision and on these weights; one that lacks a name or a reason is none."""
+def _last_word(records: Records, share: float | None) -> Word | None:
+    """Return the last word on the last decision, these weights and this much traffic; one that lacks a name or a reason is none."""
     decision = records.decision
     wanted = (decision.id, decision.seq) if decision else (None, 0)
     # A refusal needs no more than to be of this decision; what releases has to fit in everything.
@@ -126,6 +131,7 @@ def _last_word(records: Records) -> Word | None:
         for word in records.words
         if word.decision_id == wanted[0]
         and (word.verdict == "refused" or (word.decision_seq in (None, wanted[1]) and word.weights in (None, records.weights)))
+        and (word.share is None or (share is not None and share <= word.share))
         and word.actor.strip()
         and word.reason.strip()
     ]

@@ -60,7 +60,7 @@ def put_canary(home: Path, release_id: str, *, share: float, actor: str, reason:
         raise ReleaseError(f"release {release_id!r} is quarantined and gets no traffic; see 'align release show {release_id}'")
     if release_id == (here := current(home)):
         raise ReleaseError(f"release {release_id!r} is in production already; a canary is another one ('align release list')")
-    refuse(may_serve(release_id, records_of(home, release_id, verified), approval=approval))
+    refuse(may_serve(release_id, records_of(home, release_id, verified), approval=approval, share=share))
     held = current_canary(home)
     if held and (held.release_id, held.share) == (release_id, share):
         write_serving(home)
@@ -103,10 +103,10 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
     return ended
 
 
-def _bar(home: Path, canary: str) -> str:
+def _bar(home: Path, canary: Canary) -> str:
     """Say why a canary may not be served, empty if it may; one whose files were changed may not."""
     try:
-        right = right_of(home, canary)
+        right = right_of(home, canary.release_id, share=canary.share)
     except ReleaseError as error:
         return str(error)
     return "" if right.allowed else right.why
@@ -128,8 +128,8 @@ def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
         with locked(home):
             finish_quarantine(home)
             # As often as it steps back: to the base model at last, which always may.
-            while (canary := serving(home)["canary"]) and (why := _bar(home, canary)):
-                take_out(home, canary, actor=REGISTRY, reason=f"may not be served: {why}", now=moment)
+            while (held := current_canary(home)) and (why := _bar(home, held)):
+                take_out(home, held.release_id, actor=REGISTRY, reason=f"may not be served: {why}", now=moment)
             while not (right := right_of(home, here := current(home))).allowed:
                 take_out(home, here, actor=REGISTRY, reason=f"may not be served: {right.why}", now=moment)
             write_serving(home)

@@ -12,6 +12,8 @@ ALTER TABLE gate_decisions ADD COLUMN approval BOOLEAN;
 -- words, is unknown. Of an override of no decision, decision_id and night_id are NULL.
 ALTER TABLE gate_verdicts ADD COLUMN decision_seq BIGINT;
 ALTER TABLE gate_verdicts ADD COLUMN weights VARCHAR;
+-- The largest share of the traffic that an override lets a canary have; NULL where it is for production.
+ALTER TABLE gate_verdicts ADD COLUMN share DOUBLE;
 
 -- Earlier rows: by time, since nothing else compares rows of two tables, and of one time in the order they were written.
 CREATE TEMP TABLE numbered AS
