@@ -92,7 +92,7 @@ def test_a_port_taken_in_the_last_moment_is_nobody_s_to_learn_the_secret(home: P
     from flows import serve
 
     monkeypatch.setattr(serve, "_refuse_a_stranger", lambda _: None)
-    monkeypatch.setattr(serve, "urlopen", lambda *_, **__: pytest.fail("whoever answers there is asked"))
+    monkeypatch.setattr(serve.http, "ask", lambda *_, **__: pytest.fail("whoever answers there is asked"))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         settings = Settings(home=home, serve={"prefect_port": stranger.getsockname()[1]})  # type: ignore[arg-type]
         with pytest.raises(EndpointError, match="did not become ready"), serve.server(settings):
