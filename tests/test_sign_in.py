@@ -101,7 +101,7 @@ def test_without_a_session_a_page_shows_nothing_of_the_store(own: Path, monkeypa
 def test_a_button_pressed_by_who_may_not_does_nothing(own: Path, monkeypatch: pytest.MonkeyPatch, role: str | None) -> None:
     app = opened("review")
     signed_in(monkeypatch, role)  # since the page was drawn
-    press(app, "Agree")
+    press(app, "Both bad")
     assert query(own, "SELECT * FROM verdicts") == []
     waiting(own)
     signed_in(monkeypatch, "approver")
@@ -115,7 +115,7 @@ def test_a_button_pressed_by_who_may_not_does_nothing(own: Path, monkeypatch: py
 def test_who_may_only_look_sees_no_way_to_decide(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting(own)
     signed_in(monkeypatch, "viewer")
-    assert all(button.disabled for button in opened("review").button if button.label in ("Agree", "Flip", "Edit the answer"))
+    assert all(button.disabled for button in opened("review").button if button.label in ("Left", "Right", "Both bad", "Edit"))
     assert not [button for button in opened("gate").button if button.label in ("Approve and release", "Refuse")]
 
 
