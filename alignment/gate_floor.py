@@ -79,7 +79,9 @@ def _evidence(gate: Gate) -> Iterator[Weakening]:
     if gate.max_new_tokens < LEAST_NEW_TOKENS:
         yield _of(gate, "max_new_tokens", f"at least {LEAST_NEW_TOKENS}", "what follows the first words of an answer is not judged")
     if 0 < gate.max_prompts < LEAST_SAMPLE:
-        yield _of(gate, "max_prompts", f"0 or at least {LEAST_SAMPLE}", "a small sample that anybody can know in advance stands for a suite")
+        yield _of(
+            gate, "max_prompts", f"0 or at least {LEAST_SAMPLE}", "a small sample that anybody can know in advance stands for a suite"
+        )
     if gate.tolerated > MOST_TOLERATED:
         yield _of(gate, "tolerated", f"at most {MOST_TOLERATED}", f"{gate.tolerated} metrics may fall short at once")
     if gate.judge_floor < LEAST_JUDGE_FLOOR:
