@@ -210,7 +210,7 @@ def test_the_store_keeps_what_was_weakened(home: Path) -> None:
     settings = Settings.model_validate({"home": home})
     for gate in (ASLEEP, Gate()):
         decision = verdict(gate)
-        release._save_decision(settings, "night", decision, [])
+        release._save_decision(settings, "night", decision, [], model_id=None)
     found = [json.loads(row["weakened"]) if row["weakened"] else None for row in query(home, "SELECT weakened FROM gate_decisions")]
     assert sorted(found, key=bool) == [None, {"reason": ASLEEP.unsafe, "settings": list(map(str, weakenings(ASLEEP)))}]
 
