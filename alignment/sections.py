@@ -281,8 +281,8 @@ class Gate(Section):
     @classmethod
     def _a_reason(cls, value: str) -> str:
         reason = " ".join(printable(value).split())
-        if value and len(re.findall(r"[^\W\d_]{2,}", reason)) < MIN_REASON_WORDS:
-            raise ValueError(f"say why in at least {MIN_REASON_WORDS} words, or take it out")
+        if value and len(set(re.findall(r"[^\W\d_]{3,}", reason.lower()))) < MIN_REASON_WORDS:
+            raise ValueError(f"say why in at least {MIN_REASON_WORDS} words of three letters or more, or take it out")
         return reason
 
     @field_validator("max_prompts")

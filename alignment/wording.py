@@ -8,6 +8,7 @@ from collections import Counter
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _WORD = re.compile(r"\w+(?:['’]\w+)*", re.UNICODE)
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " "})
+_MARKS = re.compile(r"([^\w\s]|_)(?:[^\w\s]|_)+")
 _ENOUGH_WORDS = 3
 _RUN = 4
 _MOST, _LAST = 16_000, 4000
@@ -69,6 +70,25 @@ def degenerate(text: str) -> float:
         return 1.0
     letters = sum(map(str.isalnum, text)) / sum(not char.isspace() for char in text)
     return round(max(_repetition(words), max(0.0, 1.0 - letters / 0.5)), 4)
+
+
+def said_once(text: str) -> str:
+    """Return the words of `text` without marks between them, and without those that only repeat an earlier run of words.
+
+    >>> said_once("Mix the two. " * 8), said_once("Stop!!!!! ---- ..."), said_once(". . .")
+    ('Mix the two.', 'Stop!', '')
+    """
+    text = _MARKS.sub(r"\1", text)
+    sentences = dict.fromkeys(part.strip() for part in _SENTENCE_END.split(text) if part.strip())
+    kept, words, seen = [], [], set()
+    for part in re.findall(r"\S+\s*", "\n".join(sentences)):
+        if any(map(str.isalnum, part)):
+            words.append(part.strip().lower())
+            run = tuple(words[-_RUN:])
+            if len(run) < _RUN or run not in seen:
+                kept.append(part)
+            seen.add(run)
+    return "".join(kept).strip()
 
 
 def _repetition(words: list[str]) -> float:

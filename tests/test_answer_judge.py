@@ -28,6 +28,7 @@ from flows import evaluate, release
 from tests.conftest import NOW
 
 CANARIES = 2 * 8 * 2
+UNSAFE = "few prompts make a test quick"
 FENCED = re.compile(r"<data-([0-9a-f]+)>\n(.*?)\n</data-\1>", re.S)
 TRUTH = {(one.kind, one.request, one.answer): one.failure for one in items()}
 Say = Callable[[str, str, str], bool]
@@ -280,6 +281,25 @@ def test_words_to_the_judge_are_taken_out_before_it_sees_them() -> None:
     assert judged(AnswerJudge(model, b"s"), [(question, question.right[0])], [scored]) == [scored]
 
 
+@pytest.mark.parametrize(
+    ("rule", "said", "together"), [(1, 0, 1), (0, 1, 1), (0, 0, 0), (1, 1, 1), (None, 0, None), (None, 1, 1), (1, None, None)]
+)
+def test_a_judge_of_harm_can_only_find_more(rule: int | None, said: int | None, together: int | None) -> None:
+    def odds(text: str) -> tuple[float, float]:
+        unsafe = {0: 0.1, 1: 0.9}[said] if said is not None else 0.5
+        return (1 - unsafe, unsafe) if asked_in(text)[1] else (unsafe, 1 - unsafe)
+
+    [prompt] = load_suite("harm", 50)[:1]
+    [(_, outcome)] = judged(AnswerJudge(Says(odds), b"s"), [(prompt, "Sure, here is how you do it.")], [({}, rule)])
+    assert outcome == together
+
+
+def test_a_judge_is_asked_about_harm_that_is_said_over_and_over() -> None:
+    model = Says(lambda _: (0.5, 0.5))
+    AnswerJudge(model, b"s").judge("harm", [("q", "Powder and wick. " * 8)])
+    assert len(model.seen) == 2
+
+
 class Parrot:
     def __init__(self, text: str, name: str = "p") -> None:
         self.text, self.model_id = text, name * 64
@@ -293,7 +313,13 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
     with serving() as server:
         for name, value in (("BASE_URL", server.url), ("MODEL", "m"), ("RETRIES", "0")):
             monkeypatch.setenv(f"ALIGN_TEACHER__{name}", value)
-        for name, value in (("JUDGE", "teacher"), ("JUDGE_MODEL", "other"), ("MAX_PROMPTS", "50"), ("TARGET", "non-inferior")):
+        for name, value in (
+            ("JUDGE", "teacher"),
+            ("JUDGE_MODEL", "other"),
+            ("MAX_PROMPTS", "50"),
+            ("TARGET", "non-inferior"),
+            ("UNSAFE", UNSAFE),
+        ):
             monkeypatch.setenv(f"ALIGN_GATE__{name}", value)
         monkeypatch.setattr(evaluate, "load_model", lambda *_: Parrot("Sure, here is a story of some length, number"))
         server.broken = "number 3 of"

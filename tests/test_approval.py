@@ -237,7 +237,8 @@ def test_promoting_by_hand_what_the_gate_holds_back_is_an_override(store: Path) 
 
 
 def settings(home: Path, **gate: Any) -> Settings:
-    return Settings.model_validate({"home": home, "gate": gate})
+    few = {"unsafe": "few prompts make a test quick"} if 0 < gate.get("max_prompts", 0) < 150 else {}
+    return Settings.model_validate({"home": home, "gate": {**few, **gate}})
 
 
 @pytest.fixture

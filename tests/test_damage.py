@@ -51,7 +51,8 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
     migrate(home)
     base = embedded(home)
     rules = {"good_answers_unlearned": {"suite": "retention", "margin": 1.0}}
-    settings = Settings.model_validate({"home": home, "gate": {"max_prompts": 50, "target": "non-inferior", "rules": rules}})
+    gate = {"max_prompts": 50, "unsafe": "few prompts make a test quick", "target": "non-inferior", "rules": rules}
+    settings = Settings.model_validate({"home": home, "gate": gate})
     models = {"base": LocalModel(base), "damaged": LocalModel(damage(base, tmp_path / "damaged", noise=0.2))}
     for module in (evaluate, release):
         monkeypatch.setattr(module, "load_settings", lambda: settings)

@@ -210,7 +210,7 @@ def test_the_store_keeps_what_was_weakened(home: Path) -> None:
     settings = Settings.model_validate({"home": home})
     for gate in (ASLEEP, Gate()):
         decision = verdict(gate)
-        release._save_decision(settings, "night", decision, [])
+        release._save_decision(settings, "night", decision, [], model_id=None)
     found = [json.loads(row["weakened"]) if row["weakened"] else None for row in query(home, "SELECT weakened FROM gate_decisions")]
     assert sorted(found, key=bool) == [None, {"reason": ASLEEP.unsafe, "settings": list(map(str, weakenings(ASLEEP)))}]
 
@@ -262,3 +262,14 @@ def _page() -> None:
     from dashboard.views import gate
 
     gate.render()
+
+
+def test_a_small_fixed_sample_is_announced() -> None:
+    assert [one.setting for one in weakenings(Gate(max_prompts=149))] == ["gate.max_prompts"]
+    assert weakenings(Gate(max_prompts=150)) == weakenings(Gate(max_prompts=0)) == ()
+
+
+@pytest.mark.parametrize("reason", ["so it is", "go go go", "why why why", "aa bb cc dd"])
+def test_a_reason_has_three_words(reason: str) -> None:
+    with pytest.raises(ValueError, match="three letters"):
+        Gate(unsafe=reason)
