@@ -141,7 +141,12 @@ def _vllm(settings: Settings, pause: float) -> Told:
 
     chosen = settings.release
     key = os.environ.get(VLLM_KEY)
-    line = Line(timeout=chosen.hook_timeout, pause=pause, headers={"Authorization": f"Bearer {key}"} if key else None, secrets=[key or "", *secrets_in(chosen.vllm_url)])
+    line = Line(
+        timeout=chosen.hook_timeout,
+        pause=pause,
+        headers={"Authorization": f"Bearer {key}"} if key else None,
+        secrets=[key or "", *secrets_in(chosen.vllm_url)],
+    )
     there = Path(chosen.vllm_folder) if chosen.vllm_folder else root(settings.home)
     served = _served(settings)
     if whole := [name for name, path in served.items() if is_whole(path)]:
