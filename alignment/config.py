@@ -7,6 +7,7 @@ the defaults below. An unknown key is an error, and all errors are reported at o
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +39,8 @@ from alignment.sections import (
 )
 
 DEFAULT_FILE = "align.toml"
+_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)")
+"""Places of settings whose values are not repeated, whatever they are."""
 
 
 class Settings(BaseSettings):
@@ -103,10 +106,11 @@ def _explain(error: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(file)"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; {_nearest(place)}"
-    if place.split(".")[0] == "teacher":
-        # It may be a key, or an address with a password in it.
+    value = repr(error["input"])
+    # It may be a key, or an address with a password or a token in it.
+    if _SECRET.match(place) or "://" in value or "@" in value:
         return f"{place}: {error['msg']}"
-    return f"{place} = {error['input']!r}: {error['msg']}"
+    return f"{place} = {value}: {error['msg']}"
 
 
 def _nearest(place: str) -> str:

@@ -13,13 +13,13 @@ import base64
 import json
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import httpx2
 
 MAX_BYTES = 8 << 20
 """What an answer may be long. A completion of 32,000 tokens with log-probabilities has about 4 MB."""
-_SHORTEST_SECRET = 6
+_SHORTEST_SECRET, _LONG_SEGMENT = 3, 8
 
 
 class Reply(NamedTuple):
@@ -115,13 +115,32 @@ def without_secrets(text: str, secrets: Collection[str]) -> str:
     >>> without_secrets("the key sk-12345678 is wrong", ["sk-12345678"])
     'the key *** is wrong'
     """
-    for secret in secrets:
+    # The longest first: a part of one that is replaced before it would leave the rest to be read.
+    for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) < _SHORTEST_SECRET:
             continue
         packed = base64.b64encode(secret.encode()).decode().rstrip("=")
         for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), packed}:
             text = text.replace(form, "***")
     return text
+
+
+def secrets_in(url: str) -> list[str]:
+    """Return what in an address may be a secret, as it is written and as it is meant: a server may say any of it back.
+
+    >>> secrets_in("https://bot:p%40ss@example.com/hook/T0000000?token=1234")
+    ['/hook/T0000000', '1234', 'T0000000', 'bot', 'bot:p%40ss', 'bot:p@ss', 'p%40ss', 'p@ss', 'token=1234']
+    """
+    try:
+        parts = urlsplit(url)
+        fields = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        return [url]
+    found = {parts.username, parts.password, parts.netloc.rpartition("@")[0], parts.path, parts.query, parts.fragment}
+    found |= {part.partition("=")[2] for part in parts.query.split("&")} | {value for _, value in fields}
+    found |= {part for part in parts.path.split("/") if len(part) >= _LONG_SEGMENT}
+    written = {one for one in found if one}
+    return sorted(written | {unquote(one) for one in written})
 
 
 def address(url: str) -> str:

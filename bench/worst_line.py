@@ -107,6 +107,8 @@ UNITS: dict[str, str] = {
     "html": "<a href=",
     "control tokens": "<|im_start|>",
     "marked": "**a",
+    "touching phones": "+49 151 23456789",
+    "touching numbers": "123-45-6789/aaa:bb:cc:dd:ee:ffDE89370400440532013000",
 }
 PREFIXES = ("", "call me at (", "i ", "mail ann@example.com ")
 
@@ -147,6 +149,12 @@ def _shapes(size: int) -> Iterator[tuple[str, bytes]]:
     yield "many keys in a turn", line_of(messages=[{"role": "user", "content": "a", **{f"k{n}": n for n in range(count)}}])
     yield "many turns", line_of(messages=[{"role": "user", "content": "a"}] * (size // 34))
     yield "many personal turns", line_of(messages=[{"role": "user", "content": "a@b.co"}] * (size // 40))
+    phones = (UNITS["touching phones"] * 4000)[:60_000]
+    yield "fifteen turns of phones", line_of(messages=[{"role": "user", "content": phones[:4000]}] * 15)
+    yield "one turn of phones", line_of(messages=[{"role": "user", "content": phones}])
+    numbers = (UNITS["touching numbers"] * 2000)[:60_000]
+    yield "one turn of numbers", line_of(messages=[{"role": "user", "content": numbers}])
+    yield "one turn and more of phones", line_of(messages=[{"role": "user", "content": phones}], response=phones)
     yield "many empty objects", line_of(messages=[{}] * (size // 4))
     yield "many nulls", line_of(messages=[None] * (size // 6))
     yield "many parts", line_of(messages=[{"role": "user", "content": [{"text": "a"}] * (size // 14)}])

@@ -34,8 +34,14 @@ def role_of(settings: Settings, name: str, *, by_token: bool) -> Role | None:
 
 
 def _fits(name: str, entry: str) -> bool:
-    """Say whether an entry means `name`: the name, or `*@example.com` for all addresses of that domain."""
-    wanted, has = entry.casefold(), name.casefold()
+    """Say whether an entry means `name`: the name, or `*@example.com` for all addresses of that domain.
+
+    Capitals do not count within ASCII. Beyond it they would make one of two people (`ß` and `ss`, the sign of Kelvin and `k`), so that
+    such a name is compared as it is, and such an address is nobody's.
+    """
+    if not name.isascii():
+        return "@" not in name and name == entry
+    wanted, has = entry.lower() if entry.isascii() else entry, name.lower()
     return has == wanted or (wanted.startswith("*@") and has.count("@") == 1 and has.endswith(wanted[1:]))
 
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from alignment.config import Settings
 from alignment.errors import AlignError, ReleaseError
@@ -90,9 +89,11 @@ def due(happened: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]
 
 
 def _webhooks(settings: Settings, waiting: Sequence[Mapping[str, Any]], pause: float) -> list[dict[str, Any]]:
+    from alignment.http import secrets_in
+
     secret, url = os.environ.get(SECRET, ""), settings.release.webhook_url
     # An address of a webhook is mostly a secret itself.
-    line = Line(timeout=settings.release.hook_timeout, pause=pause, secrets=[secret, url, urlsplit(url).path])
+    line = Line(timeout=settings.release.hook_timeout, pause=pause, secrets=[secret, url, *secrets_in(url)])
     runs: list[dict[str, Any]] = []
     for change in waiting:
         run = _tried("webhook", change, lambda: post_webhook(url, change, secret=secret, line=line))  # noqa: B023 - called at once
@@ -136,9 +137,16 @@ def _served(settings: Settings) -> dict[str, Path]:
 
 
 def _vllm(settings: Settings, pause: float) -> Told:
+    from alignment.http import secrets_in
+
     chosen = settings.release
     key = os.environ.get(VLLM_KEY)
-    line = Line(timeout=chosen.hook_timeout, pause=pause, headers={"Authorization": f"Bearer {key}"} if key else None, secrets=[key or ""])
+    line = Line(
+        timeout=chosen.hook_timeout,
+        pause=pause,
+        headers={"Authorization": f"Bearer {key}"} if key else None,
+        secrets=[key or "", *secrets_in(chosen.vllm_url)],
+    )
     there = Path(chosen.vllm_folder) if chosen.vllm_folder else root(settings.home)
     served = _served(settings)
     if whole := [name for name, path in served.items() if is_whole(path)]:

@@ -94,6 +94,26 @@ def test_wrong_values(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> 
     assert f"{key} = {value!r}: Input should be" in problems()
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("release.webhook_url", "'hooks.example.com/services/T000/SECRETWORD'"),
+        ("release.vllm_url", "'bot:SECRETWORD@vllm:8000'"),
+        ("release", "'hooks.example.com/SECRETWORD'"),
+        ("ingest.logs", "'KEYID/SECRETWORD'"),
+        ("ingest.logs", "[1, 'SECRETWORD']"),
+        ("teacher.base_url", "['SECRETWORD']"),
+        ("train.epochs", "'https://h/SECRETWORD'"),
+        ("train.epochs", "'bot:SECRETWORD@h'"),
+    ],
+)
+def test_what_may_be_a_secret_is_not_repeated(place: str, value: str) -> None:
+    section, _, key = place.partition(".")
+    write(f"[{section}]\n{key} = {value}\n" if key else f"{section} = {value}\n")
+    assert place in problems()
+    assert "SECRETWORD" not in problems()
+
+
 def test_a_list_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_INGEST__LOGS", '["a.jsonl", "sample"]')
     assert load_settings().ingest.logs == ["a.jsonl", "sample"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -188,6 +189,27 @@ def test_a_refusal_is_not_tried_again(home: Path, server: Server, monkeypatch: p
     assert [(run["hook"], run["ok"]) for run in runs] == [("vllm", False), ("webhook", False)]
     assert len(server.seen) == 1
     assert current(home) == A
+
+
+def test_what_an_address_keeps_secret_is_in_no_report(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = server.url.removeprefix("http://")
+    url = f"http://bot:PASS%40WORD@{host}/hook/SEGMENT00?token=TOKEN1234&b=OTHER%2B99"
+    said = "bot PASS@WORD PASS%40WORD TOKEN1234 OTHER+99 OTHER%2B99 /hook/SEGMENT00? SEGMENT00"
+
+    def echo(self: Handler) -> bool:
+        self.reply(403, f"{said} {self.headers['Authorization']}")
+        return True
+
+    monkeypatch.setattr(Handler, "broken", echo)
+    add(home, A)
+    up(home, A)
+    runs = deliver(settings(monkeypatch, webhook_url=url, vllm_url=url), pause=0.01)
+    rows = query(home, "SELECT detail FROM hook_runs")
+    assert len(runs) == len(rows) == 2
+    packed = base64.b64encode(b"bot:PASS@WORD").decode().rstrip("=")
+    for detail in [run["detail"] for run in runs] + [row["detail"] for row in rows]:
+        assert "***" in detail
+        assert not [word for word in ("bot", "PASS", "WORD", "TOKEN", "OTHER", "SEGMENT", packed) if word in detail], detail
 
 
 def test_a_slow_server_is_given_up(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,22 @@ def test_a_torn_history_line_costs_no_other(home: Path) -> None:
     assert down(home) == A
 
 
+def test_a_number_that_is_none_in_a_log_keeps_nobody_from_going_back(home: Path) -> None:
+    from alignment.release import changes
+
+    add(home, A, B)
+    up(home, A)
+    up(home, B)
+    before = [row["seq"] for row in history(home)]
+    by_hand = ({}, {"event": "canary_ended", "release_id": "a", "recorded_at": "b"}, {"recorded_at": NOW.isoformat()})
+    (home / "releases" / "canaries.jsonl").write_text("".join(json.dumps({"seq": "x", **row}) + "\n" for row in by_hand))
+    assert down(home) == A
+    quarantine(home, A, actor="ann", reason="r", now=NOW)
+    assert [row["seq"] for row in history(home)][: len(before)] == before
+    assert history(home)[-1]["seq"] > before[-1]
+    assert changes(home)
+
+
 def test_a_step_that_was_announced_but_not_taken_does_not_count(home: Path) -> None:
     add(home, A, B, C)
     up(home, A, B)

@@ -75,6 +75,12 @@ def test_a_session_ends_by_itself_and_by_hand() -> None:
         ({"reviewers": ["*@example.com"]}, "ada@notexample.com", False, None),
         ({"viewers": ["*"]}, "ada@example.com", False, None),
         ({"viewers": ["ada"], "approvers": ["ada"]}, "ada", False, "approver"),
+        ({"reviewers": ["*@strasse.de", "eve@strasse.de"]}, "eve@straße.de", False, None),
+        ({"reviewers": ["*@straße.de"]}, "eve@strasse.de", False, None),
+        ({"reviewers": ["kim@example.com"]}, "\u212aim@example.com", False, None),  # the sign of Kelvin
+        ({"reviewers": ["*@example.com"]}, "\u212aim@example.com", False, None),
+        ({"reviewers": ["kim"]}, "\u212aim", False, None),
+        ({"reviewers": ["Jürgen"]}, "Jürgen", False, "reviewer"),
     ],
 )
 def test_what_a_name_may_do(lists: dict[str, Any], name: str, by_token: bool, role: str | None) -> None:

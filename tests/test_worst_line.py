@@ -30,6 +30,7 @@ def way() -> Iterator[Way]:
 
 WORST = (
     "many keys", "many equal keys", "many personal turns", "many turns", "many numbers", "deep {", "a long user_id", "lone surrogates",
+    "fifteen turns of phones", "one turn of phones", "one turn of numbers", "one turn and more of phones",
     "NUL bytes", "card digits as prompt", "quotes as prompt", "combining as prompt", "ibans as response", "i cannot as raw",
 )  # fmt: skip
 
@@ -53,7 +54,7 @@ def test_sixty_thousand_keys_are_one_line_with_few_keys(way: Way) -> None:
 
 @pytest.mark.parametrize("digits", ["4 ", "1-", "GB82 ", "2026-11-01 "])
 def test_the_longest_text_that_is_masked_is_a_moment(way: Way, digits: str) -> None:
-    text = "ann@example.com " + digits * (60_000 // len(digits))
+    text = "ann@example.com " + digits * (30_000 // len(digits))
     line = line_of(response=text)
     assert seconds(lambda: way.take(line), MOST) <= MOST
     parsed = way.take(line)
@@ -61,11 +62,34 @@ def test_the_longest_text_that_is_masked_is_a_moment(way: Way, digits: str) -> N
     assert "ann@example.com" not in json.dumps(parsed.masked.to_pylist(), default=str)
 
 
+def test_what_costs_too_much_to_mask_is_kept_out_and_nothing_of_it_is_stored(way: Way) -> None:
+    chain = (UNITS["touching phones"] * 300)[:4000]
+    for changes in ({"messages": [{"role": "user", "content": chain}] * 15}, {"response": chain * 15}):
+        parsed = way.take(line_of(**changes))
+        assert parsed.rows["reason"].to_pylist() == parsed.quarantine["reason"].to_pylist() == ["too_long_to_mask"]
+        assert (len(parsed.usable), len(parsed.masked), len(parsed.signals)) == (0, 0, 0)
+        assert "23456789" not in json.dumps(parsed.quarantine.to_pylist(), default=str)
+    [short] = way.take(line_of(response=chain[:160])).masked["response"].to_pylist()
+    assert "23456789" not in short
+    unreadable = way.take(chain.encode() + b"\n")
+    assert "23456789" not in json.dumps(unreadable.quarantine.to_pylist(), default=str)
+
+
+def test_records_of_one_line_share_what_masking_may_cost() -> None:
+    from alignment.ingest.redact import TooMuchWork, Work, redact
+
+    work, text = Work(), "mail ann@example.com " + "word " * 8000
+    assert redact(text, KEY, work=work)[1] == {"EMAIL": 1}
+    assert redact(text, KEY, work=work)[1] == {"EMAIL": 1}
+    with pytest.raises(TooMuchWork):
+        redact(text, KEY, work=work)
+
+
 def test_a_longer_one_is_kept_out(way: Way) -> None:
     parsed = way.take(line_of(response="ann@example.com " + "x" * 70_000))
     assert parsed.rows["reason"].to_pylist() == ["too_long_to_mask"]
     assert "ann@example.com" not in json.dumps(parsed.quarantine.to_pylist(), default=str)
-    assert way.take(line_of(response="x" * 70_000)).rows["reason"].to_pylist() == [None]
+    assert way.take(line_of(response="two words " * 7000)).rows["reason"].to_pylist() == [None]
     assert way.take(line_of(user_id="u" * 300)).rows["reason"].to_pylist() == ["id_too_long"]
     assert way.take(line_of(signals={"edit": "e" * 20_000})).rows["reason"].to_pylist() == ["edit_too_long"]
 

@@ -125,7 +125,8 @@ def plain_email(value: str) -> str:
 _DOTS, _COLONS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w.]\d|\w)")
 _IPV6 = re.compile(
-    r"[0-9A-Fa-f](?<![\w:].)(?:[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}){1,6}"
+    # Nothing that is no end of an address can follow: with the length known and groups as long as they can be, there is one way to match.
+    r"[0-9A-Fa-f](?<![\w:].)(?=[0-9A-Fa-f:]{1,64}+(?!\w))(?:[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}+){1,6}+"
     r"|[0-9A-Fa-f]{2,3}::[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})(?![\w:])"
 )
 _DIGIT = re.compile(r"\d")

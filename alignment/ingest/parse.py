@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
-from alignment.ingest.redact import PERSONAL_ID, PREFILTER, redact, redact_id
+from alignment.ingest.redact import LINE_WORK, PERSONAL_ID, PREFILTER, TooMuchWork, Work, redact, redact_id
 from alignment.sections import Ingest
 
 _RAW_SHOWN, _CUT_MARGIN = 2000, 400
@@ -101,7 +101,7 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         ) from None
     finally:
         connection.unregister("block")
-    masked = _masked(rows, context.key)
+    rows, masked = _masked(rows, block, context.key)
     return Parsed(
         block,
         len(rows),
@@ -157,16 +157,24 @@ def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, 
     }
 
 
-def _clean(text: str, key: bytes) -> tuple[str, Counter[str]]:
+def _clean(text: str, key: bytes, work: Work) -> tuple[str, Counter[str]]:
     # A NUL cannot be stored everywhere and has no meaning in a chat.
-    return redact(text.replace("\x00", "\ufffd"), key)
+    return redact(text.replace("\x00", "\ufffd"), key, work=work)
 
 
-def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
+def _redact_row(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any] | None:
+    """Return the row without personal data, None if that would cost more than its line may."""
+    try:
+        return _redacted(row, key, work)
+    except TooMuchWork:
+        return None
+
+
+def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
     counts: Counter[str] = Counter()
 
     def clean(text: str) -> str:
-        masked, found = _clean(text, key)
+        masked, found = _clean(text, key, work)
         counts.update(found)
         return masked
 
@@ -187,14 +195,34 @@ def _redact_row(row: dict[str, Any], key: bytes) -> dict[str, Any]:
     }
 
 
-def _masked(rows: pa.Table, key: bytes) -> pa.Table:
-    """Return the rows that may hold personal data without it, with their positions and a column `pii`."""
+def _masked(rows: pa.Table, block: Block, key: bytes) -> tuple[pa.Table, pa.Table]:
+    """Return the rows, of which those are refused that would cost too much, and those that may hold personal data without it, with their
+    positions and a column `pii`."""
+    works: defaultdict[int, Work] = defaultdict(Work)
     positions = np.flatnonzero(rows["personal"].to_numpy())
+    texts = rows.take(pa.array(positions)).select(["line_number", *_TEXTS]).to_pylist()
+    tried = [_redact_row(row, key, works[row["line_number"]]) for row in texts]
+    refused = [int(position) for position, row in zip(positions, tried, strict=True) if row is None]
+    clean = [row for row in tried if row is not None]
+    positions = np.setdiff1d(positions, refused)
     found = rows.take(pa.array(positions))
-    clean = [_redact_row(row, key) for row in found.select(list(_TEXTS)).to_pylist()]
     columns = {name: found[name] for name in (*_STORED, "edit")}
     columns |= {name: pa.array([row[name] for row in clean], pa.string()) for name in (*_TEXTS, "pii")}
-    return pa.table({"position": pa.array(positions), **columns})
+    return _without(rows, block, refused), pa.table({"position": pa.array(positions), **columns})
+
+
+def _without(rows: pa.Table, block: Block, refused: list[int]) -> pa.Table:
+    """Return the rows with those at `refused` made unusable, as the parser does with those whose texts are too long."""
+    if not refused:
+        return rows
+    lines = dict(zip(block.lines["line_number"].to_pylist(), block.lines["line"].to_pylist(), strict=True))
+    chosen = np.isin(np.arange(len(rows)), refused)
+    said = [lines[number] if here else None for number, here in zip(rows["line_number"].to_pylist(), chosen, strict=True)]
+    mask = pa.array(chosen)
+    for name, value in (("reason", pa.scalar("too_long_to_mask")), ("line", pa.array(said, pa.string()))):
+        place = rows.column_names.index(name)
+        rows = rows.set_column(place, name, pc.if_else(mask, value, rows[name]))
+    return rows
 
 
 def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
@@ -231,7 +259,10 @@ _QUARANTINE = pa.schema(
 def _shown(raw: str, key: bytes) -> str:
     # Cut with room to spare, so that a long line is not searched whole. What stood at the cut may be half a value: it goes.
     text = _unescaped(raw[: 2 * _RAW_SHOWN])
-    masked = _clean(_QUOTED.sub(lambda match: f'"{redact_id(match.group(1), key)}"', text), key)[0]
+    try:
+        masked = _clean(_QUOTED.sub(lambda match: f'"{redact_id(match.group(1), key)}"', text), key, Work(LINE_WORK // 4))[0]
+    except TooMuchWork:
+        return ""
     return masked[: _RAW_SHOWN if len(raw) <= 2 * _RAW_SHOWN else max(0, min(_RAW_SHOWN, len(masked) - _CUT_MARGIN))]
 
 
@@ -239,9 +270,9 @@ def quarantine_row(
     file_id: str, line_number: int, record: int, reason: str, detail: str, raw: str, user_id: str | None, context: Context
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
-    shown = "" if reason == "erased_subject" else _shown(raw.rstrip(), context.key)
+    shown = "" if reason in ("erased_subject", "too_long_to_mask") else _shown(raw.rstrip(), context.key)
     # Of what a data check refused only the prompt is kept, which a person wrote: it must never be read as a line.
-    whole = shown == raw.rstrip() and reason not in ("not_utf8", "too_long") and not reason.startswith("check:")
+    whole = shown != "" and shown == raw.rstrip() and reason not in ("not_utf8", "too_long") and not reason.startswith("check:")
     return {
         "id": content_id(file_id, line_number, record, reason),
         "source_file": file_id,

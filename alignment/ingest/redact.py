@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,30 @@ _ID_RULES = (
     _Rule("PHONE", contacts.phones),
 )
 _ROUNDS, _ROUNDS_OF_LONG, _LONG = 20, 3, 10_000
+LINE_WORK = 200_000
+"""What all texts of a log line may cost: about a microsecond a unit."""
+_OF_A_ROUND, _OF_A_DIGIT = 60, 3
+
+
+class TooMuchWork(Exception):
+    """Masking would take longer than it may; what is left unmasked must not be stored."""
+
+
+class Work:
+    """What masking may still cost, shared by texts that come together: characters times rounds, of which digits count more."""
+
+    def __init__(self, left: int = LINE_WORK) -> None:
+        self.left = left
+
+    def spend(self, text: str) -> None:
+        """Take one round over `text` from what is left.
+
+        Raises:
+            TooMuchWork: there is not enough.
+        """
+        self.left -= _OF_A_ROUND + len(text) + _OF_A_DIGIT * sum(map(text.count, "0123456789"))
+        if self.left < 0:
+            raise TooMuchWork
 
 
 class _Hit(NamedTuple):
@@ -88,11 +113,18 @@ class _Hit(NamedTuple):
     value: str
 
 
-def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
-    """Return what is to be masked, in order; places are of `text` itself, values as the view has them."""
+def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES, work: Work | None = None) -> list[_Hit]:
+    """Return what is to be masked, in order; places are of `text` itself, values as the view has them.
+
+    Without `work`, a text in which there is always more to find is masked as a whole.
+    """
+    if work and len(text) > work.left:
+        raise TooMuchWork
     seen, hits = view(text), list[_Hit]()
-    for _ in range(_ROUNDS if len(text) <= _LONG else _ROUNDS_OF_LONG):
+    for _ in count() if work else range(_ROUNDS if len(text) <= _LONG else _ROUNDS_OF_LONG):
         before = len(hits)
+        if work:
+            work.spend(seen.text)
         for rule in rules:
             spans = list(rule.find(seen.text))
             if spans:
@@ -103,6 +135,8 @@ def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES) -> list[_Hit]:
         # What was masked bordered what was not: only a text in which nothing is found is done.
         if len(hits) == before:
             break
+    else:
+        return [_Hit("TEXT", 0, len(text), text)]
     return sorted(hits, key=lambda hit: hit.start)
 
 
@@ -120,13 +154,16 @@ def _masked(text: str, hits: Sequence[_Hit], key: bytes, digits: int) -> str:
     return "".join([*parts, text[after:]])
 
 
-def redact(text: str, key: bytes, *, digits: int = 6) -> tuple[str, Counter[str]]:
+def redact(text: str, key: bytes, *, digits: int = 6, work: Work | None = None) -> tuple[str, Counter[str]]:
     """Return the text with placeholders that have so many hex `digits`, and how many of each kind.
+
+    Raises:
+        TooMuchWork: it costs more than `work` has left.
 
     >>> redact("write to ann@example.com", b"k")[0].startswith("write to <EMAIL_")
     True
     """
-    hits = _find(text)
+    hits = _find(text, work=work)
     return _masked(text, hits, key, digits) if hits else text, Counter(hit.kind for hit in hits)
 
 

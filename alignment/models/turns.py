@@ -8,51 +8,75 @@ them is what a log line may not contain.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from alignment.errors import ModelError
 from alignment.records import Message
 
 _NOBODY = tuple(f"qz{letter}xw{letter}zq" for letter in "abcdef")
 _TOKEN = re.compile(r"<<?[|｜/]?[^<>\s]{1,40}>>?|\[[^\[\]\s]{1,24}\]")
-_LABEL = re.compile(r"[^\n]*?(?P<label>(?:[#*=]+ ?)?[A-Za-z][\w ]{0,30}[:：>]|[#*=]{2,} ?[A-Za-z][\w ]{0,30})\s*$")
+_LABEL = re.compile(r"[^\n]*?(?P<label>(?:[#*=]+ ?)?[^\W\d_][\w ]{0,30}[:：>]|[#*=]{2,} ?[^\W\d_][\w ]{0,30})\s*$")
+_BREAK = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+_UNSEEN = r"\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+_BEGIN = rf"(?<![^{_BREAK}])[ \t\u00a0>{_UNSEEN}]{{0,8}}"
+_END = rf"(?=[ \t]{{0,8}}(?:[{_BREAK}]|\Z))"
+_ROLES = ["user", "human", "assistant", "system", "ai", "bot", "model", "tool", "instruction", "response", "input", "question", "answer"]
 _GENERIC = re.compile(
-    r"(?im)^(?P<label>[ \t>*#]{0,8}"
-    r"(?:user|human|assistant|system|ai|bot|model|tool|instruction|response|input|question|answer)\b[ \t*]{0,3})"
-    r"(?=[:：])"
+    rf"(?P<label>(?<![^{_BREAK}])(?:[ \t\u00a0>*#+•(<{{\[\"'`_{_UNSEEN}\-]|\d{{1,3}}[.)]){{0,8}}"
+    rf"(?:{'|'.join(f'[{_UNSEEN}]{{0,4}}'.join(role) for role in _ROLES)})(?![^\W_])[ \t\u00a0*_)>}}\]\"'`{_UNSEEN}]{{0,8}})(?=[:：])",
+    re.IGNORECASE,
 )
 
 
 class TurnMarks(NamedTuple):
     """The marks of one template: those that count `anywhere`, and `labels`, which are words before a colon.
 
-    Labels count where a line begins or, if the template writes them `inline`, anywhere.
+    Labels count where a line begins or, if the template writes them `inline`, anywhere. Other words and signs of the template count as it
+    writes them: as whole `lines`, where a line `begins`, or where one `ends`.
     """
 
     anywhere: tuple[str, ...]
     labels: tuple[str, ...]
     inline: bool
+    lines: tuple[str, ...] = ()
+    begins: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
 
     def broken(self, text: str) -> str:
         """Return `text` with each mark broken up, so that it opens no turn; doing it again changes nothing."""
         return _broken(self, text)
 
 
+def _any(marks: Iterable[str]) -> str:
+    """Return the pattern of any of `marks`, the longest first; a word does not count within another."""
+    words = (re.escape(one) + (r"(?!\w)" if one[-1].isalnum() else "") for one in sorted(marks, key=len, reverse=True))
+    return f"(?:{'|'.join(words) or '(?!)'})"
+
+
 @lru_cache(maxsize=64)
-def _patterns(marks: TurnMarks) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns(marks: TurnMarks) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     anywhere = "|".join(re.escape(one) for one in sorted(marks.anywhere, key=len, reverse=True)) or r"(?!)"
     labels = "|".join(re.escape(one) for one in sorted(marks.labels, key=len, reverse=True)) or r"(?!)"
-    before = r"(?<!\w)" if marks.inline else r"(?m:^)[ \t]{0,8}"
-    return re.compile(anywhere), re.compile(f"{before}(?:{labels})", re.IGNORECASE)
+    before = r"(?<!\w)" if marks.inline else _BEGIN
+    others = rf"(?P<before>{_BEGIN})(?:{_any(marks.lines)}{_END}|{_any(marks.begins)})|{_any(marks.ends)}{_END}"
+    return re.compile(anywhere), re.compile(f"{before}(?:{labels})", re.IGNORECASE), re.compile(others, re.IGNORECASE)
 
 
 def _broken(marks: TurnMarks, text: str) -> str:
-    anywhere, labels = _patterns(marks)
-    text = anywhere.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
-    return labels.sub(lambda found: _apart(found[0]), text)
+    anywhere, labels, others = _patterns(marks)
+    text = anywhere.sub(lambda found: _cut(found[0], 0), text)
+    text = labels.sub(lambda found: _apart(found[0]), text)
+    return others.sub(lambda found: _cut(found[0], len(found["before"] or "")), text)
+
+
+def _cut(found: str, at: int) -> str:
+    """Return what was found with a space behind the first character of the mark, which is at `at`; a mark of one gets a backslash."""
+    mark = found[at:]
+    return found[:at] + (f"{mark[0]} {mark[1:]}" if len(mark) > 1 else f"\\{mark}")
 
 
 def _apart(label: str) -> str:
@@ -72,7 +96,11 @@ def without_labels(text: str) -> str:
 
 
 def turn_marks(tokenizer: Any) -> TurnMarks:
-    """Return the marks of a tokenizer's chat template as it is now."""
+    """Return the marks of a tokenizer's chat template as it is now.
+
+    Raises:
+        ModelError: it puts nothing but blanks between turns.
+    """
     return _turn_marks(tokenizer, str(tokenizer.chat_template))
 
 
@@ -82,23 +110,51 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
     special = {str(token) for token in added if token.special}
     shaped = {str(token) for token in added if _TOKEN.fullmatch(str(token))}
     tokens, labels, inline = special | shaped, set[str](), False
-    for between in _between(tokenizer):
-        for part in _split(between, special):
-            tokens.update(_TOKEN.findall(part))
-            if found := _LABEL.match(_TOKEN.sub("", part)):
-                label = found["label"].strip()
+    lines, begins, ends = set[str](), set[str](), set[str]()
+    betweens = list(_between(tokenizer))
+    if betweens and not any(between.strip() for between in betweens):
+        raise ModelError(
+            f"the chat template of {str(tokenizer.name_or_path)!r} separates turns by nothing that can be kept out of logged text; "
+            "set [model] path to a model whose template marks turns"
+        )
+    for between in betweens:
+        plain = []
+        for place, line in enumerate(rows := between.split("\n")):
+            parts = list(_split(line, special))
+            found = [label for part in parts if (label := _label(part))]
+            for label in found:
                 labels.add(label)
                 at = between.find(label)
                 inline = inline or (at > 0 and between[at - 1] != "\n" and not any(between[:at].endswith(one) for one in special))
-    return TurnMarks(tuple(sorted(tokens)), tuple(sorted(labels)), inline)
+            marks = [mark for part in parts for mark in _TOKEN.findall(part)]
+            tokens.update(marks)
+            # Words beside a token are nothing without it, and a label counts as such.
+            if line.strip() and not found and not marks and parts == [line]:
+                plain.append((place, line.strip()))
+        for place, mark in plain:
+            if len(rows) == 1:
+                tokens.add(mark)
+            elif place == len(rows) - 1:
+                begins.add(mark)
+            elif place:
+                lines.add(mark)
+            else:
+                ends.add(mark)
+    # What ends a turn opens none where something else does.
+    if lines or begins or labels or tokens - special - shaped:
+        ends.clear()
+    return TurnMarks(*(tuple(sorted(one)) for one in (tokens, labels)), inline, *(tuple(sorted(one)) for one in (lines, begins, ends)))
 
 
-def _split(between: str, special: set[str]) -> Iterator[str]:
-    """Yield what stands between special tokens and ends of lines."""
+def _label(part: str) -> str:
+    found = _LABEL.match(_TOKEN.sub("", part))
+    return found["label"].strip() if found else ""
+
+
+def _split(line: str, special: set[str]) -> Iterator[str]:
+    """Yield what stands between special tokens."""
     names = "|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)) or r"(?!)"
-    for part in re.split(rf"{names}|\n", between):
-        if part and part.strip():
-            yield part
+    yield from (part for part in re.split(names, line) if part.strip())
 
 
 def _between(tokenizer: Any) -> Iterator[str]:
@@ -129,6 +185,7 @@ def _rendered(tokenizer: Any, turns: Sequence[Message], prompt: bool) -> Iterato
         return
     ends = [(at, at + len(word)) for at, word in sorted(places)]
     if turns[0]["role"] == "system":
-        yield whole[: ends[0][0]]
+        # As if the line began there.
+        yield "\n" + whole[: ends[0][0]]
     for (_, end), (start, _) in zip(ends, [*ends[1:], (len(whole), 0)], strict=True):
         yield whole[end:start]

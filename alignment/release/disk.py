@@ -114,7 +114,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, less those that a kill cut short."""
+    """Return the lines of a log, less those that a kill cut short; a `seq` that is no whole number is none."""
     rows = []
     with suppress(FileNotFoundError):
         for line in read_bytes(path).split(b"\n"):
@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue  # empty, or torn
             if isinstance(row, dict):
-                rows.append(row)
+                rows.append({name: value for name, value in row.items() if name != "seq" or isinstance(value, int)})
     return rows
 
 
@@ -133,7 +133,9 @@ def next_seq(home: Path) -> int:
     with suppress(OSError, ValueError):
         rows.append(json.loads(read_text(root(home) / CANARY)))
     rows += [read_quarantine(home, path.parent.name) for path in root(home).glob(f"*/{QUARANTINED}")]
-    return 1 + max((int(row.get("seq") or 0) for row in rows if isinstance(row, dict)), default=0)
+    numbers = [row.get("seq") for row in rows if isinstance(row, dict)]
+    # What somebody wrote there by hand must not keep a rollback from its number.
+    return 1 + max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 def keep_reserve(home: Path) -> None:

@@ -27,7 +27,7 @@ _WAIT = 20.0
 
 def canary_events(home: Path) -> list[dict[str, Any]]:
     """Return what happened to canaries, oldest first."""
-    rows = read_rows(root(home) / CANARIES)
+    rows = [row for row in read_rows(root(home) / CANARIES) if _whole(row)]
     held = current_canary(home)
     starts = [row for row in rows if row["event"] == "canary_started"]
     known = {(row["release_id"], row.get("seq") or row["recorded_at"]) for row in starts}
@@ -40,8 +40,18 @@ def canary_events(home: Path) -> list[dict[str, Any]]:
 
 def changes(home: Path) -> list[dict[str, Any]]:
     """Return every change of what is served, oldest first, each with an `id` that stays; those without a number were the first."""
-    rows = sorted([*history(home), *canary_events(home)], key=lambda row: (row.get("seq") or 0, str(row["recorded_at"])))
+    known = [row for row in history(home) if _whole(row)]
+    rows = sorted([*known, *canary_events(home)], key=lambda row: (row.get("seq") or 0, str(row["recorded_at"])))
     return [{"id": _id(row), **row} for row in rows]
+
+
+def _whole(row: dict[str, Any]) -> bool:
+    """Say whether a line is an event of the registry, and not something that was written there by hand."""
+    try:
+        datetime.fromisoformat(row["recorded_at"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return row.keys() >= {"event", "release_id", "previous"}
 
 
 def _id(row: dict[str, Any]) -> str:

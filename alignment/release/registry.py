@@ -224,7 +224,7 @@ def _taken_back(home: Path, release_id: str) -> bool:
     """Say whether people rolled a release back before, from production or as a canary."""
     left = any(row["event"] == "rolled_back" and row["previous"] == release_id for row in history(home))
     tried = read_rows(root(home) / CANARIES)
-    return left or any(row["event"] == "canary_rolled_back" and row["release_id"] == release_id for row in tried)
+    return left or any(row.get("event") == "canary_rolled_back" and row.get("release_id") == release_id for row in tried)
 
 
 def times_left(home: Path, release_id: str) -> int:
