@@ -143,7 +143,8 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
     # What ends a turn opens none where something else does.
     if lines or begins or labels or tokens - special - shaped:
         ends.clear()
-    return TurnMarks(*(tuple(sorted(one)) for one in (tokens, labels)), inline, *(tuple(sorted(one)) for one in (lines, begins, ends)))
+    found_marks = [tuple(sorted(one)) for one in (tokens, labels, lines, begins, ends)]
+    return TurnMarks(found_marks[0], found_marks[1], inline, *found_marks[2:])
 
 
 def _label(part: str) -> str:
