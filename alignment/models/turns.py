@@ -143,7 +143,8 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
     # What ends a turn opens none where something else does.
     if lines or begins or labels or tokens - special - shaped:
         ends.clear()
-    return TurnMarks(*(tuple(sorted(one)) for one in (tokens, labels)), inline, *(tuple(sorted(one)) for one in (lines, begins, ends)))
+    anywhere, named, whole, first, last = (tuple(sorted(one)) for one in (tokens, labels, lines, begins, ends))
+    return TurnMarks(anywhere, named, inline, whole, first, last)
 
 
 def _label(part: str) -> str:
