@@ -557,6 +557,14 @@ def test_an_id_is_still_the_one_in_the_text() -> None:
     assert long.startswith(short)
 
 
+@pytest.mark.parametrize("value", ["ghp_٣" + "a1" * 17 + "a", "٣02::5", "fe80::٣5", "0٣2::5"])
+def test_the_patterns_know_the_digits_of_other_scripts(value: str) -> None:
+    for pattern, personal in ((PREFILTER, bool(redact(value, KEY)[1])), (PERSONAL_ID, personal_id(value))):
+        found = duckdb.execute("SELECT regexp_matches($value, $filter)", {"value": value, "filter": pattern}).fetchone()
+        assert not personal or found == (True,)
+    assert personal_id(value)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.one_of(NEAR_MISSES, st.from_regex(r"([a-z]{1,3}:)?(00)?\d{8,17}", fullmatch=True)), min_size=100, max_size=100))
 def test_the_pattern_for_ids_matches_whatever_is_personal(values: list[str]) -> None:

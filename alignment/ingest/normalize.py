@@ -25,6 +25,8 @@ _ODD = r"[\x{A0}\x{1680}\x{2000}-\x{200A}\x{2010}-\x{2015}\x{2028}\x{2029}\x{202
 DISGUISED = (
     rf"[0-9A-Za-z@._+\-][{_INVISIBLE}\x{{FDD0}}\x{{E0000}}-\x{{E0FFF}}]"
     rf"|[0-9]{_ODD}[0-9A-Za-z]+{_ODD}[0-9A-Za-z]"
+    # The rules read the digits of every script as ours.
+    r"|[0-9A-Za-z_:.@+\-][^\P{Nd}\x00-\x7F]|[^\P{Nd}\x00-\x7F][0-9A-Za-z_:.@+\-]"
     r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]"
     r"|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
     r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|[0-9a-z]\[\.\]"

@@ -194,7 +194,7 @@ def placeholder(kind: str, value: str, key: bytes, *, digits: int = 6) -> str:
 
 
 PERSONAL_ID = (
-    "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.ISSUED_PREFILTER))
+    "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.ISSUED_PREFILTER, DISGUISED))
     + r"|(?m:^(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\p{Nd}{9,14}$)"
 )
 """RE2 pattern that every id with something personal in it matches, also in ids joined by line ends; SQL hands only those to Python."""

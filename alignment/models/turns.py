@@ -19,7 +19,7 @@ from alignment.records import Message
 
 _NOBODY = tuple(f"qz{letter}xw{letter}zq" for letter in "abcdef")
 _TOKEN = re.compile(r"<<?[|｜/]?[^<>\s]{1,40}>>?|\[[^\[\]\s]{1,24}\]")
-_LABEL = re.compile(r"[^\n]*?(?P<label>(?:[#*=]+ ?)?[^\W\d_][\w ]{0,30}[:：>]|[#*=]{2,} ?[^\W\d_][\w ]{0,30})\s*$")
+_LABEL = re.compile(r"(?:[#*=]{1,8} ?)?[^\W\d_][\w ]{0,30}[:：>]\Z|[#*=]{2,8} ?[^\W\d_][\w ]{0,30}\Z")
 _BREAK = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 _UNSEEN = r"\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 _BEGIN = rf"(?<![^{_BREAK}])[ \t\u00a0>{_UNSEEN}]{{0,8}}"
@@ -143,13 +143,13 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
     # What ends a turn opens none where something else does.
     if lines or begins or labels or tokens - special - shaped:
         ends.clear()
-    found_marks = [tuple(sorted(one)) for one in (tokens, labels, lines, begins, ends)]
-    return TurnMarks(found_marks[0], found_marks[1], inline, *found_marks[2:])
+    anywhere, named, whole, first, last = (tuple(sorted(one)) for one in (tokens, labels, lines, begins, ends))
+    return TurnMarks(anywhere, named, inline, whole, first, last)
 
 
 def _label(part: str) -> str:
-    found = _LABEL.match(_TOKEN.sub("", part))
-    return found["label"].strip() if found else ""
+    found = _LABEL.search(_TOKEN.sub("", part).rstrip())
+    return found[0].strip() if found else ""
 
 
 def _split(line: str, special: set[str]) -> Iterator[str]:
