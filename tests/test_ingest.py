@@ -166,6 +166,9 @@ QUARANTINED = {
         json.dumps(line(created_at=value)).encode() for value in ("2026-11-24T02:00:01Z", "9999-01-01", "infinity")
     ],
     "too_long": [json.dumps(line(response="x" * 2_000_000)).encode()],
+    "id_too_long": [json.dumps(line(**{name: "é" * 129})).encode() for name in ("conversation_id", "user_id", "model")],
+    "edit_too_long": [json.dumps(line(signals={"edit": "word " * 4_000})).encode()],
+    "too_long_to_mask": [json.dumps(line(response="mail ann@mail.com " + "word " * 14_000)).encode()],
     "not_utf8": [b'{"response": "\xff\xfe"}', b"\x80"],
 }
 
@@ -179,7 +182,8 @@ def test_each_reason_for_quarantine(home: Path, reason: str) -> None:
     assert responses(home) == ["In water.", "last"]
     rows = query(home, "SELECT line_number, raw FROM quarantine ORDER BY line_number")
     assert [row["line_number"] for row in rows] == list(range(2, len(refused) + 2))
-    assert all(0 < len(row["raw"]) <= 2000 for row in rows)
+    # What was not masked is not shown.
+    assert all(row["raw"] == "" if reason == "too_long_to_mask" else 0 < len(row["raw"]) <= 2000 for row in rows)
 
 
 def test_every_reason_is_tested() -> None:
