@@ -77,13 +77,16 @@ def migrate(home: Path, *, upto: int | None = None) -> int:
     home.mkdir(parents=True, exist_ok=True)
     if store_path(home).exists() and (version := schema_version(home)) >= known[-1].version:
         return version
-    for migration in known:
-        # A transaction each: DuckDB refuses to alter a table whose rows the same transaction has changed.
-        with session(home, write=True) as connection:
-            if migration.version > _applied(connection):
+    with session(home, write=True) as connection:
+        done = _applied(connection)
+        for migration in known:
+            if migration.version > done:
                 connection.execute(migration.text)
                 connection.execute(
                     "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?, ?, now()::TIMESTAMP)",
                     [migration.version, migration.name],
                 )
+                # A transaction each: DuckDB refuses to alter a table whose rows the same transaction has changed.
+                connection.commit()
+                connection.begin()
     return known[-1].version
