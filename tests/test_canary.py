@@ -258,7 +258,7 @@ def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: s
 @pytest.mark.parametrize(
     ("word", "approval", "why"),
     [
-        ("", "none", "is served by an override"),
+        ("", "none", f"the gate has not decided on {B}"),
         ("block", "none", "the gate said 'block' on night"),
         ("insufficient evidence", "none", "the gate said 'insufficient evidence' on night"),
         ("promote", "required", "waits for 'align gate --approve night"),
