@@ -26,7 +26,7 @@ from alignment.records import Candidate
 from alignment.store import append, migrate, query, session
 from alignment.text import PLACEHOLDER
 from bench import redaction_values as values
-from dashboard import data
+from dashboard import review_data
 from flows import curate
 from flows import redact as flow
 from flows.chosen import masked, verdicts
@@ -356,8 +356,10 @@ def test_the_night_makes_nothing_of_texts_before_the_second_look(home: Path, mon
 def test_what_a_reviewer_writes_is_stored_redacted(home: Path) -> None:
     migrate(home)
     with session(home, write=True) as connection:
-        append(connection, "review_items", [{"id": "i"}])
-    data.record_verdict("i", "edit", reviewer="Ada", note="ann@example.com told me", edited_answer="Ask ann@example.com.")
+        append(connection, "review_items", [{"id": "i", "kind": "low_margin", "priority": 1.0, "created_at": NOW}])
+    assert review_data.claim_item("t", "Ada", kind=None, item="i").showing
+    words = {"note": "ann@example.com told me", "edited_answer": "Ask ann@example.com."}
+    assert review_data.record_verdict("t", "edit", reviewer="Ada", **words).stored
     [row] = query(home, "SELECT note, edited_answer FROM verdicts")
     assert [bare(row[name]) for name in ("note", "edited_answer")] == [" told me", "Ask ."]
     assert "EMAIL" in row["edited_answer"]
