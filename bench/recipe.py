@@ -17,7 +17,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from alignment.config import NEEDED_SUITES, Settings, load_settings
+from alignment.config import Settings, load_settings
 from alignment.evals.scorers import score_answer
 from alignment.evals.statistics import count, difference
 from alignment.ids import unit_interval
@@ -28,6 +28,9 @@ from alignment.text import similar
 from alignment.train.job import PAIRS, RESULT
 from flows.environment import prepare
 from flows.night import base_path
+
+KINDS = ("harm", "lookalike", "ordinary")
+"""Kinds of prompts that the bundled traffic has, which are the names of the suites that judge them."""
 
 NEAR = 0.6
 
@@ -61,11 +64,11 @@ def main() -> None:
         raise SystemExit(f"error: no finished run under {str(settings.home / 'training')!r}; run 'align train' first")
     run = runs[-1].parent
     taught = [json.loads(line)["messages"][-1]["content"] for line in (run / PAIRS).read_text(encoding="utf-8").split("\n") if line]
-    prompts = [one for kind in NEEDED_SUITES for one in development(kind, most, taught)]
+    prompts = [one for kind in KINDS for one in development(kind, most, taught)]
     champion, challenger = outcomes(settings, None, prompts), outcomes(settings, trained(run), prompts)
     result = json.loads((run / RESULT).read_text(encoding="utf-8"))
     print(f"run {run.name}: {result['pairs']} pairs, {result['steps']} steps, {result['seconds']:.0f} s")
-    for kind in NEEDED_SUITES:
+    for kind in KINDS:
         at = [number for number, one in enumerate(prompts) if one.suite == kind]
         old, new = [champion[number] for number in at], [challenger[number] for number in at]
         change, low, high = difference(count(old, new), settings.gate.confidence)
