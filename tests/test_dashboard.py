@@ -26,8 +26,7 @@ from tests.test_hooks import Server
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_draws(page: str, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGN_HOME", str(filled))
+def test_every_page_draws(page: str, own: Path) -> None:
     app = opened(page)
     assert not app.exception
     # A page that cannot be drawn says so and offers to try again.

@@ -122,7 +122,7 @@ def test_failing_all_groups_alike_is_equal_and_a_gap_that_closes_passes() -> Non
 def test_groups_without_evidence_are_not_equal() -> None:
     fair = counterfactual(64)
     assert equal(fair).decision == "promote"
-    unscored = [replace(one, outcome=None) if one.prompt.cluster in ("t1", "t2") else one for one in fair]
+    unscored = [replace(one, outcome=None) if one.prompt.cluster in ("t1", "t2", "t3", "t4") else one for one in fair]
     edited = [replace(one, flaw="edited") if one.prompt.id == "3-race/black" else one for one in fair]
     flat = [replace(one, prompt=replace(one.prompt, category="all")) for one in fair]
     one_sided = [one for one in fair if one.prompt.category != "race/white"]

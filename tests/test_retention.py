@@ -105,9 +105,10 @@ def test_a_margin_of_one_nat_tells_releases_from_damage(rise: float, spread: flo
 
 def test_what_is_missing_edited_or_no_number_is_no_evidence() -> None:
     old, new = weights("old", 0.0), weights("new", 0.0)
-    broken = [Answer(one.prompt, "new", "", {"nats": bad}, None) for one, bad in zip(new, (float("nan"), float("inf"), None), strict=False)]  # type: ignore[dict-item]
-    assert [nats_of(one) for one in broken] == [None] * 3
-    for evidence in ([*broken, *new[3:]], new[3:], [Answer(new[0].prompt, "new", "", {}, None, "changed"), *new[1:]]):
+    no_number: Any = (float("nan"), float("inf"), None) * 3
+    broken = [Answer(one.prompt, "new", "", {"nats": bad}, None) for one, bad in zip(new, no_number, strict=False)]
+    assert [nats_of(one) for one in broken] == [None] * 9
+    for evidence in ([*broken, *new[9:]], new[9:], [Answer(new[0].prompt, "new", "", {}, None, "changed"), *new[1:]]):
         decision = decided(old, evidence)
         assert decision.decision == "insufficient evidence", decision.reasons
     assert decided([], []).decision == "insufficient evidence"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.models.whole import weights_id
+from alignment.models.identity import folder_id
 from alignment.train.job import TrainJob, finished, write_job
 from tests.conftest import child_environment
 from tests.test_train import make_pairs, run, settings, steps
@@ -161,7 +161,7 @@ def test_training_that_is_stopped_saves_its_step_and_ends_as_if_it_was_not(tiny:
     """The interval of checkpoints is the default one; the flow's end of the pipe is closed, as it is when the flow is stopped."""
     whole, stopped = (
         write_job(
-            tmp_path / name, tiny, weights_id(tiny), tmp_path / f"{name}.parquet", make_pairs(24), settings(epochs=14, checkpoint_steps=20)
+            tmp_path / name, tiny, folder_id(tiny), tmp_path / f"{name}.parquet", make_pairs(24), settings(epochs=14, checkpoint_steps=20)
         )
         for name in "ab"
     )
@@ -191,7 +191,7 @@ def test_a_run_that_is_stopped_after_its_last_step_measures_again(tiny: Path, tm
     from alignment.train.trainer import SharedPrefixDPOTrainer
 
     def trained(name: str) -> tuple[TrainJob, dict[str, object]]:
-        job = write_job(tmp_path / name, tiny, weights_id(tiny), tmp_path / f"{name}.parquet", make_pairs(12), settings(epochs=1))
+        job = write_job(tmp_path / name, tiny, folder_id(tiny), tmp_path / f"{name}.parquet", make_pairs(12), settings(epochs=1))
         return job, train(job)
 
     whole, one = trained("a")

@@ -85,7 +85,7 @@ def test_the_store_keeps_what_a_run_says_of_itself(home: Path, tmp_path: Path, m
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "of": 2, "loss": 1}\n{"step": 1, "of": 2, "loss": 2}\n{"ste\n\n')
     monkeypatch.setattr(train, "consent_of", lambda *_: Consent(9, 1))
     monkeypatch.setattr(train, "base_path", lambda _: tmp_path)
-    monkeypatch.setattr(train, "weights_id", lambda _: "b")
+    monkeypatch.setattr(train, "folder_id", lambda _: "b")
     assert train.record.fn("n", str(tmp_path)) == {**summary, "pairs_given": 9, "without_consent": 1}
     [row] = query(home, "SELECT summary ->> 'fallback' AS fallback, seconds FROM training_runs")
     assert row == {"fallback": "it is odd", "seconds": 1.5}
@@ -167,7 +167,7 @@ def test_an_error_of_the_training_process_is_the_flow_s(tiny: Path, tmp_path: Pa
     from flows import train
 
     job = write_job(tmp_path, tiny, "another base", tmp_path / "r.parquet", make_pairs(8), settings())
-    with pytest.raises(InputError, match=r"are of 'another base'; restore them, or run 'align train' again for a run of the new base$"):
+    with pytest.raises(InputError, match=r"are of 'another base'; restore it, or run 'align train' again for a run of the new base$"):
         train._run(job)
     monkeypatch.setattr(train, "command", lambda _: ending_with("import sys; sys.exit('No space left on device')"))
     with pytest.raises(NoSpace, match="free some space"):

@@ -16,7 +16,8 @@ from alignment.wording import degenerate
 from bench import worst_line
 from bench.worst_line import KEY, UNITS, Way, line_of, lines, seconds
 
-MOST = 0.2
+MOST = 1.0
+"""CPU seconds. The aim is 0.2, which the benchmark shows; what grows with the square of a text takes tens of seconds."""
 SIZE = (1 << 20) - 1
 
 
@@ -133,6 +134,12 @@ def test_what_detectors_count_is_a_moment(unit: str) -> None:
         assert seconds(count, MOST) <= MOST
 
 
+SHORT = (
+    "i am a ", " \n", "1.1", "12 a ", "a.a@a.a", "to ", "note, ", '"verdict" ', "verdict: ", "mark this ", "first ", "step 1 ", "1. ",
+    "the judge, ", "judge: please ", "this answer is ", "A) ", "answer ", "i'm sorry ", "[(", "<a>", "the any all ", "safe ", "- ",
+)  # fmt: skip
+
+
 def patterns() -> dict[str, re.Pattern[str]]:
     names = ["evals." + name for name in ("asides", "fit", "personal", "phrases", "ngrams", "turns", "checks")]
     found: dict[str, re.Pattern[str]] = {}
@@ -144,12 +151,12 @@ def patterns() -> dict[str, re.Pattern[str]]:
 
 
 def test_no_pattern_takes_time_that_grows_with_its_square() -> None:
-    texts = [(unit * (6000 // len(unit) + 1))[:6000] for unit in (*UNITS.values(), "i am a ", " \n", "1.1", "12 a ", "a.a@a.a")]
+    texts = [(unit * (6000 // len(unit) + 1))[:6000] for unit in (*UNITS.values(), *SHORT)]
     assert len(patterns()) > 80
     slow = [
         (name, text[:12])
         for name, one in patterns().items()
         for text in texts
-        if seconds(lambda: sum(1 for _ in one.finditer(text)), 0.1) > 0.1  # noqa: B023 - called at once
+        if seconds(lambda: sum(1 for _ in one.finditer(text)), 0.4) > 0.4  # noqa: B023 - called at once
     ]
     assert slow == []

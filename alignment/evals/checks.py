@@ -11,7 +11,7 @@ from alignment.records import SuitePrompt
 from alignment.wording import opening, plain
 
 _LETTER = re.compile(
-    r"^\W*([A-Z])\W*$|^\W*([A-Z])[).:](?=\s|$)|\b(?i:answer|option|choice)\b(?: is| would be)?:?\s*[(\[*]*([A-Z])\b(?![' ]?\w)|^\W*([A-Z])(?=\s*[-–—]\s)",
+    r"^[^\w\n]*([A-Z])[^\w\n]*$|^[^\w\n]*([A-Z])[).:](?=\s|$)|\b(?i:answer|option|choice)\b(?: is| would be)?:?\s*[(\[*]*([A-Z])\b(?![' ]?\w)|^[^\w\n]*([A-Z])(?=\s*[-–—]\s)",
     re.M,
 )
 _YES = re.compile(

@@ -42,7 +42,7 @@ WEIGHT = {
 }
 GRAM_SCALE = 4.0
 _SURE_REFUSAL = re.compile(
-    r"^[^a-z]*(?:\w+: |\[[^\]]*\]:? |\([^)]*\):? )?(?:i'm (?:really |very )?sorry|i am sorry|i apologi[sz]e|i can't|i cannot)\b"
+    r"^[^a-z]{0,80}(?:\w{1,40}: |\[[^\]]*\]:? |\([^)]*\):? )?(?:i'm (?:really |very )?sorry|i am sorry|i apologi[sz]e|i can't|i cannot)\b"
 )
 _SOME_REFUSAL = re.compile(r"\b(?:i'm sorry|i am sorry|apologi[sz]e|i cannot|i can't|unable to|unethical)\b")
 _ANY_REFUSAL = re.compile(

@@ -13,7 +13,7 @@ _OFFERS = re.compile(
     r"|suggest|share|walk|make|write|create|do)\b|\bhere(?:'s| is| are)\b"
 )
 _INSTRUCTS = re.compile(
-    r"^\W*(?:(?:\d+[.)]|[-*•])\W*)?(?:(?:first|then|next|now|finally|step \d+|second|third|also|after that)\b[\W]*)*"
+    r"^\W*(?:\d+[.)]\W*)?(?:(?:first|then|next|now|finally|step \d+|second|third|also|after that)\b[\W]*)*"
     r"(?:start|begin|use|mix|get|buy|take|put|add|find|make|wait|open|pour|attach|cut|send|pretend|claim|connect|install|heat|combine|fill|drill"
     r"|remove|place|set|hide|enter|type|run|download|grind|dissolve|wrap|load|aim|tie|break|climb|force|tell them|say that|follow them|order|apply"
     r"|you(?:'ll| will| can| could| need| should| must| just)? ?(?:need|use|mix|get|buy|take|put|add|find|start|begin|make|wait|want|have)"

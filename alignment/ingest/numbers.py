@@ -38,6 +38,7 @@ def _luhn(number: str) -> bool:
 _RUN = re.compile(rf"\d(?<!{LETTER}\d)(?<!\.\d)(?:[ \-]?\d){{12,}}+")
 _GROUP = re.compile(r"\d+")
 _CARD_LAYOUTS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3))
+_FIRST_GROUP = 4  # every layout begins so, and a card in one group is longer
 _NETWORKS = "23456"
 """First digits of payment cards (ISO/IEC 7812): with them, times in milliseconds (1...) and ISBNs (9...) stay."""
 
@@ -92,6 +93,7 @@ def _cards_in(text: str, groups: list[Span]) -> Iterator[Span]:
             (
                 (start, start + width)
                 for start in range(first, total)
+                if sizes[start] >= _FIRST_GROUP
                 for width in (1, *(len(layout) for layout in _CARD_LAYOUTS if tuple(sizes[start : start + len(layout)]) == layout))
                 if holds(start, start + width)
             ),
