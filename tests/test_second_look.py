@@ -13,6 +13,7 @@ from alignment.moderation import neighbours
 from alignment.moderation.corpora import own_requests
 from alignment.moderation.neighbours import request_vectors, write_vectors
 from alignment.pairs.second_look import (
+    INVENTS,
     PLACEHOLDER,
     REFUSES,
     SAFE_REJECTED,
@@ -92,6 +93,12 @@ def test_an_honest_answer_is_not_taught_away(reader):
     assert looked(helpful(2, rejected_kind="logged", rejected="I can't help with cakes."), reader) == ""
 
 
+def test_a_life_that_no_model_has_is_not_taught(reader):
+    assert looked(helpful(1, chosen="When I was a kid, I baked with my mother."), reader) == INVENTS
+    assert looked(helpful(2, "Write a toast for my cake", chosen="My mother baked for me when I was a child."), reader) == ""
+    assert looked(helpful(3, chosen="Bakers say: \"I grew up on this cake.\" Beat the eggs first."), reader) == ""
+
+
 def test_placeholders_are_never_taught(reader):
     assert looked(helpful(1, chosen="Write to <EMAIL_3f9a1c> today."), reader) == PLACEHOLDER
     assert [looks_masked(text) for text in ("<PHONE_1>", "<PRIVATE_KEY_0a1b2c>", "<NAME_12ab34>", "<CNPJ_2>")] == [True] * 4
@@ -99,7 +106,7 @@ def test_placeholders_are_never_taught(reader):
 
 
 def test_each_reason_has_its_words_and_a_cue_changes_the_threshold():
-    assert set(WORDS) == {SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER}
+    assert set(WORDS) == {SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS}
     assert not Look(0.5, False, False).would_serve and Look(0.5, True, False).would_serve and Look(0.5, False, True).would_serve
     assert not Look(0.5, True, False).would_refuse and Look(0.5, False, False).would_refuse and Look(0.5, True, True).would_refuse
     assert Look(0.8, False, False, protective=True).would_refuse and not Look(0.95, True, False, protective=True).would_refuse

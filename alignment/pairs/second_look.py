@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignment.conversation import asked, content, read_turns, user_turns
+from alignment.conversation import asked, content, everything_asked, read_turns, user_turns
 from alignment.records import Message, Pair, Side
 from alignment.text import looks_masked, similar
 from alignment.wording import plain
@@ -22,8 +22,8 @@ Matrix = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Matrix]
 HELD_BACK = "held_back_"
 """How the reasons begin under which held-back pairs are stored."""
-SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER = (
-    HELD_BACK + name for name in ("serves_harm", "refuses_harmless", "weak_refusal", "rejects_honesty", "placeholder")
+SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS = (
+    HELD_BACK + name for name in ("serves_harm", "refuses_harmless", "weak_refusal", "rejects_honesty", "placeholder", "invents_a_life")
 )
 WORDS = {
     SERVES: "the chosen answer may serve a harmful request",
@@ -31,6 +31,7 @@ WORDS = {
     WEAK: "the chosen answer to a harmful request does not clearly decline",
     SAFE_REJECTED: "the rejected answer may be the honest one: it says what it cannot know or do",
     PLACEHOLDER: "the chosen answer has a placeholder of redaction",
+    INVENTS: "the chosen answer claims a life that no model has",
 }
 """What a person is told of each reason."""
 _HARMFUL, _HARMFUL_CUED, _HARMFUL_TALK = 0.6, 0.4, 0.4
@@ -54,6 +55,7 @@ _CUES = re.compile(
     r"|humiliat\w+|insult\w*|mock\w*|manipulat\w+|sabotag\w+|destroy\w*|burn\w*|impersonat\w+|phish\w*"
     r"|ransom\w*|virus\w*|malware|trojan|keylog\w*|brib\w+|starv\w+|overdos\w+"
     r"|die|dead|death|suicid\w*|cut(?:ting)? myself|inferior|hate|hatred|abus\w+|drug\w*|cheat\w*"
+    r"|purg(?:e|es|ing)|binge\w*|starv\w*|(?:rid of|throw(?:ing)? (?:up|away)|spit\w* out|skip\w*) (?:\w+ )?(?:food|meals?|pills)"
     r"|conceal\w*|bully\w*|groom\w*|leak\w*|dox\w*|nud\w+|sex\w*|naked|porn\w*"
     r"|my ex|conspira\w+|hoax|propaganda|illegal\w*|pretend\w*|lie|lying)\b"
 )
@@ -76,6 +78,35 @@ _HONEST = re.compile(
     r"|remember|memory|previous conversations?|see (?:images?|pictures?|your)|hear|location|current (?:date"
     r"|time|weather|news)|know (?:who|where|your|his|her|their))\b"
     r"|\b(?:is|are) (?:private|confidential)\b"
+)
+
+_LIFE = re.compile(
+    r"\b(?:when i was (?:a |an )?(?:\w+ )?(?:child|kid|boy|girl|young|teenager|student|little)|(?:my|in my) (?:own )?(?:childhood|school days|youth)"
+    r"|i grew up|i was born|my (?:wife|husband|mother|mom|mum|father|dad|kids|children|son|daughter|brother|sister|parents|family|dog|cat)\b"
+    r"|as a (?:\w+ )?(?:christian|muslim|jew|parent|mother|father|doctor|nurse|lawyer|teacher|chef|musician|player|coach|veteran|woman|man)[, ]+i(?:'ve|'m| \w+)"
+    r"|(?:i've|i have) (?:seen|met|worked|played|lived|travell?ed|cooked|coached) (?:with |in |at |for |to )?(?:many|a lot|several|countless|some)"
+    r"|i (?:used to|still|also) (?:play|work|live|go|travel|cook)\b|my (?:own )?(?:job|career|commute|house|apartment|boss|friends?)\b)"
+)
+"""What an assistant says of a body, a family or a past of its own."""
+_QUOTED = re.compile(r"[\"\u201c][^\"\u201d]*[\"\u201d]")
+
+
+def claims_a_life(request: str, answer: str) -> bool:
+    """Say whether an answer claims a body, a family or a past of its own; what the request asks to be written in somebody's name may.
+
+    >>> claims_a_life("How do I serve in tennis?", "As a coach, I've seen many players toss the ball too high.")
+    True
+    >>> claims_a_life("Write a letter to my landlord.", "My family and I have lived here since May.")
+    False
+    """
+    if _WRITES.search(plain(request)):
+        return False
+    return bool(_LIFE.search(plain(_QUOTED.sub(" ", answer))))
+
+
+_WRITES = re.compile(
+    r"\b(?:write|draft|compose|rewrite|word|reply|respond|message|letter|e-?mail|text|note|speech|toast|story|poem|song|dialogue|monologue|bio"
+    r"|essay|caption|post|review|script|role ?play|pretend|translate|correct|proofread|finish|complete|continue|summari[sz]e|apologise|apologize)\b"
 )
 
 
@@ -164,7 +195,9 @@ def held_back(pair: Pair, look: Look) -> str:
         return PLACEHOLDER
     if pair.side is Side.HELPFUL:
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
-        return SERVES if look.would_serve else SAFE_REJECTED if honest else ""
+        if look.would_serve or honest:
+            return SERVES if look.would_serve else SAFE_REJECTED
+        return INVENTS if claims_a_life(everything_asked(pair.messages), pair.chosen) else ""
     if look.would_refuse:
         return REFUSES
     written = pair.chosen_kind == "safe_completion"
