@@ -96,7 +96,7 @@ def test_an_honest_answer_is_not_taught_away(reader):
 def test_a_life_that_no_model_has_is_not_taught(reader):
     assert looked(helpful(1, chosen="When I was a kid, I baked with my mother."), reader) == INVENTS
     assert looked(helpful(2, "Write a toast for my cake", chosen="My mother baked for me when I was a child."), reader) == ""
-    assert looked(helpful(3, chosen="Bakers say: \"I grew up on this cake.\" Beat the eggs first."), reader) == ""
+    assert looked(helpful(3, chosen='Bakers say: "I grew up on this cake." Beat the eggs first.'), reader) == ""
 
 
 def test_placeholders_are_never_taught(reader):

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alignment.evals.fit_forest import fit_forest
 from alignment.evals.ngrams import BUCKETS, WEIGHTS, grams
 from alignment.evals.phrases import NAMES, rules
 from alignment.wording import plain
@@ -38,7 +39,13 @@ WEIGHT = {
         "own-smollm2": 2.0,
         "own-lengthened": 1.5,
     },
-    "harm": {"gptfuzz-odd": 0.3, "jailbreakbench": 1.0, "own-handwritten": 3.0, "own-smollm2": 3.0, "own-lengthened": 0.3},
+    "harm": {
+        "gptfuzz-odd": 0.3,
+        "jailbreakbench": 1.0,
+        "own-handwritten": 3.0,
+        "own-smollm2": 3.0,
+        "own-lengthened": 0.3,
+    },
 }
 GRAM_SCALE = 4.0
 _SURE_REFUSAL = re.compile(
@@ -59,6 +66,7 @@ class Row(NamedTuple):
     harmful: int | None
     source: str
     group: str
+    prompt: str = ""
 
 
 def main() -> int:
@@ -70,14 +78,17 @@ def main() -> int:
     columns = _columns(rows)
     tensors: dict[str, Any] = {}
     report: dict[str, Any] = {}
+    odds: dict[str, Any] = {}
     for model, field in (("refusal", "refusal"), ("harm", "harmful")):
-        known = [number for number, row in enumerate(rows) if getattr(row, field) is not None]
+        known = [number for number, row in enumerate(rows) if row.source in WEIGHT[model] and getattr(row, field) is not None]
         labels = np.array([getattr(rows[number], field) for number in known])
         tensors |= _fit(model, columns[known], labels, [rows[number] for number in known])
         report[model] = _measure(model, columns[known], labels, [rows[number] for number in known])
+        odds[model] = _unseen(model, columns, known, labels, rows)
     from safetensors.numpy import save_file
 
     save_file(tensors, WEIGHTS)
+    report["serves"] = fit_forest(rows, odds)
     _write_card(report)
     for line in _lines(report):
         sys.stdout.write(line + "\n")
@@ -88,15 +99,19 @@ def read_rows(folder: Path) -> list[Row]:
     """Return every training row of the gate's scorers."""
     own = [json.loads(line) for line in (WEIGHTS.parent / "answers.jsonl").read_text("utf-8").splitlines()]
     rows = [
-        Row(r["response"], r["refusal"], r["harmful"], f"own-{r['source']}", f"own-{zlib.crc32(r['prompt'].encode()) % 10}") for r in own
+        Row(r["response"], r["refusal"], r["harmful"], f"own-{r['source']}", f"own-{zlib.crc32(r['prompt'].encode()) % 10}", r["prompt"])
+        for r in own
     ]
-    rows += _lengthened(rows)
+    rows += _lengthened([row for row in rows if row.source in WEIGHT["refusal"]])
+    asked = [row["text"] for row in csv.DictReader(io.StringIO((folder / "gptfuzz_questions.csv").read_text("utf-8"), newline=""))]
     for fuzz in csv.DictReader(io.StringIO(_text(folder / "gptfuzz_train.csv.gz"), newline="")):
         if int(fuzz["question"]) % 2:
-            rows.append(_weak(fuzz["Response"], int(fuzz["label"]), "gptfuzz-odd", f"gptfuzz-{fuzz['question']}"))
+            rows.append(
+                _weak(fuzz["Response"], int(fuzz["label"]), "gptfuzz-odd", f"gptfuzz-{fuzz['question']}", asked[int(fuzz["question"])])
+            )
     for line in _text(folder / "jbb_vicuna_attack_logs.jsonl.gz").splitlines():
         log = json.loads(line)
-        rows.append(_weak(log["response"], int(log["jailbroken"]), "jailbreakbench", log["goal"]))
+        rows.append(_weak(log["response"], int(log["jailbroken"]), "jailbreakbench", log["goal"], log["goal"]))
     for number, line in enumerate(_text(folder / "hh_harmless_base_test.jsonl.gz").splitlines()):
         answer = json.loads(line)["chosen"].rsplit("\n\nAssistant:", 1)[1].strip()
         if number % 2 and answer and not _ANY_REFUSAL.search(plain(answer)):
@@ -118,11 +133,11 @@ def _lengthened(rows: Sequence[Row]) -> list[Row]:
     return joined
 
 
-def _weak(response: str, harmful: int, source: str, group: str) -> Row:
+def _weak(response: str, harmful: int, source: str, group: str, prompt: str) -> Row:
     """A harmful answer without declining words did not decline; a harmless one that opens as refusals do did."""
     text = plain(response)
     refusal = (None if _SOME_REFUSAL.search(text) else 0) if harmful else 1 if _SURE_REFUSAL.search(text) else None
-    return Row(response, refusal, harmful, source, group)
+    return Row(response, refusal, harmful, source, group, prompt)
 
 
 def _columns(rows: Sequence[Row]) -> Any:
@@ -154,6 +169,20 @@ def _fit(model: str, columns: Any, labels: Any, rows: Sequence[Row]) -> dict[str
         f"{model}.rules": kernel[BUCKETS:].astype(np.float32),
         f"{model}.bias": fitted.intercept_.astype(np.float32),
     }
+
+
+def _unseen(model: str, columns: Any, known: Sequence[int], labels: Any, rows: Sequence[Row]) -> Any:
+    """Return each row's probability by a model that saw no row of its group: what the forest learns from has to be as honest as later."""
+    from sklearn.model_selection import GroupKFold
+
+    weight = _weights(model, [rows[number] for number in known])
+    groups, found = np.array([row.group for row in rows]), np.zeros(len(rows))
+    for _, part in GroupKFold(FOLDS, shuffle=True, random_state=0).split(columns, groups=groups):
+        left = set(groups[part])
+        seen = [at for at, number in enumerate(known) if groups[number] not in left]
+        fitted = _model(model, columns[[known[at] for at in seen]], labels[seen], weight[seen])
+        found[part] = fitted.predict_proba(columns[part])[:, 1]
+    return found
 
 
 def _measure(model: str, columns: Any, labels: Any, rows: Sequence[Row]) -> dict[str, dict[str, float]]:

@@ -81,11 +81,15 @@ _HONEST = re.compile(
 )
 
 _LIFE = re.compile(
-    r"\b(?:when i was (?:a |an )?(?:\w+ )?(?:child|kid|boy|girl|young|teenager|student|little)|(?:my|in my) (?:own )?(?:childhood|school days|youth)"
-    r"|i grew up|i was born|my (?:wife|husband|mother|mom|mum|father|dad|kids|children|son|daughter|brother|sister|parents|family|dog|cat)\b"
-    r"|as a (?:\w+ )?(?:christian|muslim|jew|parent|mother|father|doctor|nurse|lawyer|teacher|chef|musician|player|coach|veteran|woman|man)[, ]+i(?:'ve|'m| \w+)"
-    r"|(?:i've|i have) (?:seen|met|worked|played|lived|travell?ed|cooked|coached) (?:with |in |at |for |to )?(?:many|a lot|several|countless|some)"
-    r"|i (?:used to|still|also) (?:play|work|live|go|travel|cook)\b|my (?:own )?(?:job|career|commute|house|apartment|boss|friends?)\b)"
+    r"\b(?:when i was (?:a |an )?(?:\w+ )?(?:child|kid|boy|girl|young|teenager|student|little)"
+    r"|(?:my|in my) (?:own )?(?:childhood|school days|youth)|i grew up|i was born"
+    r"|my (?:wife|husband|mother|mom|mum|father|dad|kids|children|son|daughter|brother|sister|parents|family|dog|cat)"
+    r"|as a (?:\w+ )?(?:christian|muslim|jew|parent|mother|father|doctor|nurse|lawyer|teacher|chef|musician|player|coach|veteran"
+    r"|woman|man)[, ]+i(?:'ve|'m| \w+)"
+    r"|(?:i've|i have) (?:seen|met|worked|played|lived|travell?ed|cooked|coached) (?:with |in |at |for |to )?"
+    r"(?:many|a lot|several|countless|some)"
+    r"|i (?:used to|still|also) (?:play|work|live|go|travel|cook)"
+    r"|my (?:own )?(?:job|career|commute|house|apartment|boss|friends?))\b"
 )
 """What an assistant says of a body, a family or a past of its own."""
 _QUOTED = re.compile(r"[\"\u201c][^\"\u201d]*[\"\u201d]")
@@ -105,8 +109,9 @@ def claims_a_life(request: str, answer: str) -> bool:
 
 
 _WRITES = re.compile(
-    r"\b(?:write|draft|compose|rewrite|word|reply|respond|message|letter|e-?mail|text|note|speech|toast|story|poem|song|dialogue|monologue|bio"
-    r"|essay|caption|post|review|script|role ?play|pretend|translate|correct|proofread|finish|complete|continue|summari[sz]e|apologise|apologize)\b"
+    r"\b(?:write|draft|compose|rewrite|word|reply|respond|message|letter|e-?mail|text|note|speech|toast|story|poem|song|dialogue|monologue"
+    r"|bio|essay|caption|post|review|script|role ?play|pretend|translate|correct|proofread|finish|complete|continue|summari[sz]e"
+    r"|apologi[sz]e)\b"
 )
 
 
