@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -112,6 +112,9 @@ class SelfReward(Section):
     max_margin_rise: Rate = Field(0.3, description="rise of its mean margin since its first release")
 
 
+_ASKED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "seed"}
+
+
 class Teacher(Section):
     """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
 
@@ -128,6 +131,22 @@ class Teacher(Section):
     price_out: float = Field(0.0, ge=0, description="price of a million output tokens")
     timeout_seconds: float = Field(60, gt=0, description="a call that takes longer counts as failed")
     retries: int = Field(5, ge=0, description="attempts after the first one that fails")
+    thinking_tokens: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="tokens that a reasoning model may think before its answer, which is then asked for as marks; 0: none",
+    )
+    extra: dict[str, Any] = Field(
+        {}, description="more fields of each request, such as chat_template_kwargs = {enable_thinking = false} or reasoning_effort"
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _more_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if mine := sorted(_ASKED & value.keys()):
+            raise ValueError(f"{', '.join(mine)}: these are set by what is asked; leave them out")
+        return value
 
     @field_validator("base_url")
     @classmethod
