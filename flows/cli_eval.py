@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from alignment.evals.trials import Bench
     from alignment.records import SuitePrompt
 
-_FORMATS = "own, harmbench, xstest, strongreject, ailuminate, advbench, bbq, inspect or lm_eval"
+_FORMATS = (
+    "own, harmbench, xstest, strongreject, ailuminate, advbench, jailbreakbench, donotanswer, simplesafetytests, bbq, inspect, lm_eval, "
+    "advbench_mirror, orbench or requests"
+)
 
 
 @command(app, "eval")
@@ -38,7 +41,7 @@ def eval_command(
 ) -> None:
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
     settings = start(writes=True)
-    from alignment.evals.formats import open_suite
+    from alignment.evals.formats import read_suite
     from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
     from alignment.evals.suites import answer_tokens, weighed
@@ -47,7 +50,7 @@ def eval_command(
     from flows.night import now
     from flows.show import progress
 
-    prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
+    prompts, told = read_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
     if weighed(prompts):
         raise InputError(f"the suite {suite!r} is not asked: the gate weighs its answers; name it in a table of [gate.rules]")
     _writable(out)
@@ -66,6 +69,7 @@ def eval_command(
         "suite": suite,
         "release": name,
         "out": str(out),
+        "left_out": list(told),
         "scored_by": list(bench.notes) or ["phrases and heads scored"],
         "lines": [line._asdict() for line in summarise(rows)],
         **_more(prompts, rows, name),
@@ -139,7 +143,7 @@ def _show(report: dict[str, Any], suite: str) -> None:
         [
             {
                 "category": line["category"],
-                "failed": "-" if line["rate"] is None else f"{line['rate']:.1%}",
+                "failed": "not scored" if line["rate"] is None else f"{line['rate']:.1%}",
                 "95% interval": f"{line['low']:.1%} to {line['high']:.1%}",
                 "n": line["n"],
                 "unscored": line["unscored"],
@@ -155,6 +159,6 @@ def _show(report: dict[str, Any], suite: str) -> None:
     if "gaps" in report:
         print("Widest gap between two groups (simultaneous 95% bounds)")
         print_rows([{"of": name, **gap} for name, gap in report["gaps"].items()], as_json=False)
-    for note in report["scored_by"]:
+    for note in [*report["left_out"], *report["scored_by"]]:
         print(printable(note))
     print(f"{report['release']}: one row a prompt in {report['out']}")

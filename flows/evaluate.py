@@ -28,7 +28,7 @@ from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import answer_tokens, suite_version, weighed
+from alignment.evals.suites import answer_tokens, scorable, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
 from alignment.models.whole import check_base, trained
@@ -50,7 +50,7 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     asked = rules(settings.gate)
     # Under the name that the rule has, which for a file is its path.
     found = {
-        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)]
+        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts) if scorable(prompt)]
         for name in dict.fromkeys(rule.suite for rule in asked)
     }
     for rule in asked:
