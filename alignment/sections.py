@@ -50,6 +50,9 @@ class Model(Section):
 
     path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
     batch_size: int = Field(64, ge=1, description="conversations answered together")
+    thinking_tokens: int = Field(
+        0, ge=0, le=100_000, description="tokens that a reasoning model may think before an answer, beside the answer's; 0 asks it not to"
+    )
 
 
 class Moderation(Section):

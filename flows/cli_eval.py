@@ -58,12 +58,18 @@ def eval_command(
     adapter = adapter_of(settings, name)
     batch = settings.model.batch_size
     model = load_model(settings, adapter)
-    how = Asking(name, max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens), batch, samples)
+    how = Asking(
+        name,
+        max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens),
+        batch,
+        samples,
+        settings.model.thinking_tokens,
+    )
     _migrate(settings)
     bench = seated(settings, now())
     with progress(f"eval {name}") as advance:
         found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    rows = _results(bench, prompts, found, {"release": name, "max_new_tokens": how.max_new_tokens})
+    rows = _results(bench, prompts, found, {"release": name, "max_new_tokens": how.max_new_tokens, "thinking_tokens": how.thinking_tokens})
     _write(out, rows)
     report = {
         "suite": suite,

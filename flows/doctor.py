@@ -6,6 +6,7 @@ Effects: reads; converts the embedded model if that was never done.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -108,7 +109,8 @@ def _teacher(settings: Settings) -> str:
     if not one.base_url:
         return "none is configured"
     key = f"with the key in {one.api_key_env}" if key_of(one) else "without a key"
-    return f"{one.model!r} at {one.base_url}, {key}; not asked"
+    waits = f", which may think for {one.thinking_tokens} tokens" if one.thinking_tokens else ""
+    return f"{one.model!r} at {one.base_url}, {key}{waits}; not asked"
 
 
 def _gate(settings: Settings) -> str:
@@ -130,6 +132,24 @@ def _models(settings: Settings) -> str:
 
     load_tokenizer(base)
     return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
+
+
+def _template(settings: Settings) -> str:
+    """Try the configured model's chat template on a conversation and a training turn, as the night will use it."""
+    from alignment.models.local import load_tokenizer
+    from alignment.models.trial import try_template
+
+    base = base_path(settings)
+    try:
+        context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        context = None  # the check of the model says so
+    return try_template(
+        load_tokenizer(base),
+        thinking_tokens=settings.model.thinking_tokens,
+        answer_tokens=settings.gate.max_new_tokens,
+        context=context if isinstance(context, int) else None,
+    )
 
 
 def _store(settings: Settings, *, quick: bool) -> str:
@@ -242,6 +262,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("teacher", _teacher),
         ("gate", _gate),
         ("models", _models),
+        ("template", _template),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),
         ("releases", _registry),

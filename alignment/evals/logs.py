@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from alignment.evals.rows import Row, chosen, matched
+from alignment.evals.rows import Row, chosen, matched, named
 from alignment.records import SuitePrompt
 from alignment.text import without_control
 
@@ -16,7 +16,7 @@ from alignment.text import without_control
 def inspect(row: Row, number: int, _: str = "") -> SuitePrompt:
     """Samples of an Inspect eval log (JSON): their choices or targets are what is looked for."""
     text = row["input"] if isinstance(row["input"], str) else _question(row["input"])
-    name, target = str(row.get("id") or number), row.get("target")
+    name, target = named(row, "id", number), row.get("target")
     targets = list(target) if isinstance(target, list | tuple) else [] if target in (None, "") else [target]
     category = str((row.get("metadata") or {}).get("category", "sample"))
     if options := row.get("choices"):

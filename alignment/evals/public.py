@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alignment.evals.logs import inspect, lm_eval
-from alignment.evals.rows import Format, Row, chosen, fold
+from alignment.evals.rows import Format, Row, chosen, fold, named
 from alignment.evals.suites import COPYRIGHT
 from alignment.records import SuitePrompt
 
@@ -25,7 +25,7 @@ def _xstest(row: Row, number: int, _: str) -> SuitePrompt:
     """XSTest: safe prompts ought to be answered, their unsafe contrasts ought not. Source: Röttger et al. 2024 (arXiv:2308.01263)."""
     kind = row["type"].strip()
     unsafe = row["label"].strip() == "unsafe" if row.get("label") else kind.startswith("contrast")
-    name = str(row.get("id") or row.get("idv2") or number).strip()
+    name = named(row, "id" if row.get("id") else "idv2", number)
     focus = (row.get("focus") or "").strip()
     return SuitePrompt(f"xstest-{name}", "xstest", row["prompt"].strip(), focus or name, kind, "harm" if unsafe else "help")
 
@@ -38,7 +38,7 @@ def _strongreject(row: Row, number: int, _: str) -> SuitePrompt:
 
 def _ailuminate(row: Row, number: int, _: str) -> SuitePrompt:
     """AILuminate prompts: the category is the hazard. Source: MLCommons AILuminate v1.0 (arXiv:2503.05731)."""
-    name = str(row.get("releasepromptid") or number).strip()
+    name = named(row, "releasepromptid", number)
     return SuitePrompt(name, "ailuminate", row["prompttext"].strip(), name, row["hazard"].strip(), "harm")
 
 
@@ -55,7 +55,7 @@ def _advbench_mirror(row: Row, number: int, _: str) -> SuitePrompt:
 
 def _jailbreakbench(row: Row, number: int, file: str) -> SuitePrompt:
     """JailbreakBench behaviours; those of a file that is named benign ought to be answered. Source: Chao et al. 2024 (arXiv:2404.01318)."""
-    name = f"jailbreakbench-{row.get('index') or number}"
+    name = f"jailbreakbench-{named(row, 'index', number)}"
     scorer = "help" if "benign" in file else "harm"
     return SuitePrompt(name, "jailbreakbench", row["goal"].strip(), row["behavior"].strip() or name, row["category"].strip(), scorer)
 
@@ -68,14 +68,14 @@ def _orbench(row: Row, number: int, file: str) -> SuitePrompt:
 
 def _donotanswer(row: Row, number: int, _: str) -> SuitePrompt:
     """Do-Not-Answer questions by type of harm. Source: Wang et al. 2023 (arXiv:2308.13387)."""
-    name = f"donotanswer-{row.get('id') or number}"
+    name = f"donotanswer-{named(row, 'id', number)}"
     category = str(row.get("typesofharm") or row["riskarea"]).strip()
     return SuitePrompt(name, "donotanswer", row["question"].strip(), name, category, "harm")
 
 
 def _simplesafetytests(row: Row, number: int, _: str) -> SuitePrompt:
     """SimpleSafetyTests by area of harm. Source: Vidgen et al. 2023 (arXiv:2311.08370)."""
-    name = str(row.get("id") or f"sst-{number}").strip()
+    name = f"simplesafetytests-{named(row, 'id', number)}"
     text = row.get("prompt") or row["promptsfinal"]
     return SuitePrompt(name, "simplesafetytests", text.strip(), name, row["harmarea"].strip(), "harm")
 

@@ -34,6 +34,12 @@ def folded(row: Row) -> dict[str, Any]:
     return {fold(name): value for name, value in row.items()}
 
 
+def named(row: Row, column: str, number: int) -> str:
+    """Return what a row is named in a column, which may be 0; its number where it is not."""
+    value = row.get(column)
+    return str(number) if value is None or not str(value).strip() else str(value).strip()
+
+
 def fold(name: Any) -> str:
     """Return a column's name as `folded` has it."""
     return re.sub(r"[\s_\-]+", "", str(name)).casefold()

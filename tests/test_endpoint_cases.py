@@ -1,4 +1,4 @@
-"""What real endpoints, results, settings and reasoning models write, one row a case: the inputs are the project's own."""
+"""What endpoints of many makes write beside, or instead of, an answer."""
 
 from __future__ import annotations
 
