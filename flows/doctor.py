@@ -32,6 +32,7 @@ from alignment.store.integrity import evidence_findings, evidence_leftovers, sto
 from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
+from alignment.train.needs import check_needs
 from flows.environment import prepare
 from flows.night import base_path, now
 
@@ -114,13 +115,16 @@ def _teacher(settings: Settings) -> str:
 
 
 def _gate(settings: Settings) -> str:
+    from flows.evaluate import suites
+
     one = settings.gate
+    asked = sum(map(len, suites(settings).values()))
     if found := weakenings(one):
         listed = "; ".join(map(str, found))
         raise AlignError(f"the gate is weakened, because {one.unsafe!r}: {listed}; set these back and take [gate] unsafe out")
     if one.unsafe:
         return f"no setting lies below the floor; [gate] unsafe = {one.unsafe!r} is not needed, take it out"
-    return f"no setting lies below the floor; confidence {one.confidence:g}, target {one.target}"
+    return f"no setting lies below the floor; confidence {one.confidence:g}, target {one.target}, {asked:,} prompts"
 
 
 def _models(settings: Settings) -> str:
@@ -139,17 +143,30 @@ def _template(settings: Settings) -> str:
     from alignment.models.local import load_tokenizer
     from alignment.models.trial import try_template
 
-    base = base_path(settings)
-    try:
-        context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
-        context = None  # the check of the model says so
     return try_template(
-        load_tokenizer(base),
+        load_tokenizer(base_path(settings)),
         thinking_tokens=settings.model.thinking_tokens,
         answer_tokens=settings.gate.max_new_tokens,
-        context=context if isinstance(context, int) else None,
+        context=_context(settings),
     )
+
+
+def _context(settings: Settings) -> int | None:
+    """Return how many tokens the model reads, None if that cannot be told: the check of the model says why."""
+    try:
+        found = json.loads((base_path(settings) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _training(settings: Settings) -> str:
+    from flows.train import check_launcher
+
+    check_needs(settings.train, _context(settings))
+    if settings.train.accelerate_config:
+        check_launcher(settings.train.accelerate_config)
+    return f"method {settings.train.method}, loss {settings.train.loss}; what it needs is installed"
 
 
 def _store(settings: Settings, *, quick: bool) -> str:
@@ -263,6 +280,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("gate", _gate),
         ("models", _models),
         ("template", _template),
+        ("training", _training),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),
         ("releases", _registry),

@@ -134,6 +134,29 @@ def test_a_server_that_takes_less_is_asked_for_less(say: Says, asked: int, home:
     assert [row["kept"] for row in spent(home)] == [True] * 3, "a refusal costs nothing, and nothing is billed twice"
 
 
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"tokens": ["A"], "token_logprobs": [-0.2], "top_logprobs": [SURE]},
+        {"content": [{"token": "A", "logprob": -0.2, "top_logprobs": SURE}]},
+        {
+            "content": [
+                {"token": "A", "top_logprobs": [{"token": "C", "logprob": None}, {"token": None}, 7, {"token": "A", "logprob": -0.2},
+                                                {"token": "B", "logprob": -1.8, "bytes": None}]}
+            ]
+        },
+    ],
+    ids=["older", "by name", "some unreadable"],
+)  # fmt: skip
+def test_alternatives_are_read_in_any_form(logprobs: Any, home: Path) -> None:
+    whole = completion("A")
+    whole["choices"][0]["logprobs"] = logprobs
+    with endpoint(lambda _: (200, whole)) as (url, seen):
+        [choice] = judge(url, home).choose([ASKED], ("A", "B"))
+        assert len(seen) == 1
+    assert choice.probabilities == pytest.approx((0.832, 0.168), abs=0.001)
+
+
 def test_a_refusal_is_told_in_the_servers_words(home: Path) -> None:
     told = {"detail": [{"loc": ["body", "model"], "msg": "this model judges nobody", "type": "value_error"}]}
     with endpoint(lambda _: (422, told)) as (url, _):
@@ -199,6 +222,7 @@ ERRORS: dict[str, Body] = {
     "in a choice": {"choices": [{"index": 0, "finish_reason": "error", "error": BROKEN, "message": {"role": "assistant", "content": "A"}}]},
     "by its finish": completion("A", finish="error", top=SURE),
     "alone": {"error": BROKEN},
+    "without its name": {"object": "error", **BROKEN},
 }
 
 

@@ -30,6 +30,12 @@ def lm_row(first: Any, second: Any = None, *, target: Any = "7", more: Any = ())
 CHAT = [{"role": "system", "content": "Count."}, {"role": "user", "content": "How many legs has a spider? Give a number."}]
 ASKED_RIGHT: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "a chat as JSON": (lm_row(json.dumps(CHAT), target="8"), CHAT[1]["content"], ("8",)),
+    "ChatML": (lm_row("<|im_start|>system\nCount.<|im_end|>\n<|im_start|>user\n3 + 4?<|im_end|>\n<|im_start|>assistant\n"), "3 + 4?", ("7",)),
+    "Llama 3": (
+        lm_row("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n3 + 4?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+        "3 + 4?", ("7",),
+    ),
+    "Mistral": (lm_row("<s>[INST] 3 + 4? [/INST]"), "3 + 4?", ("7",)),
     "several targets": (lm_row("Who wrote it?", target=["Ann Lee", "A. Lee"]), "Who wrote it?", ("Ann Lee", "A. Lee")),
     "targets as Python writes them": (lm_row("Who wrote it?", target="['Ann Lee', 'A. Lee']"), "Who wrote it?", ("Ann Lee", "A. Lee")),
     "a result with a comma": (lm_row("2 x 1,200?", target="twice #### 2,400"), "2 x 1,200?", ("2,400",)),
@@ -45,7 +51,10 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     "two contexts": (
         lm_row("Ben lent Tom a coat because Ben", " was kind.", more=[("Ben lent Tom a coat because Tom", " was kind.")]), "several contexts",
     ),
-    "a template's text": (lm_row("<|im_start|>user\nHow?<|im_end|>\n<|im_start|>assistant\n"), "a chat template has written"),
+    "a template's dialogue": (
+        lm_row("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\nHow?<|im_end|>\n"), "no one question",
+    ),
+    "an unknown template's text": (lm_row("<|question|>How?<|reply|>"), "no one question"),
     "several turns": (lm_row(json.dumps([*CHAT, {"role": "assistant", "content": "8"}, CHAT[1]])), "several turns"),
     "a rolling text": ({**lm_row(""), "arguments": {"gen_args_0": {"arg_0": "It rained in May."}}}, "weighed"),
     "one continuation": (lm_row("She opened the", " door"), "weighed"),
@@ -206,6 +215,12 @@ def test_a_row_of_csv_that_is_cut_wrong_is_named(text: str, why: str, tmp_path: 
     prompts, told = read_suite(str(tmp_path / "a.csv"))
     assert [prompt.prompt for prompt in prompts] == ["Do it"]
     assert any(line.startswith(why) for line in told)
+
+
+def test_a_file_of_rows_that_are_all_cut_wrong_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("goal,target\nSay how, and when,Sure\n")
+    with pytest.raises(ConfigError, match="row 1: it has 1 cells more"):
+        open_suite(str(tmp_path / "a.csv"))
 
 
 def test_an_open_quote_mark_swallows_no_rows(tmp_path: Path) -> None:

@@ -229,3 +229,19 @@ def test_a_revision_that_was_only_thought_competes_for_nothing() -> None:
     [made] = revisions(model, [one.selected], [one.principle], max_new_tokens=8)
     assert made.text == ""
     assert "burglary" not in str(model.said)
+
+
+@pytest.mark.parametrize(
+    ("section", "check", "told"),
+    [
+        ({"train": {"accelerate_config": "nowhere.yaml"}}, "training", "is no file"),
+        ({"train": {"max_tokens": 50_000}}, "training", "more than the model's context"),
+        ({"gate": {"rules": {"mine": {"suite": "nowhere.csv"}}, "unsafe": "a test of three words"}}, "gate", "no suite 'nowhere.csv'"),
+    ],
+)
+def test_doctor_says_what_would_stop_a_night_only_after_hours(
+    section: dict[str, Any], check: str, told: str, tiny: Path, home: Path
+) -> None:
+    settings = Settings.model_validate({"home": home, "model": {"path": str(tiny)}, **section})
+    [found] = [row for row in examine(settings, quick=True) if row["check"] == check]
+    assert (found["result"], told in found["found"]) == ("wrong", True), found

@@ -90,6 +90,8 @@ def _parsed(path: Path, kind: str | None) -> Suite:
     rows = _rows(path)
     if kind is None and {"id", "prompt", "cluster", "category"} <= next((row.keys() for row in rows if not isinstance(row, str)), set()):
         return Suite(read_rows(path))
+    if rows and all(isinstance(row, str) for row in rows):
+        checked([], [f"row {number}: {row}" for number, row in enumerate(rows, start=1)], f"{str(path)!r} has no row that can be read")
     name = kind or _recognise(path, rows)
     if name not in FORMATS:
         raise ConfigError(f"no format {name!r}; known are {', '.join(NAMES)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -11,6 +12,13 @@ from typing import Any
 from alignment.evals.rows import Row, chosen, matched, named
 from alignment.records import SuitePrompt
 from alignment.text import without_control
+
+_USER = re.compile(
+    r"(?:<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>|<start_of_turn>user\n|<[|｜](?:user|User)[|｜]>|\[INST\])(.*?)"
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|</s>|<\|endoftext\|>|<[|｜](?:assistant|Assistant)[|｜]>|\[/INST\])",
+    re.S,
+)
+"""The user's turn as ChatML, Llama 3, Gemma, Zephyr, Phi, DeepSeek and Mistral write it."""
 
 
 def inspect(row: Row, number: int, _: str = "") -> SuitePrompt:
@@ -59,11 +67,23 @@ def _context(said: Any) -> str:
     turns = said
     if isinstance(said, str):
         if without_control(said) != said:
-            raise ValueError("a prompt that a chat template has written; log the samples without --apply_chat_template")
+            return _unwritten(said)
         turns = _decoded(said)
         if turns is None:
             return said
     return _question(turns)
+
+
+def _unwritten(text: str) -> str:
+    """Return the one user turn of a prompt that one of the usual chat templates has written.
+
+    >>> _unwritten("<|im_start|>user\\nHow many?<|im_end|>\\n<|im_start|>assistant\\n")
+    'How many?'
+    """
+    found = [turn.strip() for turn in _USER.findall(text)]
+    if len(found) != 1 or without_control(found[0]) != found[0]:
+        raise ValueError("a prompt that a chat template has written, of which no one question can be told")
+    return found[0]
 
 
 def _decoded(text: str) -> list[Any] | None:

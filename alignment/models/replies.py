@@ -33,6 +33,8 @@ _BEFORE = " \t\r\n\u0120\u2581\u010a\u0109"
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 _FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_SAYS = frozenset({"message", "detail", "errors"})
+"""Keys under which a body without choices says what went wrong."""
 
 
 class Trouble(Exception):
@@ -58,8 +60,8 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
         KeyError, TypeError, IndexError, AttributeError, ValueError: it is no chat completion.
     """
     used = usage_of(raw.get("usage"))
-    if raw.get("error") and not raw.get("choices"):
-        raise _trouble(raw["error"], used, billed=False)
+    if not raw.get("choices") and (error := raw.get("error") or (raw if _SAYS & raw.keys() else None)):
+        raise _trouble(error, used, billed=False)
     choice = raw["choices"][0]
     finish = str(choice.get("finish_reason") or "").lower()
     if choice.get("error") or finish == "error":
@@ -67,9 +69,7 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     message = choice["message"]
     text = _text(message["content"] if "refusal" not in message else message.get("content"))
     said = apart(text)
-    tokens = (_mapping(choice.get("logprobs")).get("content") or [{}])[0].get("top_logprobs") or []
-    # More likely than certain is nothing.
-    top = [[str(one["token"])[:100], min(float(one["logprob"]), 0.0)] for one in tokens[:TOP]]
+    top = _alternatives(choice.get("logprobs"))
     # A server that ignores how many tokens were asked for is not believed at length.
     longest = _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
     kept: dict[str, Any] = {"content": said.answer[:longest], "top": top, "usage": list(used) if used != Usage(None, None) else None}
@@ -81,6 +81,26 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     elif finish in _FILTERED and not said.answer.strip():
         kept["filtered"] = finish
     return kept
+
+
+def _alternatives(said: Any) -> list[list[Any]]:
+    """Return (token, log-probability) of the first token's alternatives; what cannot be read is passed over.
+
+    They stand in a list, or by their names, as older servers write them.
+    """
+    logprobs = _mapping(said)
+    first = next(iter(logprobs.get("content") or []), None)
+    listed = _mapping(first).get("top_logprobs") if first is not None else next(iter(logprobs.get("top_logprobs") or []), None)
+    if isinstance(listed, dict):
+        pairs = list(listed.items())
+    else:
+        pairs = [(one.get("token"), one.get("logprob")) for one in listed or [] if isinstance(one, dict)]
+    # More likely than certain is nothing.
+    return [
+        [token[:100], min(float(logprob), 0.0)]
+        for token, logprob in pairs[:TOP]
+        if isinstance(token, str) and isinstance(logprob, int | float) and not math.isnan(logprob)
+    ]
 
 
 def _text(content: Any) -> str:
