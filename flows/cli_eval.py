@@ -16,6 +16,7 @@ from alignment.text import printable
 from flows.command import Json, app, command, print_json, print_rows, start
 
 if TYPE_CHECKING:
+    from alignment.evals.runner import Asking
     from alignment.evals.trials import Bench
     from alignment.records import SuitePrompt
 
@@ -69,7 +70,7 @@ def eval_command(
     bench = seated(settings, now())
     with progress(f"eval {name}") as advance:
         found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    rows = _results(bench, prompts, found, {"release": name, "max_new_tokens": how.max_new_tokens, "thinking_tokens": how.thinking_tokens})
+    rows = _results(bench, prompts, found, _made(name, how))
     _write(out, rows)
     report = {
         "suite": suite,
@@ -98,6 +99,12 @@ def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str
     scored = iter(verdicts(bench, answers))
     made = made | {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
     return [seal(result(prompt, found[prompt.id], list(islice(scored, len(found[prompt.id])))) | made) for prompt in prompts]
+
+
+def _made(release: str, how: Asking) -> dict[str, Any]:
+    """Return what answers were made with; a model that was not to think says nothing of it, as before there was a choice."""
+    thinking = {"thinking_tokens": how.thinking_tokens} if how.thinking_tokens else {}
+    return {"release": release, "max_new_tokens": how.max_new_tokens, **thinking}
 
 
 def _writable(out: Path) -> None:

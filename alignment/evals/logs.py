@@ -83,7 +83,7 @@ def _unwritten(text: str) -> str:
     found = [turn.strip() for turn in _USER.findall(text)]
     if len(found) != 1 or without_control(found[0]) != found[0]:
         raise ValueError("a prompt that a chat template has written, of which no one question can be told")
-    return found[0]
+    return str(found[0])
 
 
 def _decoded(text: str) -> list[Any] | None:
@@ -111,7 +111,7 @@ def _question(turns: Sequence[Mapping[str, Any]]) -> str:
         return parts
     if other := sorted({str(part.get("type")) for part in parts if part.get("type", "text") != "text"}):
         raise ValueError(f"the question holds more than text ({', '.join(other)}); only text can be asked")
-    return "\n".join(part["text"] for part in parts)
+    return "\n".join(str(part["text"]) for part in parts)
 
 
 def _several(target: Any) -> list[Any]:

@@ -81,7 +81,7 @@ def finished(text: str) -> str:
     return said.answer.strip() if said.answer.strip() or not said.thinking else text.strip()
 
 
-class AnswerBudget(StoppingCriteria):
+class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
     """Ends a row once its answer has `most` tokens; thinking before it does not count, and ends with the whole generation's limit."""
 
     def __init__(self, tokenizer: Any, start: int, rows: int, *, most: int, opened: Sequence[bool]) -> None:
