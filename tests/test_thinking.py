@@ -38,7 +38,27 @@ TEMPLATES = {
     # Opens the block of each answer, and keeps none of what was thought.
     "like R1": LOOP + "{{ m['content'].split('</think>')[-1] }}" + END + "<think>\n{% endif %}",
     "opens and writes": LOOP + ANSWERED + END + "<think>\n{% endif %}",
+    # Writes the empty block of an answer without the line breaks of others, and asks for it in the same way.
+    "like GLM": LOOP.rstrip("\n")
+    + "{% if m['role'] == 'assistant' %}\n<think></think>\n{% else %}\n{% endif %}{{ m['content'] }}"
+    + END.rstrip("\n")
+    + "{% if enable_thinking is defined and not enable_thinking %}\n<think></think>\n{% endif %}{% endif %}",
+    # Does not think unless it is asked to, and marks each answer by the end of a block alone.
+    "like DeepSeek V3.1": LOOP
+    + "{% if m['role'] == 'assistant' %}</think>{% endif %}{{ m['content'] }}"
+    + END
+    + "{% if thinking is defined and thinking %}<think>{% else %}</think>{% endif %}{% endif %}",
+    # Leaves the block open before the last answer, which would be taught as a thought.
+    "like Nemotron": LOOP
+    + "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n{% endif %}{{ m['content'] }}"
+    + END
+    + "<think>\n\n{% endif %}",
     "plain": LOOP + "{{ m['content'] }}" + END + "{% endif %}",
+}
+ENDS = {
+    "plain": "<s>assistant\n",
+    "like GLM": "<s>assistant<think></think>\n",
+    "like DeepSeek V3.1": "<s>assistant\n</think>",
 }
 EGG: list[Message] = [{"role": "user", "content": "How long does an egg take?"}]
 
@@ -63,7 +83,7 @@ def test_what_is_taught_is_the_answer_and_not_whether_to_think(name: str, answer
         turn = turn_ids(tokenizer, talk, answer)
         assert tokenizer.decode(turn.answer) == "Seven minutes.</s>\n"
         prompt = tokenizer.decode(turn.prompt)
-        assert prompt.endswith("<s>assistant\n" if name == "plain" else "<s>assistant\n<think>\n\n</think>\n\n")
+        assert prompt.endswith(ENDS.get(name, "<s>assistant\n<think>\n\n</think>\n\n"))
         assert "Hm" not in prompt and "Soft" not in prompt
 
 
@@ -74,6 +94,9 @@ def test_what_is_taught_is_the_answer_and_not_whether_to_think(name: str, answer
         ("like R1", 200, "right", "thinks for up to 200 tokens"),
         ("like Qwen3", 0, "right", "asked not to think"),
         ("like Qwen3", 4000, "wrong", "lower thinking_tokens"),
+        ("like Nemotron", 0, "wrong", "set [model] thinking_tokens"),
+        ("like DeepSeek V3.1", 0, "right", "asked not to think"),
+        ("like GLM", 90, "right", "thinks for up to 90 tokens"),
         ("plain", 0, "right", "training turns are right"),
         ("plain", 100, "right", "knows no thinking"),
     ],
@@ -92,8 +115,9 @@ def test_doctor_tries_the_template_and_a_training_turn(
     [
         LOOP + "{{ m['content'] }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>model, go\n{% endif %}",
         LOOP + "{% if m['role'] == 'user' %}{{ m['content'] }}{% else %}…{% endif %}" + END + "{% endif %}",
+        LOOP + "{% if m.thinking %}<|channel|>analysis{{ m.thinking }}{% endif %}{{ m['content'] }}" + END + "{% endif %}",
     ],
-    ids=["another opening", "drops what is said"],
+    ids=["another opening", "drops what is said", "other marks of thinking"],
 )
 def test_doctor_says_what_cannot_be_trained(template: str, tiny: Path, tmp_path: Path, home: Path) -> None:
     folder = with_template(tiny, tmp_path / "m", "plain")

@@ -3,7 +3,7 @@
 A template may open the block of thinking itself (DeepSeek-R1), write an empty one before an answer that has none (Qwen3), or leave it to
 the model. What is taught is the answer alone, behind a closed block: a release does not learn whether, or what, to think.
 
-Source: the chat templates of Qwen3, Qwen3-Thinking-2507 and DeepSeek-R1-Distill.
+Source: the chat templates of Qwen3, Qwen3-Thinking-2507, DeepSeek-R1-Distill, DeepSeek-V3.1, GLM-4.5 and Nemotron-Nano-v2.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def closed(rendered: str) -> str:
 def cut(before: str, whole: str) -> Cut | None:
     """Return the prompt and the turn of an answered conversation, None if it does not begin with the prompt.
 
-    `before` is the prompt as the template ends it for an answer. An empty block of thinking belongs to the prompt, and a block that only
-    the prompt has is closed there.
+    `before` is the prompt as the template ends it for an answer. An empty block of thinking belongs to the prompt, and one that only the
+    prompt has, or that nothing closes before the answer, is closed there.
     """
     if whole.startswith(before):
-        return _behind(before, whole[len(before) :])
+        found = _behind(before, whole[len(before) :])
+        return found._replace(prompt=closed(found.prompt))
     opened = _OPENED.search(before)
     if opened and whole.startswith(start := before[: opened.start()]):
         found = _behind(start, whole[len(start) :])

@@ -5,6 +5,7 @@ Pure, given a tokenizer.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from alignment.errors import ModelError
@@ -19,6 +20,8 @@ _TALK: list[Message] = [
     {"role": "assistant", "content": "Good morning."},
     {"role": "user", "content": "How do I boil an egg?"},
 ]
+_OTHER_MARKS = re.compile(r"<\|channel\|?>|<seed:think>|\[THINK\]|\[BEGIN FINAL RESPONSE\]|<\|think\|>|\u25c1think\u25b7")
+"""Of gpt-oss and Gemma 4, Seed-OSS, Magistral, Apriel, and Kimi."""
 _SHORT_PROMPT = 256  # tokens that a prompt of ordinary length has
 
 
@@ -28,10 +31,15 @@ def try_template(tokenizer: Any, *, thinking_tokens: int, answer_tokens: int, co
     `context` is how many tokens the model reads, None if that is not known.
 
     Raises:
-        ModelError: it takes no conversation, its answers cannot be cut out of it, it opens a block of thinking that no tokens are allowed
-            for, or a prompt with thinking and answer does not fit the model.
+        ModelError: it takes no conversation, its answers cannot be cut out of it, it marks thinking in a way that is not known or opens a
+            block of it that no tokens are allowed for, or a prompt with thinking and answer does not fit the model.
     """
     name, thinks = str(tokenizer.name_or_path), can_think(str(tokenizer.chat_template))
+    if foreign := _OTHER_MARKS.search(str(tokenizer.chat_template)):
+        raise ModelError(
+            f"the chat template of {name!r} marks thinking with {foreign[0]!r}, which is not told apart from an answer: thoughts would be "
+            "judged and taught as answers; set [model] path to a model that marks it with <think> or does not think"
+        )
     for talk in (_TALK[1:2], _TALK[1:], _TALK):
         _try_turn(tokenizer, talk)
     opened = any(
