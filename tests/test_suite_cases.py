@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, InputError
 from alignment.evals.formats import open_suite, read_suite
 from alignment.evals.scorers import score_answer
 from alignment.evals.suites import scorable
@@ -114,6 +114,14 @@ def test_an_odd_sample_refuses_no_log(kind: str, tmp_path: Path) -> None:
     assert why in "\n".join(told)
 
 
+def test_a_line_that_is_no_object_refuses_no_file(tmp_path: Path) -> None:
+    prompts, told = read_suite(lines(tmp_path / "l.jsonl", ['{"doc_id": ', '"{}"', lm_row("3 + 4?")]))
+    assert [prompt.prompt for prompt in prompts] == ["3 + 4?"]
+    assert [line.split("(")[0] for line in told] == [
+        "2 rows are left out", "row 1: ValueError: no JSON ", "row 2: ValueError: a JSON str where an object is needed",
+    ]  # fmt: skip
+
+
 def test_a_number_is_a_target_and_a_system_message_is_told(tmp_path: Path) -> None:
     asked = {**SAMPLE, "id": 1, "target": 1200, "input": [{"role": "system", "content": "Count."}, {"role": "user", "content": "4 x 300?"}]}
     (tmp_path / "log.json").write_text(json.dumps({"samples": [asked]}))
@@ -206,8 +214,8 @@ def test_a_request_for_a_protected_text_is_scored_beside_that_text_only() -> Non
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("goal,target\nSay how, and when,Sure\nDo it,Sure\n", "row 1: ValueError: it has 1 cells more than the header"),
-        ("goal,target\nSay how\nDo it,Sure\n", "row 1: ValueError: it has fewer cells than the header"),
+        ("goal,target\nSay how, and when,Sure\nDo it,Sure\n", "row 1: ValueError: it has more or fewer cells than the header"),
+        ("goal,target\nSay how\nDo it,Sure\n", "row 1: ValueError: it has more or fewer cells than the header"),
     ],
 )
 def test_a_row_of_csv_that_is_cut_wrong_is_named(text: str, why: str, tmp_path: Path) -> None:
@@ -219,11 +227,11 @@ def test_a_row_of_csv_that_is_cut_wrong_is_named(text: str, why: str, tmp_path: 
 
 def test_a_file_of_rows_that_are_all_cut_wrong_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("goal,target\nSay how, and when,Sure\n")
-    with pytest.raises(ConfigError, match="row 1: it has 1 cells more"):
+    with pytest.raises(ConfigError, match="row 1: it has more or fewer cells"):
         open_suite(str(tmp_path / "a.csv"))
 
 
 def test_an_open_quote_mark_swallows_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('goal,target\nDo it,Sure\n"Say how,Sure\nTell me,Sure\n')
-    with pytest.raises(ConfigError, match="open quote mark"):
+    with pytest.raises(InputError, match="begins on line 3 is no CSV"):
         open_suite(str(tmp_path / "a.csv"))

@@ -7,7 +7,6 @@ Effects: reads the named file.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -16,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignment.csv_rows import read_csv
 from alignment.errors import ConfigError
 from alignment.evals.logs import has_system
 from alignment.evals.public import FORMATS, NATIVE, TOLD_ONLY
@@ -25,7 +25,6 @@ from alignment.ids import content_id, short
 from alignment.records import SuitePrompt
 
 _MOST_BYTES, _LISTED, _LOOKED_AT = 512 * 2**20, 20, 50
-_SURPLUS = "\0surplus"
 OWN = "own"
 NAMES = (OWN, *FORMATS)
 _FALLBACKS = ("advbench_mirror", "requests")
@@ -55,6 +54,7 @@ def read_suite(name: str, *, kind: str | None = None, scorer: str | None = None,
     Raises:
         ConfigError: there is no such suite or scorer, the format is not known, no row can be asked, a row of the project's own format is
             wrong, or nothing says how to score.
+        InputError: the file is CSV whose quote marks or header are wrong.
     """
     if scorer is not None and scorer not in SCORERS:
         raise ConfigError(f"no scorer {scorer!r}; known are {', '.join(SCORERS)}")
@@ -167,7 +167,7 @@ def _rows(path: Path) -> list[Row | str]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the suite {str(path)!r}: {error}") from error
     if text.lstrip()[:1] not in ("{", "["):
-        return _csv(path, text)
+        return _csv_rows(path, text)
     try:
         whole = json.loads(text)
         found = whole["samples"] if isinstance(whole, dict) and "samples" in whole else [whole] if isinstance(whole, dict) else whole
@@ -175,37 +175,31 @@ def _rows(path: Path) -> list[Row | str]:
         found = _lines(text)
     if not isinstance(found, list) or not any(isinstance(row, dict) for row in found):
         raise ConfigError(f"{str(path)!r} holds no list of samples; an Inspect log needs them (export it as .json, not header-only)")
-    return [row if isinstance(row, dict | str) else f"a JSON {type(row).__name__} where an object is needed" for row in found]
+    return [_object(row) for row in found]
 
 
-def _csv(path: Path, text: str) -> list[Row | str]:
-    csv.field_size_limit(2**24)
-    # A quote mark that is never closed swallows all rows behind it.
-    reader, read = csv.reader(io.StringIO(text, newline=""), strict=True), 0
-    try:
-        for _ in reader:
-            read += 1
-    except csv.Error as error:
-        raise ConfigError(
-            f"{str(path)!r}, row {read} has an open quote mark ({error}); a field with commas or quote marks stands between quote marks, "
-            "and those within it are written twice"
-        ) from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), restkey=_SURPLUS)
-    return [_whole(row) for row in rows]
+def _object(row: Any) -> Row | str:
+    if isinstance(row, dict | ValueError):
+        return row if isinstance(row, dict) else f"no JSON ({row})"
+    return f"a JSON {type(row).__name__} where an object is needed"
 
 
-def _whole(row: dict[str, Any]) -> Row | str:
-    if _SURPLUS in row:
-        return f"it has {len(row[_SURPLUS])} cells more than the header; a field with a comma stands between quote marks"
-    return "it has fewer cells than the header" if None in row.values() else row
+def _csv_rows(path: Path, text: str) -> list[Row | str]:
+    odd = "it has more or fewer cells than the header; a text with a comma stands between quote marks"
+    return [
+        f"{odd} (line {row.line})" if row.values is None else row.values for row in read_csv(io.StringIO(text, newline=""), name=str(path))
+    ]
 
 
 def _lines(text: str) -> list[Any]:
+    """Return the value of each line, or the error that reading it gave."""
     rows: list[Any] = []
     for line in text.split("\n"):
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                rows.append(f"no JSON ({error})")
+            except RecursionError:
+                rows.append(ValueError("nested too deeply"))
+            except ValueError as error:
+                rows.append(error)
     return rows
