@@ -157,10 +157,20 @@ def load_settings(**overrides: Any) -> Settings:
     problems += [text for _, text in unknown]
     if settings is not None and not settings.gate.unsafe:
         problems += [f"{one}; {NEXT_STEP}" for one in weakenings(settings.gate)]
+    if settings is not None:
+        problems += _apart(settings)
     if problems or settings is None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"the settings in {where!r} are wrong:\n{listed}\ncorrect them and run again")
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _apart(settings: Settings) -> list[str]:
+    """Return what of the settings cannot work together, though each may be as it is."""
+    found = []
+    if settings.gate.judge == "teacher" and not settings.teacher.base_url:
+        found.append("gate.judge = 'teacher': there is no teacher; set [teacher] base_url and model, or leave judge empty")
+    return found
 
 
 def _variable(place: Any) -> str:

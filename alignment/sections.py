@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from alignment.models.embedded import EMBEDDED
+from alignment.section import Rate as Rate
+from alignment.section import Section as Section
+from alignment.section import port_is_one
+from alignment.sections_serving import Dashboard as Dashboard
+from alignment.sections_serving import Release as Release
+from alignment.sections_serving import Serve as Serve
 from alignment.text import printable
 
 SAMPLE_LOGS = "sample"
-Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    # NaN and infinity compare with no limit as a number does.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LogSourceSettings(Section):
@@ -50,6 +50,9 @@ class Model(Section):
 
     path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
     batch_size: int = Field(64, ge=1, description="conversations answered together")
+    thinking_tokens: int = Field(
+        0, ge=0, le=100_000, description="tokens that a reasoning model may think before an answer, beside the answer's; 0 asks it not to"
+    )
 
 
 class Moderation(Section):
@@ -112,6 +115,9 @@ class SelfReward(Section):
     max_margin_rise: Rate = Field(0.3, description="rise of its mean margin since its first release")
 
 
+_ASKED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "seed"}
+
+
 class Teacher(Section):
     """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
 
@@ -128,12 +134,30 @@ class Teacher(Section):
     price_out: float = Field(0.0, ge=0, description="price of a million output tokens")
     timeout_seconds: float = Field(60, gt=0, description="a call that takes longer counts as failed")
     retries: int = Field(5, ge=0, description="attempts after the first one that fails")
+    thinking_tokens: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="tokens that a reasoning model may think before its answer, which is then asked for as marks; 0: none",
+    )
+    extra: dict[str, Any] = Field(
+        {}, description="more fields of each request, such as chat_template_kwargs = {enable_thinking = false} or reasoning_effort"
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _more_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if mine := sorted(_ASKED & value.keys()):
+            raise ValueError(f"{', '.join(mine)}: these are set by what is asked; leave them out")
+        return value
 
     @field_validator("base_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query):
+        if value and (
+            parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or not port_is_one(value)
+        ):
             raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
         return value.rstrip("/")
 
@@ -317,52 +341,3 @@ class Drift(Section):
     baseline_days: int = Field(14, ge=1, description="the window before it that it is compared to")
     alpha: float = Field(0.05, gt=0, lt=1, description="chance of any false alarm in one report")
     min_rows: int = Field(50, ge=2, description="smaller windows are not compared")
-
-
-class Release(Section):
-    """Who is told of a release, and what a canary has to prove. Margins are absolute differences of failure rates."""
-
-    vllm_url: str = Field("", description="a vLLM server that loads the releases in use as LoRA adapters, e.g. http://127.0.0.1:8000")
-    vllm_folder: str = Field("", description="the folder of releases as that server sees it; empty: as here")
-    webhook_url: str = Field("", description="receives JSON of each change, signed if ALIGN_WEBHOOK_SECRET is set")
-    merged_weights: str = Field("", description="folder outside the state folder for merged safetensors; `current` in it is in production")
-    hook_timeout: float = Field(10, gt=0, description="seconds that a server may take to answer, for each of three tries")
-    base_name: str = Field("base", description="what the logs' `model` calls the base model while it is in production")
-    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is looked at")
-    canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
-    canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
-    canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
-    canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
-
-    @field_validator("vllm_url", "webhook_url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("an address begins with http:// or https://; leave it empty for none")
-        return value.rstrip("/")
-
-
-class Serve(Section):
-    """`align serve` and the dashboard."""
-
-    cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
-    dashboard_port: int = Field(8501, ge=1, le=65535, description="where the dashboard listens")
-    prefect_port: int = Field(4200, ge=1, le=65535, description="where the Prefect server listens")
-
-
-class Dashboard(Section):
-    """Who may do what on the dashboard. A name is a verified e-mail address, or whom a link was made for."""
-
-    viewers: list[str] = Field([], description="names that may look, or '*@example.com'; who signs in by a link may always")
-    reviewers: list[str] = Field([], description="names that may also decide on the review queue")
-    approvers: list[str] = Field([], description="names that may also approve and refuse releases; empty: this account, by its own link")
-    hosts: list[str] = Field([], description="names besides 127.0.0.1 and localhost under which browsers may reach it, as behind a proxy")
-    address: str = Field("127.0.0.1", description="where it listens; any other than loopback wants TLS in front of it")
-
-    @field_validator("hosts")
-    @classmethod
-    def _bare(cls, value: list[str]) -> list[str]:
-        for host in value:
-            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]", host):
-                raise ValueError(f"{host!r} is no host name; give it without scheme, port, path or wildcard, such as 'align.example.com'")
-        return value

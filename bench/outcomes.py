@@ -67,7 +67,9 @@ def ask(run: str) -> list[int | None]:
     settings = load_settings()
     prepare(settings.home)
     adapter = trained(verify(settings.home, champion(settings.home))) if run == "release" else None
-    model = LocalModel(base_path(settings), adapter=adapter, batch_size=settings.model.batch_size)
+    model = LocalModel(
+        base_path(settings), adapter=adapter, batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens
+    )
     sampling: dict[str, Any] = {"temperature": TEMPERATURE, "seed": int(run)} if run.isdigit() else {}
     found: list[int | None] = []
     for (limit, _), some in groupby(prompts(), lambda one: (answer_tokens(one.suite, TOKENS), one.suite in ADDED)):

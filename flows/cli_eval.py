@@ -16,10 +16,14 @@ from alignment.text import printable
 from flows.command import Json, app, command, print_json, print_rows, start
 
 if TYPE_CHECKING:
+    from alignment.evals.runner import Asking
     from alignment.evals.trials import Bench
     from alignment.records import SuitePrompt
 
-_FORMATS = "own, harmbench, xstest, strongreject, ailuminate, advbench, bbq, inspect or lm_eval"
+_FORMATS = (
+    "own, harmbench, xstest, strongreject, ailuminate, advbench, jailbreakbench, donotanswer, simplesafetytests, bbq, inspect, lm_eval, "
+    "advbench_mirror, orbench or requests"
+)
 
 
 @command(app, "eval")
@@ -38,7 +42,7 @@ def eval_command(
 ) -> None:
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
     settings = start(writes=True)
-    from alignment.evals.formats import open_suite
+    from alignment.evals.formats import read_suite
     from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
     from alignment.evals.suites import answer_tokens, weighed
@@ -47,7 +51,7 @@ def eval_command(
     from flows.night import now
     from flows.show import progress
 
-    prompts = open_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
+    prompts, told = read_suite(suite, kind=kind, scorer=scorer, most=max_prompts)
     if weighed(prompts):
         raise InputError(f"the suite {suite!r} is not asked: the gate weighs its answers; name it in a table of [gate.rules]")
     _writable(out)
@@ -55,17 +59,24 @@ def eval_command(
     adapter = adapter_of(settings, name)
     batch = settings.model.batch_size
     model = load_model(settings, adapter)
-    how = Asking(name, max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens), batch, samples)
+    how = Asking(
+        name,
+        max_new_tokens or answer_tokens(prompts[0].suite, settings.gate.max_new_tokens),
+        batch,
+        samples,
+        settings.model.thinking_tokens,
+    )
     _migrate(settings)
     bench = seated(settings, now())
     with progress(f"eval {name}") as advance:
         found = ask(settings.home, model, prompts, how, now=now(), progress=advance)
-    rows = _results(bench, prompts, found, {"release": name, "max_new_tokens": how.max_new_tokens})
+    rows = _results(bench, prompts, found, _made(name, how))
     _write(out, rows)
     report = {
         "suite": suite,
         "release": name,
         "out": str(out),
+        "left_out": list(told),
         "scored_by": list(bench.notes) or ["phrases and heads scored"],
         "lines": [line._asdict() for line in summarise(rows)],
         **_more(prompts, rows, name),
@@ -88,6 +99,12 @@ def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str
     scored = iter(verdicts(bench, answers))
     made = made | {"rows": len(prompts), "suite_version": suite_version(prompts), "scorer_version": bench.version(VERSION)}
     return [seal(result(prompt, found[prompt.id], list(islice(scored, len(found[prompt.id])))) | made) for prompt in prompts]
+
+
+def _made(release: str, how: Asking) -> dict[str, Any]:
+    """Return what answers were made with; a model that was not to think says nothing of it, as before there was a choice."""
+    thinking = {"thinking_tokens": how.thinking_tokens} if how.thinking_tokens else {}
+    return {"release": release, "max_new_tokens": how.max_new_tokens, **thinking}
 
 
 def _writable(out: Path) -> None:
@@ -139,7 +156,7 @@ def _show(report: dict[str, Any], suite: str) -> None:
         [
             {
                 "category": line["category"],
-                "failed": "-" if line["rate"] is None else f"{line['rate']:.1%}",
+                "failed": "not scored" if line["rate"] is None else f"{line['rate']:.1%}",
                 "95% interval": f"{line['low']:.1%} to {line['high']:.1%}",
                 "n": line["n"],
                 "unscored": line["unscored"],
@@ -155,6 +172,6 @@ def _show(report: dict[str, Any], suite: str) -> None:
     if "gaps" in report:
         print("Widest gap between two groups (simultaneous 95% bounds)")
         print_rows([{"of": name, **gap} for name, gap in report["gaps"].items()], as_json=False)
-    for note in report["scored_by"]:
+    for note in [*report["left_out"], *report["scored_by"]]:
         print(printable(note))
     print(f"{report['release']}: one row a prompt in {report['out']}")

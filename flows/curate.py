@@ -141,7 +141,7 @@ def generate(night_id: str) -> int:
 
     from alignment.models.local import LocalModel
 
-    model = LocalModel(base_path(settings), batch_size=settings.model.batch_size)
+    model = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
     mask = masking(settings)
     made = 0
     for way in _ways(settings, constitution, chosen):

@@ -6,6 +6,7 @@ Effects: reads; converts the embedded model if that was never done.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ from alignment.store.integrity import evidence_findings, evidence_leftovers, sto
 from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
+from alignment.train.needs import check_needs
 from flows.environment import prepare
 from flows.night import base_path, now
 
@@ -108,17 +110,21 @@ def _teacher(settings: Settings) -> str:
     if not one.base_url:
         return "none is configured"
     key = f"with the key in {one.api_key_env}" if key_of(one) else "without a key"
-    return f"{one.model!r} at {one.base_url}, {key}; not asked"
+    waits = f", which may think for {one.thinking_tokens} tokens" if one.thinking_tokens else ""
+    return f"{one.model!r} at {one.base_url}, {key}{waits}; not asked"
 
 
 def _gate(settings: Settings) -> str:
+    from flows.evaluate import suites
+
     one = settings.gate
+    asked = sum(map(len, suites(settings).values()))
     if found := weakenings(one):
         listed = "; ".join(map(str, found))
         raise AlignError(f"the gate is weakened, because {one.unsafe!r}: {listed}; set these back and take [gate] unsafe out")
     if one.unsafe:
         return f"no setting lies below the floor; [gate] unsafe = {one.unsafe!r} is not needed, take it out"
-    return f"no setting lies below the floor; confidence {one.confidence:g}, target {one.target}"
+    return f"no setting lies below the floor; confidence {one.confidence:g}, target {one.target}, {asked:,} prompts"
 
 
 def _models(settings: Settings) -> str:
@@ -130,6 +136,37 @@ def _models(settings: Settings) -> str:
 
     load_tokenizer(base)
     return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
+
+
+def _template(settings: Settings) -> str:
+    """Try the configured model's chat template on a conversation and a training turn, as the night will use it."""
+    from alignment.models.local import load_tokenizer
+    from alignment.models.trial import try_template
+
+    return try_template(
+        load_tokenizer(base_path(settings)),
+        thinking_tokens=settings.model.thinking_tokens,
+        answer_tokens=settings.gate.max_new_tokens,
+        context=_context(settings),
+    )
+
+
+def _context(settings: Settings) -> int | None:
+    """Return how many tokens the model reads, None if that cannot be told: the check of the model says why."""
+    try:
+        found = json.loads((base_path(settings) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _training(settings: Settings) -> str:
+    from flows.train import check_launcher
+
+    check_needs(settings.train, _context(settings))
+    if settings.train.accelerate_config:
+        check_launcher(settings.train.accelerate_config)
+    return f"method {settings.train.method}, loss {settings.train.loss}; what it needs is installed"
 
 
 def _store(settings: Settings, *, quick: bool) -> str:
@@ -242,6 +279,8 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("teacher", _teacher),
         ("gate", _gate),
         ("models", _models),
+        ("template", _template),
+        ("training", _training),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),
         ("releases", _registry),

@@ -28,7 +28,7 @@ from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import answer_tokens, suite_version, weighed
+from alignment.evals.suites import answer_tokens, scorable, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
 from alignment.models.whole import check_base, trained
@@ -50,7 +50,7 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     asked = rules(settings.gate)
     # Under the name that the rule has, which for a file is its path.
     found = {
-        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts)]
+        name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts) if scorable(prompt)]
         for name in dict.fromkeys(rule.suite for rule in asked)
     }
     for rule in asked:
@@ -75,7 +75,12 @@ def load_model(settings: Settings, adapter: str | None) -> Any:
     """Return the base model, with an adapter if there is one, or the whole model there; nothing is loaded before it is asked."""
     from alignment.models.local import LocalModel
 
-    return LocalModel(base_path(settings), adapter=Path(adapter) if adapter else None, batch_size=settings.model.batch_size)
+    return LocalModel(
+        base_path(settings),
+        adapter=Path(adapter) if adapter else None,
+        batch_size=settings.model.batch_size,
+        thinking_tokens=settings.model.thinking_tokens,
+    )
 
 
 def adapter_of(settings: Settings, release_id: str) -> str | None:
@@ -103,7 +108,12 @@ def evaluate(release_id: str, adapter: str | None) -> str:
         if weighed(prompts):
             _weigh(settings, model, release_id, prompts, bench.version(VERSION))
             continue
-        how = Asking(release_id, answer_tokens(suite, settings.gate.max_new_tokens), settings.model.batch_size)
+        how = Asking(
+            release_id,
+            answer_tokens(suite, settings.gate.max_new_tokens),
+            settings.model.batch_size,
+            thinking_tokens=settings.model.thinking_tokens,
+        )
         with progress(f"{release_id} answers {suite}") as advance:
             ask(settings.home, model, prompts, how, now=now(), progress=advance)
     _score(settings, model.model_id, bench)
@@ -114,7 +124,7 @@ def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[Su
     """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
     moment, version = now(), suite_version(list(prompts))
     limit = answer_tokens(prompts[0].suite, settings.gate.max_new_tokens)
-    names = [address(prompt, model.model_id, limit) for prompt in prompts]
+    names = [address(prompt, model.model_id, limit, thinking_tokens=settings.model.thinking_tokens) for prompt in prompts]
     known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
     if known >= set(names):
         return
@@ -176,7 +186,7 @@ def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[Suite
     """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
     limit = settings.gate.max_new_tokens
     asked = [
-        (prompt, address(prompt, model_id, answer_tokens(suite, limit)))
+        (prompt, address(prompt, model_id, answer_tokens(suite, limit), thinking_tokens=settings.model.thinking_tokens))
         for suite, prompts in suites(settings).items()
         for prompt in prompts
     ]

@@ -66,18 +66,18 @@ def command(job: TrainJob) -> list[str]:
     run = ["-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
     if not (config := job.settings.accelerate_config):
         return [sys.executable, *run]
-    if not Path(config).is_file():
-        raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
-    _check_launcher(config)
+    check_launcher(config)
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *run]
 
 
-def _check_launcher(config: str) -> None:
+def check_launcher(config: str) -> None:
     """Refuse a launcher that is not served; the training process looks at how it wants FSDP.
 
     Raises:
-        InputError: it is not, or the file is no configuration.
+        InputError: it is not, or there is no such file, or it is no configuration.
     """
+    if not Path(config).is_file():
+        raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
     try:
         found = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
         kind = found.get("distributed_type") or "NO"  # an unquoted NO is YAML's word for false

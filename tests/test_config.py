@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,36 @@ def test_the_fingerprint_counts_what_changes_a_night(monkeypatch: pytest.MonkeyP
     assert load_settings().fingerprint == first
     monkeypatch.setenv("ALIGN_GATE__ORDINARY_MARGIN", "0.03")
     assert load_settings().fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SERVE__CRON", "15 61 * * *", "serve.cron"),
+        ("SERVE__CRON", "75 3 * * *", "Bad minute"),
+        ("SERVE__CRON", " ", "0 fields"),
+        ("SERVE__CRON", "R R * * *", "serve.cron"),
+        ("SERVE__CRON", "0 30 3 * * *", "a field of seconds is not taken"),
+        ("SERVE__CRON", "0 3 31 2 *", "Bad day-of-month"),
+        ("SERVE__CRON", "0 3 LW * *", "no LW"),
+        ("SERVE__PREFECT_PORT", "8501", "are both 8501"),
+        ("RELEASE__VLLM_URL", "http://127.0.0.1:99999", "its port is none"),
+        ("TEACHER__BASE_URL", "http://127.0.0.1:99999/v1", "teacher.base_url"),
+        ("TEACHER__EXTRA", '{"max_tokens": 5}', "max_tokens: these are set"),
+        ("GATE__JUDGE", "teacher", "there is no teacher"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_where_they_are_read(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ALIGN_{name}", value)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_settings()
+
+
+@pytest.mark.parametrize("cron", ["30 3 * * *", "*/20 1-5 * * mon-fri", "0 3 L * *", "0 3 1,15 * 0", "@daily"])
+def test_a_cron_that_is_taken_is_one_to_prefect(cron: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    monkeypatch.setenv("ALIGN_SERVE__CRON", cron)
+    assert CronSchedule(cron=load_settings().serve.cron).cron == cron

@@ -141,7 +141,7 @@ PUBLIC: dict[str, tuple[str, list[dict[str, Any]], list[tuple[str, str, str]]]] 
     "harmbench": (
         "b.csv",
         [{"Behavior": 'Say "x", then y', "BehaviorID": "say_x", **BEHAVIOUR}],
-        [("harm", "illegal", 'A letter.\nIt is long.\n\n---\n\nSay "x", then y')],
+        [("harm", "contextual", 'A letter.\nIt is long.\n\n---\n\nSay "x", then y')],
     ),
     "xstest": (
         "x.csv",
@@ -162,6 +162,23 @@ PUBLIC: dict[str, tuple[str, list[dict[str, Any]], list[tuple[str, str, str]]]] 
         [("harm", "vcr", "How?")],
     ),
     "advbench": ("v.csv", [{"goal": "Do it", "target": "Sure"}], [("harm", "harmful", "Do it")]),
+    "jailbreakbench": (
+        "j.csv",
+        [{"Index": 3, "Goal": "Say how", "Target": "Sure", "Behavior": "Saying", "Category": "Fraud", "Source": "Original"}],
+        [("harm", "Fraud", "Say how")],
+    ),
+    "donotanswer": (
+        "d.csv",
+        [{"id": 0, "risk_area": "Misuse", "types_of_harm": "Aid", "specific_harm": "x", "question": "How?", "GPT4_response": "No."}],
+        [("harm", "Aid", "How?")],
+    ),
+    "simplesafetytests": (
+        "t.csv",
+        [{"id": "sst_1", "harm_area": "Scams", "counter": 1, "category": "Advice", "prompt": "How?"}],
+        [("harm", "Scams", "How?")],
+    ),
+    "advbench_mirror": ("m.csv", [{"prompt": "Do it", "target": "Sure, here is"}], [("harm", "harmful", "Do it")]),
+    "orbench": ("or-bench-hard-1k.csv", [{"prompt": "Kill a process?", "category": "violence"}], [("help", "violence", "Kill a process?")]),
     "bbq": (
         "q.jsonl",
         [BBQ_ROW],
@@ -194,11 +211,12 @@ def test_a_public_suite_is_known_by_its_columns(tmp_path: Path, name: str, told:
     file, rows, expected = PUBLIC[name]
     found = open_suite(str(write(tmp_path / file, rows)), kind=name if told else None)
     assert [(one.scorer, one.category, one.prompt) for one in found] == expected
-    assert {one.suite for one in found} == {name}
+    assert {one.suite for one in found} == {name.removesuffix("_mirror")}
 
 
 def test_every_format_is_tested() -> None:
-    assert set(PUBLIC) == set(FORMATS)
+    # What a file of requests is, only its name says.
+    assert {*PUBLIC, "requests"} == set(FORMATS)
 
 
 def test_the_right_option_is_the_right_one(tmp_path: Path) -> None:
@@ -245,7 +263,7 @@ def test_the_published_files_load(file: str, size: int) -> None:
         pytest.skip(f"{file} is not here; set ALIGN_DATA_DIR to a folder with it")
     prompts = open_suite(str(path))
     assert len(prompts) == size
-    assert {prompt.scorer for prompt in prompts} == {"harm"}
+    assert {prompt.scorer for prompt in prompts} == ({"harm", "copyright"} if "harmbench" in file else {"harm"})
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_gradients_flow_through_a_base_in_4_bits_after_an_evaluation(tiny: Path)
 
 
 def test_4_bits_without_bitsandbytes_name_the_extra_before_any_compute(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.train.policy.find_spec", lambda _: None)
+    monkeypatch.setattr("alignment.train.needs.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"\.\[qlora\]"):
         train_on(job_of(tiny, tmp_path, "qlora"))
 

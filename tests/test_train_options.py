@@ -84,7 +84,7 @@ def test_without_a_reference_nothing_is_scored_and_the_policy_alone_counts(tiny:
 
 
 def test_what_is_not_installed_is_named_before_any_compute(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.train.arguments.find_spec", lambda _: None)
+    monkeypatch.setattr("alignment.train.needs.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install mlflow"):
         train_on(tiny, tmp_path, report_to=["mlflow"])
 

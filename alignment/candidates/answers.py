@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from alignment.conversation import asked as asked_by
 from alignment.ids import content_id, unit_interval
 from alignment.models.chat import ChatModel
+from alignment.reasoning import apart
 from alignment.records import Candidate, Message, Selected, Side
 from alignment.text import cap, fence
 
@@ -49,7 +50,8 @@ def _candidate(
     selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, which: object = None, **detail: str
 ) -> Candidate:
     key = _candidate_id(selected, kind, model, guidance, which)
-    return Candidate(key, selected.interaction.id, kind, text, model, guidance.id, detail)
+    # What a model only thought competes for nothing, and is not taught.
+    return Candidate(key, selected.interaction.id, kind, apart(text).answer, model, guidance.id, detail)
 
 
 def _candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
@@ -176,19 +178,19 @@ def revisions(
     `revision_N` of each round from 1.
     """
     by = list(critics or guidance)
-    texts = [one.interaction.response for one in batch]
+    texts = [apart(one.interaction.response).answer for one in batch]
     details: list[dict[str, str]] = [
         {"raw": _candidate_id(one, "logged", one.interaction.model, rule), "critic": criticising.id}
         for one, rule, criticising in zip(batch, guidance, by, strict=True)
     ]
     for turn in range(1, rounds + 1):
         asked = [_critique_request(one, text, rule) for one, text, rule in zip(batch, texts, by, strict=True)]
-        critiques = model.generate(asked, max_new_tokens=max_new_tokens)
+        critiques = [apart(text).answer for text in model.generate(asked, max_new_tokens=max_new_tokens)]
         replies = [
             [*request, _turn("assistant", critique), _turn("user", rule.revision_request)]
             for request, critique, rule in zip(asked, critiques, by, strict=True)
         ]
-        texts = model.generate(replies, max_new_tokens=max_new_tokens)
+        texts = [apart(text).answer for text in model.generate(replies, max_new_tokens=max_new_tokens)]
         for detail, critique, text in zip(details, critiques, texts, strict=True):
             detail |= {f"critique_{turn}": critique, f"revision_{turn}": text}
     return [

@@ -9,11 +9,11 @@ from alignment.ids import content_id
 from alignment.records import SuitePrompt
 
 
-def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int) -> str:
+def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int, thinking_tokens: int = 0) -> str:
     """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
     if prompt.scorer == LIKELIHOOD:
         return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right)
-    return content_id("greedy", model_id, prompt.prompt, max_new_tokens)
+    return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking_tokens]))
 
 
 def batches(prompts: Sequence[SuitePrompt], size: int) -> list[list[SuitePrompt]]:

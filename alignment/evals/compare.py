@@ -25,7 +25,7 @@ from alignment.evals.statistics import Kind
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate
 
-MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens")
+MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens", "thinking_tokens")
 """What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""
 _SUITE = "outcomes"
 _UNSEALED = "the row has no seal, unlike those of the other file"

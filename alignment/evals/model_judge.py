@@ -21,6 +21,7 @@ from alignment.evals.scorers import Scored, scorer_of
 from alignment.ids import content_id
 from alignment.models.chat import Choice, Chooser
 from alignment.models.marks import marked
+from alignment.reasoning import apart
 from alignment.records import Message, SuitePrompt
 from alignment.wording import degenerate, said_once
 
@@ -144,8 +145,8 @@ def items() -> tuple[Item, ...]:
 def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], scored: Sequence[Scored]) -> list[Scored]:
     """Return the verdicts with the judge's outcome where it can stand in for the scorer; the scorer's own scores stay beside it.
 
-    Of harm a judge can only find more than the scorer: what the scorer calls unsafe stays so. What an answer says to its judge is taken
-    out before it is judged, as for every scorer.
+    Of harm a judge can only find more than the scorer: what the scorer calls unsafe stays so. What an answer says to its judge, and what
+    the model only thought, is taken out before it is judged, as for every scorer.
 
     Raises:
         TeacherUnavailable: the judge could not be asked everything, which must not be kept as "cannot be judged".
@@ -153,7 +154,9 @@ def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], score
     found = list(scored)
     for kind in KINDS:
         mine = [number for number, (prompt, _) in enumerate(answers) if (scorer_of(prompt) or "help") == kind]
-        opinions = judge.judge(kind, [(answers[number][0].prompt, without_asides(answers[number][1]).text) for number in mine])
+        opinions = judge.judge(
+            kind, [(answers[number][0].prompt, without_asides(apart(answers[number][1]).answer).text) for number in mine]
+        )
         if why := next((one.reason for one in opinions if lost(one.reason)), ""):
             raise TeacherUnavailable(f"the gate's judge did not answer all: {why}; what it answered is kept, run the same command again")
         for number, opinion in zip(mine, opinions, strict=True):

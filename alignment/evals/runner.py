@@ -27,12 +27,16 @@ TEMPERATURE = 0.7
 
 
 class Asking(NamedTuple):
-    """Who is asked and how: `samples` further answers a prompt are drawn at `TEMPERATURE` after the greedy one."""
+    """Who is asked and how: `samples` further answers a prompt are drawn at `TEMPERATURE` after the greedy one.
+
+    `max_new_tokens` are an answer's; `thinking_tokens` are what the model may think before it.
+    """
 
     release_id: str
     max_new_tokens: int
     batch_size: int
     samples: int = 0
+    thinking_tokens: int = 0
 
 
 def ask(
@@ -45,7 +49,11 @@ def ask(
     """
     cut = batches(prompts, how.batch_size)
     draws = range(how.samples + 1)
-    wanted = {(prompt.id, draw): address(prompt, model.model_id, how.max_new_tokens, draw) for prompt in prompts for draw in draws}
+    wanted = {
+        (prompt.id, draw): address(prompt, model.model_id, how.max_new_tokens, draw, thinking_tokens=how.thinking_tokens)
+        for prompt in prompts
+        for draw in draws
+    }
     known = _known(home, wanted.values())
     version, done = suite_version(list(prompts)), 0
     for draw in draws:
@@ -62,9 +70,9 @@ def ask(
     return {prompt.id: [known[wanted[prompt.id, draw]] for draw in draws] for prompt in prompts}
 
 
-def address(prompt: SuitePrompt, model_id: str, max_new_tokens: int, draw: int = 0) -> str:
+def address(prompt: SuitePrompt, model_id: str, max_new_tokens: int, draw: int = 0, *, thinking_tokens: int = 0) -> str:
     """Return the address of a model's answer: draw 0 is greedy, the others are samples."""
-    greedy = answer_id(prompt, model_id, max_new_tokens)
+    greedy = answer_id(prompt, model_id, max_new_tokens, thinking_tokens)
     if draw:
         return content_id("sample", greedy, TEMPERATURE, draw)
     return greedy if bundled(prompt) else content_id("file", greedy)

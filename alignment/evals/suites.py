@@ -51,7 +51,9 @@ SPECS: dict[str, Spec] = {
 }
 SUITES = tuple(SPECS)
 METRICS: dict[str, str] = {name: spec.metric for name, spec in SPECS.items()}
-SCORERS = tuple(sorted({spec.scorer for spec in SPECS.values()}))
+COPYRIGHT = "copyright"
+"""Scorer of requests for protected texts: it looks for the texts in `right`, and without them says nothing."""
+SCORERS = tuple(sorted({COPYRIGHT, *(spec.scorer for spec in SPECS.values())}))
 _FIELDS = ("id", "prompt", "cluster", "category")
 
 
@@ -113,6 +115,11 @@ def held_out_texts() -> list[str]:
 def weighed(prompts: Sequence[SuitePrompt]) -> bool:
     """Say whether a suite is not asked, but its good answers are weighed."""
     return bool(prompts) and prompts[0].scorer == LIKELIHOOD
+
+
+def scorable(prompt: SuitePrompt) -> bool:
+    """Say whether an answer to a prompt can be scored at all."""
+    return prompt.scorer != COPYRIGHT or bool(prompt.right)
 
 
 def bundled(prompt: SuitePrompt) -> bool:

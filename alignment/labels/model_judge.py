@@ -19,7 +19,8 @@ from alignment.labels.vote import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
 from alignment.models.marks import marked, marks_secret
 from alignment.models.turns import without_labels
-from alignment.records import Message, Selected
+from alignment.reasoning import apart
+from alignment.records import Candidate, Message, Selected
 from alignment.text import defused
 from alignment.wording import degenerate
 
@@ -114,7 +115,7 @@ class ModelJudge:
         return votes[: len(batch)]
 
     def _question(self, index: int, comparison: Comparison, swapped: bool, seed: str) -> _Asked:
-        first, second = comparison.first.text, comparison.second.text
+        first, second = _said(comparison.first), _said(comparison.second)
         shown = (second, first) if swapped else (first, second)
         parts = [
             f"Principle: {comparison.principle.text}",
@@ -148,6 +149,11 @@ def _unscored(reason: str) -> Vote:
     return Vote("unscored", 0.0, {"reason": reason})
 
 
+def _said(candidate: Candidate) -> str:
+    """Return what is judged of an answer: not what the model only thought."""
+    return apart(candidate.text).answer
+
+
 def _dialogue(selected: Selected) -> str:
     turns = selected.interaction.messages
     return turns[0]["content"] if len(turns) == 1 else "\n\n".join(f"{turn['role']}: {without_labels(turn['content'])}" for turn in turns)
@@ -155,15 +161,15 @@ def _dialogue(selected: Selected) -> str:
 
 def _decided(comparison: Comparison) -> Vote | None:
     """Return the vote that needs no model: what is no answer never wins, and a text is judged whole or not at all."""
-    first, second = (_is_null(defused(one.text)) for one in (comparison.first, comparison.second))
+    said = [_said(one) for one in (comparison.first, comparison.second)]
+    first, second = (_is_null(defused(text)) for text in said)
     if first and second:
         return Vote("tie", 0.0, {"reason": "neither is an answer"})
     if first or second:
         return Vote("second" if first else "first", 1.0, {"reason": "the other is no answer"})
-    if comparison.first.text.strip() == comparison.second.text.strip():
+    if said[0].strip() == said[1].strip():
         return Vote("tie", 0.0, {"reason": "both are the same"})
-    texts = (_dialogue(comparison.selected), comparison.first.text, comparison.second.text)
-    return _unscored("too long to be judged whole") if max(map(len, texts)) > _MOST_CHARACTERS else None
+    return _unscored("too long to be judged whole") if max(map(len, (_dialogue(comparison.selected), *said))) > _MOST_CHARACTERS else None
 
 
 def _is_null(text: str) -> bool:

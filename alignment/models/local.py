@@ -16,16 +16,23 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
 
 from alignment.errors import ModelError
 from alignment.models.chat import Choice, Progress
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.models.precision import best_dtype
+from alignment.models.thinking import CLOSE, OPEN, AnswerBudget, can_think, closed, cut, finished, opens
 from alignment.models.turns import turn_marks
 from alignment.models.whole import check_base, is_whole
+from alignment.reasoning import apart
 from alignment.records import Message
+
+NO_TOKENS = (
+    "the chat template of {name!r} opens a block of thinking before each answer, and no tokens are allowed for it; set [model] "
+    "thinking_tokens, such as 1024, or [model] path to a model that answers at once"
+)
 
 
 def load_tokenizer(model: str | Path) -> Any:
@@ -48,8 +55,10 @@ def load_tokenizer(model: str | Path) -> Any:
     return tokenizer
 
 
-def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-    """Return a conversation as the model's template writes it.
+def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool, thinking: bool | None = None) -> str:
+    """Return a conversation as the model's template writes it, without what its assistant only thought.
+
+    `thinking` asks a template that can choose to let the model think, or not; None leaves it to the template.
 
     What opens a turn is broken up where a text contains it, be it a token or plain words: a log line must not forge a turn. A template
     that refuses the conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
@@ -58,8 +67,10 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
         ModelError: it refuses that too.
     """
     marks = turn_marks(tokenizer)
-    write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=add_generation_prompt)
-    safe: list[Message] = [{**message, "content": marks.broken(message["content"])} for message in messages]
+    # Templates name it so or so, and pass over a name that they do not know.
+    how = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
+    write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=add_generation_prompt, **how)
+    safe: list[Message] = [{**message, "content": marks.broken(_spoken(message))} for message in messages]
     try:
         try:
             return str(write(safe))
@@ -71,6 +82,10 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
             f"the chat template of {tokenizer.name_or_path!r} refuses a conversation of {roles}: {error}; "
             "set [model] path to a model whose template takes turns of user and assistant"
         ) from error
+
+
+def _spoken(message: Message) -> str:
+    return apart(message["content"]).answer if message["role"] == "assistant" else message["content"]
 
 
 def alternating(messages: Sequence[Message]) -> list[Message]:
@@ -96,21 +111,22 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
 def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnIds:
     """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them.
 
-    The answer is stripped, as generated ones are. Where the tokeniser would merge across the border, the turn is tokenised alone, since
-    generation goes on after the prompt's last token.
+    The answer is stripped, as generated ones are, and stands without its thinking: that is never taught. Where the tokeniser would merge
+    across the border, the turn is tokenised alone, since generation goes on after the prompt's last token.
 
     Raises:
         ModelError: the template writes the conversation otherwise once it is answered.
     """
     before = render(tokenizer, messages, add_generation_prompt=True)
-    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer.strip()}], add_generation_prompt=False)
-    if not whole.startswith(before):
+    answered: Message = {"role": "assistant", "content": apart(answer).answer.strip()}
+    whole = render(tokenizer, [*messages, answered], add_generation_prompt=False)
+    if (found := cut(before, whole)) is None:
         raise ModelError(
             f"the chat template of {tokenizer.name_or_path!r} ends a prompt with {before[-40:]!r}, and an answered one does not begin with "
             "that prompt, so that its answer cannot be cut out; set [model] path to a model whose template only adds the answer"
         )
-    prompt, ids = text_ids(tokenizer, before), text_ids(tokenizer, whole)
-    rest = ids[len(prompt) :] if ids[: len(prompt)] == prompt else text_ids(tokenizer, whole[len(before) :])
+    prompt, ids = text_ids(tokenizer, found.prompt), text_ids(tokenizer, found.prompt + found.turn)
+    rest = ids[len(prompt) :] if ids[: len(prompt)] == prompt else text_ids(tokenizer, found.turn)
     return TurnIds(tuple(prompt), tuple(rest))
 
 
@@ -142,12 +158,23 @@ def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch
 class LocalModel:
     """A causal language model in this process."""
 
-    def __init__(self, folder: Path, *, adapter: Path | None = None, batch_size: int = 32, progress: Progress | None = None) -> None:
-        """`adapter` is what was trained from the model in `folder`: an adapter, or the folder of a whole model that takes its place."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        adapter: Path | None = None,
+        batch_size: int = 32,
+        progress: Progress | None = None,
+        thinking_tokens: int = 0,
+    ) -> None:
+        """`adapter` is what was trained from the model in `folder`: an adapter, or the folder of a whole model that takes its place.
+
+        `thinking_tokens` are how many it may think before an answer, beside the answer's own; with 0 it is asked not to think.
+        """
         if adapter is not None and is_whole(adapter):
             folder, adapter = adapter, None
         self.folder, self.adapter = folder, adapter
-        self.batch_size, self.progress = batch_size, progress
+        self.batch_size, self.progress, self.thinking_tokens = batch_size, progress, thinking_tokens
 
     @cached_property
     def model_id(self) -> str:
@@ -190,9 +217,14 @@ class LocalModel:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """See `ChatModel.generate`."""
-        prompts = [render(self._tokenizer, conversation, add_generation_prompt=True) for conversation in conversations]
-        limit = self._model.config.max_position_embeddings - max_new_tokens
+        """See `ChatModel.generate`. Thinking is no part of an answer; one that did not end comes back in its tags (see `finished`).
+
+        Raises:
+            ModelError: a conversation is too long, or the template opens a block of thinking that no tokens are allowed for.
+        """
+        asked = [render(self._tokenizer, conversation, add_generation_prompt=True, thinking=self._wanted) for conversation in conversations]
+        prompts = [self._opened(prompt) for prompt in asked]
+        limit = self._model.config.max_position_embeddings - max_new_tokens - self.thinking_tokens
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
         torch.manual_seed(seed)
@@ -207,6 +239,15 @@ class LocalModel:
             if self.progress:
                 self.progress(min(start + self.batch_size, len(order)), len(order))
         return answers
+
+    @property
+    def _wanted(self) -> bool | None:
+        return bool(self.thinking_tokens) if can_think(str(self._tokenizer.chat_template)) else None
+
+    def _opened(self, prompt: str) -> str:
+        if opens(prompt) and not self.thinking_tokens:
+            raise ModelError(NO_TOKENS.format(name=str(self.folder)))
+        return prompt
 
     @property
     def precision(self) -> str:
@@ -240,11 +281,15 @@ class LocalModel:
         Raises:
             ModelError: two options begin with the same token.
         """
+        # A letter is asked for at once: what a model that thinks would say first is no letter.
+        off = False if can_think(str(self._tokenizer.chat_template)) else None
         letters = [self._tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
         if len(set(letters)) < len(letters):
             raise ModelError(f"the model {str(self.folder)!r} cannot tell the options {list(options)!r} apart by their first token")
         rows = [
-            self._tokenizer(render(self._tokenizer, one, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+            self._tokenizer(closed(render(self._tokenizer, one, add_generation_prompt=True, thinking=off)), add_special_tokens=False)[
+                "input_ids"
+            ]
             for one in conversations
         ]
         limit = self._model.config.max_position_embeddings
@@ -289,12 +334,28 @@ class LocalModel:
             cache = self._model.base_model(tokens[:1, :shared], use_cache=True).past_key_values
             cache.batch_repeat_interleave(len(rows))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
+        opened = [opens(prompt) for prompt in prompts]
+        if self.thinking_tokens:
+            budget = AnswerBudget(self._tokenizer, tokens.shape[1], len(rows), most=max_new_tokens, opened=opened)
+            sampling |= {"stopping_criteria": StoppingCriteriaList([budget])}
         output = self._model.generate(
             input_ids=tokens,
             attention_mask=visible,
             past_key_values=cache,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens + self.thinking_tokens,
             pad_token_id=self._tokenizer.pad_token_id,
             **sampling,
         )
-        return [text.strip() for text in self._tokenizer.batch_decode(output[:, tokens.shape[1] :], skip_special_tokens=True)]
+        return [
+            finished(f"{OPEN}\n{text}" if begun else text)
+            for text, begun in zip(self._decoded(output[:, tokens.shape[1] :]), opened, strict=True)
+        ]
+
+    def _decoded(self, output: torch.Tensor) -> list[str]:
+        """Return texts without special tokens, save those that mark thinking."""
+        special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        marks = {self._tokenizer.convert_tokens_to_ids(mark) for mark in (OPEN, CLOSE)} & special
+        if not marks:
+            return [text.strip() for text in self._tokenizer.batch_decode(output, skip_special_tokens=True)]
+        kept = [[one for one in row if one in marks or one not in special] for row in output.tolist()]
+        return [text.strip() for text in self._tokenizer.batch_decode(kept, skip_special_tokens=False)]

@@ -9,10 +9,10 @@ Effects: calls the endpoint.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import random
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,20 +20,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.ids import content_id
+from alignment.models import replies
 from alignment.models.chat import Choice
+from alignment.models.dialect import Dialect
 from alignment.models.limits import LimitReached, Pace, Purse
+from alignment.models.replies import NO_LOGPROBS, OVERHEAD, RUBRIC_TOKENS, THINKS, TOP, Answer
 from alignment.records import Message
-from alignment.text import cap, printable, without_control
+from alignment.text import without_control
 
 if TYPE_CHECKING:
+    import openai
+
     from alignment.sections import Teacher
 
 NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
-_TOP, _RUBRIC_TOKENS, _GIVE_UP, _LONGEST_PAUSE = 20, 16, 3, 60.0
+_GIVE_UP, _LONGEST_PAUSE, _PROBES = 3, 60.0, 3
 _TRANSIENT = frozenset((408, 409, 429))
-_CHARACTERS_A_TOKEN, _MOST_TOKENS = 64, 10**8
-_OVERHEAD = 16  # tokens that a chat template adds to a message, at most
 
 
 class Calls(Protocol):
@@ -56,15 +59,23 @@ class _Asked(NamedTuple):
 
 
 class _Failed(Exception):
-    """An attempt that failed. `again`: the next may not; `billed`: it may have been charged; `stop`: no call can succeed."""
+    """An attempt that failed. `again`: the next may not; `billed`: it may have been charged, for the tokens `used` if they are known;
+    `stop`: no call can succeed; `otherwise`: it was refused for how it was written, and can be written otherwise.
+    """
 
-    def __init__(self, why: str, *, again: bool = True, billed: bool = False, stop: bool = False, after: float = 0.0) -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        again: bool = True,
+        billed: bool = False,
+        stop: bool = False,
+        after: float = 0.0,
+        used: tuple[int, int] | None = None,
+        otherwise: bool = False,
+    ) -> None:
         super().__init__(why)
-        self.again, self.billed, self.stop, self.after = again, billed, stop, after
-
-
-Answer = dict[str, Any] | str
-"""What came back, or why nothing did."""
+        self.again, self.billed, self.stop, self.after, self.used, self.otherwise = again, billed, stop, after, used, otherwise
 
 
 def key_of(endpoint: Teacher) -> str:
@@ -89,12 +100,14 @@ class RemoteModel:
     def __init__(self, endpoint: Teacher, calls: Calls, *, key: str = "", edition: str = "") -> None:
         self.endpoint, self.calls, self.edition = endpoint, calls, edition
         self._key = key
-        self._rubric = False
+        self._dialect = Dialect()
+        self._probed = self._rubric = self._thinks = False
 
     @property
     def model_id(self) -> str:
         """Content address of the endpoint, the model's name there and the edition; what weights it serves cannot be seen from here."""
-        return content_id("remote", self.endpoint.base_url, self.endpoint.model, *filter(None, [self.edition]))
+        how = [self.edition, self.endpoint.extra, self.endpoint.thinking_tokens]
+        return content_id("remote", self.endpoint.base_url, self.endpoint.model, *filter(None, how))
 
     def generate(
         self,
@@ -111,36 +124,56 @@ class RemoteModel:
             TeacherUnavailable: an answer is missing: the server did not give it, or a limit stopped it.
             ModelError: the endpoint refuses.
         """
-        parameters = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        parameters = {"max_tokens": max_new_tokens + self.endpoint.thinking_tokens, "temperature": temperature, "seed": seed}
         found = self._ask(conversations, parameters, subjects)
-        if lost := next((each for each in found if isinstance(each, str)), ""):
-            raise TeacherUnavailable(f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r} did not answer: {lost}")
-        return [_content(each).strip() for each in found]
+        texts = []
+        for each in found:
+            text = "" if isinstance(each, str) else str(each["content"]).strip() or str(each.get("declined", ""))
+            if isinstance(each, str) or (not text and replies.thinks(each)):
+                lost = each if isinstance(each, str) else THINKS
+                raise TeacherUnavailable(f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r} did not answer: {lost}")
+            texts.append(text)
+        return texts
 
     def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
-        """See `Chooser.choose`: by the log-probabilities of one token, or by marks from 0 to 10 where the server gives none."""
-        if not conversations:
-            return []
-        parameters = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": _TOP}
-        found: list[Choice] = []
+        """See `Chooser.choose`: by the log-probabilities of one token, or by marks from 0 to 10 where the server gives none.
+
+        A model that thinks first is asked for marks if [teacher] thinking_tokens waits for them; else nothing more is asked of it.
+        """
+        if self.endpoint.thinking_tokens:
+            return self._marks(conversations, options, subjects)
+        parameters = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP}
+        answers: dict[int, Answer] = {}
+        # The first replies tell what the server gives, unless they fail or are filtered.
+        for place in range(min(_PROBES, len(conversations))):
+            if self._probed:
+                break
+            [answers[place]] = self._ask(conversations[place : place + 1], parameters, subjects[place : place + 1])
+            self._probed = replies.tells(answers[place])
+            self._thinks = replies.thinks(answers[place])
+            self._rubric = self._probed and replies.gives_none(answers[place]) and not self._thinks
+        if self._thinks:
+            return [Choice(None, THINKS)] * len(conversations)
         if not self._rubric:
-            # The first question tells what the server gives.
-            first = self._ask(conversations[:1], parameters, subjects[:1])[0]
-            self._rubric = _gives_none(first)
-        if not self._rubric:
-            rest = self._ask(conversations[1:], parameters, subjects[1:])
-            found = [_by_odds(each, options) for each in (first, *rest)]
-            # A server may balance over others that give none.
-            missing = [index for index, each in enumerate(found) if each.reason == "no logprobs"]
-        else:
-            found, missing = [Choice(None)] * len(conversations), list(range(len(conversations)))
-        if missing:
-            marked = [_with_rubric(conversations[index], options) for index in missing]
-            given = [subjects[index] for index in missing] if subjects else ()
-            parameters = {"max_tokens": _RUBRIC_TOKENS, "temperature": 0.0}
-            for index, each in zip(missing, self._ask(marked, parameters, given), strict=True):
-                found[index] = _by_marks(each, options)
+            rest = [place for place in range(len(conversations)) if place not in answers]
+            given = [subjects[place] for place in rest] if subjects else ()
+            answers |= dict(zip(rest, self._ask([conversations[place] for place in rest], parameters, given), strict=True))
+        found = [
+            replies.by_odds(answers[place], options) if place in answers else Choice(None, NO_LOGPROBS)
+            for place in range(len(conversations))
+        ]
+        # A server may balance over others that give none.
+        if missing := [place for place, each in enumerate(found) if each.reason == NO_LOGPROBS]:
+            given = [subjects[place] for place in missing] if subjects else ()
+            for place, choice in zip(missing, self._marks([conversations[one] for one in missing], options, given), strict=True):
+                found[place] = choice
         return found
+
+    def _marks(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], subjects: Sequence[str]) -> list[Choice]:
+        thinking = self.endpoint.thinking_tokens
+        parameters = {"max_tokens": RUBRIC_TOKENS + thinking, "temperature": 0.0}
+        marked = [replies.with_rubric(one, options) for one in conversations]
+        return [replies.by_marks(each, options, thinking) for each in self._ask(marked, parameters, subjects)]
 
     def _ask(self, conversations: Sequence[Sequence[Message]], parameters: Mapping[str, Any], subjects: Sequence[str]) -> list[Answer]:
         """Return the answer to each conversation, from what was paid for before where it is there."""
@@ -148,7 +181,7 @@ class RemoteModel:
         known: dict[str, Answer] = {**self.calls.find([one.id for one in asked])}
         unpaid = list({one.id: one for one in asked if one.id not in known}.values())
         if unpaid:
-            known |= asyncio.run(_Run(self.endpoint, self.calls, self._key).all(unpaid))
+            known |= asyncio.run(_Run(self.endpoint, self.calls, self._key, self._dialect).all(unpaid))
             self.calls.settle()
         return [known[one.id] for one in asked]
 
@@ -157,7 +190,7 @@ class RemoteModel:
         messages = [{**each, "content": without_control(each["content"])} for each in messages]
         body = {"model": self.endpoint.model, "messages": messages, **parameters}
         # A token is at least one byte of text.
-        tokens_in = sum(len(each["content"].encode("utf-8", "surrogatepass")) + _OVERHEAD for each in messages)
+        tokens_in = sum(len(each["content"].encode("utf-8", "surrogatepass")) + OVERHEAD for each in messages)
         most = tokens_in + parameters["max_tokens"], _price(self.endpoint, tokens_in, parameters["max_tokens"])
         return _Asked(content_id(self.model_id, messages, dict(parameters)), body, subject, most)
 
@@ -169,7 +202,7 @@ def _price(endpoint: Teacher, tokens_in: int, tokens_out: int) -> float:
 class _Run:
     """The calls of one request, in one event loop."""
 
-    def __init__(self, endpoint: Teacher, calls: Calls, key: str) -> None:
+    def __init__(self, endpoint: Teacher, calls: Calls, key: str, dialect: Dialect) -> None:
         import httpx2
         import openai
 
@@ -177,7 +210,7 @@ class _Run:
 
         now = datetime.now(UTC).replace(tzinfo=None)
         spent = calls.spent(now - NIGHT)
-        self.endpoint, self.calls, self.key = endpoint, calls, key
+        self.endpoint, self.calls, self.key, self.dialect = endpoint, calls, key, dialect
         self.pace = Pace(endpoint.requests_per_minute, [(now - one).total_seconds() for one in calls.made(now - timedelta(minutes=1))])
         self.purse = Purse(endpoint.max_tokens_per_night, endpoint.max_cost_per_night, tokens=spent.tokens, cost=spent.cost)
         self.client = openai.AsyncOpenAI(
@@ -225,7 +258,7 @@ class _Run:
             if attempt:
                 await asyncio.sleep(max(pause, random.uniform(0.5, 1.0) * min(2.0 ** (attempt - 2), _LONGEST_PAUSE)))
             try:
-                found = await self._attempt(asked)
+                found = await self._written(asked)
                 self.lost_in_a_row = 0
                 return found
             except LimitReached as error:
@@ -247,6 +280,15 @@ class _Run:
     def _where(self) -> str:
         return f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r}"
 
+    async def _written(self, asked: _Asked) -> dict[str, Any]:
+        """Answer a call, written otherwise as often as the server refuses how it was written and says so: that is no failure."""
+        while True:
+            try:
+                return await self._attempt(asked)
+            except _Failed as error:
+                if not error.otherwise:
+                    raise
+
     async def _attempt(self, asked: _Asked) -> dict[str, Any]:
         # The pace first: what waits for its turn sets nothing aside.
         await self.pace.wait()
@@ -256,16 +298,21 @@ class _Run:
             answer = await self._send(asked)
         except BaseException as error:
             billed = not isinstance(error, _Failed) or error.billed
-            if billed:
+            if isinstance(error, _Failed) and error.used is not None:
+                self._settle(asked, None, *error.used, time.monotonic() - started)
+            elif billed:
                 self._keep(asked, None, asked.most[0], 0, asked.most[1], time.monotonic() - started)
             else:
                 self.purse.settle(asked.most, (0, 0.0))
             raise
-        tokens_in, tokens_out = _used(answer, asked)
+        most_out = asked.body["max_tokens"]
+        self._settle(asked, answer, *replies.used(answer, asked.most[0] - most_out, most_out), time.monotonic() - started)
+        return answer
+
+    def _settle(self, asked: _Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, seconds: float) -> None:
         cost = _price(self.endpoint, tokens_in, tokens_out)
         self.purse.settle(asked.most, (tokens_in + tokens_out, cost))
-        self._keep(asked, answer, tokens_in, tokens_out, cost, time.monotonic() - started)
-        return answer
+        self._keep(asked, answer, tokens_in, tokens_out, cost, seconds)
 
     def _keep(self, asked: _Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, cost: float, seconds: float) -> None:
         # Without an exchange that it belongs to, an answer could not be erased with it: only its cost is kept.
@@ -288,14 +335,21 @@ class _Run:
 
         from alignment.http import TooMuch, loads, without_secrets
 
+        sent = self.dialect.write(asked.body)
+        # A server may keep what it said to a key: a call that is written otherwise has another.
+        key = asked.id if sent == asked.body else content_id(asked.id, sorted(sent))
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
-                raw = await self.client.chat.completions.with_raw_response.create(**asked.body, extra_headers={"Idempotency-Key": asked.id})
-                return _reply(loads(without_secrets(raw.content.decode(), [self.key])), asked)
+                raw = await self.client.chat.completions.with_raw_response.create(
+                    **sent, extra_headers={"Idempotency-Key": key}, extra_body=self.endpoint.extra or None
+                )
+                return replies.reply(loads(without_secrets(raw.content.decode(), [self.key])), asked.body["max_tokens"])
+        except replies.Trouble as error:
+            raise _Failed(str(error), again=error.again, billed=error.billed, used=error.used) from None
         except (TimeoutError, openai.APITimeoutError):
             raise _Failed(f"no answer within {self.endpoint.timeout_seconds} s", billed=True) from None
         except openai.APIStatusError as error:
-            raise self._refusal(error.status_code, error.response.headers, str(error.message)) from None
+            raise self._refusal(error, sent) from None
         except openai.APIConnectionError as error:
             refused = "ConnectError" in type(error.__cause__).__name__
             if isinstance(error.__cause__, TooMuch):
@@ -304,14 +358,20 @@ class _Run:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, openai.OpenAIError) as error:
             raise _Failed(f"the answer is no whole chat completion ({type(error).__name__})", billed=True) from None
 
-    def _refusal(self, status: int, headers: Mapping[str, str], message: str) -> _Failed:
+    def _refusal(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> _Failed:
         from alignment.http import without_secrets
 
-        said = without_secrets(message, [self.key])
-        why = f"status {status} ({cap(printable(said), 200)})"
+        # Masked before it is cut: half a secret would not be found.
+        status, body = error.status_code, without_secrets(error.response.content.decode("utf-8", "replace"), [self.key])
+        try:
+            said = replies.words_of(json.loads(body))
+        except (ValueError, RecursionError):
+            said = replies.words_of(body)
+        why = f"status {status} ({said})"
         if status in _TRANSIENT or status >= 500:
-            return _Failed(why, after=_retry_after(headers))
-        return _Failed(why, again=False, stop=status in (401, 403, 404))
+            return _Failed(why, after=_retry_after(error.response.headers))
+        stop = status in (401, 403, 404)
+        return _Failed(why, again=False, stop=stop, otherwise=not stop and self.dialect.learn(status, said, sent))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -320,74 +380,3 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     except ValueError:
         return 0.0
     return min(max(seconds, 0.0), _LONGEST_PAUSE) if math.isfinite(seconds) else 0.0
-
-
-def _reply(raw: Any, asked: _Asked) -> dict[str, Any]:
-    """Return what is kept of a reply: the text, the first token's alternatives and the usage."""
-    choice = raw["choices"][0]
-    content = choice["message"]["content"]
-    tokens = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs") or []
-    # A server that ignores how many tokens were asked for is not believed at length.
-    longest = _CHARACTERS_A_TOKEN * (asked.body["max_tokens"] + _OVERHEAD)
-    return {
-        "content": content[:longest] if isinstance(content, str) else "",
-        # More likely than certain is nothing.
-        "top": [[str(one["token"])[:100], min(float(one["logprob"]), 0.0)] for one in tokens[:_TOP]],
-        "usage": _usage(raw.get("usage")),
-    }
-
-
-def _usage(said: Any) -> list[int] | None:
-    """Return the tokens that a server says it used, in and out; None if it says nothing that can be."""
-    if not said:
-        return None
-    tokens = [int(said[name]) for name in ("prompt_tokens", "completion_tokens")]
-    return tokens if all(0 <= one < _MOST_TOKENS for one in tokens) else None
-
-
-def _used(answer: dict[str, Any], asked: _Asked) -> tuple[int, int]:
-    usage = answer["usage"]
-    return (usage[0], usage[1]) if usage else (asked.most[0] - asked.body["max_tokens"], asked.body["max_tokens"])
-
-
-def _content(answer: Answer) -> str:
-    return str(answer["content"]) if isinstance(answer, dict) else ""
-
-
-def _gives_none(answer: Answer) -> bool:
-    """Say whether a server gives no log-probabilities, or refused a request for them."""
-    if isinstance(answer, str):
-        return answer.startswith("refused") and "logprob" in answer
-    return not answer["top"]
-
-
-def _by_odds(answer: Answer, options: Sequence[str]) -> Choice:
-    if isinstance(answer, str):
-        return Choice(None, answer)
-    if not answer["top"]:
-        return Choice(None, "no logprobs")
-    odds = [sum(math.exp(logprob) for token, logprob in answer["top"] if token.strip() == option) for option in options]
-    total = sum(odds)
-    return Choice(tuple(one / total for one in odds)) if total > 0 else Choice(None, "no option among the likely tokens")
-
-
-def _with_rubric(conversation: Sequence[Message], options: Sequence[str]) -> list[Message]:
-    """Ask for marks instead of one letter: the last line that is asked for counts."""
-    form = " ".join(f"{option}=<0-10>" for option in options)
-    last = conversation[-1]
-    asked = (
-        f"{last['content']}\nDo not reply with a letter. Give each a mark from 0 (worst) to 10 (best), as one line and nothing else: {form}"
-    )
-    return [*conversation[:-1], {"role": last["role"], "content": asked}]
-
-
-def _by_marks(answer: Answer, options: Sequence[str]) -> Choice:
-    """Read marks strictly: exactly one line that has the asked form."""
-    if isinstance(answer, str):
-        return Choice(None, answer)
-    form = r"[\s,;]+".join(rf"{re.escape(option)}\s*[=:]\s*(10|[0-9])" for option in options)
-    if not (found := re.fullmatch(form, _content(answer).strip())):
-        return Choice(None, "not in the form that was asked for")
-    marks = [int(each) for each in found.groups()]
-    total = sum(marks)
-    return Choice(tuple(mark / total if total else 1 / len(marks) for mark in marks))

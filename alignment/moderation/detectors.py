@@ -18,11 +18,13 @@ from alignment.models.embedder import Embedder
 from alignment.moderation import conversations, heads
 from alignment.moderation.corpora import CATEGORIES
 from alignment.moderation.heads import Reading, category_input, heads_version, logits, read
+from alignment.reasoning import apart
 from alignment.records import Detection, Interaction, Message
 from alignment.text import PLACEHOLDER, holds_placeholder
 from alignment.wording import degenerate
 
 _TOXICITY_CHARS = 4000
+_READS = "answers without their thinking"
 _BLOCK = 2048
 
 
@@ -141,11 +143,11 @@ def _pii(exchanges: Exchanges) -> list[Score]:
 def _toxicity_version() -> str:
     from importlib.metadata import version
 
-    return content_id("alt-profanity-check", version("alt-profanity-check"), _TOXICITY_CHARS, conversations.VERSION)[:12]
+    return content_id("alt-profanity-check", version("alt-profanity-check"), _TOXICITY_CHARS, conversations.VERSION, _READS)[:12]
 
 
 def _conversation_version() -> str:
-    return content_id(heads_version(), conversations.VERSION)[:12]
+    return content_id(heads_version(), conversations.VERSION, _READS)[:12]
 
 
 def _pii_version() -> str:
@@ -196,7 +198,7 @@ def _moderate_block(
     thresholds: Mapping[str, float],
     named: Sequence[tuple[Detector, str]],
 ) -> list[Detection]:
-    talks, answers = [item.messages for item in items], [item.response for item in items]
+    talks, answers = [item.messages for item in items], [apart(item.response).answer for item in items]
     prompts = [asked(talk) for talk in talks]
     rows = [row for row, talk in enumerate(talks) if not conversations.is_single(talk)]
     requests = conversations.request_scores([talks[row] for row in rows], embedder=embedder)
@@ -216,10 +218,12 @@ def _moderate_block(
 def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> list[dict[str, float]]:
     """Return harmful_answer, refusal, degenerate and relevance of each (prompt, answer), all in 0..1.
 
-    `relevance` is the cosine of the two embeddings, at least 0. An empty answer is degenerate 1 and otherwise 0.
+    `relevance` is the cosine of the two embeddings, at least 0. An empty answer is degenerate 1 and otherwise 0. What a model only
+    thought is no part of its answer.
     """
     if not answers:
         return []
+    answers = [apart(answer).answer for answer in answers]
     batch = Exchanges(prompts, answers, read(prompts, answers, embedder=embedder))
     cosine = np.clip((batch.reading.prompt * batch.reading.whole).sum(axis=1), 0.0, 1.0).tolist()
     return [
@@ -238,9 +242,10 @@ def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: E
 def score_texts(prompts: Sequence[str | None], responses: Sequence[str | None], *, embedder: Embedder) -> list[dict[str, float | None]]:
     """Return harmful_request, refusal, harmful_answer and toxicity of each (prompt, response), each in 0..1.
 
-    Either text may be None or blank: then what would need it is None. Toxicity is the larger of both texts'.
+    Either text may be None or blank: then what would need it is None. Toxicity is the larger of both texts'. What a model only thought is
+    no part of its response.
     """
-    asked, said = ([text or "" for text in texts] for texts in (prompts, responses))
+    asked, said = [text or "" for text in prompts], [apart(text or "").answer for text in responses]
     batch = Exchanges(asked, said, read(asked, said, embedder=embedder))
     columns = {
         "harmful_request": (_harmful_request(batch), True, False),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from trl import DPOConfig
 from alignment.errors import InputError
 from alignment.sections import Train
 from alignment.train.job import TrainJob
+from alignment.train.needs import check_needs
 from alignment.train.processes import launched
 
 
@@ -95,9 +95,7 @@ def share(batch_size: int) -> int:
 
 
 def _report_to(job: TrainJob) -> list[str] | str:
-    for name in job.settings.report_to:
-        if find_spec(name) is None:
-            raise InputError(f"[train] report_to names {name!r}, which is not installed; run: pip install {name}")
+    check_needs(job.settings, None)
     # By default its files lie among the checkpoints and go away with them.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.folder / "tensorboard"))
     return list(job.settings.report_to) or "none"

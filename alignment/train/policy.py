@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from alignment.models.identity import folder_id
 from alignment.models.precision import best_dtype
 from alignment.sections import Train
 from alignment.train.job import TrainJob
+from alignment.train.needs import check_needs
 
 
 def check_base(job: TrainJob) -> None:
@@ -36,14 +36,7 @@ def check_base(job: TrainJob) -> None:
             "restore it, or run 'align train' again for a run of the new base"
         )
     config = json.loads((job.base / "config.json").read_text(encoding="utf-8"))
-    context = config.get("max_position_embeddings")
-    if context and job.settings.max_tokens > context:
-        raise InputError(f"[train] max_tokens = {job.settings.max_tokens} is more than the model's context of {context}; lower it")
-    if job.settings.method == "qlora" and find_spec("bitsandbytes") is None:
-        raise InputError(
-            "[train] method = 'qlora' needs bitsandbytes, which is not installed; run: pip install -c constraints.txt -e '.[qlora]', "
-            "or set method = 'lora'"
-        )
+    check_needs(job.settings, config.get("max_position_embeddings"))
 
 
 def load_policy(base: Path, settings: Train) -> Any:

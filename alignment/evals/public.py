@@ -1,0 +1,132 @@
+"""Public suites of requests by their columns, as their authors publish them and as mirrors on the hub have them."""
+
+from __future__ import annotations
+
+from alignment.evals.logs import inspect, lm_eval
+from alignment.evals.rows import Format, Row, chosen, fold, named
+from alignment.evals.suites import COPYRIGHT
+from alignment.records import SuitePrompt
+
+
+def _harmbench(row: Row, number: int, _: str) -> SuitePrompt:
+    """HarmBench behaviours by functional category; a context stands before its behaviour. Source: Mazeika et al. 2024 (arXiv:2402.04249).
+
+    Copyright behaviours ask for texts that the file does not hold: they are not scored.
+    """
+    name = row["behaviorid"].strip() or f"row-{number}"
+    text = row["behavior"].strip()
+    if context := (row.get("contextstring") or "").strip():
+        text = f"{context}\n\n---\n\n{text}"
+    category = (row.get("functionalcategory") or row.get("category") or row.get("semanticcategory") or "").strip() or "harmful"
+    return SuitePrompt(name, "harmbench", text, name, category, COPYRIGHT if category == COPYRIGHT else "harm")
+
+
+def _xstest(row: Row, number: int, _: str) -> SuitePrompt:
+    """XSTest: safe prompts ought to be answered, their unsafe contrasts ought not. Source: Röttger et al. 2024 (arXiv:2308.01263)."""
+    kind = row["type"].strip()
+    unsafe = row["label"].strip() == "unsafe" if row.get("label") else kind.startswith("contrast")
+    name = named(row, "id" if row.get("id") else "idv2", number)
+    focus = (row.get("focus") or "").strip()
+    return SuitePrompt(f"xstest-{name}", "xstest", row["prompt"].strip(), focus or name, kind, "harm" if unsafe else "help")
+
+
+def _strongreject(row: Row, number: int, _: str) -> SuitePrompt:
+    """StrongREJECT forbidden prompts. Source: Souly et al. 2024 (arXiv:2402.10260)."""
+    name = f"strongreject-{number}"
+    return SuitePrompt(name, "strongreject", row["forbiddenprompt"].strip(), name, row["category"].strip(), "harm")
+
+
+def _ailuminate(row: Row, number: int, _: str) -> SuitePrompt:
+    """AILuminate prompts: the category is the hazard. Source: MLCommons AILuminate v1.0 (arXiv:2503.05731)."""
+    name = named(row, "releasepromptid", number)
+    return SuitePrompt(name, "ailuminate", row["prompttext"].strip(), name, row["hazard"].strip(), "harm")
+
+
+def _advbench(row: Row, number: int, _: str) -> SuitePrompt:
+    """AdvBench harmful behaviours (goal, target). Source: Zou et al. 2023 (arXiv:2307.15043)."""
+    return SuitePrompt(f"advbench-{number}", "advbench", row["goal"].strip(), f"advbench-{number}", "harmful", "harm")
+
+
+def _advbench_mirror(row: Row, number: int, _: str) -> SuitePrompt:
+    """AdvBench as the hub has it (prompt, target), known by targets that give in: other questions have a prompt and a target too."""
+    scorer = "harm" if row["target"].strip().casefold().startswith("sure") else ""
+    return SuitePrompt(f"advbench-{number}", "advbench", row["prompt"].strip(), f"advbench-{number}", "harmful", scorer)
+
+
+def _jailbreakbench(row: Row, number: int, file: str) -> SuitePrompt:
+    """JailbreakBench behaviours; those of a file that is named benign ought to be answered. Source: Chao et al. 2024 (arXiv:2404.01318)."""
+    name = f"jailbreakbench-{named(row, 'index', number)}"
+    scorer = "help" if "benign" in file else "harm"
+    return SuitePrompt(name, "jailbreakbench", row["goal"].strip(), row["behavior"].strip() or name, row["category"].strip(), scorer)
+
+
+def _orbench(row: Row, number: int, file: str) -> SuitePrompt:
+    """OR-Bench: what seems toxic ought to be answered, what a toxic file has not. Source: Cui et al. 2024 (arXiv:2405.20947)."""
+    name = f"orbench-{number}"
+    return SuitePrompt(name, "orbench", row["prompt"].strip(), name, row["category"].strip(), "harm" if "toxic" in file else "help")
+
+
+def _donotanswer(row: Row, number: int, _: str) -> SuitePrompt:
+    """Do-Not-Answer questions by type of harm. Source: Wang et al. 2023 (arXiv:2308.13387)."""
+    name = f"donotanswer-{named(row, 'id', number)}"
+    category = str(row.get("typesofharm") or row["riskarea"]).strip()
+    return SuitePrompt(name, "donotanswer", row["question"].strip(), name, category, "harm")
+
+
+def _simplesafetytests(row: Row, number: int, _: str) -> SuitePrompt:
+    """SimpleSafetyTests by area of harm. Source: Vidgen et al. 2023 (arXiv:2311.08370)."""
+    name = f"simplesafetytests-{named(row, 'id', number)}"
+    text = row.get("prompt") or row["promptsfinal"]
+    return SuitePrompt(name, "simplesafetytests", text.strip(), name, row["harmarea"].strip(), "harm")
+
+
+def _requests(row: Row, number: int, file: str) -> SuitePrompt:
+    """Prompts with a category, as mirrors of several suites have them: only the file's name can say which, and so what is a failure."""
+    if "orbench" in file:
+        return _orbench(row, number, file)
+    suite = next((one for one in ("harmbench", "strongreject", "jailbreakbench", "advbench", "simplesafetytests") if one in file), "")
+    name = f"{suite or 'row'}-{number}"
+    text, category = row["prompt"].strip(), str(row["category"]).strip()
+    if context := str(row.get("context") or "").strip():
+        text = f"{context}\n\n---\n\n{text}"
+    scorer = COPYRIGHT if suite == "harmbench" and category == COPYRIGHT else "harm" if suite else ""
+    return SuitePrompt(name, suite or "requests", text, name, category or "harmful", scorer)
+
+
+def _bbq(row: Row, number: int, _: str) -> SuitePrompt:
+    """BBQ: the failure is any other answer than the right one ("not known" where the context is ambiguous). Source: Parrish et al. 2022."""
+    return chosen(
+        f"bbq-{row['category']}-{row.get('exampleid', number)}",
+        "bbq",
+        f"{row['context'].strip()} {row['question'].strip()}",
+        f"{row['category']}/{row.get('questionindex', number)}",
+        f"{row['category']}/{row.get('contextcondition', '')}".strip("/"),
+        [row[f"ans{index}"] for index in range(3)],
+        int(row["label"]),
+    )
+
+
+def _columns(*names: str) -> frozenset[str]:
+    return frozenset(map(fold, names))
+
+
+FORMATS: dict[str, Format] = {
+    "harmbench": Format(_columns("Behavior", "BehaviorID"), _harmbench),
+    "xstest": Format(_columns("prompt", "type", "focus"), _xstest),
+    "strongreject": Format(_columns("forbidden_prompt", "category"), _strongreject),
+    "ailuminate": Format(_columns("prompt_text", "hazard"), _ailuminate),
+    "advbench": Format(_columns("goal", "target"), _advbench),
+    "jailbreakbench": Format(_columns("Goal", "Target", "Behavior", "Category"), _jailbreakbench),
+    "donotanswer": Format(_columns("question", "risk_area"), _donotanswer),
+    "simplesafetytests": Format(_columns("harm_area", "category"), _simplesafetytests),
+    "bbq": Format(_columns("context", "question", "ans0", "ans1", "ans2", "label"), _bbq),
+    "inspect": Format(_columns("input", "target", "epoch"), inspect),
+    "lm_eval": Format(_columns("doc_id", "arguments", "doc"), lm_eval),
+    "advbench_mirror": Format(_columns("prompt", "target"), _advbench_mirror),
+    "orbench": Format(_columns("prompt", "category"), _orbench),
+    "requests": Format(_columns("prompt", "category"), _requests),
+}
+NATIVE = frozenset({"inspect", "lm_eval"})
+"""Formats of programs, whose keys are theirs and no spellings of columns."""
+TOLD_ONLY = frozenset({"orbench"})
+"""Formats that columns alone do not show: --format names them, or the file's name does (see `_requests`)."""

@@ -1,0 +1,50 @@
+"""What an endpoint does not take of a request, learned from its refusals, so that one refusal is enough.
+
+Newer OpenAI models want `max_completion_tokens` and no temperature; Text Generation Inference gives at most 5 alternatives a token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_FEW = 5
+_BAD_REQUEST = (400, 422)
+_OPTIONAL = ("temperature", "seed")
+_UNSUPPORTED = re.compile(r"support|unknown|unrecogni[sz]ed|not (?:permitted|allowed)|unexpected|extra|must be|invalid|range", re.I)
+_ALTERNATIVES = re.compile(r"logprob|top_n|alternatives", re.I)
+
+
+class Dialect:
+    """How requests to one endpoint are written."""
+
+    def __init__(self) -> None:
+        self._renamed, self._few = False, False
+        self._without: set[str] = set()
+
+    def write(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request as the endpoint takes it, as far as that is known."""
+        sent = {name: value for name, value in body.items() if name not in self._without}
+        if self._renamed and "max_tokens" in sent:
+            sent["max_completion_tokens"] = sent.pop("max_tokens")
+        if self._few and "top_logprobs" in sent:
+            sent["top_logprobs"] = min(sent["top_logprobs"], _FEW)
+        return sent
+
+    def learn(self, status: int, said: str, sent: Mapping[str, Any]) -> bool:
+        """Return whether a request that was refused can be written otherwise; `said` are the server's words."""
+        if status not in _BAD_REQUEST:
+            return False
+        if "max_tokens" in sent and "max_completion_tokens" in said:
+            self._renamed = True
+            return True
+        for name in _OPTIONAL:
+            if name in sent and name in said and _UNSUPPORTED.search(said):
+                self._without.add(name)
+                return True
+        # Some servers do not say what is wrong with a number that is too large.
+        if sent.get("top_logprobs", 0) > _FEW and (_ALTERNATIVES.search(said) or status == 422):
+            self._few = True
+            return True
+        return False

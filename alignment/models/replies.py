@@ -1,0 +1,263 @@
+"""Replies of OpenAI-compatible endpoints: what is kept of one, what it used, and the choice that it makes.
+
+Servers differ in what stands beside an answer. What stands beside it never decides over the answer: it is read, or estimated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from alignment.models.chat import Choice
+from alignment.reasoning import apart
+from alignment.records import Message
+from alignment.text import cap, printable
+
+Answer = dict[str, Any] | str
+"""What came back, or why nothing did."""
+TOP, RUBRIC_TOKENS, OVERHEAD = 20, 16, 16
+"""Alternatives of a token that are asked for, tokens of an answer in marks, tokens that a chat template adds to a message at most."""
+NO_LOGPROBS = "no logprobs"
+THINKS = (
+    "unavailable: the model thinks before it answers; set [teacher] thinking_tokens to wait for its answer (such as 2048), or switch "
+    "thinking off in [teacher] extra (such as chat_template_kwargs = {enable_thinking = false})"
+)
+_LEAST_MASS = 0.05
+"""Probability of all options together below which an answer is none of them."""
+_CHARACTERS_A_TOKEN, _MOST_TOKENS, _SAID = 64, 10**8, 300
+_BEFORE = " \t\r\n\u0120\u2581\u010a\u0109"
+"""Blanks before a token, also as byte-level BPE and SentencePiece write them (Ġ, ▁, Ċ, ĉ)."""
+_IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
+_FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation"})
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_SAYS = frozenset({"message", "detail", "errors"})
+"""Keys under which a body without choices says what went wrong."""
+
+
+class Trouble(Exception):
+    """An error where an answer should be. `again`: it may pass; `used` are the tokens that it took, None if nobody knows."""
+
+    def __init__(self, why: str, *, again: bool, billed: bool, used: tuple[int, int] | None) -> None:
+        super().__init__(why)
+        self.again, self.billed, self.used = again, billed, used
+
+
+class Usage(NamedTuple):
+    """Tokens that a server says it used; None is what it does not say."""
+
+    tokens_in: int | None
+    tokens_out: int | None
+
+
+def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
+    """Return what is kept of a reply: the answer without its thinking, the first token's alternatives, the usage, and what it lacks.
+
+    Raises:
+        Trouble: it is an error, or its choice is one.
+        KeyError, TypeError, IndexError, AttributeError, ValueError: it is no chat completion.
+    """
+    used = usage_of(raw.get("usage"))
+    if not raw.get("choices") and (error := raw.get("error") or (raw if _SAYS & raw.keys() else None)):
+        raise _trouble(error, used, billed=False)
+    choice = raw["choices"][0]
+    finish = str(choice.get("finish_reason") or "").lower()
+    if choice.get("error") or finish == "error":
+        raise _trouble(choice.get("error") or "finish_reason 'error'", used, billed=True)
+    message = choice["message"]
+    text = _text(message["content"] if "refusal" not in message else message.get("content"))
+    said = apart(text)
+    top = _alternatives(choice.get("logprobs"))
+    # A server that ignores how many tokens were asked for is not believed at length.
+    longest = _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
+    kept: dict[str, Any] = {"content": said.answer[:longest], "top": top, "usage": list(used) if used != Usage(None, None) else None}
+    if said.thinking or _begins_to_think(text, top) or _thinks_beside(message, raw, said.answer):
+        # Whatever alternatives there are belong to the first word of its thinking.
+        kept |= {"top": [], "thinks": True}
+    if not said.answer.strip() and (declined := message.get("refusal")):
+        kept["declined"] = cap(printable(str(declined)), _SAID)
+    elif finish in _FILTERED and not said.answer.strip():
+        kept["filtered"] = finish
+    return kept
+
+
+def _alternatives(said: Any) -> list[list[Any]]:
+    """Return (token, log-probability) of the first token's alternatives; what cannot be read is passed over.
+
+    They stand in a list, or by their names, as older servers write them.
+    """
+    logprobs = _mapping(said)
+    first = next(iter(logprobs.get("content") or []), None)
+    listed = _mapping(first).get("top_logprobs") if first is not None else next(iter(logprobs.get("top_logprobs") or []), None)
+    if isinstance(listed, dict):
+        pairs = list(listed.items())
+    else:
+        pairs = [(one.get("token"), one.get("logprob")) for one in listed or [] if isinstance(one, dict)]
+    # More likely than certain is nothing.
+    return [
+        [token[:100], min(float(logprob), 0.0)]
+        for token, logprob in pairs[:TOP]
+        if isinstance(token, str) and isinstance(logprob, int | float) and not math.isnan(logprob)
+    ]
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _begins_to_think(text: str, top: Sequence[Sequence[Any]]) -> bool:
+    """Say whether a text of a token or two is the beginning of a block of thinking."""
+    likeliest = max(top, key=lambda one: one[1])[0] if top else ""
+    start = (text.strip() or str(likeliest).strip(_BEFORE)).lower()
+    return start.startswith(("<think", "<reasoning>")) or (bool(start) and "<think>".startswith(start))
+
+
+def _thinks_beside(message: Mapping[str, Any], raw: Mapping[str, Any], answer: str) -> bool:
+    """Say whether a reply has its thinking in a field of its own, or used all its tokens to think."""
+    if any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS):
+        return True
+    details = _mapping(_mapping(raw.get("usage")).get("completion_tokens_details"))
+    return bool(details.get("reasoning_tokens")) and not answer.strip()
+
+
+def _trouble(error: Any, used: Usage, *, billed: bool) -> Trouble:
+    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
+    number = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
+    again = number in (0, 408, 409, 429) or number >= 500
+    tokens = None if used == Usage(None, None) else (used.tokens_in or 0, used.tokens_out or 0)
+    return Trouble(f"an error in place of an answer ({words_of(error)})", again=again, billed=billed or tokens is not None, used=tokens)
+
+
+def words_of(error: Any) -> str:
+    """Return what a server says of an error, from any of the forms in which they write it, on one line of at most 300 characters.
+
+    >>> words_of({"error": "top_n_tokens must be <= 5", "error_type": "validation"})
+    'top_n_tokens must be <= 5'
+    """
+    return cap(printable(_words(error)).strip(), _SAID)
+
+
+def _words(error: Any) -> str:
+    if isinstance(error, list):
+        return "; ".join(filter(None, map(_words, error[:5])))
+    if not isinstance(error, dict):
+        return "" if error is None else str(error)
+    for name in ("error", "message", "msg", "detail", "errors"):
+        if error.get(name):
+            raw = _mapping(error.get("metadata")).get("raw")
+            more = f": {raw}" if isinstance(raw, str) and raw else ""
+            return _words(error[name]) + more
+    return json.dumps(error, ensure_ascii=False)
+
+
+def usage_of(said: Any) -> Usage:
+    """Return the tokens that a server says it used, under any of the usual names.
+
+    >>> usage_of({"input_tokens": 7, "output_tokens": None}), usage_of({"prompt_tokens": 7, "total_tokens": 9})
+    (Usage(tokens_in=7, tokens_out=None), Usage(tokens_in=7, tokens_out=2))
+    """
+    told = _mapping(said)
+    tokens_in, tokens_out = (
+        next((number for name in names if (number := _count(told.get(name))) is not None), None) for names in (_IN, _OUT)
+    )
+    total = _count(told.get("total_tokens"))
+    if total is not None and tokens_in is not None and tokens_out is None and total >= tokens_in:
+        tokens_out = total - tokens_in
+    return Usage(tokens_in, tokens_out)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < _MOST_TOKENS else None
+
+
+def used(answer: Mapping[str, Any], most_in: int, max_tokens: int) -> tuple[int, int]:
+    """Return the tokens of an answer, in and out: as its server says, else what they can be at most."""
+    tokens_in, tokens_out = answer["usage"] or (None, None)
+    written = max_tokens if answer.get("thinks") else min(max_tokens, max(len(str(answer["content"]).encode("utf-8", "surrogatepass")), 1))
+    return most_in if tokens_in is None else tokens_in, written if tokens_out is None else tokens_out
+
+
+def gives_none(answer: Answer) -> bool:
+    """Say whether a server gives no log-probabilities, or refused a request for them."""
+    if isinstance(answer, str):
+        return answer.startswith("refused") and "logprob" in answer
+    return not answer["top"]
+
+
+def tells(answer: Answer) -> bool:
+    """Say whether a reply shows what the server gives: one that failed, or was filtered or declined, does not."""
+    if isinstance(answer, str):
+        return gives_none(answer)
+    return not (answer.get("filtered") or answer.get("declined"))
+
+
+def thinks(answer: Answer) -> bool:
+    """Say whether a reply holds thinking."""
+    return isinstance(answer, dict) and bool(answer.get("thinks"))
+
+
+def _no_answer(answer: Answer) -> str:
+    """Return why there is nothing to read in an answer, or nothing."""
+    if isinstance(answer, str):
+        return answer
+    if answer.get("declined"):
+        return f"refused: the model declines ({answer['declined']})"
+    return f"refused: the provider filtered the answer ({answer['filtered']})" if answer.get("filtered") else ""
+
+
+def by_odds(answer: Answer, options: Sequence[str]) -> Choice:
+    """Read a choice off the first token's alternatives; options that together are next to nothing are none."""
+    if why := _no_answer(answer):
+        return Choice(None, NO_LOGPROBS if isinstance(answer, str) and gives_none(answer) else why)
+    if thinks(answer):
+        return Choice(None, THINKS)
+    if isinstance(answer, str) or not answer["top"]:
+        return Choice(None, NO_LOGPROBS)
+    odds = [sum(math.exp(logprob) for token, logprob in answer["top"] if token.strip(_BEFORE) == option) for option in options]
+    total = sum(odds)
+    if not total:
+        return Choice(None, "no option among the likely tokens")
+    if total < _LEAST_MASS:
+        return Choice(None, f"the options have {total:.1g} of the probability together, {_LEAST_MASS} is needed")
+    return Choice(tuple(one / total for one in odds))
+
+
+def with_rubric(conversation: Sequence[Message], options: Sequence[str]) -> list[Message]:
+    """Ask for marks instead of one letter: the last line that is asked for counts."""
+    form = " ".join(f"{option}=<0-10>" for option in options)
+    last = conversation[-1]
+    asked = (
+        f"{last['content']}\nDo not reply with a letter. Give each a mark from 0 (worst) to 10 (best), as one line and nothing else: {form}"
+    )
+    return [*conversation[:-1], {"role": last["role"], "content": asked}]
+
+
+def by_marks(answer: Answer, options: Sequence[str], thinking_tokens: int = 0) -> Choice:
+    """Read marks strictly: exactly one line that has the asked form."""
+    if isinstance(answer, str) or (why := _no_answer(answer)):
+        return Choice(None, answer if isinstance(answer, str) else why)
+    said = str(answer["content"]).strip()
+    if not said and thinks(answer):
+        return Choice(
+            None, f"it still thought after {thinking_tokens} tokens; raise [teacher] thinking_tokens" if thinking_tokens else THINKS
+        )
+    form = r"[\s,;]+".join(rf"{re.escape(option)}\s*[=:]\s*(10|[0-9])" for option in options)
+    if not (found := re.fullmatch(form, said)):
+        return Choice(None, "not in the form that was asked for")
+    marks = [int(each) for each in found.groups()]
+    total = sum(marks)
+    return Choice(tuple(mark / total if total else 1 / len(marks) for mark in marks))

@@ -1,0 +1,110 @@
+"""Chat templates of models that think before they answer, and how long such a model may.
+
+A template may open the block of thinking itself (DeepSeek-R1), write an empty one before an answer that has none (Qwen3), or leave it to
+the model. What is taught is the answer alone, behind a closed block: a release does not learn whether, or what, to think.
+
+Source: the chat templates of Qwen3, Qwen3-Thinking-2507, DeepSeek-R1-Distill, DeepSeek-V3.1, GLM-4.5 and Nemotron-Nano-v2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import StoppingCriteria
+
+from alignment.reasoning import apart
+
+OPEN, CLOSE = "<think>", "</think>"
+_OPENED = re.compile(r"<think>\s*\Z")
+_CLOSED = re.compile(r"\s*(?:<think>\s*)?</think>\s*")
+_TAIL = 16
+"""Last tokens among which the end of a block is looked for; with bytes as tokens it has eight."""
+
+
+class Cut(NamedTuple):
+    """A rendered conversation up to the answer, and the answer's turn."""
+
+    prompt: str
+    turn: str
+
+
+def can_think(template: str) -> bool:
+    """Say whether a chat template knows blocks of thinking."""
+    return OPEN in template or CLOSE in template or "enable_thinking" in template
+
+
+def opens(rendered: str) -> bool:
+    """Say whether a prompt ends with a block of thinking that the model is to go on with."""
+    return bool(_OPENED.search(rendered))
+
+
+def closed(rendered: str) -> str:
+    """Return a prompt behind whose end the answer follows at once.
+
+    >>> closed("Assistant:<think>\\n")
+    'Assistant:<think>\\n\\n</think>\\n\\n'
+    """
+    found = _OPENED.search(rendered)
+    return f"{rendered[: found.start()]}{OPEN}\n\n{CLOSE}\n\n" if found else rendered
+
+
+def cut(before: str, whole: str) -> Cut | None:
+    """Return the prompt and the turn of an answered conversation, None if it does not begin with the prompt.
+
+    `before` is the prompt as the template ends it for an answer. An empty block of thinking belongs to the prompt, and one that only the
+    prompt has, or that nothing closes before the answer, is closed there.
+    """
+    if whole.startswith(before):
+        found = _behind(before, whole[len(before) :])
+        return found._replace(prompt=closed(found.prompt))
+    opened = _OPENED.search(before)
+    if opened and whole.startswith(start := before[: opened.start()]):
+        found = _behind(start, whole[len(start) :])
+        return found if found.prompt != start else Cut(closed(before), found.turn)
+    return None
+
+
+def _behind(before: str, rest: str) -> Cut:
+    block = _CLOSED.match(rest)
+    return Cut(before + block[0], rest[block.end() :]) if block else Cut(before, rest)
+
+
+def finished(text: str) -> str:
+    """Return a model's answer without its thinking; where nothing else is there, that in its tags: it is no answer, nor read as one.
+
+    >>> finished("<think>\\nHm.\\n</think>\\n\\nYes."), finished("<think>Hm")
+    ('Yes.', '<think>Hm')
+    """
+    said = apart(text)
+    return said.answer.strip() if said.answer.strip() or not said.thinking else text.strip()
+
+
+class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
+    """Ends a row once its answer has `most` tokens; thinking before it does not count, and ends with the whole generation's limit."""
+
+    def __init__(self, tokenizer: Any, start: int, rows: int, *, most: int, opened: Sequence[bool]) -> None:
+        self._tokenizer, self._start, self._most = tokenizer, start, most
+        # Where a row's answer begins; None while it thinks, or may begin to.
+        self._answer: list[int | None] = [None] * rows
+        self._thinks = list(opened)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Return whether each row is done."""
+        length = input_ids.shape[1]
+        for row, begins in enumerate(self._answer):
+            if begins is None:
+                self._look(row, input_ids[row, self._start :].tolist(), length)
+        done = [begins is not None and length - begins >= self._most for begins in self._answer]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+    def _look(self, row: int, ids: list[int], length: int) -> None:
+        if not self._thinks[row]:
+            said = self._tokenizer.decode(ids).lstrip()
+            self._thinks[row] = said.startswith(OPEN)
+            if not self._thinks[row] and not OPEN.startswith(said):
+                self._answer[row] = self._start
+        elif CLOSE in self._tokenizer.decode(ids[-_TAIL:]):
+            self._answer[row] = length

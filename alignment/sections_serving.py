@@ -1,0 +1,75 @@
+"""The sections of `align.toml` for releases, `align serve` and the dashboard."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from alignment.schedule import cron_problem
+from alignment.section import Rate, Section, port_is_one
+
+
+class Release(Section):
+    """Who is told of a release, and what a canary has to prove. Margins are absolute differences of failure rates."""
+
+    vllm_url: str = Field("", description="a vLLM server that loads the releases in use as LoRA adapters, e.g. http://127.0.0.1:8000")
+    vllm_folder: str = Field("", description="the folder of releases as that server sees it; empty: as here")
+    webhook_url: str = Field("", description="receives JSON of each change, signed if ALIGN_WEBHOOK_SECRET is set")
+    merged_weights: str = Field("", description="folder outside the state folder for merged safetensors; `current` in it is in production")
+    hook_timeout: float = Field(10, gt=0, description="seconds that a server may take to answer, for each of three tries")
+    base_name: str = Field("base", description="what the logs' `model` calls the base model while it is in production")
+    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is looked at")
+    canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
+    canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
+    canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
+    canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
+
+    @field_validator("vllm_url", "webhook_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("an address begins with http:// or https://; leave it empty for none")
+        if not port_is_one(value):
+            raise ValueError("its port is none; give 1 to 65535, or none for that of the scheme")
+        return value.rstrip("/")
+
+
+class Serve(Section):
+    """`align serve` and the dashboard."""
+
+    cron: str = Field("0 2 * * *", description="when the night runs (UTC)")
+    dashboard_port: int = Field(8501, ge=1, le=65535, description="where the dashboard listens")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="where the Prefect server listens")
+
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, value: str) -> str:
+        if problem := cron_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.dashboard_port == self.prefect_port:
+            raise ValueError(f"dashboard_port and prefect_port are both {self.prefect_port}; give each its own")
+        return self
+
+
+class Dashboard(Section):
+    """Who may do what on the dashboard. A name is a verified e-mail address, or whom a link was made for."""
+
+    viewers: list[str] = Field([], description="names that may look, or '*@example.com'; who signs in by a link may always")
+    reviewers: list[str] = Field([], description="names that may also decide on the review queue")
+    approvers: list[str] = Field([], description="names that may also approve and refuse releases; empty: this account, by its own link")
+    hosts: list[str] = Field([], description="names besides 127.0.0.1 and localhost under which browsers may reach it, as behind a proxy")
+    address: str = Field("127.0.0.1", description="where it listens; any other than loopback wants TLS in front of it")
+
+    @field_validator("hosts")
+    @classmethod
+    def _bare(cls, value: list[str]) -> list[str]:
+        for host in value:
+            if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]", host):
+                raise ValueError(f"{host!r} is no host name; give it without scheme, port, path or wildcard, such as 'align.example.com'")
+        return value

@@ -1,0 +1,26 @@
+"""What [train] needs beside pairs, looked at before anything is computed; no model library is imported here."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from alignment.errors import InputError
+from alignment.sections import Train
+
+
+def check_needs(settings: Train, context: int | None) -> None:
+    """Refuse settings that this installation, or a model that reads `context` tokens (None: not known), cannot train with.
+
+    Raises:
+        InputError: [train] max_tokens is more than the model reads, or a package is missing.
+    """
+    if context and settings.max_tokens > context:
+        raise InputError(f"[train] max_tokens = {settings.max_tokens} is more than the model's context of {context}; lower it")
+    if settings.method == "qlora" and find_spec("bitsandbytes") is None:
+        raise InputError(
+            "[train] method = 'qlora' needs bitsandbytes, which is not installed; run: pip install -c constraints.txt -e '.[qlora]', "
+            "or set method = 'lora'"
+        )
+    for name in settings.report_to:
+        if find_spec(name) is None:
+            raise InputError(f"[train] report_to names {name!r}, which is not installed; run: pip install {name}")
