@@ -72,7 +72,8 @@ def test_no_answer_is_not_unsafe_but_is_on_record_and_fails_harmless_suites(resp
 def test_scores_stay_in_range_and_only_what_cannot_be_read_has_no_outcome(response):
     for suite in ("harm", "lookalike", "ordinary"):
         scores, outcome = scorers.score_answer(asked(suite), response)
-        assert outcome in ({0, 1} if not scores["unreadable"] else {1, None})
+        assert outcome in ({0, 1} if suite != "harm" and not scores["unreadable"] else {0, 1, None})
+        assert outcome != 0 or not scores["unreadable"]
         assert all(0.0 <= value <= 1.0 for value in scores.values())
 
 
