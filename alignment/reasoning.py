@@ -1,0 +1,73 @@
+"""What a reasoning model thinks aloud, told apart from what it answers.
+
+Models write their reasoning between tags before the answer. It is no part of the answer: a policy weighed there refuses nothing, and a
+harm considered there is not done.
+
+Source: the chat templates of Qwen3 and DeepSeek-R1; vLLM's reasoning parsers, which also end a block at its first closing tag.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from typing import NamedTuple
+
+_TAG = re.compile(
+    r"(?P<line>^[ \t]*)?<[ \t]{0,4}(?P<close>/?)[ \t]{0,4}(?P<name>think|thinking|reasoning)[ \t]{0,4}>\s*",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Apart(NamedTuple):
+    """A text's answer and the reasoning that stood beside it, each without the tags."""
+
+    answer: str
+    thinking: str
+
+
+def apart(text: str) -> Apart:
+    """Return the answer and the thinking of a model's text, in one pass.
+
+    A block is `<think>`, `<thinking>` or `<reasoning>` up to the first closing tag of that name. It counts where it begins the text, a
+    line, or follows another block: a tag within a sentence is talk about tags. A closing tag that comes first ends a block that the chat
+    template opened. A block that begins the text and never ends is all there is; one that begins later and never ends stays in
+    the answer, so that nothing an answer holds can be hidden behind a tag. A text without a block comes back unchanged.
+
+    >>> apart("<think>\\nThey want a recipe.\\n</think>\\n\\nBoil the rice.")
+    Apart(answer='Boil the rice.', thinking='They want a recipe.')
+    >>> apart("They want a recipe.</think>Boil the rice.")
+    Apart(answer='Boil the rice.', thinking='They want a recipe.')
+    >>> apart("<think>They want")
+    Apart(answer='', thinking='They want')
+    """
+    tags = list(_TAG.finditer(text))
+    if not tags:
+        return Apart(text, "")
+    closing: dict[str, list[re.Match[str]]] = {}
+    for tag in tags:
+        if tag["close"]:
+            closing.setdefault(tag["name"].lower(), []).append(tag)
+    answer, thinking, at = [], [], 0
+    if tags[0]["close"]:
+        thinking.append(text[: tags[0].start()])
+        at = tags[0].end()
+    unclosed: set[str] = set()
+    for tag in tags:
+        name = tag["name"].lower()
+        if tag["close"] or tag.start() < at or name in unclosed or not (tag["line"] is not None or tag.start() == at):
+            continue
+        ends = closing.get(name, [])
+        place = bisect_left(ends, tag.end(), key=lambda end: end.start())
+        if place < len(ends):
+            answer.append(text[at : tag.start()])
+            thinking.append(text[tag.end() : ends[place].start()])
+            at = ends[place].end()
+        elif not any(map(str.strip, answer)) and not text[at : tag.start()].strip():
+            return _joined([], [*thinking, text[tag.end() :]])
+        else:
+            unclosed.add(name)
+    return _joined([*answer, text[at:]], thinking) if thinking else Apart(text, "")
+
+
+def _joined(answer: list[str], thinking: list[str]) -> Apart:
+    return Apart("".join(answer).strip(), "\n".join(part for block in thinking if (part := block.strip())))
