@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
@@ -45,6 +46,7 @@ from flows.redact import redact_deeply
 from flows.show import progress, say
 
 _SCORED_TOGETHER, _TOLD = 512, 10
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 _ENOUGH_UNUSABLE = 20
 """Unusable lines from which their share says something of a file: one in a file of three says nothing."""
 _ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
@@ -72,10 +74,12 @@ def _check(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
 
 
 class FileRead(NamedTuple):
-    """What became of a file's records, and the keys that its lines have."""
+    """What became of a file's records, the keys that its lines have, why records were skipped, and what signals nobody could read."""
 
     batch: Batch
     keys: frozenset[str]
+    why_skipped: Counter[str] = Counter()  # noqa: RUF012 - never changed
+    thumbs_unread: int = 0
 
 
 @task
@@ -91,9 +95,11 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
     context = _context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
+    why_skipped, thumbs_unread = Counter[str](), 0
     [before] = query(settings.home, sql("ingest_before"), {"id": reading.id, "anybodys": list(_ANYBODYS)})
     for parsed in ahead(_parsed(source, reading, context)):
         keys |= parsed.keys
+        why_skipped, thumbs_unread = why_skipped + parsed.why_skipped, thumbs_unread + parsed.thumbs_unread
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
         read = before["read"] + total.read + parsed.read
@@ -121,7 +127,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         reading = reading._replace(place=parsed.block.end)
     if dry_run and reasons:
         say(f"{log_file.name}: {_commonest(reasons)}")
-    return FileRead(total, keys)
+    return FileRead(total, keys, why_skipped, thumbs_unread)
 
 
 def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
@@ -270,12 +276,12 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
             if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
                 continue
             try:
-                batch, seen = read_file(one, log_file, dry_run, accept)
+                batch, seen, why_skipped, thumbs_unread = read_file(one, log_file, dry_run, accept)
             except InputError as error:
                 unusable.append(SetAside(log_file, _kind(log_file, error), str(error)))
                 continue
             read.append(log_file)
-            _tell(log_file, batch)
+            _tell(log_file, batch, why_skipped, thumbs_unread)
             found.keys[one.name] |= seen
             found = found._replace(total=found.total.plus(batch))
         _tell_set_aside(one, unusable, still)
@@ -302,11 +308,17 @@ def _tell_set_aside(source: LogSource, unusable: list[SetAside], still: list[Set
         say(f"warning: {len(still)} files of {source.name!r} stay set aside; see 'align status', or let them in: 'align ingest --accept'")
 
 
-def _tell(log_file: LogFile, batch: Batch) -> None:
+def _tell(log_file: LogFile, batch: Batch, why_skipped: Mapping[str, int] = _NOTHING, thumbs_unread: int = 0) -> None:
+    if thumbs_unread:
+        say(
+            f"warning: {thumbs_unread} values for thumbs in {log_file.name} are neither up nor down and were left out; map them: "
+            "[ingest.sources.NAME.fields] thumbs = \"CASE … WHEN … THEN 'up' … END\""
+        )
     if batch.read:
         more = [f"{name} {number}" for name in ("duplicate", "skipped") if (number := getattr(batch, name))]
         counts = [f"read {batch.read}", f"stored {batch.stored}", f"quarantined {batch.quarantined}", *more]
-        say(f"{log_file.name}: {', '.join(counts)}")
+        why = ", ".join(f"{name} {number}" for name, number in sorted(why_skipped.items()))
+        say(f"{log_file.name}: {', '.join(counts)}{f' ({why})' if why else ''}")
         if batch.skipped == batch.read:
             say(f"warning: {_nothing_in(log_file, batch.read)}")
     elif not log_file.size:

@@ -125,7 +125,7 @@ LOGS: dict[str, list[dict[str, Any]]] = {
         }
         for answer, user, more in (
             (COMPLETION, "u1", {"session_id": "s1"}),
-            (ANSWER, "", {"session_id": "s1", "user_api_key_user_id": "u1"}),
+            (ANSWER, "", {"session_id": "s1", "user_api_key_end_user_id": "u1", "user_api_key_user_id": "owner"}),
         )
     ],
     "langfuse": [

@@ -20,6 +20,7 @@ import pyarrow as pa
 from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.functions import register
 from alignment.ingest.lines import SCHEMA
 from alignment.sections import SAMPLE_LOGS
 from alignment.store import sql
@@ -45,6 +46,9 @@ _ANYTHING = {
     "prefilter": "x",
     "personal_id": "x",
     "erased": [],
+    "nobody": [],
+    "placeholders": [],
+    "thought": "x",
 }
 _SUBJECT_KEY = "sha256(concat_ws(chr(31), $key, user_id, $key))"
 
@@ -73,6 +77,7 @@ class LogSource(NamedTuple):
     name: str
     patterns: tuple[str, ...]
     shape: str
+    chat: str
     records: str
     undated: bool
     fields: Mapping[str, str]
@@ -91,7 +96,14 @@ class LogSource(NamedTuple):
         if self.records:
             records = _MANY_RECORDS.replace("@records@", self.records.replace("body", "document"))
         refused = "coalesce(body::VARCHAR, line)" if self.records else "line"
-        values = {"refused": refused, "shape": self.shape.replace("\n", ""), "records": records, "subject_key": _SUBJECT_KEY, **self.fields}
+        values = {
+            "refused": refused,
+            "shape": self.shape.replace("\n", ""),
+            "records": records,
+            "chat": self.chat,
+            "subject_key": _SUBJECT_KEY,
+            **self.fields,
+        }
         return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("ingest_parse"))
 
 
@@ -142,6 +154,7 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         name,
         tuple(sample if pattern == SAMPLE_LOGS else pattern for pattern in logs),
         chosen.get("shape", base["shape"]),
+        chosen.get("chat", "NULL::JSON"),
         chosen.get("records", ""),
         chosen.get("undated", False),
         {**base["fields"], **chosen["fields"], **fields},
@@ -160,6 +173,7 @@ def parser() -> duckdb.DuckDBPyConnection:
         "SET enable_external_access = false; "
         "SET lock_configuration = true"
     )
+    register(connection)
     connection.execute(sql("ingest_macros"))
     return connection
 
@@ -193,7 +207,7 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, source: LogSource, field: str, expression: str) -> str:
-    statement = f"DESCRIBE SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x)"  # noqa: S608
+    statement = f"DESCRIBE SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x, NULL::JSON AS chat)"  # noqa: S608
     try:
         return str(connection.execute(statement.replace("\n", " ")).fetchall()[0][1])
     except duckdb.Error as error:

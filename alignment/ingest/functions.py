@@ -1,0 +1,47 @@
+"""What the parsing SQL asks Python for, because it takes a loop: thoughts out of a text, and the calls in traces."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import duckdb
+
+from alignment.ingest import chat, otel
+from alignment.reasoning import apart
+
+THOUGHT = r"(?i)<[ \t]{0,4}/?[ \t]{0,4}(?:think|thinking|reasoning)[ \t]{0,4}>"
+"""RE2 pattern of a text that may hold thoughts; only such a text is given to `spoken`."""
+
+
+def register(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make `spoken(text)`, `chat_of(preset, record)` and `otel_records(line)` known to a connection."""
+    connection.create_function("spoken", _spoken, ["VARCHAR"], "VARCHAR")  # type: ignore[arg-type]
+    connection.create_function("chat_of", _chat_of, ["VARCHAR", "VARCHAR"], "JSON")  # type: ignore[arg-type]
+    connection.create_function("otel_records", _otel_records, ["VARCHAR"], "JSON")  # type: ignore[arg-type]
+
+
+def _spoken(text: str) -> str:
+    return apart(text).answer
+
+
+def _chat_of(preset: str, text: str) -> str | None:
+    try:
+        found = chat.READERS[preset](_loaded(text))
+    except RecursionError:
+        # Nested deeper than anybody writes calls: unreadable, and so quarantined.
+        return None
+    return json.dumps(found)
+
+
+def _otel_records(text: str) -> str:
+    try:
+        return json.dumps(otel.records(_loaded(text)))
+    except RecursionError:
+        return f"[{text}]"
+
+
+def _loaded(text: str) -> Any:
+    # JSON knows no infinity, and a number that is one for Python would not come back.
+    return json.loads(text, parse_float=lambda number: float(number) if math.isfinite(float(number)) else None)
