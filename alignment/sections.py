@@ -26,6 +26,7 @@ class LogSourceSettings(Section):
     logs: list[str] = Field(description="log files, globs or URLs")
     preset: str = Field("gateway", description="kind of log")
     fields: dict[str, str] = Field({}, description="SQL expression a field, over `body`, instead of the preset's")
+    records: str = Field("", description="SQL expression over `body` for the list of its records, instead of the preset's filter")
 
 
 NOBODY = [
@@ -42,6 +43,7 @@ class Ingest(Section):
     )
     preset: str = Field("gateway", description="kind of log, one of the presets below")
     fields: dict[str, str] = Field({}, description="SQL expressions over `body` (JSON) in place of the preset's, a field each")
+    records: str = Field("", description="SQL expression over `body` for the list of its records, in place of the preset's filter")
     sources: dict[str, LogSourceSettings] = Field({}, description="more sources, each a table with its own logs, preset and fields")
     max_line_bytes: int = Field(1_048_576, ge=1024, description="longer lines are quarantined")
     max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")

@@ -39,6 +39,7 @@ from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
 from alignment.lineage import erased_keys
 from alignment.store import append, audit, migrate, query, session, sql
+from alignment.text import cap, printable
 from data_checks import CheckReport, check, columns
 from flows.checks import check_ingest
 from flows.night import embedder, interaction, night_lock, now
@@ -46,6 +47,8 @@ from flows.redact import redact_deeply
 from flows.show import progress, say
 
 _SCORED_TOGETHER, _TOLD = 512, 10
+_ONE_USERS_SHARE = 0.5
+"""Of a source's new exchanges: one id on more of them is told."""
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _ENOUGH_UNUSABLE = 20
 """Unusable lines from which their share says something of a file: one in a file of three says nothing."""
@@ -53,7 +56,8 @@ _ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
 """What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
 
 
-def _context(settings: Settings) -> Context:
+def read_context(settings: Settings) -> Context:
+    """Return what lines are judged by now."""
     moment = now()
     erased = tuple(sorted(erased_keys(settings.home)))
     return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew, erased)
@@ -92,7 +96,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         InputError: it cannot be read.
     """
     settings = load_settings()
-    context = _context(settings)
+    context = read_context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
     why_skipped, thumbs_unread = Counter[str](), 0
@@ -199,7 +203,8 @@ def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | Non
         ConfigError: no source has that name.
     """
     if logs:
-        return [make_source("logs", logs, preset or settings.ingest.preset, {} if preset else settings.ingest.fields)]
+        fields, records = ({}, "") if preset else (settings.ingest.fields, settings.ingest.records)
+        return [make_source("logs", logs, preset or settings.ingest.preset, fields, records)]
     sources = log_sources(settings)
     if source is None:
         return sources
@@ -238,6 +243,8 @@ def ingest(
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
             redact_deeply()
+        if not dry_run:
+            _tell_commonest(settings, [one.name for one in sources], started)
         if compare and not dry_run:
             try:
                 keys = {name: seen for name, seen in found.keys.items() if seen}
@@ -325,6 +332,22 @@ def _tell(log_file: LogFile, batch: Batch, why_skipped: Mapping[str, int] = _NOT
         say(f"warning: the log file {log_file.path} is empty")
 
 
+def _tell_commonest(settings: Settings, sources: list[str], since: datetime) -> None:
+    """Say of an id that stands on very many exchanges that it may be no person's. Caps go on holding for it: whoever floods a model with
+    requests must not be taken for nobody."""
+    rows = query(
+        settings.home,
+        sql("ingest_commonest_user"),
+        {"since": since, "sources": sources, "share": _ONE_USERS_SHARE, "least": settings.checks.min_rows},
+    )
+    for row in rows[:_TOLD]:
+        say(
+            f"warning: one user id stands on {row['number']} of {row['total']} new exchanges of {row['source']!r} "
+            f"({cap(printable(row['user_id']), 40)!r}). If it is no person but a service or a default, add it to [ingest] nobody: until "
+            "then the caps for one user hold for all of them"
+        )
+
+
 def _together(problems: list[InputError]) -> AlignError:
     return type(problems[0])("\n".join(str(error) for error in problems))
 
@@ -341,7 +364,7 @@ def replay_quarantine(reason: str | None = None, source: str | None = None) -> d
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
-        context = _context(settings)
+        context = read_context(settings)
 
         def rejects(parsed: Parsed, batch: str) -> Mapping[int, str]:
             return _check(parsed, f"{batch}:replay", context.now).rejected

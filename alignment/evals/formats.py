@@ -5,7 +5,6 @@ Effects: reads the named file.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from alignment.csv_rows import read_csv
 from alignment.errors import ConfigError
 from alignment.evals.suites import SCORERS, SPECS, checked, load_suite, read_rows, sample
 from alignment.ids import content_id, short
@@ -227,8 +227,7 @@ def _rows(path: Path) -> Iterable[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the suite {str(path)!r}: {error}") from error
     if text.lstrip()[:1] not in ("{", "["):
-        csv.field_size_limit(2**24)
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return _csv_rows(path, text)
     try:
         whole = json.loads(text)
         found = whole["samples"] if isinstance(whole, dict) and "samples" in whole else [whole] if isinstance(whole, dict) else whole
@@ -237,6 +236,17 @@ def _rows(path: Path) -> Iterable[Row]:
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ConfigError(f"{str(path)!r} holds no list of samples; an Inspect log needs them (export it as .json, not header-only)")
     return found
+
+
+def _csv_rows(path: Path, text: str) -> list[Row]:
+    rows = list(read_csv(io.StringIO(text, newline=""), name=str(path)))
+    if odd := [row.line for row in rows if row.values is None]:
+        shown = ", ".join(map(str, odd[:5]))
+        raise ConfigError(
+            f"{str(path)!r} has other columns than its first row names in {len(odd)} of {len(rows)} rows (line {shown}): a text with a "
+            "comma stands there without quotes, or a cell is missing; correct them"
+        )
+    return [row.values for row in rows if row.values is not None]
 
 
 def _lines(path: Path, text: str) -> list[Any]:

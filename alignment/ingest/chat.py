@@ -14,31 +14,56 @@ _THOUGHTS = frozenset(
     ("thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoning_text", "thought", "summary_text", "reasoning.text")
 )
 _CALLS = frozenset(
-    """tool_use tool_call tool-call toolCall function_call custom_tool_call server_tool_use mcp_call mcp_tool_use web_search_call
-    file_search_call code_interpreter_call computer_call image_generation_call local_shell_call""".split()
+    [
+        "tool_use",
+        "tool_call",
+        "tool-call",
+        "toolCall",
+        "function_call",
+        "custom_tool_call",
+        "server_tool_use",
+        "mcp_call",
+        "mcp_tool_use",
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "computer_call",
+        "image_generation_call",
+        "local_shell_call",
+    ]
 )
 _RESULTS = frozenset(
-    """tool_result tool-result tool_call_response function_call_output custom_tool_call_output web_search_tool_result mcp_tool_result
-    code_execution_tool_result computer_call_output local_shell_call_output""".split()
+    [
+        "tool_result",
+        "tool-result",
+        "tool_call_response",
+        "function_call_output",
+        "custom_tool_call_output",
+        "web_search_tool_result",
+        "mcp_tool_result",
+        "code_execution_tool_result",
+        "computer_call_output",
+        "local_shell_call_output",
+    ]
 )
 _ROLES = {
     "developer": "system", "function": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant",
     "bot": "assistant", "human": "user", "prompter": "user",
 }  # fmt: skip
-_FILTERED = frozenset(
-    """content_filter content_filtered safety prohibited_content blocklist guardrail_intervened recitation spii""".split()
+FILTERED = frozenset(
+    ["content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "guardrail_intervened", "recitation", "spii"]
 )
-_NO_CHAT = ("embedding", "image", "speech", "transcription", "moderation", "rerank", "_file", "_batch", "vector_store")
-_FEEDBACK = frozenset(("feedback", "thumbs", "thumb", "rating", "satisfaction"))
 
 Json = Mapping[str, Any]
 
 
-def _object(value: Any) -> Json:
+def an_object(value: Any) -> Json:
+    """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: Any) -> Sequence[Any]:
+def a_list(value: Any) -> Sequence[Any]:
+    """Return the value if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
@@ -46,7 +71,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _unpacked(value: Any) -> Any:
+def unpacked(value: Any) -> Any:
     """Return the object or list in a text that is JSON; all else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
@@ -56,9 +81,9 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-def _unpacked_messages(value: Any) -> Any:
+def unpacked_messages(value: Any) -> Any:
     """Return the messages in a text; a text that is other JSON stays a text: an answer may be JSON itself."""
-    found = _unpacked(value)
+    found = unpacked(value)
     first = found[0] if isinstance(found, list) and found else found
     known = isinstance(first, dict) and (
         isinstance(first.get("role"), str)
@@ -83,7 +108,7 @@ def _kind(part: Any) -> str:
 def _part_text(part: Any) -> str | None:
     if isinstance(part, str):
         return part
-    return next((part[key] for key in ("text", "content", "input_text") if isinstance(_object(part).get(key), str)), None)
+    return next((part[key] for key in ("text", "content", "input_text") if isinstance(an_object(part).get(key), str)), None)
 
 
 def _turn_part(part: Any) -> str | None:
@@ -125,8 +150,7 @@ def _joined(content: Any, read: Callable[[Any], str | None]) -> str | None:
 
 
 def _parts(message: Json) -> Any:
-    content = message.get("content")
-    return content if content is not None else message.get("parts")
+    return next((message[key] for key in ("content", "parts", "value") if message.get(key) is not None), None)
 
 
 def words(message: Any) -> str | None:
@@ -135,28 +159,28 @@ def words(message: Any) -> str | None:
     >>> words({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes."}]})
     'Yes.'
     """
-    said = _joined(_parts(_object(message)), _said_part)
-    return said or _text(_object(message).get("refusal")) or said
+    said = _joined(_parts(an_object(message)), _said_part)
+    return said or _text(an_object(message).get("refusal")) or said
 
 
 def call_names(message: Any) -> list[str]:
     """Return the tools that a message calls; one without a name is `unnamed`."""
-    one = _object(message)
-    called = [_object(each) for each in _list(one.get("tool_calls"))]
-    named = [_object(each.get("function")).get("name") or each.get("name") for each in called]
+    one = an_object(message)
+    called = [an_object(each) for each in a_list(one.get("tool_calls"))]
+    named = [an_object(each.get("function")).get("name") or each.get("name") for each in called]
     if isinstance(one.get("function_call"), dict):
         named.append(one["function_call"].get("name"))
     if one.get("type") in _CALLS and "role" not in one:
         named.append(one.get("name"))
-    for part in _list(_parts(one)):
+    for part in a_list(_parts(one)):
         if _kind(part) in _CALLS and isinstance(part, dict):
-            named.append(part.get("name") or _object(part.get("functionCall")).get("name"))
+            named.append(part.get("name") or an_object(part.get("functionCall")).get("name"))
     return [name if isinstance(name, str) and name else "unnamed" for name in named]
 
 
 def role_of(message: Json) -> Any:
     """Return a turn's role in our words. What a tool gave back stands in a user's turn in some formats, and without a role in others."""
-    parts = _list(_parts(message))
+    parts = a_list(_parts(message))
     if parts and all(_kind(part) in _RESULTS for part in parts):
         return "tool"
     role = message.get("role") or message.get("from")
@@ -171,11 +195,11 @@ def turns(messages: Any) -> list[dict[str, Any]] | None:
         return None
     found = []
     for one in messages:
-        message = _object(one)
+        message = an_object(one)
         if message.get("type") in _THOUGHTS and "role" not in message:
             continue
         role = role_of(message)
-        content = _parts(message) if "value" not in message else message["value"]
+        content = _parts(message)
         text = _joined(content, _turn_part)
         if text is None and role in ("assistant", "tool") and (content is None or isinstance(content, list)):
             # A turn that only calls a tool has no words, nor has every tool.
@@ -187,8 +211,8 @@ def turns(messages: Any) -> list[dict[str, Any]] | None:
 def tools_of(messages: Any) -> list[str]:
     """Return the tools that were called since the user last spoke."""
     names: list[str] = []
-    for one in reversed(_list(messages)):
-        if role_of(_object(one)) == "user":
+    for one in reversed(a_list(messages)):
+        if role_of(an_object(one)) == "user":
             break
         names[:0] = call_names(one)
     return names
@@ -196,13 +220,13 @@ def tools_of(messages: Any) -> list[str]:
 
 def _system(request: Json) -> list[dict[str, Any]]:
     said = request.get("instructions") or request.get("system") or request.get("systemInstruction") or request.get("system_instruction")
-    text = _joined(_object(said).get("parts") if isinstance(said, dict) else said, _turn_part)
+    text = _joined(an_object(said).get("parts") if isinstance(said, dict) else said, _turn_part)
     return [{"role": "system", "content": text}] if text else []
 
 
 def asked(request: Any) -> Any:
     """Return the messages of a request as its vendor writes them, None if it asks nothing as a chat does."""
-    body = _object(request)
+    body = an_object(request)
     for key in ("messages", "input", "contents"):
         if isinstance(body.get(key), list):
             return [*_system(body), *body[key]]
@@ -214,33 +238,33 @@ def asked(request: Any) -> Any:
 
 def reply(answer: Any) -> Json | None:
     """Return the message in an answer, None if there is none."""
-    body = _object(answer)
-    choice = _object(next(iter(_list(body.get("choices"))), None))
+    body = an_object(answer)
+    choice = an_object(next(iter(a_list(body.get("choices"))), None))
     if isinstance(choice.get("message"), dict):
-        return _object(choice["message"])
+        return an_object(choice["message"])
     if isinstance(choice.get("text"), str):
         return {"content": choice["text"]}
     if isinstance(body.get("output"), list):
         return {"role": "assistant", "content": list(_output_parts(body["output"]))}
-    candidate = _object(next(iter(_list(body.get("candidates"))), None))
+    candidate = an_object(next(iter(a_list(body.get("candidates"))), None))
     if isinstance(candidate.get("content"), dict):
-        return _object(candidate["content"])
+        return an_object(candidate["content"])
     if isinstance(body.get("message"), dict):
-        return _object(body["message"])
-    output = _object(_object(body.get("output")).get("message"))
+        return an_object(body["message"])
+    output = an_object(an_object(body.get("output")).get("message"))
     return output or (body if body.get("role") in ("assistant", "model") or body.get("type") == "message" else None)
 
 
 def _output_parts(output: Iterable[Any]) -> Iterable[Any]:
     """Yield the parts of all messages that a Responses API put out, beside its calls and thoughts."""
     for item in output:
-        if _object(item).get("type") == "message":
-            yield from _list(item.get("content")) or filter(None, [_text(item.get("content"))])
+        if an_object(item).get("type") == "message":
+            yield from a_list(item.get("content")) or filter(None, [_text(item.get("content"))])
         else:
             yield item
 
 
-def _message_of(output: Any) -> Json | None:
+def message_of(output: Any) -> Json | None:
     """Return the message in whatever a tracer kept as output: an answer, a message, a list of them, or any value as its text."""
     if isinstance(output, str):
         return {"content": output}
@@ -251,14 +275,14 @@ def _message_of(output: Any) -> Json | None:
         return None
     found = reply(output)
     if found is None and isinstance(output.get("messages"), list):
-        return _message_of(output["messages"])
+        return message_of(output["messages"])
     return found or (output if _parts(output) is not None or call_names(output) else {"content": json.dumps(output, ensure_ascii=False)})
 
 
 def failed(answer: Any) -> bool:
     """Say whether an answer, or its first choice, is an error."""
-    body = _object(answer)
-    choice = _object(next(iter(_list(body.get("choices"))), None))
+    body = an_object(answer)
+    choice = an_object(next(iter(a_list(body.get("choices"))), None))
     return bool(
         body.get("error")
         or choice.get("error")
@@ -269,15 +293,16 @@ def failed(answer: Any) -> bool:
     )
 
 
-def _ended(answer: Any) -> str:
-    body = _object(answer)
-    choice, candidate = (_object(next(iter(_list(body.get(key))), None)) for key in ("choices", "candidates"))
+def ended(answer: Any) -> str:
+    """Return why an answer ended, in small letters; empty if it does not say."""
+    body = an_object(answer)
+    choice, candidate = (an_object(next(iter(a_list(body.get(key))), None)) for key in ("choices", "candidates"))
     reasons = (
         choice.get("finish_reason"),
         body.get("finish_reason"),
         # A classifier beside the model ended it: what stands there is no refusal in the model's words.
         "content_filter" if body.get("stop_reason") == "refusal" else body.get("stop_reason"),
-        _object(body.get("incomplete_details")).get("reason"),
+        an_object(body.get("incomplete_details")).get("reason"),
         candidate.get("finishReason"),
     )
     return next((reason.lower() for reason in reasons if isinstance(reason, str)), "")
@@ -289,120 +314,18 @@ def silent(message: Any) -> str | None:
         return None
     if call_names(message):
         return "tool_call"
-    one = _object(message)
+    one = an_object(message)
     thought = any(isinstance(one.get(key), str) and one[key] for key in ("reasoning_content", "reasoning", "thinking"))
-    return "no_answer" if thought or any(_kind(part) in _THOUGHTS for part in _list(_parts(one))) else None
+    return "no_answer" if thought or any(_kind(part) in _THOUGHTS for part in a_list(_parts(one))) else None
 
 
 def why_silent(answer: Any) -> str | None:
     """Say why an answer holds nothing that the model said to somebody; None if it does, or nobody can tell."""
     if failed(answer):
         return "error"
-    if _ended(answer) in _FILTERED:
+    if ended(answer) in FILTERED:
         return "filtered"
-    body = _object(answer)
-    if body.get("object") == "list" or "embedding" in _object(next(iter(_list(body.get("data"))), None)):
+    body = an_object(answer)
+    if body.get("object") == "list" or "embedding" in an_object(next(iter(a_list(body.get("data"))), None)):
         return "not_a_chat"
     return silent(reply(answer))
-
-
-def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> dict[str, Any]:
-    called = [*tools_of(messages), *call_names(message)]
-    return {"messages": turns(messages), "response": words(message), "tools": called, "skipped": skipped, **more}
-
-
-def _openai(record: Json) -> dict[str, Any]:
-    request, answer = (_wrapped(record.get(key)) for key in ("request", "response"))
-    status = _object(record.get("response")).get("status_code")
-    if failed(record) or (isinstance(status, int) and status >= 400):
-        return _exchange(asked(request), None, "error")
-    return _exchange(asked(request), reply(answer), why_silent(answer))
-
-
-def _wrapped(value: Any) -> Any:
-    found = _unpacked(value)
-    inner = _unpacked(_object(found).get("body"))
-    return inner if isinstance(inner, dict) else found
-
-
-def _messages(record: Json) -> dict[str, Any]:
-    messages = record.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if role_of(_object(last)) != "assistant":
-        return {"messages": turns(messages[:-1]) if isinstance(messages, list) else None, "response": None, "tools": [], "skipped": None}
-    return _exchange(_list(messages)[:-1], last, silent(last))
-
-
-def _litellm(record: Json) -> dict[str, Any]:
-    answer = _unpacked_messages(record.get("response"))
-    more = _object(_unpacked(record.get("metadata")))
-    guarded = more.get("guardrail_information")
-    guards = [record.get("status_fields"), *(guarded if isinstance(guarded, list) else [guarded])]
-    asks = _unpacked_messages(record.get("messages"))
-    messages = (
-        asks if isinstance(asks, list) else asked({"input": asks}) or asked(asks) or asked(_unpacked(record.get("proxy_server_request")))
-    )
-    kind = str(record.get("call_type") or "")
-    if record.get("status", "success") not in ("success", None):
-        skipped: str | None = "error"
-    elif any(_object(one).get("guardrail_status") in ("guardrail_intervened", "blocked") for one in guards):
-        skipped = "filtered"
-    elif any(name in kind for name in _NO_CHAT):
-        skipped = "not_a_chat"
-    else:
-        skipped = why_silent(answer) or silent(_message_of(answer))
-    return _exchange(messages, _message_of(answer), skipped)
-
-
-def _langfuse(record: Json) -> dict[str, Any]:
-    given, output = (_unpacked_messages(record.get(key)) for key in ("input", "output"))
-    messages = given if isinstance(given, list) else asked({"prompt": given} if isinstance(given, str) else given)
-    if messages is None and isinstance(_object(given).get("role"), str):
-        messages = [given]
-    answer = output if isinstance(output, dict) and not isinstance(output.get("output"), str) else None
-    known = answer is not None and any(isinstance(answer.get(key), list) for key in ("choices", "output", "candidates", "content"))
-    skipped = why_silent(answer) if known else silent(_message_of(output)) if output not in (None, "") else None
-    if record.get("level") == "ERROR" and output in (None, ""):
-        skipped = "error"
-    return _exchange(messages, _message_of(output), skipped, thumbs=_thumbs(record))
-
-
-def _thumbs(record: Json) -> str | None:
-    """Return what a person said of an answer, among the scores of other systems."""
-    scores = [(one.get("name"), one.get("value", one.get("stringValue"))) for one in map(_object, _list(_unpacked(record.get("scores"))))]
-    for name, value in (*scores, *record.items()):
-        if isinstance(name, str) and _is_feedback(name):
-            said = _unpacked(value)
-            said = said[-1] if isinstance(said, list) and said else said
-            if isinstance(said, bool | int | float | str) and said != "":
-                # A score of nothing is a thumb down: scores run from 0 to 1.
-                return "down" if str(said) in ("0", "0.0", "False") else str(said)
-    return None
-
-
-def _is_feedback(name: str) -> bool:
-    parts = name.lower().replace("_", "-").replace(" ", "-").replace(".", "-").replace(":", "-").split("-")
-    return parts[-1] in _FEEDBACK and set(parts[:-1]) <= {"user", "human", "end", "score", "scores", "enduser", "customer"}
-
-
-def _otel(record: Json) -> dict[str, Any]:
-    chat = _object(record.get("chat"))
-    message = chat.get("reply")
-    ended = _ended({"finish_reason": _object(message).get("finish_reason")})
-    skipped = "filtered" if ended in _FILTERED else "error" if ended == "error" else silent(message)
-    if chat.get("half"):
-        skipped = "half_a_call"
-    return _exchange(chat.get("messages"), message, skipped)
-
-
-def _read(reader: Callable[[Json], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    return lambda record: reader(_object(record))
-
-
-READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "openai": _read(_openai),
-    "messages": _read(_messages),
-    "litellm": _read(_litellm),
-    "langfuse": _read(_langfuse),
-    "otel": _read(_otel),
-}

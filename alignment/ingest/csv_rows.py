@@ -7,7 +7,6 @@ Effects: reads log files.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -15,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from alignment.csv_rows import read_csv
 from alignment.errors import InputError
 from alignment.ingest.files import LogFile, open_log
 
 SUFFIXES = (".csv", ".tsv")
 DAMAGED = "csv_columns"
 """The reason of a row that has other columns than the header."""
-_FIELD, _TOGETHER = 1 << 24, 1 << 26
+_TOGETHER = 1 << 26
 
 
 class _Bytes(io.RawIOBase):
@@ -43,7 +43,7 @@ def batches(log_file: LogFile, *, rows: int) -> Iterator[tuple[pa.Array, pa.Arra
     """Yield rows as texts of JSON with what is damaged in them, at most `rows` together.
 
     Raises:
-        InputError: it has no header, a name in it stands twice, a quote is never closed, or it is no UTF-8; the line is named.
+        InputError: it is no CSV (see `read_csv`) or no UTF-8; the line is named.
     """
     lines: list[str] = []
     damage: list[str | None] = []
@@ -60,39 +60,16 @@ def batches(log_file: LogFile, *, rows: int) -> Iterator[tuple[pa.Array, pa.Arra
 
 
 def _rows(log_file: LogFile) -> Iterator[tuple[str, str | None]]:
-    csv.field_size_limit(_FIELD)
-    begin = 0
+    begin = 1
     with open_log(log_file) as stream:
         text = io.TextIOWrapper(io.BufferedReader(_Bytes(stream)), encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, strict=True, delimiter="\t" if log_file.suffix == ".tsv" else ",")
         try:
-            header = next(reader, [])
-            _check_header(header, log_file)
-            begin = reader.line_num + 1
-            for row in reader:
-                if row:
-                    yield _row(header, row)
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise InputError(
-                f"the row of {log_file.path!r} that begins on line {begin} is no CSV ({error}): close its quotes, or write a quote within "
-                "quotes twice; nothing of the file from there on was read"
-            ) from error
+            for row in read_csv(text, name=log_file.path, delimiter="\t" if log_file.suffix == ".tsv" else ","):
+                begin = row.line
+                # What stands where cannot be known of a row with other columns.
+                found = row.cells if row.values is None else row.values
+                yield json.dumps(found, ensure_ascii=False), DAMAGED if row.values is None else None
         except UnicodeDecodeError as error:
             raise InputError(
                 f"the log file {log_file.path!r} is no UTF-8 after line {begin}: {error.reason}; convert it, for instance with iconv"
             ) from error
-
-
-def _row(header: list[str], row: list[str]) -> tuple[str, str | None]:
-    if len(row) != len(header):
-        # What stands where cannot be known: an unquoted comma, or a cell that was left out.
-        return json.dumps(row, ensure_ascii=False), DAMAGED
-    return json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False), None
-
-
-def _check_header(header: list[str], log_file: LogFile) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if not header or twice:
-        problem = f"names {', '.join(map(repr, twice))} twice in" if twice else "has no"
-        raise InputError(f"the log file {log_file.path!r} {problem} its first row, which has to name each column once; correct the header")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
 
-from alignment.ingest import chat, otel
+from alignment.ingest import datasets, otel, vendors
 from alignment.reasoning import apart
 
 THOUGHT = r"(?i)<[ \t]{0,4}/?[ \t]{0,4}(?:think|thinking|reasoning)[ \t]{0,4}>"
@@ -16,10 +17,11 @@ THOUGHT = r"(?i)<[ \t]{0,4}/?[ \t]{0,4}(?:think|thinking|reasoning)[ \t]{0,4}>"
 
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `spoken(text)`, `chat_of(preset, record)` and `otel_records(line)` known to a connection."""
+    """Make `spoken(text)`, `chat_of(preset, record)` and what finds a line's records known to a connection."""
     connection.create_function("spoken", _spoken, ["VARCHAR"], "VARCHAR")  # type: ignore[arg-type]
     connection.create_function("chat_of", _chat_of, ["VARCHAR", "VARCHAR"], "JSON")  # type: ignore[arg-type]
-    connection.create_function("otel_records", _otel_records, ["VARCHAR"], "JSON")  # type: ignore[arg-type]
+    for name, read in (("otel_records", otel.records), ("preferences", datasets.preferences), ("web_chats", datasets.web_chats)):
+        connection.create_function(name, _records(read), ["VARCHAR"], "JSON")  # type: ignore[arg-type]
 
 
 def _spoken(text: str) -> str:
@@ -28,18 +30,21 @@ def _spoken(text: str) -> str:
 
 def _chat_of(preset: str, text: str) -> str | None:
     try:
-        found = chat.READERS[preset](_loaded(text))
+        found = vendors.READERS[preset](_loaded(text))
     except RecursionError:
         # Nested deeper than anybody writes calls: unreadable, and so quarantined.
         return None
     return json.dumps(found)
 
 
-def _otel_records(text: str) -> str:
-    try:
-        return json.dumps(otel.records(_loaded(text)))
-    except RecursionError:
-        return f"[{text}]"
+def _records(read: Callable[[Any], list[Any]]) -> Callable[[str], str]:
+    def found(text: str) -> str:
+        try:
+            return json.dumps(read(_loaded(text)))
+        except RecursionError:
+            return f"[{text}]"
+
+    return found
 
 
 def _loaded(text: str) -> Any:

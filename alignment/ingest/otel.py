@@ -168,7 +168,8 @@ def _as_dict(value: Any) -> dict[str, Any]:
 
 def _events_chat(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
     """Return a call told by events named after roles (up to 1.36) or by OpenLLMetry's first, gen_ai.content.*; None for half of one."""
-    messages, reply = [], None
+    messages: list[Any] = []
+    reply = None
     for name, said in events:
         role = name.removeprefix("gen_ai.").removesuffix(".message")
         if name == "gen_ai.content.prompt":

@@ -67,6 +67,18 @@ def resume(home: Path, source: str, log_file: LogFile) -> Reading:
         raise _unreadable(log_file, error) from error
 
 
+def from_start(log_file: LogFile) -> Reading:
+    """Return a reading that begins with the first line, whatever was read before.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return _resume_whole([], "", log_file) if _is_table(log_file) else _resume_lines([], "", log_file)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise _unreadable(log_file, error) from error
+
+
 def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
     # Not what DuckDB says: it quotes the text that it stumbled over.
     what = type(error).__name__ if isinstance(error, duckdb.Error) else str(error)

@@ -94,7 +94,7 @@ class LogSource(NamedTuple):
         """Return the parsing SQL with this source's expressions in it."""
         records = _ONE_RECORD
         if self.records:
-            records = _MANY_RECORDS.replace("@records@", self.records.replace("body", "document"))
+            records = _MANY_RECORDS.replace("@records@", re.sub(r"\bbody\b", "document", self.records))
         refused = "coalesce(body::VARCHAR, line)" if self.records else "line"
         values = {
             "refused": refused,
@@ -122,13 +122,13 @@ def log_sources(settings: Settings) -> list[LogSource]:
     ingest = settings.ingest
     sources: list[LogSource] = []
     problems: list[str] = []
-    configured = {name: (one.logs, one.preset, one.fields) for name, one in ingest.sources.items()}
+    configured = {name: (one.logs, one.preset, one.fields, one.records) for name, one in ingest.sources.items()}
     # The sample is for those who have configured nothing yet.
     if not configured or "logs" in ingest.model_fields_set:
-        configured = {"logs": (ingest.logs, ingest.preset, ingest.fields), **configured}
-    for name, (logs, preset, fields) in configured.items():
+        configured = {"logs": (ingest.logs, ingest.preset, ingest.fields, ingest.records), **configured}
+    for name, (logs, preset, fields, records) in configured.items():
         try:
-            sources.append(make_source(name, logs, preset, fields))
+            sources.append(make_source(name, logs, preset, fields, records))
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -136,8 +136,8 @@ def log_sources(settings: Settings) -> list[LogSource]:
     return sources
 
 
-def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str]) -> LogSource:
-    """Return one source.
+def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str], records: str = "") -> LogSource:
+    """Return one source; `records` stands in place of what the preset takes for the records of a line.
 
     Raises:
         ConfigError: its preset or a field is unknown, or an expression is no SQL.
@@ -155,11 +155,12 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         tuple(sample if pattern == SAMPLE_LOGS else pattern for pattern in logs),
         chosen.get("shape", base["shape"]),
         chosen.get("chat", "NULL::JSON"),
-        chosen.get("records", ""),
+        records or chosen.get("records", ""),
         chosen.get("undated", False),
-        {**base["fields"], **chosen["fields"], **fields},
+        # Whoever says where the answer stands need not hear what the preset thinks of the record.
+        {**base["fields"], **chosen["fields"], **({"skipped": "NULL"} if "response" in fields else {}), **fields},
     )
-    return _typed(source, fields)
+    return _typed(source, fields) if fields or records else source
 
 
 def parser() -> duckdb.DuckDBPyConnection:
@@ -184,8 +185,6 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
     Raises:
         ConfigError: an expression is no SQL, or the mapping as a whole cannot be used.
     """
-    if not fields:
-        return source
     connection, typed = parser(), dict(source.fields)
     try:
         for field, expression in fields.items():
@@ -200,14 +199,17 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
         try:
             connection.execute(source.statement(), {**_ANYTHING, "latest": moment, "file_time": moment}).fetchall()
         except duckdb.Error as error:
-            raise ConfigError(f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields") from error
+            raise ConfigError(
+                f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields or records"
+            ) from error
     finally:
         connection.close()
     return source
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, source: LogSource, field: str, expression: str) -> str:
-    statement = f"DESCRIBE SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x, NULL::JSON AS chat)"  # noqa: S608
+    row = f"SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x, NULL::JSON AS chat"
+    statement = f"DESCRIBE SELECT ({expression}) FROM ({row})"  # noqa: S608
     try:
         return str(connection.execute(statement.replace("\n", " ")).fetchall()[0][1])
     except duckdb.Error as error:

@@ -126,3 +126,12 @@ CREATE MACRO value_text(value) AS
     coalesce(value ->> '$.stringValue', value ->> '$.intValue', value ->> '$.boolValue', value ->> '$.doubleValue');
 CREATE MACRO attribute_text(attributes, name) AS value_text(attribute(attributes, name));
 CREATE MACRO packed_json(value) AS CASE WHEN json_valid(value ->> '$.stringValue') THEN (value ->> '$.stringValue')::JSON END;
+-- All spans and log records of an OTLP document, for mappings of one's own: records = "spans_of(body)".
+CREATE MACRO spans_of(line) AS flatten(list_transform(
+    items(json_extract(line, '$.resourceSpans')),
+    lambda resource: flatten(list_transform(
+        items(json_extract(resource, '$.scopeSpans')), lambda scope: items(json_extract(scope, '$.spans'))))));
+CREATE MACRO logs_of(line) AS flatten(list_transform(
+    items(json_extract(line, '$.resourceLogs')),
+    lambda resource: flatten(list_transform(
+        items(json_extract(resource, '$.scopeLogs')), lambda scope: items(json_extract(scope, '$.logRecords'))))));
