@@ -1,27 +1,20 @@
+# ruff: noqa: E501 - a table is read row by row
 """What real systems write becomes what was really asked and said: one row for each kind of fault that was found."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import flows.ingest as flow
-from alignment.config import load_settings
-from alignment.errors import ConfigError, InputError
-from alignment.evals.formats import open_suite
-from alignment.ingest import Batch, LogFile, blocks, make_source, parse, parser, presets
+from alignment.ingest import Batch, blocks, make_source, parse, parser
 from alignment.ingest.reading import from_start
 from alignment.store import query
-from flows.erase import erase
-from flows.explain import explain
 from tests.test_ingest import KEEP_ALL, ingest, line, raw, write
 from tests.test_sources import attributes, otlp, text
 
