@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import flows.ingest as flow
-from alignment.ingest import Batch, blocks, make_source, parse, parser
+from alignment.config import load_settings
+from alignment.errors import ConfigError, InputError
+from alignment.evals.formats import open_suite
+from alignment.ids import subject_key
+from alignment.ingest import Batch, LogFile, blocks, datasets, make_source, otel, parse, parser, presets, vendors
 from alignment.ingest.reading import from_start
-from alignment.store import query
+from alignment.ingest.redact import redaction_key
+from alignment.store import migrate, query
+from flows.erase import erase
+from flows.explain import explain
 from tests.test_ingest import KEEP_ALL, ingest, line, raw, write
 from tests.test_sources import attributes, otlp, text
 
@@ -334,3 +344,191 @@ def why_skipped(source: Any) -> dict[str, int]:
         parse(parser(), source.statement(), source.undated, reading, one, context) for one in blocks(reading, KEEP_ALL, now=context.now)
     ]
     return dict(sum((one.why_skipped for one in found), start=found[0].why_skipped - found[0].why_skipped))
+
+
+def test_a_file_says_why_records_were_skipped_and_which_thumbs_nobody_can_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    migrate(home)
+    write(home / "log.jsonl", raw(line(signals={"thumbs": 4}), line(response="redacted-by-litellm")))
+    source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
+    read = flow.read_file.fn(source, source.find()[0], dry_run=True)
+    flow._tell(source.find()[0], read.batch, read.why_skipped, read.thumbs_unread)
+    told = capsys.readouterr().err
+    assert "1 values for thumbs" in told
+    assert "skipped 1 (placeholder 1)" in told
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())])
+def test_texts_without_their_annotation_are_texts(home: Path, kind: pa.DataType) -> None:
+    """25"""
+    answers = pa.array(["crème".encode(), "naïve".encode(), b"\xff\xfe", None], pa.binary()).cast(kind)
+    asked = pa.array(
+        [[{"role": b"user", "content": ASKED.encode()}]] * 4, pa.list_(pa.struct([("role", pa.binary()), ("content", pa.binary())]))
+    )
+    table = pa.table({"messages": asked, "response": answers, "created_at": ["2026-11-01T12:00:00Z"] * 4})
+    pq.write_table(table, home / "log.parquet")
+    assert ingest(home, home / "log.parquet") == Batch(4, 2, 0, 2, 0)
+    assert [row["response"] for row in query(home, "SELECT response FROM interactions ORDER BY 1")] == ["crème", "naïve"]
+    refused = query(home, "SELECT line_number, reason FROM quarantine ORDER BY 1")
+    assert [tuple(row.values()) for row in refused] == [(3, "not_utf8"), (4, "response_not_text")]
+
+
+def test_tables_of_text_are_read_and_an_odd_row_is_told(home: Path) -> None:
+    content = (
+        "id,timestamp,userId,input,output,user-feedback\n"
+        f'c1,2026-11-01T12:00:00Z,u1,"{ASKED}","{SAID}",1\n'
+        "c2,2026-11-01T12:00:00Z,u1,one, too many,yes,0\n"
+        f'c3,2026-11-01T12:00:00Z,u2,"say ""hi"" and\nwave","Hi, all",0,,\n'
+    )
+    write(home / "log.csv", content.encode())
+    assert ingest(home, home / "log.csv", preset="langfuse") == Batch(3, 2, 0, 1, 0)
+    rows = query(
+        home, "SELECT prompt, response, value FROM interactions JOIN signals ON interaction_id = interactions.id ORDER BY conversation_id"
+    )
+    assert [tuple(row.values()) for row in rows] == [(ASKED, SAID, "up"), ('say "hi" and\nwave', "Hi, all", "down")]
+    assert query(home, "SELECT line_number, reason FROM quarantine") == [{"line_number": 2, "reason": "csv_columns"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('prompt,response\na,b\nc,"d\n e,f\n', "begins on line 3 is no CSV"),
+        ("prompt,prompt\na,b\n", "'prompt' twice"),
+        ("\n", "no first row"),
+    ],
+)
+def test_a_table_that_cannot_be_told_apart_is_not_guessed_at(home: Path, content: str, told: str) -> None:
+    write(home / "log.csv", content.encode())
+    with pytest.raises(InputError, match=told):
+        ingest(home, home / "log.csv", preset="prompt_response")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [("How to pick, then open, a lock,Sure\n", "line 2"), ('"How to pick a lock,Sure\nAnd,so\n', "line 2 is no CSV")]
+)
+def test_a_suite_names_the_row_that_is_cut(tmp_path: Path, rows: str, told: str) -> None:
+    """50"""
+    (tmp_path / "suite.csv").write_text("goal,target\n" + rows, encoding="utf-8")
+    with pytest.raises((ConfigError, InputError), match=told):
+        open_suite(str(tmp_path / "suite.csv"))
+
+
+def test_a_mapping_replaces_what_a_preset_takes_for_records(home: Path) -> None:
+    """20"""
+    odd = {"traceId": "t", "startTimeUnixNano": "1793534400000000000", "attributes": attributes(q=text(ASKED), a=text(SAID))}
+    write(home / "log.jsonl", raw(otlp(odd)))
+    fields = {
+        "messages": "[{'role': to_json('user'), 'content': to_json(attribute_text(body -> '$.attributes', 'q'))}]",
+        "response": "attribute_text(body -> '$.attributes', 'a')",
+    }
+    path = [str(home / "log.jsonl")]
+    assert why_skipped(make_source("s", path, "otel", fields)) == {"another_record": 1}
+    assert why_skipped(make_source("s", path, "otel", fields, "spans_of(body)")) == {}
+    with pytest.raises(ConfigError, match="fields or records"):
+        make_source("s", path, "otel", fields, "no_such_thing(body)")
+
+
+def test_whoever_maps_the_answer_is_not_overruled_by_the_preset(home: Path) -> None:
+    write(home / "log.jsonl", raw(called(USER, {"error": "x", "mine": SAID})))
+    assert ingest(
+        home, home / "log.jsonl", preset="openai", response="body -> '$.response.mine'", created_at="epoch_text(body -> '$.timestamp')"
+    ) == Batch(*ONE)
+
+
+def test_an_erased_owner_of_a_key_stays_out(home: Path) -> None:
+    write(home / "log.jsonl", raw(lite(end_user="", metadata={"user_api_key_user_id": "u9"})))
+    erased = (subject_key(redaction_key(home), "u9"),)
+    assert ingest(home, home / "log.jsonl", preset="litellm", erased=erased) == Batch(1, 0, 0, 1, 0)
+
+
+def test_nobody_is_nobody_to_an_erasure(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    with pytest.raises(InputError, match="no person"):
+        erase(load_settings(), "default_user_id", reason="asked", actor="ann")
+
+
+def test_an_id_on_most_lines_is_told_and_stays_capped(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    rows = [line(user_id="chat-service" if number % 4 else f"u{number}", response=f"Tea {number}.") for number in range(240)]
+    write(home / "log.jsonl", raw(*rows))
+    ingest(home, home / "log.jsonl")
+    flow._tell_commonest(load_settings(), ["logs"], datetime(2026, 1, 1))
+    assert "one user id stands on 180 of 240" in capsys.readouterr().err
+    flow._tell_commonest(load_settings(), ["logs"], datetime(2027, 1, 1))
+    assert capsys.readouterr().err == ""
+
+
+def test_explaining_a_file_stores_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(home / "state"))
+    write(home / "log.jsonl", raw(called(USER, completion({"content": SAID})), called(USER, completion(CALL)), {"x": 1}))
+    found = explain(load_settings(), str(home / "log.jsonl"))
+    assert found["fits"] == "openai"
+    assert {one["preset"] for one in found["presets"]} == set(presets())
+    assert {one["field"]: one["value"] for one in found["fields"]}["response"] == SAID
+    assert [(one["line"], one["became"], one["reason"]) for one in found["not_read"]] == [
+        (2, "skipped", "tool_call"),
+        (3, "quarantined", "messages_not_a_list"),
+    ]
+    assert all(one["because"] for one in found["not_read"])
+    assert not (home / "state" / "store.duckdb").exists()
+
+
+VALUES: list[Any] = [None, True, -1, 1e308, "", "x", "[", "{}", [], {}, [None], {"a": None}, "\u0000", [[[]]], {"role": []}, "user", 0]
+
+
+def mutated(value: Any, draw: random.Random) -> Any:
+    """Return a record with one of its values, somewhere, gone or replaced."""
+    if isinstance(value, dict) and value and draw.random() < 0.8:
+        key = draw.choice(list(value))
+        if draw.random() < 0.15:
+            return {name: inner for name, inner in value.items() if name != key}
+        return {**value, key: mutated(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.8:
+        place = draw.randrange(len(value))
+        return [*value[:place], mutated(value[place], draw), *value[place + 1 :]]
+    return draw.choice(VALUES)
+
+
+def account(preset: str, rows: Sequence[Any], folder: Path) -> None:
+    """Hold every record of a log to be stored, a duplicate, quarantined or skipped for a reason."""
+    lines = [json.dumps(row) for row in rows]
+    path = write(folder / f"{preset}.jsonl", "\n".join(lines).encode())
+    source = make_source("s", [str(path)], preset, {})
+    reading = from_start(LogFile(str(path), path.stat().st_size, path.stat().st_mtime_ns))
+    context = flow.Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
+    seen: set[int] = set()
+    for block in blocks(reading, KEEP_ALL, now=context.now):
+        found = parse(parser(), source.statement(), source.undated, reading, block, context)
+        assert found.read == len(found.usable) + len(found.quarantine) + found.skipped
+        assert found.skipped == sum(found.why_skipped.values())
+        seen |= set(found.rows["line_number"].to_pylist())
+    assert seen == set(range(1, len(rows) + 1))
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_mutated_lines_crash_nothing_and_are_all_accounted_for(home: Path, preset: str) -> None:
+    draw = random.Random(preset)
+    known = {"openinference": "otel"}.get(preset, preset)
+    whole = [row for case in CASES if case.preset == known for row in case.rows]
+    rows = [mutated(mutated(draw.choice(whole), draw) if draw.random() < 0.5 else draw.choice(whole), draw) for _ in range(920)]
+    rows = [row if isinstance(row, dict) else {"x": row} for row in rows]
+    # Not only that one door holds: no reader raises.
+    for row in rows:
+        for read in (vendors.READERS.get(preset), otel.records, datasets.preferences, datasets.web_chats):
+            json.dumps(read(row) if read else None)
+    account(preset, rows, home)
+
+
+def test_deep_and_long_records_crash_nothing(home: Path) -> None:
+    deep: Any = "x"
+    for _ in range(200):
+        deep = {"kvlistValue": {"values": [{"key": "a", "value": deep}]}}
+    attribute = {"key": "gen_ai.output.messages", "value": deep}
+    many = [{"key": f"llm.input_messages.{number}.message.content", "value": text("x")} for number in range(20_000)]
+    ring = {"a": {"parentId": "b", **MODEL}, "b": {"parentId": "a", **TURN}}
+    account("otel", [otlp({"attributes": [attribute]}), otlp({"attributes": many}), otlp(*[span(WORDS)] * 300)], home)
+    account("openwebui", [{"chat": {"history": {"currentId": "a", "messages": ring}}}], home)

@@ -92,6 +92,10 @@ def unpacked_messages(value: Any) -> Any:
     return found if known or not isinstance(value, str) else value
 
 
+def _type(value: Json) -> str:
+    return str(value["type"]) if isinstance(value.get("type"), str) else ""
+
+
 def _kind(part: Any) -> str:
     if not isinstance(part, dict):
         return "text" if isinstance(part, str) else "part"
@@ -170,7 +174,7 @@ def call_names(message: Any) -> list[str]:
     named = [an_object(each.get("function")).get("name") or each.get("name") for each in called]
     if isinstance(one.get("function_call"), dict):
         named.append(one["function_call"].get("name"))
-    if one.get("type") in _CALLS and "role" not in one:
+    if _type(one) in _CALLS and "role" not in one:
         named.append(one.get("name"))
     for part in a_list(_parts(one)):
         if _kind(part) in _CALLS and isinstance(part, dict):
@@ -185,7 +189,7 @@ def role_of(message: Json) -> Any:
         return "tool"
     role = message.get("role") or message.get("from")
     if role is None:
-        return "tool" if message.get("type") in _RESULTS else "assistant" if message.get("type") in _CALLS else None
+        return "tool" if _type(message) in _RESULTS else "assistant" if _type(message) in _CALLS else None
     return _ROLES.get(role, role) if isinstance(role, str) else role
 
 
@@ -196,7 +200,7 @@ def turns(messages: Any) -> list[dict[str, Any]] | None:
     found = []
     for one in messages:
         message = an_object(one)
-        if message.get("type") in _THOUGHTS and "role" not in message:
+        if _type(message) in _THOUGHTS and "role" not in message:
             continue
         role = role_of(message)
         content = _parts(message)

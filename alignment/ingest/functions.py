@@ -30,18 +30,16 @@ def _spoken(text: str) -> str:
 
 def _chat_of(preset: str, text: str) -> str | None:
     try:
-        found = vendors.READERS[preset](_loaded(text))
-    except RecursionError:
-        # Nested deeper than anybody writes calls: unreadable, and so quarantined.
+        return json.dumps(vendors.READERS[preset](_loaded(text)))
+    except Exception:
         return None
-    return json.dumps(found)
 
 
 def _records(read: Callable[[Any], list[Any]]) -> Callable[[str], str]:
     def found(text: str) -> str:
         try:
             return json.dumps(read(_loaded(text)))
-        except RecursionError:
+        except Exception:
             return f"[{text}]"
 
     return found

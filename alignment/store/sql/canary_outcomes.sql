@@ -36,5 +36,8 @@ JOIN said ON said.interaction_id = named.id
 LEFT JOIN complained ON complained.interaction_id = named.id
 -- A name that both go by tells nobody who answered.
 WHERE by_canary <> by_champion
-QUALIFY coalesce(user_id, '') = '' OR row_number() OVER (PARTITION BY user_id ORDER BY ingested_at, created_at, named.id) <= $per_user
+-- Where no user is named, of one conversation.
+QUALIFY row_number() OVER (
+    PARTITION BY coalesce(nullif(user_id, ''), nullif(conversation_id, ''), named.id) ORDER BY ingested_at, created_at, named.id
+) <= $per_user
 ORDER BY ingested_at, created_at, named.id;
