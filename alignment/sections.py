@@ -41,7 +41,7 @@ class Ingest(Section):
     logs: list[str] = Field(
         [SAMPLE_LOGS], description="log files, globs or s3://, gs://, az:// URLs; 'sample' is the bundled sample traffic"
     )
-    preset: str = Field("gateway", description="kind of log, one of the presets below")
+    preset: str = Field("gateway", description="kind of log; `align ingest --explain FILE` says which preset fits")
     fields: dict[str, str] = Field({}, description="SQL expressions over `body` (JSON) in place of the preset's, a field each")
     records: str = Field("", description="SQL expression over `body` for the list of its records, in place of the preset's filter")
     sources: dict[str, LogSourceSettings] = Field({}, description="more sources, each a table with its own logs, preset and fields")

@@ -40,9 +40,22 @@ def _openai(record: Json) -> dict[str, Any]:
     request = _wrapped(record.get("request"))
     answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(record.get("response")))
     status = an_object(record.get("response")).get("status_code")
-    if failed(record) or (isinstance(status, int) and status >= 400):
-        return _exchange(asked(request), None, "error")
-    return _exchange(asked(request), reply(answer), why_silent(answer))
+    wrong = failed(record) or (isinstance(status, int) and status >= 400)
+    found = _exchange(asked(request), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
+    return {**found, **_named(record, an_object(request), an_object(answer))}
+
+
+def _named(record: Json, request: Json, answer: Json) -> dict[str, Any]:
+    """Return who asked which model when, as far as they are texts and times."""
+    more = an_object(request.get("metadata"))
+    found = {
+        "conversation_id": (more.get("conversation_id"), answer.get("id")),
+        "session_id": (more.get("session_id"),),
+        "user_id": (request.get("user"), request.get("safety_identifier"), more.get("user_id")),
+        "model": (answer.get("model"), request.get("model")),
+        "created_at": (answer.get("created"), answer.get("created_at"), record.get("created_at"), record.get("timestamp")),
+    }
+    return {name: next((one for one in values if isinstance(one, str | int | float) and one != ""), None) for name, values in found.items()}
 
 
 def _wrapped(value: Any) -> Any:
