@@ -190,6 +190,14 @@ CASES = [
         (3, 0, 0, 0, 0, 3),
         skipped={"error": 3},
     ),
+    Case(
+        "12 a tool in the gateway's own form",
+        "gateway",
+        [line(messages=[TURN, CALL, RESULT], response=SAID), line(messages=[TURN, CALL, RESULT, MODEL, TURN], response=SAID)],
+        (2, 2, 0, 0, 0, 0),
+        {**WHOLE, "messages": json.dumps(USER, separators=(",", ":"))},
+        {"tools": "shop", "not_for_training": "true"},
+    ),
     Case("13 embeddings", "openai", [{"request": {"input": ["a"]}, "response": {"object": "list", "data": [{"embedding": [0.1]}]}}], SKIP, skipped={"not_a_chat": 1}),
     Case("14 spend logs", "litellm", [lite(messages=json.dumps(USER), response=json.dumps(completion({"content": SAID})), metadata="{}")], ONE, WHOLE),
     Case(
@@ -303,8 +311,23 @@ CASES = [
         WHOLE,
         skipped={"repeated": 1},
     ),
+    Case(
+        "22 as the SDK prints a span",
+        "otel",
+        [
+            {
+                "name": "chat", "context": {"trace_id": "0xc1", "span_id": "0x1"}, "start_time": "2026-11-01T12:00:00.000000Z",
+                "attributes": {pair["key"]: pair["value"]["stringValue"] for pair in span(WORDS)["attributes"]}, "events": [],
+            }
+        ],
+        ONE,
+        {**WHOLE, "model": "m1", "created_at": datetime(2026, 11, 1, 12)},
+    ),
     Case("23 an agent's span alone", "otel", [otlp(span(WORDS, name="invoke_agent"))], ONE, WHOLE),
     Case("24 nulls", "prompt_response", [{"prompt": None, "instruction": ASKED, "response": None, "completion": SAID}], ONE, WHOLE),
+    Case("18 a prompt and a completion as messages", "prompt_response", [{"prompt": USER, "completion": [MODEL]}], ONE, WHOLE),
+    Case("13 a call that was cut off", "langfuse", [fuse(output=None), fuse(output=None, level="ERROR")], (2, 0, 0, 0, 0, 2), skipped={"no_answer": 1, "error": 1}),
+    Case("13 no room to answer", "openai", [called(USER, completion({"content": None}, finish_reason="length"))], SKIP, skipped={"no_answer": 1}),
     Case("24 what an instruction is about", "prompt_response", [{"instruction": "Sum up.", "input": ASKED, "output": SAID}], ONE, {"prompt": f"Sum up.\n\n{ASKED}"}),
     Case("24 context", "prompt_response", [{"instruction": "Sum up.", "context": ASKED, "response": SAID}], ONE, {"prompt": f"Sum up.\n\n{ASKED}"}),
     *(

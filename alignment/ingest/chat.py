@@ -332,4 +332,7 @@ def why_silent(answer: Any) -> str | None:
     body = an_object(answer)
     if body.get("object") == "list" or "embedding" in an_object(next(iter(a_list(body.get("data"))), None)):
         return "not_a_chat"
-    return silent(reply(answer))
+    message = reply(answer)
+    # Nobody logged the thoughts for which there was no more room.
+    cut = message is not None and not words(message) and ended(answer) in ("length", "max_tokens", "max_output_tokens")
+    return silent(message) or ("no_answer" if cut else None)

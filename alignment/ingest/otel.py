@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -24,11 +25,41 @@ _DEEP = 64
 
 def records(line: Any) -> list[Any]:
     """Return the calls of an OTLP document, and what is no such document as it is."""
+    if (span := _printed(line)) is not None:
+        return [call] if (call := _call_of_span(span)) else []
     if not isinstance(line, dict) or not {"resourceSpans", "resourceLogs", "resourceMetrics"} & line.keys():
         return [line]
     spans = list(_inner(line, "resourceSpans", "scopeSpans", "spans"))
     logs = list(_inner(line, "resourceLogs", "scopeLogs", "logRecords"))
     return [*filter(None, map(_call_of_span, spans)), *filter(None, map(_call_of_log, logs)), *_calls_of_events(logs)]
+
+
+def _printed(line: Any) -> dict[str, Any] | None:
+    """Return a span as the SDK's console exporter prints it in the form of OTLP, None for all else."""
+    if not isinstance(line, dict) or not isinstance(line.get("context"), dict) or not isinstance(line.get("attributes"), dict):
+        return None
+    if not any(key.startswith(("gen_ai.", "llm.", "openinference.")) for key in line["attributes"]):
+        return None
+    events = line["events"] if isinstance(line.get("events"), list) else []
+    return {
+        "traceId": line["context"].get("trace_id"),
+        "spanId": line["context"].get("span_id"),
+        "startTimeUnixNano": _nanoseconds(line.get("start_time")),
+        "attributes": _pairs(line["attributes"]),
+        "events": [{**one, "attributes": _pairs(one.get("attributes"))} for one in events if isinstance(one, dict)],
+    }
+
+
+def _pairs(values: Any) -> list[dict[str, Any]]:
+    found = values.items() if isinstance(values, dict) else ()
+    return [{"key": key, "value": {"stringValue": value if isinstance(value, str) else json.dumps(value)}} for key, value in found]
+
+
+def _nanoseconds(moment: Any) -> str | None:
+    try:
+        return str(int(datetime.fromisoformat(moment).timestamp() * 1_000_000) * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _inner(line: Mapping[str, Any], *names: str) -> Iterator[dict[str, Any]]:

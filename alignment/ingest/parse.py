@@ -31,7 +31,13 @@ _SAMPLED, _SAMPLED_FROM, _SAMPLED_BYTES, _KEYS_OF_A_LINE = 200, 2000, 1 << 16, 1
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _KINDS = {str: "VARCHAR", bool: "BOOLEAN", int: "NUMBER", float: "NUMBER", list: "ARRAY", dict: "OBJECT"}
 _QUOTED = re.compile(r'"([^"\\\s]{7,80})"')
-PLACEHOLDERS = ("default-message-value", "redacted-by-litellm", "redacted by litellm", "violated guardrail policy")
+PLACEHOLDERS = (
+    "default-message-value",
+    "redacted-by-litellm",
+    "redacted by litellm",
+    "redacted-by-litellm. 'litellm.turn_off_message_logging=true'",
+    "violated guardrail policy",
+)
 """What gateways write in place of what was said."""
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent", "tools", "reasoning", "not_for_training")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")

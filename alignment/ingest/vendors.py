@@ -68,6 +68,12 @@ def _messages(record: Json) -> dict[str, Any]:
     return _transcript(record.get("messages"))
 
 
+def _prompt_completion(record: Json) -> dict[str, Any]:
+    """Return what TRL's conversational prompts and completions hold, both lists of messages."""
+    message = message_of(record.get("completion") or record.get("response"))
+    return _exchange(record.get("prompt"), message, silent(message))
+
+
 def _conversation(record: Json) -> dict[str, Any]:
     return _transcript(record.get("conversations") or record.get("conversation") or record.get("items"))
 
@@ -114,8 +120,8 @@ def _langfuse(record: Json) -> dict[str, Any]:
     answer = output if isinstance(output, dict) and not isinstance(output.get("output"), str) else None
     known = answer is not None and any(isinstance(answer.get(key), list) for key in ("choices", "output", "candidates", "content"))
     skipped = why_silent(answer) if known else silent(message_of(output)) if output not in (None, "") else None
-    if record.get("level") == "ERROR" and output in (None, ""):
-        skipped = "error"
+    if output in (None, "") and "output" in record:
+        skipped = "error" if record.get("level") == "ERROR" else "no_answer"
     return _exchange(messages, message_of(output), skipped, thumbs=_thumbs(record))
 
 
@@ -155,6 +161,7 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "openai": _read(_openai),
     "messages": _read(_messages),
     "hh": _read(_messages),
+    "prompt_response": _read(_prompt_completion),
     "openwebui": _read(_messages),
     "conversations": _read(_conversation),
     "openinference": _read(_openinference),
