@@ -12,8 +12,8 @@ import duckdb
 from alignment.ingest import datasets, otel, vendors
 from alignment.reasoning import apart
 
-THOUGHT = r"(?i)<[ \t]{0,4}/?[ \t]{0,4}(?:think|thinking|reasoning)[ \t]{0,4}>"
-"""RE2 pattern of a text that may hold thoughts; only such a text is given to `spoken`."""
+THOUGHT = r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning)"
+"""RE2 pattern of a record, as JSON, that may hold thoughts between tags; only its texts are given to `spoken`."""
 
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:

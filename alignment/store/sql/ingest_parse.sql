@@ -1,7 +1,7 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
 --   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
---   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of tags), purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
+--   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
 -- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
 WITH valid AS (
@@ -41,17 +41,18 @@ answered AS (
             coalesce(nullif(list_position(list_reverse(list_transform(all_turns, lambda turn: turn.role::VARCHAR = '"user"')), true), 0), 1) :])
             ELSE all_turns END AS asked,
         all_turns[-1].role::VARCHAR = '"tool"' AS after_tool,
-        CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS whole
+        CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS whole,
+        coalesce(regexp_matches(body::VARCHAR, $thought), false) AS thoughtful
     FROM fields
 ),
 parted AS (
     SELECT
         * EXCLUDE (asked),
         -- Thoughts that stand in the text are no part of what was said, now or before.
-        CASE WHEN regexp_matches(whole, $thought) THEN spoken(whole) ELSE whole END AS response,
-        CASE WHEN regexp_matches(to_json(asked)::VARCHAR, $thought) THEN list_transform(asked, lambda turn: {
+        CASE WHEN thoughtful THEN spoken(whole) ELSE whole END AS response,
+        CASE WHEN thoughtful THEN list_transform(asked, lambda turn: {
             'role': turn.role,
-            'content': CASE WHEN turn.role::VARCHAR = '"assistant"' AND regexp_matches(turn.content ->> '$', $thought)
+            'content': CASE WHEN turn.role::VARCHAR = '"assistant"' AND starts_with(turn.content::VARCHAR, '"')
                 THEN to_json(spoken(turn.content ->> '$')) ELSE turn.content END}) ELSE asked END AS turns
     FROM answered
 ),
