@@ -26,6 +26,13 @@ class LogSourceSettings(Section):
     logs: list[str] = Field(description="log files, globs or URLs")
     preset: str = Field("gateway", description="kind of log")
     fields: dict[str, str] = Field({}, description="SQL expression a field, over `body`, instead of the preset's")
+    records: str = Field("", description="SQL expression over `body` for the list of its records, instead of the preset's filter")
+
+
+NOBODY = [
+    "anonymous", "anon", "default_user_id", "default_user", "default-user", "default", "guest", "unknown", "none", "null", "nil",
+    "undefined", "nan", "n/a", "na", "nobody", "-", "0", "litellm_proxy_admin",
+]  # fmt: skip
 
 
 class Ingest(Section):
@@ -34,13 +41,17 @@ class Ingest(Section):
     logs: list[str] = Field(
         [SAMPLE_LOGS], description="log files, globs or s3://, gs://, az:// URLs; 'sample' is the bundled sample traffic"
     )
-    preset: str = Field("gateway", description="kind of log: gateway, messages, prompt_response, hh, openai, litellm, langfuse or otel")
+    preset: str = Field("gateway", description="kind of log; `align ingest --explain FILE` says which preset fits")
     fields: dict[str, str] = Field({}, description="SQL expressions over `body` (JSON) in place of the preset's, a field each")
+    records: str = Field("", description="SQL expression over `body` for the list of its records, in place of the preset's filter")
     sources: dict[str, LogSourceSettings] = Field({}, description="more sources, each a table with its own logs, preset and fields")
     max_line_bytes: int = Field(1_048_576, ge=1024, description="longer lines are quarantined")
     max_clock_skew_hours: float = Field(24, ge=0, description="lines further in the future are quarantined")
     consent_default: bool = Field(True, description="whether a line that says nothing about consent may be trained on")
     purpose_default: str = Field("training", description="what a line that names no purpose may be used for; only `training` is trained on")
+    nobody: list[str] = Field(
+        NOBODY, description="what the logs write for a user who is no person; no cap, no canary and no erasure takes it for one"
+    )
     max_quarantined: Rate = Field(0.2, description="a file with a larger share of unusable lines, and 20 or more, is set aside")
     ner_model: str = Field("", description="folder or package of a spaCy model that finds names to mask; empty finds none")
 

@@ -24,6 +24,8 @@ class Release(Section):
     canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
     canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
     canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
+    canary_names: list[str] = Field([], description="what the logs call a canary besides its id, such as the name of its deployment")
+    champion_names: list[str] = Field([], description="what the logs call the champion besides its id, such as the name of its deployment")
     canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
 
     @field_validator("vllm_url", "webhook_url")

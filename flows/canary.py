@@ -41,7 +41,11 @@ def rules_of(settings: Settings) -> Rules:
 
 def look(settings: Settings, held: Canary) -> Looked:
     """Test what the logs say of a canary by now. Changes nothing."""
-    names = {"canary": held.release_id, "champion": settings.release.base_name if held.champion == BASE else held.champion}
+    champion = settings.release.base_name if held.champion == BASE else held.champion
+    names = {
+        "canary": [held.release_id, *settings.release.canary_names],
+        "champion": [champion, champion.rsplit("/", 1)[-1], *settings.release.champion_names],
+    }
     since = {"since": datetime.fromisoformat(held.started_at), "per_user": settings.release.canary_max_per_user}
     with session(settings.home) as connection:
         rows = connection.execute(sql("canary_outcomes"), names | since).fetchnumpy()

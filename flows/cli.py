@@ -64,6 +64,9 @@ def ingest_command(
     since: Annotated[datetime | None, typer.Option(help="only files that changed since then (UTC)")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be stored and quarantined, and store nothing")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="list quarantined lines instead")] = False,
+    explain: Annotated[
+        str | None, typer.Option("--explain", help="say of this file's first lines which preset fits, and why a line is not read")
+    ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
     reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
     limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
@@ -76,9 +79,13 @@ def ingest_command(
     given = {
         "--logs": logs, "--preset": preset, "--source": source, "--since": since, "--dry-run": dry_run, "--reason": reason,
         "--quarantine": quarantine, "--replay": replay, "--accept": accept,
+        "--explain": explain,
     }  # fmt: skip
     _fit_together({name for name, value in given.items() if value})
-    settings = start(writes=not quarantine, runs_flows=not quarantine)
+    settings = start(writes=not quarantine and not explain, runs_flows=not quarantine and not explain)
+    if explain:
+        _explain(settings, explain, as_json)
+        return
     if source:
         from flows.ingest import chosen_sources
 
@@ -102,9 +109,25 @@ def ingest_command(
             export(settings.home)
 
 
+def _explain(settings: Settings, file: str, as_json: bool) -> None:
+    from flows.explain import explain
+
+    found = explain(settings, file)
+    if as_json:
+        print_json(found)
+        return
+    print_rows(found["presets"], as_json=False)
+    print(f"\nbest: {found['fits'] or 'none; map it: [ingest.sources.NAME.fields]'}")
+    for name in ("fields", "not_read"):
+        if found[name]:
+            print()
+            print_rows(found[name], as_json=False)
+
+
 _NOT_TOGETHER = (
     ({"--quarantine"}, {"--replay", "--logs", "--preset", "--since", "--dry-run", "--accept"}),
     ({"--replay"}, {"--logs", "--preset", "--since", "--dry-run", "--accept"}),
+    ({"--explain"}, {"--quarantine", "--replay", "--logs", "--preset", "--source", "--since", "--dry-run", "--accept", "--reason"}),
     ({"--logs"}, {"--source"}),
     ({"--dry-run"}, {"--accept"}),
 )

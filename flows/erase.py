@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config import Settings
-from alignment.errors import StoreError
+from alignment.errors import InputError, StoreError
 from alignment.ids import subject_key
 from alignment.ingest.redact import redact, redact_id, redaction_key
 from alignment.lineage import ErasePlan, Subject, apply_erasure, plan_erasure, trained_on_erased
@@ -31,10 +31,16 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
     """Remove a person's data from everywhere in the state folder, or with `dry_run` only say what would go; return what and where.
 
     Raises:
+        InputError: `user_id` is what the logs write for nobody.
         NightRunning: a night is running.
         StoreError: there is no store, or files of an unknown kind or damaged ones were left; each is named.
     """
     home = settings.home
+    if user_id.strip().lower() in {name.strip().lower() for name in settings.ingest.nobody}:
+        raise InputError(
+            f"{user_id!r} is no person: the logs write it for nobody ([ingest] nobody), and so nothing is stored under it; give a "
+            "user's id, or take it out of that list if it is one"
+        )
     if not store_path(home).exists():
         raise StoreError(f"there is no store in {str(home)!r}: nothing to erase; ALIGN_HOME names the state folder")
     if dry_run:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
@@ -38,6 +39,7 @@ from alignment.ingest.redact import redaction_key
 from alignment.ingest.replay import replay
 from alignment.lineage import erased_keys
 from alignment.store import append, audit, migrate, query, session, sql
+from alignment.text import cap, printable
 from data_checks import CheckReport, check, columns
 from flows.checks import check_ingest
 from flows.night import embedder, interaction, night_lock, now
@@ -45,13 +47,17 @@ from flows.redact import redact_deeply
 from flows.show import progress, say
 
 _SCORED_TOGETHER, _TOLD = 512, 10
+_ONE_USERS_SHARE = 0.5
+"""Of a source's new exchanges: one id on more of them is told."""
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 _ENOUGH_UNUSABLE = 20
 """Unusable lines from which their share says something of a file: one in a file of three says nothing."""
 _ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
 """What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
 
 
-def _context(settings: Settings) -> Context:
+def read_context(settings: Settings) -> Context:
+    """Return what lines are judged by now."""
     moment = now()
     erased = tuple(sorted(erased_keys(settings.home)))
     return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew, erased)
@@ -72,10 +78,12 @@ def _check(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
 
 
 class FileRead(NamedTuple):
-    """What became of a file's records, and the keys that its lines have."""
+    """What became of a file's records, the keys that its lines have, why records were skipped, and what signals nobody could read."""
 
     batch: Batch
     keys: frozenset[str]
+    why_skipped: Counter[str] = Counter()  # noqa: RUF012 - never changed
+    thumbs_unread: int = 0
 
 
 @task
@@ -88,12 +96,14 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         InputError: it cannot be read.
     """
     settings = load_settings()
-    context = _context(settings)
+    context = read_context(settings)
     reading = resume(settings.home, source.name, log_file)
     total, keys, reasons, started = Batch(), frozenset[str](), Counter[str](), time.perf_counter()
+    why_skipped, thumbs_unread = Counter[str](), 0
     [before] = query(settings.home, sql("ingest_before"), {"id": reading.id, "anybodys": list(_ANYBODYS)})
     for parsed in ahead(_parsed(source, reading, context)):
         keys |= parsed.keys
+        why_skipped, thumbs_unread = why_skipped + parsed.why_skipped, thumbs_unread + parsed.thumbs_unread
         report = _check(parsed, f"{reading.id}:{reading.place.offset}", context.now)
         reasons.update(parsed.quarantine["reason"].to_pylist() + list(report.rejected.values()))
         read = before["read"] + total.read + parsed.read
@@ -121,7 +131,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         reading = reading._replace(place=parsed.block.end)
     if dry_run and reasons:
         say(f"{log_file.name}: {_commonest(reasons)}")
-    return FileRead(total, keys)
+    return FileRead(total, keys, why_skipped, thumbs_unread)
 
 
 def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
@@ -193,7 +203,8 @@ def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | Non
         ConfigError: no source has that name.
     """
     if logs:
-        return [make_source("logs", logs, preset or settings.ingest.preset, {} if preset else settings.ingest.fields)]
+        fields, records = ({}, "") if preset else (settings.ingest.fields, settings.ingest.records)
+        return [make_source("logs", logs, preset or settings.ingest.preset, fields, records)]
     sources = log_sources(settings)
     if source is None:
         return sources
@@ -232,6 +243,8 @@ def ingest(
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
             redact_deeply()
+        if not dry_run:
+            _tell_commonest(settings, [one.name for one in sources], started)
         if compare and not dry_run:
             try:
                 keys = {name: seen for name, seen in found.keys.items() if seen}
@@ -270,12 +283,12 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
             if since and log_file.mtime_ns and log_file.mtime_ns < since.timestamp() * 1e9:
                 continue
             try:
-                batch, seen = read_file(one, log_file, dry_run, accept)
+                batch, seen, why_skipped, thumbs_unread = read_file(one, log_file, dry_run, accept)
             except InputError as error:
                 unusable.append(SetAside(log_file, _kind(log_file, error), str(error)))
                 continue
             read.append(log_file)
-            _tell(log_file, batch)
+            _tell(log_file, batch, why_skipped, thumbs_unread)
             found.keys[one.name] |= seen
             found = found._replace(total=found.total.plus(batch))
         _tell_set_aside(one, unusable, still)
@@ -302,15 +315,37 @@ def _tell_set_aside(source: LogSource, unusable: list[SetAside], still: list[Set
         say(f"warning: {len(still)} files of {source.name!r} stay set aside; see 'align status', or let them in: 'align ingest --accept'")
 
 
-def _tell(log_file: LogFile, batch: Batch) -> None:
+def _tell(log_file: LogFile, batch: Batch, why_skipped: Mapping[str, int] = _NOTHING, thumbs_unread: int = 0) -> None:
+    if thumbs_unread:
+        say(
+            f"warning: {thumbs_unread} values for thumbs in {log_file.name} are neither up nor down and were left out; map them: "
+            "[ingest.sources.NAME.fields] thumbs = \"CASE … WHEN … THEN 'up' … END\""
+        )
     if batch.read:
         more = [f"{name} {number}" for name in ("duplicate", "skipped") if (number := getattr(batch, name))]
         counts = [f"read {batch.read}", f"stored {batch.stored}", f"quarantined {batch.quarantined}", *more]
-        say(f"{log_file.name}: {', '.join(counts)}")
+        why = ", ".join(f"{name} {number}" for name, number in sorted(why_skipped.items()))
+        say(f"{log_file.name}: {', '.join(counts)}{f' ({why})' if why else ''}")
         if batch.skipped == batch.read:
             say(f"warning: {_nothing_in(log_file, batch.read)}")
     elif not log_file.size:
         say(f"warning: the log file {log_file.path} is empty")
+
+
+def _tell_commonest(settings: Settings, sources: list[str], since: datetime) -> None:
+    """Say of an id that stands on very many exchanges that it may be no person's. Caps go on holding for it: whoever floods a model with
+    requests must not be taken for nobody."""
+    rows = query(
+        settings.home,
+        sql("ingest_commonest_user"),
+        {"since": since, "sources": sources, "share": _ONE_USERS_SHARE, "least": settings.checks.min_rows},
+    )
+    for row in rows[:_TOLD]:
+        say(
+            f"warning: one user id stands on {row['number']} of {row['total']} new exchanges of {row['source']!r} "
+            f"({cap(printable(row['user_id']), 40)!r}). If it is no person but a service or a default, add it to [ingest] nobody: until "
+            "then the caps for one user hold for all of them"
+        )
 
 
 def _together(problems: list[InputError]) -> AlignError:
@@ -329,7 +364,7 @@ def replay_quarantine(reason: str | None = None, source: str | None = None) -> d
     settings = load_settings()
     with night_lock(settings.home):
         migrate(settings.home)
-        context = _context(settings)
+        context = read_context(settings)
 
         def rejects(parsed: Parsed, batch: str) -> Mapping[int, str]:
             return _check(parsed, f"{batch}:replay", context.now).rejected

@@ -302,6 +302,18 @@ def test_nobody_decides_on_a_canary_alone(home: Path) -> None:
     assert found["canary_exchanges"] + found["champion_exchanges"] == 20
 
 
+def test_exchanges_without_users_and_under_other_names_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_RELEASE__CHAMPION_NAMES", '["chat-prod"]')
+    add(home, A, B)
+    up(home, A)
+    begin(home)
+    traffic(home, {"chat-prod": 0.0, f"hosted_vllm/{B}": 0.0, "other": 0.0}, each={"chat-prod": 90, f"hosted_vllm/{B}": 30, "other": 5})
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE interactions SET user_id = ''")
+    found = check.fn()
+    assert (found["canary_exchanges"], found["champion_exchanges"]) == (30, 90)
+
+
 def test_needless_refusals_and_complaints_are_failures_and_refusals_of_harm_are_none(home: Path) -> None:
     add(home, A)
     begin(home, A)

@@ -389,6 +389,7 @@ HOSTILE = st.lists(
 
 @settings(max_examples=40)
 @given(st.lists(HOSTILE, min_size=100, max_size=200))
+@example(["ANN_B@EXAMPL .ORG.)58++ 299)"])
 def test_the_prefilter_matches_whatever_is_redacted_also_in_json(texts: list[str]) -> None:
     """Rows are searched as JSON, in which a line's end before a key is a letter."""
     masked = [text for text in texts if redact(text, KEY)[1]]

@@ -125,7 +125,7 @@ LOGS: dict[str, list[dict[str, Any]]] = {
         }
         for answer, user, more in (
             (COMPLETION, "u1", {"session_id": "s1"}),
-            (ANSWER, "", {"session_id": "s1", "user_api_key_user_id": "u1"}),
+            (ANSWER, "", {"session_id": "s1", "user_api_key_end_user_id": "u1", "user_api_key_user_id": "owner"}),
         )
     ],
     "langfuse": [
@@ -164,6 +164,46 @@ LOGS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "otel": [otlp(OTHER_SPAN, one) for one in OTEL],
+    "openinference": [
+        {
+            "context.trace_id": "c1",
+            "start_time": "2026-11-01T12:00:00+00:00",
+            "attributes.user.id": "u1",
+            "attributes.session.id": "s1",
+            "attributes.llm.model_name": "m1",
+            "attributes.llm.input_messages": [{f"message.{key}": value for key, value in one.items()} for one in ASKED],
+            "attributes.llm.output_messages": [{"message.role": "assistant", "message.content": ANSWER}],
+        }
+    ],
+    "sharegpt": [
+        {
+            "conversations": [
+                {"from": "system", "value": "Be kind."},
+                {"from": "human", "value": ASKED[1]["content"]},
+                {"from": "gpt", "value": ANSWER},
+            ]
+        },
+        {"conversation": [*ASKED, *SAID]},
+    ],
+    "openwebui": [
+        {
+            "id": "c1",
+            "user_id": "u1",
+            "updated_at": 1793534400,
+            "chat": {
+                "models": ["m1"],
+                "history": {
+                    "currentId": "3",
+                    "messages": {
+                        "1": {"id": "1", "parentId": None, **ASKED[0]},
+                        "2": {"id": "2", "parentId": "1", **ASKED[1]},
+                        "3": {"id": "3", "parentId": "2", **SAID[0]},
+                        "4": {"id": "4", "parentId": "2", "role": "assistant", "content": "another branch"},
+                    },
+                },
+            },
+        }
+    ],
 }
 
 
@@ -174,7 +214,9 @@ def test_each_preset_reads_the_same_exchange(home: Path, preset: str, number: in
     [row] = query(home, "SELECT * FROM interactions")
     assert json.loads(row["messages"]) == ASKED
     assert (row["prompt"], row["response"]) == (ASKED[1]["content"], ANSWER)
-    if preset != "messages":
+    if preset == "openwebui":
+        assert (row["conversation_id"], row["user_id"], row["model"]) == ("c1", "u1", "m1")
+    elif preset not in ("messages", "sharegpt"):
         assert (row["conversation_id"], row["session_id"], row["user_id"], row["model"]) == ("c1", "s1", "u1", "m1")
         assert row["created_at"] == datetime(2026, 11, 1, 12)
 

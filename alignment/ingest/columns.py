@@ -7,7 +7,7 @@ read as the file has them, and written out for so many rows at a time as fit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,14 @@ _ONE_GROUP = 1 << 31
 """Bytes that a row group may unpack to; writers make groups of 128 MiB to 1 GiB."""
 
 
-def batches(stream: Any, log_file: LogFile, *, rows: int) -> Iterator[pa.RecordBatch]:
+class Rows(NamedTuple):
+    """Rows, and for each what is damaged in it: bytes that are no text."""
+
+    batch: pa.RecordBatch
+    damage: pa.Array
+
+
+def batches(stream: Any, log_file: LogFile, *, rows: int) -> Iterator[Rows]:
     """Yield a Parquet file's rows, at most `rows` together and fewer where they are long.
 
     Raises:
@@ -90,7 +97,10 @@ def _bytes_of(array: Any) -> int:
 def _plain(kind: pa.DataType) -> pa.DataType:
     """Return a type with texts in place of dictionaries."""
     if pa.types.is_dictionary(kind):
-        return kind.value_type
+        return _plain(kind.value_type)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        # Writers leave out that bytes are a text: ClickHouse, older Spark and Impala do.
+        return pa.large_string() if pa.types.is_large_binary(kind) else pa.string()
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(one.name, _plain(one.type)) for one in kind])
     if pa.types.is_list(kind):
@@ -100,6 +110,26 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _joined(parts: list[pa.RecordBatch], plain: pa.Schema) -> pa.RecordBatch:
-    whole = pa.Table.from_batches(parts).cast(plain).combine_chunks()
-    return whole.to_batches(max_chunksize=max(1, len(whole)))[0]
+def _joined(parts: list[pa.RecordBatch], plain: pa.Schema) -> Rows:
+    whole = pa.Table.from_batches(parts)
+    damaged: set[int] = set()
+    columns = [_as_text(whole.column(place), field.type, damaged) for place, field in enumerate(plain)]
+    table = pa.table(columns, schema=plain).combine_chunks()
+    damage = pa.array(["not_utf8" if row in damaged else None for row in range(len(table))], pa.string()) if damaged else None
+    batch = table.to_batches(max_chunksize=max(1, len(table)))[0] if len(table) else pa.RecordBatch.from_pylist([], plain)
+    return Rows(batch, damage if damage is not None else pa.nulls(len(table), pa.string()))
+
+
+def _as_text(column: pa.ChunkedArray, kind: pa.DataType, damaged: set[int]) -> pa.ChunkedArray:
+    """Return a column with bytes as texts; rows whose bytes are none are emptied, and their numbers added to `damaged`."""
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        cells = []
+        for row in range(len(column)):
+            try:
+                cells.append(column.slice(row, 1).cast(kind).chunk(0))
+            except pa.ArrowInvalid:
+                damaged.add(row)
+                cells.append(pa.nulls(1, kind))
+        return pa.chunked_array(cells, kind)

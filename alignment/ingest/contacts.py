@@ -11,7 +11,7 @@ from alignment.ingest.numbers import LETTER, Span, beside, numbered, words
 
 _APART = r"(?:[ .\-()/\x{A0}\s]|\\[nrt])*"
 PREFILTER = (
-    r"[^\s@]@[^\s@]+\.[^\s]|(?:\s@|@\s|@\\[nrt]|\\[nrt]@)\s?[A-Za-z0-9\-]+[\s\[({<]*(?:\.|dot|punk)"
+    r"[^\s@]@[^\s@]+\s?\.[^\s]|(?:\s@|@\s|@\\[nrt]|\\[nrt]@)\s?[A-Za-z0-9\-]+[\s\[({<]*(?:\.|dot|punk)"
     r"|[\[({<] ?@"  # e-mail
     r"|(?i:[\[({<]\s?(?:at|arroba|dot|punkt|punto)\s?[\])}>]|\s(?:dot|punkt|punto)\s|(?:mail|write"
     r"|reach|contact|correo|courriel)[^\n@]* at )"
@@ -218,13 +218,33 @@ _CALLS = words(
 _CALLS_CHINESE = re.compile("电话|手机|號碼|号码|电\\s?话|微信|致电|联系")
 
 
+_HELP_LINES = frozenset(
+    "8002221222 8002738255 8006624357 8007997233 8006564673 8004224453 8008435678 8007862929 8664887386 08001111 116123".split()  # noqa: SIM905
+)
+"""Poison control, lifelines and their like in the United States and the United Kingdom, as they publish their numbers."""
+
+
+def is_help_line(number: str) -> bool:
+    """Say whether a number is that of a public help line: it names nobody, and an answer that leaves it out is worse.
+
+    >>> is_help_line("1-800-222-1222"), is_help_line("0800 1111"), is_help_line("212-555-1222")
+    (True, True, False)
+    """
+    digits = "".join(character for character in number if character.isdigit())
+    return digits in _HELP_LINES or digits.removeprefix("00").removeprefix("1") in _HELP_LINES
+
+
 def phones(text: str) -> Iterator[Span]:
-    """Find telephone numbers that their spelling gives away; bare ones beside a word for calls, and Chinese ones beside Chinese."""
+    """Find telephone numbers that their spelling gives away, without help lines.
+
+    Bare ones count beside a word for calls, and Chinese ones beside Chinese.
+    """
     after = 0
     for start, end in sorted([*_grouped(text), *_worded(text)]) if numbered(text) else ():
         if start >= after:
             after = end
-            yield start, end
+            if not is_help_line(text[start:end]):
+                yield start, end
 
 
 def _grouped(text: str) -> Iterator[Span]:

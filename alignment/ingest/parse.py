@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from alignment.errors import InputError
 from alignment.ids import content_id
+from alignment.ingest.functions import THOUGHT
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading
 from alignment.ingest.redact import LINE_WORK, PERSONAL_ID, PREFILTER, TooMuchWork, Work, redact, redact_id
@@ -30,7 +31,15 @@ _SAMPLED, _SAMPLED_FROM, _SAMPLED_BYTES, _KEYS_OF_A_LINE = 200, 2000, 1 << 16, 1
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _KINDS = {str: "VARCHAR", bool: "BOOLEAN", int: "NUMBER", float: "NUMBER", list: "ARRAY", dict: "OBJECT"}
 _QUOTED = re.compile(r'"([^"\\\s]{7,80})"')
-_SIGNALS = ("thumbs", "regenerated", "edit", "no_consent")
+PLACEHOLDERS = (
+    "default-message-value",
+    "redacted-by-litellm",
+    "redacted by litellm",
+    "redacted-by-litellm. 'litellm.turn_off_message_logging=true'",
+    "violated guardrail policy",
+)
+"""What gateways write in place of what was said."""
+_SIGNALS = ("thumbs", "regenerated", "edit", "no_consent", "tools", "reasoning", "not_for_training")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
 _REFUSED = ("line_number", "record_number", "reason", "line")
@@ -71,6 +80,8 @@ class Parsed(NamedTuple):
     block: Block
     read: int
     skipped: int
+    why_skipped: Counter[str]
+    thumbs_unread: int
     rows: pa.Table
     masked: pa.Table
     signals: pa.Table
@@ -106,6 +117,8 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         block,
         len(rows),
         pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0,
+        _why_skipped(rows),
+        pc.sum(pc.and_(rows["thumbs_unread"], pc.is_null(rows["reason"]))).as_py() or 0,
         rows,
         masked,
         _signal_rows(rows, masked, context.now),
@@ -113,6 +126,10 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         pc.sum(pc.not_equal(masked["pii"], "{}")).as_py() or 0,
         _keys(block.lines),
     )
+
+
+def _why_skipped(rows: pa.Table) -> Counter[str]:
+    return Counter({str(one["values"]): int(one["counts"]) for one in pc.value_counts(rows["skipped"].drop_null()).to_pylist()})
 
 
 def _keys(lines: pa.Table) -> frozenset[str]:
@@ -154,6 +171,9 @@ def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, 
         "prefilter": PREFILTER,
         "personal_id": PERSONAL_ID,
         "erased": list(context.erased),
+        "nobody": [name.strip().lower() for name in context.settings.nobody],
+        "placeholders": list(PLACEHOLDERS),
+        "thought": THOUGHT,
     }
 
 
@@ -230,11 +250,14 @@ def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
         pc.or_(pc.is_valid(rows["thumbs"]), pc.fill_null(rows["regenerated"], False)),
         pc.or_(pc.is_valid(rows["edit"]), rows["no_consent"]),
     )
+    said = pc.or_(said, pc.or_(pc.is_valid(rows["tools"]), pc.is_valid(rows["reasoning"])))
     said = pc.and_(said, pc.is_null(rows["reason"]))
     edits = dict(zip(masked["position"].to_pylist(), masked["edit"].to_pylist(), strict=True))
     positions = np.flatnonzero(said.to_numpy())
     found = []
-    for position, row in zip(positions.tolist(), rows.select(["id", *_SIGNALS]).take(pa.array(positions)).to_pylist(), strict=True):
+    for position, row in zip(positions.tolist(), rows.select(["id", *_SIGNALS[:-1]]).take(pa.array(positions)).to_pylist(), strict=True):
+        # What an answer took from tools cannot be taught to a model that is asked without them.
+        row["not_for_training"] = bool(row["tools"])
         for kind in _SIGNALS:
             if row[kind]:
                 value = "true" if row[kind] is True else edits.get(position, row[kind]) if kind == "edit" else row[kind]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
 from alignment.ids import content_id
+from alignment.ingest.contacts import is_help_line
 from alignment.ingest.normalize import view
 from alignment.ingest.redact import RULES, placeholder, redact
 from alignment.text import PLACEHOLDER
@@ -195,6 +196,8 @@ class DeepRedactor:
                 place = (start + hit.start, start + hit.end)
                 found = piece[slice(*place)]
                 # Without a trunk prefix and groups, or a word for it, any number would be one in some country.
+                if is_help_line(found):
+                    continue
                 if (worded or _TRUNK.match(found)) and not _DATE.fullmatch(found) and _whole(piece, *place):
                     yield _Found(*place, "PHONE", hit.score)
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from alignment.errors import InputError
 from alignment.ids import content_id
-from alignment.ingest import columns
+from alignment.ingest import columns, csv_rows
 from alignment.ingest.files import LogFile, open_log, open_packed
 from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
 from alignment.sections import Ingest
@@ -63,6 +63,18 @@ def resume(home: Path, source: str, log_file: LogFile) -> Reading:
     known = _readings(home, source)
     try:
         return _resume_whole(known, source, log_file) if _is_table(log_file) else _resume_lines(known, source, log_file)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise _unreadable(log_file, error) from error
+
+
+def from_start(log_file: LogFile) -> Reading:
+    """Return a reading that begins with the first line, whatever was read before.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return _resume_whole([], "", log_file) if _is_table(log_file) else _resume_lines([], "", log_file)
     except (OSError, EOFError, pa.ArrowException) as error:
         raise _unreadable(log_file, error) from error
 
@@ -112,7 +124,7 @@ def _hash_on(stream: Any, digest: Any, size: int) -> int:
 
 
 def _is_table(log_file: LogFile) -> bool:
-    return log_file.suffix == ".parquet" or (log_file.suffix == ".json" and _document(log_file) is not None)
+    return log_file.suffix in (".parquet", *csv_rows.SUFFIXES) or (log_file.suffix == ".json" and _document(log_file) is not None)
 
 
 def _document(log_file: LogFile) -> str | None:
@@ -158,7 +170,7 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
         InputError: the file cannot be read.
     """
     try:
-        if reading.log_file.suffix == ".parquet" or (reading.log_file.suffix == ".json" and not reading.head_bytes):
+        if reading.log_file.suffix in (".parquet", *csv_rows.SUFFIXES) or (reading.log_file.suffix == ".json" and not reading.head_bytes):
             yield from _table_blocks(reading)
             return
         with open_log(reading.log_file) as stream:
@@ -185,30 +197,34 @@ def _skip(stream: Any, reading: Reading) -> bool:
 def _table_blocks(reading: Reading) -> Iterator[Block]:
     offset, digest = reading.place.offset, reading.place.digest
     seen = 0
-    for lines in _records(reading.log_file):
+    for lines, damage in _records(reading.log_file):
         seen += len(lines)
         if seen <= offset:
             continue
-        fresh = lines.slice(max(0, offset - (seen - len(lines))))
+        known = max(0, offset - (seen - len(lines)))
+        fresh = lines.slice(known)
         numbers = pa.array(range(seen - len(fresh) + 1, seen + 1), pa.int64())
-        yield Block(pa.table([numbers, fresh, pa.nulls(len(fresh), pa.string())], schema=SCHEMA), Place(seen, seen, digest), False)
+        yield Block(pa.table([numbers, fresh, damage.slice(known)], schema=SCHEMA), Place(seen, seen, digest), False)
     yield Block(SCHEMA.empty_table(), Place(seen, seen, digest), True)
 
 
-def _records(log_file: LogFile) -> Iterator[pa.Array]:
-    """Yield a table's rows as texts of JSON."""
+def _records(log_file: LogFile) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield a table's rows as texts of JSON, with what is damaged in them."""
     connection = duckdb.connect()
     try:
         connection.execute("SET memory_limit = '2GB'; SET threads = 1; SET temp_directory = ''; SET enable_external_access = false")
         if log_file.suffix == ".parquet":
             with open_packed(log_file) as stream:
-                for batch in columns.batches(stream, log_file, rows=BLOCK_ROWS):
+                for batch, damage in columns.batches(stream, log_file, rows=BLOCK_ROWS):
                     # A name that no column has.
                     connection.register("the_rows_of_a_log", pa.table(_finite(batch)))
                     rows = connection.execute("SELECT to_json(the_rows_of_a_log)::VARCHAR AS line FROM the_rows_of_a_log").to_arrow_table()
-                    yield rows.column("line").combine_chunks()
+                    yield rows.column("line").combine_chunks(), damage
+        elif log_file.suffix in csv_rows.SUFFIXES:
+            yield from csv_rows.batches(log_file, rows=BLOCK_ROWS)
         else:
-            yield from _documents(connection, _document(log_file) or "[]")
+            for lines in _documents(connection, _document(log_file) or "[]"):
+                yield lines, pa.nulls(len(lines), pa.string())
     finally:
         connection.close()
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.functions import register
 from alignment.ingest.lines import SCHEMA
 from alignment.sections import SAMPLE_LOGS
 from alignment.store import sql
@@ -45,6 +46,9 @@ _ANYTHING = {
     "prefilter": "x",
     "personal_id": "x",
     "erased": [],
+    "nobody": [],
+    "placeholders": [],
+    "thought": "x",
 }
 _SUBJECT_KEY = "sha256(concat_ws(chr(31), $key, user_id, $key))"
 
@@ -73,6 +77,7 @@ class LogSource(NamedTuple):
     name: str
     patterns: tuple[str, ...]
     shape: str
+    chat: str
     records: str
     undated: bool
     fields: Mapping[str, str]
@@ -89,9 +94,16 @@ class LogSource(NamedTuple):
         """Return the parsing SQL with this source's expressions in it."""
         records = _ONE_RECORD
         if self.records:
-            records = _MANY_RECORDS.replace("@records@", self.records.replace("body", "document"))
+            records = _MANY_RECORDS.replace("@records@", re.sub(r"\bbody\b", "document", self.records))
         refused = "coalesce(body::VARCHAR, line)" if self.records else "line"
-        values = {"refused": refused, "shape": self.shape.replace("\n", ""), "records": records, "subject_key": _SUBJECT_KEY, **self.fields}
+        values = {
+            "refused": refused,
+            "shape": self.shape.replace("\n", ""),
+            "records": records,
+            "chat": self.chat,
+            "subject_key": _SUBJECT_KEY,
+            **self.fields,
+        }
         return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("ingest_parse"))
 
 
@@ -110,13 +122,13 @@ def log_sources(settings: Settings) -> list[LogSource]:
     ingest = settings.ingest
     sources: list[LogSource] = []
     problems: list[str] = []
-    configured = {name: (one.logs, one.preset, one.fields) for name, one in ingest.sources.items()}
+    configured = {name: (one.logs, one.preset, one.fields, one.records) for name, one in ingest.sources.items()}
     # The sample is for those who have configured nothing yet.
     if not configured or "logs" in ingest.model_fields_set:
-        configured = {"logs": (ingest.logs, ingest.preset, ingest.fields), **configured}
-    for name, (logs, preset, fields) in configured.items():
+        configured = {"logs": (ingest.logs, ingest.preset, ingest.fields, ingest.records), **configured}
+    for name, (logs, preset, fields, records) in configured.items():
         try:
-            sources.append(make_source(name, logs, preset, fields))
+            sources.append(make_source(name, logs, preset, fields, records))
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -124,8 +136,8 @@ def log_sources(settings: Settings) -> list[LogSource]:
     return sources
 
 
-def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str]) -> LogSource:
-    """Return one source.
+def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str], records: str = "") -> LogSource:
+    """Return one source; `records` stands in place of what the preset takes for the records of a line.
 
     Raises:
         ConfigError: its preset or a field is unknown, or an expression is no SQL.
@@ -142,11 +154,13 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         name,
         tuple(sample if pattern == SAMPLE_LOGS else pattern for pattern in logs),
         chosen.get("shape", base["shape"]),
-        chosen.get("records", ""),
+        chosen.get("chat", "NULL::JSON"),
+        records or chosen.get("records", ""),
         chosen.get("undated", False),
-        {**base["fields"], **chosen["fields"], **fields},
+        # Whoever says where the answer stands need not hear what the preset thinks of the record.
+        {**base["fields"], **chosen["fields"], **({"skipped": "NULL"} if "response" in fields else {}), **fields},
     )
-    return _typed(source, fields)
+    return _typed(source, fields) if fields or records else source
 
 
 def parser() -> duckdb.DuckDBPyConnection:
@@ -160,6 +174,7 @@ def parser() -> duckdb.DuckDBPyConnection:
         "SET enable_external_access = false; "
         "SET lock_configuration = true"
     )
+    register(connection)
     connection.execute(sql("ingest_macros"))
     return connection
 
@@ -170,8 +185,6 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
     Raises:
         ConfigError: an expression is no SQL, or the mapping as a whole cannot be used.
     """
-    if not fields:
-        return source
     connection, typed = parser(), dict(source.fields)
     try:
         for field, expression in fields.items():
@@ -186,14 +199,17 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
         try:
             connection.execute(source.statement(), {**_ANYTHING, "latest": moment, "file_time": moment}).fetchall()
         except duckdb.Error as error:
-            raise ConfigError(f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields") from error
+            raise ConfigError(
+                f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields or records"
+            ) from error
     finally:
         connection.close()
     return source
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, source: LogSource, field: str, expression: str) -> str:
-    statement = f"DESCRIBE SELECT ({expression}) FROM (SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x)"  # noqa: S608
+    row = f"SELECT '{{}}'::JSON AS body, json_transform('{{}}', '{source.shape}') AS x, NULL::JSON AS chat"
+    statement = f"DESCRIBE SELECT ({expression}) FROM ({row})"  # noqa: S608
     try:
         return str(connection.execute(statement.replace("\n", " ")).fetchall()[0][1])
     except duckdb.Error as error:

@@ -11,23 +11,61 @@ CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
     ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
--- A content is a text or a list of parts; parts without a text (images, calls) leave their type behind.
-CREATE MACRO part_text(part) AS CASE WHEN json_type(part) = 'VARCHAR' THEN part ->> '$'
-    ELSE coalesce(part ->> '$.text', part ->> '$.content', '[' || coalesce(part ->> '$.type', 'part') || ']') END;
+-- A JSON null says nothing, and must not stand before what does.
+CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' THEN value END;
+CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;
+
+-- A content is a text or a list of typed parts. Thoughts and calls of tools are nobody's words; of a picture its type is left behind.
+CREATE MACRO is_thought(part) AS coalesce(part ->> '$.thought' = 'true', false) OR coalesce(part ->> '$.type', '') IN (
+    'thinking', 'redacted_thinking', 'reasoning', 'reasoning_content', 'reasoning_text', 'thought', 'summary_text');
+CREATE MACRO is_call(part) AS coalesce(part ->> '$.type', '') IN (
+    'tool_use', 'tool_call', 'tool-call', 'function_call', 'custom_tool_call', 'server_tool_use', 'mcp_call', 'mcp_tool_use',
+    'web_search_call', 'file_search_call', 'code_interpreter_call', 'computer_call', 'image_generation_call', 'local_shell_call')
+    OR coalesce(json_type(part, '$.functionCall') = 'OBJECT', false);
+CREATE MACRO plain_text(part) AS CASE
+    WHEN json_type(part) = 'VARCHAR' THEN part ->> '$'
+    WHEN json_type(part, '$.text') = 'VARCHAR' THEN part ->> '$.text'
+    WHEN json_type(part, '$.content') = 'VARCHAR' THEN part ->> '$.content'
+END;
+CREATE MACRO part_text(part) AS CASE
+    WHEN is_thought(part) OR is_call(part) THEN NULL
+    WHEN part ->> '$.type' = 'refusal' THEN part ->> '$.refusal'
+    ELSE coalesce(
+        plain_text(part),
+        CASE WHEN part ->> '$.type' IN ('tool_result', 'tool-result', 'tool_call_response', 'function_call_output') THEN coalesce(
+            array_to_string(json_extract_string(part, '$.content[*].text'), chr(10)), part ->> '$.response', part ->> '$.result', part ->> '$.output', '') END,
+        '[' || coalesce(part ->> '$.type', 'part') || ']')
+END;
 CREATE MACRO content_text(content) AS CASE json_type(content)
     WHEN 'VARCHAR' THEN content ->> '$'
     WHEN 'ARRAY' THEN array_to_string(list_transform(from_json(content, '["JSON"]'), lambda part: part_text(part)), chr(10))
 END;
+CREATE MACRO parts_of(message) AS coalesce(given(json_extract(message, '$.content')), given(json_extract(message, '$.parts')));
+
 CREATE MACRO turn_role(role) AS CASE role
     WHEN 'developer' THEN 'system' WHEN 'function' THEN 'tool' WHEN 'model' THEN 'assistant' WHEN 'ai' THEN 'assistant' WHEN 'human' THEN 'user'
+    WHEN 'gpt' THEN 'assistant' WHEN 'chatgpt' THEN 'assistant' WHEN 'bot' THEN 'assistant' WHEN 'prompter' THEN 'user'
     ELSE role END;
--- A turn that only calls a tool has no content.
-CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transform(from_json(list, '["JSON"]'), lambda turn: {
-    'role': to_json(turn_role(turn ->> '$.role')),
-    'content': to_json(coalesce(
-        content_text(coalesce(json_extract(turn, '$.content'), json_extract(turn, '$.parts'))),
-        CASE WHEN turn ->> '$.role' = 'assistant' AND coalesce(json_type(turn, '$.content'), 'NULL') = 'NULL' THEN '' END))
-}) END;
+-- What a tool gave back stands in a turn of the user's in some formats, and in one without a role in others.
+CREATE MACRO role_of(turn) AS CASE
+    WHEN list_distinct(json_extract_string(turn, '$.content[*].type')) = ['tool_result'] THEN 'tool'
+    WHEN json_extract_string(turn, '$.role') IS NULL AND json_extract_string(turn, '$.type') LIKE '%call\_output' ESCAPE '\' THEN 'tool'
+    WHEN json_extract_string(turn, '$.role') IS NULL AND is_call(turn) THEN 'assistant'
+    ELSE turn_role(coalesce(turn ->> '$.role', turn ->> '$.from'))
+END;
+-- A turn that only calls a tool has no words, nor has every tool.
+CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transform(
+    list_filter(from_json(list, '["JSON"]'), lambda turn: NOT (coalesce(turn ->> '$.role', '') = '' AND is_thought(turn))),
+    lambda turn: {
+        'role': to_json(role_of(turn)),
+        'content': to_json(coalesce(
+            content_text(coalesce(parts_of(turn), given(json_extract(turn, '$.value')))),
+            CASE WHEN role_of(turn) IN ('assistant', 'tool') AND coalesce(json_type(parts_of(turn)), 'ARRAY') = 'ARRAY'
+                THEN coalesce(turn ->> '$.output', '') END))
+    }) END;
+-- What alignment.ingest.chat made of a record: turns whose contents are texts.
+CREATE MACRO chat_turns(chat) AS from_json(json_extract(chat, '$.messages'), '[{"role":"JSON","content":"JSON"}]');
+CREATE MACRO chat_tools(chat) AS from_json(json_extract(chat, '$.tools'), '["VARCHAR"]');
 CREATE MACRO before_last(list) AS list[:-2];
 CREATE MACRO last_answer(list) AS CASE WHEN list[-1].role::VARCHAR = '"assistant"' THEN list[-1].content END;
 
@@ -48,49 +86,52 @@ CREATE MACRO named_keys(line, secret) AS list_transform(
     || regexp_extract_all(line, '"(?:end)?user\.id"\s*,\s*"value"\s*:\s*\{\s*"stringValue"\s*:\s*"([^"\\]+)"', 1),
     lambda name: sha256(concat_ws(chr(31), secret, name, secret)));
 
-CREATE MACRO request(line) AS coalesce(unpacked(json_extract(line, '$.request.body')), unpacked(json_extract(line, '$.request')));
-CREATE MACRO answer_body(line) AS coalesce(unpacked(json_extract(line, '$.response.body')), unpacked(json_extract(line, '$.response')));
+CREATE MACRO request(line) AS coalesce(
+    given(unpacked(json_extract(line, '$.request.body'))), given(unpacked(json_extract(line, '$.request'))));
+CREATE MACRO answer_body(line) AS coalesce(
+    given(unpacked(json_extract(line, '$.response.body'))), given(unpacked(json_extract(line, '$.response'))));
 
+-- Alpaca's `input` and Dolly's `context` are what the instruction is about: without them nobody could follow it.
+CREATE MACRO prompt_turns(line) AS [{'role': to_json('user'), 'content': CASE
+    WHEN given(json_extract(line, '$.prompt')) IS NOT NULL THEN json_extract(line, '$.prompt')
+    WHEN json_type(line, '$.instruction') = 'VARCHAR' AND trim(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', '')) <> ''
+    THEN to_json(concat_ws(chr(10) || chr(10), line ->> '$.instruction', coalesce(nullif(line ->> '$.input', ''), line ->> '$.context')))
+    ELSE given(json_extract(line, '$.instruction')) END}];
+
+-- Langfuse writes its fields in two spellings, and nulls beside the values of the trace.
+CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);
+CREATE MACRO with_trace(line, one) AS json_merge_patch(one, json_object(
+    'userId', coalesce(either(one, '$.userId', '$.user_id'), either(line, '$.userId', '$.user_id'), line ->> '$.trace.userId'),
+    'sessionId', coalesce(either(one, '$.sessionId', '$.session_id'), either(line, '$.sessionId', '$.session_id'), line ->> '$.trace.sessionId'),
+    'scores', coalesce(given(json_extract(one, '$.scores')), given(json_extract(line, '$.scores')), given(json_extract(line, '$.trace.scores')))));
 CREATE MACRO generations(line) AS CASE
     WHEN json_type(line, '$.observations') = 'ARRAY' THEN list_transform(
         list_filter(from_json(json_extract(line, '$.observations'), '["JSON"]'), lambda one: one ->> '$.type' = 'GENERATION'),
-        lambda one: json_merge_patch(
-            json_object('userId', coalesce(json_extract(line, '$.userId'), json_extract(line, '$.trace.userId')),
-                'sessionId', coalesce(json_extract(line, '$.sessionId'), json_extract(line, '$.trace.sessionId'))), one))
+        lambda one: with_trace(line, one))
     WHEN coalesce(line ->> '$.type', 'GENERATION') = 'GENERATION' THEN [line]
 END;
-CREATE MACRO langfuse_input(input) AS CASE
-    WHEN json_type(input) = 'ARRAY' THEN turns(input)
-    WHEN json_type(input, '$.messages') = 'ARRAY' THEN turns(json_extract(input, '$.messages'))
-    WHEN json_type(input) = 'VARCHAR' THEN [{'role': to_json('user'), 'content': input}]
-END;
-CREATE MACRO langfuse_output(output) AS coalesce(
-    content_text(json_extract(output, '$.content')), content_text(json_extract(output, '$.choices[0].message.content')), content_text(json_extract(output, '$[0].content')),
-    CASE WHEN json_type(output) = 'VARCHAR' THEN output ->> '$' END);
 
--- OTLP JSON: attributes are a list of keys and values; a message is a JSON text or nested the same way.
+-- A person's thumb in whichever words; NULL for what nobody can read, which is counted.
+CREATE MACRO thumb(value) AS CASE
+    WHEN lower(trim(value)) IN ('up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true', 'helpful') THEN 'up'
+    WHEN lower(trim(value)) IN ('down', 'thumbs_down', 'thumbs-down', 'thumbs down', 'thumbsdown', 'thumb_down', 'dislike', 'disliked', 'downvote', 'negative', 'bad', 'false', 'unhelpful') THEN 'down'
+    WHEN TRY_CAST(value AS DOUBLE) = 1 OR starts_with(trim(value), '👍') THEN 'up'
+    WHEN TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') THEN 'down'
+END;
+
+-- OTLP JSON: attributes are a list of keys and values. Its calls are made records by alignment.ingest.otel.
 CREATE MACRO attribute(attributes, name) AS
     list_filter(from_json(attributes, '[{"key":"VARCHAR","value":"JSON"}]'), lambda one: one.key = name)[1].value;
 CREATE MACRO value_text(value) AS
     coalesce(value ->> '$.stringValue', value ->> '$.intValue', value ->> '$.boolValue', value ->> '$.doubleValue');
 CREATE MACRO attribute_text(attributes, name) AS value_text(attribute(attributes, name));
 CREATE MACRO packed_json(value) AS CASE WHEN json_valid(value ->> '$.stringValue') THEN (value ->> '$.stringValue')::JSON END;
-CREATE MACRO nested_parts(value) AS array_to_string(list_transform(
-    from_json(json_extract(value, '$.arrayValue.values'), '["JSON"]'),
-    lambda part: coalesce(attribute_text(json_extract(part, '$.kvlistValue.values'), 'content'),
-        '[' || coalesce(attribute_text(json_extract(part, '$.kvlistValue.values'), 'type'), 'part') || ']')), chr(10));
-CREATE MACRO otel_turns(value) AS CASE
-    WHEN json_type(value, '$.stringValue') = 'VARCHAR' THEN turns(packed_json(value))
-    ELSE list_transform(from_json(json_extract(value, '$.arrayValue.values'), '["JSON"]'), lambda turn: {
-        'role': to_json(turn_role(attribute_text(json_extract(turn, '$.kvlistValue.values'), 'role'))),
-        'content': to_json(nested_parts(attribute(json_extract(turn, '$.kvlistValue.values'), 'parts')))})
-END;
-CREATE MACRO otel_system(value) AS CASE WHEN value IS NULL THEN [] ELSE [{
-    'role': to_json('system'), 'content': to_json(coalesce(content_text(packed_json(value)), nested_parts(value)))}] END;
-CREATE MACRO genai_spans(line) AS list_filter(
-    flatten(list_transform(
-        from_json(json_extract(line, '$.resourceSpans'), '["JSON"]'),
-        lambda resource: flatten(list_transform(
-            from_json(coalesce(json_extract(resource, '$.scopeSpans'), '[]'::JSON), '["JSON"]'),
-            lambda scope: from_json(coalesce(json_extract(scope, '$.spans'), '[]'::JSON), '["JSON"]'))))),
-    lambda span: attribute(json_extract(span, '$.attributes'), 'gen_ai.output.messages') IS NOT NULL);
+-- All spans and log records of an OTLP document, for mappings of one's own: records = "spans_of(body)".
+CREATE MACRO spans_of(line) AS flatten(list_transform(
+    items(json_extract(line, '$.resourceSpans')),
+    lambda resource: flatten(list_transform(
+        items(json_extract(resource, '$.scopeSpans')), lambda scope: items(json_extract(scope, '$.spans'))))));
+CREATE MACRO logs_of(line) AS flatten(list_transform(
+    items(json_extract(line, '$.resourceLogs')),
+    lambda resource: flatten(list_transform(
+        items(json_extract(resource, '$.scopeLogs')), lambda scope: items(json_extract(scope, '$.logRecords'))))));

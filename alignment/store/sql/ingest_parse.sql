@@ -1,7 +1,7 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
 --   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
---   purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
+--   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
 -- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
 WITH valid AS (
@@ -12,34 +12,62 @@ WITH valid AS (
     WHERE NOT regexp_full_match(line, '[ \t\r\n]*')
 ),
 records AS (@records@),
-shaped AS (SELECT *, json_transform(body, '@shape@') AS x FROM records),
+shaped AS (SELECT *, json_transform(body, '@shape@') AS x, @chat@ AS chat FROM records),
 fields AS (
     SELECT
         line_number, record_number, line, damage, document, body,
         coalesce((@conversation_id@)::VARCHAR, '') AS conversation_id,
         coalesce((@session_id@)::VARCHAR, '') AS session_id,
-        coalesce((@user_id@)::VARCHAR, '') AS user_id,
+        coalesce((@user_id@)::VARCHAR, '') AS said_user,
         coalesce((@model@)::VARCHAR, '') AS model,
         (@created_at@)::VARCHAR AS logged_at,
-        @messages@ AS turns,
+        @messages@ AS all_turns,
         (@response@)::JSON AS answer,
         (@consent@)::JSON AS said_of_consent,
         (@purpose@)::JSON AS said_of_purpose,
         (@thumbs@)::VARCHAR AS said_thumbs,
         TRY_CAST((@regenerated@)::VARCHAR AS BOOLEAN) AS regenerated,
-        (@edit@)::VARCHAR AS edit
+        (@edit@)::VARCHAR AS edit,
+        list_distinct((@tools@)::VARCHAR[]) AS called,
+        (@skipped@)::VARCHAR AS why_skipped
     FROM shaped
+),
+answered AS (
+    SELECT
+        * EXCLUDE (answer, all_turns),
+        CASE WHEN list_contains($nobody::VARCHAR[], lower(trim(said_user))) THEN '' ELSE said_user END AS user_id,
+        -- What tools gave back since the user spoke is no question: the answer is to the user.
+        CASE WHEN all_turns[-1].role::VARCHAR = '"tool"' THEN list_reverse(list_reverse(all_turns)[
+            coalesce(nullif(list_position(list_reverse(list_transform(all_turns, lambda turn: turn.role::VARCHAR = '"user"')), true), 0), 1) :])
+            ELSE all_turns END AS asked,
+        all_turns[-1].role::VARCHAR = '"tool"' AS after_tool,
+        CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS whole,
+        coalesce(regexp_matches(body::VARCHAR, $thought), false) AS thoughtful
+    FROM fields
+),
+parted AS (
+    SELECT
+        * EXCLUDE (asked),
+        -- Thoughts that stand in the text are no part of what was said, now or before.
+        CASE WHEN thoughtful THEN spoken(whole) ELSE whole END AS response,
+        CASE WHEN thoughtful THEN list_transform(asked, lambda turn: {
+            'role': turn.role,
+            'content': CASE WHEN turn.role::VARCHAR = '"assistant"' AND starts_with(turn.content::VARCHAR, '"')
+                THEN to_json(spoken(turn.content ->> '$')) ELSE turn.content END}) ELSE asked END AS turns
+    FROM answered
 ),
 read AS (
     SELECT
-        * EXCLUDE (said_thumbs, answer),
-        CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS response,
+        * EXCLUDE (said_thumbs, called),
         CASE WHEN starts_with(turns[-1].content::VARCHAR, '"') THEN turns[-1].content ->> '$' END AS prompt,
         to_json(turns)::VARCHAR AS messages,
         CASE WHEN $undated AND logged_at IS NULL THEN $file_time::TIMESTAMP
             ELSE TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP) END AS created_at,
         -- Free text in this place would be stored as it is.
-        CASE WHEN said_thumbs IN ('up', 'down') THEN said_thumbs END AS thumbs,
+        thumb(said_thumbs) AS thumbs,
+        thumb(said_thumbs) IS NULL AND trim(coalesce(said_thumbs, '')) <> '' AS thumbs_unread,
+        CASE WHEN after_tool OR len(called) > 0 THEN coalesce(nullif(array_to_string(list_sort(called)[:20], ', '), ''), 'unnamed') END AS tools,
+        CASE WHEN strlen(whole) > strlen(response) THEN (strlen(whole) - strlen(response))::VARCHAR || ' bytes' END AS reasoning,
         -- A consent that is there but cannot be read is none.
         CASE WHEN coalesce(json_type(said_of_consent), 'NULL') = 'NULL' THEN NULL
             ELSE coalesce(TRY_CAST(said_of_consent ->> '$' AS BOOLEAN), false) END AS agreed,
@@ -48,7 +76,7 @@ read AS (
             WHEN 'ARRAY' THEN CASE WHEN json_contains(said_of_purpose, '"training"') THEN 'training' ELSE 'other' END
             ELSE CASE WHEN said_of_purpose ->> '$' IN ('training', 'evaluation', 'monitoring') THEN said_of_purpose ->> '$' ELSE 'other' END
         END AS purpose
-    FROM fields
+    FROM parted
 ),
 judged AS (
     SELECT
@@ -56,13 +84,15 @@ judged AS (
         CASE
             -- Before all other reasons: whatever else is wrong with it, nothing of it is kept. What is no record may name the person all the same.
             WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
-            WHEN len($erased::VARCHAR[]) > 0 AND (damage IS NOT NULL OR document IS NULL OR json_type(document) <> 'OBJECT')
-                AND list_has_any($erased::VARCHAR[], named_keys(line, $key)) THEN 'erased_subject'
+            -- Nor of what names the person in another place than where users stand now, such as the owner of a key.
+            WHEN len($erased::VARCHAR[]) > 0 AND list_has_any($erased::VARCHAR[], named_keys(
+                CASE WHEN json_type(body) = 'OBJECT' THEN body::VARCHAR ELSE line END, $key)) THEN 'erased_subject'
             WHEN damage IS NOT NULL THEN damage
             WHEN strlen(line) > $max_line_bytes THEN 'too_long'
             WHEN document IS NULL THEN 'not_json'
             WHEN NOT starts_with(ltrim(line, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
-            WHEN body IS NULL THEN 'no_exchange'
+            WHEN body IS NULL THEN 'no_exchange:another_record'
+            WHEN why_skipped IS NOT NULL THEN 'no_exchange:' || why_skipped
             WHEN turns IS NULL THEN 'messages_not_a_list'
             WHEN len(turns) = 0 THEN 'messages_empty'
             WHEN len(list_filter(turns, lambda turn: NOT starts_with(coalesce(turn.content::VARCHAR, ''), '"'))) > 0
@@ -70,9 +100,13 @@ judged AS (
             WHEN len(list_filter(turns, lambda turn: coalesce(turn.role::VARCHAR, '') NOT IN ('"system"', '"user"', '"assistant"', '"tool"'))) > 0
                 THEN 'unknown_role'
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
+            -- What gateways write for what they do not log.
+            WHEN list_contains($placeholders::VARCHAR[], lower(trim(prompt))) OR list_contains($placeholders::VARCHAR[], lower(trim(response)))
+                THEN 'no_exchange:placeholder'
             -- Blanks of every script, and what is not seen, are no words.
             WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
+            WHEN reasoning IS NOT NULL AND NOT regexp_matches(response, '[^\s\p{Z}\p{C}]') THEN 'no_exchange:no_answer'
             WHEN NOT regexp_matches(response, '[^\s\p{Z}\p{C}]') THEN 'response_empty'
             WHEN created_at IS NULL OR created_at < TIMESTAMP '1970-01-01' THEN 'created_at_not_a_time'
             WHEN created_at > $latest THEN 'created_at_in_the_future'
@@ -99,14 +133,16 @@ told AS (
     FROM looked
 )
 SELECT
-    line_number, record_number, reason,
+    line_number, record_number,
+    CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN 'no_exchange' ELSE reason END AS reason,
+    CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN substr(reason, 13) END AS skipped,
     -- Of a line with many records only the one that is refused.
-    CASE WHEN reason IS NOT NULL AND reason <> 'no_exchange' THEN @refused@ END AS line,
+    CASE WHEN reason IS NOT NULL AND reason NOT LIKE 'no\_exchange:%' ESCAPE '\' THEN @refused@ END AS line,
     -- Keyed, so that nobody can guess a short secret from an id.
     CASE WHEN reason IS NULL THEN md5(concat_ws(
-        chr(31), $key, conversation_id, user_id, CASE WHEN logged_at IS NULL THEN '' ELSE created_at::VARCHAR END, messages, response)) END AS id,
+        chr(31), $key, conversation_id, said_user, CASE WHEN logged_at IS NULL THEN '' ELSE created_at::VARCHAR END, messages, response)) END AS id,
     conversation_id, session_id, user_id, created_at, model, messages, prompt, response,
     coalesce(agreed, $consent_default) AS consent, purpose,
-    thumbs, regenerated, edit, coalesce(NOT agreed, false) AS no_consent,
+    thumbs, thumbs_unread, regenerated, edit, coalesce(NOT agreed, false) AS no_consent, tools, reasoning,
     personal AND reason IS NULL AS personal
 FROM told;

@@ -27,7 +27,7 @@ delivered AS (
     GROUP BY ALL
 ),
 signalled AS (
-    SELECT DISTINCT interaction_id FROM signals WHERE kind NOT IN ('no_consent', 'not_for_training')
+    SELECT DISTINCT interaction_id FROM signals WHERE kind NOT IN ('no_consent', 'not_for_training', 'tools', 'reasoning')
 ),
 latest AS (
     SELECT interaction_id, detector, arg_max(flagged, detected_at) AS hit

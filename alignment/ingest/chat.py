@@ -1,0 +1,338 @@
+"""What was asked and what the model said, in whichever of the vendors' requests and answers.
+
+Only the model's words are an answer: thoughts, calls of tools, errors and what a filter put there are none. Of a record without an
+answer `skipped` says why; where nobody can tell, messages or response are None, which quarantines the record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+_THOUGHTS = frozenset(
+    ("thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoning_text", "thought", "summary_text", "reasoning.text")
+)
+_CALLS = frozenset(
+    [
+        "tool_use",
+        "tool_call",
+        "tool-call",
+        "toolCall",
+        "function_call",
+        "custom_tool_call",
+        "server_tool_use",
+        "mcp_call",
+        "mcp_tool_use",
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "computer_call",
+        "image_generation_call",
+        "local_shell_call",
+    ]
+)
+_RESULTS = frozenset(
+    [
+        "tool_result",
+        "tool-result",
+        "tool_call_response",
+        "function_call_output",
+        "custom_tool_call_output",
+        "web_search_tool_result",
+        "mcp_tool_result",
+        "code_execution_tool_result",
+        "computer_call_output",
+        "local_shell_call_output",
+    ]
+)
+_ROLES = {
+    "developer": "system", "function": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant",
+    "bot": "assistant", "human": "user", "prompter": "user",
+}  # fmt: skip
+FILTERED = frozenset(
+    ["content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "guardrail_intervened", "recitation", "spii"]
+)
+
+Json = Mapping[str, Any]
+
+
+def an_object(value: Any) -> Json:
+    """Return the value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def a_list(value: Any) -> Sequence[Any]:
+    """Return the value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def unpacked(value: Any) -> Any:
+    """Return the object or list in a text that is JSON; all else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def unpacked_messages(value: Any) -> Any:
+    """Return the messages in a text; a text that is other JSON stays a text: an answer may be JSON itself."""
+    found = unpacked(value)
+    first = found[0] if isinstance(found, list) and found else found
+    known = isinstance(first, dict) and (
+        isinstance(first.get("role"), str)
+        or any(isinstance(first.get(key), list) for key in ("choices", "output", "messages", "candidates"))
+    )
+    return found if known or not isinstance(value, str) else value
+
+
+def _type(value: Json) -> str:
+    return str(value["type"]) if isinstance(value.get("type"), str) else ""
+
+
+def _kind(part: Any) -> str:
+    if not isinstance(part, dict):
+        return "text" if isinstance(part, str) else "part"
+    if part.get("thought") is True:
+        return "thinking"
+    if isinstance(part.get("functionCall"), dict):
+        return "tool_call"
+    if isinstance(part.get("functionResponse"), dict):
+        return "tool_result"
+    kind = part.get("type")
+    return kind if isinstance(kind, str) else "text" if any(isinstance(part.get(key), str) for key in ("text", "content")) else "part"
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    return next((part[key] for key in ("text", "content", "input_text") if isinstance(an_object(part).get(key), str)), None)
+
+
+def _turn_part(part: Any) -> str | None:
+    """Return what a part adds to a turn: of a picture its type is left behind, of a thought or a call nothing."""
+    kind = _kind(part)
+    if kind in _THOUGHTS or kind in _CALLS:
+        return None
+    if kind == "refusal":
+        return _text(part.get("refusal"))
+    if kind in _RESULTS:
+        return _result(part)
+    text = _part_text(part)
+    return text if text is not None else f"[{kind}]"
+
+
+def _result(part: Json) -> str:
+    for key in ("content", "response", "result", "output", "functionResponse"):
+        if isinstance(part.get(key), str):
+            return str(part[key])
+        if isinstance(part.get(key), list):
+            return "\n".join(filter(None, map(_part_text, part[key])))
+    return ""
+
+
+def _said_part(part: Any) -> str | None:
+    kind = _kind(part)
+    if kind == "refusal":
+        return _text(part.get("refusal")) or _part_text(part)
+    return _part_text(part) if kind in ("text", "output_text") else None
+
+
+def _joined(content: Any, read: Callable[[Any], str | None]) -> str | None:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    found = [text for part in content if (text := read(part)) is not None]
+    return "\n".join(found) if found else None
+
+
+def _parts(message: Json) -> Any:
+    return next((message[key] for key in ("content", "parts", "value") if message.get(key) is not None), None)
+
+
+def words(message: Any) -> str | None:
+    """Return what the model says in a message: its text, or else its refusal.
+
+    >>> words({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes."}]})
+    'Yes.'
+    """
+    said = _joined(_parts(an_object(message)), _said_part)
+    return said or _text(an_object(message).get("refusal")) or said
+
+
+def call_names(message: Any) -> list[str]:
+    """Return the tools that a message calls; one without a name is `unnamed`."""
+    one = an_object(message)
+    called = [an_object(each) for each in a_list(one.get("tool_calls"))]
+    named = [an_object(each.get("function")).get("name") or each.get("name") for each in called]
+    if isinstance(one.get("function_call"), dict):
+        named.append(one["function_call"].get("name"))
+    if _type(one) in _CALLS and "role" not in one:
+        named.append(one.get("name"))
+    for part in a_list(_parts(one)):
+        if _kind(part) in _CALLS and isinstance(part, dict):
+            named.append(part.get("name") or an_object(part.get("functionCall")).get("name"))
+    return [name if isinstance(name, str) and name else "unnamed" for name in named]
+
+
+def role_of(message: Json) -> Any:
+    """Return a turn's role in our words. What a tool gave back stands in a user's turn in some formats, and without a role in others."""
+    parts = a_list(_parts(message))
+    if parts and all(_kind(part) in _RESULTS for part in parts):
+        return "tool"
+    role = message.get("role") or message.get("from")
+    if role is None:
+        return "tool" if _type(message) in _RESULTS else "assistant" if _type(message) in _CALLS else None
+    return _ROLES.get(role, role) if isinstance(role, str) else role
+
+
+def turns(messages: Any) -> list[dict[str, Any]] | None:
+    """Return turns of a role and a text, as they are to be judged; None if this is no list of them."""
+    if not isinstance(messages, list):
+        return None
+    found = []
+    for one in messages:
+        message = an_object(one)
+        if _type(message) in _THOUGHTS and "role" not in message:
+            continue
+        role = role_of(message)
+        content = _parts(message)
+        text = _joined(content, _turn_part)
+        if text is None and role in ("assistant", "tool") and (content is None or isinstance(content, list)):
+            # A turn that only calls a tool has no words, nor has every tool.
+            text = _text(message.get("refusal")) or _text(message.get("output")) or ""
+        found.append({"role": role, "content": text})
+    return found
+
+
+def tools_of(messages: Any) -> list[str]:
+    """Return the tools that were called since the user last spoke."""
+    names: list[str] = []
+    for one in reversed(a_list(messages)):
+        if role_of(an_object(one)) == "user":
+            break
+        names[:0] = call_names(one)
+    return names
+
+
+def _system(request: Json) -> list[dict[str, Any]]:
+    said = request.get("instructions") or request.get("system") or request.get("systemInstruction") or request.get("system_instruction")
+    text = _joined(an_object(said).get("parts") if isinstance(said, dict) else said, _turn_part)
+    return [{"role": "system", "content": text}] if text else []
+
+
+def asked(request: Any) -> Any:
+    """Return the messages of a request as its vendor writes them, None if it asks nothing as a chat does."""
+    body = an_object(request)
+    for key in ("messages", "input", "contents"):
+        if isinstance(body.get(key), list):
+            return [*_system(body), *body[key]]
+    for key in ("input", "prompt"):
+        if isinstance(body.get(key), str):
+            return [*_system(body), {"role": "user", "content": body[key]}]
+    return None
+
+
+def reply(answer: Any) -> Json | None:
+    """Return the message in an answer, None if there is none."""
+    body = an_object(answer)
+    choice = an_object(next(iter(a_list(body.get("choices"))), None))
+    if isinstance(choice.get("message"), dict):
+        return an_object(choice["message"])
+    if isinstance(choice.get("text"), str):
+        return {"content": choice["text"]}
+    if isinstance(body.get("output"), list):
+        return {"role": "assistant", "content": list(_output_parts(body["output"]))}
+    candidate = an_object(next(iter(a_list(body.get("candidates"))), None))
+    if isinstance(candidate.get("content"), dict):
+        return an_object(candidate["content"])
+    if isinstance(body.get("message"), dict):
+        return an_object(body["message"])
+    output = an_object(an_object(body.get("output")).get("message"))
+    return output or (body if body.get("role") in ("assistant", "model") or body.get("type") == "message" else None)
+
+
+def _output_parts(output: Iterable[Any]) -> Iterable[Any]:
+    """Yield the parts of all messages that a Responses API put out, beside its calls and thoughts."""
+    for item in output:
+        if an_object(item).get("type") == "message":
+            yield from a_list(item.get("content")) or filter(None, [_text(item.get("content"))])
+        else:
+            yield item
+
+
+def message_of(output: Any) -> Json | None:
+    """Return the message in whatever a tracer kept as output: an answer, a message, a list of them, or any value as its text."""
+    if isinstance(output, str):
+        return {"content": output}
+    if isinstance(output, list):
+        told = [one for one in output if isinstance(one, dict) and (isinstance(one.get("role"), str) or "content" in one)]
+        return told[-1] if told and isinstance(told[-1].get("role"), str) else told[0] if told else None
+    if not isinstance(output, dict):
+        return None
+    found = reply(output)
+    if found is None and isinstance(output.get("messages"), list):
+        return message_of(output["messages"])
+    return found or (output if _parts(output) is not None or call_names(output) else {"content": json.dumps(output, ensure_ascii=False)})
+
+
+def failed(answer: Any) -> bool:
+    """Say whether an answer, or its first choice, is an error."""
+    body = an_object(answer)
+    choice = an_object(next(iter(a_list(body.get("choices"))), None))
+    return bool(
+        body.get("error")
+        or choice.get("error")
+        or choice.get("finish_reason") == "error"
+        or body.get("status") in ("failed", "cancelled", "error", "failure")
+        or body.get("object") == "error"
+        or body.get("type") == "error"
+    )
+
+
+def ended(answer: Any) -> str:
+    """Return why an answer ended, in small letters; empty if it does not say."""
+    body = an_object(answer)
+    choice, candidate = (an_object(next(iter(a_list(body.get(key))), None)) for key in ("choices", "candidates"))
+    reasons = (
+        choice.get("finish_reason"),
+        body.get("finish_reason"),
+        # A classifier beside the model ended it: what stands there is no refusal in the model's words.
+        "content_filter" if body.get("stop_reason") == "refusal" else body.get("stop_reason"),
+        an_object(body.get("incomplete_details")).get("reason"),
+        candidate.get("finishReason"),
+    )
+    return next((reason.lower() for reason in reasons if isinstance(reason, str)), "")
+
+
+def silent(message: Any) -> str | None:
+    """Say why a message holds no words; None if it does, or nobody can tell."""
+    if words(message):
+        return None
+    if call_names(message):
+        return "tool_call"
+    one = an_object(message)
+    thought = any(isinstance(one.get(key), str) and one[key] for key in ("reasoning_content", "reasoning", "thinking"))
+    return "no_answer" if thought or any(_kind(part) in _THOUGHTS for part in a_list(_parts(one))) else None
+
+
+def why_silent(answer: Any) -> str | None:
+    """Say why an answer holds nothing that the model said to somebody; None if it does, or nobody can tell."""
+    if failed(answer):
+        return "error"
+    if ended(answer) in FILTERED:
+        return "filtered"
+    body = an_object(answer)
+    if body.get("object") == "list" or "embedding" in an_object(next(iter(a_list(body.get("data"))), None)):
+        return "not_a_chat"
+    message = reply(answer)
+    # Nobody logged the thoughts for which there was no more room.
+    cut = message is not None and not words(message) and ended(answer) in ("length", "max_tokens", "max_output_tokens")
+    return silent(message) or ("no_answer" if cut else None)

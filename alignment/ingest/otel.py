@@ -1,0 +1,216 @@
+"""The calls of models in OTLP JSON, in the four ways in which libraries write them.
+
+Messages stand in attributes of the span (GenAI conventions from 1.37 on), in those of its event or of a log record, in one event for
+each message (up to 1.36), or one attribute for each message (OpenLLMetry, OpenInference). Each call becomes its span or log record with
+`chat` beside it: `messages` and `reply` as chat completions have them, and `wraps` for an agent's span, which repeats the calls within.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+_DETAILS = "gen_ai.client.inference.operation.details"
+_ONE_EACH = re.compile(r"(?:gen_ai\.(prompt|completion)|llm\.(input|output)_messages)\.([0-9]{1,6})\.(?:message\.)?(.+)")
+_PART = re.compile(r"contents\.([0-9]{1,6})\.message_content\.(type|text)")
+_CALL = re.compile(r"tool_calls\.([0-9]{1,6})\.(?:tool_call\.function\.)?name")
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_WRAPS = ("invoke_agent", "create_agent", "invoke_workflow")
+_NOT_CALLS = ("embeddings", "execute_tool", "create_agent", "retrieval")
+_DEEP = 64
+
+
+def records(line: Any) -> list[Any]:
+    """Return the calls of an OTLP document, and what is no such document as it is."""
+    if (span := _printed(line)) is not None:
+        return [call] if (call := _call_of_span(span)) else []
+    if not isinstance(line, dict) or not {"resourceSpans", "resourceLogs", "resourceMetrics"} & line.keys():
+        return [line]
+    spans = list(_inner(line, "resourceSpans", "scopeSpans", "spans"))
+    logs = list(_inner(line, "resourceLogs", "scopeLogs", "logRecords"))
+    return [*filter(None, map(_call_of_span, spans)), *filter(None, map(_call_of_log, logs)), *_calls_of_events(logs)]
+
+
+def _printed(line: Any) -> dict[str, Any] | None:
+    """Return a span as the SDK's console exporter prints it in the form of OTLP, None for all else."""
+    if not isinstance(line, dict) or not isinstance(line.get("context"), dict) or not isinstance(line.get("attributes"), dict):
+        return None
+    if not any(key.startswith(("gen_ai.", "llm.", "openinference.")) for key in line["attributes"]):
+        return None
+    events = line["events"] if isinstance(line.get("events"), list) else []
+    return {
+        "traceId": line["context"].get("trace_id"),
+        "spanId": line["context"].get("span_id"),
+        "startTimeUnixNano": _nanoseconds(line.get("start_time")),
+        "attributes": _pairs(line["attributes"]),
+        "events": [{**one, "attributes": _pairs(one.get("attributes"))} for one in events if isinstance(one, dict)],
+    }
+
+
+def _pairs(values: Any) -> list[dict[str, Any]]:
+    found = values.items() if isinstance(values, dict) else ()
+    return [{"key": key, "value": {"stringValue": value if isinstance(value, str) else json.dumps(value)}} for key, value in found]
+
+
+def _nanoseconds(moment: Any) -> str | None:
+    try:
+        return str(int(datetime.fromisoformat(moment).timestamp() * 1_000_000) * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _inner(line: Mapping[str, Any], *names: str) -> Iterator[dict[str, Any]]:
+    found: list[Any] = [line]
+    for name in names:
+        found = [each for one in found if isinstance(one, dict) and isinstance(one.get(name), list) for each in one[name]]
+    return (one for one in found if isinstance(one, dict))
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return an OTLP value as plain JSON; what is nested deeper than messages are is left out.
+
+    >>> plain({"arrayValue": {"values": [{"kvlistValue": {"values": [{"key": "a", "value": {"intValue": "1"}}]}}]}})
+    [{'a': '1'}]
+    """
+    if not isinstance(value, dict) or depth > _DEEP:
+        return None
+    if isinstance(value.get("arrayValue"), dict):
+        values = value["arrayValue"].get("values")
+        return [plain(one, depth + 1) for one in values] if isinstance(values, list) else []
+    if isinstance(value.get("kvlistValue"), dict):
+        return attributes(value["kvlistValue"].get("values"), depth + 1)
+    return next((value[kind] for kind in ("stringValue", "intValue", "boolValue", "doubleValue") if kind in value), None)
+
+
+def attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
+    """Return a list of keys and values as a mapping; of a key that stands twice the first counts."""
+    found: dict[str, Any] = {}
+    for one in pairs if isinstance(pairs, list) else []:
+        if isinstance(one, dict) and isinstance(one.get("key"), str):
+            found.setdefault(one["key"], plain(one.get("value"), depth))
+    return found
+
+
+def _unpacked(value: Any) -> Any:
+    """Return the JSON in a text; None if there is none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _call_of_span(span: dict[str, Any]) -> dict[str, Any] | None:
+    own = attributes(span.get("attributes"))
+    events = [one for one in span.get("events") or [] if isinstance(one, dict)] if isinstance(span.get("events"), list) else []
+    for event in events:
+        if event.get("name") == _DETAILS or event.get("eventName") == _DETAILS:
+            own = {**attributes(event.get("attributes")), **own}
+    chat = _chat(own) or _events_chat([(str(one.get("name", "")), attributes(one.get("attributes"))) for one in events])
+    return {**span, "chat": _told(chat, own)} if chat else None
+
+
+def _call_of_log(log: dict[str, Any]) -> dict[str, Any] | None:
+    own = attributes(log.get("attributes"))
+    if _DETAILS not in (log.get("eventName"), own.get("event.name")):
+        return None
+    body = plain(log.get("body"))
+    own = {**(body if isinstance(body, dict) else {}), **own}
+    chat = _chat(own)
+    return {**log, "chat": _told(chat, own)} if chat else None
+
+
+def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    wraps = own.get("gen_ai.operation.name") in _WRAPS or own.get("openinference.span.kind") == "AGENT"
+    return {**chat, "wraps": wraps}
+
+
+def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return messages and reply of a call, None if these are no call's attributes."""
+    if own.get("gen_ai.operation.name") in _NOT_CALLS:
+        return None
+    if "gen_ai.output.messages" in own:
+        asked, said = _unpacked(own.get("gen_ai.input.messages")), _unpacked(own["gen_ai.output.messages"])
+        system = own.get("gen_ai.system_instructions")
+        parts = _unpacked(system)
+        before = [{"role": "system", "content": parts if isinstance(parts, list) else system}] if system and parts != [] else []
+        return {"messages": [*before, *asked] if isinstance(asked, list) else None, "reply": _first(said)}
+    kind = own.get("openinference.span.kind")
+    if kind in (None, "LLM"):
+        asked, said = _one_each(own, "prompt", "input"), _one_each(own, "completion", "output")
+        if asked or said:
+            return {"messages": asked, "reply": _first(said)}
+    return None
+
+
+def _first(said: Any) -> Any:
+    return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else None
+
+
+def _one_each(own: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
+    """Return messages that stand in attributes of their own, in order."""
+    found: dict[int, dict[str, Any]] = {}
+    for key, value in own.items():
+        match = _ONE_EACH.fullmatch(key)
+        if match and (match[1] or match[2]) in names:
+            message = found.setdefault(int(match[3]), {"role": None, "content": None, "parts": {}, "calls": {}})
+            if match[4] in ("role", "content", "reasoning", "finish_reason"):
+                message[match[4]] = value
+            elif part := _PART.fullmatch(match[4]):
+                message["parts"].setdefault(int(part[1]), {})[part[2]] = value
+            elif call := _CALL.fullmatch(match[4]):
+                message["calls"][int(call[1])] = {"function": {"name": value}}
+    return [_message(found[number]) for number in sorted(found)]
+
+
+def _message(one: dict[str, Any]) -> dict[str, Any]:
+    parts, calls = one.pop("parts"), one.pop("calls")
+    if one["content"] is None and parts:
+        one["content"] = [parts[number] for number in sorted(parts)]
+    return {**one, "tool_calls": [calls[number] for number in sorted(calls)]}
+
+
+def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the calls whose messages are log records of their own, by the span that they belong to."""
+    spans: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for log in logs:
+        if _event_name(log).startswith("gen_ai.") and _event_name(log) != _DETAILS:
+            spans.setdefault((str(log.get("traceId")), str(log.get("spanId"))), []).append(log)
+    found = []
+    for group in spans.values():
+        events = [(_event_name(log), {**attributes(log.get("attributes")), **_as_dict(plain(log.get("body")))}) for log in group]
+        # A half of a call is one record too, so that somebody counts and tells it.
+        chat = _events_chat(events)
+        found.append({**group[-1], "chat": {**chat, "wraps": False} if chat else {"half": True}})
+    return found
+
+
+def _event_name(log: Mapping[str, Any]) -> str:
+    return str(log.get("eventName") or attributes(log.get("attributes")).get("event.name") or "")
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _events_chat(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """Return a call told by events named after roles (up to 1.36) or by OpenLLMetry's first, gen_ai.content.*; None for half of one."""
+    messages: list[Any] = []
+    reply = None
+    for name, said in events:
+        role = name.removeprefix("gen_ai.").removesuffix(".message")
+        if name == "gen_ai.content.prompt":
+            asked = _unpacked(said.get("gen_ai.prompt"))
+            messages += asked if isinstance(asked, list) else [{"role": "user", "content": said.get("gen_ai.prompt")}]
+        elif name == "gen_ai.content.completion":
+            reply = reply or _first(_unpacked(said.get("gen_ai.completion")))
+        elif name.endswith(".message") and role in _ROLES:
+            messages.append({**said, "role": _ROLES[role], "tool_calls": _unpacked(said.get("tool_calls"))})
+        elif name == "gen_ai.choice" and str(said.get("index", "0")) == "0":
+            message = _unpacked(said.get("message"))
+            reply = {**_as_dict(message), "finish_reason": said.get("finish_reason")} if isinstance(message, dict) else {**said}
+    return {"messages": messages, "reply": reply} if messages and reply else None

@@ -1,0 +1,171 @@
+"""Records of the presets as one exchange each: turns, the answer, the tools it rests on, and why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from alignment.ingest.chat import (
+    FILTERED,
+    Json,
+    a_list,
+    an_object,
+    asked,
+    call_names,
+    ended,
+    failed,
+    message_of,
+    reply,
+    role_of,
+    silent,
+    tools_of,
+    turns,
+    unpacked,
+    unpacked_messages,
+    why_silent,
+    words,
+)
+from alignment.ingest.datasets import phoenix_chat, whole_answer
+
+_NO_CHAT = ("embedding", "image", "speech", "transcription", "moderation", "rerank", "_file", "_batch", "vector_store")
+_FEEDBACK = frozenset(("feedback", "thumbs", "thumb", "rating", "satisfaction"))
+
+
+def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> dict[str, Any]:
+    called = [*tools_of(messages), *call_names(message)]
+    return {"messages": turns(messages), "response": words(message), "tools": called, "skipped": skipped, **more}
+
+
+def _openai(record: Json) -> dict[str, Any]:
+    request = _wrapped(record.get("request"))
+    answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(record.get("response")))
+    status = an_object(record.get("response")).get("status_code")
+    wrong = failed(record) or (isinstance(status, int) and status >= 400)
+    found = _exchange(asked(request), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
+    return {**found, **_named(record, an_object(request), an_object(answer))}
+
+
+def _named(record: Json, request: Json, answer: Json) -> dict[str, Any]:
+    """Return who asked which model when, as far as they are texts and times."""
+    more = an_object(request.get("metadata"))
+    found = {
+        "conversation_id": (more.get("conversation_id"), answer.get("id")),
+        "session_id": (more.get("session_id"),),
+        "user_id": (request.get("user"), request.get("safety_identifier"), more.get("user_id")),
+        "model": (answer.get("model"), request.get("model")),
+        "created_at": (answer.get("created"), answer.get("created_at"), record.get("created_at"), record.get("timestamp")),
+    }
+    return {name: next((one for one in values if isinstance(one, str | int | float) and one != ""), None) for name, values in found.items()}
+
+
+def _wrapped(value: Any) -> Any:
+    found = unpacked(value)
+    inner = unpacked(an_object(found).get("body"))
+    return inner if isinstance(inner, dict) else found
+
+
+def _messages(record: Json) -> dict[str, Any]:
+    return _transcript(record.get("messages"))
+
+
+def _prompt_completion(record: Json) -> dict[str, Any]:
+    """Return what TRL's conversational prompts and completions hold, both lists of messages."""
+    message = message_of(record.get("completion") or record.get("response"))
+    return _exchange(record.get("prompt"), message, silent(message))
+
+
+def _conversation(record: Json) -> dict[str, Any]:
+    return _transcript(record.get("conversations") or record.get("conversation") or record.get("items"))
+
+
+def _openinference(record: Json) -> dict[str, Any]:
+    found = record if isinstance(record.get("chat"), dict) else {"chat": phoenix_chat(record)}
+    return _otel(found)
+
+
+def _transcript(messages: Any) -> dict[str, Any]:
+    """Return what a conversation with the answer last asks and says."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if role_of(an_object(last)) != "assistant":
+        return {"messages": turns(messages[:-1]) if isinstance(messages, list) else None, "response": None, "tools": [], "skipped": None}
+    return _exchange(a_list(messages)[:-1], last, silent(last))
+
+
+def _litellm(record: Json) -> dict[str, Any]:
+    answer = unpacked_messages(record.get("response"))
+    more = an_object(unpacked(record.get("metadata")))
+    guarded = more.get("guardrail_information")
+    guards = [record.get("status_fields"), *(guarded if isinstance(guarded, list) else [guarded])]
+    asks = unpacked_messages(record.get("messages"))
+    messages = (
+        asks if isinstance(asks, list) else asked({"input": asks}) or asked(asks) or asked(unpacked(record.get("proxy_server_request")))
+    )
+    kind = str(record.get("call_type") or "")
+    if record.get("status", "success") not in ("success", None):
+        skipped: str | None = "error"
+    elif any(an_object(one).get("guardrail_status") in ("guardrail_intervened", "blocked") for one in guards):
+        skipped = "filtered"
+    elif any(name in kind for name in _NO_CHAT):
+        skipped = "not_a_chat"
+    else:
+        skipped = why_silent(answer) or silent(message_of(answer))
+    return _exchange(messages, message_of(answer), skipped)
+
+
+def _langfuse(record: Json) -> dict[str, Any]:
+    given, output = (unpacked_messages(record.get(key)) for key in ("input", "output"))
+    messages = given if isinstance(given, list) else asked({"prompt": given} if isinstance(given, str) else given)
+    if messages is None and isinstance(an_object(given).get("role"), str):
+        messages = [given]
+    answer = output if isinstance(output, dict) and not isinstance(output.get("output"), str) else None
+    known = answer is not None and any(isinstance(answer.get(key), list) for key in ("choices", "output", "candidates", "content"))
+    skipped = why_silent(answer) if known else silent(message_of(output)) if output not in (None, "") else None
+    if output in (None, "") and "output" in record:
+        skipped = "error" if record.get("level") == "ERROR" else "no_answer"
+    return _exchange(messages, message_of(output), skipped, thumbs=_thumbs(record))
+
+
+def _thumbs(record: Json) -> str | None:
+    """Return what a person said of an answer, among the scores of other systems."""
+    scores = [(one.get("name"), one.get("value", one.get("stringValue"))) for one in map(an_object, a_list(unpacked(record.get("scores"))))]
+    for name, value in (*scores, *record.items()):
+        if isinstance(name, str) and _is_feedback(name):
+            said = unpacked(value)
+            said = said[-1] if isinstance(said, list) and said else said
+            if isinstance(said, bool | int | float | str) and said != "":
+                # A score of nothing is a thumb down: scores run from 0 to 1.
+                return "down" if str(said) in ("0", "0.0", "False") else str(said)
+    return None
+
+
+def _is_feedback(name: str) -> bool:
+    parts = name.lower().replace("_", "-").replace(" ", "-").replace(".", "-").replace(":", "-").split("-")
+    return parts[-1] in _FEEDBACK and set(parts[:-1]) <= {"user", "human", "end", "score", "scores", "enduser", "customer"}
+
+
+def _otel(record: Json) -> dict[str, Any]:
+    chat = an_object(record.get("chat"))
+    message = chat.get("reply")
+    reason = ended({"finish_reason": an_object(message).get("finish_reason")})
+    skipped = "filtered" if reason in FILTERED else "error" if reason == "error" else silent(message)
+    if chat.get("half"):
+        skipped = "half_a_call"
+    return _exchange(chat.get("messages"), message, skipped)
+
+
+def _read(reader: Callable[[Json], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    return lambda record: reader(an_object(record))
+
+
+READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "openai": _read(_openai),
+    "messages": _read(_messages),
+    "hh": _read(_messages),
+    "prompt_response": _read(_prompt_completion),
+    "openwebui": _read(_messages),
+    "conversations": _read(_conversation),
+    "openinference": _read(_openinference),
+    "litellm": _read(_litellm),
+    "langfuse": _read(_langfuse),
+    "otel": _read(_otel),
+}

@@ -1,0 +1,109 @@
+"""Why a log file is read as it is: which preset fits its first lines, what each field became, and why a line was not read.
+
+Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from typing import Any
+
+from alignment.config import Settings
+from alignment.errors import InputError
+from alignment.ingest import Context, LogSource, Parsed, blocks, find_files, log_sources, make_source, parse, parser, presets
+from alignment.ingest.lines import Block
+from alignment.ingest.reading import Reading, from_start
+from alignment.ingest.reasons import REASONS
+from alignment.store import store_path
+from alignment.text import cap, printable
+from flows.ingest import read_context
+from flows.night import now
+
+_LINES, _SHOWN = 50, 120
+_FIELDS = ("conversation_id", "session_id", "user_id", "created_at", "model", "messages", "response", "thumbs", "regenerated", "edit",
+           "tools", "reasoning", "consent", "purpose")  # fmt: skip
+
+
+def explain(settings: Settings, file: str) -> dict[str, Any]:
+    """Return which presets and configured mappings read the first lines of `file`, and what the best of them made of these.
+
+    Values are masked as the store would have them.
+
+    Raises:
+        InputError: the file cannot be read or has no line.
+    """
+    [log_file, *_] = find_files([file])
+    reading, context = from_start(log_file), _context(settings)
+    block = next((one for one in blocks(reading, settings.ingest, now=context.now) if len(one.lines)), None)
+    if block is None:
+        raise InputError(f"{file!r} has no line to explain; give a file with records")
+    block = block._replace(lines=block.lines.slice(0, _LINES))
+    sources = {name: make_source(name, [file], name, {}) for name in presets()}
+    mapped = {f"source {one.name}": one for one in log_sources(settings) if settings.ingest.sources.get(one.name) or settings.ingest.fields}
+    read = {name: _read(source, reading, block, context) for name, source in {**mapped, **sources}.items()}
+    best = max(read, key=lambda name: (len(read[name].usable), -len(read[name].quarantine)))
+    found = read[best]
+    return {
+        "file": file,
+        "lines": len(block.lines),
+        "fits": best if len(found.usable) + found.skipped else "",
+        "presets": [_fit(name, one) for name, one in read.items()],
+        "fields": _fields(found),
+        "not_read": _not_read(found),
+    }
+
+
+def _context(settings: Settings) -> Context:
+    """Return what lines are judged by; before the first night there is no key to mask with and nobody who was erased."""
+    if store_path(settings.home).exists():
+        return read_context(settings)
+    moment = now()
+    return Context(settings.ingest, secrets.token_bytes(32), moment, moment + settings.skew)
+
+
+def _read(source: LogSource, reading: Reading, block: Block, context: Context) -> Parsed:
+    connection = parser()
+    try:
+        return parse(connection, source.statement(), source.undated, reading, block, context)
+    finally:
+        connection.close()
+
+
+def _fit(name: str, parsed: Parsed) -> dict[str, Any]:
+    reasons = Counter(parsed.quarantine["reason"].to_pylist())
+    worst = ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common(2))
+    return {
+        "preset": name,
+        "exchanges": len(parsed.usable),
+        "skipped": parsed.skipped,
+        "unusable": len(parsed.quarantine),
+        "because": worst,
+    }
+
+
+def _fields(parsed: Parsed) -> list[dict[str, str]]:
+    """Return what each field of the first usable record became."""
+    if not len(parsed.usable):
+        return []
+    place = int(parsed.usable[0])
+    row = parsed.rows.slice(place, 1).to_pylist()[0]
+    masked = dict(zip(parsed.masked["position"].to_pylist(), parsed.masked.to_pylist(), strict=True)).get(place, {})
+    values = {name: masked.get(name, row[name]) for name in _FIELDS}
+    shown = {name: "nothing" if value in (None, "") else cap(printable(str(value)), _SHOWN) for name, value in values.items()}
+    return [{"field": name, "value": value} for name, value in shown.items()]
+
+
+def _not_read(parsed: Parsed) -> list[dict[str, Any]]:
+    rows = parsed.rows.select(["line_number", "record_number", "reason", "skipped"]).to_pylist()
+    return [
+        {
+            "line": row["line_number"],
+            "record": row["record_number"],
+            "became": "skipped" if row["skipped"] else "quarantined",
+            "reason": row["skipped"] or row["reason"],
+            "because": REASONS.get(row["skipped"] or row["reason"], ""),
+        }
+        for row in rows
+        if row["reason"]
+    ]
