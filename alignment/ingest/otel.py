@@ -2,7 +2,8 @@
 
 Messages stand in attributes of the span (GenAI conventions from 1.37 on), in those of its event or of a log record, in one event for
 each message (up to 1.36), or one attribute for each message (OpenLLMetry, OpenInference). Each call becomes its span or log record with
-`chat` beside it: `messages` and `reply` as chat completions have them, and `wraps` for an agent's span, which repeats the calls within.
+`chat` beside it: `messages` and `reply` as chat completions have them, `wraps` for an agent's span, which repeats the calls within, and
+`event` for a log record, which may repeat its span.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _call_of_log(log: dict[str, Any]) -> dict[str, Any] | None:
     body = plain(log.get("body"))
     own = {**(body if isinstance(body, dict) else {}), **own}
     chat = _chat(own) or _half(own)
-    return {**log, "chat": _told(chat, own)} if chat else None
+    return {**log, "chat": {**_told(chat, own), "event": True}} if chat else None
 
 
 def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -315,6 +315,11 @@ def write_otel_details(url: str, write: Write) -> None:
     _genai(url, write, "otlp", "event_only")
 
 
+def write_otel_both(url: str, write: Write) -> None:
+    """The same with messages in both."""
+    _genai(url, write, "otlp", "span_and_event")
+
+
 def write_otel_details_console(url: str, write: Write) -> None:
     """The same as the console exporter prints it."""
     _genai(url, write, "console", "event_only")
@@ -421,6 +426,7 @@ SYSTEMS: dict[str, tuple[Callable[[str, Write], None], str]] = {
     "otel_console": (write_otel_console, "opentelemetry-instrumentation-genai-openai"),
     "otel_details": (write_otel_details, "opentelemetry-instrumentation-genai-openai"),
     "otel_details_console": (write_otel_details_console, "opentelemetry-instrumentation-genai-openai"),
+    "otel_both": (write_otel_both, "opentelemetry-instrumentation-genai-openai"),
     "otel_events": (write_otel_events, "opentelemetry-instrumentation-openai-v2"),
     "otel_events_console": (write_otel_events_console, "opentelemetry-instrumentation-openai-v2"),
     "openinference": (write_openinference, "openinference-instrumentation-openai"),
