@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 _THOUGHTS = frozenset(
-    ("thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoning_text", "thought", "summary_text", "reasoning.text")
+    (
+        "thinking",
+        "redacted_thinking",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_text",
+        "thought",
+        "summary_text",
+        "reasoning.text",
+        "compaction",
+    )
 )
 _CALLS = frozenset(
     [
@@ -22,6 +32,7 @@ _CALLS = frozenset(
         "function_call",
         "custom_tool_call",
         "server_tool_use",
+        "server_tool_call",
         "mcp_call",
         "mcp_tool_use",
         "web_search_call",
@@ -37,6 +48,7 @@ _RESULTS = frozenset(
         "tool_result",
         "tool-result",
         "tool_call_response",
+        "server_tool_call_response",
         "function_call_output",
         "custom_tool_call_output",
         "web_search_tool_result",
@@ -50,8 +62,20 @@ _ROLES = {
     "developer": "system", "function": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant",
     "bot": "assistant", "human": "user", "prompter": "user",
 }  # fmt: skip
+CUT = frozenset(("length", "max_tokens", "max_output_tokens"))
 FILTERED = frozenset(
-    ["content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "guardrail_intervened", "recitation", "spii"]
+    [
+        "content_filter",
+        "content_filtered",
+        "safety",
+        "prohibited_content",
+        "blocklist",
+        "guardrail_intervened",
+        "recitation",
+        "spii",
+        # A classifier beside the model ended it (Anthropic): what stands there is no refusal in the model's words.
+        "refusal",
+    ]
 )
 
 Json = Mapping[str, Any]
@@ -87,9 +111,17 @@ def unpacked_messages(value: Any) -> Any:
     first = found[0] if isinstance(found, list) and found else found
     known = isinstance(first, dict) and (
         isinstance(first.get("role"), str)
+        or _is_item(first)
         or any(isinstance(first.get(key), list) for key in ("choices", "output", "messages", "candidates"))
+        or isinstance(an_object(next(iter(a_list(first.get("input"))), None)).get("role"), str)
     )
     return found if known or not isinstance(value, str) else value
+
+
+def _is_item(value: Any) -> bool:
+    """Say whether this is a thought or a call as the Responses API puts them beside its messages."""
+    one = an_object(value)
+    return "role" not in one and (_type(one) in _THOUGHTS or _type(one) in _CALLS)
 
 
 def _type(value: Json) -> str:
@@ -272,6 +304,8 @@ def message_of(output: Any) -> Json | None:
     """Return the message in whatever a tracer kept as output: an answer, a message, a list of them, or any value as its text."""
     if isinstance(output, str):
         return {"content": output}
+    if any(map(_is_item, a_list(output) or [output])):
+        return {"role": "assistant", "content": list(_output_parts(a_list(output) or [output]))}
     if isinstance(output, list):
         told = [one for one in output if isinstance(one, dict) and (isinstance(one.get("role"), str) or "content" in one)]
         return told[-1] if told and isinstance(told[-1].get("role"), str) else told[0] if told else None
@@ -293,7 +327,7 @@ def failed(answer: Any) -> bool:
         or choice.get("finish_reason") == "error"
         or body.get("status") in ("failed", "cancelled", "error", "failure")
         or body.get("object") == "error"
-        or body.get("type") == "error"
+        or (body.get("type") == "error" or str(body.get("type")).endswith("_error"))
     )
 
 
@@ -304,8 +338,7 @@ def ended(answer: Any) -> str:
     reasons = (
         choice.get("finish_reason"),
         body.get("finish_reason"),
-        # A classifier beside the model ended it: what stands there is no refusal in the model's words.
-        "content_filter" if body.get("stop_reason") == "refusal" else body.get("stop_reason"),
+        body.get("stop_reason"),
         an_object(body.get("incomplete_details")).get("reason"),
         candidate.get("finishReason"),
     )
@@ -334,5 +367,5 @@ def why_silent(answer: Any) -> str | None:
         return "not_a_chat"
     message = reply(answer)
     # Nobody logged the thoughts for which there was no more room.
-    cut = message is not None and not words(message) and ended(answer) in ("length", "max_tokens", "max_output_tokens")
+    cut = message is not None and not words(message) and ended(answer) in CUT
     return silent(message) or ("no_answer" if cut else None)

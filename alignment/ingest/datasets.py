@@ -10,6 +10,8 @@ from alignment.ingest.chat import Json, a_list, an_object
 
 _BRANCHES, _BRANCH_CHARACTERS = 50, 1 << 22
 """How many answers of one chat are read, and how many characters their histories may have together: each repeats what came before."""
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+"""Events of the Responses API that hold the whole answer."""
 
 
 def preferences(record: Any) -> list[Any]:
@@ -104,6 +106,9 @@ def whole_answer(value: Any) -> Any:
     chunks = _events(value) if isinstance(value, str) and value.lstrip().startswith("data:") else value
     if not isinstance(chunks, list) or not chunks or not all(isinstance(one, dict) for one in chunks):
         return value
+    last = next((one["response"] for one in reversed(chunks) if one.get("type") in _ENDS and isinstance(one.get("response"), dict)), None)
+    if last is not None:
+        return last
     first: dict[str, Any] = {}
     content: list[str] = []
     thoughts: list[str] = []
@@ -119,6 +124,8 @@ def whole_answer(value: Any) -> Any:
         thoughts += _texts(delta, ("reasoning_content", "reasoning", "thinking"))
         refusal += _texts(delta, ("refusal",))
         calls += [call for call in a_list(delta.get("tool_calls")) if an_object(an_object(call).get("function")).get("name")]
+        block = an_object(one.get("content_block"))
+        calls += [{"function": {"name": block.get("name")}}] if str(block.get("type")).endswith("tool_use") else []
         message = an_object(one.get("message"))
         first = {**{key: message[key] for key in ("id", "model") if isinstance(message.get(key), str)}, **first}
     said = {"role": "assistant", "content": "".join(content), "refusal": "".join(refusal) or None, "reasoning_content": "".join(thoughts),

@@ -2,7 +2,8 @@
 
 Messages stand in attributes of the span (GenAI conventions from 1.37 on), in those of its event or of a log record, in one event for
 each message (up to 1.36), or one attribute for each message (OpenLLMetry, OpenInference). Each call becomes its span or log record with
-`chat` beside it: `messages` and `reply` as chat completions have them, and `wraps` for an agent's span, which repeats the calls within.
+`chat` beside it: `messages` and `reply` as chat completions have them, `wraps` for an agent's span, which repeats the calls within, and
+`event` for a log record, which may repeat its span.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
+
+from alignment.ingest.chat import call_names, words
 
 _DETAILS = "gen_ai.client.inference.operation.details"
 _ONE_EACH = re.compile(r"(?:gen_ai\.(prompt|completion)|llm\.(input|output)_messages)\.([0-9]{1,6})\.(?:message\.)?(.+)")
@@ -27,6 +30,8 @@ def records(line: Any) -> list[Any]:
     """Return the calls of an OTLP document, and what is no such document as it is."""
     if (span := _printed(line)) is not None:
         return [call] if (call := _call_of_span(span)) else []
+    if (log := _printed_log(line)) is not None:
+        return [*filter(None, [_call_of_log(log)]), *_calls_of_events([log])]
     if not isinstance(line, dict) or not {"resourceSpans", "resourceLogs", "resourceMetrics"} & line.keys():
         return [line]
     spans = list(_inner(line, "resourceSpans", "scopeSpans", "spans"))
@@ -45,9 +50,25 @@ def _printed(line: Any) -> dict[str, Any] | None:
         "traceId": line["context"].get("trace_id"),
         "spanId": line["context"].get("span_id"),
         "startTimeUnixNano": _nanoseconds(line.get("start_time")),
+        "status": line.get("status"),
         "attributes": _pairs(line["attributes"]),
         "events": [{**one, "attributes": _pairs(one.get("attributes"))} for one in events if isinstance(one, dict)],
     }
+
+
+def _printed_log(line: Any) -> dict[str, Any] | None:
+    """Return a log record of a call as the SDK's console exporter prints it in the form of OTLP, None for all else."""
+    if not isinstance(line, dict) or "severity_number" not in line or "observed_timestamp" not in line:
+        return None
+    log = {
+        "traceId": line.get("trace_id"),
+        "spanId": line.get("span_id"),
+        "timeUnixNano": _nanoseconds(line.get("timestamp") or line["observed_timestamp"]),
+        "eventName": line.get("event_name"),
+        "attributes": _pairs(line.get("attributes")),
+        "body": {"kvlistValue": {"values": _pairs(line.get("body"))}},
+    }
+    return log if _event_name(log).startswith("gen_ai.") else None
 
 
 def _pairs(values: Any) -> list[dict[str, Any]]:
@@ -110,8 +131,20 @@ def _call_of_span(span: dict[str, Any]) -> dict[str, Any] | None:
     for event in events:
         if event.get("name") == _DETAILS or event.get("eventName") == _DETAILS:
             own = {**attributes(event.get("attributes")), **own}
-    chat = _chat(own) or _events_chat([(str(one.get("name", "")), attributes(one.get("attributes"))) for one in events])
-    return {**span, "chat": _told(chat, own)} if chat else None
+    told = [(str(one.get("name", "")), attributes(one.get("attributes"))) for one in events]
+    chat = _chat(own) or _events_chat(told) or _half(own)
+    return {**span, "chat": {**_told(chat, own), "failed": _has_failed(span)}} if chat else None
+
+
+def _half(own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a call of which only the question is known: it failed, was cut off, or its answer was not recorded."""
+    known = "gen_ai.input.messages" in own and own.get("gen_ai.operation.name") not in _NOT_CALLS
+    return {"half": True} if known else None
+
+
+def _has_failed(span: Mapping[str, Any]) -> bool:
+    status = _as_dict(span.get("status"))
+    return status.get("code") in (2, "2", "STATUS_CODE_ERROR") or status.get("status_code") == "ERROR"
 
 
 def _call_of_log(log: dict[str, Any]) -> dict[str, Any] | None:
@@ -120,13 +153,15 @@ def _call_of_log(log: dict[str, Any]) -> dict[str, Any] | None:
         return None
     body = plain(log.get("body"))
     own = {**(body if isinstance(body, dict) else {}), **own}
-    chat = _chat(own)
-    return {**log, "chat": _told(chat, own)} if chat else None
+    chat = _chat(own) or _half(own)
+    return {**log, "chat": {**_told(chat, own), "event": True}} if chat else None
 
 
 def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     wraps = own.get("gen_ai.operation.name") in _WRAPS or own.get("openinference.span.kind") == "AGENT"
-    return {**chat, "wraps": wraps}
+    reasons = _unpacked(own.get("gen_ai.response.finish_reasons"))
+    reason = reasons[0] if isinstance(reasons, list) and reasons else own.get("llm.finish_reason")
+    return {**chat, "wraps": wraps, "finish_reason": reason}
 
 
 def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -139,16 +174,20 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
         parts = _unpacked(system)
         before = [{"role": "system", "content": parts if isinstance(parts, list) else system}] if system and parts != [] else []
         return {"messages": [*before, *asked] if isinstance(asked, list) else None, "reply": _first(said)}
+    if own.get("langfuse.observation.type") == "generation":
+        return {"langfuse": {key: own.get(f"langfuse.observation.{key}") for key in ("input", "output", "level")}}
     kind = own.get("openinference.span.kind")
     if kind in (None, "LLM"):
         asked, said = _one_each(own, "prompt", "input"), _one_each(own, "completion", "output")
         if asked or said:
-            return {"messages": asked, "reply": _first(said)}
+            return {"messages": asked, "reply": _first(said), "answer": _unpacked(own.get("output.value"))}
     return None
 
 
 def _first(said: Any) -> Any:
-    return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else None
+    """Return the first message that says something, or else calls something; thoughts may be a message of their own before."""
+    told = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    return next(filter(words, told), None) or next(filter(call_names, told), None) or next(iter(told), None)
 
 
 def _one_each(own: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ REASONS = {
     "placeholder": "the gateway wrote a placeholder for what was said",
     "no_answer": "the model thought, and was cut off before it answered",
     "not_a_chat": "an embedding, picture, transcript or the like",
-    "repeated": "an agent's span repeats what a call within it said",
+    "repeated": "an agent's span repeats what a call within it said, or a log record what its span says",
     "half_a_call": "a question or an answer alone: let the exporter write the events of a call together, or use conventions from 1.37 on",
 }
 """By reason; the last nine are why a record is no exchange."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from alignment.ingest.chat import (
+    CUT,
     FILTERED,
     Json,
     a_list,
@@ -92,14 +93,14 @@ def _transcript(messages: Any) -> dict[str, Any]:
 
 
 def _litellm(record: Json) -> dict[str, Any]:
-    answer = unpacked_messages(record.get("response"))
-    more = an_object(unpacked(record.get("metadata")))
+    answer, asks = (unpacked_messages(record.get(key)) for key in ("response", "messages"))
+    # What is not stored is written as an empty object, in columns of text as its text.
+    answer, asks = (None if one in ({}, "{}") else one for one in (answer, asks))
+    more, parameters = (an_object(unpacked(record.get(key))) for key in ("metadata", "model_parameters"))
     guarded = more.get("guardrail_information")
     guards = [record.get("status_fields"), *(guarded if isinstance(guarded, list) else [guarded])]
-    asks = unpacked_messages(record.get("messages"))
-    messages = (
-        asks if isinstance(asks, list) else asked({"input": asks}) or asked(asks) or asked(unpacked(record.get("proxy_server_request")))
-    )
+    before = {key: parameters.get(key) for key in ("instructions", "system")}
+    messages = asked({**before, "input": asks}) or asked(asks) or asked(unpacked(record.get("proxy_server_request")))
     kind = str(record.get("call_type") or "")
     if record.get("status", "success") not in ("success", None):
         skipped: str | None = "error"
@@ -107,6 +108,8 @@ def _litellm(record: Json) -> dict[str, Any]:
         skipped = "filtered"
     elif any(name in kind for name in _NO_CHAT):
         skipped = "not_a_chat"
+    elif record.get("response") in ({}, "{}"):
+        skipped = "placeholder"
     else:
         skipped = why_silent(answer) or silent(message_of(answer))
     return _exchange(messages, message_of(answer), skipped)
@@ -145,11 +148,22 @@ def _is_feedback(name: str) -> bool:
 
 def _otel(record: Json) -> dict[str, Any]:
     chat = an_object(record.get("chat"))
-    message = chat.get("reply")
-    reason = ended({"finish_reason": an_object(message).get("finish_reason")})
-    skipped = "filtered" if reason in FILTERED else "error" if reason == "error" else silent(message)
-    if chat.get("half"):
+    if isinstance(chat.get("langfuse"), dict):
+        return _langfuse(chat["langfuse"])
+    message, answer = chat.get("reply"), chat.get("answer")
+    if not words(message):
+        message = reply(answer) or message
+    # A message may have stopped and its call, as the span says, been filtered.
+    reasons = {ended(one) for one in (message, chat, answer)}
+    cut = bool(reasons & CUT) and not words(message)
+    if chat.get("failed") or "error" in reasons:
+        skipped: str | None = "error"
+    elif reasons & FILTERED:
+        skipped = "filtered"
+    elif chat.get("half") and not cut:
         skipped = "half_a_call"
+    else:
+        skipped = silent(message) or ("no_answer" if cut else None)
     return _exchange(chat.get("messages"), message, skipped)
 
 

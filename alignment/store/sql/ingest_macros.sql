@@ -11,6 +11,10 @@ CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
     ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
+-- Exporters write 0 for a time that is not known.
+CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBLE), 0);
+-- A gateway may pack routes and keys into the id of an answer; it stays one id, of a length that is stored.
+CREATE MACRO short_id(id) AS CASE WHEN strlen(id) > 256 THEN md5(id) ELSE id END;
 -- A JSON null says nothing, and must not stand before what does.
 CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' THEN value END;
 CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;
