@@ -1,7 +1,7 @@
 """Fit the gate's scorers: `python -m alignment.evals.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints what it measured.
 
 Data: answers to GPTFuzz questions with an odd index, JailbreakBench's real attack answers, every other HH answer (as answers
-that do not decline), and this project's own examples in `weights/answers.jsonl`. The labelers' heads see none of these rows.
+that do not decline), and this project's own examples in `weights/answers.jsonl` and `written.jsonl`. The labelers' heads see none of these rows.
 
 Effects: writes `weights/scorers.safetensors`, `weights/card.json` and `weights/card.md`.
 """
@@ -47,6 +47,7 @@ WEIGHT = {
         "own-lengthened": 0.3,
     },
 }
+_OWN = ("answers.jsonl", "written.jsonl")
 GRAM_SCALE = 4.0
 _SURE_REFUSAL = re.compile(
     r"^[^a-z]{0,80}(?:\w{1,40}: |\[[^\]]*\]:? |\([^)]*\):? )?(?:i'm (?:really |very )?sorry|i am sorry|i apologi[sz]e|i can't|i cannot)\b"
@@ -97,7 +98,7 @@ def main() -> int:
 
 def read_rows(folder: Path) -> list[Row]:
     """Return every training row of the gate's scorers."""
-    own = [json.loads(line) for line in (WEIGHTS.parent / "answers.jsonl").read_text("utf-8").splitlines()]
+    own = [json.loads(line) for name in _OWN for line in (WEIGHTS.parent / name).read_text("utf-8").splitlines()]
     rows = [
         Row(r["response"], r["refusal"], r["harmful"], f"own-{r['source']}", f"own-{zlib.crc32(r['prompt'].encode()) % 10}", r["prompt"])
         for r in own
@@ -230,6 +231,7 @@ Data (labels are people's unless marked weak; none of these texts ships, except 
 - JailbreakBench attack artifacts (MIT): harmful labels; refusal labels are weak.
 - HH-RLHF harmless-base test, every other preferred answer without declining words (MIT): weak "does not decline".
 - The project's own examples in answers.jsonl: written by hand, and answers of SmolLM2-135M-Instruct (Apache-2.0) labelled by hand.
+- For the forest alone written.jsonl: refusals and hidden compliances in the styles of many models, written for this project.
 
 Figures from {folds}-fold cross-validation, folds never splitting a question (threshold 0.5):
 
