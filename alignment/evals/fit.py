@@ -1,7 +1,8 @@
 """Fit the gate's scorers: `python -m alignment.evals.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints what it measured.
 
 Data: answers to GPTFuzz questions with an odd index, JailbreakBench's real attack answers, every other HH answer (as answers
-that do not decline), and this project's own examples in `weights/answers.jsonl` and `written.jsonl`. The labelers' heads see none of these rows.
+that do not decline), and this project's own examples in `weights/answers.jsonl` and `written.jsonl`. The labelers' heads see none of
+these rows.
 
 Effects: writes `weights/scorers.safetensors`, `weights/card.json` and `weights/card.md`.
 """
