@@ -32,6 +32,7 @@ from alignment.sections import (
     Pairs,
     Release,
     Section,
+    Seeds,
     SelfReward,
     Serve,
     Teacher,
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     self_reward: SelfReward = SelfReward()
     teacher: Teacher = Teacher()
     pairs: Pairs = Pairs()
+    seeds: Seeds = Seeds()
     train: Train = Train()
     gate: Gate = Gate()
     checks: Checks = Checks()

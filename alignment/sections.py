@@ -201,6 +201,13 @@ class Pairs(Section):
     half_life_days: float = Field(0, ge=0, description="age at which a pair is half as likely to be replayed; 0 takes the newest")
 
 
+class Seeds(Section):
+    """Labelled requests that are taught beside the logs (`align seeds`)."""
+
+    pairs: int = Field(400, ge=0, description="seeds that a night teaches; 0 teaches from the logs alone")
+    bundled: bool = Field(True, description="whether the project's own seeds are among them")
+
+
 class Train(Section):
     """DPO with LoRA, on a 4-bit base too, or of all weights."""
 

@@ -29,6 +29,7 @@ from flows import (  # noqa: F401 - they register their commands
     cli_pairs,
     cli_release,
     cli_score,
+    cli_seeds,
 )
 from flows.cli_gate import NightId, begin_night
 from flows.command import Json, app, command, print_json, print_rows, start

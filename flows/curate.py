@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from prefect import flow, task
 
 from alignment.candidates import (
     PoolRow,
+    answer_ids,
+    answers,
     contrast_batches,
     contrast_ids,
     contrasts,
@@ -25,7 +28,6 @@ from alignment.candidates import (
 )
 from alignment.config import Settings, load_settings
 from alignment.errors import InputError
-from alignment.evals import SUITES, held_out_texts
 from alignment.ids import content_id
 from alignment.labels import Constitution, Principle, load_constitution
 from alignment.pairs import (
@@ -45,16 +47,18 @@ from alignment.pairs import (
     stand,
     superseded,
 )
+from alignment.pairs.seeds import SEED, load_seeds
 from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.checks import check_pairs
 from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
-from flows.evaluate import suites
+from flows.evaluate import held_out
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
+from flows.seeds import as_labelled, as_selected, tonight, unanswered
 from flows.show import progress, say
 
 
@@ -101,7 +105,9 @@ def choose(night_id: str) -> int:
 def _stale(settings: Settings, constitution: Constitution) -> list[Pair]:
     """Return the pairs that rest on a principle that was edited since, and on nobody's verdict: they are judged again."""
     decided = {row["interaction_id"] for row in ruled(settings)} | {one.interaction_id for one in rulings(settings)}
-    return stand(load_pairs(settings.home), load_decisions(settings.home), constitution.versions, constitution.main_id, ruled=decided).stale
+    # What a seed says of itself needs no judgement.
+    logged = [pair for pair in load_pairs(settings.home) if SEED not in pair.labelers]
+    return stand(logged, load_decisions(settings.home), constitution.versions, constitution.main_id, ruled=decided).stale
 
 
 def standing(settings: Settings) -> Standing:
@@ -133,6 +139,7 @@ def generate(night_id: str) -> int:
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
     chosen = [one for one, _ in selected(settings, night_id)]
+    seeded = as_selected(unanswered(tonight(settings)), constitution)
     known = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
     fixed = [
         candidate for one in chosen for candidate in fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)
@@ -144,7 +151,7 @@ def generate(night_id: str) -> int:
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
     mask = masking(settings)
     made = 0
-    for way in _ways(settings, constitution, chosen):
+    for way in [*_ways(settings, constitution, chosen), _seeds(settings, seeded)]:
         total, done = sum(map(len, way.batches)), 0
         with progress(way.title) as advance:
             for batch in way.batches:
@@ -186,6 +193,17 @@ def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selec
     ]
 
 
+def _seeds(settings: Settings, seeded: Sequence[Selected]) -> _Way:
+    """Return how the model answers seeds: no further than is taught."""
+    size, most = settings.model.batch_size, min(settings.candidates.max_new_tokens, settings.train.max_completion_tokens)
+
+    def ask(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
+        return answers(model, batch, guidance, max_new_tokens=most)
+
+    batches = [list(seeded[start : start + size]) for start in range(0, len(seeded), size)]
+    return _Way("answer seeds", batches, partial(answer_ids, max_new_tokens=most), ask)
+
+
 @task
 def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
@@ -199,10 +217,15 @@ def build(night_id: str) -> dict[str, Any]:
     by_hand = [pair for pair in current if pair.id not in {one.id for one in known}]
     overruled = [(item.selected.interaction.id, "ruled_on_by_a_person") for item in items if item.selected.interaction.id in ruled_on]
     items = [item for item in items if item.selected.interaction.id not in ruled_on]
+    seeds, every_seed = tonight(settings), {one.id for one in load_seeds(settings.home)}
+    missing = [one for one in seeds if one.id not in {pair.interaction_id for pair in current} | ruled_on]
+    taught, idle = as_labelled(settings, missing, load_constitution(settings.labels.constitution))
+    items += taught
+    made += decided(taught, human, load_constitution(settings.labels.constitution).versions)
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
-    dirty = find_contaminated(settings.home, exchanges, _held_out(settings), embedder(), now=now())
+    dirty = find_contaminated(settings.home, exchanges, held_out(settings), embedder(), now=now())
     came_from = origins(settings.home, {*exchanges, *(pair.interaction_id for pair in known)})
     conversations = {name: origin.conversation for name, origin in came_from.items()}
     built = build_pairs(
@@ -225,7 +248,9 @@ def build(night_id: str) -> dict[str, Any]:
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
     with progress("look again"):
         sources = {name: origin.source for name, origin in came_from.items()}
-        training_set, held = chosen_pairs(settings, whole, ruled={*human, *ruled_on}, sources=sources)
+        drawn, written = {one.id for one in seeds}, {one.id for one in seeds if one.chosen}
+        usable = [pair for pair in whole if pair.interaction_id in drawn or pair.interaction_id not in every_seed]
+        training_set, held = chosen_pairs(settings, usable, ruled={*human, *ruled_on, *written}, sources=sources, seeds=drawn)
     check_pairs(settings, night_id, training_set)
     built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
     # First the questions: a night that is killed between the two builds its set again, and asks the same again.
@@ -233,7 +258,12 @@ def build(night_id: str) -> dict[str, Any]:
     save_night(settings.home, night_id, built, training_set, made, now=now())
     if held:
         say(f"held back from training: {len(held)} pairs, which wait for people ('align dashboard' → Review)")
-    return {"new_pairs": len(built.pairs), "excluded": dict(Counter(why for _, why in built.excluded)), "held_back": len(held)}
+    return {
+        "new_pairs": len(built.pairs),
+        "excluded": dict(Counter(why for _, why in built.excluded)),
+        "held_back": len(held),
+        "seeds_known": idle,
+    }
 
 
 def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held]) -> Callable[[Pair], str]:
@@ -243,12 +273,6 @@ def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held])
     rows = query(settings.home, sql("label_judgements"), {"ids": missing, "decided": []}) if missing else []
     known |= {row["interaction_id"]: row["id"] for row in rows}
     return lambda pair: known.get(pair.interaction_id, "")
-
-
-def _held_out(settings: Settings) -> list[str]:
-    """Return all that the bundled suites, and those that the gate's rules name by a file, ask."""
-    own = [prompt.prompt for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
-    return [*held_out_texts(), *own]
 
 
 def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:

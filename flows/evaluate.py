@@ -28,7 +28,7 @@ from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import answer_tokens, scorable, suite_version, weighed
+from alignment.evals.suites import SUITES, answer_tokens, held_out_texts, scorable, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
 from alignment.models.whole import check_base, trained
@@ -38,6 +38,12 @@ from alignment.sections import MIN_PROMPTS
 from alignment.store import append, audit, query, rewriting, session, sql
 from flows.night import base_path, now
 from flows.show import progress
+
+
+def held_out(settings: Settings) -> list[str]:
+    """Return what may not be trained on: all that the bundled suites, and those that the gate's rules name by a file, ask."""
+    own = [prompt.prompt for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
+    return [*held_out_texts(), *own]
 
 
 def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:

@@ -28,17 +28,17 @@ class Held(NamedTuple):
 
 
 def chosen_pairs(
-    settings: Settings, pairs: Sequence[Pair], *, ruled: Collection[str], sources: Mapping[str, str]
+    settings: Settings, pairs: Sequence[Pair], *, ruled: Collection[str], sources: Mapping[str, str], seeds: Collection[str] = frozenset()
 ) -> tuple[list[Pair], list[Held]]:
     """Return tonight's training set without the pairs that the last look holds back, and these.
 
-    What people decided, by exchange id, is not looked at again. Another pair takes the place of one that is held back.
+    What people decided or wrote, by exchange id, is not looked at again. Another pair takes the place of one that is held back.
     """
     look = partial(look_at, reader=request_reader(settings), embed=embedder().embed, declines=_declines)
     held: dict[str, Held] = {}
     seen: set[str] = set()
     while True:
-        training_set = mix([pair for pair in pairs if pair.id not in held], settings.pairs, sources=sources)
+        training_set = mix([pair for pair in pairs if pair.id not in held], settings.pairs, sources=sources, seeds=seeds)
         new = [pair for pair in training_set if pair.id not in seen]
         seen.update(pair.id for pair in new)
         found = [

@@ -64,6 +64,8 @@ def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         if name.startswith(("ALIGN_", "PREFECT_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("ALIGN_HOME", str(tmp_path / "home"))
+    # Hundreds of seeds a night would make every night of a test long; tests of seeds ask for theirs.
+    monkeypatch.setenv("ALIGN_SEEDS__PAIRS", "0")
     # There is no align.toml here.
     monkeypatch.chdir(tmp_path)
 

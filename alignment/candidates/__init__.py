@@ -1,6 +1,8 @@
 """Which exchanges are labelled tonight, and the answers that compete for each."""
 
 from alignment.candidates.answers import (
+    answer_ids,
+    answers,
     contrast_batches,
     contrast_ids,
     contrasts,
@@ -18,6 +20,8 @@ from alignment.candidates.select import PoolRow, select
 
 __all__ = [
     "PoolRow",
+    "answer_ids",
+    "answers",
     "contrast_batches",
     "contrast_ids",
     "contrasts",

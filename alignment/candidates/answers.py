@@ -147,6 +147,24 @@ def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guid
     ]
 
 
+def answer_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> set[str]:
+    """Return the ids that the answers of a batch have or will have."""
+    return {_candidate_id(one, "sampled", model_id, rule, _first(max_new_tokens)) for one, rule in zip(batch, guidance, strict=True)}
+
+
+def answers(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
+    """Ask the model once, at random, what nobody has asked it: no log says how it answers a seed."""
+    texts = model.generate([one.interaction.messages for one in batch], max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=1)
+    return [
+        _candidate(one, "sampled", text, model.model_id, rule, which=_first(max_new_tokens))
+        for one, rule, text in zip(batch, guidance, texts, strict=True)
+    ]
+
+
+def _first(max_new_tokens: int) -> tuple[str, int]:
+    return ("first", max_new_tokens)
+
+
 def contrasts(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
     """Ask the model twice, once told to be careful and once told to have no scruples: two answers that differ in what is to be taught."""
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from alignment.errors import InputError
@@ -17,18 +17,22 @@ SAME_ANSWER = 0.8
 """Similarity from which two logged answers count as one."""
 
 
-def mix(pairs: Sequence[Pair], settings: Pairs, *, sources: Mapping[str, str] | None = None) -> list[Pair]:
+def mix(
+    pairs: Sequence[Pair], settings: Pairs, *, sources: Mapping[str, str] | None = None, seeds: Collection[str] = frozenset()
+) -> list[Pair]:
     """Return at most `max_pairs` training pairs and a quarter as many held-out ones, in an order fixed by their content.
 
     Neither side outweighs the other by more than `max_side_ratio`: a model taught on one side only learns to refuse everything,
     or nothing. Held-out pairs are kept with the rest; they are never trained on. Of one user, one log source (`sources` by exchange id),
     one cluster and one logged answer only so many pairs are trained on as the caps allow: who writes a lot must not decide what is learnt.
+    Those of `seeds`, by exchange id, come first: no flood of logs pushes them out.
 
     Raises:
         InputError: one side has no training pair at all.
     """
     ranked = _ranked(pairs, settings.half_life_days)
-    train = _capped([pair for pair in ranked if pair.split == "train"], settings, sources or {})
+    logged = _capped([pair for pair in ranked if pair.split == "train" and pair.interaction_id not in seeds], settings, sources or {})
+    train = [*(pair for pair in ranked if pair.split == "train" and pair.interaction_id in seeds), *logged]
     by_side = {side: [pair for pair in train if pair.side is side] for side in Side}
     if not all(by_side.values()):
         counts = ", ".join(f"{side.value}: {len(found)}" for side, found in by_side.items())

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-ORDERED = ("canary_checks", "gate_decisions", "gate_verdicts", "hook_runs", "release_events")
+ORDERED = ("canary_checks", "gate_decisions", "gate_verdicts", "hook_runs", "release_events", "seed_events")
 """Tables whose rows are decisions or what became of them; each has a column `seq`, NULL in no row."""
 
 

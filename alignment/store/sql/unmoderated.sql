@@ -1,4 +1,4 @@
--- Purpose: exchanges that one of the detectors, in its current version, has not seen.
+-- Purpose: exchanges that one of the detectors, in its current version, has not seen. Seeds are labelled.
 -- Parameters: versions VARCHAR[] ('detector@version').
 -- Grain: one exchange.
 SELECT id
@@ -9,4 +9,5 @@ ANTI JOIN (
     GROUP BY interaction_id
     HAVING count(DISTINCT detector) >= len($versions)
 ) AS seen ON seen.interaction_id = interactions.id
+ANTI JOIN seeds USING (id)
 ORDER BY id;

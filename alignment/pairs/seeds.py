@@ -1,0 +1,173 @@
+"""Seeds: labelled requests that are taught beside the logs, whoever writes these.
+
+In logs, harm has the voice of those who ask for it, and a model that learns from them alone learns the voice. Seeds say the same in many
+voices, and most come with a harmless request in the same words: what tells the two apart is what is to be learnt.
+
+Effects: `plant`, `remove`, `load_seeds` and `sources` read or write the store.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from alignment.errors import InputError
+from alignment.ids import content_id, unit_interval
+from alignment.records import Interaction, Side
+from alignment.store import append, append_durably, audit, query, session, sql
+
+BUNDLED, LICENCE = "bundled", "Apache-2.0"
+SEED = "seed"
+"""The labeler of a pair whose side was known from the start."""
+HONESTY = "misinformation"
+"""Category of a question that only honest inability answers: what goes wrong is an invented fact."""
+_HONESTY = Path(__file__).parent / "data" / "honesty.jsonl"
+_WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
+"""No window of traffic reaches back to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A request and what is to be learnt of it; `chosen` and `rejected` are answers that came with it, empty ones are written at night.
+
+    Seeds of one `cluster` are taught together or not at all. `category` is a harm category, `lookalike` or `ordinary`.
+    """
+
+    id: str
+    text: str
+    side: Side
+    category: str
+    cluster: str
+    source: str
+    chosen: str = ""
+    rejected: str = ""
+
+    @property
+    def exchange(self) -> Interaction:
+        """The seed as an exchange that nobody has answered."""
+        return Interaction(self.id, "", "", _WHEN, "", ({"role": "user", "content": self.text},), "")
+
+
+def seed(text: str, category: str, *, cluster: str, source: str, side: Side | None = None, chosen: str = "", rejected: str = "") -> Seed:
+    """Return a seed under its content address; the category says its side unless `side` does."""
+    name = content_id(SEED, source, text, category, chosen, rejected)
+    return Seed(name, text, side or Side.of(category), category, cluster, source, chosen, rejected)
+
+
+def honesty() -> list[Seed]:
+    """Return the project's questions that only honest inability answers, each with one in the same voice that has an answer."""
+    return [
+        one
+        for number, row in enumerate(_rows(_HONESTY))
+        for one in (
+            seed(row["ask"], HONESTY, cluster=f"honesty-{number}", source=BUNDLED, chosen=row["honest"]),
+            seed(row["contrast"], "ordinary", cluster=f"honesty-{number}", source=BUNDLED, rejected=row["honest"]),
+        )
+    ]
+
+
+@cache
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
+    """Return about `number` seeds, always the same ones: whole clusters, in turn from each source and theme.
+
+    >>> some = [seed(f"{n}?", "fraud", cluster=str(n), source="a") for n in range(9)] + [seed("x?", "hate", cluster="x", source="a")]
+    >>> sorted(one.category for one in draw(some, 3))
+    ['fraud', 'fraud', 'hate']
+    """
+    clusters: dict[tuple[str, str], list[Seed]] = defaultdict(list)
+    for one in sorted(seeds, key=lambda one: (one.side, one.id)):
+        clusters[one.source, one.cluster].append(one)
+    lanes: dict[tuple[str, str], list[list[Seed]]] = defaultdict(list)
+    for key in sorted(clusters, key=lambda key: (unit_interval(SEED, *key), key)):
+        lanes[key[0], _theme(clusters[key])].append(clusters[key])
+    drawn: list[Seed] = []
+    for cluster in itertools.chain.from_iterable(itertools.zip_longest(*(lanes[name] for name in sorted(lanes)))):
+        if cluster and len(drawn) + len(cluster) <= number:
+            drawn += cluster
+    return drawn
+
+
+def _theme(cluster: Sequence[Seed]) -> str:
+    """Return what a cluster is about: the category of its harmful request; honesty is a theme of its own."""
+    first = cluster[0]
+    return "honesty" if first.side is Side.HARM and first.chosen else first.category
+
+
+def plant(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
+    """Add the seeds of a source, each once, and return how many are new; a source that was removed is there again.
+
+    Raises:
+        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+    """
+    with session(home, write=True) as connection:
+        new = append(connection, "seeds", [{**asdict(one), "licence": licence, "added_at": now} for one in seeds])
+        append(connection, "interactions", [_exchange(one, now) for one in seeds])
+
+    def event(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
+        if not new and _last(connection, source) == "add":
+            return []
+        audit.append(home, "seeds_add", source, actor=actor, reason=f"{len(seeds)} seeds under {licence}")
+        return [_event(source, "add", actor, now, licence=licence, seeds=len(seeds), contaminated=contaminated)]
+
+    append_durably(home, "seed_events", event)
+    return new
+
+
+def remove(home: Path, source: str, *, actor: str, reason: str, now: datetime) -> None:
+    """Teach a source's seeds no more; their pairs stay in the store, and train nothing.
+
+    Raises:
+        InputError: there is no such source.
+        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+    """
+
+    def event(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
+        if _last(connection, source) != "add":
+            raise InputError(f"there are no seeds of {source!r}; 'align seeds list' shows the sources")
+        audit.append(home, "seeds_remove", source, actor=actor, reason=reason)
+        return [_event(source, "remove", actor, now)]
+
+    append_durably(home, "seed_events", event)
+
+
+def load_seeds(home: Path) -> list[Seed]:
+    """Return the seeds of all sources that were not removed."""
+    rows = query(home, "SELECT * EXCLUDE (licence, added_at) FROM open_seeds ORDER BY id")
+    return [Seed(**{**row, "side": Side(row["side"])}) for row in rows]
+
+
+def sources(home: Path) -> list[dict[str, Any]]:
+    """Return each source with its licence, its seeds by side, and how many of its file the suites ask too."""
+    return query(home, sql("seed_sources"))
+
+
+def _last(connection: duckdb.DuckDBPyConnection, source: str) -> str | None:
+    row = connection.execute("SELECT arg_max(action, seq) FROM seed_events WHERE source = ?", [source]).fetchone()
+    return row[0] if row else None
+
+
+def _event(source: str, action: str, actor: str, now: datetime, **said: Any) -> dict[str, Any]:
+    name = content_id("seed event", source, action, actor, now.isoformat())
+    return {"id": name, "source": source, "action": action, "actor": actor, "recorded_at": now, **said}
+
+
+def _exchange(one: Seed, now: datetime) -> dict[str, Any]:
+    exchange = one.exchange
+    return {
+        "id": one.id, "source_file": "", "line_number": 0, "conversation_id": "", "session_id": "", "user_id": "", "created_at": _WHEN,
+        "model": "", "messages": list(exchange.messages), "prompt": one.text, "response": "", "consent": True, "purpose": "training",
+        "pii": {}, "ingested_at": now,
+    }  # fmt: skip

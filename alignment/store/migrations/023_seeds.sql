@@ -1,0 +1,24 @@
+-- grain: one labelled request that is taught beside the logs; its id is also that of its row in `interactions`, which has no answer and no
+-- user, and which no detector scores, so that no figure of traffic counts it. `chosen` and `rejected` are answers that came with it, or
+-- empty: then the constitution and the model write them. Seeds of one `cluster` are drawn together. side: harm, helpful.
+CREATE TABLE seeds (
+    id VARCHAR, text VARCHAR, side VARCHAR, category VARCHAR, chosen VARCHAR, rejected VARCHAR, cluster VARCHAR, source VARCHAR,
+    licence VARCHAR, added_at TIMESTAMP
+);
+
+-- grain: one time that a source of seeds was added or removed; the last one counts. action: add, remove.
+CREATE TABLE seed_events (
+    id VARCHAR, seq BIGINT, source VARCHAR, action VARCHAR, licence VARCHAR, seeds BIGINT, contaminated BIGINT, actor VARCHAR, recorded_at TIMESTAMP
+);
+
+CREATE VIEW open_seeds AS
+SELECT seeds.* FROM seeds
+SEMI JOIN (SELECT source FROM seed_events GROUP BY source HAVING arg_max(action, seq) = 'add') AS kept ON kept.source = seeds.source;
+
+CREATE OR REPLACE VIEW trainable AS
+SELECT * FROM interactions
+WHERE consent AND purpose = 'training'
+    AND NOT EXISTS (
+        SELECT 1 FROM signals WHERE signals.interaction_id = interactions.id AND kind IN ('no_consent', 'not_for_training')
+    )
+    AND NOT EXISTS (SELECT 1 FROM seeds ANTI JOIN open_seeds USING (id) WHERE seeds.id = interactions.id);

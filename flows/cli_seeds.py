@@ -1,0 +1,70 @@
+"""The commands about seeds: `align seeds add`, `list` and `remove`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from alignment.text import printable
+from flows.command import Actor, Json, answering, app, command, print_rows, start
+
+seeds_app = typer.Typer(no_args_is_help=True, help="Labelled requests that are taught beside the logs.")
+app.add_typer(seeds_app, name="seeds")
+Source = Annotated[str, typer.Option("--source", help="what the set is called, for the record")]
+
+
+@command(seeds_app, "add")
+def add_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a suite's file as 'align eval --suite' reads it: JSON lines, CSV, Parquet")],
+    source: Source,
+    licence: Annotated[str, typer.Option("--licence", help="the licence that lets you train on it, such as MIT")],
+    scorer: Annotated[
+        Literal["harm", "help"] | None, typer.Option("--scorer", help="harm or help: what the prompts are, where the file does not say")
+    ] = None,
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Teach a file's prompts beside the logs, from the next night on. What an evaluation suite asks is left out, and counted."""
+    settings = start()
+    actor = answering(actor, needed=False)
+    from alignment.store import migrate
+    from flows.night import night_lock
+    from flows.seeds import add_file
+
+    with night_lock(settings.home):
+        migrate(settings.home)
+        added = add_file(settings, file, source=source, licence=licence, scorer=scorer, actor=actor)
+    for line in added.told:
+        typer.echo(f"warning: {printable(line)}", err=True)
+    print_rows([{"source": source, "new": added.new, "asked_by_a_suite": added.contaminated}], as_json=as_json)
+
+
+@command(seeds_app, "list")
+def list_command(as_json: Json = False) -> None:
+    """Show the sources of seeds with licence and number."""
+    settings = start()
+    from alignment.pairs.seeds import sources
+    from alignment.store import migrate
+
+    migrate(settings.home)
+    print_rows(sources(settings.home), as_json=as_json)
+
+
+@command(seeds_app, "remove")
+def remove_command(
+    source: Source,
+    reason: Annotated[str, typer.Option("--reason", help="why, for the record; kept for ever")],
+    actor: Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Teach the seeds of a source no more."""
+    settings = start()
+    actor = answering(actor, needed=False)
+    from alignment.pairs.seeds import remove
+    from alignment.store import migrate
+    from flows.night import now
+
+    migrate(settings.home)
+    remove(settings.home, source, actor=actor, reason=reason, now=now())
+    print_rows([{"source": source, "removed": True}], as_json=as_json)
