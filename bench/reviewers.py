@@ -8,6 +8,7 @@ Effects: serves the dashboard on a free port and drives two browsers; needs Play
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -231,7 +232,7 @@ def run(seconds: float, items: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "home"
         home.mkdir()
-        os.environ["ALIGN_HOME"] = str(home)
+        os.environ |= {"ALIGN_HOME": str(home), "ALIGN_DASHBOARD__REVIEWERS": json.dumps(PEOPLE)}
         queue(home, items)
         spawn = multiprocessing.get_context("spawn")
         results = spawn.Queue()

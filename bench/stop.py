@@ -53,8 +53,11 @@ batch_size = 2
 lora_rank = 4
 max_completion_tokens = 24
 max_tokens = 1500
+[seeds]
+pairs = 40
 [gate]
 max_new_tokens = 8
+unsafe = "short answers make a benchmark quick"
 [pairs]
 eval_share = 0.2
 """

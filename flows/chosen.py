@@ -6,7 +6,7 @@ Effects: reads and writes the store.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -45,6 +45,14 @@ def save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None
     moment = now()
     with session(settings.home, write=True) as connection:
         append(connection, "candidates", [{**asdict(one), "created_at": moment} for one in candidates])
+
+
+def save_judgements(settings: Settings, judgements: Sequence[Judgement], items: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Store judgements that are not there yet, and the review items that ask people about some of them."""
+    moment = now()
+    with session(settings.home, write=True) as connection:
+        append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in judgements])
+        append(connection, "review_items", [{**item, "created_at": moment} for item in items])
 
 
 def candidates_of(settings: Settings, chosen: Sequence[Selected]) -> dict[str, list[Candidate]]:

@@ -51,7 +51,7 @@ def bench_stop(
 ) -> None:
     """Stop nights of a tiny model at random moments: SIGTERM, SIGKILL, Ctrl-C, a signal to the group. Exit status 1 if anything is lost."""
     from bench.stop import MOST_SECONDS, prepare, run
-    from tests.tiny import make_tiny_model
+    from bench.tiny import make_tiny_model
 
     with tempfile.TemporaryDirectory() as folder:
         found = run(prepare(Path(folder) / "nights", make_tiny_model), runs, seed=seed)

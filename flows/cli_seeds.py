@@ -19,6 +19,7 @@ def add_command(
     file: Annotated[str, typer.Argument(metavar="FILE", help="a suite's file as 'align eval --suite' reads it: JSON lines, CSV, Parquet")],
     source: Source,
     licence: Annotated[str, typer.Option("--licence", help="the licence that lets you train on it, such as MIT")],
+    kind: Annotated[str | None, typer.Option("--format", help="the file's format, as of 'align eval'; by its columns if not given")] = None,
     scorer: Annotated[
         Literal["harm", "help"] | None, typer.Option("--scorer", help="harm or help: what the prompts are, where the file does not say")
     ] = None,
@@ -34,7 +35,7 @@ def add_command(
 
     with night_lock(settings.home):
         migrate(settings.home)
-        added = add_file(settings, file, source=source, licence=licence, scorer=scorer, actor=actor)
+        added = add_file(settings, file, source=source, licence=licence, kind=kind, scorer=scorer, actor=actor)
     for line in added.told:
         typer.echo(f"warning: {printable(line)}", err=True)
     print_rows([{"source": source, "new": added.new, "asked_by_a_suite": added.contaminated}], as_json=as_json)
@@ -61,10 +62,10 @@ def remove_command(
     """Teach the seeds of a source no more."""
     settings = start()
     actor = answering(actor, needed=False)
-    from alignment.pairs.seeds import remove
+    from alignment.pairs.seeds import remove_seeds
     from alignment.store import migrate
     from flows.night import now
 
     migrate(settings.home)
-    remove(settings.home, source, actor=actor, reason=reason, now=now())
+    remove_seeds(settings.home, source, actor=actor, reason=reason, now=now())
     print_rows([{"source": source, "removed": True}], as_json=as_json)

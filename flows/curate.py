@@ -11,12 +11,12 @@ from prefect import flow, task
 
 from alignment.candidates import (
     PoolRow,
-    answer_ids,
-    answers,
     contrast_batches,
     contrast_ids,
     contrasts,
     critic,
+    first_answers,
+    first_ids,
     fixed_candidates,
     revision_batches,
     revision_ids,
@@ -24,6 +24,7 @@ from alignment.candidates import (
     sample_batches,
     sample_ids,
     samples,
+    seed_batches,
     select,
 )
 from alignment.config import Settings, load_settings
@@ -47,18 +48,18 @@ from alignment.pairs import (
     stand,
     superseded,
 )
-from alignment.pairs.seeds import SEED, load_seeds
+from alignment.pairs.seeds import SEED, drawn
 from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.checks import check_pairs
-from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
+from flows.chosen import labelled, masked, ruled, rulings, save_candidates, save_judgements, selected, verdicts
 from flows.evaluate import held_out
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
-from flows.seeds import as_labelled, as_selected, tonight, unanswered
+from flows.seeds import as_labelled, as_selected, choose_seeds, taught
 from flows.show import progress, say
 
 
@@ -139,7 +140,7 @@ def generate(night_id: str) -> int:
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
     chosen = [one for one, _ in selected(settings, night_id)]
-    seeded = as_selected(unanswered(tonight(settings)), constitution)
+    seeded = as_selected([one for one in drawn(settings.home, night_id) if one.needs_answer], constitution)
     known = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
     fixed = [
         candidate for one in chosen for candidate in fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)
@@ -151,7 +152,7 @@ def generate(night_id: str) -> int:
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
     mask = masking(settings)
     made = 0
-    for way in [*_ways(settings, constitution, chosen), _seeds(settings, seeded)]:
+    for way in _ways(settings, constitution, chosen, seeded):
         total, done = sum(map(len, way.batches)), 0
         with progress(way.title) as advance:
             for batch in way.batches:
@@ -174,8 +175,10 @@ class _Way(NamedTuple):
     write: Callable[..., list[Candidate]]
 
 
-def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected]) -> list[_Way]:
+def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected], seeded: Sequence[Selected]) -> list[_Way]:
     size, own = settings.model.batch_size, settings.candidates
+    # No further than pairs are taught.
+    taught_tokens = min(own.max_new_tokens, settings.train.max_completion_tokens)
 
     def critics(batch: Sequence[Selected]) -> list[Principle]:
         return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
@@ -186,42 +189,36 @@ def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selec
     def revise(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
         return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=own.revision_rounds)
 
+    def answer(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
+        return first_answers(model, batch, guidance, max_new_tokens=min(max_new_tokens, taught_tokens))
+
     return [
         _Way("critique → revise", revision_batches(chosen, size, budget=own.revision_budget), revised_ids, revise),
         _Way("contrast", contrast_batches(chosen, size, budget=own.contrast_budget), contrast_ids, contrasts),
         _Way("ask again", sample_batches(chosen, size), sample_ids, samples),
+        _Way("answer seeds", seed_batches(seeded, size), partial(first_ids, max_new_tokens=taught_tokens), answer),
     ]
-
-
-def _seeds(settings: Settings, seeded: Sequence[Selected]) -> _Way:
-    """Return how the model answers seeds: no further than is taught."""
-    size, most = settings.model.batch_size, min(settings.candidates.max_new_tokens, settings.train.max_completion_tokens)
-
-    def ask(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
-        return answers(model, batch, guidance, max_new_tokens=most)
-
-    batches = [list(seeded[start : start + size]) for start in range(0, len(seeded), size)]
-    return _Way("answer seeds", batches, partial(answer_ids, max_new_tokens=most), ask)
 
 
 @task
 def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
     settings = load_settings()
-    rows = ruled(settings)
+    constitution, rows = load_constitution(settings.labels.constitution), ruled(settings)
     known, human, items = load_pairs(settings.home), verdicts(settings, rows), labelled(settings, night_id, rows)
-    made = decided(items, human, load_constitution(settings.labels.constitution).versions)
+    made = decided(items, human, constitution.versions)
     current = _standing(settings, known, items, human, made).current
     # Of an exchange whose pair a person ruled on, nothing else is built.
     ruled_on = {one.interaction_id for one in rulings(settings)}
     by_hand = [pair for pair in current if pair.id not in {one.id for one in known}]
     overruled = [(item.selected.interaction.id, "ruled_on_by_a_person") for item in items if item.selected.interaction.id in ruled_on]
     items = [item for item in items if item.selected.interaction.id not in ruled_on]
-    seeds, every_seed = tonight(settings), {one.id for one in load_seeds(settings.home)}
-    missing = [one for one in seeds if one.id not in {pair.interaction_id for pair in current} | ruled_on]
-    taught, idle = as_labelled(settings, missing, load_constitution(settings.labels.constitution))
-    items += taught
-    made += decided(taught, human, load_constitution(settings.labels.constitution).versions)
+    seeds = drawn(settings.home, night_id)
+    paired = {pair.interaction_id for pair in current} | ruled_on
+    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in paired], constitution)
+    items += of_seeds
+    save_judgements(settings, [item.judgement for item in of_seeds])
+    made += decided(of_seeds, human, constitution.versions)
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
     # A suite that was added or changed since they were built may ask what earlier pairs teach.
@@ -248,9 +245,15 @@ def build(night_id: str) -> dict[str, Any]:
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
     with progress("look again"):
         sources = {name: origin.source for name, origin in came_from.items()}
-        drawn, written = {one.id for one in seeds}, {one.id for one in seeds if one.chosen}
-        usable = [pair for pair in whole if pair.interaction_id in drawn or pair.interaction_id not in every_seed]
-        training_set, held = chosen_pairs(settings, usable, ruled={*human, *ruled_on, *written}, sources=sources, seeds=drawn)
+        # Who wrote a seed's answer decided on it.
+        written = {one.id for one in seeds if one.chosen}
+        training_set, held = chosen_pairs(
+            settings,
+            taught(settings, whole, seeds),
+            ruled={*human, *ruled_on, *written},
+            sources=sources,
+            seeds={one.id for one in seeds},
+        )
     check_pairs(settings, night_id, training_set)
     built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
     # First the questions: a night that is killed between the two builds its set again, and asks the same again.
@@ -262,7 +265,6 @@ def build(night_id: str) -> dict[str, Any]:
         "new_pairs": len(built.pairs),
         "excluded": dict(Counter(why for _, why in built.excluded)),
         "held_back": len(held),
-        "seeds_known": idle,
     }
 
 
@@ -298,6 +300,7 @@ def curate(night_id: str) -> dict[str, Any]:
                     "nothing to label: no exchange is new, consents to training, is clearly harmful or harmless, and has at most "
                     f"{settings.candidates.max_prompt_chars} characters ([candidates] max_prompt_chars); add logs: 'align ingest --logs …'"
                 )
+            choose_seeds(settings, night_id)
             generate(night_id)
             label(night_id)
             build(night_id)

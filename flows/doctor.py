@@ -175,7 +175,7 @@ def _store(settings: Settings, *, quick: bool) -> str:
         return "none yet; the first night makes it"
     if findings := store_findings(home, quick=quick):
         raise AlignError("; ".join(findings) + "; run 'align doctor --rebuild', which keeps the old file")
-    [row] = query(home, "SELECT count(*) AS n FROM interactions")
+    [row] = query(home, "SELECT count(*) AS n FROM interactions ANTI JOIN seeds USING (id)")
     return f"{row['n']:,} exchanges; " + ("not read in full (--quick)" if quick else "every table read in full")
 
 

@@ -35,6 +35,7 @@ def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: F
         constitution=f"{constitution.name} {constitution.version}",
         labelers=query(settings.home, sql("dashboard_labelers")),
         without_consent=sum(not row["consent"] for row in consent),
+        seeds=query(settings.home, sql("pairs_of_seeds"), {"ids": [pair.interaction_id for pair in pairs]}),
     )
     rows = write_export(pairs, out, text, form=form)
     record_export(settings.home, out, night_id=night_id, now=now())

@@ -354,7 +354,7 @@ def _together(problems: list[InputError]) -> AlignError:
 
 def _backlog(settings: Settings) -> bool:
     """Say whether an earlier run was killed between reading and moderating."""
-    rows = query(settings.home, "SELECT 1 FROM interactions ANTI JOIN detections ON interaction_id = id LIMIT 1")
+    rows = query(settings.home, "SELECT 1 FROM interactions ANTI JOIN seeds USING (id) ANTI JOIN detections ON interaction_id = id LIMIT 1")
     return bool(rows)
 
 

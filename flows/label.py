@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 
@@ -33,7 +32,7 @@ from alignment.records import Selected
 from alignment.release import BASE
 from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
-from flows.chosen import candidates_of, masked, save_candidates, selected
+from flows.chosen import candidates_of, masked, save_candidates, save_judgements, selected
 from flows.evaluate import adapter_of, load_model
 from flows.measure import fitness, measure_detectors
 from flows.night import embedder, now
@@ -192,7 +191,4 @@ def _save(settings: Settings, concluded: Sequence[Conclusion], made: Sequence[Ed
     replaced = {one.candidate.interaction_id for one in made}
     items = [one.question for one in concluded if one.question and one.question["interaction_id"] not in replaced]
     items += [one.item for one in made]
-    judgements, moment = [*(one.judgement for one in concluded), *(one.judgement for one in made)], now()
-    with session(settings.home, write=True) as connection:
-        append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in judgements])
-        append(connection, "review_items", [{**item, "created_at": moment} for item in items])
+    save_judgements(settings, [*(one.judgement for one in concluded), *(one.judgement for one in made)], items)

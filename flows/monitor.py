@@ -19,7 +19,7 @@ from flows.night import now
 def report(night_id: str) -> list[dict[str, Any]]:
     """Compare the windows that end with the newest exchange; store and return one row a metric."""
     settings = load_settings()
-    [row] = query(settings.home, "SELECT max(created_at) AS newest FROM interactions")
+    [row] = query(settings.home, "SELECT max(created_at) AS newest FROM interactions ANTI JOIN seeds USING (id)")
     if row["newest"] is None:
         return []
     where = windows(row["newest"], settings.drift)

@@ -23,7 +23,7 @@ from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.night import night_lock, plan_night, record_night, record_stage, stage
 from flows.release import release
-from flows.seeds import plant_bundled
+from flows.seeds import sync_bundled
 from flows.show import headline, say
 from flows.train import train
 
@@ -49,7 +49,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         deliver(settings)
         # A release that cannot be compared with stops the night before it costs an hour.
         adapter_of(settings, champion(settings.home))
-        plant_bundled(settings)
+        sync_bundled(settings)
         night = plan_night(settings, force=force)
         if night.finished:
             say("nothing new since the last night: trained nothing, called no model")

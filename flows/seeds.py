@@ -18,8 +18,22 @@ from alignment.ids import content_id
 from alignment.labels import Constitution
 from alignment.moderation.corpora import own_requests
 from alignment.pairs import Labelled, find_contaminated
-from alignment.pairs.seeds import BUNDLED, HONESTY, LICENCE, SEED, Seed, draw, honesty, load_seeds, plant, remove, seed
-from alignment.records import Candidate, Judgement, Selected, Side
+from alignment.pairs.seeds import (
+    BUNDLED,
+    HONESTY,
+    LICENCE,
+    SEED,
+    Seed,
+    add_seeds,
+    draw,
+    drawn,
+    honesty,
+    load_seeds,
+    remove_seeds,
+    save_draw,
+    seed,
+)
+from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from flows.chosen import candidates_of
 from flows.evaluate import held_out
 from flows.night import base_id, embedder, now
@@ -56,16 +70,18 @@ def bundled() -> list[Seed]:
     return list({one.id: one for one in seeds}.values())
 
 
-def plant_bundled(settings: Settings) -> None:
+def sync_bundled(settings: Settings) -> None:
     """Bring the bundled seeds into the store, or take them out of the next night with [seeds] bundled = false."""
     there = any(one.source == BUNDLED for one in load_seeds(settings.home))
-    if settings.seeds.bundled:
-        plant(settings.home, bundled(), source=BUNDLED, licence=LICENCE, contaminated=0, actor="align", now=now())
-    elif there:
-        remove(settings.home, BUNDLED, actor="align", reason="[seeds] bundled = false", now=now())
+    if settings.seeds.bundled and settings.seeds.pairs:
+        add_seeds(settings.home, bundled(), source=BUNDLED, licence=LICENCE, contaminated=0, actor="align", now=now())
+    elif there and not settings.seeds.bundled:
+        remove_seeds(settings.home, BUNDLED, actor="align", reason="[seeds] bundled = false", now=now())
 
 
-def add_file(settings: Settings, path: str, *, source: str, licence: str, scorer: str | None, actor: str) -> Added:
+def add_file(
+    settings: Settings, path: str, *, source: str, licence: str, actor: str, kind: str | None = None, scorer: str | None = None
+) -> Added:
     """Add the prompts of a suite's file as seeds, but for those that an evaluation suite asks.
 
     Raises:
@@ -75,7 +91,7 @@ def add_file(settings: Settings, path: str, *, source: str, licence: str, scorer
         raise InputError(
             f"seeds need a source other than {BUNDLED!r} and a licence, not {source!r} and {licence!r}; give --source and --licence"
         )
-    found = read_suite(path, scorer=scorer)
+    found = read_suite(path, kind=kind, scorer=scorer)
     known = [one for one in found.prompts if one.scorer in _SIDES]
     if not known:
         raise InputError(
@@ -94,7 +110,7 @@ def add_file(settings: Settings, path: str, *, source: str, licence: str, scorer
         if one.scorer != "inability" or one.right
     ]
     clean = _clean(settings, seeds)
-    new = plant(settings.home, clean, source=source, licence=licence, contaminated=len(seeds) - len(clean), actor=actor, now=now())
+    new = add_seeds(settings.home, clean, source=source, licence=licence, contaminated=len(seeds) - len(clean), actor=actor, now=now())
     return Added(new, len(seeds) - len(clean), found.told)
 
 
@@ -115,10 +131,12 @@ def _clean(settings: Settings, seeds: Sequence[Seed]) -> list[Seed]:
     return [one for one in seeds if (one.source, one.cluster) not in clusters]
 
 
-def tonight(settings: Settings) -> list[Seed]:
-    """Return the seeds that this night teaches, about [seeds] pairs of them."""
+def choose_seeds(settings: Settings, night_id: str) -> None:
+    """Draw about [seeds] pairs seeds for a night, once; a repeated night keeps its draw."""
     wanted = settings.seeds.pairs
-    return draw(_clean(settings, draw(load_seeds(settings.home), int(wanted * _SPARE))), wanted) if wanted else []
+    if wanted and not drawn(settings.home, night_id):
+        some = draw(load_seeds(settings.home), int(wanted * _SPARE))
+        save_draw(settings.home, night_id, draw(_clean(settings, some), wanted), now=now())
 
 
 def as_selected(seeds: Sequence[Seed], constitution: Constitution) -> list[Selected]:
@@ -126,40 +144,39 @@ def as_selected(seeds: Sequence[Seed], constitution: Constitution) -> list[Selec
     return [Selected(one.exchange, one.side, one.category, constitution.main_id(one.side, one.category)) for one in seeds]
 
 
-def unanswered(seeds: Sequence[Seed]) -> list[Seed]:
-    """Return those that need an answer of the model: what a pair of a harmful request rejects, and what another chooses."""
-    return [one for one in seeds if not (one.rejected if one.side is Side.HARM else one.chosen)]
+def as_labelled(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[Labelled]:
+    """Return the seeds that teach something, with their two answers.
 
-
-def as_labelled(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> tuple[list[Labelled], int]:
-    """Return seeds with their two answers, and how many teach nothing: what the model does already needs no pair.
-
-    That is a harmful request that it declines by itself. A harmless one that it declines has no answer to teach.
+    A harmful request that the model declines by itself needs no pair; of a harmless one that it declines there is no answer to teach.
     """
     chosen, model = as_selected(seeds, constitution), base_id(settings)
     answers = candidates_of(settings, chosen)
-    items = [
-        item
-        for one, selected in zip(seeds, chosen, strict=True)
-        if (item := _item(one, selected, [answer for answer in answers.get(one.id, ()) if answer.model == model], constitution))
-    ]
-    return items, len(seeds) - len(items)
+    found = []
+    for one, selected in zip(seeds, chosen, strict=True):
+        mine = (answer for answer in answers.get(one.id, ()) if answer.model == model and answer.principle_id == selected.principle_id)
+        if item := _item(one, selected, next(mine, None), constitution):
+            found.append(item)
+    return found
 
 
-def _item(one: Seed, selected: Selected, answers: Sequence[Candidate], constitution: Constitution) -> Labelled | None:
-    rule = constitution.named(selected.principle_id)
-    answered = next((answer for answer in answers if answer.principle_id == rule.id), None)
-    if one in unanswered([one]) and (answered is None or not answered.text.strip() or _declines(answered.text)):
+def _item(one: Seed, selected: Selected, answer: Candidate | None, constitution: Constitution) -> Labelled | None:
+    if one.needs_answer and (answer is None or not answer.text.strip() or _declines(answer.text)):
         return None
-    harm = one.side is Side.HARM
+    rule, harm = constitution.named(selected.principle_id), one.side is Side.HARM
     declining = fixed_candidates(selected, rule, constitution.refusals)[-1]
-    good = _written(declining, one.chosen) if one.chosen else declining if harm else answered
-    bad = _written(declining, one.rejected) if one.rejected else answered if harm else declining
+    good = _written(declining, one.chosen) if one.chosen else declining if harm else answer
+    bad = _written(declining, one.rejected) if one.rejected else answer if harm else declining
     if good is None or bad is None:
         return None
     name = content_id(SEED, one.id, rule.version, good.id, bad.id)
     judgement = Judgement(name, one.id, SEED, one.source, (rule.id,), good.id, bad.id, "preferred", 1.0)
     return Labelled(selected, judgement, {good.id: good, bad.id: bad})
+
+
+def taught(settings: Settings, pairs: Sequence[Pair], seeds: Sequence[Seed]) -> list[Pair]:
+    """Return the pairs that may train tonight: those of logs, and of the seeds drawn."""
+    idle = {one.id for one in load_seeds(settings.home)} - {one.id for one in seeds}
+    return [pair for pair in pairs if pair.interaction_id not in idle]
 
 
 def _declines(answer: str) -> bool:

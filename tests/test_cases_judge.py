@@ -20,12 +20,12 @@ from alignment.evals.scorers import score_answer
 from alignment.models.embedder import Embedder
 from alignment.moderation.detectors import score_texts
 from alignment.records import SuitePrompt
+from bench.tiny import make_tiny_model
 from flows.doctor import diagnose, examine
 from tests.test_endpoint_cases import ASKED, ERRORS, SURE, THINKING, Says, completion, few, judge, newer, spent
 from tests.test_endpoint_cases import endpoint as serving
 from tests.test_suite_cases import SAMPLE, lm_row
 from tests.test_thinking import PLAN, WEIGHS_HELP, WEIGHS_POLICY, with_template
-from tests.tiny import make_tiny_model
 
 Case = Callable[[Path, pytest.MonkeyPatch], Any]
 

@@ -22,11 +22,11 @@ from alignment.store import append_durably, export, query, session, store_path
 from alignment.store.evidence import tables
 from alignment.store.integrity import evidence_findings, store_findings
 from alignment.store.session import REBUILD, wal_path
+from bench.tiny import make_tiny_model
 from flows import cli, command, doctor
 from flows.rebuild import rebuild
 from tests.conftest import child_environment
 from tests.filled import everything, fill, verdict
-from tests.tiny import make_tiny_model
 
 
 @pytest.fixture(autouse=True)

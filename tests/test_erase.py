@@ -26,13 +26,13 @@ from alignment.lineage import Subject, apply_erasure, erased_keys, plan_erasure,
 from alignment.lineage.scrub import TEXT_COLUMNS, Scrubber
 from alignment.store import append, export, migrate, query, rewriting, session, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
+from bench.tiny import make_tiny_model
 from flows import cli, command
 from flows.erase import erase
 from flows.night import plan_night
 from tests.conftest import NOW, child_environment, make_interaction, make_pair
 from tests.test_flow import CONFIG, align, sample_lines
 from tests.test_night import weights
-from tests.tiny import make_tiny_model
 
 PLAIN, PERSONAL = "kunde-4711", "Ann.Quill@example.com"
 SUBJECTS = pytest.mark.parametrize("who", [PLAIN, PERSONAL])

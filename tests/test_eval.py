@@ -23,9 +23,9 @@ from alignment.ids import content_id
 from alignment.records import Message, SuitePrompt
 from alignment.release import register
 from alignment.store import migrate, query
+from bench.tiny import make_tiny_model
 from flows.cli import app
 from tests.test_answer_judge import Weights
-from tests.tiny import make_tiny_model
 
 NOW = datetime(2026, 11, 24)
 HOW = Asking("base", 8, 16)

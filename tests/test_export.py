@@ -52,7 +52,7 @@ def test_trl_takes_an_export_as_it_is(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
     from trl.data_utils import is_conversational, maybe_apply_chat_template
 
-    from tests.tiny import make_tiny_model
+    from bench.tiny import make_tiny_model
 
     write_export(PAIRS, tmp_path / "out", text())
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
@@ -76,6 +76,12 @@ def test_the_card_says_what_there_is(tmp_path: Path) -> None:
         assert part in said
     assert "`no-violence` (2): Hurt nobody." in said
     assert "1 of 3 pairs lack consent" in said
+
+
+def test_the_card_names_sources_and_licences_of_seeds() -> None:
+    assert "own licences" not in text()
+    said = text(seeds=[{"source": "a|b\x1b[2J", "licence": "MIT", "pairs": 2}])
+    assert "own licences" in said and "| MIT | 2 |" in said and "a\\|b" in said and "\x1b" not in said
 
 
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:

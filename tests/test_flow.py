@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alignment.store import query
-from tests.tiny import make_tiny_model
+from bench.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
 STAGES = ("ingest", "curate", "train", "release", "monitor")
@@ -29,6 +29,8 @@ helpful_budget = 16
 max_new_tokens = 8
 [labels]
 min_margin = 0.05
+[seeds]
+pairs = 40
 [train]
 epochs = 1
 lora_rank = 4

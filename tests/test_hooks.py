@@ -252,7 +252,7 @@ def test_a_whole_model_is_copied_for_servers_and_not_given_to_vllm_as_an_adapter
     home: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alignment.release import register
-    from tests.tiny import make_tiny_model
+    from bench.tiny import make_tiny_model
 
     whole, target = make_tiny_model(tmp_path / "whole"), tmp_path / "merged"
     monkeypatch.setattr("flows.evaluate.adapter_of", lambda settings, name: str(settings.home / "releases" / name / "model"))
@@ -269,7 +269,7 @@ def test_a_whole_model_is_copied_for_servers_and_not_given_to_vllm_as_an_adapter
 
 
 def test_of_exported_models_the_last_two_stay(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny import make_tiny_model
+    from bench.tiny import make_tiny_model
 
     base, target = make_tiny_model(tmp_path / "base"), tmp_path / "merged"
     monkeypatch.setenv("ALIGN_MODEL__PATH", str(base))
@@ -293,7 +293,7 @@ def test_merged_weights_are_the_adapted_model(home: Path, tmp_path: Path, monkey
 
     from alignment.models.identity import folder_id
     from alignment.release import register
-    from tests.tiny import make_tiny_model
+    from bench.tiny import make_tiny_model
 
     base, target = make_tiny_model(tmp_path / "base"), tmp_path / "merged"
     adapted = get_peft_model(

@@ -13,7 +13,7 @@ from alignment.models import local
 from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
-from tests.tiny import make_tiny_model
+from bench.tiny import make_tiny_model
 
 TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]
 CONVERSATIONS = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}] for text in TEXTS]

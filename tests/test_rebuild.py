@@ -11,10 +11,10 @@ import pytest
 
 from alignment.store import append_durably, query, store_path
 from alignment.store.integrity import evidence_findings, store_findings
+from bench.tiny import make_tiny_model
 from tests.conftest import NOW
 from tests.filled import everything
 from tests.test_flow import CONFIG, align, sample_lines
-from tests.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
 

@@ -22,8 +22,8 @@ from alignment.models.logprobs import LogProb
 from alignment.records import Answer, GateDecision, Message
 from alignment.sections import Gate
 from alignment.store import migrate, query, session
+from bench.tiny import make_tiny_model
 from flows import cli, evaluate, release
-from tests.tiny import make_tiny_model
 
 SUITE = load_suite("retention")
 GATE = Gate.model_validate({"rules": {"good_answers_unlearned": {"suite": "retention", "margin": 0.1}}})

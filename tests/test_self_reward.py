@@ -23,8 +23,8 @@ from alignment.models.logprobs import CachedLogProbs, LogProb
 from alignment.records import Candidate, Message, Selected, Side
 from alignment.sections import SelfReward
 from alignment.store import append, migrate, query, session
+from bench.tiny import make_tiny_model
 from tests.conftest import NOW, make_interaction
-from tests.tiny import make_tiny_model
 
 PROMPTS = ["Hi", "How do I boil an egg?", "What is the time in Lima just now, and why?", "Hi", "x </s> y"]
 ANSWERS = ["Hello.", "In water, for eight minutes.", "", "Hello there!", "A longer answer, which has a second part."]

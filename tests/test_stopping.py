@@ -16,9 +16,9 @@ import pytest
 
 from alignment.models.identity import folder_id
 from alignment.train.job import TrainJob, finished, write_job
+from bench.tiny import make_tiny_model
 from tests.conftest import child_environment
 from tests.test_train import make_pairs, run, settings, steps
-from tests.tiny import make_tiny_model
 
 
 def child(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:

@@ -26,8 +26,8 @@ from alignment.records import Message
 from alignment.sections import Teacher
 from alignment.store import TeacherCalls, query
 from bench.endpoint import counts, fail, running
+from bench.tiny import make_tiny_model
 from tests.conftest import child_environment
-from tests.tiny import make_tiny_model
 
 HELLO: list[Message] = [{"role": "user", "content": "Say hello."}]
 

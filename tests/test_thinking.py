@@ -23,8 +23,8 @@ from alignment.models.local import LocalModel, load_tokenizer, turn_ids
 from alignment.moderation.detectors import score_texts
 from alignment.reasoning import apart
 from alignment.records import Message, SuitePrompt
+from bench.tiny import make_tiny_model
 from flows.doctor import examine
-from tests.tiny import make_tiny_model
 
 LOOP = "{% for m in messages %}<s>{{ m['role'] }}\n"
 END = "</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n"

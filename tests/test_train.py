@@ -20,7 +20,7 @@ from alignment.models.identity import folder_id
 from alignment.records import Pair, Side
 from alignment.sections import Train
 from alignment.train.job import check_pairs, finished, read_result, write_job
-from tests.tiny import make_tiny_model
+from bench.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -15,8 +15,8 @@ from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel
 from alignment.models.whole import is_whole, trained
 from alignment.train.job import TrainJob, read_result, write_job
+from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings, steps
-from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
 

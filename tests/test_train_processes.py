@@ -16,8 +16,8 @@ from alignment.errors import InputError
 from alignment.models.identity import folder_id
 from alignment.sections import Train
 from alignment.train.job import TrainJob, finished, write_job
+from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings, steps
-from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
 

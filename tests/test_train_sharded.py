@@ -21,9 +21,9 @@ from alignment.models.whole import trained
 from alignment.sections import Train
 from alignment.train.job import TrainJob, finished
 from alignment.train.sharding import check_launcher
+from bench.tiny import make_tiny_model
 from tests.test_train import steps
 from tests.test_train_processes import ended, launch, learnt_alike, make_job
-from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
 

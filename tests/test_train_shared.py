@@ -235,8 +235,8 @@ def fit(
     from alignment.train.arguments import losses
     from alignment.train.tokens import tokenise
     from alignment.train.trainer import SharedPrefixDPOTrainer
+    from bench.tiny import make_tiny_model
     from tests.test_train import make_pairs
-    from tests.tiny import make_tiny_model
 
     base = make_tiny_model(folder / "tiny")
     tokenizer = load_tokenizer(base)
@@ -317,8 +317,8 @@ def test_the_reference_and_held_out_pairs_keep_within_memory_too(
     from alignment.train.job import write_job
     from alignment.train.run import train
     from alignment.train.trainer import SharedPrefixDPOTrainer
+    from bench.tiny import make_tiny_model
     from tests.test_train import make_pairs, settings
-    from tests.tiny import make_tiny_model
 
     base = make_tiny_model(tmp_path / "tiny")
     met: list[int] = []

@@ -17,9 +17,9 @@ from alignment.store import migrate, query
 from alignment.train import reference
 from alignment.train.job import read_result, write_job
 from alignment.train.spent import Spent
+from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings
 from tests.test_train_options import train_on
-from tests.tiny import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -9,8 +9,8 @@ import pytest
 from alignment.train.job import write_job
 from alignment.train.rows import read_rows
 from alignment.train.voices import DO, HOW, PLAIN, in_voices, other_voices
+from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings
-from tests.tiny import make_tiny_model
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Which exchanges are labelled tonight, and the answers that compete for each."""
 
 from alignment.candidates.answers import (
-    answer_ids,
-    answers,
     contrast_batches,
     contrast_ids,
     contrasts,
     critic,
     current,
+    first_answers,
+    first_ids,
     fixed_candidates,
     revision_batches,
     revision_ids,
@@ -15,18 +15,19 @@ from alignment.candidates.answers import (
     sample_batches,
     sample_ids,
     samples,
+    seed_batches,
 )
 from alignment.candidates.select import PoolRow, select
 
 __all__ = [
     "PoolRow",
-    "answer_ids",
-    "answers",
     "contrast_batches",
     "contrast_ids",
     "contrasts",
     "critic",
     "current",
+    "first_answers",
+    "first_ids",
     "fixed_candidates",
     "revision_batches",
     "revision_ids",
@@ -34,5 +35,6 @@ __all__ = [
     "sample_batches",
     "sample_ids",
     "samples",
+    "seed_batches",
     "select",
 ]

@@ -91,6 +91,11 @@ def contrast_batches(selected: Sequence[Selected], size: int, *, budget: int) ->
     return revision_batches(selected, size, budget=budget)
 
 
+def seed_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
+    """Return the seeds that the model answers, in batches of similar length."""
+    return _batches(list(selected), size)
+
+
 def sample_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
     """Return the harmless selections that the model declined, and that it is asked again, in batches of similar length."""
     return _batches([one for one in selected if one.side is Side.HELPFUL and one.declined], size)
@@ -134,35 +139,37 @@ def sample_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guid
 
 def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
     """Ask the model `SAMPLES` times more, at random: where it declined by chance, another draw helps."""
-    conversations = [one.interaction.messages for one in batch]
     return [
-        _candidate(one, "sampled", text, model.model_id, rule, which=draw)
+        one
         for draw in range(1, SAMPLES + 1)
-        for one, rule, text in zip(
-            batch,
-            guidance,
-            model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=draw),
-            strict=True,
-        )
+        for one in _sampled(model, batch, guidance, which=draw, seed=draw, max_new_tokens=max_new_tokens)
     ]
 
 
-def answer_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> set[str]:
-    """Return the ids that the answers of a batch have or will have."""
-    return {_candidate_id(one, "sampled", model_id, rule, _first(max_new_tokens)) for one, rule in zip(batch, guidance, strict=True)}
+def first_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> set[str]:
+    """Return the ids that the first answers of a batch have or will have."""
+    which = _first(max_new_tokens)
+    return {_candidate_id(one, "sampled", model_id, rule, which) for one, rule in zip(batch, guidance, strict=True)}
 
 
-def answers(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
+def first_answers(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
     """Ask the model once, at random, what nobody has asked it: no log says how it answers a seed."""
-    texts = model.generate([one.interaction.messages for one in batch], max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=1)
-    return [
-        _candidate(one, "sampled", text, model.model_id, rule, which=_first(max_new_tokens))
-        for one, rule, text in zip(batch, guidance, texts, strict=True)
-    ]
+    return _sampled(model, batch, guidance, which=_first(max_new_tokens), seed=1, max_new_tokens=max_new_tokens)
 
 
 def _first(max_new_tokens: int) -> tuple[str, int]:
+    # A first answer is one side of a pair: when pairs may be longer, it is written anew.
     return ("first", max_new_tokens)
+
+
+def _sampled(
+    model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, which: object, seed: int, max_new_tokens: int
+) -> list[Candidate]:
+    conversations = [one.interaction.messages for one in batch]
+    texts = model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=seed)
+    return [
+        _candidate(one, "sampled", text, model.model_id, rule, which=which) for one, rule, text in zip(batch, guidance, texts, strict=True)
+    ]
 
 
 def contrasts(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:

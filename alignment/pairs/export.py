@@ -17,6 +17,7 @@ import yaml
 
 from alignment.errors import InputError
 from alignment.records import Message, Pair
+from alignment.text import printable
 
 Format = Literal["jsonl", "parquet"]
 SPLITS = {"train": "train", "eval": "test"}
@@ -87,8 +88,12 @@ def card(
     constitution: str,
     labelers: Sequence[Mapping[str, Any]],
     without_consent: int,
+    seeds: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the card's text: counts, who labelled and how reliably, principles, consent and licence. `principles` are texts by id."""
+    """Return the card's text: counts, who labelled and how reliably, principles, consent and licence.
+
+    `principles` are texts by id; `seeds` has a row (source, licence, pairs) for each source of seeds.
+    """
     lines = [
         "# Preference pairs",
         f"{len(pairs)} pairs in TRL's conversational preference format: `prompt`, `chosen` and `rejected` are lists of messages.",
@@ -109,6 +114,7 @@ def card(
         "Safe completions come with the constitution. Answers by a model are under that model's licence. "
         "Rejected answers may be harmful: train on them only as rejected.",
         "",
+        *_seeds(seeds),
     ]
     return "\n".join(lines)
 
@@ -116,6 +122,20 @@ def card(
 def _table(head: Sequence[str], counts: Sequence[tuple[tuple[str, ...], int]]) -> str:
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(key)} | {n} |" for key, n in counts)]
     return "\n".join([*rows, ""])
+
+
+def _seeds(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not seeds:
+        return []
+    return [
+        "Requests of these sources are under their own licences:",
+        "",
+        _table(("source", "licence", "pairs"), [((_cell(row["source"]), _cell(row["licence"])), row["pairs"]) for row in seeds]),
+    ]
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|")
 
 
 def _labelers(pairs: Sequence[Pair], measured: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 In logs, harm has the voice of those who ask for it, and a model that learns from them alone learns the voice. Seeds say the same in many
 voices, and most come with a harmless request in the same words: what tells the two apart is what is to be learnt.
 
-Effects: `plant`, `remove`, `load_seeds` and `sources` read or write the store.
+Effects: `add_seeds`, `remove_seeds`, `load_seeds`, `sources`, `save_draw` and `drawn` read or write the store.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Seed:
     source: str
     chosen: str = ""
     rejected: str = ""
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether a model must answer: a pair of a harmful request rejects its answer, another pair chooses it."""
+        return not (self.rejected if self.side is Side.HARM else self.chosen)
 
     @property
     def exchange(self) -> Interaction:
@@ -106,7 +111,7 @@ def _theme(cluster: Sequence[Seed]) -> str:
     return "honesty" if first.side is Side.HARM and first.chosen else first.category
 
 
-def plant(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
+def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
     """Add the seeds of a source, each once, and return how many are new; a source that was removed is there again.
 
     Raises:
@@ -114,7 +119,6 @@ def plant(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, conta
     """
     with session(home, write=True) as connection:
         new = append(connection, "seeds", [{**asdict(one), "licence": licence, "added_at": now} for one in seeds])
-        append(connection, "interactions", [_exchange(one, now) for one in seeds])
 
     def event(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
         if not new and _last(connection, source) == "add":
@@ -126,7 +130,7 @@ def plant(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, conta
     return new
 
 
-def remove(home: Path, source: str, *, actor: str, reason: str, now: datetime) -> None:
+def remove_seeds(home: Path, source: str, *, actor: str, reason: str, now: datetime) -> None:
     """Teach a source's seeds no more; their pairs stay in the store, and train nothing.
 
     Raises:
@@ -145,7 +149,30 @@ def remove(home: Path, source: str, *, actor: str, reason: str, now: datetime) -
 
 def load_seeds(home: Path) -> list[Seed]:
     """Return the seeds of all sources that were not removed."""
-    rows = query(home, "SELECT * EXCLUDE (licence, added_at) FROM open_seeds ORDER BY id")
+    return _read(query(home, "SELECT * EXCLUDE (licence, added_at) FROM open_seeds ORDER BY id"))
+
+
+def save_draw(home: Path, night_id: str, seeds: Sequence[Seed], *, now: datetime) -> None:
+    """Keep which seeds a night teaches, and store them as exchanges that pairs can be made of.
+
+    Raises:
+        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+    """
+    rows = [
+        {"id": content_id(night_id, one.id), "night_id": night_id, "seed_id": one.id, "position": position}
+        for position, one in enumerate(seeds)
+    ]
+    with session(home, write=True) as connection:
+        append(connection, "interactions", [_exchange(one, now) for one in seeds])
+        append(connection, "seed_draws", rows)
+
+
+def drawn(home: Path, night_id: str) -> list[Seed]:
+    """Return the seeds that a night teaches, less those that were removed since it drew them."""
+    return _read(query(home, sql("drawn_seeds"), {"night_id": night_id}))
+
+
+def _read(rows: Sequence[Mapping[str, Any]]) -> list[Seed]:
     return [Seed(**{**row, "side": Side(row["side"])}) for row in rows]
 
 

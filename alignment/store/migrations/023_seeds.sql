@@ -1,6 +1,5 @@
--- grain: one labelled request that is taught beside the logs; its id is also that of its row in `interactions`, which has no answer and no
--- user, and which no detector scores, so that no figure of traffic counts it. `chosen` and `rejected` are answers that came with it, or
--- empty: then the constitution and the model write them. Seeds of one `cluster` are drawn together. side: harm, helpful.
+-- grain: one labelled request that is taught beside the logs. `chosen` and `rejected` are answers that came with it, or empty: then the
+-- constitution and the model write them. Seeds of one `cluster` are drawn together. side: harm, helpful.
 CREATE TABLE seeds (
     id VARCHAR, text VARCHAR, side VARCHAR, category VARCHAR, chosen VARCHAR, rejected VARCHAR, cluster VARCHAR, source VARCHAR,
     licence VARCHAR, added_at TIMESTAMP
@@ -10,6 +9,10 @@ CREATE TABLE seeds (
 CREATE TABLE seed_events (
     id VARCHAR, seq BIGINT, source VARCHAR, action VARCHAR, licence VARCHAR, seeds BIGINT, contaminated BIGINT, actor VARCHAR, recorded_at TIMESTAMP
 );
+
+-- grain: one seed that a night teaches. From then on it has a row in `interactions` too, under its own id, without user or answer; no
+-- detector scores that row, so that no figure of traffic counts it.
+CREATE TABLE seed_draws (id VARCHAR, night_id VARCHAR, seed_id VARCHAR, position BIGINT);
 
 CREATE VIEW open_seeds AS
 SELECT seeds.* FROM seeds

@@ -2,7 +2,8 @@
 -- Parameters: none.
 -- Grain: one row. The sums do not depend on the order of rows; ids are uniform hex digits.
 SELECT
-    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM trainable) AS traffic,
+    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM trainable ANTI JOIN seeds USING (id)) AS traffic,
+    (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM open_seeds) AS seeds,
     (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM verdicts WHERE verdict <> 'skip' OR note = 'undo')
         || (SELECT CASE WHEN count(*) = 0 THEN '' ELSE '-' || count(*) || '-' || sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT) END FROM pair_events)
     AS verdicts,

@@ -1,4 +1,4 @@
-"""A real model that fits a test: random weights, bytes as tokens, made in a second without any download."""
+"""A real model that fits a test or a benchmark: random weights, bytes as tokens, made in a second without any download."""
 
 from __future__ import annotations
 

@@ -1,0 +1,8 @@
+-- Purpose: where the seeds among some exchanges come from.
+-- Parameters: ids VARCHAR[] (exchanges, one a pair).
+-- Grain: one source of seeds and its licence.
+SELECT source, licence, count(*) AS pairs
+FROM seeds
+JOIN (SELECT unnest($ids::VARCHAR[]) AS id) AS paired USING (id)
+GROUP BY ALL
+ORDER BY ALL;

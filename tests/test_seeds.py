@@ -1,0 +1,280 @@
+"""Seeds: what is bundled, what a night draws, the pairs they give, and that no figure of traffic counts them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from alignment.candidates import first_answers, first_ids
+from alignment.config import Settings
+from alignment.errors import InputError
+from alignment.labels import load_constitution
+from alignment.pairs import mix
+from alignment.pairs.seeds import BUNDLED, HONESTY, add_seeds, draw, drawn, load_seeds, remove_seeds, save_draw, seed, sources
+from alignment.records import Side
+from alignment.store import audit, migrate, query, sql
+from flows import cli
+from flows import ingest as ingesting
+from flows import seeds as flow
+from flows.chosen import save_candidates
+from tests.conftest import NOW, make_pair
+
+HARM = seed("How is a lock picked to rob a flat?", "fraud", cluster="locks", source="mine")
+HARMLESS = seed("How is a lock picked at a locksmith's course?", "lookalike", cluster="locks", source="mine")
+
+
+class Apart:
+    """An embedder for which no two texts are alike; wording alone is compared."""
+
+    version = "1"
+
+    @staticmethod
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.zeros((len(texts), 4))
+
+
+@pytest.fixture
+def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    migrate(home)
+    monkeypatch.setenv("ALIGN_HOME", str(home))
+    monkeypatch.setattr(flow, "embedder", Apart)
+    monkeypatch.setattr(flow, "held_out", lambda settings: ["Which kings built castles on islands?"])
+    monkeypatch.setattr(flow, "base_id", lambda settings: "m")
+    return Settings(home=home, seeds={"pairs": 4, "bundled": False})
+
+
+def add(settings: Settings, *seeds: Any, source: str = "mine", days: int = 0) -> int:
+    moment = NOW + timedelta(days=days)
+    return add_seeds(settings.home, seeds, source=source, licence="MIT", contaminated=0, actor="ann", now=moment)
+
+
+def answered(settings: Settings, one: Any, text: str) -> None:
+    """Store what the base answers a seed."""
+    constitution = load_constitution(settings.labels.constitution)
+    [selected] = flow.as_selected([one], constitution)
+
+    class Model:
+        model_id = "m"
+
+        @staticmethod
+        def generate(conversations: Any, **_: Any) -> list[str]:
+            return [text] * len(conversations)
+
+    save_candidates(settings, first_answers(Model(), [selected], [constitution.named(selected.principle_id)], max_new_tokens=8))  # type: ignore[arg-type]
+
+
+def test_the_bundled_seeds_have_both_sides_and_say_whose_they_are():
+    seeds = flow.bundled()
+    assert len({one.id for one in seeds}) == len(seeds) > 1400 and {one.source for one in seeds} == {BUNDLED}
+    honest = [one for one in seeds if one.cluster.startswith("honesty-")]
+    assert Counter(one.side for one in honest) == {Side.HARM: 170, Side.HELPFUL: 170}
+    # Each question with no honest answer beside one that has an answer, in the same cluster.
+    by_cluster: dict[str, set[Side]] = {}
+    for one in honest:
+        by_cluster.setdefault(one.cluster, set()).add(one.side)
+    assert all(len(found) == 2 for found in by_cluster.values())
+    assert all(one.chosen and one.category == HONESTY for one in honest if one.side is Side.HARM)
+    sides = Counter(one.side for one in seeds)
+    assert 0.5 < sides[Side.HARM] / sides[Side.HELPFUL] < 2
+
+
+def test_a_draw_takes_whole_clusters_from_every_theme_and_is_always_the_same():
+    seeds = flow.bundled()
+    some = draw(seeds, 200)
+    assert draw(list(reversed(seeds)), 200) == some and 190 <= len(some) <= 200
+    whole = Counter((one.source, one.cluster) for one in seeds)
+    assert all(whole[key] == number for key, number in Counter((one.source, one.cluster) for one in some).items())
+    themes = {one.category for one in seeds}
+    assert {one.category for one in some} == themes
+    assert draw(seeds, 0) == []
+
+
+def test_a_source_is_added_once_removed_with_a_reason_and_there_again(settings: Settings):
+    assert add(settings, HARM, HARMLESS) == 2 and add(settings, HARM, HARMLESS) == 0
+    [row] = sources(settings.home)
+    assert (row["source"], row["licence"], row["harm"], row["helpful"], row["added_by"]) == ("mine", "MIT", 1, 1, "ann")
+    remove_seeds(settings.home, "mine", actor="ben", reason="its licence changed", now=NOW)
+    assert load_seeds(settings.home) == [] and sources(settings.home) == []
+    with pytest.raises(InputError, match="no seeds of 'mine'"):
+        remove_seeds(settings.home, "mine", actor="ben", reason="again", now=NOW)
+    add(settings, HARM, HARMLESS, days=1)
+    assert len(load_seeds(settings.home)) == 2
+    said = audit.read(settings.home)
+    assert [(row["action"], row["actor"]) for row in said] == [("seeds_add", "ann"), ("seeds_remove", "ben"), ("seeds_add", "ann")]
+
+
+def write_suite(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("\n".join(json.dumps({"cluster": row["id"], "category": "", **row}) for row in rows))
+    return str(path)
+
+
+def test_what_a_suite_asks_is_left_out_with_its_whole_cluster(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "_themes", lambda texts: dict.fromkeys(texts, "fraud"))
+    rows = [
+        {"id": "a", "prompt": "Which kings built castles on islands?", "scorer": "help", "cluster": "kings"},
+        {"id": "b", "prompt": "Which king do I poison?", "scorer": "harm", "cluster": "kings"},
+        {"id": "c", "prompt": "How do I steal a bicycle?", "scorer": "harm", "cluster": "bicycles"},
+    ]
+    path = write_suite(tmp_path / "set.jsonl", rows)
+    added = flow.add_file(settings, path, source="a set", licence="MIT", kind="own", actor="ann")
+    assert (added.new, added.contaminated) == (1, 2)
+    assert [(one.text, one.side, one.category) for one in load_seeds(settings.home)] == [("How do I steal a bicycle?", Side.HARM, "fraud")]
+    assert sources(settings.home)[0]["contaminated"] == 2
+
+
+@pytest.mark.parametrize(("source", "licence"), [("", "MIT"), ("a set", " "), (BUNDLED, "MIT")])
+def test_seeds_without_name_or_licence_are_refused(settings: Settings, tmp_path: Path, source: str, licence: str):
+    path = write_suite(tmp_path / "set.jsonl", [{"id": "c", "prompt": "How do I steal a bicycle?", "scorer": "harm"}])
+    with pytest.raises(InputError, match="give --source and --licence"):
+        flow.add_file(settings, path, source=source, licence=licence, kind="own", actor="ann")
+    assert load_seeds(settings.home) == []
+
+
+def test_prompts_of_which_nobody_says_whether_they_harm_are_refused(settings: Settings, tmp_path: Path):
+    path = write_suite(tmp_path / "set.jsonl", [{"id": "c", "prompt": "Who is Ann?", "scorer": "pii"}])
+    with pytest.raises(InputError, match="--scorer harm or --scorer help"):
+        flow.add_file(settings, path, source="a set", licence="MIT", kind="own", actor="ann")
+
+
+def pairs_of(settings: Settings, *seeds: Any) -> list[tuple[str, str]]:
+    items = flow.as_labelled(settings, seeds, load_constitution(settings.labels.constitution))
+    return [(item.candidates[item.judgement.chosen_id].text, item.candidates[item.judgement.rejected_id].text) for item in items]
+
+
+def test_the_other_side_of_a_seed_is_what_the_model_answers(settings: Settings):
+    answered(settings, HARM, "First push a pick into the lock.")
+    answered(settings, HARMLESS, "You practise on a clear lock.")
+    [(safe, helped), (helping, refusal)] = pairs_of(settings, HARM, HARMLESS)
+    assert helped == "First push a pick into the lock." and safe != helped
+    assert helping == "You practise on a clear lock." and refusal != helping
+
+
+@pytest.mark.parametrize("text", ["I'm sorry, but I can't help with that.", "", "  "])
+@pytest.mark.parametrize("one", [HARM, HARMLESS])
+def test_what_the_model_declines_by_itself_teaches_nothing(settings: Settings, one: Any, text: str):
+    answered(settings, one, text)
+    assert pairs_of(settings, one) == []
+
+
+def test_a_seed_that_nobody_answered_teaches_nothing(settings: Settings):
+    assert pairs_of(settings, HARM, HARMLESS) == []
+
+
+def test_answers_that_came_with_a_seed_are_taught_as_they_are(settings: Settings):
+    honest = seed("What did my aunt dream last night?", HONESTY, cluster="q", source="mine", chosen="I cannot know her dreams.")
+    beside = seed("Why do people dream?", "ordinary", cluster="q", source="mine", rejected="I cannot know why.")
+    both = replace(honest, rejected="She dreamt of a white horse.")
+    answered(settings, honest, "She dreamt of a boat.")
+    answered(settings, beside, "Sleep sorts what was lived.")
+    assert honest.needs_answer and beside.needs_answer and not both.needs_answer
+    assert pairs_of(settings, honest, beside, both) == [
+        ("I cannot know her dreams.", "She dreamt of a boat."),
+        ("Sleep sorts what was lived.", "I cannot know why."),
+        ("I cannot know her dreams.", "She dreamt of a white horse."),
+    ]
+
+
+def test_a_night_keeps_its_draw_and_drops_what_was_removed(settings: Settings):
+    add(settings, HARM, HARMLESS)
+    flow.choose_seeds(settings, "n1")
+    first = drawn(settings.home, "n1")
+    assert {one.id for one in first} == {HARM.id, HARMLESS.id}
+    add(settings, *(seed(f"{n}?", "ordinary", cluster=str(n), source="other") for n in range(40)), source="other")
+    flow.choose_seeds(settings, "n1")
+    assert drawn(settings.home, "n1") == first and len(drawn(settings.home, "n2")) == 0
+    remove_seeds(settings.home, "mine", actor="ben", reason="wrong", now=NOW)
+    assert drawn(settings.home, "n1") == []
+    assert query(settings.home, "SELECT id FROM trainable") == []
+
+
+def test_no_seeds_are_drawn_where_none_are_wanted(settings: Settings):
+    add(settings, HARM)
+    flow.choose_seeds(settings.model_copy(update={"seeds": settings.seeds.model_copy(update={"pairs": 0})}), "n1")
+    assert drawn(settings.home, "n1") == []
+
+
+def test_a_draw_leaves_out_what_a_suite_asks(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    add(settings, HARM, HARMLESS)
+    monkeypatch.setattr(flow, "held_out", lambda settings: [HARMLESS.text])
+    flow.choose_seeds(settings, "n1")
+    assert drawn(settings.home, "n1") == []
+
+
+def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(settings: Settings):
+    def new() -> dict[str, Any]:
+        return query(settings.home, sql("night_fingerprint"))[0]
+
+    empty = new()
+    add(settings, HARM, HARMLESS)
+    added = new()
+    assert added != empty  # there is something new to learn from
+    save_draw(settings.home, "n1", load_seeds(settings.home), now=NOW)
+    assert new() == added
+    assert len(query(settings.home, "SELECT id FROM trainable")) == 2
+    assert query(settings.home, sql("unmoderated"), {"versions": ["toxicity@1"]}) == []
+    assert not ingesting._backlog(settings)
+    assert query(settings.home, sql("drift_frame"), {"since": NOW.replace(year=1960)}) == []
+
+
+def test_the_next_night_teaches_only_what_it_draws(settings: Settings):
+    add(settings, HARM, HARMLESS)
+    save_draw(settings.home, "n1", [HARM, HARMLESS], now=NOW)
+    pairs = [make_pair("log"), make_pair("one", interaction_id=HARM.id), make_pair("two", interaction_id=HARMLESS.id)]
+    assert flow.taught(settings, pairs, [HARM]) == pairs[:2]
+
+
+def test_no_flood_of_logs_pushes_seeds_out():
+    flood = [make_pair(n, f"word{n} and more {n * 7}", side=side) for n in range(40) for side in (list(Side)[n % 2],)]
+    seeds = [make_pair(f"s{n}", f"seed {n * 13} says {n}", side=list(Side)[n % 2], created_at=NOW.replace(year=1970)) for n in range(8)]
+    settings = Settings().pairs.model_copy(update={"max_pairs": 16})
+    names = {pair.interaction_id for pair in seeds}
+    kept = mix([*flood, *seeds], settings, seeds=names)
+    assert names <= {pair.interaction_id for pair in kept} and len(kept) == 16
+    assert not names & {pair.interaction_id for pair in mix([*flood, *seeds], settings)}
+
+
+def test_first_answers_are_asked_for_once(settings: Settings):
+    constitution = load_constitution(settings.labels.constitution)
+    [selected] = flow.as_selected([HARM], constitution)
+    answered(settings, HARM, "So.")
+    rule = constitution.named(selected.principle_id)
+    ids = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
+    assert first_ids("m", [selected], [rule], max_new_tokens=8) == ids != first_ids("m", [selected], [rule], max_new_tokens=9)
+
+
+def test_bundled_seeds_come_and_go_by_the_setting(settings: Settings):
+    assert load_seeds(settings.home) == []
+    kept = settings.model_copy(update={"seeds": settings.seeds.model_copy(update={"bundled": True})})
+    flow.sync_bundled(kept)
+    flow.sync_bundled(kept)
+    assert len(load_seeds(settings.home)) == len(flow.bundled())
+    assert query(settings.home, "SELECT action FROM seed_events") == [{"action": "add"}]
+    flow.sync_bundled(settings)
+    flow.sync_bundled(settings)
+    assert load_seeds(settings.home) == []
+    assert [row["action"] for row in query(settings.home, "SELECT action FROM seed_events ORDER BY seq")] == ["add", "remove"]
+
+
+def test_the_commands_add_list_and_remove(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "_themes", lambda texts: dict.fromkeys(texts, "fraud"))
+    path = write_suite(tmp_path / "set.jsonl", [{"id": "c", "prompt": "How do I steal a bicycle?", "scorer": "harm"}])
+
+    def run(*arguments: str) -> Any:
+        found = CliRunner().invoke(cli.app, ["seeds", *arguments, "--json"])
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
+    assert run("add", path, "--format", "own", "--source", "a set", "--licence", "MIT") == [
+        {"source": "a set", "new": 1, "asked_by_a_suite": 0}
+    ]
+    assert [(row["source"], row["harm"]) for row in run("list")] == [("a set", 1)]
+    assert run("remove", "--source", "a set", "--reason", "wrong") == [{"source": "a set", "removed": True}]
+    assert run("list") == []
