@@ -210,8 +210,9 @@ MUCH_CONTENT, CONTENT_SHARE, WORDS_A_TELL = 20.0, 0.3, 8.0
 
 
 class Reading(NamedTuple):
-    """What an answer is made of: whether it declines, its words, those of content, how strongly clauses tell how (the most of any one, and
-    the sum of those that are content), whether it points to where the rest is found, and whether it only seems to decline.
+    """What an answer is made of: whether it declines and does little else, its words, those of content, how strongly clauses tell how (the
+    most of any one, and the sum of those that are content), whether it points to where the rest is found, only seems to decline, and has a
+    clause that declines.
     """
 
     declines: bool
@@ -221,6 +222,7 @@ class Reading(NamedTuple):
     content_tells: float
     points: bool = False
     feigns: bool = False
+    in_part: bool = False
 
     @property
     def long(self) -> bool:
@@ -290,6 +292,7 @@ def read(prompt: str, response: str) -> Reading:
         told,
         points,
         feigns and not declines,
+        declines,
     )
 
 
