@@ -192,6 +192,8 @@ def ended(home: Path) -> dict[str, Any]:
 
 def run(folder: Path, runs: int, *, seed: int = 0) -> Found:
     """Stop `runs` nights in each way, in a folder that `prepare` made, and compare those that end."""
+    # A job that a shell started in the background ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     draw, calm = random.Random(seed), folder / "calm"
     began = time.perf_counter()
     process = start(folder, calm)
