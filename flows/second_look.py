@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from alignment.config import Settings
 from alignment.ids import content_id
 from alignment.pairs import mix
 from alignment.pairs.build import HUMAN
 from alignment.pairs.second_look import HELD_BACK, PLACEHOLDER, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
+from alignment.pairs.seeds import evasions
 from alignment.records import Message, Pair, Side
 from alignment.store import append, query, session
 from flows.night import embedder, now
@@ -68,10 +71,11 @@ def request_reader(settings: Settings) -> RequestReader:
     from alignment.moderation.corpora import own_requests
     from alignment.moderation.neighbours import request_vectors
 
-    rows = own_requests()
-    texts = [row.text for row in rows]
+    rows, later = own_requests(), evasions()
+    texts, more = [row.text for row in rows], [one.text for one in later]
     vectors = request_vectors(texts, embedder=embedder(), kept=settings.home / "second_look")
-    return RequestReader(texts, [row.harm for row in rows], vectors)
+    labels = [*(row.harm for row in rows), *(int(one.side is Side.HARM) for one in later)]
+    return RequestReader([*texts, *more], labels, np.concatenate([vectors, embedder().embed(more)]))
 
 
 def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:

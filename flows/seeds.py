@@ -27,6 +27,7 @@ from alignment.pairs.seeds import (
     add_seeds,
     draw,
     drawn,
+    evasions,
     honesty,
     load_seeds,
     remove_seeds,
@@ -55,7 +56,7 @@ class Added(NamedTuple):
 
 def bundled() -> list[Seed]:
     """Return the project's own seeds: harmful requests beside harmless ones of their theme, and questions of honest inability."""
-    seeds, themes = honesty(), Counter[tuple[str, str]]()
+    seeds, themes = [*honesty(), *evasions()], Counter[tuple[str, str]]()
     for row in own_requests():
         harm = bool(row.harm)
         if row.source.startswith("own-contrast"):

@@ -30,7 +30,7 @@ SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
 HONESTY = "misinformation"
 """Category of a question that only honest inability answers: what goes wrong is an invented fact."""
-_HONESTY = Path(__file__).parent / "data" / "honesty.jsonl"
+_HONESTY, _EVASIONS = (Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions"))
 _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
 """No window of traffic reaches back to it."""
 
@@ -77,6 +77,18 @@ def honesty() -> list[Seed]:
             seed(row["ask"], HONESTY, cluster=f"honesty-{number}", source=BUNDLED, chosen=row["honest"]),
             seed(row["contrast"], "ordinary", cluster=f"honesty-{number}", source=BUNDLED, rejected=row["honest"]),
         )
+    ]
+
+
+def evasions() -> list[Seed]:
+    """Return the project's requests to deceive those who care for one, each with a harmless one in almost the same words.
+
+    They came after the detectors were fitted: a hand count of pairs had found one that nothing held back.
+    """
+    return [
+        seed(row[kind], row["category"] if kind == "harm" else "lookalike", cluster=f"evasion-{number}", source=BUNDLED)
+        for number, row in enumerate(_rows(_EVASIONS))
+        for kind in ("harm", "safe")
     ]
 
 
