@@ -225,7 +225,7 @@ class Train(Section):
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
-    max_completion_tokens: int = Field(24, ge=8, description="longer answers are cut")
+    max_completion_tokens: int = Field(12, ge=8, description="longer answers are cut")
     max_tokens: int = Field(512, ge=32, description="longest prompt with its answer, at most the model's context")
     long_pairs: Literal["leave_out", "stop"] = Field("leave_out", description="whether longer pairs are left out or stop the run, named")
     checkpoint_steps: int = Field(20, ge=1, description="a killed run resumes from the last of these")

@@ -80,7 +80,7 @@ def given(rows: int = 20, **columns: Any) -> pd.DataFrame:
         "taught_differs": [True] * rows,
         "prompt_tokens": [9] * rows,
         "shorter_answer_tokens": [1] * rows,
-        "longer_answer_tokens": [24] * rows,
+        "longer_answer_tokens": [12] * rows,
         "tokens": [33] * rows,
     }
     return pd.DataFrame(values | columns)
@@ -157,7 +157,7 @@ def test_a_bad_row_is_named(column: str, bad: object) -> None:
         ("training", given(split=["eval"] * 20)),
         ("training", given(prompt_tokens=one(0, 9))),
         ("training", given(shorter_answer_tokens=one(0, 1))),
-        ("training", given(longer_answer_tokens=one(25, 24))),
+        ("training", given(longer_answer_tokens=one(13, 12))),
         ("training", given(tokens=one(513, 512, number=11))),
     ],
 )
@@ -186,7 +186,7 @@ def test_warnings_do_not_stop() -> None:
     ("columns", "words"),
     [
         ({"tokens": one(513, 512, number=2)}, "at least 95% of the pairs fit [train] max_tokens = 512"),
-        ({"taught_differs": one(False, True, number=2)}, "differ within [train] max_completion_tokens = 24"),
+        ({"taught_differs": one(False, True, number=2)}, "differ within [train] max_completion_tokens = 12"),
         ({"side": ["harm"] * 20}, "side has each of: harm, helpful"),
     ],
 )
