@@ -57,7 +57,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(**changes: object) -> Train:
-    return Train(**{"epochs": 2, "batch_size": 4, "checkpoint_steps": 2, "max_tokens": 400, "max_completion_tokens": 24, "lora_rank": 4} | changes)
+    return Train(
+        **{"epochs": 2, "batch_size": 4, "checkpoint_steps": 2, "max_tokens": 400, "max_completion_tokens": 24, "lora_rank": 4} | changes
+    )
 
 
 def run(job, *, wait: bool = True) -> subprocess.Popen[str]:
