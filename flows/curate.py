@@ -53,13 +53,13 @@ from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.checks import check_pairs
-from flows.chosen import labelled, masked, ruled, rulings, save_candidates, save_judgements, selected, verdicts
+from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
 from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
-from flows.seeds import as_labelled, as_selected, choose_seeds, taught
+from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens
 from flows.show import progress, say
 
 
@@ -113,8 +113,9 @@ def _stale(settings: Settings, constitution: Constitution) -> list[Pair]:
 
 def standing(settings: Settings) -> Standing:
     """Return what people and the constitution of today say of all pairs whose logs may be trained on; overruled by people are none."""
-    rows = ruled(settings)
-    return _standing(settings, load_pairs(settings.home), labelled(settings, "", rows), verdicts(settings, rows))
+    rows, constitution = ruled(settings), load_constitution(settings.labels.constitution)
+    items = [*labelled(settings, "", rows), *ruled_seeds(settings, rows, constitution)]
+    return _standing(settings, load_pairs(settings.home), items, verdicts(settings, rows))
 
 
 def accepted(settings: Settings) -> list[Pair]:
@@ -177,8 +178,7 @@ class _Way(NamedTuple):
 
 def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected], seeded: Sequence[Selected]) -> list[_Way]:
     size, own = settings.model.batch_size, settings.candidates
-    # No further than pairs are taught.
-    taught_tokens = min(own.max_new_tokens, settings.train.max_completion_tokens)
+    first = taught_tokens(settings)
 
     def critics(batch: Sequence[Selected]) -> list[Principle]:
         return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
@@ -190,13 +190,13 @@ def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selec
         return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=own.revision_rounds)
 
     def answer(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
-        return first_answers(model, batch, guidance, max_new_tokens=min(max_new_tokens, taught_tokens))
+        return first_answers(model, batch, guidance, max_new_tokens=first)
 
     return [
         _Way("critique → revise", revision_batches(chosen, size, budget=own.revision_budget), revised_ids, revise),
         _Way("contrast", contrast_batches(chosen, size, budget=own.contrast_budget), contrast_ids, contrasts),
         _Way("ask again", sample_batches(chosen, size), sample_ids, samples),
-        _Way("answer seeds", seed_batches(seeded, size), partial(first_ids, max_new_tokens=taught_tokens), answer),
+        _Way("answer seeds", seed_batches(seeded, size), partial(first_ids, max_new_tokens=first), answer),
     ]
 
 
@@ -205,20 +205,18 @@ def build(night_id: str) -> dict[str, Any]:
     """Build the new pairs and tonight's training set, check both, and store them; return counts."""
     settings = load_settings()
     constitution, rows = load_constitution(settings.labels.constitution), ruled(settings)
-    known, human, items = load_pairs(settings.home), verdicts(settings, rows), labelled(settings, night_id, rows)
+    known, human, seeds = load_pairs(settings.home), verdicts(settings, rows), drawn(settings.home, night_id)
+    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in human], constitution)
+    save_labelled(settings, of_seeds)
+    items = [*labelled(settings, night_id, rows), *ruled_seeds(settings, rows, constitution), *of_seeds]
     made = decided(items, human, constitution.versions)
     current = _standing(settings, known, items, human, made).current
     # Of an exchange whose pair a person ruled on, nothing else is built.
     ruled_on = {one.interaction_id for one in rulings(settings)}
     by_hand = [pair for pair in current if pair.id not in {one.id for one in known}]
     overruled = [(item.selected.interaction.id, "ruled_on_by_a_person") for item in items if item.selected.interaction.id in ruled_on]
-    items = [item for item in items if item.selected.interaction.id not in ruled_on]
-    seeds = drawn(settings.home, night_id)
-    paired = {pair.interaction_id for pair in current} | ruled_on
-    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in paired], constitution)
-    items += of_seeds
-    save_judgements(settings, [item.judgement for item in of_seeds])
-    made += decided(of_seeds, human, constitution.versions)
+    paired = {pair.interaction_id for pair in current} & {one.id for one in seeds}
+    items = [item for item in items if item.selected.interaction.id not in ruled_on | paired]
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
     # A suite that was added or changed since they were built may ask what earlier pairs teach.

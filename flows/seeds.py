@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from alignment.candidates import fixed_candidates
+from alignment.candidates import first_ids, fixed_candidates
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.evals.formats import read_suite
@@ -22,6 +22,7 @@ from alignment.pairs.seeds import (
     BUNDLED,
     HONESTY,
     LICENCE,
+    PROJECT,
     SEED,
     Seed,
     add_seeds,
@@ -35,15 +36,15 @@ from alignment.pairs.seeds import (
     seed,
 )
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
-from flows.chosen import candidates_of
+from flows.chosen import candidates_of, judgements_of, save_candidates, save_judgements
 from flows.evaluate import held_out
 from flows.night import base_id, embedder, now
 
 _SPARE = 1.25
 """So many seeds are compared with the suites for each one wanted."""
 _DECLINES = 0.5
-_SIDES = {"harm": Side.HARM, "help": Side.HELPFUL, "inability": Side.HARM}
-"""By the scorer of a suite's prompt: which mistake its seed teaches against."""
+_SCORERS = ("harm", "help", "inability")
+"""Scorers whose prompts can be seeds."""
 
 
 class Added(NamedTuple):
@@ -75,9 +76,9 @@ def sync_bundled(settings: Settings) -> None:
     """Bring the bundled seeds into the store, or take them out of the next night with [seeds] bundled = false."""
     there = any(one.source == BUNDLED for one in load_seeds(settings.home))
     if settings.seeds.bundled and settings.seeds.pairs:
-        add_seeds(settings.home, bundled(), source=BUNDLED, licence=LICENCE, contaminated=0, actor="align", now=now())
+        add_seeds(settings.home, bundled(), source=BUNDLED, licence=LICENCE, contaminated=0, actor=PROJECT, now=now())
     elif there and not settings.seeds.bundled:
-        remove_seeds(settings.home, BUNDLED, actor="align", reason="[seeds] bundled = false", now=now())
+        remove_seeds(settings.home, BUNDLED, actor=PROJECT, reason="[seeds] bundled = false", now=now())
 
 
 def add_file(
@@ -93,7 +94,7 @@ def add_file(
             f"seeds need a source other than {BUNDLED!r} and a licence, not {source!r} and {licence!r}; give --source and --licence"
         )
     found = read_suite(path, kind=kind, scorer=scorer)
-    known = [one for one in found.prompts if one.scorer in _SIDES]
+    known = [one for one in found.prompts if one.scorer in _SCORERS]
     if not known:
         raise InputError(
             f"{path!r} says of none of {len(found.prompts)} prompts whether it is harmful; give --scorer harm or --scorer help"
@@ -150,14 +151,40 @@ def as_labelled(settings: Settings, seeds: Sequence[Seed], constitution: Constit
 
     A harmful request that the model declines by itself needs no pair; of a harmless one that it declines there is no answer to teach.
     """
-    chosen, model = as_selected(seeds, constitution), base_id(settings)
+    chosen = as_selected(seeds, constitution)
+    rules = [constitution.named(one.principle_id) for one in chosen]
+    of_tonight = first_ids(base_id(settings), chosen, rules, max_new_tokens=taught_tokens(settings))
     answers = candidates_of(settings, chosen)
     found = []
     for one, selected in zip(seeds, chosen, strict=True):
-        mine = (answer for answer in answers.get(one.id, ()) if answer.model == model and answer.principle_id == selected.principle_id)
-        if item := _item(one, selected, next(mine, None), constitution):
+        answer = next((answer for answer in answers.get(one.id, ()) if answer.id in of_tonight), None)
+        if item := _item(one, selected, answer, constitution):
             found.append(item)
     return found
+
+
+def taught_tokens(settings: Settings) -> int:
+    """Return how far the model answers a seed: no further than pairs are taught."""
+    return min(settings.candidates.max_new_tokens, settings.train.max_completion_tokens)
+
+
+def save_labelled(settings: Settings, items: Sequence[Labelled]) -> None:
+    """Store both answers of each seed and what was decided of them, so that a person can decide again and an id can be traced."""
+    save_candidates(settings, [answer for item in items for answer in item.candidates.values()])
+    save_judgements(settings, [item.judgement for item in items])
+
+
+def ruled_seeds(settings: Settings, ruled: Sequence[dict[str, Any]], constitution: Constitution) -> list[Labelled]:
+    """Return the seeds that people decided on, with the two answers that they saw; whether tonight draws them or not."""
+    decided = {row["interaction_id"] for row in ruled}
+    chosen = as_selected([one for one in load_seeds(settings.home) if one.id in decided], constitution) if decided else []
+    judgements = judgements_of(settings, chosen, [row["judgement_id"] for row in ruled])
+    answers = candidates_of(settings, chosen)
+    return [
+        Labelled(one, judgements[one.interaction.id], {answer.id: answer for answer in answers.get(one.interaction.id, ())})
+        for one in chosen
+        if one.interaction.id in judgements
+    ]
 
 
 def _item(one: Seed, selected: Selected, answer: Candidate | None, constitution: Constitution) -> Labelled | None:

@@ -530,6 +530,8 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "canary_checks",
             "judge_trials",
             "review_holds",
+            "seed_draws",
+            "seed_events",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

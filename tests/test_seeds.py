@@ -17,10 +17,10 @@ from alignment.candidates import first_answers, first_ids
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.labels import load_constitution
-from alignment.pairs import mix
+from alignment.pairs import HumanVerdict, build_pairs, decided, mix
 from alignment.pairs.seeds import BUNDLED, HONESTY, add_seeds, draw, drawn, load_seeds, remove_seeds, save_draw, seed, sources
 from alignment.records import Side
-from alignment.store import audit, migrate, query, sql
+from alignment.store import audit, migrate, query, session, sql
 from flows import cli
 from flows import ingest as ingesting
 from flows import seeds as flow
@@ -68,7 +68,8 @@ def answered(settings: Settings, one: Any, text: str) -> None:
         def generate(conversations: Any, **_: Any) -> list[str]:
             return [text] * len(conversations)
 
-    save_candidates(settings, first_answers(Model(), [selected], [constitution.named(selected.principle_id)], max_new_tokens=8))  # type: ignore[arg-type]
+    rule = constitution.named(selected.principle_id)
+    save_candidates(settings, first_answers(Model(), [selected], [rule], max_new_tokens=flow.taught_tokens(settings)))  # type: ignore[arg-type]
 
 
 def test_the_bundled_seeds_have_both_sides_and_say_whose_they_are():
@@ -195,6 +196,46 @@ def test_a_night_keeps_its_draw_and_drops_what_was_removed(settings: Settings):
     assert query(settings.home, "SELECT id FROM trainable") == []
 
 
+def test_what_a_person_says_of_a_seeds_pair_counts(settings: Settings):
+    """A pair that was held back and then rejected must not train; nor may it come back when another night draws other seeds."""
+    from flows.curate import _standing
+
+    constitution = load_constitution(settings.labels.constitution)
+    add(settings, HARM)
+    flow.choose_seeds(settings, "n1")
+    answered(settings, HARM, "First push a pick into the lock.")
+    [item] = flow.as_labelled(settings, [HARM], constitution)
+    flow.save_labelled(settings, [item])
+    built = build_pairs([item], [], {}, settings.pairs, near_duplicate=0.7, conversations={}, contaminated=frozenset())
+    [pair] = built.pairs
+    made = decided([item], {}, constitution.versions)
+    assert [one.id for one in _standing(settings, [pair], [item], {}, made).current] == [pair.id]
+
+    row = {"interaction_id": HARM.id, "judgement_id": item.judgement.id}
+    [ruled] = flow.ruled_seeds(settings, [row], constitution)
+    assert (ruled.judgement, ruled.candidates) == (item.judgement, item.candidates)
+    human = {HARM.id: HumanVerdict("both_bad", None)}
+    assert _standing(settings, [pair], [ruled], human, decided([ruled], human, constitution.versions)).current == []
+
+
+def test_bundled_seeds_are_removed_by_the_setting_alone(settings: Settings):
+    flow.sync_bundled(settings.model_copy(update={"seeds": settings.seeds.model_copy(update={"bundled": True})}))
+    with pytest.raises(InputError, match="bundled = false"):
+        remove_seeds(settings.home, BUNDLED, actor="ann", reason="x", now=NOW)
+
+
+def test_a_rebuilt_store_has_the_exchanges_of_drawn_seeds(settings: Settings):
+    add(settings, HARM, HARMLESS)
+    save_draw(settings.home, "n1", [HARM], now=NOW)
+    [kept] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
+    with session(settings.home, write=True) as connection:
+        connection.execute("DELETE FROM interactions")
+        connection.execute(sql("restore_seeds"))
+        connection.execute(sql("restore_seeds"))
+    [found] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
+    assert {**found, "messages": json.loads(found["messages"])} == {**kept, "messages": json.loads(kept["messages"])}
+
+
 def test_no_seeds_are_drawn_where_none_are_wanted(settings: Settings):
     add(settings, HARM)
     flow.choose_seeds(settings.model_copy(update={"seeds": settings.seeds.model_copy(update={"pairs": 0})}), "n1")
@@ -247,7 +288,8 @@ def test_first_answers_are_asked_for_once(settings: Settings):
     answered(settings, HARM, "So.")
     rule = constitution.named(selected.principle_id)
     ids = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
-    assert first_ids("m", [selected], [rule], max_new_tokens=8) == ids != first_ids("m", [selected], [rule], max_new_tokens=9)
+    of = flow.taught_tokens(settings)
+    assert first_ids("m", [selected], [rule], max_new_tokens=of) == ids != first_ids("m", [selected], [rule], max_new_tokens=of + 1)
 
 
 def test_bundled_seeds_come_and_go_by_the_setting(settings: Settings):

@@ -25,7 +25,7 @@ from alignment.ids import content_id, unit_interval
 from alignment.records import Interaction, Side
 from alignment.store import append, append_durably, audit, query, session, sql
 
-BUNDLED, LICENCE = "bundled", "Apache-2.0"
+BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
 HONESTY = "misinformation"
@@ -146,9 +146,12 @@ def remove_seeds(home: Path, source: str, *, actor: str, reason: str, now: datet
     """Teach a source's seeds no more; their pairs stay in the store, and train nothing.
 
     Raises:
-        InputError: there is no such source.
+        InputError: there is no such source, or it is the bundled one, which a setting removes.
         StoreBusy, NoSpace: nothing was written; the same call may be repeated.
     """
+
+    if source == BUNDLED and actor != PROJECT:
+        raise InputError(f"the seeds of {BUNDLED!r} come back with every night; set bundled = false in [seeds]")
 
     def event(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
         if _last(connection, source) != "add":

@@ -80,6 +80,8 @@ def restore(home: Path, target: Path) -> Restored:
     found.erasures_unknown = unread and (manifest is None or any((home / EVIDENCE).glob(f"{STALE}*")))
     load_journal(home, target, found)
     _read_logs_again(target, found)
+    with session(target, write=True) as connection:
+        connection.execute(sql("restore_seeds"))
     return found
 
 

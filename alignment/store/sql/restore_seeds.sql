@@ -1,0 +1,11 @@
+-- Purpose: the exchanges of seeds that nights drew, which no log gives back.
+-- Parameters: none.
+-- Grain: one drawn seed that has no exchange.
+INSERT INTO interactions BY NAME
+SELECT
+    id, '' AS source_file, 0 AS line_number, '' AS conversation_id, '' AS session_id, '' AS user_id, TIMESTAMP '1970-01-01' AS created_at,
+    '' AS model, json_array(json_object('role', 'user', 'content', text)) AS messages, text AS prompt, '' AS response,
+    true AS consent, 'training' AS purpose, json('{}') AS pii, added_at AS ingested_at
+FROM seeds
+WHERE id IN (SELECT seed_id FROM seed_draws) AND id NOT IN (SELECT id FROM interactions)
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY added_at) = 1;
