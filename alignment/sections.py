@@ -204,7 +204,7 @@ class Pairs(Section):
 class Seeds(Section):
     """Labelled requests that are taught beside the logs (`align seeds`)."""
 
-    pairs: int = Field(400, ge=0, description="seeds that a night teaches; 0 teaches from the logs alone")
+    pairs: int = Field(400, ge=0, description="seeds that a night draws; 0 teaches from the logs alone")
     bundled: bool = Field(True, description="whether the project's own seeds are among them")
 
 
