@@ -31,6 +31,7 @@ from alignment.pairs.seeds import (
     evasions,
     honesty,
     load_seeds,
+    refuse_other,
     remove_seeds,
     save_draw,
     seed,
@@ -93,6 +94,7 @@ def add_file(
         raise InputError(
             f"seeds need a source other than {BUNDLED!r} and a licence, not {source!r} and {licence!r}; give --source and --licence"
         )
+    refuse_other(settings.home, source, licence)
     found = read_suite(path, kind=kind, scorer=scorer)
     known = [one for one in found.prompts if one.scorer in _SCORERS]
     if not known:

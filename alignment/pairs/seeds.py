@@ -196,6 +196,22 @@ def sources(home: Path) -> list[dict[str, Any]]:
     return query(home, sql("seed_sources"))
 
 
+def refuse_other(home: Path, source: str, licence: str) -> None:
+    """Refuse a source that was removed, which would bring its old seeds back, and one that is known under another licence.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    rows = query(home, "SELECT arg_max(action, seq) AS last FROM seed_events WHERE source = ? GROUP BY source", [source])
+    if rows and rows[0]["last"] == "remove":
+        raise InputError(f"the seeds of {source!r} were removed; add the file under another --source")
+    known = query(home, "SELECT DISTINCT licence FROM seeds WHERE source = ? AND licence <> ?", [source, licence])
+    if known:
+        raise InputError(
+            f"{source!r} is known under the licence {known[0]['licence']!r}, not {licence!r}; give that one, or another --source"
+        )
+
+
 def _last(connection: duckdb.DuckDBPyConnection, source: str) -> str | None:
     row = connection.execute("SELECT arg_max(action, seq) FROM seed_events WHERE source = ?", [source]).fetchone()
     return row[0] if row else None
