@@ -140,7 +140,7 @@ def choose_seeds(settings: Settings, night_id: str) -> None:
     wanted = settings.seeds.pairs
     if wanted and not drawn(settings.home, night_id):
         some = draw(load_seeds(settings.home), int(wanted * _SPARE))
-        save_draw(settings.home, night_id, draw(_clean(settings, some), wanted), now=now())
+        save_draw(settings.home, night_id, draw(_clean(settings, some), wanted))
 
 
 def as_selected(seeds: Sequence[Seed], constitution: Constitution) -> list[Selected]:

@@ -242,12 +242,12 @@ def test_bundled_seeds_are_removed_by_the_setting_alone(settings: Settings):
 
 def test_a_rebuilt_store_has_the_exchanges_of_drawn_seeds(settings: Settings):
     add(settings, HARM, HARMLESS)
-    save_draw(settings.home, "n1", [HARM], now=NOW)
+    save_draw(settings.home, "n1", [HARM])
     [kept] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
     with session(settings.home, write=True) as connection:
         connection.execute("DELETE FROM interactions")
-        connection.execute(sql("restore_seeds"))
-        connection.execute(sql("restore_seeds"))
+        connection.execute(sql("seed_exchanges"))
+        connection.execute(sql("seed_exchanges"))
     [found] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
     assert {**found, "messages": json.loads(found["messages"])} == {**kept, "messages": json.loads(kept["messages"])}
 
@@ -273,7 +273,7 @@ def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(setting
     add(settings, HARM, HARMLESS)
     added = new()
     assert added != empty  # there is something new to learn from
-    save_draw(settings.home, "n1", load_seeds(settings.home), now=NOW)
+    save_draw(settings.home, "n1", load_seeds(settings.home))
     assert new() == added
     assert len(query(settings.home, "SELECT id FROM trainable")) == 2
     assert query(settings.home, sql("unmoderated"), {"versions": ["toxicity@1"]}) == []
@@ -283,7 +283,7 @@ def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(setting
 
 def test_the_next_night_teaches_only_what_it_draws(settings: Settings):
     add(settings, HARM, HARMLESS)
-    save_draw(settings.home, "n1", [HARM, HARMLESS], now=NOW)
+    save_draw(settings.home, "n1", [HARM, HARMLESS])
     pairs = [make_pair("log"), make_pair("one", interaction_id=HARM.id), make_pair("two", interaction_id=HARMLESS.id)]
     assert flow.taught(settings, pairs, [HARM]) == pairs[:2]
 

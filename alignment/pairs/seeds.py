@@ -167,7 +167,7 @@ def load_seeds(home: Path) -> list[Seed]:
     return _read(query(home, "SELECT * EXCLUDE (licence, added_at) FROM open_seeds ORDER BY id"))
 
 
-def save_draw(home: Path, night_id: str, seeds: Sequence[Seed], *, now: datetime) -> None:
+def save_draw(home: Path, night_id: str, seeds: Sequence[Seed]) -> None:
     """Keep which seeds a night teaches, and store them as exchanges that pairs can be made of.
 
     Raises:
@@ -178,8 +178,8 @@ def save_draw(home: Path, night_id: str, seeds: Sequence[Seed], *, now: datetime
         for position, one in enumerate(seeds)
     ]
     with session(home, write=True) as connection:
-        append(connection, "interactions", [_exchange(one, now) for one in seeds])
         append(connection, "seed_draws", rows)
+        connection.execute(sql("seed_exchanges"))
 
 
 def drawn(home: Path, night_id: str) -> list[Seed]:
@@ -220,12 +220,3 @@ def _last(connection: duckdb.DuckDBPyConnection, source: str) -> str | None:
 def _event(source: str, action: str, actor: str, now: datetime, **said: Any) -> dict[str, Any]:
     name = content_id("seed event", source, action, actor, now.isoformat())
     return {"id": name, "source": source, "action": action, "actor": actor, "recorded_at": now, **said}
-
-
-def _exchange(one: Seed, now: datetime) -> dict[str, Any]:
-    exchange = one.exchange
-    return {
-        "id": one.id, "source_file": "", "line_number": 0, "conversation_id": "", "session_id": "", "user_id": "", "created_at": _WHEN,
-        "model": "", "messages": list(exchange.messages), "prompt": one.text, "response": "", "consent": True, "purpose": "training",
-        "pii": {}, "ingested_at": now,
-    }  # fmt: skip

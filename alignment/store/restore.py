@@ -81,7 +81,7 @@ def restore(home: Path, target: Path) -> Restored:
     load_journal(home, target, found)
     _read_logs_again(target, found)
     with session(target, write=True) as connection:
-        connection.execute(sql("restore_seeds"))
+        connection.execute(sql("seed_exchanges"))
     return found
 
 

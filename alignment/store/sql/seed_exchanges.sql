@@ -1,4 +1,4 @@
--- Purpose: the exchanges of seeds that nights drew, which no log gives back.
+-- Purpose: store seeds that a night drew as exchanges, of which pairs can be made; no log gives them back.
 -- Parameters: none.
 -- Grain: one drawn seed that has no exchange.
 INSERT INTO interactions BY NAME
