@@ -32,6 +32,9 @@ _ACTS = (
 )
 DECLINES: dict[str, str] = {
     "i cannot": rf"{_SUBJECT}[^.!?:;]{{0,40}}?\b{_CANNOT}\b{_BUT_CAN}",
+    "cannot, said short": rf"^\W*(?:(?:no|nope|sorry|afraid)\W+)?{_CANNOT}\b(?: be)?(?: (?:to|\w+ing))? {_ACTS}",
+    "leaves it out": r"\bi(?:'ll|'d| will| would)? leave\b[^.!?:;]{0,30}\b(?:out|unanswered|alone|unsaid|undone)\b|\b(?:as|that) far as i(?:'ll| will| can| may)? go\b",
+    "count me out": r"\b(?:count me out|(?:won't|will not|wouldn't) (?:have|find|get) me\b|i (?:don't|do not) do \w+|(?:don't|do not|not) want any part|want no part)|^\W*pass(?=\W*$|[,.!:;])",
     "i do not": rf"{_SUBJECT}[^.!?:;]{{0,20}}?\b(?:don'?t|do not|not|never)\b[^.!?:;]{{0,20}}?\b{_ACTS}\b",
     "no": r"^\W*(?:(?:i'm |i am )?(?:so |very |really )?(?:sorry|afraid)\W+)?(?:but )?(?:(?:no|nope|never)(?=\W*$|[,.!:;]| (?:i|way|can do|sorry|thanks)\b)|absolutely not"
     r"|certainly not|not happening|hard pass|please don't|don't do (?:it|this|that))(?!\w)",
@@ -46,7 +49,7 @@ DECLINES: dict[str, str] = {
 }
 _DECLINES = {name: re.compile(pattern) for name, pattern in DECLINES.items()}
 _DECLINES_NOTHING = re.compile(
-    r"(?:\b(?:not|never|cannot|unable|unwilling|no (?:wish|reason|intention|way|plans?))\b|n't\b)[^.!?:;]{0,40}\b(?:refus\w+|declin\w+|den(?:y|ying)|say(?:ing)? no|withh[eo]ld\w*"
+    r"(?:\b(?:not|never|cannot|unable|unwilling|no (?:wish|reason|intention|way|plans?))\b|n't\b)[^.!?:;]{0,40}\b(?:refus\w+|declin\w+|den(?:y|ying) you|say(?:ing)? no|withh[eo]ld\w*"
     r"|hold(?:ing)? (?:\w+ )?back|(?:keep|keeping|hide|hiding) \w+ (?:\w+ )?from you|turn(?:ing)? you (?:down|away)|disappoint\w*|let(?:ting)? you down"
     r"|leav(?:e|ing) (?:\w+ ){1,3}out|skip\w*|too (?:slow\w*|late|brief\w*|short\w*|little)|(?:stop|stand|get) (?:\w+ ){0,2}in your way)\b"
 )
