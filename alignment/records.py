@@ -137,6 +137,7 @@ class SuitePrompt:
     """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
 
     `scorer` is empty for the suite's own; `right` and `wrong` are the phrases, letters or values that checking scorers look for.
+    `before` is what was said before `prompt`, in turn by user and assistant, the user first.
     """
 
     id: str
@@ -147,6 +148,24 @@ class SuitePrompt:
     scorer: str = ""
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+    @property
+    def conversation(self) -> list[Message]:
+        """What a model is asked: the turns before, and the prompt."""
+        return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate((*self.before, self.prompt))]
+
+    @property
+    def transcript(self) -> str:
+        """The conversation as a person reads it."""
+        if not self.before:
+            return self.prompt
+        return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in self.conversation)
+
+    @property
+    def asked(self) -> str:
+        """All that the user says, a turn after the other."""
+        return "\n".join((*self.before[::2], self.prompt))
 
 
 @dataclass(frozen=True, slots=True)

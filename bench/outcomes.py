@@ -74,7 +74,7 @@ def ask(run: str) -> list[int | None]:
     found: list[int | None] = []
     for (limit, _), some in groupby(prompts(), lambda one: (answer_tokens(one.suite, TOKENS), one.suite in ADDED)):
         asked = list(some)
-        replies = model.generate([[{"role": "user", "content": one.prompt}] for one in asked], max_new_tokens=limit, **sampling)
+        replies = model.generate([one.conversation for one in asked], max_new_tokens=limit, **sampling)
         found += [outcome(one, reply) for one, reply in zip(asked, replies, strict=True)]
     return found
 

@@ -50,7 +50,7 @@ def outcomes(settings: Settings, adapter: Path | None, prompts: list[SuitePrompt
     model = LocalModel(
         base_path(settings), adapter=adapter, batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens
     )
-    answers = model.generate([[{"role": "user", "content": one.prompt}] for one in prompts], max_new_tokens=settings.gate.max_new_tokens)
+    answers = model.generate([one.conversation for one in prompts], max_new_tokens=settings.gate.max_new_tokens)
     return [score_answer(one, answer)[1] or 0 for one, answer in zip(prompts, answers, strict=True)]
 
 

@@ -75,7 +75,13 @@ STATUSES = {
 
 TITLES = {
     "unsafe_answers": "Unsafe answers",
+    "unsafe_answers_neutral": "Unsafe answers: neutral requests",
+    "unsafe_answers_later": "Unsafe answers: in a conversation",
     "over_refusal_lookalike": "Over-refusal: look-alikes",
+    "over_refusal_contrast": "Over-refusal: contrasts",
+    "over_refusal_later": "Over-refusal: in a conversation",
+    "over_refusal_answerable": "Over-refusal: public answers",
+    "facts_invented": "Invented facts",
     "over_refusal_ordinary": "Over-refusal: ordinary",
     "capability_failures": "Wrong answers",
     "personal_data_given": "Personal data given",

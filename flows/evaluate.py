@@ -42,7 +42,7 @@ from flows.show import progress
 
 def held_out(settings: Settings) -> list[str]:
     """Return what may not be trained on: all that the bundled suites, and those that the gate's rules name by a file, ask."""
-    own = [prompt.prompt for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
+    own = [prompt.asked for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
     return [*held_out_texts(), *own]
 
 

@@ -36,8 +36,8 @@ from flows.night import base_path, night_lock, now
 from flows.show import say
 
 ACTOR = "nightly gate"
-AUDIT_WORDS = {"harm": ("safe", "unsafe"), "lookalike": ("helpful", "refusal"), "ordinary": ("helpful", "refusal")}
-"""What outcomes 0 and 1 are called to people, by suite."""
+AUDIT_WORDS = {"harm": ("safe", "unsafe"), "help": ("helpful", "refusal")}
+"""What outcomes 0 and 1 are called to people, by scorer."""
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 NOTHING_NEW = "nothing new"
 
@@ -137,10 +137,10 @@ def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, momen
             "kind": "gate_audit",
             "reason": f"a random answer that the gate scored on suite {one.prompt.suite}",
             "interaction_id": None,
-            "prompt": one.prompt.prompt,
+            "prompt": one.prompt.transcript,
             "answer_a": one.response,
             "answer_b": None,
-            "proposal": AUDIT_WORDS.get(one.prompt.suite, ("no failure", "failure"))[one.outcome or 0],
+            "proposal": AUDIT_WORDS.get(scorer_of(one.prompt), ("no failure", "failure"))[one.outcome or 0],
             "detail": {
                 "decision_id": decision.id,
                 "scores": dict(one.scores),

@@ -186,7 +186,7 @@ def test_warnings_do_not_stop() -> None:
     ("columns", "words"),
     [
         ({"tokens": one(513, 512, number=2)}, "at least 95% of the pairs fit [train] max_tokens = 512"),
-        ({"taught_differs": one(False, True, number=2)}, "differ within [train] max_completion_tokens = 12"),
+        ({"taught_differs": one(False, True, number=2)}, "differ within [train] max_completion_tokens = 14"),
         ({"side": ["harm"] * 20}, "side has each of: harm, helpful"),
     ],
 )

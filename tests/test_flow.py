@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment.gate_floor import BUNDLED
 from alignment.store import query
 from bench.tiny import make_tiny_model
 
@@ -105,13 +106,7 @@ def test_a_night_runs_from_logs_to_a_verdict(workplace: Path, whole_night: dict)
     assert counts["read"] == counts["stored"] + counts["duplicate"] + counts["quarantined"] == 260
     assert counts["pairs"] == len(pairs_of(workplace, "whole")) > 10
     assert whole_night["decision"] in ("promote", "block", "insufficient evidence")
-    assert {metric["name"] for metric in whole_night["metrics"]} == {
-        "unsafe_answers",
-        "over_refusal_lookalike",
-        "over_refusal_ordinary",
-        "capability_failures",
-        "personal_data_given",
-    }
+    assert {metric["name"] for metric in whole_night["metrics"]} == set(BUNDLED)
     # A random model cannot have become safer: nothing is released.
     assert whole_night["decision"] != "promote"
     assert whole_night["release_id"] == "base"

@@ -25,6 +25,12 @@ GOOD = {
     "ordinary": (0, 0, 2, 298),
     "capability": (60, 2, 4, 134),
     "pii": (2, 1, 1, 56),
+    "harm_neutral": (20, 0, 60, 120),
+    "harm_later": (40, 2, 10, 68),
+    "contrast": (5, 2, 4, 189),
+    "safe_later": (2, 1, 2, 115),
+    "answerable": (1, 1, 1, 117),
+    "inability": (60, 2, 6, 52),
 }
 
 
@@ -57,12 +63,13 @@ def statuses(decision: GateDecision) -> dict[str, str]:
 def test_a_better_challenger_is_promoted() -> None:
     decision = judged()
     assert decision.decision == "promote"
-    [harm, lookalike, *_] = decision.metrics
+    found = {metric.suite: metric for metric in decision.metrics}
+    harm, lookalike = found["harm"], found["lookalike"]
     assert (harm.champion, harm.challenger, harm.n, harm.worse, harm.better, harm.unscored) == (65 / 200, 5 / 200, 200, 0, 60, 0)
     assert (harm.low, harm.high) == moved_out(difference(PairedCounts(*GOOD["harm"]), 0.95), 200, Design(200))[1:]
     assert harm.diff == pytest.approx(-0.3)
     assert (lookalike.rule, lookalike.margin) == ("non-inferior", Gate().lookalike_margin)
-    assert len(decision.reasons) == 5
+    assert len(decision.reasons) == len(GOOD)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from alignment.config import Settings
 from alignment.evals import load_suite
 from alignment.evals.gate import decide_on, pair, power_statement, rules
 from alignment.evals.retention import nats_of, shift, weigh
+from alignment.gate_floor import BUNDLED
 from alignment.ids import content_id
 from alignment.models.logprobs import LogProb
 from alignment.records import Answer, GateDecision, Message
@@ -153,7 +154,7 @@ def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeyp
     decision = release.gate.fn("n", "old", old.model_id, "new", new.model_id)
     metric = next(one for one in decision.metrics if one.suite == "retention")
     assert (metric.champion, metric.challenger, metric.status) == (2.0, 2.5, "fail")
-    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * 5]
+    assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * len(BUNDLED)]
     # No person is asked whether a good answer is good.
     assert not query(home, "SELECT 1 FROM review_items WHERE detail ->> '$.suite' = 'retention'")
     with session(home, write=True) as connection:

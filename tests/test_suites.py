@@ -8,13 +8,14 @@ import csv
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.errors import ConfigError
-from alignment.evals import METRICS, SUITES, held_out_texts, load_suite
+from alignment.evals import METRICS, SUITES, answer_id, held_out_texts, load_suite
 from alignment.evals.formats import FORMATS, open_suite
 from alignment.evals.gate import rules
 from alignment.evals.scorers import score_answer, scorer_of
@@ -27,7 +28,7 @@ DATA = Path(os.environ.get("ALIGN_DATA_DIR", "shared/data"))
 SIZES = {
     "pii": 60, "toxicity": 60, "counterfactual": 600, "stereotype": 60, "sycophancy": 60, "truthfulness": 80, "capability": 100,
     "retention": 90, "jailbreak": 2000, "harm": 250, "lookalike": 250, "ordinary": 300,
-    "harm_neutral": 250, "contrast": 250, "inability": 120, "answerable": 120,
+    "harm_neutral": 250, "contrast": 250, "inability": 120, "answerable": 120, "harm_later": 120, "safe_later": 120,
 }  # fmt: skip
 
 
@@ -39,15 +40,31 @@ def test_every_suite_is_large_enough_and_has_one_metric() -> None:
 
 def test_no_two_prompts_are_the_same_in_any_suite() -> None:
     """Answers are addressed by the prompt's text: a text in two suites would be one answer under one suite's name."""
-    texts = Counter(prompt.prompt for name in SUITES for prompt in load_suite(name))
+    texts = Counter(prompt.transcript for name in SUITES for prompt in load_suite(name))
     assert [text for text, times in texts.items() if times > 1] == []
+
+
+def test_a_suite_asks_in_the_course_of_a_conversation(tmp_path: Path) -> None:
+    """What was said before is asked and scored too, and another beginning is another question."""
+    prompt = next(one for one in load_suite("harm_later") if one.category.startswith("early/"))
+    roles = [turn["role"] for turn in prompt.conversation]
+    assert roles == ["user", "assistant"] * (len(prompt.before) // 2) + ["user"]
+    assert prompt.asked.split("\n")[0] == prompt.before[0]
+    assert answer_id(prompt, "m", 40) != answer_id(replace(prompt, before=()), "m", 40)
+    assert suite_version([prompt]) != suite_version([replace(prompt, before=prompt.before[2:])])
+    file = tmp_path / "mine.jsonl"
+    row = {"id": "1", "prompt": "And then?", "cluster": "c", "category": "x"}
+    for wrong in (["only one"], "text", ["", "x"], [1, 2]):
+        file.write_text(json.dumps({**row, "before": wrong}), "utf-8")
+        with pytest.raises(ConfigError, match="'before' needs the texts of the earlier turns"):
+            open_suite(str(file))
 
 
 def test_the_generated_suites_are_held_out_by_what_they_are_made_of() -> None:
     held = set(held_out_texts())
     for name in SUITES:
         if name not in ("jailbreak", "counterfactual"):
-            assert {prompt.prompt for prompt in load_suite(name)} <= held
+            assert {prompt.asked for prompt in load_suite(name)} <= held
     assert sum("{who}" in text for text in held) >= 60
 
 

@@ -58,7 +58,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(**changes: object) -> Train:
     return Train(
-        **{"epochs": 2, "batch_size": 4, "checkpoint_steps": 2, "max_tokens": 400, "max_completion_tokens": 24, "lora_rank": 4} | changes
+        **{
+            "epochs": 2,
+            "batch_size": 4,
+            "checkpoint_steps": 2,
+            "max_tokens": 400,
+            "max_completion_tokens": 24,
+            "lora_rank": 4,
+            "reference_free": False,
+        }
+        | changes
     )
 
 
@@ -202,6 +211,25 @@ def test_a_cut_answer_has_no_end_of_turn(tiny: Path) -> None:
     assert tokenizer.eos_token_id in ids["chosen_ids"]
     assert tokenizer.eos_token_id not in ids["rejected_ids"]
     assert len(ids["rejected_ids"]) == 30
+
+
+def test_a_cut_refusal_ends_after_its_last_whole_sentence(tiny: Path) -> None:
+    """What is only begun is said again and again; so the sentence that fits is taught with its end, on whichever side refuses."""
+    from alignment.models.local import load_tokenizer, turn_ids
+    from alignment.train.tokens import tokenise
+
+    tokenizer = load_tokenizer(tiny)
+    asked = [{"role": "user", "content": "hi"}]
+    refusal, help_ = "I can't help. Really not. " + "Please call somebody. " * 9, "Sure. Here. " * 20
+    sentences = list(turn_ids(tokenizer, asked, "I can't help. Really not.").answer)
+    for side, mine, other in (("harm", "chosen", "rejected"), ("helpful", "rejected", "chosen")):
+        pair = {"messages": asked, mine: refusal, other: help_, "side": side}
+        ids = tokenise(pair, tokenizer, max_completion_tokens=len(sentences) + 3)
+        assert ids[f"{mine}_ids"] == sentences and tokenizer.eos_token_id in sentences
+        assert len(ids[f"{other}_ids"]) == len(sentences) + 3 and tokenizer.eos_token_id not in ids[f"{other}_ids"]
+    # A first sentence that does not fit is cut like any other answer.
+    short = tokenise({"messages": asked, "chosen": refusal, "rejected": help_, "side": "harm"}, tokenizer, max_completion_tokens=8)
+    assert len(short["chosen_ids"]) == 8 and tokenizer.eos_token_id not in short["chosen_ids"]
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int, thinking_
     """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
     if prompt.scorer == LIKELIHOOD:
         return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right)
-    return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking_tokens]))
+    return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking_tokens, prompt.before]))
 
 
 def batches(prompts: Sequence[SuitePrompt], size: int) -> list[list[SuitePrompt]]:
     """Cut a suite into batches of similar length."""
-    ordered = sorted(prompts, key=lambda prompt: (len(prompt.prompt), prompt.id))
+    ordered = sorted(prompts, key=lambda prompt: (sum(map(len, (*prompt.before, prompt.prompt))), prompt.id))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

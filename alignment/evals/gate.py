@@ -34,7 +34,7 @@ from alignment.evals.statistics import (
     paired_interval,
 )
 from alignment.evals.suites import weighed
-from alignment.gate_floor import NEXT_STEP, announcements, weakenings
+from alignment.gate_floor import BUNDLED, NEXT_STEP, Bundled, announcements, weakenings
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
 from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
@@ -86,17 +86,17 @@ class Judged(NamedTuple):
 
 
 def rules(settings: Gate) -> tuple[Rule, ...]:
-    """Return the configured rules: the five of every gate, those of `[gate.rules]` in their place or after them."""
-    target = settings.min_improvement if settings.target == "superior" else settings.target_margin
-    found = {
-        "unsafe_answers": Rule("unsafe_answers", "harm", settings.target, target),
-        "over_refusal_lookalike": Rule("over_refusal_lookalike", "lookalike", "non-inferior", settings.lookalike_margin),
-        "over_refusal_ordinary": Rule("over_refusal_ordinary", "ordinary", "non-inferior", settings.ordinary_margin),
-        "capability_failures": Rule("capability_failures", "capability", "non-inferior", settings.capability_margin),
-        "personal_data_given": Rule("personal_data_given", "pii", "non-inferior", settings.personal_data_margin),
-    }
+    """Return the configured rules: the bundled ones of every gate, those of `[gate.rules]` in their place or after them."""
+    found = {name: _bundled(name, one, settings) for name, one in BUNDLED.items()}
     own = {name: Rule(name, one.suite, one.kind, one.margin, one.critical) for name, one in settings.rules.items()}
     return tuple((found | own).values())
+
+
+def _bundled(name: str, one: Bundled, settings: Gate) -> Rule:
+    if one.setting != "target_margin":
+        return Rule(name, one.suite, "non-inferior", getattr(settings, one.setting))
+    margin = settings.min_improvement if settings.target == "superior" else settings.target_margin
+    return Rule(name, one.suite, settings.target, margin)
 
 
 def decide(

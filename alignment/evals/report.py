@@ -37,7 +37,7 @@ def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Score
         "category": prompt.category,
         "suite": prompt.suite,
         "scorer": scorer_of(prompt) or "help",
-        "prompt": prompt.prompt,
+        "prompt": prompt.transcript,
         "response": responses[0],
         "scores": scored[0][0],
         "outcome": scored[0][1],

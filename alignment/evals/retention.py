@@ -44,7 +44,7 @@ def weigh(model: Weigher, prompts: Sequence[SuitePrompt]) -> list[dict[str, floa
     Raises:
         ModelError: an answer is longer than the model's context.
     """
-    asked: list[list[Message]] = [[{"role": "user", "content": prompt.prompt}] for prompt in prompts]
+    asked: list[list[Message]] = [prompt.conversation for prompt in prompts]
     found = model.log_probs(asked, [prompt.right[0] for prompt in prompts])
     return [{NATS: -one.sum / one.tokens, TOKENS: float(one.tokens)} for one in found]
 

@@ -79,7 +79,7 @@ def address(prompt: SuitePrompt, model_id: str, max_new_tokens: int, draw: int =
 
 
 def _replies(model: ChatModel, batch: Sequence[SuitePrompt], limit: int, draw: int) -> list[str]:
-    conversations: list[list[Message]] = [[{"role": "user", "content": prompt.prompt}] for prompt in batch]
+    conversations: list[list[Message]] = [prompt.conversation for prompt in batch]
     if not draw:
         return model.generate(conversations, max_new_tokens=limit)
     seed = int(unit_interval("sample", draw, batch[0].id) * 2**31)

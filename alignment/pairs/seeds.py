@@ -28,6 +28,9 @@ from alignment.store import append, append_durably, audit, query, session, sql
 BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
+HONEST = "honesty"
+IN_TURN = 4
+"""Clusters of honest inability that are drawn where one of another theme is: as one theme beside a dozen it is hardly taught."""
 HONESTY = "misinformation"
 """Category of a question that only honest inability answers: what goes wrong is an invented fact."""
 _HONESTY, _EVASIONS = (Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions"))
@@ -110,6 +113,9 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
     lanes: dict[tuple[str, str], list[list[Seed]]] = defaultdict(list)
     for key in sorted(clusters, key=lambda key: (unit_interval(SEED, *key), key)):
         lanes[key[0], _theme(clusters[key])].append(clusters[key])
+    for name, lane in lanes.items():
+        if name[1] == HONEST:
+            lanes[name] = [list(itertools.chain(*lane[at : at + IN_TURN])) for at in range(0, len(lane), IN_TURN)]
     drawn: list[Seed] = []
     for cluster in itertools.chain.from_iterable(itertools.zip_longest(*(lanes[name] for name in sorted(lanes)))):
         if cluster and len(drawn) + len(cluster) <= number:
@@ -120,7 +126,7 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
 def _theme(cluster: Sequence[Seed]) -> str:
     """Return what a cluster is about: the category of its harmful request; honesty is a theme of its own."""
     first = cluster[0]
-    return "honesty" if first.side is Side.HARM and first.chosen else first.category
+    return HONEST if first.side is Side.HARM and first.chosen else first.category
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
