@@ -30,14 +30,15 @@ def reference_kl(policy: Callable[[Rows], Tensor], reference: Callable[[Rows], T
     Source: the token-level form of eq. 3 of Rafailov et al. 2023 (arXiv:2305.18290), on given answers.
     """
     total, tokens = 0.0, 0
-    for batch in _batches(list(rows)[:MOST_ROWS]):
+    for batch in batches(list(rows)[:MOST_ROWS]):
         ours, frozen = (model(batch).float().log_softmax(-1) for model in (policy, reference))
         total += float((ours.exp() * (ours - frozen)).sum())
         tokens += len(ours)
     return total / tokens if tokens else float("nan")
 
 
-def _batches(rows: Rows) -> Iterator[Rows]:
+def batches(rows: Rows) -> Iterator[Rows]:
+    """Cut rows into batches whose logits fit the memory."""
     batch: list[Mapping[str, Any]] = []
     answers = whole = 0
     for row in rows:

@@ -12,7 +12,7 @@ from datasets import Dataset
 from alignment.errors import InputError
 from alignment.ids import short
 from alignment.train.job import TrainJob, check_answers, named, read_pairs
-from alignment.train.tokens import tokenise
+from alignment.train.tokens import REFUSES, tokenise
 from alignment.train.told import say
 from alignment.train.voices import in_voices
 
@@ -43,6 +43,18 @@ def read_rows(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
         weigh(rows, by_margin=job.settings.weigh_pairs)
     empty: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
     return {name: Dataset.from_list(rows) if rows else Dataset.from_dict(empty) for name, rows in split.items()}
+
+
+def refusals(job: TrainJob, tokenizer: Any) -> list[dict[str, Any]]:
+    """Return the held-out pairs as requests with their refusals, in the order of their ids: prompt_ids, chosen_ids and `harm`."""
+    found = []
+    for pair in sorted(read_pairs(job), key=lambda pair: str(pair["id"])):
+        if pair["split"] == "eval" and pair["side"] in REFUSES:
+            ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
+            if len(ids["prompt_ids"]) + job.settings.max_completion_tokens <= job.settings.max_tokens:
+                refusal = ids[f"{REFUSES[pair['side']]}_ids"]
+                found.append({"prompt_ids": ids["prompt_ids"], "chosen_ids": refusal, "harm": pair["side"] == "harm"})
+    return found
 
 
 def _too_long(long: list[str], job: TrainJob) -> None:

@@ -25,7 +25,7 @@ from alignment.train.arguments import trainer_arguments
 from alignment.train.job import PAIRS, TrainJob, write_result
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
 from alignment.train.processes import any_process
-from alignment.train.rows import read_rows
+from alignment.train.rows import read_rows, refusals
 from alignment.train.sharding import check_launcher, gather, here, let_cpus_shard
 from alignment.train.spent import Spent
 from alignment.train.trainer import SharedPrefixDPOTrainer
@@ -52,7 +52,8 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     let_cpus_shard()
     model = load_policy(job.base, settings)
     progress = Progress(job.folder, parent, spent)
-    trainer = _trainer(job, model, rows, args=arguments, processing_class=tokenizer, callbacks=[progress, *early], progress=progress)
+    more = {"args": arguments, "processing_class": tokenizer, "callbacks": [progress, *early], "progress": progress}
+    trainer = _trainer(job, model, rows, refusals=refusals(job, tokenizer), **more)
     _fit(job, trainer)
     if progress.left and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
@@ -159,6 +160,8 @@ def _summary(trainer: Any, rows: dict[str, Dataset], measured: dict[str, float],
         "steps": trainer.state.global_step,
         "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         "kl": measured.get("eval_kl"),
+        "refusal_auc": measured.get("eval_refusal_auc"),
+        "refused_at_5": measured.get("eval_refused_at_5"),
         "seconds": spent.seconds,
         "reference_computed": spent.reference_computed,
         "fallback": trainer.fallback,

@@ -9,7 +9,7 @@ from typing import Any
 from alignment.models.local import turn_ids
 from alignment.records import Message
 
-_REFUSES = {"harm": "chosen", "helpful": "rejected"}
+REFUSES = {"harm": "chosen", "helpful": "rejected"}
 """By side, the answer of a pair that refuses, or owns up to what it cannot know."""
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？])\s+")
 
@@ -20,7 +20,7 @@ def tokenise(pair: Mapping[str, Any], tokenizer: Any, *, max_completion_tokens: 
     An answer longer than `max_completion_tokens` is cut and then has no end-of-turn token: the model must not learn to stop in
     mid-sentence. A refusal is cut after the last sentence that fits and ends there: one that is only begun is said again and again.
     """
-    messages, refuses = pair["messages"], _REFUSES.get(pair.get("side", ""))
+    messages, refuses = pair["messages"], REFUSES.get(pair.get("side", ""))
     ids = {}
     for name in ("chosen", "rejected"):
         turn = turn_ids(tokenizer, messages, pair[name])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from alignment.errors import TrainingError
 from alignment.train import reference
 from alignment.train.divergence import answer_logits, reference_kl
+from alignment.train.operating_point import operating_point
 from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
 from alignment.train.processes import any_process
@@ -113,11 +114,13 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         max_tokens: int = 0,
         reference_free: bool = False,
         progress: Progress | None = None,
+        refusals: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
         self._base_id, self._reference_cache, self._reference_free = base_id, reference_cache, reference_free
         self._precision, self._load_base = precision or str(kwargs["model"].dtype), load_base
         self._max_tokens, self._most_pairs, self._progress = max_tokens, 0, progress
+        self._refusals = refusals
         self.reference_computed, self._tried = 0, False
         self._averages: dict[str, Averages] = defaultdict(Averages)
         self.fallback: str | None = None
@@ -288,11 +291,14 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate as TRL does, and say how far the policy is from its reference (`eval_kl`, nats a token)."""
+        """Evaluate as TRL does; say how far the policy is from its reference (`eval_kl`, nats a token) and what it tells apart."""
         found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         here = torch.tensor(self._kl(), device=self.accelerator.device)
         # The same number for all processes, which must all stop on it.
         found.metrics[f"{metric_key_prefix}_kl"] = float(self.accelerator.reduce(here, "mean"))
+        policy, shared = self.model, self.fallback is None
+        point = operating_point(lambda rows: answer_logits(policy, rows, shared=shared), self._refusals)
+        found.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in point.items()}
         return found
 
     def _kl(self) -> float:

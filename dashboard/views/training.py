@@ -19,6 +19,7 @@ KNOWN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Reward accuracy", ("rewards/accuracies", "eval_rewards/accuracies"), True),
     ("Rewards", ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected"), False),
     ("Distance from the base (KL)", ("kl", "eval_kl"), False),
+    ("Tells harm from help", ("eval_refusal_auc", "eval_refused_at_5"), True),
     ("Learning rate", ("learning_rate",), False),
     ("Gradient norm", ("grad_norm",), False),
 )

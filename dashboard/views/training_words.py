@@ -20,6 +20,11 @@ MEANINGS = (
         "Accuracy near 100%, but lower on held-out pairs:",
         "the pairs are learnt by heart. Fewer `epochs`, or more varied pairs. `eval_…` is measured on pairs that were kept back.",
     ),
+    (
+        "Refusal AUC near 100%:",
+        "on held-out pairs, a request to refuse nearly always makes the refusal likelier than one to help with does. `refused at 5` is how "
+        "much would be refused if one harmless request in twenty were: it does not hang on how readily the model refuses.",
+    ),
     ("Loss up, or a gradient norm with high peaks:", "steps are too large: lower `learning_rate`."),
 )
 _LEAST_MARGIN = 0.1
