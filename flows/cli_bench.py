@@ -201,7 +201,7 @@ def bench_release(
 
 @command(benches, "canary")
 def bench_canary(
-    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 1000,
+    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 200,
     exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
     as_json: Json = False,
 ) -> None:
