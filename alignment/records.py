@@ -171,7 +171,8 @@ class Metric:
     Values are rates in 0..1, or with `unit` "nats" means of 0 and more: how unlikely a token of a good answer is.
 
     `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
-    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
+    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power. `since` is 'base' or
+    'approved' where the base model, or the last release that a person approved, stands in the champion's place.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Metric:
     corrected_high: float | None = None
     calibration: str = ""
     unit: Literal["rate", "nats"] = "rate"
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
