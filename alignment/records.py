@@ -136,7 +136,8 @@ class Pair:
 class SuitePrompt:
     """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
 
-    `scorer` is empty for the suite's own; `right` and `wrong` are the phrases, letters or values that checking scorers look for.
+    `topic` is what it is about, where the suite says so beside its category. `scorer` is empty for the suite's own; `right` and `wrong`
+    are the phrases, letters or values that checking scorers look for.
     """
 
     id: str
@@ -147,6 +148,7 @@ class SuitePrompt:
     scorer: str = ""
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
