@@ -4,4 +4,4 @@
 SELECT * REPLACE (coalesce(unit, 'rate') AS unit, coalesce(since, '') AS since)
 FROM gate_metrics
 WHERE decision_id = $decision
-ORDER BY since <> '', array_position(['unsafe_answers', 'over_refusal_lookalike', 'over_refusal_ordinary'], name) NULLS LAST, name, suite
+ORDER BY coalesce(since, '') <> '', array_position(['unsafe_answers', 'over_refusal_lookalike', 'over_refusal_ordinary'], name) NULLS LAST, name, suite
