@@ -221,3 +221,29 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     assert "against the base model, rose by 100.0%" in card
     assert "over\\_refusal\\_lookalike\\_since\\_base" in card
     assert "its rates stand in the champion's column" in card
+
+
+def test_a_night_hands_its_anchors_to_the_gate(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided(store, waits=True)
+    spoken(store, "approved")
+    seen: list[Any] = []
+    mine = settings(store)
+    trained = TrainResult("r", store, 2, 1, 1.0, 0.5, 0.1, 1.0)
+    monkeypatch.setattr(release, "load_settings", lambda: mine)
+    monkeypatch.setattr(release, "read_result", lambda _: trained)
+    monkeypatch.setattr(release, "_consented", lambda *_: None)
+    monkeypatch.setattr(release, "load_model", lambda *_: Parrot("new"))
+    monkeypatch.setattr(release, "_champion", lambda *_: B)
+    monkeypatch.setattr(release, "adapter_of", lambda *_: None)
+    monkeypatch.setattr(release, "_gaps", lambda *_: {})
+    monkeypatch.setattr(release, "apply", lambda _night, decision, *_: decision)
+    for module in (release, anchors):
+        monkeypatch.setattr(module, "evaluate", lambda name, _adapter: f"model of {name}")
+    monkeypatch.setattr(anchors, "adapter_of", lambda *_: None)
+    held = GateDecision("d", B, "c" * 16, "block", ("because",), ())
+    monkeypatch.setattr(release, "gate", lambda *given: seen.append(given[-1]) or held)
+    assert release.release.fn(NIGHT, str(store))["decision"] == "block"
+    assert [(one.anchor.since, one.anchor.release_id, one.model_id) for one in seen[0]] == [
+        ("base", BASE, "model of base"),
+        ("approved", A, f"model of {A}"),
+    ]
