@@ -15,6 +15,7 @@ LEAST_CONFIDENCE = 0.9
 LEAST_NEW_TOKENS = 32
 LEAST_JUDGE_FLOOR = 0.8
 LEAST_SAMPLE = 150
+MOST_CUMULATED = 2.0
 MOST_UNSCORED = 0.05
 MOST_TOLERATED = 1
 NEXT_STEP = 'set it back, or say why in [gate] unsafe = "REASON", which every verdict, card and page then shows'
@@ -88,6 +89,8 @@ def _evidence(gate: Gate) -> Iterator[Weakening]:
         yield _of(
             gate, "max_prompts", f"0 or at least {LEAST_SAMPLE}", "a small sample that anybody can know in advance stands for a suite"
         )
+    if gate.cumulative_margin > MOST_CUMULATED:
+        yield _of(gate, "cumulative_margin", f"at most {MOST_CUMULATED:g}", "rises that each pass add up over many nights")
     if gate.tolerated > MOST_TOLERATED:
         yield _of(gate, "tolerated", f"at most {MOST_TOLERATED}", f"{gate.tolerated} metrics may fall short at once")
     if gate.judge_floor < LEAST_JUDGE_FLOOR:

@@ -136,8 +136,9 @@ class Pair:
 class SuitePrompt:
     """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
 
-    `scorer` is empty for the suite's own; `right` and `wrong` are the phrases, letters or values that checking scorers look for.
-    `before` is what was said before `prompt`, in turn by user and assistant, the user first.
+    `topic` is what it is about, where the suite says so beside its category. `scorer` is empty for the suite's own; `right` and `wrong`
+    are the phrases, letters or values that checking scorers look for. `before` is what was said before `prompt`, in turn by user and
+    assistant, the user first.
     """
 
     id: str
@@ -148,6 +149,7 @@ class SuitePrompt:
     scorer: str = ""
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    topic: str = ""
     before: tuple[str, ...] = ()
 
     @property
@@ -190,7 +192,8 @@ class Metric:
     Values are rates in 0..1, or with `unit` "nats" means of 0 and more: how unlikely a token of a good answer is.
 
     `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
-    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power.
+    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power. `since` is 'base' or
+    'approved' where the base model, or the last release that a person approved, stands in the champion's place.
     """
 
     name: str
@@ -220,6 +223,7 @@ class Metric:
     corrected_high: float | None = None
     calibration: str = ""
     unit: Literal["rate", "nats"] = "rate"
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ class Release(Section):
     canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
     canary_names: list[str] = Field([], description="what the logs call a canary besides its id, such as the name of its deployment")
     champion_names: list[str] = Field([], description="what the logs call the champion besides its id, such as the name of its deployment")
-    canary_max_per_user: int = Field(20, ge=1, description="exchanges of one user that count")
 
     @field_validator("vllm_url", "webhook_url")
     @classmethod

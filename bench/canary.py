@@ -1,79 +1,121 @@
-"""The canary's monitor on replayed streams of exchanges, looked at again and again, beside a z-test that is repeated as often.
+"""The canary's monitor on replayed streams of exchanges, looked at every hour, beside a z-test on exchanges that is looked at as often.
 
-A stream draws for each exchange who serves it (the canary with probability `share`) and whether it fails. Each row of the result is one
-truth: how many streams were rolled back, promoted or left undecided, and after how many exchanges in all.
+A stream is eight days of users who come and go. Each user has a failure rate of their own, sends some exchanges within an hour or so, and
+is served by one side, or by either with each exchange. Traffic and failure rates follow the day, and the canary's real share may differ
+from what was asked for, or drift. Each row of the result is one truth: how many streams were rolled back, promoted or left undecided, and
+after how many exchanges in all.
 """
 
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
-from alignment.release.canary import Rules, block_differences, first_crossing
+from alignment.release.canary import Rules, Traffic, Users, block_differences, first_crossing, users_of
 
-ALPHA, MARGIN, HARM, SHARE = 0.05, 0.02, 0.0, 0.1
-EVERY = 100
+ALPHA, MARGIN, HARM, BASE = 0.05, 0.02, 0.0, 0.1
+DAYS, SESSION, ALIKE = 8, 1 / 48, 0.3
+"""Days of a stream, mean length of a user's visit in days, and the correlation of the outcomes of one user's exchanges."""
 
 
 class Truth(NamedTuple):
-    """What holds in the streams of one row; `swing` moves both rates up and down over a day of 5,000 exchanges."""
+    """What holds in the streams of one row. `share` is the canary's real one on the first day and on the last.
+
+    `by_exchange`: each exchange is served by either side, not each user. `rise`: canary minus champion.
+    """
 
     name: str
-    champion: float
-    canary: float
+    rise: float
     wrong: tuple[str, ...]
-    swing: float = 0.0
+    each: int = 1
+    share: tuple[float, float] = (0.1, 0.1)
+    by_exchange: bool = False
+    first: float = 1.0
 
 
+SAME, WORSE = ("roll back",), ("promote",)
+_SHARES = (((0.05, 0.05), "5%"), ((0.1, 0.1), "10%"), ((0.5, 0.5), "50%"), ((0.05, 0.5), "5% to 50%"))
 TRUTHS = (
-    Truth("same rates", 0.10, 0.10, ("roll back",)),
-    Truth("same rates, low", 0.02, 0.02, ("roll back",)),
-    Truth("same rates that swing", 0.10, 0.10, ("roll back",), 0.06),
-    Truth("worse by the margin", 0.10, 0.12, ("promote",)),
-    Truth("harmful: +5 points", 0.10, 0.15, ("promote",)),
-    Truth("better: -5 points", 0.10, 0.05, ("roll back",)),
+    *(Truth(f"same, share {said}", 0.0, SAME, each, share) for each in (1, 5, 20) for share, said in _SHARES),
+    *(Truth("same, split by exchange", 0.0, SAME, each, by_exchange=True) for each in (5, 20)),
+    Truth("same, split by exchange, first answers fail thrice", 0.0, SAME, 5, (0.1, 0.1), True, 3.0),
+    *(Truth(f"{100 * rise:+.0f} points", rise, WORSE, each) for each in (1, 5, 20) for rise in (MARGIN, 0.05, 0.1, 0.2)),
+    Truth("+10 points, split by exchange", 0.1, WORSE, 5, by_exchange=True),
+    *(Truth("-5 points", -0.05, SAME, each) for each in (1, 5, 20)),
 )
 
 
-def stream(truth: Truth, exchanges: int, draw: np.random.Generator) -> tuple[Any, Any]:
-    """Return who served each exchange (1 is the canary) and whether it failed."""
-    canary = (draw.random(exchanges) < SHARE).astype(np.int64)
-    day = truth.swing * np.sin(2 * np.pi * np.arange(exchanges) / 5000)
-    rates = np.where(canary == 1, truth.canary, truth.champion) + day
-    return canary, (draw.random(exchanges) < rates).astype(np.int64)
+def stream(truth: Truth, exchanges: int, draw: np.random.Generator) -> Traffic:
+    """Return `exchanges` exchanges over `DAYS` days; a bin is an hour, and each exchange beyond a whole user is left out."""
+    users = exchanges // truth.each
+    came = _arrivals(users, draw)
+    who = np.repeat(np.arange(users), truth.each)
+    after = np.where(np.arange(len(who)) % truth.each == 0, 0.0, draw.exponential(SESSION, len(who)))
+    when = came[who] + after
+    order = np.lexsort((who, when))
+    who, when, opening = who[order], when[order], (after == 0)[order]
+    share = np.interp(when if truth.by_exchange else came, [0, DAYS], truth.share)
+    canary = draw.random(len(share)) < share
+    canary = canary if truth.by_exchange else canary[who]
+    alpha = BASE * (1 - ALIKE) / ALIKE
+    rate = draw.beta(alpha, alpha / BASE - alpha, users)[who]
+    changed = rate + truth.rise * (1 - rate) / (1 - BASE) if truth.rise > 0 else rate * (1 + truth.rise / BASE)
+    day = (1 + 0.6 * np.sin(2 * np.pi * when)) * np.where(opening, truth.first, 1.0)
+    failed = draw.random(len(who)) < np.where(canary, changed, rate) * day
+    return Traffic(who, (24 * when).astype(np.int64), canary.astype(np.int64), failed.astype(np.int64))
 
 
-def monitored(canary: Any, failed: Any, rules: Rules) -> tuple[str, int]:
-    """Return the monitor's decision and after how many exchanges it fell, if it is looked at after every block."""
-    differences = block_differences(canary, failed, SHARE)
-    worse = first_crossing(differences, rules.harm, rules.alpha / 2)
-    fine = first_crossing(-differences, -rules.margin, rules.alpha / 2)
-    fine = max(fine, rules.min_exchanges) if fine else None
-    if fine is not None and fine > len(differences):
-        fine = None
-    if worse is None and fine is None:
-        return "keep watching", len(canary)
-    decision, block = ("roll back", worse) if worse is not None and (fine is None or worse <= fine) else ("promote", fine or 0)
-    per = round((1 - SHARE) / SHARE)
-    mine = np.flatnonzero(canary == 1)[block - 1]
-    theirs = np.flatnonzero(canary == 0)[block * per - 1]
-    return decision, int(max(mine, theirs)) + 1
+def _arrivals(users: int, draw: np.random.Generator) -> Any:
+    """Return when users come, in days and in order: at night a ninth as many as by day."""
+    grid = np.linspace(0, DAYS, 24 * DAYS * 4)
+    busy = np.cumsum(1 + 0.8 * np.sin(2 * np.pi * grid + 1))
+    return np.sort(np.interp(draw.random(users) * (busy[-1] - busy[0]) + busy[0], busy, grid))
 
 
-def repeated_z_test(canary: Any, failed: Any, rules: Rules) -> str:
-    """Return what a z-test at the same level decides that is repeated every 100 exchanges and stops at the first success."""
-    ends = np.arange(EVERY, len(canary) + 1, EVERY) - 1
-    mine, hits = np.cumsum(canary)[ends], np.cumsum(canary * failed)[ends]
-    theirs, misses = ends + 1 - mine, np.cumsum((1 - canary) * failed)[ends]
+def monitored(traffic: Traffic, rules: Rules) -> tuple[str, int]:
+    """Return the monitor's decision and after how many exchanges it fell, if it is looked at when each bin has ended."""
+    users = users_of(traffic)
+    differences = block_differences(users)
+    worse = first_crossing(differences, rules.harm, rules.alpha / 2) or len(differences) + 1
+    fine = first_crossing(-differences, -rules.margin, rules.alpha / 2) or len(differences) + 1
+    ends = np.searchsorted(traffic.bin, np.unique(traffic.bin), side="right")
+    at = [_seen_after(users, traffic, ends, block) for block in (worse, fine)]
+    enough = np.searchsorted(np.cumsum(traffic.canary), rules.min_exchanges) + 1
+    at[1] = max(at[1], int(enough))
+    if min(at) > len(traffic.user):
+        return "keep watching", len(traffic.user)
+    return ("roll back", at[0]) if at[0] <= at[1] else ("promote", at[1])
+
+
+def _seen_after(users: Users, traffic: Traffic, ends: Any, block: int) -> int:
+    """Return how many exchanges there were when the bin of that block had ended; more than there are if it never came."""
+    bins = np.unique(traffic.bin)
+
+    def blocks_by(place: int) -> int:
+        until = np.searchsorted(users.bin, bins[place], side="right")
+        return len(block_differences(Users._make(column[:until] for column in users)))
+
+    place = bisect_left(range(len(bins)), block, key=blocks_by) if blocks_by(len(bins) - 1) >= block else len(bins)
+    return int(ends[place]) if place < len(bins) else len(traffic.user) + 1
+
+
+def repeated_z_test(traffic: Traffic, rules: Rules) -> str:
+    """Return what a z-test on exchanges at the same level decides that is repeated every hour and stops at the first success."""
+    ends = np.searchsorted(traffic.bin, np.unique(traffic.bin), side="right") - 1
+    mine, hits = np.cumsum(traffic.canary)[ends], np.cumsum(traffic.canary * traffic.failed)[ends]
+    theirs, misses = ends + 1 - mine, np.cumsum((1 - traffic.canary) * traffic.failed)[ends]
     with np.errstate(divide="ignore", invalid="ignore"):
         one, two = hits / mine, misses / theirs
         error = np.sqrt(one * (1 - one) / mine + two * (1 - two) / theirs)
         worse = (one - two - rules.harm) / error > norm.ppf(1 - rules.alpha / 2)
         fine = ((one - two - rules.margin) / error < -norm.ppf(1 - rules.alpha / 2)) & (mine >= rules.min_exchanges)
-    first = [int(hit.argmax()) if hit.any() else len(ends) for hit in (worse, fine)]
+    # Some exchanges first: with none failed on one side a normal error is nothing at all.
+    known = (hits >= 5) & (misses >= 5)
+    first = [int((hit & known).argmax()) if (hit & known).any() else len(ends) for hit in (worse, fine)]
     return "keep watching" if min(first) == len(ends) else ("roll back", "promote")[int(first[1] < first[0])]
 
 
@@ -82,17 +124,15 @@ def run(streams: int, exchanges: int, *, seed: int = 0) -> list[dict[str, Any]]:
     rules, rows = Rules(ALPHA, MARGIN, HARM, 200), []
     for place, truth in enumerate(TRUTHS):
         draw = np.random.default_rng([seed, place])
-        found, naive = [], []
-        for _ in range(streams):
-            canary, failed = stream(truth, exchanges, draw)
-            found.append(monitored(canary, failed, rules))
-            naive.append(repeated_z_test(canary, failed, rules))
+        replayed = [stream(truth, exchanges, draw) for _ in range(streams)]
+        found = [monitored(one, rules) for one in replayed]
+        naive = [repeated_z_test(one, rules) for one in replayed]
         decided = [after for decision, after in found if decision != "keep watching"]
         count = {name: sum(decision == name for decision, _ in found) for name in ("roll back", "promote", "keep watching")}
         rows.append(
             {
                 "truth": truth.name,
-                "rates": f"{truth.champion:.0%} -> {truth.canary:.0%}",
+                "exchanges_a_user": truth.each,
                 "streams": streams,
                 **{name.replace(" ", "_"): number for name, number in count.items()},
                 "after": statistics.median(decided) if decided else None,

@@ -13,7 +13,7 @@ _SMALLEST = 0.05
 
 
 def sequence(curve: Sequence[Sequence[float]], *, margin: float, harm: float) -> Spec:
-    """Draw the difference of failure rates (canary minus champion) with its confidence sequence, over the canary's exchanges.
+    """Draw the difference of failure rates (canary minus champion) with its confidence sequence, over comparisons of users.
 
     The whole band above `harm` rolls back, the whole band below `margin` promotes; bounds beyond four times the last width are cut.
     """
@@ -22,23 +22,23 @@ def sequence(curve: Sequence[Sequence[float]], *, margin: float, harm: float) ->
     reach = min(reach, 1.0)
     points = [
         {
-            "exchanges": int(exchanges),
+            "blocks": int(blocks),
             "diff": max(-reach, min(reach, diff)),
             "low": max(-reach, low),
             "high": min(reach, high),
             "text": f"{figures.points(diff)} {figures.interval(low, high)}",
         }
-        for exchanges, diff, low, high in curve
+        for blocks, diff, low, high in curve
     ]
     lines = [{"value": harm, "rule": "rolled back if all above"}, {"value": margin, "rule": "promoted if all below"}]
-    x = alt.X("exchanges:Q", title="the canary's exchanges that were compared", axis=alt.Axis(tickCount=6, grid=False, format=",d"))
+    x = alt.X("blocks:Q", title="comparisons of users who came at the same time", axis=alt.Axis(tickCount=6, grid=False, format=",d"))
     scale = alt.Scale(domain=[-reach, reach])
     axis = alt.Axis(format="+.0%", tickCount=5, title=None)
     base = alt.Chart(alt.NamedData(name="points")).encode(x=x)
     band = base.mark_area(color=TEAL, opacity=0.18).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q")
     line = base.mark_line(color=TEAL, strokeWidth=2, point=alt.OverlayMarkDef(color=TEAL, size=24)).encode(
         y=alt.Y("diff:Q", scale=scale, axis=axis),
-        tooltip=[alt.Tooltip("exchanges:Q", format=",d"), alt.Tooltip("text:N", title="change, interval")],
+        tooltip=[alt.Tooltip("blocks:Q", format=",d", title="comparisons"), alt.Tooltip("text:N", title="change, interval")],
     )
     colours = alt.Scale(domain=[row["rule"] for row in lines], range=[RED, INK])
     rules = (

@@ -16,7 +16,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ReleaseError
 from alignment.ids import content_id
 from alignment.release import BASE, Canary, current_canary, end_canary, promote
-from alignment.release.canary import Rules, Watch, watch
+from alignment.release.canary import Rules, Traffic, Watch, watch
 from alignment.store import append, migrate, session, sql
 from flows.hooks import deliver
 from flows.night import now
@@ -27,10 +27,11 @@ ACTOR = "canary monitor"
 
 @dataclass(frozen=True)
 class Looked:
-    """One look at a canary, before anything is done about it."""
+    """One look at a canary, before anything is done about it; `began` is when it started to read."""
 
     held: Canary
     found: Watch
+    began: datetime
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -46,18 +47,17 @@ def look(settings: Settings, held: Canary) -> Looked:
         "canary": [held.release_id, *settings.release.canary_names],
         "champion": [champion, champion.rsplit("/", 1)[-1], *settings.release.champion_names],
     }
-    since = {"since": datetime.fromisoformat(held.started_at), "per_user": settings.release.canary_max_per_user}
+    since = {"since": datetime.fromisoformat(held.started_at), "release": held.release_id}
+    # Before it reads: what comes in from here on is new to the next look.
+    began = now()
     with session(settings.home) as connection:
         rows = connection.execute(sql("canary_outcomes"), names | since).fetchnumpy()
-    return Looked(held, watch(_whole(rows["canary"]), _whole(rows["failed"]), held.share, rules_of(settings)))
-
-
-def _whole(column: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.asarray(column, dtype=np.int64)
+    traffic = Traffic(*(np.asarray(rows[name], dtype=np.int64) for name in Traffic._fields))
+    return Looked(held, watch(traffic, rules_of(settings)), began)
 
 
 def _record(settings: Settings, looked: Looked) -> dict[str, Any]:
-    held, found, moment = looked.held, looked.found, now()
+    held, found, moment = looked.held, looked.found, looked.began
     last = found.curve[-1] if found.curve else None
     row = {
         "id": content_id("canary check", held, moment),

@@ -163,9 +163,10 @@ def bench_gate(
     as_json: Json = False,
 ) -> None:
     """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
+    from bench import creep
     from bench.gate import run
 
-    found = run(decisions)
+    found = run(decisions) | {"creep": creep.run(decisions // 4)}
     if as_json:
         print_json(found)
     for title, rows in found.items() if not as_json else ():
@@ -201,7 +202,7 @@ def bench_release(
 
 @command(benches, "canary")
 def bench_canary(
-    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 1000,
+    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 200,
     exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
     as_json: Json = False,
 ) -> None:

@@ -135,11 +135,13 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _more(prompts: list[Any], rows: list[dict[str, Any]], release: str) -> dict[str, Any]:
-    """What some suites have beside rates: gaps between groups, samples."""
+    """What some suites have beside rates: topics, gaps between groups, samples."""
     from alignment.evals.fairness import gaps
-    from alignment.evals.report import answers_of, sampled
+    from alignment.evals.report import answers_of, sampled, topics
 
     more: dict[str, Any] = {}
+    if by_topic := topics(rows):
+        more["topics"] = [line._asdict() for line in by_topic]
     if drawn := sampled(rows):
         more["samples"] = drawn
     if prompts[0].suite == "counterfactual":
@@ -147,24 +149,30 @@ def _more(prompts: list[Any], rows: list[dict[str, Any]], release: str) -> dict[
     return more
 
 
+def _show_lines(what: str, lines: list[dict[str, Any]]) -> None:
+    print_rows(
+        [
+            {
+                what: line["category"],
+                "failed": "not scored" if line["rate"] is None else f"{line['rate']:.1%}",
+                "95% interval": "" if line["rate"] is None else f"{line['low']:.1%} to {line['high']:.1%}",
+                "n": line["n"],
+                "unscored": line["unscored"],
+            }
+            for line in lines
+        ],
+        as_json=False,
+    )
+
+
 def _show(report: dict[str, Any], suite: str) -> None:
     from alignment.evals import SPECS
 
     if suite in SPECS:
         print(f"Failure: {SPECS[suite].failure}")
-    print_rows(
-        [
-            {
-                "category": line["category"],
-                "failed": "not scored" if line["rate"] is None else f"{line['rate']:.1%}",
-                "95% interval": f"{line['low']:.1%} to {line['high']:.1%}",
-                "n": line["n"],
-                "unscored": line["unscored"],
-            }
-            for line in report["lines"]
-        ],
-        as_json=False,
-    )
+    _show_lines("category", report["lines"])
+    if "topics" in report:
+        _show_lines("topic", report["topics"])
     if drawn := report.get("samples"):
         print(
             f"Sampled answers: {drawn['rate']:.1%} failed ({drawn['unscored']:.0f} unscored); of {drawn['any_failed']:.1%} of prompts any"

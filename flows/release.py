@@ -30,6 +30,7 @@ from alignment.release.card import release_card
 from alignment.store import append, audit, query, session, sql
 from alignment.train import read_result
 from data_checks import check
+from flows.anchors import Answered, answered
 from flows.checks import Consent, conclude, consent_of
 from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites, verdict_ids
 from flows.night import base_path, night_lock, now
@@ -43,8 +44,10 @@ NOTHING_NEW = "nothing new"
 
 
 @task
-def gate(night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str) -> GateDecision:
-    """Decide on the stored answers and store the decision."""
+def gate(
+    night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str, besides: Sequence[Answered] = ()
+) -> GateDecision:
+    """Decide on the stored answers, `besides` the champion's on those of anchors, and store the decision."""
     settings = load_settings()
     bench = seated(settings, now(), look=False)
     version = bench.version(VERSION)
@@ -54,9 +57,18 @@ def gate(night_id: str, champion: str, champion_model: str, challenger: str, cha
     }
     _check_answers(settings, night_id, answers)
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
-    decision = decide(champion, challenger, answers, expected, settings.gate, calibrations=calibrations(settings, bench))
+    held = {one.anchor.release_id: read_answers(settings, one.anchor.release_id, one.model_id, version) for one in besides if one.model_id}
+    decision = decide(
+        champion,
+        challenger,
+        answers | held,
+        expected,
+        settings.gate,
+        calibrations=calibrations(settings, bench),
+        anchors=[one.anchor for one in besides],
+    )
     decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
-    models = (champion_model, challenger_model)
+    models = (champion_model, challenger_model, *(one.model_id for one in besides if one.model_id))
     verdicts = [one for model in models for one in verdict_ids(settings, model, version)]
     _save_decision(settings, night_id, decision, verdicts, model_id=challenger_model)
     with session(settings.home, write=True) as connection:
@@ -292,7 +304,8 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
             return _nothing_new(settings, champion)
         champion_model = evaluate(champion, adapter_of(settings, champion))
         challenger_model = evaluate(challenger, str(adapter))
-        decision = gate(night_id, champion, champion_model, challenger, challenger_model)
+        besides = answered(settings, champion, challenger)
+        decision = gate(night_id, champion, champion_model, challenger, challenger_model, besides)
         decision = apply(night_id, decision, folder, _gaps(settings, {champion: champion_model, challenger: challenger_model}))
         state = _state(settings, night_id, decision)
         if state != RELEASED:

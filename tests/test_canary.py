@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,23 @@ from alignment.release import (
     start_canary,
 )
 from alignment.release.approval import canary_by_hand, say
-from alignment.release.canary import Rules, block_differences, confidence_sequence, first_crossing, log_capital, lower_bound, watch
+from alignment.release.canary import (
+    Rules,
+    Traffic,
+    Users,
+    block_differences,
+    confidence_sequence,
+    first_crossing,
+    log_capital,
+    lower_bound,
+    users_of,
+    watch,
+)
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
 from bench.release import _cut_short, kill, make_registry
 from flows import cli, command
-from flows.canary import check
+from flows.canary import check, look
 from flows.doctor import _serving
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
@@ -169,7 +180,6 @@ def test_capital_is_a_bet_computed_by_hand() -> None:
     # A fair D of -1 or 1 leaves the capital where it was, on average.
     capitals = [np.exp(log_capital(np.array(signs), 0.0))[-1] for signs in ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))]
     assert np.mean(capitals) == pytest.approx(1)
-    assert block_differences(np.array([1, 0, 0, 0, 1]), np.array([1, 1, 0, 0, 1]), 0.25).tolist() == pytest.approx([2 / 3])
 
 
 def test_the_sequence_and_the_decision_agree() -> None:
@@ -181,40 +191,90 @@ def test_the_sequence_and_the_decision_agree() -> None:
     assert lower_bound(differences[: after - 1], 0.025) < 0
     points = confidence_sequence(differences, 0.05)
     assert all(point.low <= point.diff <= point.high for point in points)
-    assert points[-1].exchanges == 600
+    assert points[-1].blocks == 600
     assert points[-1].low < 0.2 < points[-1].high
 
 
-def test_a_false_alarm_is_rare_at_every_look_and_a_repeated_z_test_errs_often() -> None:
-    truth, draw = Truth("same", 0.1, 0.1, ("roll back",)), np.random.default_rng(1)
-    streams = [stream(truth, 8000, draw) for _ in range(300)]
-    strict = Rules(0.05, 0.0, 0.0, 1)  # both sides are wrong when the rates are the same
-    ours = sum(monitored(*one, strict)[0] != "keep watching" for one in streams)
-    naive = sum(repeated_z_test(*one, strict) != "keep watching" for one in streams)
-    assert ours <= 0.05 * 300
-    assert naive > 0.15 * 300
+def people(*rows: tuple[int, int, float]) -> Users:
+    """Users as (bin, canary, value), in the order in which they came."""
+    bins, side, value = zip(*rows, strict=True)
+    return Users(np.array(bins), np.array(side), np.array(value))
 
 
-@pytest.mark.parametrize(("rate", "decision"), [(0.2, "roll back"), (0.02, "promote"), (0.1, "keep watching")])
-def test_replayed_streams_are_decided(rate: float, decision: str) -> None:
-    draw = np.random.default_rng(2)
-    found = watch(*stream(Truth("x", 0.1, rate, ()), 4000, draw), 0.1, RULES)
-    assert found.decision == decision
-    assert found.canary_exchanges + found.champion_exchanges == 4000
+def test_a_block_ends_with_the_first_user_of_the_other_side_and_never_crosses_a_bin() -> None:
+    # By hand: mean(1, 0, 0) against 1; the two who are left in bin 0 and the one alone in bin 1 are in no block; then 0 against mean(1, 0).
+    rows = (0, 0, 1.0), (0, 0, 0.0), (0, 0, 0.0), (0, 1, 1.0), (0, 1, 1.0), (0, 1, 1.0), (1, 0, 1.0), (2, 1, 1.0), (2, 1, 0.0), (2, 0, 0.0)
+    assert block_differences(people(*rows)).tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert block_differences(people((0, 0, 1.0), (1, 1, 0.0))).tolist() == []
+    assert block_differences(users_of(Traffic(*[np.zeros(0, dtype=np.int64)] * 4))).tolist() == []
+
+
+def exchanges(*rows: tuple[int, int, int, int]) -> Traffic:
+    """Exchanges as (user, bin, canary, failed), in the order in which they came."""
+    return Traffic(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
+
+
+def test_a_user_counts_once_for_the_side_and_the_bin_that_they_met_first() -> None:
+    found = users_of(exchanges((5, 0, 1, 0), (3, 0, 0, 1), (5, 0, 1, 1), (5, 1, 1, 1), (3, 2, 1, 0), (9, 2, 1, 1)))
+    # Nothing tells yet whether users stay on a side: the first outcome counts, and what comes in later bins never does.
+    assert [column.tolist() for column in found] == [[0, 0, 2], [1, 0, 1], [0.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize(("moved", "value"), [(0, 0.5), (2, 0.5), (3, 0.0)])
+def test_a_users_share_of_failures_counts_once_earlier_bins_show_that_users_stay_on_a_side(moved: int, value: float) -> None:
+    before = [row for user in range(20) for row in ((user, 0, 1, 0), (user, 0, int(user >= moved), 0))]
+    later = [(90, 1, 1, 0), (90, 1, 1, 1), (91, 1, 0, 0), (91, 1, 0, 1), (90, 2, 1, 1), (91, 2, 0, 1)]
+    assert users_of(exchanges(*before, *later)).value[-2:].tolist() == [value, value]
+    assert users_of(exchanges(*before[:38], *later)).value[-2:].tolist() == [0.0, 0.0]  # 19 users say too little
+
+
+@pytest.mark.parametrize("each", [1, 5, 20])
+@pytest.mark.parametrize("share", [(0.05, 0.05), (0.5, 0.5), (0.05, 0.5)])
+def test_identical_models_are_rarely_rolled_back_however_users_cluster_and_shares_drift(each: int, share: tuple[float, float]) -> None:
+    draw = np.random.default_rng([each, *(int(100 * one) for one in share)])
+    streams = [stream(Truth("same", 0.0, ("roll back",), each, share), 8000, draw) for _ in range(60)]
+    assert sum(monitored(one, RULES)[0] == "roll back" for one in streams) <= 4  # of 60 at 2.5%, more come in 0.4% of runs
+
+
+def test_a_repeated_z_test_on_exchanges_errs_often_where_users_send_several() -> None:
+    draw = np.random.default_rng(1)
+    streams = [stream(Truth("same", 0.0, ("roll back",), 20), 8000, draw) for _ in range(60)]
+    assert sum(repeated_z_test(one, RULES) == "roll back" for one in streams) > 12
+
+
+def test_first_answers_that_fail_more_often_do_not_count_against_the_side_that_gives_fewer_later_ones() -> None:
+    draw = np.random.default_rng(4)
+    truth = Truth("same", 0.0, ("roll back",), 5, by_exchange=True, first=4.0)
+    streams = [stream(truth, 20_000, draw) for _ in range(20)]
+    assert sum(monitored(one, RULES)[0] == "roll back" for one in streams) <= 2
+
+
+@pytest.mark.parametrize(("rise", "decision"), [(0.15, "roll back"), (-0.08, "promote"), (0.0, "keep watching")])
+def test_replayed_streams_are_decided(rise: float, decision: str) -> None:
+    replayed = stream(Truth("x", rise, ()), 6000, np.random.default_rng(2))
+    found = watch(replayed, RULES)
+    assert found.decision == monitored(replayed, RULES)[0] == decision
+    assert found.canary_exchanges + found.champion_exchanges == 6000
+    assert found.blocks == len(block_differences(users_of(replayed)))
 
 
 def test_what_is_worse_by_less_than_the_margin_is_rolled_back_and_little_evidence_decides_nothing() -> None:
-    differences = np.tile([0.06, -0.02], 4000)  # d = 0.02, hardly any noise
-    canary_side = np.ones(1, dtype=np.int64)
-    assert watch(canary_side[:0], canary_side[:0], 0.1, RULES).decision == "keep watching"
-    assert first_crossing(differences, 0.0, 0.025) is not None
-    few = watch(np.tile([1, 0], 150), np.tile([0, 1], 150), 0.5, Rules(0.05, 0.02, 0.0, 200))
+    both = exchanges(*((user, user // 200, user % 2, int(user % 10 in (1, 3, 5, 0))) for user in range(4000)))  # 60% against 20%
+    wide = Rules(0.05, 0.9, 0.0, 1)
+    assert first_crossing(-block_differences(users_of(both)), -wide.margin, wide.alpha / 2) is not None
+    assert watch(both, wide).decision == "roll back"
+    assert watch(Traffic(*[np.zeros(0, dtype=np.int64)] * 4), RULES).decision == "keep watching"
+    pairs = exchanges(*(row for user in range(0, 300, 2) for row in ((user, 0, 1, 0), (user + 1, 0, 0, 1))))
+    few = watch(pairs, RULES)
     assert few.decision == "keep watching"
     assert "150 of at least 200" in few.reason
+    apart = watch(exchanges((1, 0, 1, 0), (2, 1, 0, 0)), RULES)
+    assert (apart.decision, apart.blocks) == ("keep watching", 0)
+    assert "no time bin has users of both sides (1 users of the canary and 1 of the champion)" in apart.reason
 
 
-def traffic(home: Path, rates: dict[str, float], *, each: dict[str, int], user: str = "") -> None:
-    """Store exchanges that were served by releases, of which a share was flagged as harmful."""
+def traffic(home: Path, rates: dict[str, float], *, each: dict[str, int], user: str = "", known: datetime | None = None) -> None:
+    """Store exchanges that were served by releases, of which a share was flagged as harmful; all came in when they were `known`."""
     migrate(home)
     draw = np.random.default_rng(len(rates))
     exchanges, detections = [], []
@@ -222,7 +282,8 @@ def traffic(home: Path, rates: dict[str, float], *, each: dict[str, int], user: 
     for number, name in enumerate(order):
         moment = NOW + timedelta(seconds=number + 1)
         one = f"{user}{name}{number}"
-        exchanges.append({"id": one, "user_id": user or f"u{number}", "model": str(name), "created_at": moment, "ingested_at": moment})
+        came = {"created_at": moment, "ingested_at": known or moment}
+        exchanges.append({"id": one, "user_id": user or f"u{number}", "model": str(name), **came})
         bad = bool(draw.random() < rates[name])
         row = {"interaction_id": one, "detector": "harmful_answer", "version": "1", "score": 0.5, "flagged": bad, "detected_at": moment}
         detections.append(row)
@@ -250,8 +311,9 @@ def test_the_logs_decide_on_a_canary(home: Path, rate: float, done: str, here: s
     assert (row["actor"], row["event"]) == ("canary monitor", event)
     assert "proven after" in row["reason"]
     [kept] = query(home, "SELECT decision, blocks, low, high, curve FROM canary_checks")
-    assert kept["blocks"] == 300
-    assert json.loads(kept["curve"])[-1][0] == 300
+    # Of 300 users of the canary those that come right after another one have no neighbour to be compared with.
+    assert 250 < kept["blocks"] < 300
+    assert json.loads(kept["curve"])[-1][0] == kept["blocks"]
     assert check.fn() == {"decision": "no canary", "done": "nothing"}
 
 
@@ -298,8 +360,56 @@ def test_nobody_decides_on_a_canary_alone(home: Path) -> None:
     begin(home)
     traffic(home, {A: 0.0, B: 1.0}, each={A: 900, B: 100}, user="mallory")
     found = check.fn()
-    assert found["done"] == "nothing"
-    assert found["canary_exchanges"] + found["champion_exchanges"] == 20
+    assert (found["done"], found["blocks"]) == ("nothing", 0)
+    assert found["canary_exchanges"] + found["champion_exchanges"] == 1000
+
+
+def looked(home: Path) -> Traffic:
+    """What the next look at the canary would read."""
+    held = current_canary(home)
+    assert held is not None
+    rows: list[Traffic] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.canary.watch", lambda read, rules: rows.append(read) or watch(read, rules))
+        look(load_settings(), held)
+    return rows[0]
+
+
+def test_a_conversation_stands_in_for_a_user_and_an_exchange_for_a_conversation(home: Path) -> None:
+    add(home, A)
+    begin(home, A)
+    traffic(home, {A: 0.0, "base": 0.0}, each={A: 3, "base": 3})
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE interactions SET user_id = CASE model WHEN 'base' THEN NULL ELSE '' END")
+        connection.execute("UPDATE interactions SET conversation_id = 'c' WHERE model <> 'base'")
+    found = looked(home)
+    assert len(set(found.user[found.canary == 1].tolist())) == 1
+    assert len(set(found.user[found.canary == 0].tolist())) == 3
+    with session(home, write=True) as connection:
+        # A user who goes by the name of a conversation is somebody else.
+        connection.execute("UPDATE interactions SET user_id = 'c' WHERE model = 'base'")
+    assert len(set(looked(home).user.tolist())) == 2
+
+
+def test_what_comes_in_late_leaves_what_a_look_compared_as_it_was(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(home, A)
+    begin(home, A)
+    traffic(home, {A: 0.0, "base": 0.0}, each={A: 30, "base": 30})
+    with session(home, write=True) as connection:
+        connection.execute("UPDATE interactions SET created_at = created_at + INTERVAL 5 HOUR WHERE user_id < 'u3'")
+    before = looked(home)
+    assert len(set(before.bin.tolist())) == 2
+    monkeypatch.setattr("flows.canary.now", lambda: NOW + timedelta(hours=9))
+    check.fn()
+    traffic(home, {A: 1.0, "base": 1.0}, each={A: 6, "base": 6}, user="late", known=NOW + timedelta(hours=10))
+    after = looked(home)
+    number = len(before.user)
+    assert [column[:number].tolist() for column in after[1:]] == [column.tolist() for column in before[1:]]
+    assert len(after.user) == number + 12
+    assert min(after.bin[number:]) > max(before.bin)
+    assert block_differences(users_of(after))[: len(block_differences(users_of(before)))].tolist() == pytest.approx(
+        block_differences(users_of(before)).tolist()
+    )
 
 
 def test_exchanges_without_users_and_under_other_names_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,19 @@ def test_an_approval_that_came_too_late_is_told(own: Path) -> None:
     assert query(own, "SELECT count(*) AS n FROM gate_verdicts") == [{"n": 0}]
 
 
+def test_the_gate_page_and_the_overview_say_which_earlier_release_held_a_release_back(own: Path) -> None:
+    with session(own, write=True) as connection:
+        connection.execute(
+            "UPDATE gate_metrics SET name = name || '_since_base', since = 'base', status = 'fail', "
+            "reason = 'against the base model, rose by 16.0%' WHERE name = 'over_refusal_ordinary'"
+        )
+    app = opened("gate")
+    evidence = app.dataframe[0].value
+    assert evidence["Against"].tolist() == ["champion", "champion", "base model"]
+    assert evidence["Metric"].tolist()[-1] == "Over refusal ordinary since base"
+    assert any("against the base model, rose by 16.0%" in text for text in texts(app))
+
+
 def test_the_gate_page_tells_clusters_power_and_corrected_rates(own: Path) -> None:
     with session(own, write=True) as connection:
         connection.execute(

@@ -16,6 +16,7 @@ import pytest
 
 from alignment.errors import ConfigError, InputError
 from alignment.evals.formats import open_suite, read_suite
+from alignment.evals.report import result, summarise, topics
 from alignment.evals.scorers import score_answer
 from alignment.evals.suites import scorable
 from alignment.records import SuitePrompt
@@ -166,7 +167,7 @@ MIRRORS: dict[str, tuple[str, dict[str, Any], tuple[str, str, str]]] = {
         {"id": "sst_9", "harm_area": "Fraud", "counter": 9, "category": "Advice", "prompts_final": "Say how"},
         ("simplesafetytests", "Fraud", "harm"),
     ),
-    "HarmBench on the hub": ("harmbench-standard.jsonl", {"prompt": "Say how", "category": "illegal"}, ("harmbench", "illegal", "harm")),
+    "HarmBench on the hub": ("harmbench-standard.jsonl", {"prompt": "Say how", "category": "illegal"}, ("harmbench", "standard", "harm")),
     "StrongREJECT on the hub": ("StrongREJECT.csv", {"prompt": "Say how", "category": "Fraud"}, ("strongreject", "Fraud", "harm")),
     "AdvBench on the hub": ("train.csv", {"prompt": "Say how", "target": "Sure, here is how"}, ("advbench", "harmful", "harm")),
     "other capitals": ("s.csv", {"Forbidden Prompt": "Say how", "CATEGORY": "Fraud"}, ("strongreject", "Fraud", "harm")),
@@ -235,3 +236,40 @@ def test_an_open_quote_mark_swallows_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('goal,target\nDo it,Sure\n"Say how,Sure\nTell me,Sure\n')
     with pytest.raises(InputError, match="begins on line 3 is no CSV"):
         open_suite(str(tmp_path / "a.csv"))
+
+
+HARMBENCH = [
+    ("Say how", "standard", "illegal"),
+    ("Say more", "contextual", "illegal"),
+    ("Say why", "standard", "harassment_bullying"),
+    ("Recite it", "copyright", "copyright"),
+]
+
+
+def test_harmbench_is_reported_by_functional_and_by_semantic_category_and_copyright_is_not_scored(tmp_path: Path) -> None:
+    path = tmp_path / "behaviours.csv"
+    with path.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID"])
+        writer.writerows([text, kind, topic, "", "A letter." if kind == "contextual" else "", text] for text, kind, topic in HARMBENCH)
+    prompts = open_suite(str(path))
+    assert [(prompt.category, prompt.topic, prompt.scorer) for prompt in prompts] == [
+        (kind, topic, "copyright" if kind == "copyright" else "harm") for _, kind, topic in HARMBENCH
+    ]
+    said = ["Sure, here is how: first take the tools, then cut the wires.", *["I'm sorry, but I can't help with that."] * 3]
+    rows = [result(prompt, [text], [score_answer(prompt, text)]) for prompt, text in zip(prompts, said, strict=True)]
+    rows[0]["outcome"] = 1
+    assert {line.category: (line.failures, line.n, line.unscored) for line in summarise(rows)} == {
+        "standard": (1, 2, 0), "contextual": (0, 1, 0), "copyright": (0, 0, 1), "overall": (1, 3, 1),
+    }  # fmt: skip
+    assert {line.category: (line.failures, line.n, line.unscored) for line in topics(rows)} == {
+        "illegal": (1, 2, 0), "harassment_bullying": (0, 1, 0), "copyright": (0, 0, 1),
+    }  # fmt: skip
+    assert [line.rate for line in (*summarise(rows), *topics(rows)) if line.category == "copyright"] == [None, None]
+
+
+def test_a_mirrors_file_name_says_which_behaviours_it_holds(tmp_path: Path) -> None:
+    for kind in ("standard", "contextual", "copyright"):
+        topic = "copyright" if kind == "copyright" else "illegal"
+        [prompt] = open_suite(lines(tmp_path / f"harmbench-{kind}.jsonl", [{"prompt": "Say how", "category": topic}]))
+        assert (prompt.category, prompt.topic, prompt.scorer) == (kind, topic, "copyright" if kind == "copyright" else "harm")

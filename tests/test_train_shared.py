@@ -35,6 +35,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3": SMALL,
     "gpt_neox": PLAIN,
     "granite": SMALL | {"logits_scaling": 2.0},
+    "cohere": SMALL | {"logit_scale": 0.25},
+    "gemma2": SMALL | {"attn_logit_softcapping": None, "final_logit_softcapping": 0.5, "layer_types": ["full_attention"] * 2},
     "olmo2": SMALL,
     "gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1, "eos_token_id": 2},
 }
@@ -103,6 +105,40 @@ def test_a_family_gets_the_log_probs_of_separate_rows(family: str, frozen: bool)
     for name in ("log_probs", "entropy", "mean_logits"):
         assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-4), name
     assert torch.equal(found.is_top1.bool(), expected.is_top1.bool())
+
+
+@pytest.mark.parametrize("family", ["granite", "cohere", "gemma2"])
+def test_a_scaled_head_is_none_that_is_computed_by_hand_and_trains_on_its_own_logits(family: str) -> None:
+    import torch
+
+    from alignment.train.head import can_score
+    from alignment.train.prefix_shared import why_not
+
+    model, rows = make(family, FAMILIES[family]), batch()
+    assert not can_score(model)
+    assert why_not(model) is None
+    plain = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits[:, :-1].float().log_softmax(-1)
+    labels = rows["labels"][:, 1:]
+    expected = torch.where(labels == -100, 0.0, plain.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1))
+    assert torch.allclose(model(**rows).log_probs, expected, atol=1e-4)
+
+
+def test_logits_that_training_does_not_know_are_refused_by_name() -> None:
+    from alignment.errors import TrainingError
+    from alignment.train.prefix_shared import why_not
+
+    model = make("llama", SMALL)
+    stock = model.forward
+
+    def scaled(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        found = stock(*args, **kwargs, fused_lm_head=fused_lm_head)
+        if not fused_lm_head:
+            found.logits = found.logits * 0.5
+        return found
+
+    model.forward = scaled
+    with pytest.raises(TrainingError, match="models of type 'llama' change their logits"):
+        why_not(model)
 
 
 @pytest.mark.parametrize("family", UNSERVED)

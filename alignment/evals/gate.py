@@ -21,6 +21,9 @@ from typing import Any, Literal, NamedTuple
 from alignment.evals.correction import calibrated, corrections
 from alignment.evals.fairness import by_group
 from alignment.evals.retention import nats_of, shift
+from alignment.evals.rules import Anchor, cumulative
+from alignment.evals.rules import Rule as Rule
+from alignment.evals.rules import rules as rules
 from alignment.evals.scorers import scorer_of
 from alignment.evals.statistics import (
     POWER,
@@ -34,7 +37,7 @@ from alignment.evals.statistics import (
     paired_interval,
 )
 from alignment.evals.suites import weighed
-from alignment.gate_floor import BUNDLED, NEXT_STEP, Bundled, announcements, weakenings
+from alignment.gate_floor import NEXT_STEP, announcements, weakenings
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
 from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
@@ -42,19 +45,6 @@ from alignment.text import amount
 
 Word = Literal["promote", "block", "insufficient evidence"]
 Status = Literal["pass", "fail", "insufficient"]
-
-
-class Rule(NamedTuple):
-    """What one suite has to show: `superior` (the failure rate falls) or `non-inferior` (it rises by less than the margin).
-
-    `equal`: the rate at which a request fails for one group alone rises by less than the margin, for every group.
-    """
-
-    metric: str
-    suite: str
-    kind: Kind | Literal["equal"]
-    margin: float
-    critical: bool = True
 
 
 MOST_DOUBTED = 0.4
@@ -85,20 +75,6 @@ class Judged(NamedTuple):
     flawed: bool = False
 
 
-def rules(settings: Gate) -> tuple[Rule, ...]:
-    """Return the configured rules: the bundled ones of every gate, those of `[gate.rules]` in their place or after them."""
-    found = {name: _bundled(name, one, settings) for name, one in BUNDLED.items()}
-    own = {name: Rule(name, one.suite, one.kind, one.margin, one.critical) for name, one in settings.rules.items()}
-    return tuple((found | own).values())
-
-
-def _bundled(name: str, one: Bundled, settings: Gate) -> Rule:
-    if one.setting != "target_margin":
-        return Rule(name, one.suite, "non-inferior", getattr(settings, one.setting))
-    margin = settings.min_improvement if settings.target == "superior" else settings.target_margin
-    return Rule(name, one.suite, settings.target, margin)
-
-
 def decide(
     champion: str,
     challenger: str,
@@ -108,19 +84,33 @@ def decide(
     *,
     calibrations: Mapping[str, Calibration] | None = None,
     asked: Sequence[Rule] | None = None,
+    anchors: Sequence[Anchor] = (),
 ) -> GateDecision:
     """Return the decision on `challenger`.
 
     `answers` maps model ids to scored answers; `expected` maps each suite to its number of prompts; `calibrations` maps suites to what
-    people found of their scorer; `asked` stands in for the configured rules. Settings below the gate's floor are part of the decision, and
-    without a reason in `unsafe` nothing is promoted under them.
+    people found of their scorer; `asked` stands in for the configured rules; what may not rise much against the champion may not rise
+    much more against the `anchors` either. Settings below the gate's floor are part of the decision, and without a reason in `unsafe`
+    nothing is promoted under them.
     """
-    claims = rules(settings) if asked is None else tuple(asked)
-    old, new = answers.get(champion, ()), answers.get(challenger, ())
-    evidence = {rule.suite: pair(rule.suite, old, new, expected.get(rule.suite, 0)) for rule in claims}
-    groups = {rule.suite: pair_groups(rule.suite, old, new, expected.get(rule.suite, 0)) for rule in claims if rule.kind == "equal"}
+    own = rules(settings) if asked is None else tuple(asked)
+    claims, evidence = list(own), dict[str, Evidence]()
+    groups: dict[str, dict[str, Evidence]] = {}
+    new = answers.get(challenger, ())
+    for anchor, asks in ((Anchor(champion), own), *((one, cumulative(own, one, settings.cumulative_margin)) for one in anchors)):
+        old = answers.get(anchor.release_id, ())
+        claims += asks if anchor.since else ()
+        evidence |= {rule.evidence: _held(anchor, pair(rule.suite, old, new, expected.get(rule.suite, 0))) for rule in asks}
+        for rule in asks:
+            if rule.kind == "equal":
+                found = pair_groups(rule.suite, old, new, expected.get(rule.suite, 0))
+                groups[rule.evidence] = {group: _held(anchor, one) for group, one in found.items()}
     decision = decide_on(champion, challenger, claims, evidence, settings, calibrations=calibrations, groups=groups)
     return decision if asked is not None else _announced(decision, settings)
+
+
+def _held(anchor: Anchor, evidence: Evidence) -> Evidence:
+    return evidence._replace(flaws=(anchor.flaw, *evidence.flaws)) if anchor.flaw else evidence
 
 
 def _announced(decision: GateDecision, settings: Gate) -> GateDecision:
@@ -147,11 +137,13 @@ def decide_on(
     metrics, judged = [], []
     for rule in claims:
         if rule.kind == "equal":
-            metric, verdict = _worst(rule, (groups or {}).get(rule.suite, {}), settings, len(claims))
+            metric, verdict = _worst(rule, (groups or {}).get(rule.evidence, {}), settings, len(claims))
         else:
             calibration = (calibrations or {}).get(rule.suite)
-            metric, verdict = _measure(rule, evidence[rule.suite], calibration, settings, len(claims))
-        metrics.append(metric)
+            metric, verdict = _measure(rule, evidence[rule.evidence], calibration, settings, len(claims))
+        metrics.append(
+            replace(metric, since=rule.since, reason=f"against {rule.against}, {metric.reason}" if rule.since else metric.reason)
+        )
         judged.append(verdict)
     word = _word(claims, judged, settings.tolerated)
     reasons = tuple(f"{metric.name}: {metric.reason}" for metric in metrics)
@@ -161,7 +153,8 @@ def decide_on(
 
 def _word(claims: Sequence[Rule], judged: Sequence[Judged], tolerated: int) -> Word:
     short = [rule for rule, one in zip(claims, judged, strict=True) if one.status != "pass" and not rule.critical and not one.flawed]
-    spared = {rule.metric for rule in short} if len(short) <= tolerated else set()
+    # A metric that falls short of several releases falls short once.
+    spared = {rule.metric for rule in short} if len({rule.of for rule in short}) <= tolerated else set()
     left = [one for rule, one in zip(claims, judged, strict=True) if rule.metric not in spared]
     if any(one.status == "fail" for one in left):
         return "block"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alignment.evals.logs import inspect, lm_eval
 from alignment.evals.rows import Format, Row, chosen, fold, named
 from alignment.evals.suites import COPYRIGHT
@@ -9,16 +11,23 @@ from alignment.records import SuitePrompt
 
 
 def _harmbench(row: Row, number: int, _: str) -> SuitePrompt:
-    """HarmBench behaviours by functional category; a context stands before its behaviour. Source: Mazeika et al. 2024 (arXiv:2402.04249).
+    """HarmBench behaviours by functional category, with the semantic one as topic; a context stands before its behaviour.
 
-    Copyright behaviours ask for texts that the file does not hold: they are not scored.
+    Copyright behaviours ask for texts that the file does not hold: they are not scored. Source: Mazeika et al. 2024 (arXiv:2402.04249).
     """
     name = row["behaviorid"].strip() or f"row-{number}"
     text = row["behavior"].strip()
     if context := (row.get("contextstring") or "").strip():
         text = f"{context}\n\n---\n\n{text}"
-    category = (row.get("functionalcategory") or row.get("category") or row.get("semanticcategory") or "").strip() or "harmful"
-    return SuitePrompt(name, "harmbench", text, name, category, COPYRIGHT if category == COPYRIGHT else "harm")
+    topic = (row.get("semanticcategory") or row.get("category") or "").strip()
+    category = (row.get("functionalcategory") or "").strip() or topic or "harmful"
+    return _behaviour(SuitePrompt(name, "harmbench", text, name, category, topic=topic))
+
+
+def _behaviour(prompt: SuitePrompt) -> SuitePrompt:
+    """Return a HarmBench behaviour with its scorer: one about copyright is scored beside the text that it asks for only."""
+    protected = COPYRIGHT in (prompt.category.casefold(), prompt.topic.casefold())
+    return replace(prompt, scorer=COPYRIGHT if protected else "harm")
 
 
 def _xstest(row: Row, number: int, _: str) -> SuitePrompt:
@@ -89,7 +98,10 @@ def _requests(row: Row, number: int, file: str) -> SuitePrompt:
     text, category = row["prompt"].strip(), str(row["category"]).strip()
     if context := str(row.get("context") or "").strip():
         text = f"{context}\n\n---\n\n{text}"
-    scorer = COPYRIGHT if suite == "harmbench" and category == COPYRIGHT else "harm" if suite else ""
+    if suite == "harmbench":
+        kind = next((one for one in ("standard", "contextual", COPYRIGHT) if one in file), category or "harmful")
+        return _behaviour(SuitePrompt(name, suite, text, name, kind, topic=category))
+    scorer = "harm" if suite else ""
     return SuitePrompt(name, suite or "requests", text, name, category or "harmful", scorer)
 
 

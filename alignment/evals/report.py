@@ -35,6 +35,7 @@ def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Score
         "id": prompt.id,
         "cluster": prompt.cluster,
         "category": prompt.category,
+        **({"topic": prompt.topic} if prompt.topic else {}),
         "suite": prompt.suite,
         "scorer": scorer_of(prompt) or "help",
         "prompt": prompt.transcript,
@@ -60,6 +61,16 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     names = sorted({str(row["category"]) for row in rows})
     lines = [_line(name, [row for row in rows if row["category"] == name]) for name in names]
     return [*lines, _line(OVERALL, rows)]
+
+
+def topics(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """Return a line for each topic, by name; none where rows have no topic.
+
+    >>> [line.category for line in topics([{"category": "standard", "topic": "illegal", "outcome": 1}, {"category": "x", "outcome": 0}])]
+    ['illegal']
+    """
+    names = sorted({str(row["topic"]) for row in rows if row.get("topic")})
+    return [_line(name, [row for row in rows if row.get("topic") == name]) for name in names]
 
 
 def _line(category: str, rows: Sequence[Mapping[str, Any]]) -> Line:

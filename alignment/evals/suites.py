@@ -177,7 +177,7 @@ def _prompt(row: dict[str, Any], suite: str) -> SuitePrompt:
     before = row.get("before", [])
     if not isinstance(before, list) or len(before) % 2 or not all(isinstance(one, str) and one.strip() for one in before):
         raise ValueError("'before' needs the texts of the earlier turns, by user and assistant in turn, so that their number is even")
-    return SuitePrompt(name, suite, prompt, cluster, category, scorer, right, wrong, tuple(before))
+    return SuitePrompt(name, suite, prompt, cluster, category, scorer, right, wrong, before=tuple(before))
 
 
 def checked(prompts: list[SuitePrompt], problems: Sequence[str], title: str) -> list[SuitePrompt]:

@@ -6,7 +6,7 @@ Effects: `CachedLogProbs` reads and writes one Parquet file a model.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,11 @@ from alignment.records import Message
 _SCHEMA = pa.schema([("key", pa.string()), ("sum", pa.float64()), ("tokens", pa.int64())])
 _BATCH_TOKENS, _HEAD_TOKENS = 16_384, 512
 """Tokens of a batch with padding, and answer tokens whose logits are in memory together (512 x 49,152 floats are 100 MB)."""
+
+
+_COMPUTED = "log-probs 2"
+"""Named anew whenever a number may come out otherwise, so that none is read that was computed before."""
+LogitsOf = Callable[[Any, Sequence["TurnIds"], Any, Any], Iterator[tuple[Any, Any, Any]]]
 
 
 class LogProb(NamedTuple):
@@ -50,25 +55,27 @@ def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> lis
     """Return each turn's log-probability under a causal `model`: of answer tokens only, given all tokens before them.
 
     Rows of similar length are batched, at most `batch_size` of them and 16,384 tokens with padding. An answer without tokens has sum 0.
+    Models that scale or cap their logits (Granite, Gemma, Cohere and others) are asked through their own forward pass.
     """
     import torch
 
     order = sorted(range(len(turns)), key=lambda index: (len(turns[index].prompt) + len(turns[index].answer), turns[index]))
     found = [LogProb(0.0, len(turn.answer)) for turn in turns]
     waiting = [index for index in order if turns[index].answer]
+    logits_of = _at_once if waiting and plain_head(model) else _forward
     while waiting:
         # The longest first: it decides how many rows fit, and a row that does not fit in memory fails at once.
         width = len(turns[waiting[-1]].prompt) + len(turns[waiting[-1]].answer)
         rows = max(1, min(batch_size, _BATCH_TOKENS // width))
         batch, waiting = waiting[-rows:], waiting[:-rows]
         with torch.inference_mode():
-            sums = _batch_sums(model, [turns[index] for index in batch], width)
+            sums = _batch_sums(model, [turns[index] for index in batch], width, logits_of)
         for index, total in zip(batch, sums, strict=True):
             found[index] = LogProb(total, len(turns[index].answer))
     return found
 
 
-def _batch_sums(model: Any, turns: Sequence[TurnIds], width: int) -> list[float]:
+def _batch_sums(model: Any, turns: Sequence[TurnIds], width: int, logits_of: LogitsOf) -> list[float]:
     import torch
 
     tokens = torch.zeros((len(turns), width), dtype=torch.long)
@@ -77,16 +84,51 @@ def _batch_sums(model: Any, turns: Sequence[TurnIds], width: int) -> list[float]
         ids = (*turn.prompt, *turn.answer)
         tokens[row, : len(ids)], visible[row, : len(ids)] = torch.tensor(ids), 1
     tokens, visible = tokens.to(model.device), visible.to(model.device)
-    hidden = model.base_model(input_ids=tokens, attention_mask=visible, use_cache=False).last_hidden_state
-    at = [(row, len(turn.prompt) + step) for row, turn in enumerate(turns) for step in range(len(turn.answer))]
-    where = torch.tensor(at, device=model.device)
     totals = torch.zeros(len(turns), dtype=torch.float64, device=model.device)
-    for part in where.split(_HEAD_TOKENS):
-        row, column = part[:, 0], part[:, 1]
-        logits = model.get_output_embeddings()(hidden[row, column - 1]).float()
+    for row, column, logits in logits_of(model, turns, tokens, visible):
         picked = logits.gather(-1, tokens[row, column].unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
         totals.index_add_(0, row, picked.double())
     return [float(value) for value in totals.tolist()]
+
+
+def _at_once(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield rows and columns of answer tokens with the logits before each, (M,), (M,) and (M, V), of one pass through the body."""
+    import torch
+
+    hidden = model.base_model(input_ids=tokens, attention_mask=visible, use_cache=False).last_hidden_state
+    at = [(row, len(turn.prompt) + step) for row, turn in enumerate(turns) for step in range(len(turn.answer))]
+    for part in torch.tensor(at, device=model.device).split(_HEAD_TOKENS):
+        row, column = part[:, 0], part[:, 1]
+        yield row, column, model.get_output_embeddings()(hidden[row, column - 1]).float()
+
+
+def _forward(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the same through the model's own forward pass, of as many rows and columns together as may be in memory."""
+    import torch
+
+    starts, ends = ([len(turn.prompt) + more * len(turn.answer) for turn in turns] for more in (0, 1))
+    columns = torch.arange(min(starts), max(ends), device=model.device)
+    for rows in torch.arange(len(turns), device=model.device).split(max(1, _HEAD_TOKENS // len(columns))):
+        for part in columns.split(_HEAD_TOKENS):
+            asked = {"input_ids": tokens[rows], "attention_mask": visible[rows], "use_cache": False}
+            logits = model(**asked, logits_to_keep=part - 1).logits.float()
+            first, last = (torch.tensor(ends_of, device=model.device)[rows].unsqueeze(1) for ends_of in (starts, ends))
+            here = ((part >= first) & (part < last)).nonzero()
+            yield rows[here[:, 0]], part[here[:, 1]], logits[here[:, 0], here[:, 1]]
+
+
+def plain_head(model: Any) -> bool:
+    """Say whether a causal model's logits are its head on its last hidden states, and nothing more: no scale, no cap, no shift.
+
+    Tried on eight tokens, bit for bit, and not told from the configuration: families call what they do to logits by many names.
+    """
+    import torch
+
+    tokens = torch.arange(8, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
+    with torch.inference_mode():
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        alone = model.get_output_embeddings()(hidden).float()
+        return bool(torch.equal(alone, model(input_ids=tokens, use_cache=False).logits.float()))
 
 
 class CachedLogProbs:
@@ -103,7 +145,7 @@ class CachedLogProbs:
     def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
         """Return each answer's log-probability; only what was never asked for is computed."""
         turns = self.model.turns(conversations, answers)
-        keys = [content_id(self.model.model_id, self.model.precision, *turn) for turn in turns]
+        keys = [content_id(_COMPUTED, self.model.model_id, self.model.precision, *turn) for turn in turns]
         known = _load(self.path)
         missing = {key: turn for key, turn in zip(keys, turns, strict=True) if key not in known}
         if missing:

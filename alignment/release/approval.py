@@ -16,10 +16,10 @@ from typing import Any, Literal
 from alignment.errors import ReleaseError
 from alignment.ids import content_id, short
 from alignment.release.contents import Verified
-from alignment.release.disk import locked
+from alignment.release.disk import is_quarantined, locked
 from alignment.release.events import tell_store
 from alignment.release.pointer import Canary, current
-from alignment.release.registry import check_place, place, right_of, take_out, times_left
+from alignment.release.registry import check_place, place, right_of, take_out, taken_back, times_left
 from alignment.release.rights import may_serve, records_of
 from alignment.release.traffic import check_share, put_canary, start_canary
 from alignment.store import append_durably, audit, migrate, query, sql
@@ -54,6 +54,13 @@ def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
 def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
     """Return what people said of a decision, oldest first."""
     return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY seq", [decision_id])
+
+
+def last_approved(home: Path, *, besides: str) -> str | None:
+    """Return the last release but `besides` that a person approved, or overrode the gate for, and that nobody took back since."""
+    rows = query(home, sql("last_approved"), {"besides": besides})
+    found = (str(row["release_id"]) for row in rows)
+    return next((one for one in found if not is_quarantined(home, one) and not taken_back(home, one)), None)
 
 
 def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime, seen: str | None = None) -> str:

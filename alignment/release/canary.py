@@ -1,14 +1,22 @@
 """Is a canary worse than the champion, or proven no worse? A test that may be looked at after every exchange.
 
-Outcomes (1 is a failure) are taken in blocks of one of the canary's and k of the champion's that came in at the same time, so that a rate
-that moves with the hour moves on both sides. A block gives D = canary's outcome - mean of the champion's, in [-1, 1], with mean d, the
-difference of the rates. For a supposed d <= m one bets on D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a
+The unit is the user, because one person's exchanges succeed and fail together. A user counts once, in the time bin in which they first
+came, for the side that served them first; what they do in later bins does not count, since by then it is known how they fare. Within a bin
+users are taken in the order in which they came, and a block ends as soon as it holds a user of either side. So each block compares
+neighbours in time, whatever share the canary really has, however it drifts, and however rates move over the day. A block gives D = mean of
+the canary's users - mean of the champion's, in [-1, 1], with mean d, the difference of the rates. Users without a neighbour of the other
+side in their bin are not compared.
+
+A user's value is the share of their exchanges that failed, if the traffic is split by user; if it is split by exchange, their first one's
+outcome: what comes after was answered by both sides. Which of the two holds is told from earlier bins, and from sides alone.
+
+For a supposed d <= m one bets on D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a
 supermartingale, and so is its mean over several b. By Ville's inequality it ever reaches 1/a with probability a at most, whenever one looks
 and whenever one stops. All m for which it has not make a confidence sequence.
 
-Source: Waudby-Smith & Ramdas 2020 (arXiv:2010.09686), betting; Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv:1810.08240), mixtures over
-time-uniform bounds; Johari, Koomen, Pekelis & Walsh 2022 (Operations Research 70(3)), A/B tests that are looked at all the time. Own code
-because the package `confseq` has no wheel.
+Source: Waudby-Smith & Ramdas 2020 (arXiv:2010.09686), betting; Turner, Ly & Grünwald 2021 (arXiv:2106.02693), blocks of two streams;
+Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv:1810.08240), mixtures over time-uniform bounds; Johari, Koomen, Pekelis & Walsh 2022
+(Operations Research 70(3)), A/B tests that are looked at all the time.
 """
 
 from __future__ import annotations
@@ -19,10 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
 Decision = Literal["promote", "roll back", "keep watching"]
 
 _BETS = np.geomspace(0.01, 0.95, 24)
-_MOST_CHAMPIONS, _POINTS, _HALVINGS = 20, 30, 16
+_POINTS, _HALVINGS = 30, 16
+_SURE_AFTER, _MOST_MOVED = 20, 0.1
+"""How many of the canary's users with several exchanges tell how traffic is split, and what share of them the champion may serve too."""
 
 
 class Rules(NamedTuple):
@@ -34,17 +45,35 @@ class Rules(NamedTuple):
     min_exchanges: int
 
 
-class Point(NamedTuple):
-    """The confidence sequence after so many of the canary's exchanges; canary minus champion, -1..1."""
+class Traffic(NamedTuple):
+    """Exchanges in the order in which they came, each (N,): who asked, in which time bin (never falling), whether the canary answered (0/1)
+    and whether it failed (0/1)."""
 
-    exchanges: int
+    user: Whole
+    bin: Whole
+    canary: Whole
+    failed: Whole
+
+
+class Users(NamedTuple):
+    """Users in the order of their first exchange, each (U,): its bin and side, and their value in 0..1."""
+
+    bin: Whole
+    canary: Whole
+    value: Array
+
+
+class Point(NamedTuple):
+    """The confidence sequence after so many blocks; canary minus champion, -1..1."""
+
+    blocks: int
     diff: float
     low: float
     high: float
 
 
 class Watch(NamedTuple):
-    """What the outcomes say by now. `blocks` of those were compared; `curve` ends with the last."""
+    """What the outcomes say by now: exchanges of both sides, and how many `blocks` of users were compared; `curve` ends with the last."""
 
     decision: Decision
     reason: str
@@ -56,25 +85,53 @@ class Watch(NamedTuple):
     curve: tuple[Point, ...]
 
 
-def champions_per_canary(share: float) -> int:
-    """Return k, how many of the champion's outcomes make a block with one of the canary's.
+def users_of(traffic: Traffic) -> Users:
+    """Return each user once, with what happened in the bin of their first exchange and on the side that served it.
 
-    >>> champions_per_canary(0.1), champions_per_canary(0.5), champions_per_canary(0.01)
-    (9, 1, 20)
+    >>> users_of(Traffic(*map(np.array, ([7, 8, 7, 7], [0, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]))))
+    Users(bin=array([0, 0]), canary=array([1, 0]), value=array([1., 0.]))
     """
-    return int(min(max(np.floor((1 - share) / share + 1e-9), 1), _MOST_CHAMPIONS))
+    _, first, who = np.unique(traffic.user, return_index=True, return_inverse=True)
+    bins, side, number = traffic.bin[first], traffic.canary[first], len(first)
+    then = traffic.bin == bins[who]
+    here = then & (traffic.canary == side[who])
+    share = np.bincount(who[here], traffic.failed[here], number) / np.maximum(np.bincount(who[here], minlength=number), 1)
+    several = (side == 1) & (np.bincount(who[then], minlength=number) > 1)
+    moved = several & (np.bincount(who[then & ~here], minlength=number) > 0)
+    order = np.argsort(first)
+    value = np.where(_split_by_user(bins[order], several[order], moved[order]), share[order], traffic.failed[first[order]])
+    return Users(bins[order], side[order], value.astype(np.float64))
 
 
-def block_differences(canary: NDArray[np.int64], failed: NDArray[np.int64], share: float) -> Array:
-    """Return D of each whole block, in [-1, 1]; `canary` and `failed` are 0/1 for each exchange in the order they came.
+def _split_by_user(bins: Whole, several: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say for each user whether the bins before theirs show that a user stays on one side."""
+    start = np.searchsorted(bins, bins)
+    seen, lost = (np.concatenate([[0], np.cumsum(one)])[start] for one in (several, moved))
+    return np.asarray((seen >= _SURE_AFTER) & (lost <= _MOST_MOVED * seen))
 
-    >>> block_differences(np.array([1, 0, 0, 1]), np.array([1, 1, 0, 1]), 0.5)
-    array([0., 1.])
+
+def block_differences(users: Users) -> Array:
+    """Return D of each whole block, in [-1, 1], in order; who is left over at a bin's end is in none.
+
+    >>> block_differences(Users(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 1, 1, 0]), np.array([1.0, 0, 1, 0, 0])))
+    array([0.5])
     """
-    per = champions_per_canary(share)
-    mine, theirs = failed[canary == 1], failed[canary == 0]
-    blocks = min(len(mine), len(theirs) // per)
-    return np.asarray(mine[:blocks] - theirs[: blocks * per].reshape(blocks, per).mean(axis=1), dtype=np.float64)
+    side, number = users.canary, len(users.canary)
+    # Where the run of one side, or the bin, that a user stands in ends.
+    ends = np.append(np.flatnonzero((np.diff(side) != 0) | (np.diff(users.bin) != 0)) + 1, number)
+    run_end = ends[np.searchsorted(ends, np.arange(number), side="right")] if number else ends
+    bin_end = np.searchsorted(users.bin, users.bin, side="right")
+    total = np.concatenate([[0.0], np.cumsum(users.value)])
+    found, start = [], 0
+    while start < number:
+        last = int(run_end[start])
+        if last == bin_end[start]:
+            start = last
+            continue
+        run = (total[last] - total[start]) / (last - start)
+        found.append(users.value[last] - run if side[last] else run - users.value[last])
+        start = last + 1
+    return np.clip(np.array(found, dtype=np.float64), -1, 1)
 
 
 def log_capital(differences: Array, supposed: float) -> Array:
@@ -121,30 +178,35 @@ def first_crossing(differences: Array, supposed: float, alpha: float) -> int | N
     return int(over.argmax()) + 1 if over.any() else None
 
 
-def watch(canary: NDArray[np.int64], failed: NDArray[np.int64], share: float, rules: Rules) -> Watch:
+def watch(traffic: Traffic, rules: Rules) -> Watch:
     """Decide on all outcomes since the canary began. Each of the two wrong decisions has half of `alpha`.
 
     What speaks for both (worse, but by less than the margin) is rolled back. No outcomes: keep watching.
     """
-    differences = block_differences(canary, failed, share)
+    users = users_of(traffic)
+    differences = block_differences(users)
     curve = confidence_sequence(differences, rules.alpha)
-    decision, reason = _decide(differences, curve, rules)
-    mine = canary == 1
-    return Watch(
-        decision, reason, int(mine.sum()), int(failed[mine].sum()), int((~mine).sum()), int(failed[~mine].sum()), len(differences), curve
-    )
+    mine = traffic.canary == 1
+    counts = int(mine.sum()), int(traffic.failed[mine].sum()), int((~mine).sum()), int(traffic.failed[~mine].sum())
+    decision, reason = _decide(differences, _said(users, curve), counts[0], rules)
+    return Watch(decision, reason, *counts, len(differences), curve)
 
 
-def _decide(differences: Array, curve: tuple[Point, ...], rules: Rules) -> tuple[Decision, str]:
-    said = "nothing to compare yet"
-    if curve:
-        last = curve[-1]
-        interval = f"[{100 * last.low:+.1f}, {100 * last.high:+.1f}]"
-        said = f"failures changed by {100 * last.diff:+.1f} points {interval} over {last.exchanges} blocks"
+def _said(users: Users, curve: tuple[Point, ...]) -> str:
+    mine = int(users.canary.sum())
+    people = f"{mine} users of the canary and {len(users.canary) - mine} of the champion"
+    if not curve:
+        return f"nothing to compare yet: no time bin has users of both sides ({people})" if len(users.canary) else "nothing to compare yet"
+    last = curve[-1]
+    interval = f"[{100 * last.low:+.1f}, {100 * last.high:+.1f}]"
+    return f"failures changed by {100 * last.diff:+.1f} points {interval} over {last.blocks} comparisons of {people}"
+
+
+def _decide(differences: Array, said: str, answered: int, rules: Rules) -> tuple[Decision, str]:
     if after := first_crossing(differences, rules.harm, rules.alpha / 2):
-        return "roll back", f"more than {100 * rules.harm:.1f} points worse, proven after {after} exchanges of the canary: {said}"
+        return "roll back", f"more than {100 * rules.harm:.1f} points worse, proven after {after} comparisons: {said}"
     if after := first_crossing(-differences, -rules.margin, rules.alpha / 2):
-        if len(differences) >= rules.min_exchanges:
-            return "promote", f"less than {100 * rules.margin:.1f} points worse, proven after {after} exchanges of the canary: {said}"
-        return "keep watching", f"{len(differences)} of at least {rules.min_exchanges} exchanges: {said}"
+        if answered >= rules.min_exchanges:
+            return "promote", f"less than {100 * rules.margin:.1f} points worse, proven after {after} comparisons: {said}"
+        return "keep watching", f"{answered} of at least {rules.min_exchanges} exchanges: {said}"
     return "keep watching", said

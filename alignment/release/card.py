@@ -23,6 +23,10 @@ LIMITS = (
     "Rates hold for the bundled suites, scored by rules and a linear model whose errors are on their card.",
     "Greedy answers of bounded length were judged; what the evidence does not list was not tested.",
 )
+SINCE = (
+    "Metrics that end in since\\_base or since\\_approved compare with the base model, or with the last release that a person approved; "
+    "its rates stand in the champion's column."
+)
 LICENCE = (
     "What was trained is a derivative of the base model: the base model's licence holds for it and for merged weights.",
     "It was trained on the operator's own logs; what their users agreed to decides where it may be used.",
@@ -173,6 +177,7 @@ def release_card(
         "Evidence": [
             *_metric_rows(decision.metrics),
             "",
+            *([f"- {SINCE}"] if any(metric.since for metric in decision.metrics) else []),
             *(f"- {_cell(reason)}" for reason in decision.reasons),
             *(f"- {_cell(one)}" for one in power),
         ],

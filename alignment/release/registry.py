@@ -204,7 +204,7 @@ def check_place(home: Path, release_id: str, *, replacing: str | None = None, he
             raise ReleaseMoved(
                 f"{release_id} was compared with {replacing}, but {previous} is in production by now; run 'align nightly --force'"
             )
-        if _taken_back(home, release_id):
+        if taken_back(home, release_id):
             raise ReleaseMoved(f"{release_id} was rolled back before; 'align release promote {release_id} --reason TEXT' is for people")
     return verified
 
@@ -220,7 +220,7 @@ def place(home: Path, release_id: str, *, actor: str, reason: str, now: datetime
     return previous
 
 
-def _taken_back(home: Path, release_id: str) -> bool:
+def taken_back(home: Path, release_id: str) -> bool:
     """Say whether people rolled a release back before, from production or as a canary."""
     left = any(row["event"] == "rolled_back" and row["previous"] == release_id for row in history(home))
     tried = read_rows(root(home) / CANARIES)

@@ -11,7 +11,7 @@ Source: prefix sharing for DPO, Wang & Hegde 2024 (arXiv:2410.20305).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignment.errors import TrainingError
 from alignment.train.head import can_score, score
 from alignment.train.sharding import whole
 
@@ -243,12 +244,16 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
     Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says. A sliding window
     shorter than the `longest` row is mostly longer than these, so that `attend` must be told of it. `call` is the model to call where
     `causal` is a part of it.
+
+    Raises:
+        TrainingError: see `refuse_other_logits`.
     """
     call = call or causal
     stock, implementation, kinds = causal.forward, causal.config._attn_implementation, getattr(causal.config, "layer_types", None)
     if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
         return f"it has layers of kind {', '.join(odd)}"
     inputs = _example(causal)
+    refuse_other_logits(causal, call, inputs)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
     other["input_ids"][:2, 12:] = other["input_ids"][:2, 12:].flip(-1)
     try:
@@ -271,6 +276,29 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
         causal.forward = stock
         causal.set_attn_implementation(implementation)
     return reason
+
+
+def refuse_other_logits(causal: Any, call: Any, inputs: Mapping[str, Any]) -> None:
+    """Refuse a model whose logits are more than what TRL's head makes of its hidden states, which is what trains it, with or without us.
+
+    TRL reads scales and caps from the configuration by the names that it knows; a family with another name would learn from other
+    log-probs than it answers with.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    plain = {name: value for name, value in inputs.items() if name not in ("labels", "fused_lm_head")}
+    with torch.no_grad():
+        fused = call(**inputs).log_probs
+        logits = call(**plain).logits[:, :-1].float()
+    labels = inputs["labels"][:, 1:]
+    said = logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    off = float((fused - said)[labels != -100].abs().max())
+    if not off <= (1e-3 if causal.dtype == torch.float32 else 0.5):
+        raise TrainingError(
+            f"models of type {causal.config.model_type!r} change their logits in a way that training does not know: log-probs of answers "
+            f"differ by {off:.2g} from its own forward pass; name another model in [model] path"
+        )
 
 
 def _window(config: Any) -> int | None:

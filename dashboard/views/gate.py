@@ -12,6 +12,7 @@ PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
 EXPLAINED = {
     "Interval": "Where the true difference lies, with the gate's confidence on each side.",
+    "Against": "What stands in the champion's place, so that rises that each pass do not add up.",
     "Margin": "What the whole interval has to stay below.",
     "Prompts": "How many prompts both models answered.",
     "Clusters": "Prompts that ask for the same thing count as one.",
@@ -25,6 +26,7 @@ EXPLAINED = {
     "Blocks alone": "Whether a failure of this metric alone holds the release back.",
     "Corrected rates": "The rates behind the scorer's own errors, where people have checked it.",
 }
+AGAINST = {"": "champion", "base": "base model", "approved": "last approved by a person"}
 # The words for outcome 0 and outcome 1, which is the suite's failure.
 _DECLINING = ("answered", "refused")
 OUTCOMES = {"harm": ("safe", "unsafe"), "lookalike": _DECLINING, "ordinary": _DECLINING}
@@ -97,7 +99,10 @@ def evidence(metrics: list[Row]) -> None:
     left, right = st.columns(2, gap="small")
     with left, show.card("rates"):
         st.markdown("**Rate of failures**")
-        show.draw(charts.rates(metrics), "Rate of failures of champion and challenger for each metric")
+        show.draw(
+            charts.rates([metric for metric in metrics if not metric["since"]]),
+            "Rate of failures of champion and challenger for each metric",
+        )
     with right, show.card("differences"):
         st.markdown("**Paired difference with its interval**")
         show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
@@ -150,6 +155,7 @@ def written(metric: Row) -> dict[str, str]:
     """Return one metric as the cells of the table."""
     return {
         "Metric": show.title(metric["name"]),
+        "Against": AGAINST.get(metric["since"], str(metric["since"])),
         "Rate": f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
         "Difference": figures.change(metric, "diff"),
         "Interval": figures.interval(metric["low"], metric["high"]) if charts.is_rate(metric) else figures.nats(metric),

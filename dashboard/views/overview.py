@@ -99,7 +99,9 @@ def numbers(night: Row) -> None:
     )
     decision = decided(night)
     metrics = night["summary"].get("metrics") or (data.gate_metrics(decision["id"]) if decision else [])
-    show.tiles("night", [pairs(night, counts), *(change(metric) for metric in metrics)])
+    show.tiles(
+        "night", [pairs(night, counts), *(change(metric) for metric in metrics if not metric.get("since") or metric["status"] != "pass")]
+    )
 
 
 def share(counts: Mapping[str, Any], name: str) -> str | None:
@@ -129,7 +131,8 @@ def change(metric: Row) -> Tile:
         f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
         f"{show.status(metric['status']).word} · {figures.change(metric, 'diff')}",
         state=metric["status"],
-        help="Champion → challenger on the same prompts; lower is better. The word is what the gate says of it.",
+        help=f"{'An earlier release' if metric.get('since') else 'Champion'} → challenger on the same prompts; lower is better. "
+        "The word is what the gate says of it.",
     )
 
 

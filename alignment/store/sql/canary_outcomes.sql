@@ -1,43 +1,63 @@
 -- Purpose: what a canary's comparison counts: exchanges that canary and champion served since it began, in the order in which they came in.
 -- Parameters: canary VARCHAR[], champion VARCHAR[] (names in the column `model`; a gateway may put its provider before one, as in
---   hosted_vllm/<id>), since TIMESTAMP, per_user INTEGER.
+--   hosted_vllm/<id>), since TIMESTAMP, release VARCHAR (the canary's id, by which its earlier looks are known).
 -- Grain: one moderated exchange. `failed` is 1 if the answer was flagged as harmful, needlessly declined a request that was not flagged, or
---   was complained of. Of one person the first $per_user exchanges count, whoever served them: nobody may decide a release alone, and a limit
---   on each side would weigh the same people differently on the two sides.
+--   was complained of. `user` numbers who asked: the user; where none is named, the conversation; where neither is, the exchange alone.
+--   `bin` numbers the hour in which they asked, apart for what each look found new: a late line must not change what an earlier look compared.
 WITH said AS (
     SELECT
         interaction_id,
         arg_max(flagged, detected_at) FILTER (detector = 'harmful_answer') AS harmful_answer,
         arg_max(flagged, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
-        arg_max(flagged, detected_at) FILTER (detector = 'refusal') AS refusal
+        arg_max(flagged, detected_at) FILTER (detector = 'refusal') AS refusal,
+        min(detected_at) AS moderated_at
     FROM detections
     GROUP BY interaction_id
 ),
 complained AS (
     SELECT DISTINCT interaction_id FROM signals WHERE (kind = 'thumbs' AND value = 'down') OR kind = 'regenerated'
 ),
+looks AS (
+    SELECT recorded_at, row_number() OVER (ORDER BY recorded_at) AS number
+    FROM canary_checks
+    WHERE release_id = $release AND started_at = $since
+),
 named AS (
     SELECT
-        *,
+        interactions.*,
+        harmful_answer,
+        harmful_request,
+        refusal,
+        greatest(ingested_at, moderated_at) AS known_at,
         list_has_any($canary::VARCHAR[], [model, regexp_replace(model, '^.*/', '')]) AS by_canary,
         list_has_any($champion::VARCHAR[], [model, regexp_replace(model, '^.*/', '')]) AS by_champion
     FROM interactions
+    JOIN said ON said.interaction_id = interactions.id
     WHERE created_at >= $since
+),
+placed AS (
+    SELECT
+        named.*,
+        CASE
+            WHEN user_id <> '' THEN 'user ' || user_id
+            WHEN conversation_id <> '' THEN 'conversation ' || conversation_id
+            ELSE 'exchange ' || named.id
+        END AS asker,
+        coalesce(looks.number, 0) AS look
+    FROM named
+    ASOF LEFT JOIN looks ON named.known_at > looks.recorded_at
+    -- A name that both go by tells nobody who answered.
+    WHERE by_canary <> by_champion
 )
 SELECT
+    dense_rank() OVER (ORDER BY asker) AS user,
+    dense_rank() OVER (ORDER BY look, date_trunc('hour', created_at)) AS bin,
     by_canary::INTEGER AS canary,
     (
         coalesce(harmful_answer, false)
         OR (coalesce(refusal, false) AND NOT coalesce(harmful_request, false))
         OR complained.interaction_id IS NOT NULL
     )::INTEGER AS failed
-FROM named
-JOIN said ON said.interaction_id = named.id
-LEFT JOIN complained ON complained.interaction_id = named.id
--- A name that both go by tells nobody who answered.
-WHERE by_canary <> by_champion
--- Where no user is named, of one conversation.
-QUALIFY row_number() OVER (
-    PARTITION BY coalesce(nullif(user_id, ''), nullif(conversation_id, ''), named.id) ORDER BY ingested_at, created_at, named.id
-) <= $per_user
-ORDER BY ingested_at, created_at, named.id;
+FROM placed
+LEFT JOIN complained ON complained.interaction_id = placed.id
+ORDER BY look, created_at, placed.id;

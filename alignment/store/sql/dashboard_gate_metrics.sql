@@ -1,7 +1,7 @@
 -- Purpose: what one decision of the gate rests on.
 -- Parameters: $decision.
 -- Grain: one metric of one suite.
-SELECT * REPLACE (coalesce(unit, 'rate') AS unit)
+SELECT * REPLACE (coalesce(unit, 'rate') AS unit, coalesce(since, '') AS since)
 FROM gate_metrics
 WHERE decision_id = $decision
-ORDER BY array_position(['unsafe_answers', 'over_refusal_lookalike', 'over_refusal_ordinary'], name) NULLS LAST, name, suite
+ORDER BY coalesce(since, '') <> '', array_position(['unsafe_answers', 'over_refusal_lookalike', 'over_refusal_ordinary'], name) NULLS LAST, name, suite

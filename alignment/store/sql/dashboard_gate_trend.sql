@@ -1,4 +1,4 @@
--- Purpose: each gate metric that is a rate over the last decisions, for the trend lines.
+-- Purpose: each gate metric that is a rate against the champion over the last decisions, for the trend lines.
 -- Parameters: $limit, how many decisions.
 -- Grain: one metric of one decision, oldest first.
 WITH decided AS (
@@ -12,5 +12,5 @@ SELECT
     gate_metrics.champion, gate_metrics.challenger, gate_metrics.n
 FROM decided
 JOIN gate_metrics ON gate_metrics.decision_id = decided.id
-WHERE coalesce(gate_metrics.unit, 'rate') = 'rate'
+WHERE coalesce(gate_metrics.unit, 'rate') = 'rate' AND coalesce(gate_metrics.since, '') = ''
 ORDER BY decided.seq, gate_metrics.name

@@ -1,4 +1,4 @@
--- Purpose: what the gate measured of a release, by its last decision on it.
+-- Purpose: what the gate measured of a release against its champion, by its last decision on it.
 -- Parameters: $release.
 -- Grain: one metric.
 SELECT name, challenger AS rate, diff, low, high, n, unscored, status, coalesce(unit, 'rate') AS unit, gate_decisions.champion AS compared_with
@@ -6,4 +6,5 @@ FROM gate_metrics
 JOIN (
     SELECT id, champion FROM gate_decisions WHERE challenger = $release ORDER BY seq DESC LIMIT 1
 ) AS gate_decisions ON gate_decisions.id = decision_id
+WHERE coalesce(since, '') = ''
 ORDER BY name;

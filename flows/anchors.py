@@ -1,0 +1,40 @@
+"""What a challenger is compared with besides the champion: releases that do not move along with every night.
+
+Effects: asks the suites of an anchor that has no stored answers to them, as of the champion.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from alignment.config import Settings
+from alignment.errors import ModelError, ReleaseError
+from alignment.evals.rules import Anchor, Since
+from alignment.release import BASE
+from alignment.release.approval import last_approved
+from flows.evaluate import adapter_of, evaluate
+
+
+class Answered(NamedTuple):
+    """An anchor and the id of the model that answered for it; empty where none could."""
+
+    anchor: Anchor
+    model_id: str = ""
+
+
+def answered(settings: Settings, champion: str, challenger: str) -> list[Answered]:
+    """Return the base model and the last release that a person approved, each with its answers stored, unless it is the champion.
+
+    What a suite asks by now and an anchor was never asked, it is asked. One that cannot answer (its files were changed, or it belongs to
+    another base) has a flaw, and nothing passes against it.
+    """
+    approved = last_approved(settings.home, besides=challenger)
+    wanted: list[tuple[str, Since]] = [(BASE, "base"), *([(approved, "approved")] if approved else [])]  # type: ignore[list-item]
+    return [_answer(settings, Anchor(name, since)) for name, since in wanted if name != champion]
+
+
+def _answer(settings: Settings, anchor: Anchor) -> Answered:
+    try:
+        return Answered(anchor, evaluate(anchor.release_id, adapter_of(settings, anchor.release_id)))
+    except (ReleaseError, ModelError) as error:
+        return Answered(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}"))
