@@ -25,13 +25,14 @@ from alignment.models.marks import marks_secret
 from alignment.pairs.second_look import claims_a_life
 from alignment.records import Candidate, Pair, Selected, Side
 from alignment.store import TeacherCalls, append, query, session, sql
+from alignment.wording import opening
 from flows.chosen import ruled, save_candidates
 from flows.night import embedder, now
 from flows.redact import masking
 from flows.show import progress, say
 
 TEACHER = "teacher"
-_HARMFUL = 0.5
+_HARMFUL = _DECLINES = 0.5
 _BUDGET = "[candidates] author_budget"
 
 
@@ -73,15 +74,18 @@ def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
     from alignment.moderation import score_answers
 
     requests = [asked(task.selected.interaction.messages) for task in tasks]
-    answers = [*texts, *(task.answer.text for task in tasks)]
-    scores = score_answers([*requests, *requests], answers, embedder=embedder())
+    # What an answer goes on to say is read without its first sentence, too: declining hides what comes after it.
+    tails = [text.strip()[len(opening(text, sentences=1, limit=len(text) + 1)) :].strip() for text in texts]
+    answers = [*texts, *(task.answer.text for task in tasks), *tails]
+    scores = score_answers(requests * 3, answers, embedder=embedder())
+    columns = (scores[: len(tasks)], scores[len(tasks) : 2 * len(tasks)], scores[2 * len(tasks) :])
     found = []
-    for task, request, text, new, old in zip(tasks, requests, texts, scores, scores[len(tasks) :], strict=False):
+    for task, request, text, new, old, tail in zip(tasks, requests, texts, *columns, strict=True):
         fails = (score_harm_answer if task.selected.side is Side.HARM else score_benign_answer)(request, text)[1] != 0
         whole = everything_asked(task.selected.interaction.messages)
         found.append(
             Reading(
-                new["harmful_answer"],
+                max(new["harmful_answer"], 0.0 if tail["refusal"] >= _DECLINES else tail["harmful_answer"]),
                 new["refusal"],
                 new["degenerate"],
                 task.principle.margin(new, old),
