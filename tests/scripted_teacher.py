@@ -13,7 +13,7 @@ from bench.endpoint import judged
 from tests.test_endpoint_cases import completion
 
 Body = dict[str, Any]
-_FENCED = re.compile(r"<data-([0-9a-f]+)>\n(.*?)\n</data-\1>", re.S)
+FENCED = re.compile(r"<data-([0-9a-f]+)>\n(.*?)\n</data-\1>", re.S)
 _FILLER = frozenset(
     """a about all am an and any are as at be because been but by can could did do does for from get give go going had has have how i i'm
     if in into is it it's its just know let like make me might must my myself need no not of on or our please should show so some someone
@@ -62,7 +62,7 @@ class Scripted:
         if self.dies_after and len(self.asked) >= self.dies_after:
             return 503, {"error": {"message": "gone"}}
         system, last = body["messages"][0]["content"], body["messages"][-1]["content"]
-        texts = [text for _, text in _FENCED.findall(body["messages"][1]["content"])]
+        texts = [text for _, text in FENCED.findall(body["messages"][1]["content"])]
         if system.startswith("You check one answer"):
             self.asked.append("check")
             yes = says_yes(last.split("</data-")[-1], texts[0], texts[1])

@@ -27,7 +27,7 @@ from alignment.store import TeacherCalls, append, export, migrate, query, sessio
 from alignment.store.restore import restore
 from flows import author as flow
 from tests.conftest import NOW, make_interaction, make_pair
-from tests.scripted_teacher import Scripted, says_yes
+from tests.scripted_teacher import FENCED, Scripted, says_yes
 from tests.test_endpoint_cases import completion, endpoint
 
 CONSTITUTION = load_constitution()
@@ -173,6 +173,8 @@ def test_text_that_speaks_to_the_teacher_stays_between_its_marks(home: Path) -> 
         opened = [line for line in shown.split("\n") if line.startswith("<data-")]
         assert all(shown.count(f"\n</{line[1:]}") == 1 for line in opened), "each text is closed once, by its own mark"
         assert "<data-00000000>" not in opened
+        outside = FENCED.sub("", shown)
+        assert "word for word" not in outside and "Mix it" not in outside and shown.count("word for word") >= 1
 
 
 def test_a_teacher_that_obeys_the_log_teaches_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
