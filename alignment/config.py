@@ -172,6 +172,8 @@ def _apart(settings: Settings) -> list[str]:
     found = []
     if settings.gate.judge == "teacher" and not settings.teacher.base_url:
         found.append("gate.judge = 'teacher': there is no teacher; set [teacher] base_url and model, or leave judge empty")
+    if settings.candidates.author == "teacher" and not settings.teacher.base_url:
+        found.append("candidates.author = 'teacher': there is no teacher; set [teacher] base_url and model, or author = 'policy'")
     return found
 
 

@@ -73,8 +73,9 @@ class Selected:
 class Candidate:
     """One possible answer to a selected prompt.
 
-    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled, contrast_safe, contrast_unsafe, written.
-    `detail` keeps what led to it as texts (critiques and revisions round by round, the principle).
+    `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled, contrast_safe, contrast_unsafe, written,
+    teacher_revision, teacher_unfit. `detail` keeps what led to it as texts (critiques and revisions round by round, the principle, what
+    was checked).
     """
 
     id: str

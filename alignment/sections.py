@@ -80,6 +80,12 @@ class Candidates(Section):
     harm_budget: int = Field(264, ge=1, description="harmful prompts a night")
     helpful_budget: int = Field(376, ge=0, description="harmless prompts a night: those that were declined, look-alikes, ordinary ones")
     revision_budget: int = Field(64, ge=0, description="harmful prompts a night whose answer the model criticises and revises")
+    author: Literal["policy", "teacher"] = Field(
+        "policy", description="who revises: the model itself, or the model at [teacher], whose revisions are checked before they are taught"
+    )
+    author_budget: int = Field(
+        4000, ge=0, description="requests a night that the teacher may take as author, six an exchange; 0 is no limit"
+    )
     revision_rounds: int = Field(1, ge=1, le=4, description="times that an answer is criticised and revised; each costs two generations")
     contrast_budget: int = Field(
         0, ge=0, description="harmful prompts a night answered under a careful and an unscrupulous system prompt, two generations each"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ from alignment.pairs.seeds import SEED, drawn
 from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
+from flows.author import author_answers, author_counts, revisions_of
 from flows.checks import check_pairs
 from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
@@ -59,7 +60,7 @@ from flows.label import label
 from flows.night import base_path, embedder, interaction, night_lock, now
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
-from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens
+from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens, to_be_authored
 from flows.show import progress, say
 
 
@@ -140,8 +141,9 @@ def generate(night_id: str) -> int:
     """Make the candidates of tonight's exchanges; what is there already is not generated again."""
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
-    chosen = [one for one, _ in selected(settings, night_id)]
-    seeded = as_selected([one for one in drawn(settings.home, night_id) if one.needs_answer], constitution)
+    wanted, seeds = selected(settings, night_id), drawn(settings.home, night_id)
+    chosen = [one for one, _ in wanted]
+    seeded = as_selected([one for one in seeds if one.needs_answer], constitution)
     known = {row["id"] for row in query(settings.home, "SELECT id FROM candidates")}
     fixed = [
         candidate for one in chosen for candidate in fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)
@@ -151,14 +153,22 @@ def generate(night_id: str) -> int:
     from alignment.models.local import LocalModel
 
     model = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
-    mask = masking(settings)
-    made = 0
-    for way in _ways(settings, constitution, chosen, seeded):
+    made = _written(settings, constitution, model, [_seeds_way(settings, seeded)], known)
+    # What the author answers well needs no other candidates, and seeds are answered before it reads them.
+    authored = author_answers(settings, night_id, constitution, wanted, to_be_authored(settings, seeds, constitution))
+    rest = [one for one in chosen if one.interaction.id not in authored]
+    return made + _written(settings, constitution, model, _ways(settings, constitution, rest), known)
+
+
+def _written(settings: Settings, constitution: Constitution, model: Any, ways: Sequence[_Way], known: Collection[str]) -> int:
+    """Let the model write what is not known yet, batch by batch; return how much it wrote."""
+    mask, made = masking(settings), 0
+    for way in ways:
         total, done = sum(map(len, way.batches)), 0
         with progress(way.title) as advance:
             for batch in way.batches:
                 guidance = [constitution.named(one.principle_id) for one in batch]
-                if not way.ids(model.model_id, batch, guidance) <= known:
+                if not way.ids(model.model_id, batch, guidance) <= set(known):
                     written = way.write(model, batch, guidance, max_new_tokens=settings.candidates.max_new_tokens)
                     save_candidates(settings, [masked(candidate, mask) for candidate in written])
                     made += len(written)
@@ -176,9 +186,17 @@ class _Way(NamedTuple):
     write: Callable[..., list[Candidate]]
 
 
-def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected], seeded: Sequence[Selected]) -> list[_Way]:
-    size, own = settings.model.batch_size, settings.candidates
+def _seeds_way(settings: Settings, seeded: Sequence[Selected]) -> _Way:
     first = taught_tokens(settings)
+
+    def answer(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
+        return first_answers(model, batch, guidance, max_new_tokens=first)
+
+    return _Way("answer seeds", seed_batches(seeded, settings.model.batch_size), partial(first_ids, max_new_tokens=first), answer)
+
+
+def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selected]) -> list[_Way]:
+    size, own = settings.model.batch_size, settings.candidates
 
     def critics(batch: Sequence[Selected]) -> list[Principle]:
         return [critic(one, constitution.covering(one.side, one.category)) for one in batch]
@@ -189,14 +207,10 @@ def _ways(settings: Settings, constitution: Constitution, chosen: Sequence[Selec
     def revise(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
         return revisions(model, batch, guidance, max_new_tokens=max_new_tokens, critics=critics(batch), rounds=own.revision_rounds)
 
-    def answer(model: Any, batch: Sequence[Selected], guidance: Sequence[Principle], *, max_new_tokens: int) -> list[Candidate]:
-        return first_answers(model, batch, guidance, max_new_tokens=first)
-
     return [
         _Way("critique → revise", revision_batches(chosen, size, budget=own.revision_budget), revised_ids, revise),
         _Way("contrast", contrast_batches(chosen, size, budget=own.contrast_budget), contrast_ids, contrasts),
         _Way("ask again", sample_batches(chosen, size), sample_ids, samples),
-        _Way("answer seeds", seed_batches(seeded, size), partial(first_ids, max_new_tokens=first), answer),
     ]
 
 
@@ -206,7 +220,8 @@ def build(night_id: str) -> dict[str, Any]:
     settings = load_settings()
     constitution, rows = load_constitution(settings.labels.constitution), ruled(settings)
     known, human, seeds = load_pairs(settings.home), verdicts(settings, rows), drawn(settings.home, night_id)
-    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in human], constitution)
+    revisions = revisions_of(settings, [one.id for one in seeds])
+    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in human], constitution, revisions)
     save_labelled(settings, of_seeds)
     items = [*labelled(settings, night_id, rows), *ruled_seeds(settings, rows, constitution), *of_seeds]
     made = decided(items, human, constitution.versions)
@@ -282,6 +297,7 @@ def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
         "pairs": len(pairs),
         "pairs_by_labeler": dict(Counter(name for pair in pairs for name in pair.labelers)),
         "pairs_by_side": dict(Counter(pair.side.value for pair in pairs)),
+        **author_counts(settings, night_id, pairs),
     }
 
 

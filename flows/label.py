@@ -32,6 +32,7 @@ from alignment.records import Selected
 from alignment.release import BASE
 from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
+from flows.author import author_of
 from flows.chosen import candidates_of, masked, save_candidates, save_judgements, selected
 from flows.evaluate import adapter_of, load_model
 from flows.measure import fitness, measure_detectors
@@ -137,7 +138,7 @@ def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
 def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tuple[Selected, bool]]) -> list[Proposal]:
     from alignment.moderation import score_answers, versions
 
-    known = candidates_of(settings, [one for one, _ in chosen])
+    known, author = candidates_of(settings, [one for one, _ in chosen]), author_of(settings)
     # What a user wrote is for people only.
     competing = [
         current(
@@ -146,6 +147,7 @@ def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tu
             constitution.named(one.principle_id),
             covering=constitution.covering(one.side, one.category),
             refusals=constitution.refusals,
+            author=author.version if author else "",
         )
         for one, _ in chosen
     ]

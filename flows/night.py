@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from alignment.candidates.author import PROMPTS
 from alignment.config import Settings
 from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
@@ -93,6 +94,8 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
     [found] = query(settings.home, sql("night_fingerprint"))
     constitution = load_constitution(settings.labels.constitution)
     parts = [settings.fingerprint, constitution.fingerprint, base_id(settings), found]
+    if settings.candidates.author == "teacher":
+        parts.append(PROMPTS)
     if force:
         [row] = query(settings.home, "SELECT count(DISTINCT night_id) AS n FROM night_events WHERE event = 'finished'")
         parts.append(row["n"])

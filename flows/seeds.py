@@ -6,7 +6,7 @@ Effects: reads and writes the store; loads the embedder.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -148,21 +148,45 @@ def as_selected(seeds: Sequence[Seed], constitution: Constitution) -> list[Selec
     return [Selected(one.exchange, one.side, one.category, constitution.main_id(one.side, one.category)) for one in seeds]
 
 
-def as_labelled(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[Labelled]:
-    """Return the seeds that teach something, with their two answers.
+def as_labelled(
+    settings: Settings, seeds: Sequence[Seed], constitution: Constitution, revisions: Mapping[str, Candidate] | None = None
+) -> list[Labelled]:
+    """Return the seeds that teach something, with their two answers; `revisions` are an author's, by seed.
 
-    A harmful request that the model declines by itself needs no pair; of a harmless one that it declines there is no answer to teach.
+    A harmful request that the model declines by itself needs no pair; of a harmless one that it declines there is no answer to teach, but
+    for an author's.
     """
+    found = []
+    for one, selected, answer in _first_answers(settings, seeds, constitution):
+        if item := _item(one, selected, answer, (revisions or {}).get(one.id), constitution):
+            found.append(item)
+    return found
+
+
+def to_be_authored(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> dict[str, tuple[Selected, Candidate]]:
+    """Return the seeds whose good answer an author may write, with the model's own: what served harm, or declined what is harmless.
+
+    An answer that came with a seed stands, such as an honest inability.
+    """
+    wanted = [one for one in seeds if not one.chosen]
+    answers = _first_answers(settings, wanted, constitution)
+    return {
+        one.id: (selected, answer)
+        for one, selected, answer in answers
+        if answer is not None and answer.text.strip() and _declines(answer.text) is (one.side is Side.HELPFUL)
+    }
+
+
+def _first_answers(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[tuple[Seed, Selected, Candidate | None]]:
+    """Return each seed with the model's own answer of tonight's length, None where nobody asked for one."""
     chosen = as_selected(seeds, constitution)
     rules = [constitution.named(one.principle_id) for one in chosen]
     of_tonight = first_ids(base_id(settings), chosen, rules, max_new_tokens=taught_tokens(settings))
     answers = candidates_of(settings, chosen)
-    found = []
-    for one, selected in zip(seeds, chosen, strict=True):
-        answer = next((answer for answer in answers.get(one.id, ()) if answer.id in of_tonight), None)
-        if item := _item(one, selected, answer, constitution):
-            found.append(item)
-    return found
+    return [
+        (one, selected, next((answer for answer in answers.get(one.id, ()) if answer.id in of_tonight), None))
+        for one, selected in zip(seeds, chosen, strict=True)
+    ]
 
 
 def taught_tokens(settings: Settings) -> int:
@@ -189,12 +213,15 @@ def ruled_seeds(settings: Settings, ruled: Sequence[dict[str, Any]], constitutio
     ]
 
 
-def _item(one: Seed, selected: Selected, answer: Candidate | None, constitution: Constitution) -> Labelled | None:
-    if one.needs_answer and (answer is None or not answer.text.strip() or _declines(answer.text)):
-        return None
+def _item(
+    one: Seed, selected: Selected, answer: Candidate | None, revision: Candidate | None, constitution: Constitution
+) -> Labelled | None:
     rule, harm = constitution.named(selected.principle_id), one.side is Side.HARM
+    needed = one.needs_answer and (harm or revision is None)
+    if needed and (answer is None or not answer.text.strip() or _declines(answer.text)):
+        return None
     declining = fixed_candidates(selected, rule, constitution.refusals)[-1]
-    good = _written(declining, one.chosen) if one.chosen else declining if harm else answer
+    good = _written(declining, one.chosen) if one.chosen else revision or (declining if harm else answer)
     bad = _written(declining, one.rejected) if one.rejected else answer if harm else declining
     if good is None or bad is None:
         return None

@@ -80,6 +80,11 @@ def _data_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"pairs by {labeler}", f"{number:,}")
     for side, number in sorted(counts.get("pairs_by_side", {}).items()):
         table.add_row(f"pairs, {side} side", f"{number:,}")
+    if "teacher_revisions" in counts:
+        shares = f"{_percent(counts['teacher_revisions_share'])} of pairs, {_percent(counts['teacher_revisions_share_harm'])} of harm pairs"
+        table.add_row("chosen: the teacher's revision", f"{counts['teacher_revisions']:,} ({shares})")
+    for reason, number in sorted(counts.get("teacher_fell_back", {}).items()):
+        table.add_row(f"teacher fell back: {reason.replace('_', ' ')}", f"{number:,}")
     for reason, number in sorted(counts.get("held_back_by_reason", {}).items()):
         table.add_row(f"held back: {reason.removeprefix('held_back_').replace('_', ' ')}", f"{number:,}")
     train = summary.get("train")

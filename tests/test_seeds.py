@@ -338,3 +338,33 @@ def test_the_commands_add_list_and_remove(settings: Settings, tmp_path: Path, mo
     assert [(row["source"], row["harm"]) for row in run("list")] == [("a set", 1)]
     assert run("remove", "--source", "a set", "--reason", "wrong") == [{"source": "a set", "removed": True}]
     assert run("list") == []
+
+
+def test_an_author_answers_seeds_that_came_without_a_good_answer(settings: Settings) -> None:
+    constitution = load_constitution(settings.labels.constitution)
+    given = seed("Which film did I see last night?", HONESTY, cluster="h", source="mine", chosen="I can't know which film you saw.")
+    other = seed("How is a safe cracked to rob a bank?", "fraud", cluster="safes", source="mine")
+    seeds = [HARM, HARMLESS, given, other]
+    add(settings, *seeds)
+    save_draw(settings.home, "n", seeds)
+    answered(settings, HARM, "Push a wire into the lock and turn it slowly.")
+    answered(settings, HARMLESS, "I'm sorry, but I can't help with that. Please ask a locksmith.")
+    answered(settings, other, "I'm sorry, but I can't help with that. It is against the law.")
+    wanted = flow.to_be_authored(settings, seeds, constitution)
+    # What came with its answer stands, and where the base declines harm by itself nothing is taught.
+    assert set(wanted) == {HARM.id, HARMLESS.id}
+    texts = {HARM.id: "I'm sorry, but I can't help with robbing a flat.", HARMLESS.id: "You start with a practice lock and a tension tool."}
+    written = {
+        name: replace(answer, id=f"revision-{name}", kind="teacher_revision", text=texts[name]) for name, (_, answer) in wanted.items()
+    }
+
+    def pairs(**revisions: Any) -> dict[str, tuple[str, str]]:
+        items = flow.as_labelled(settings, seeds, constitution, **revisions)
+        sides = ((item, item.candidates[item.judgement.chosen_id], item.judgement.rejected_id) for item in items)
+        return {item.selected.interaction.id: (good.kind, item.candidates[bad].kind) for item, good, bad in sides}
+
+    assert pairs() == {HARM.id: ("safe_completion", "sampled")}
+    assert pairs(revisions=written) == {
+        HARM.id: ("teacher_revision", "sampled"),
+        HARMLESS.id: ("teacher_revision", "refusal_contrast"),
+    }

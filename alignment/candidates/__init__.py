@@ -1,6 +1,8 @@
 """Which exchanges are labelled tonight, and the answers that compete for each."""
 
 from alignment.candidates.answers import (
+    REVISED,
+    UNFIT,
     contrast_batches,
     contrast_ids,
     contrasts,
@@ -17,10 +19,17 @@ from alignment.candidates.answers import (
     samples,
     seed_batches,
 )
+from alignment.candidates.author import Author, Authored, Control, Task
 from alignment.candidates.select import PoolRow, select
 
 __all__ = [
+    "REVISED",
+    "UNFIT",
+    "Author",
+    "Authored",
+    "Control",
     "PoolRow",
+    "Task",
     "contrast_batches",
     "contrast_ids",
     "contrasts",

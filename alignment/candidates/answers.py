@@ -28,11 +28,18 @@ CONTRASTS = {
 """System prompts of the two contrast samples; the second exists only to be rejected."""
 
 
+REVISED, UNFIT = "teacher_revision", "teacher_unfit"
+"""Kinds of what the teacher wrote as author: what passed every check, and what did not, which is kept for people to see."""
+_REPLACED = frozenset({"safe_completion", "critique_revision", "contrast_safe", "sampled"})
+
+
 class Guidance(Protocol):
     """What candidates need of a principle; `version` is its content address."""
 
     @property
     def id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
     @property
     def version(self) -> str: ...
     @property
@@ -41,20 +48,23 @@ class Guidance(Protocol):
     def revision_request(self) -> str: ...
     @property
     def safe_completions(self) -> tuple[str, ...]: ...
+    def margin(self, one: dict[str, float], other: dict[str, float]) -> float: ...
 
 
 _Rule = TypeVar("_Rule", bound=Guidance)
 
 
-def _candidate(
+def make_candidate(
     selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, which: object = None, **detail: str
 ) -> Candidate:
-    key = _candidate_id(selected, kind, model, guidance, which)
+    """Return a candidate under its content address; `which` tells those of one kind, model and principle apart."""
+    key = candidate_id(selected, kind, model, guidance, which)
     # What a model only thought competes for nothing, and is not taught.
     return Candidate(key, selected.interaction.id, kind, apart(text).answer, model, guidance.id, detail)
 
 
-def _candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
+def candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
+    """Return the content address that a candidate has or will have."""
     return content_id(selected.interaction.id, kind, model, guidance.version, which)
 
 
@@ -64,7 +74,7 @@ def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[
     The contrast to a harmless request is one of `refusals`, the constitution's own. Which wording is used is fixed by the exchange,
     so that a night teaches all of them. A harmless request that was declined needs no contrast: its logged answer is one.
     """
-    logged = _candidate(selected, "logged", selected.interaction.response, selected.interaction.model, guidance)
+    logged = make_candidate(selected, "logged", selected.interaction.response, selected.interaction.model, guidance)
     harm = selected.side is Side.HARM
     if selected.declined and not harm:
         return [logged]
@@ -72,7 +82,7 @@ def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[
     wording = wordings[int(unit_interval("wording", selected.interaction.id) * len(wordings))]
     return [
         logged,
-        _candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance, which=wording),
+        make_candidate(selected, "safe_completion" if harm else "refusal_contrast", wording, "constitution", guidance, which=wording),
     ]
 
 
@@ -117,7 +127,7 @@ def revision_ids(
 ) -> set[str]:
     """Return the ids that the revisions of a batch have or will have."""
     return {
-        _candidate_id(one, "critique_revision", model_id, rule, _how_revised(by, rule, rounds))
+        candidate_id(one, "critique_revision", model_id, rule, _how_revised(by, rule, rounds))
         for one, rule, by in zip(batch, guidance, critics or guidance, strict=True)
     }
 
@@ -125,7 +135,7 @@ def revision_ids(
 def contrast_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
     """Return the ids that the contrast samples of a batch have or will have."""
     return {
-        _candidate_id(one, kind, model_id, rule, system)
+        candidate_id(one, kind, model_id, rule, system)
         for one, rule in zip(batch, guidance, strict=True)
         for kind, system in CONTRASTS.items()
     }
@@ -134,7 +144,7 @@ def contrast_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Gu
 def sample_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
     """Return the ids that the samples of a batch have or will have."""
     drawn = [(one, rule, draw) for one, rule in zip(batch, guidance, strict=True) for draw in range(1, SAMPLES + 1)]
-    return {_candidate_id(one, "sampled", model_id, rule, draw) for one, rule, draw in drawn}
+    return {candidate_id(one, "sampled", model_id, rule, draw) for one, rule, draw in drawn}
 
 
 def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
@@ -149,7 +159,7 @@ def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guid
 def first_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> set[str]:
     """Return the ids that the first answers of a batch have or will have."""
     which = _first(max_new_tokens)
-    return {_candidate_id(one, "sampled", model_id, rule, which) for one, rule in zip(batch, guidance, strict=True)}
+    return {candidate_id(one, "sampled", model_id, rule, which) for one, rule in zip(batch, guidance, strict=True)}
 
 
 def first_answers(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
@@ -168,14 +178,15 @@ def _sampled(
     conversations = [one.interaction.messages for one in batch]
     texts = model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=seed)
     return [
-        _candidate(one, "sampled", text, model.model_id, rule, which=which) for one, rule, text in zip(batch, guidance, texts, strict=True)
+        make_candidate(one, "sampled", text, model.model_id, rule, which=which)
+        for one, rule, text in zip(batch, guidance, texts, strict=True)
     ]
 
 
 def contrasts(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
     """Ask the model twice, once told to be careful and once told to have no scruples: two answers that differ in what is to be taught."""
     return [
-        _candidate(one, kind, text, model.model_id, rule, which=system)
+        make_candidate(one, kind, text, model.model_id, rule, which=system)
         for kind, system in CONTRASTS.items()
         for one, rule, text in zip(
             batch,
@@ -205,7 +216,7 @@ def revisions(
     by = list(critics or guidance)
     texts = [apart(one.interaction.response).answer for one in batch]
     details: list[dict[str, str]] = [
-        {"raw": _candidate_id(one, "logged", one.interaction.model, rule), "critic": criticising.id}
+        {"raw": candidate_id(one, "logged", one.interaction.model, rule), "critic": criticising.id}
         for one, rule, criticising in zip(batch, guidance, by, strict=True)
     ]
     for turn in range(1, rounds + 1):
@@ -219,17 +230,25 @@ def revisions(
         for detail, critique, text in zip(details, critiques, texts, strict=True):
             detail |= {f"critique_{turn}": critique, f"revision_{turn}": text}
     return [
-        _candidate(one, "critique_revision", text, model.model_id, rule, which=_how_revised(criticising, rule, rounds), **detail)
+        make_candidate(one, "critique_revision", text, model.model_id, rule, which=_how_revised(criticising, rule, rounds), **detail)
         for one, rule, criticising, text, detail in zip(batch, guidance, by, texts, details, strict=True)
     ]
 
 
 def current(
-    candidates: Sequence[Candidate], selected: Selected, guidance: Guidance, *, covering: Sequence[Guidance], refusals: Sequence[str]
+    candidates: Sequence[Candidate],
+    selected: Selected,
+    guidance: Guidance,
+    *,
+    covering: Sequence[Guidance],
+    refusals: Sequence[str],
+    author: str = "",
 ) -> list[Candidate]:
     """Return the candidates that were made under today's version of the principle, and revised by one of those `covering` the category.
 
-    What an edited principle had made does not compete under the new one. Kinds that are not made here are kept.
+    What an edited principle had made does not compete under the new one, nor what another `author` (its version) wrote than tonight's. A
+    revision of the author takes the place of what the policy or the constitution would be taught instead. Kinds that are not made here are
+    kept, but for what the author wrote and checks refused.
     """
     revised = [None, *((rule.version, rounds) for rule in covering for rounds in range(1, MAX_ROUNDS + 1))]
     ways: Mapping[str, Sequence[object]] = {
@@ -240,11 +259,25 @@ def current(
         "sampled": range(1, SAMPLES + 1),
         **{kind: [system] for kind, system in CONTRASTS.items()},
     }
-    return [
+    found = [
         one
         for one in candidates
-        if one.kind not in ways or one.id in {_candidate_id(selected, one.kind, one.model, guidance, way) for way in ways[one.kind]}
+        if one.kind not in ways or one.id in {candidate_id(selected, one.kind, one.model, guidance, way) for way in ways[one.kind]}
     ]
+    revised_well = [one for one in found if one.kind == REVISED and _of_author(one, selected, guidance, covering, author)]
+    stands_in = _REPLACED if revised_well else frozenset()
+    return [one for one in found if one in revised_well or one.kind not in {REVISED, UNFIT, *stands_in}]
+
+
+def _of_author(one: Candidate, selected: Selected, guidance: Guidance, covering: Sequence[Guidance], author: str) -> bool:
+    answer = str(one.detail.get("raw", ""))
+    made = {candidate_id(selected, REVISED, one.model, guidance, how_authored(author, rule, answer)) for rule in covering}
+    return bool(author) and one.id in made
+
+
+def how_authored(author: str, critic: Guidance, answer_id: str) -> tuple[str, str, str]:
+    """Return what tells one revision of an author from another: its version, the principle it criticised by, and the answer it revised."""
+    return author, critic.version, answer_id
 
 
 def _under(system: str, messages: Sequence[Message]) -> list[Message]:

@@ -14,8 +14,8 @@ from alignment.labels.constitution import Principle
 from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
-NEVER_CHOSEN = frozenset({"refusal_contrast", "contrast_unsafe", "user_edit"})
-"""Kinds of candidates that no labeler may choose: made to be rejected, or what a user wrote and nobody has reviewed."""
+NEVER_CHOSEN = frozenset({"refusal_contrast", "contrast_unsafe", "user_edit", "teacher_unfit"})
+"""Kinds of candidates that no labeler may choose: made to be rejected, written by a user and reviewed by nobody, or found unfit."""
 _ONLY_REJECTED = "contrast_unsafe"
 
 

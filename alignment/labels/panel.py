@@ -86,7 +86,7 @@ def poll(proposals: Sequence[Proposal], voters: Mapping[str, Voter], *, known: K
         for one in proposals:
             if one.comparison.id in given_before:
                 votes[one.comparison.id][name] = given_before[one.comparison.id]
-        open_ = [one for one in proposals if one.comparison.id not in given_before and _asked(name, one)]
+        open_ = [one for one in proposals if one.comparison.id not in given_before and _asked(voter.labeler, one)]
         # A model that judges is asked once: a canary that fails takes all its votes, and who does not answer is not tried again.
         size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
         for start in range(0, len(open_), size):
@@ -99,8 +99,14 @@ def poll(proposals: Sequence[Proposal], voters: Mapping[str, Voter], *, known: K
     return votes
 
 
-def _asked(name: str, one: Proposal) -> bool:
-    """Say whether a labeler is asked. Of what a person decided, only those are that people's verdicts can halt."""
+def _asked(labeler: Labeler, one: Proposal) -> bool:
+    """Say whether a labeler is asked. Of what a person decided, only those are that people's verdicts can halt.
+
+    A model does not vote on an answer that it wrote: it prefers its own.
+    """
+    name = labeler.name
+    if isinstance(labeler, ModelJudge) and labeler.model.model_id in (one.comparison.first.model, one.comparison.second.model):
+        return False
     if one.ruled:
         return name in SELF_REWARDING and one.judgement.verdict != "unscored"
     # Of what may not be taught whatever anybody says, nobody is asked.

@@ -114,8 +114,14 @@ def _exchange(store: _Store, id_: str | None) -> tuple[Node, ...]:
     return tuple(_node("exchange", str(id_), row, _line(store, "interactions", str(id_))) for row in rows)
 
 
+_CANDIDATE_FACTS = (
+    "id, kind, model, principle_id, text, detail ->> '$.author' AS author, detail ->> '$.critique_1' AS critique, "
+    "detail ->> '$.verification' AS verification, nullif(detail ->> '$.outcome', 'revised') AS unfit"
+)
+
+
 def _candidates(store: _Store, condition: str, *values: Any) -> tuple[Node, ...]:
-    rows = store.rows(f"SELECT id, kind, model, principle_id, text FROM candidates WHERE {condition} ORDER BY id", *values)  # noqa: S608
+    rows = store.rows(f"SELECT {_CANDIDATE_FACTS} FROM candidates WHERE {condition} ORDER BY id", *values)  # noqa: S608
     return tuple(_node("candidate", row.pop("id"), row) for row in rows)
 
 

@@ -42,6 +42,33 @@ class Choice(NamedTuple):
     reason: str = ""
 
 
+class Written(NamedTuple):
+    """What a model wrote, without its thinking; `reason` says why it is not a whole answer, and is empty for one that is."""
+
+    text: str
+    reason: str = ""
+
+
+class Writer(Protocol):
+    """A model that writes one answer a conversation, and says of each why there is none."""
+
+    @property
+    def model_id(self) -> str:
+        """Content address of the model, as `ChatModel.model_id`."""
+        ...
+
+    def write(self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, subjects: Sequence[str]) -> list[Written]:
+        """Answer each conversation greedily; `subjects` as in `Chooser.choose`.
+
+        A reason begins with `cut` (the text is there as far as it goes), `refused`, `limit` or `unavailable`.
+
+        Raises:
+            ModelError: the model refuses to work at all.
+            TeacherUnavailable: its server gave no answers.
+        """
+        ...
+
+
 class Chooser(Protocol):
     """A model that is asked to answer with one of a few letters, and can say how sure it is."""
 

@@ -12,6 +12,23 @@ class LimitReached(Exception):
     """The next call could exceed what a night may take; the message names the setting."""
 
 
+class Requests:
+    """At most `most` requests a night for one purpose, retries included; 0 is no limit. `made` are those of earlier runs."""
+
+    def __init__(self, most: int, made: int = 0, setting: str = "") -> None:
+        self.most, self.made, self.setting = most, made, setting
+
+    def make(self) -> None:
+        """Count the next request.
+
+        Raises:
+            LimitReached: it would be one too many.
+        """
+        if self.most and self.made >= self.most:
+            raise LimitReached(f"{self.setting} = {self.most}: as many are made")
+        self.made += 1
+
+
 class Pace:
     """At most `per_minute` calls in any 60 seconds; 0 is no limit. `ages` are how many seconds ago earlier calls were made."""
 

@@ -14,16 +14,17 @@ import math
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.ids import content_id
 from alignment.models import replies
-from alignment.models.chat import Choice
+from alignment.models.asked import Asked, Calls, Failed, Use, price
+from alignment.models.chat import Choice, Written
 from alignment.models.dialect import Dialect
-from alignment.models.limits import LimitReached, Pace, Purse
+from alignment.models.limits import LimitReached, Pace, Purse, Requests
 from alignment.models.replies import NO_LOGPROBS, OVERHEAD, RUBRIC_TOKENS, THINKS, TOP, Answer
 from alignment.records import Message
 from alignment.text import without_control
@@ -36,46 +37,8 @@ if TYPE_CHECKING:
 NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
 _GIVE_UP, _LONGEST_PAUSE, _PROBES = 3, 60.0, 3
+_WORDS = ("content", "declined")
 _TRANSIENT = frozenset((408, 409, 429))
-
-
-class Calls(Protocol):
-    """Where paid answers are kept; see `alignment.store.TeacherCalls`."""
-
-    def keep(self, row: Mapping[str, Any]) -> None: ...
-    def settle(self) -> int: ...
-    def find(self, ids: Sequence[str]) -> dict[str, Any]: ...
-    def spent(self, since: datetime) -> Any: ...
-    def made(self, since: datetime) -> list[datetime]: ...
-
-
-class _Asked(NamedTuple):
-    """One call: its content address, what it asks, the exchange that it is about, and the most it can take."""
-
-    id: str
-    body: dict[str, Any]
-    subject: str
-    most: tuple[int, float]
-
-
-class _Failed(Exception):
-    """An attempt that failed. `again`: the next may not; `billed`: it may have been charged, for the tokens `used` if they are known;
-    `stop`: no call can succeed; `otherwise`: it was refused for how it was written, and can be written otherwise.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        again: bool = True,
-        billed: bool = False,
-        stop: bool = False,
-        after: float = 0.0,
-        used: tuple[int, int] | None = None,
-        otherwise: bool = False,
-    ) -> None:
-        super().__init__(why)
-        self.again, self.billed, self.stop, self.after, self.used, self.otherwise = again, billed, stop, after, used, otherwise
 
 
 def key_of(endpoint: Teacher) -> str:
@@ -92,13 +55,24 @@ def key_of(endpoint: Teacher) -> str:
 
 
 class RemoteModel:
-    """A `ChatModel` and `Chooser` behind an endpoint.
+    """A `ChatModel`, `Chooser` and `Writer` behind an endpoint.
 
     `edition` tells weights apart that are served under one name, as far as the caller can: another edition is asked everything anew.
+    `mask` takes personal data out of what it writes, before any of that is kept; `use` says what it is asked for.
     """
 
-    def __init__(self, endpoint: Teacher, calls: Calls, *, key: str = "", edition: str = "") -> None:
+    def __init__(
+        self,
+        endpoint: Teacher,
+        calls: Calls,
+        *,
+        key: str = "",
+        edition: str = "",
+        mask: Callable[[str], str] | None = None,
+        use: Use | None = None,
+    ) -> None:
         self.endpoint, self.calls, self.edition = endpoint, calls, edition
+        self._mask, self._use = mask, use or Use()
         self._key = key
         self._dialect = Dialect()
         self._probed = self._rubric = self._thinks = False
@@ -134,6 +108,11 @@ class RemoteModel:
                 raise TeacherUnavailable(f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r} did not answer: {lost}")
             texts.append(text)
         return texts
+
+    def write(self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, subjects: Sequence[str]) -> list[Written]:
+        """See `Writer.write`."""
+        parameters = {"max_tokens": max_new_tokens + self.endpoint.thinking_tokens, "temperature": 0.0}
+        return [replies.written(each) for each in self._ask(conversations, parameters, subjects)]
 
     def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
         """See `Chooser.choose`: by the log-probabilities of one token, or by marks from 0 to 10 where the server gives none.
@@ -181,28 +160,27 @@ class RemoteModel:
         known: dict[str, Answer] = {**self.calls.find([one.id for one in asked])}
         unpaid = list({one.id: one for one in asked if one.id not in known}.values())
         if unpaid:
-            known |= asyncio.run(_Run(self.endpoint, self.calls, self._key, self._dialect).all(unpaid))
+            known |= asyncio.run(self._run().all(unpaid))
             self.calls.settle()
         return [known[one.id] for one in asked]
 
-    def _call(self, messages: list[Message], parameters: Mapping[str, Any], subject: str) -> _Asked:
+    def _run(self) -> _Run:
+        return _Run(self.endpoint, self.calls, self._key, self._dialect, self._use, self._mask)
+
+    def _call(self, messages: list[Message], parameters: Mapping[str, Any], subject: str) -> Asked:
         # Servers write the conversation into a template of theirs, of which we know what the usual ones do.
         messages = [{**each, "content": without_control(each["content"])} for each in messages]
         body = {"model": self.endpoint.model, "messages": messages, **parameters}
         # A token is at least one byte of text.
         tokens_in = sum(len(each["content"].encode("utf-8", "surrogatepass")) + OVERHEAD for each in messages)
-        most = tokens_in + parameters["max_tokens"], _price(self.endpoint, tokens_in, parameters["max_tokens"])
-        return _Asked(content_id(self.model_id, messages, dict(parameters)), body, subject, most)
-
-
-def _price(endpoint: Teacher, tokens_in: int, tokens_out: int) -> float:
-    return (tokens_in * endpoint.price_in + tokens_out * endpoint.price_out) / 1e6
+        most = tokens_in + parameters["max_tokens"], price(self.endpoint, tokens_in, parameters["max_tokens"])
+        return Asked(content_id(self.model_id, messages, dict(parameters)), body, subject, most)
 
 
 class _Run:
     """The calls of one request, in one event loop."""
 
-    def __init__(self, endpoint: Teacher, calls: Calls, key: str, dialect: Dialect) -> None:
+    def __init__(self, endpoint: Teacher, calls: Calls, key: str, dialect: Dialect, use: Use, mask: Callable[[str], str] | None) -> None:
         import httpx2
         import openai
 
@@ -210,9 +188,10 @@ class _Run:
 
         now = datetime.now(UTC).replace(tzinfo=None)
         spent = calls.spent(now - NIGHT)
-        self.endpoint, self.calls, self.key, self.dialect = endpoint, calls, key, dialect
+        self.endpoint, self.calls, self.key, self.dialect, self.use, self.mask = endpoint, calls, key, dialect, use, mask
         self.pace = Pace(endpoint.requests_per_minute, [(now - one).total_seconds() for one in calls.made(now - timedelta(minutes=1))])
         self.purse = Purse(endpoint.max_tokens_per_night, endpoint.max_cost_per_night, tokens=spent.tokens, cost=spent.cost)
+        self.requests = Requests(use.most, calls.requests(now - NIGHT, use.purpose) if use.most else 0, use.setting)
         self.client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=key or "none",
@@ -230,7 +209,7 @@ class _Run:
         self.lost_in_a_row = 0
         self.stopped = ""
 
-    async def all(self, asked: Sequence[_Asked]) -> dict[str, Answer]:
+    async def all(self, asked: Sequence[Asked]) -> dict[str, Answer]:
         """Answer every call; those that got none say why.
 
         Raises:
@@ -252,7 +231,7 @@ class _Run:
             raise group.exceptions[0] from None
         return found
 
-    async def _one(self, asked: _Asked) -> Answer:
+    async def _one(self, asked: Asked) -> Answer:
         why, pause = self.stopped, 0.0
         for attempt in range(self.endpoint.retries + 1 if not why else 0):
             if attempt:
@@ -264,7 +243,7 @@ class _Run:
             except LimitReached as error:
                 self.stopped = f"limit: {error}"
                 return self.stopped
-            except _Failed as error:
+            except Failed as error:
                 why, pause = str(error), error.after
                 if error.stop:
                     raise ModelError(f"{self._where()} refuses: {why}; correct [teacher] in align.toml") from None
@@ -280,25 +259,26 @@ class _Run:
     def _where(self) -> str:
         return f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r}"
 
-    async def _written(self, asked: _Asked) -> dict[str, Any]:
+    async def _written(self, asked: Asked) -> dict[str, Any]:
         """Answer a call, written otherwise as often as the server refuses how it was written and says so: that is no failure."""
         while True:
             try:
                 return await self._attempt(asked)
-            except _Failed as error:
+            except Failed as error:
                 if not error.otherwise:
                     raise
 
-    async def _attempt(self, asked: _Asked) -> dict[str, Any]:
+    async def _attempt(self, asked: Asked) -> dict[str, Any]:
         # The pace first: what waits for its turn sets nothing aside.
         await self.pace.wait()
+        self.requests.make()
         self.purse.reserve(*asked.most)
         started = time.monotonic()
         try:
             answer = await self._send(asked)
         except BaseException as error:
-            billed = not isinstance(error, _Failed) or error.billed
-            if isinstance(error, _Failed) and error.used is not None:
+            billed = not isinstance(error, Failed) or error.billed
+            if isinstance(error, Failed) and error.used is not None:
                 self._settle(asked, None, *error.used, time.monotonic() - started)
             elif billed:
                 self._keep(asked, None, asked.most[0], 0, asked.most[1], time.monotonic() - started)
@@ -309,18 +289,19 @@ class _Run:
         self._settle(asked, answer, *replies.used(answer, asked.most[0] - most_out, most_out), time.monotonic() - started)
         return answer
 
-    def _settle(self, asked: _Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, seconds: float) -> None:
-        cost = _price(self.endpoint, tokens_in, tokens_out)
+    def _settle(self, asked: Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, seconds: float) -> None:
+        cost = price(self.endpoint, tokens_in, tokens_out)
         self.purse.settle(asked.most, (tokens_in + tokens_out, cost))
         self._keep(asked, answer, tokens_in, tokens_out, cost, seconds)
 
-    def _keep(self, asked: _Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, cost: float, seconds: float) -> None:
+    def _keep(self, asked: Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, cost: float, seconds: float) -> None:
         # Without an exchange that it belongs to, an answer could not be erased with it: only its cost is kept.
         kept = answer is not None and bool(asked.subject)
         self.calls.keep(
             {
                 "id": asked.id if kept else content_id(asked.id, time.time_ns(), random.random()),
                 "interaction_id": asked.subject,
+                "purpose": self.use.purpose,
                 "response": answer if kept else None,
                 "tokens_in": tokens_in,
                 "tokens_out": tokens_out,
@@ -330,7 +311,7 @@ class _Run:
             }
         )
 
-    async def _send(self, asked: _Asked) -> dict[str, Any]:
+    async def _send(self, asked: Asked) -> dict[str, Any]:
         import openai
 
         from alignment.http import TooMuch, loads, without_secrets
@@ -343,22 +324,23 @@ class _Run:
                 raw = await self.client.chat.completions.with_raw_response.create(
                     **sent, extra_headers={"Idempotency-Key": key}, extra_body=self.endpoint.extra or None
                 )
-                return replies.reply(loads(without_secrets(raw.content.decode(), [self.key])), asked.body["max_tokens"])
+                kept = replies.reply(loads(without_secrets(raw.content.decode(), [self.key])), asked.body["max_tokens"])
+                return kept if self.mask is None else {**kept, **{name: self.mask(kept[name]) for name in _WORDS if kept.get(name)}}
         except replies.Trouble as error:
-            raise _Failed(str(error), again=error.again, billed=error.billed, used=error.used) from None
+            raise Failed(str(error), again=error.again, billed=error.billed, used=error.used) from None
         except (TimeoutError, openai.APITimeoutError):
-            raise _Failed(f"no answer within {self.endpoint.timeout_seconds} s", billed=True) from None
+            raise Failed(f"no answer within {self.endpoint.timeout_seconds} s", billed=True) from None
         except openai.APIStatusError as error:
             raise self._refusal(error, sent) from None
         except openai.APIConnectionError as error:
             refused = "ConnectError" in type(error.__cause__).__name__
             if isinstance(error.__cause__, TooMuch):
-                raise _Failed(str(error.__cause__), again=False, billed=True) from None
-            raise _Failed(f"the connection failed ({type(error.__cause__).__name__})", billed=not refused) from None
+                raise Failed(str(error.__cause__), again=False, billed=True) from None
+            raise Failed(f"the connection failed ({type(error.__cause__).__name__})", billed=not refused) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, openai.OpenAIError) as error:
-            raise _Failed(f"the answer is no whole chat completion ({type(error).__name__})", billed=True) from None
+            raise Failed(f"the answer is no whole chat completion ({type(error).__name__})", billed=True) from None
 
-    def _refusal(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> _Failed:
+    def _refusal(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> Failed:
         from alignment.http import without_secrets
 
         # Masked before it is cut: half a secret would not be found.
@@ -369,9 +351,9 @@ class _Run:
             said = replies.words_of(body)
         why = f"status {status} ({said})"
         if status in _TRANSIENT or status >= 500:
-            return _Failed(why, after=_retry_after(error.response.headers))
+            return Failed(why, after=_retry_after(error.response.headers))
         stop = status in (401, 403, 404)
-        return _Failed(why, again=False, stop=stop, otherwise=not stop and self.dialect.learn(status, said, sent))
+        return Failed(why, again=False, stop=stop, otherwise=not stop and self.dialect.learn(status, said, sent))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alignment.models.chat import Choice
+from alignment.models.chat import Choice, Written
 from alignment.reasoning import apart
 from alignment.records import Message
 from alignment.text import cap, printable
@@ -32,6 +32,7 @@ _BEFORE = " \t\r\n\u0120\u2581\u010a\u0109"
 """Blanks before a token, also as byte-level BPE and SentencePiece write them (Ġ, ▁, Ċ, ĉ)."""
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 _FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation"})
+_CUT = frozenset({"length", "max_tokens"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _SAYS = frozenset({"message", "detail", "errors"})
 """Keys under which a body without choices says what went wrong."""
@@ -80,6 +81,8 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
         kept["declined"] = cap(printable(str(declined)), _SAID)
     elif finish in _FILTERED and not said.answer.strip():
         kept["filtered"] = finish
+    elif finish in _CUT:
+        kept["cut"] = True
     return kept
 
 
@@ -217,6 +220,20 @@ def _no_answer(answer: Answer) -> str:
     if answer.get("declined"):
         return f"refused: the model declines ({answer['declined']})"
     return f"refused: the provider filtered the answer ({answer['filtered']})" if answer.get("filtered") else ""
+
+
+def written(answer: Answer) -> Written:
+    """Return the text of an answer, and why it is none or not whole.
+
+    >>> written({"content": "Paris is", "top": [], "usage": None, "cut": True}), written("limit: all is spent")
+    (Written(text='Paris is', reason='cut: the server stopped it at its longest'), Written(text='', reason='limit: all is spent'))
+    """
+    if isinstance(answer, str) or (why := _no_answer(answer)):
+        return Written("", answer if isinstance(answer, str) else why)
+    text = str(answer["content"]).strip()
+    if not text and thinks(answer):
+        return Written("", THINKS)
+    return Written(text, "cut: the server stopped it at its longest" if answer.get("cut") else "")
 
 
 def by_odds(answer: Answer, options: Sequence[str]) -> Choice:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alignment.models.whole import is_whole
-from alignment.records import GateDecision, Metric, Pair, TrainResult
+from alignment.records import GateDecision, Metric, Pair, Side, TrainResult
 from alignment.text import amount, printable
 
 _FAIRNESS = re.compile(r"fair|counterfactual|stereotyp|bias|gap")
@@ -209,10 +209,21 @@ def _data(pairs: Sequence[Pair], given: int, without_consent: int, calibration: 
             f"- {len(trained)} training pairs, {len(pairs) - len(trained)} held out; {without_consent} of {given} pairs lack consent",
             *_counted("sides", [pair.side.value for pair in trained]),
             *_counted("categories", [pair.category for pair in trained]),
+            *_authored(trained),
         ],
         "Principles": _counted("pairs by principle", [name for pair in trained for name in pair.principle_ids]),
         "Labelers": _labelers(trained, calibration),
     }
+
+
+def _authored(trained: Sequence[Pair]) -> list[str]:
+    """Return how many of the chosen answers a teacher wrote."""
+    revisions = [pair for pair in trained if pair.chosen_kind == "teacher_revision"]
+    sides = ", ".join(
+        f"{sum(pair.side is side for pair in revisions)} of {sum(pair.side is side for pair in trained)} {side.value}" for side in Side
+    )
+    share = len(revisions) / len(trained) if trained else 0.0
+    return [f"- chosen answers that are a teacher's revision: {len(revisions)} of {len(trained)} ({share:.1%}; {sides})"]
 
 
 _PAGE = """<!doctype html>

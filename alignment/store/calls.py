@@ -82,6 +82,12 @@ class TeacherCalls:
         )
         return Spent(row["tokens"], row["cost"])
 
+    def requests(self, since: datetime, purpose: str) -> int:
+        """Return how many calls were made for `purpose` since `since` (UTC)."""
+        self._prepare()
+        [row] = query(self.home, "SELECT count(*) AS n FROM teacher_calls WHERE created_at >= ? AND purpose = ?", [since, purpose])
+        return int(row["n"])
+
     def made(self, since: datetime) -> list[datetime]:
         """Return when calls were made since `since` (UTC), oldest first."""
         self._prepare()
@@ -110,4 +116,4 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue  # cut by a crash: it is paid for again
         if isinstance(row, dict):
-            yield {**row, "created_at": datetime.fromisoformat(row["created_at"])}
+            yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}

@@ -47,8 +47,9 @@ def render() -> None:
     if not rows:
         st.caption("No pair matches.")
         return
+    written = {each["pair_id"]: each for each in data.read("pair_steps", pairs=[row["id"] for row in rows])}
     for number, row in enumerate(rows):
-        pair(number, row)
+        pair(number, row, written.get(row["id"]))
     show.pager("pairs_page", rows[0]["total"], PAGE_SIZE)
 
 
@@ -71,8 +72,8 @@ def word(value: str) -> str:
     return SPLITS.get(value) or show.title(value) if value else "Any"
 
 
-def pair(number: int, row: Row) -> None:
-    """Draw one pair with who preferred it; its lineage where the visitor asks."""
+def pair(number: int, row: Row, written: Row | None) -> None:
+    """Draw one pair with who preferred it and, of a revision, how it was `written`; its lineage where the visitor asks."""
     with show.card(f"pair-{number}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge(SPLITS.get(row["split"], show.title(str(row["split"]))), color="blue" if row["split"] == "train" else "gray")
@@ -88,8 +89,25 @@ def pair(number: int, row: Row) -> None:
             with column, st.container(gap="xsmall"):
                 st.caption(f"**{side.capitalize()}** · {show.title(row[f'{side}_kind'] or 'unknown kind').lower()}")
                 show.show_text(row[side], key=f"{side}-{number}", empty="(no answer)")
+        if written:
+            steps(number, written)
         ruling.render(row)
         lineage(row["id"])
+
+
+def steps(number: int, written: Row) -> None:
+    """Draw how a revision came about: each critique with what was written after it, what was checked, and by which model."""
+    detail = data.parsed(written["detail"])
+    with st.expander("How the chosen answer was written"):
+        author = f"{detail['author']}, " if detail.get("author") else "the model itself, "
+        show.show_text(f"By {author}{written['model']}", key=f"author-{number}")
+        for turn in range(1, 1 + sum(name.startswith("critique_") for name in detail)):
+            for name in ("critique", "revision"):
+                st.caption(f"**{name.capitalize()}**")
+                show.show_text(str(detail.get(f"{name}_{turn}", "")), key=f"{name}-{number}-{turn}", empty="(nothing)")
+        if detail.get("verification"):
+            st.caption("**Checked** · by detectors and scorers, then by the same model in requests of their own")
+            show.show_text(detail["verification"], key=f"verification-{number}")
 
 
 def agreement(row: Row) -> str:

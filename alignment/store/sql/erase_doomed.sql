@@ -16,6 +16,7 @@ UNION ALL SELECT 'candidates', id FROM candidates WHERE interaction_id IN (FROM 
 UNION ALL SELECT 'judgements', id FROM judgements WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'votes', id FROM votes WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'teacher_calls', id FROM teacher_calls WHERE interaction_id IN (FROM exchange)
+UNION ALL SELECT 'author_outcomes', id FROM author_outcomes WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'pairs', id FROM pair
 UNION ALL SELECT 'pair_sets', id FROM pair_sets WHERE pair_id IN (FROM pair)
 UNION ALL SELECT 'pair_exclusions', id FROM pair_exclusions WHERE interaction_id IN (FROM exchange)
