@@ -36,7 +36,7 @@ class Kills(NamedTuple):
 def _read(home: Path, folder: Path) -> None:
     from alignment.ingest import make_source, unread
     from alignment.store import migrate
-    from flows.ingest import read_file
+    from flows.read_files import read_file
 
     sys.modules["alignment.ingest.lines"].BLOCK_ROWS = BLOCK_ROWS  # type: ignore[attr-defined]
     os.environ.update(ALIGN_HOME=str(home), ALIGN_INGEST__MAX_QUARANTINED="1")

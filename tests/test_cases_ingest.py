@@ -19,7 +19,7 @@ from alignment.config import load_settings
 from alignment.errors import ConfigError, InputError
 from alignment.evals.formats import open_suite
 from alignment.ids import subject_key
-from alignment.ingest import Batch, LogFile, blocks, datasets, make_source, otel, parse, parser, presets, vendors
+from alignment.ingest import Batch, Context, LogFile, Part, blocks, datasets, make_source, otel, parse, parser, presets, vendors
 from alignment.ingest.reading import from_start
 from alignment.ingest.redact import redaction_key
 from alignment.store import migrate, query
@@ -362,9 +362,10 @@ def test_what_real_systems_write(home: Path, case: Case) -> None:
 
 def why_skipped(source: Any) -> dict[str, int]:
     [log_file] = source.find()
-    reading, context = from_start(log_file), flow.Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
+    reading, context = from_start(log_file), Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
     found = [
-        parse(parser(), source.statement(), source.undated, reading, one, context) for one in blocks(reading, KEEP_ALL, now=context.now)
+        parse(parser(), source.statement(), source.undated, [Part(reading, one)], context)
+        for one in blocks(reading, KEEP_ALL, now=context.now)
     ]
     return dict(sum((one.why_skipped for one in found), start=found[0].why_skipped - found[0].why_skipped))
 
@@ -377,7 +378,7 @@ def test_a_file_says_why_records_were_skipped_and_which_thumbs_nobody_can_read(
     write(home / "log.jsonl", raw(line(signals={"thumbs": 4}), line(response="redacted-by-litellm")))
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
     read = flow.read_file.fn(source, source.find()[0], dry_run=True)
-    flow._tell(source.find()[0], read.batch, read.why_skipped, read.thumbs_unread)
+    flow._tell(source.find()[0], read)
     told = capsys.readouterr().err
     assert "1 values for thumbs" in told
     assert "skipped 1 (placeholder 1)" in told
@@ -522,10 +523,10 @@ def unaccounted(preset: str, rows: Sequence[Any], folder: Path) -> list[str]:
     path = write(folder / f"{preset}.jsonl", "\n".join(lines).encode())
     source = make_source("s", [str(path)], preset, {})
     reading = from_start(LogFile(str(path), path.stat().st_size, path.stat().st_mtime_ns))
-    context = flow.Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
+    context = Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
     left, found_wrong = set(range(1, len(rows) + 1)), list[str]()
     for block in blocks(reading, KEEP_ALL, now=context.now):
-        found = parse(parser(), source.statement(), source.undated, reading, block, context)
+        found = parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
         if found.read != len(found.usable) + len(found.quarantine) + found.skipped or found.skipped != sum(found.why_skipped.values()):
             found_wrong.append(f"a block of {found.read} records")
         left -= set(found.rows["line_number"].to_pylist())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from alignment.ingest import Batch, Context, Parsed, blocks, make_source, parse, parser
+from alignment.ingest import Batch, Context, Parsed, Part, blocks, make_source, parse, parser
 from alignment.ingest.reading import from_start
 from bench.writers.answers import CALLS, FOUND, SYSTEM, THOUGHT
 from tests.test_cases_ingest import ASKED, MODEL, SAID, USER, fuse, lite
@@ -79,7 +79,7 @@ def read(path: Path, preset: str) -> Parsed:
     context = Context(KEEP_ALL, b"k" * 32, datetime(2026, 12, 1), datetime(2026, 12, 2))
     reading = from_start(log_file)
     [block] = blocks(reading, KEEP_ALL, now=context.now)
-    return parse(parser(), source.statement(), source.undated, reading, block, context)
+    return parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
 
 
 @pytest.mark.parametrize("one", FILES, ids=lambda one: one.name)
