@@ -39,7 +39,7 @@ def served() -> Iterator[dict[str, str]]:
     try:
         for _ in range(300):
             try:
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()  # noqa: S310 - a server of our own
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
                 break
             except OSError:
                 time.sleep(0.1)

@@ -241,14 +241,15 @@ def _take(
 
 
 def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFar], accept: bool) -> str:
-    """Say of small files that nothing in any of them can be used, where one of them has too few lines to say so."""
+    """Say of 20 small files and more that nothing in any of them can be used, where one of them has too few lines to say so."""
     read, bad, skipped = (sum(numbers) for numbers in zip(*((one.read, one.not_anybodys, one.skipped) for one in so_far), strict=True))
     reasons = sum((one.reasons for one in so_far), Counter[str]())
-    if accept or read > bad + skipped or (bad < _ENOUGH_UNUSABLE and skipped < settings.checks.min_rows):
+    files = sum(one.read > 0 for one in so_far)
+    if accept or files < _ENOUGH_UNUSABLE or read > bad + skipped or (bad < _ENOUGH_UNUSABLE and skipped < settings.checks.min_rows):
         return ""
     why = f"{bad} are unusable, {skipped} no exchange as its preset knows them{f'; {_commonest(reasons)}' if reasons else ''}"
     return (
-        f"none of {read} records in {len(so_far)} small files of {source.name!r} can be used: {why}. Look at them with "
+        f"none of {read} records in {files} small files of {source.name!r} can be used: {why}. Look at them with "
         "'align ingest --quarantine', then correct the source's preset, or let the files in with 'align ingest --accept'"
     )
 
