@@ -63,7 +63,10 @@ FILES = [
     # It knows no Responses API and leaves refusals out, and its log records name no model.
     Written("otel_events", "otel", (1, 1, 1, 0, 1, 1), {""}, {""},
             {"another_record": 1, "filtered": 2, "half_a_call": 1, "no_answer": 1, "tool_call": 2}, {"response_not_text": 1}),
-    Written("otel_events_console", "otel", (0, 0, 0, 0, 0, 0), set(), set(), {"another_record": 13, "half_a_call": 37}),
+    # One record a line: those of a call are put together.
+    Written("otel_events_console", "otel", (1, 1, 1, 0, 1, 1), {""}, {""},
+            {"another_record": 13, "filtered": 2, "half_a_call": 2, "no_answer": 1, "part_of_a_call": 24, "tool_call": 2},
+            {"response_not_text": 1}),
     # Of the Responses API it has neither the user nor, outside of streams, more than a plain answer.
     Written("openllmetry", "otel", (2, 1, 1, 1, 2, 2), {"", "ann"}, {"tea-1"}, {"error": 2, "filtered": 3, "no_answer": 1, "tool_call": 3}),
     Written("openinference", "openinference", (2, 2, 2, 2, 2, 2), {"ann"}, {"tea-1"},

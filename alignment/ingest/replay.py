@@ -85,7 +85,9 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
 
     def matching() -> Iterator[Block]:
         for block in blocks(start, context.settings, now=context.now):
-            yield block._replace(lines=block.lines.filter(pc.is_in(block.lines["line_number"], numbers)))
+            # A record that is half a call needs the line with the other half.
+            wanted_lines = block.lines if source.joins else block.lines.filter(pc.is_in(block.lines["line_number"], numbers))
+            yield block._replace(lines=wanted_lines)
 
     return start, matching()
 

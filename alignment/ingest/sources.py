@@ -64,6 +64,10 @@ class Source(Protocol):
     def undated(self) -> bool:
         """Whether a record without a time takes that of its file."""
 
+    @property
+    def joins(self) -> bool:
+        """Whether one call may stand in several records."""
+
     def find(self) -> list[LogFile]:
         """Return the files as they are now."""
 
@@ -80,6 +84,8 @@ class LogSource(NamedTuple):
     chat: str
     records: str
     undated: bool
+    line: str
+    joins: bool
     fields: Mapping[str, str]
 
     def find(self) -> list[LogFile]:
@@ -100,6 +106,8 @@ class LogSource(NamedTuple):
             "refused": refused,
             "shape": self.shape.replace("\n", ""),
             "records": records,
+            "line": self.line,
+            "calls": sql("ingest_calls") if self.joins else "FROM records",
             "chat": self.chat,
             "subject_key": _SUBJECT_KEY,
             **self.fields,
@@ -157,6 +165,8 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         chosen.get("chat", "NULL::JSON"),
         records or chosen.get("records", ""),
         chosen.get("undated", False),
+        chosen.get("line", "line"),
+        chosen.get("joins", False),
         # Whoever says where the answer stands need not hear what the preset thinks of the record.
         {**base["fields"], **chosen["fields"], **({"skipped": "NULL"} if "response" in fields else {}), **fields},
     )

@@ -156,8 +156,10 @@ def _otel(record: Json) -> dict[str, Any]:
     # A message may have stopped and its call, as the span says, been filtered.
     reasons = {ended(one) for one in (message, chat, answer)}
     cut = bool(reasons & CUT) and not words(message)
-    if chat.get("failed") or "error" in reasons:
-        skipped: str | None = "error"
+    if chat.get("part"):
+        skipped: str | None = "part_of_a_call"
+    elif chat.get("failed") or "error" in reasons:
+        skipped = "error"
     elif reasons & FILTERED:
         skipped = "filtered"
     elif chat.get("half") and not cut:
@@ -182,4 +184,5 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "litellm": _read(_litellm),
     "langfuse": _read(_langfuse),
     "otel": _read(_otel),
+    "vllm": _read(_otel),
 }

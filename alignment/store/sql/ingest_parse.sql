@@ -7,12 +7,13 @@
 WITH valid AS (
     SELECT
         part, file_time, line_number, line, damage,
-        TRY_CAST(CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes THEN line END AS JSON) AS document
+        TRY_CAST(CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes THEN @line@ END AS JSON) AS document
     FROM block
     WHERE NOT regexp_full_match(line, '[ \t\r\n]*')
 ),
 records AS (@records@),
-shaped AS (SELECT *, json_transform(body, '@shape@') AS x, @chat@ AS chat FROM records),
+calls AS (@calls@),
+shaped AS (SELECT *, json_transform(body, '@shape@') AS x, @chat@ AS chat FROM calls),
 fields AS (
     SELECT
         part, file_time, line_number, record_number, line, damage, document, body,
@@ -90,7 +91,7 @@ judged AS (
             WHEN damage IS NOT NULL THEN damage
             WHEN strlen(line) > $max_line_bytes THEN 'too_long'
             WHEN document IS NULL THEN 'not_json'
-            WHEN NOT starts_with(ltrim(line, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
+            WHEN NOT starts_with(ltrim(document::VARCHAR, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
             WHEN body IS NULL THEN 'no_exchange:another_record'
             WHEN why_skipped IS NOT NULL THEN 'no_exchange:' || why_skipped
             WHEN turns IS NULL THEN 'messages_not_a_list'
