@@ -47,7 +47,8 @@ def explain(settings: Settings, file: str) -> dict[str, Any]:
     return {
         "file": file,
         "lines": len(block.lines),
-        "fits": best if len(found.usable) + found.skipped else "",
+        # A log of texts is full of lines that are nothing to anybody.
+        "fits": best if len(found.usable) or (found.skipped and list(found.why_skipped) != ["another_record"]) else "",
         "presets": [_fit(name, one) for name, one in read.items()],
         "fields": _fields(found),
         "not_read": _not_read(found),

@@ -222,7 +222,7 @@ def test_each_preset_reads_the_same_exchange(home: Path, preset: str, number: in
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(presets()) == {*LOGS, "hh", "prompt_response"}
+    assert set(presets()) == {*LOGS, "hh", "prompt_response", "vllm"}
 
 
 def test_one_line_may_hold_many_exchanges_and_others_none(home: Path) -> None:

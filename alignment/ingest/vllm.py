@@ -34,7 +34,7 @@ _TEMPLATES = (
 _MARKS = ("<|", "[INST]", "<start_of_turn>", "<｜")
 
 
-def records(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the half of a call that a line of the log is, nothing for all else.
 
     Pieces of a streamed answer are all else: the whole of it is logged at its end.
@@ -45,7 +45,8 @@ def records(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     elif found := _RESPONSE.match(line):
         half = {"said": ast.literal_eval(found["text"]), "finish_reason": found["end"]}
     else:
-        return []
+        # A log of JSON is another preset's.
+        return [document] if line.lstrip().startswith(("{", "[")) else []
     return [{"moment": found["moment"], "chat": {"half": True, "call": found["id"], "vllm": half}}]
 
 
