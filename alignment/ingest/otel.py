@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from alignment.ingest.chat import asked as asked_of
 from alignment.ingest.chat import call_names, words
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -185,11 +186,21 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"messages": [*before, *asked] if isinstance(asked, list) else None, "reply": _first(said)}
     if own.get("langfuse.observation.type") == "generation":
         return {"langfuse": {key: own.get(f"langfuse.observation.{key}") for key in ("input", "output", "level")}}
+    if "ai.prompt.messages" in own:
+        # Vercel's SDK; the span around it has the same answer, and no messages.
+        called = _unpacked(own.get("ai.response.toolCalls"))
+        calls = [{"name": _as_dict(one).get("toolName")} for one in called] if isinstance(called, list) else []
+        return {"messages": _unpacked(own["ai.prompt.messages"]), "reply": {"content": own.get("ai.response.text"), "tool_calls": calls}}
+    events = _unpacked(own.get("events"))
+    if isinstance(events, list) and (chat := _events_chat([(str(_as_dict(one).get("event.name")), _as_dict(one)) for one in events])):
+        return chat
     kind = own.get("openinference.span.kind")
     if kind in (None, "LLM"):
         asked, said = _one_each(own, "prompt", "input"), _one_each(own, "completion", "output")
         if asked or said:
             return {"messages": asked, "reply": _first(said), "answer": _unpacked(own.get("output.value"))}
+        if kind and (request := asked_of(_unpacked(own.get("input.value")))):
+            return {"messages": request, "reply": None, "answer": _unpacked(own.get("output.value"))}
     return None
 
 

@@ -104,7 +104,8 @@ CREATE MACRO prompt_turns(line) AS [{'role': to_json('user'), 'content': CASE
     WHEN given(json_extract(line, '$.prompt')) IS NOT NULL THEN json_extract(line, '$.prompt')
     WHEN json_type(line, '$.instruction') = 'VARCHAR' AND trim(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', '')) <> ''
     THEN to_json(concat_ws(chr(10) || chr(10), line ->> '$.instruction', coalesce(nullif(line ->> '$.input', ''), line ->> '$.context')))
-    ELSE given(json_extract(line, '$.instruction')) END}];
+    ELSE coalesce(given(json_extract(line, '$.instruction')), given(json_extract(line, '$.question')), given(json_extract(line, '$.query')),
+        given(json_extract(line, '$.input'))) END}];
 
 -- Langfuse writes its fields in two spellings, and nulls beside the values of the trace.
 CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);
