@@ -1,8 +1,7 @@
 """What is left after ingestion was killed: nothing lost, nothing twice.
 
 Each run reads a folder of logs, large and small, that grows meanwhile, in small blocks, and is killed with SIGKILL at a random moment. At
-the end one run
-is let finish, and the store is compared with one that was never disturbed.
+the end one run is let finish, and the store is compared with one that was never disturbed.
 
 Effects: forks processes and kills them.
 """
