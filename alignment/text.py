@@ -27,7 +27,12 @@ def holds_placeholder(text: str) -> bool:
     return bool(PLACEHOLDER.search(text))
 
 
-_ANY_PLACEHOLDER = re.compile(r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>")
+_ANY_PLACEHOLDER = re.compile(
+    r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>"
+    # As presidio writes them, and the gateways that mask with it.
+    r"|<(?:PERSON|EMAIL_ADDRESS|PHONE_NUMBER|CREDIT_CARD|IBAN_CODE|IP_ADDRESS|DATE_TIME|US_SSN|US_BANK_NUMBER|US_DRIVER_LICENSE|US_PASSPORT"
+    r"|UK_NHS|MEDICAL_LICENSE|CRYPTO|NRP)>"
+)
 
 
 def looks_masked(text: str) -> bool:
@@ -35,6 +40,8 @@ def looks_masked(text: str) -> bool:
 
     >>> looks_masked("Write to <EMAIL_3f9a1c>."), looks_masked("Write to <EMAIL_1>."), looks_masked("Use <B_TAG> and <EMAIL>.")
     (True, True, False)
+    >>> looks_masked("I wrote to <PERSON> at <EMAIL_ADDRESS>.")
+    True
     """
     return bool(_ANY_PLACEHOLDER.search(text))
 

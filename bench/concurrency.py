@@ -76,7 +76,7 @@ def _ingest(home: Path, log: Path, results: Any) -> None:
 
     prepare(home)
     from alignment.ingest import make_source
-    from flows.ingest import read_file
+    from flows.read_files import read_file
 
     source = make_source("logs", [str(log)], "gateway", {})
     started = time.perf_counter()

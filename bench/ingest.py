@@ -102,7 +102,7 @@ def plain(log: Path, home: Path) -> int:
     """Normalise, dedupe and quarantine, without redaction and data checks."""
     flow = _flow()
     sys.modules["alignment.ingest.parse"].PREFILTER = r"[^\s\S]"  # type: ignore[attr-defined]
-    flow._check = lambda *_: flow.CheckReport({}, [])
+    flow.check_block = lambda *_: flow.CheckReport({}, [])
     return _read(log)
 
 
@@ -112,9 +112,9 @@ def whole(log: Path, home: Path) -> int:
 
 
 def _flow() -> Any:
-    import flows.ingest
+    import flows.read_files
 
-    return flows.ingest
+    return flows.read_files
 
 
 def _read(log: Path) -> int:

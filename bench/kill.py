@@ -1,7 +1,7 @@
 """What is left after ingestion was killed: nothing lost, nothing twice.
 
-Each run reads a folder of logs that grows meanwhile, in small blocks, and is killed with SIGKILL at a random moment. At the end one run
-is let finish, and the store is compared with one that was never disturbed.
+Each run reads a folder of logs, large and small, that grows meanwhile, in small blocks, and is killed with SIGKILL at a random moment. At
+the end one run is let finish, and the store is compared with one that was never disturbed.
 
 Effects: forks processes and kills them.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from bench.ingest import lines
 
-BLOCK_ROWS = 400
+BLOCK_ROWS, SMALL_FILES = 400, 20
 
 
 class Kills(NamedTuple):
@@ -35,16 +35,21 @@ class Kills(NamedTuple):
 
 def _read(home: Path, folder: Path) -> None:
     from alignment.ingest import make_source, unread
+    from alignment.ingest.landing import is_small
     from alignment.store import migrate
-    from flows.ingest import read_file
+    from flows.read_files import read_file, read_small_files
 
     sys.modules["alignment.ingest.lines"].BLOCK_ROWS = BLOCK_ROWS  # type: ignore[attr-defined]
+    sys.modules["alignment.ingest.landing"]._TOGETHER = SMALL_FILES // 4  # type: ignore[attr-defined]
     os.environ.update(ALIGN_HOME=str(home), ALIGN_INGEST__MAX_QUARANTINED="1")
 
     migrate(home)
     source = make_source("logs", [f"{folder}/*.jsonl"], "gateway", {})
-    for log_file in unread(home, "logs", source.find()):
-        read_file.fn(source, log_file)
+    wanted = unread(home, "logs", source.find())
+    read_small_files.fn(source, [one for one in wanted if is_small(one)])
+    for log_file in wanted:
+        if not is_small(log_file):
+            read_file.fn(source, log_file)
 
 
 def _fork(home: Path, folder: Path) -> int:
@@ -102,12 +107,16 @@ def run(folder: Path, runs: int, *, rows: int = 4000, seed: int = 0) -> Kills:
 
 
 def _grow(logs: Path, rows: int, number: int) -> None:
-    """Append to a log that is there, and write another one."""
+    """Append to a log that is there, and write another one and small ones of one line."""
     for name, more in (("a.jsonl", rows // 2), (f"b{number}.jsonl", rows // 2)):
         path = logs / name
         with path.open("a", encoding="utf-8") as out:
             out.writelines(f"{line}\n" for line in lines(more, seed=number * 10 + len(name)))
         os.utime(path, (1.7e9 + number, 1.7e9 + number))
+    for place, line in zip(range(SMALL_FILES), lines(SMALL_FILES, seed=number * 10 + 7), strict=False):
+        path = logs / f"s{number}-{place}.jsonl"
+        path.write_text(f"{line}\n", encoding="utf-8")
+        os.utime(path, (1.7e9, 1.7e9))
 
 
 def _compare(home: Path, calm: Path, runs: int, killed: int) -> Kills:

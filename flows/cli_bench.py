@@ -19,9 +19,15 @@ ROLLBACK_SECONDS = 5.0
 def bench_ingest(
     rows: Annotated[int, typer.Option(min=1000, help="log lines to write and read")] = 1_000_000,
     repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
+    objects: Annotated[int, typer.Option(min=0, help="read so many objects of one line from an S3 server on loopback instead")] = 0,
     as_json: Json = False,
 ) -> None:
     """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk a million rows and round."""
+    if objects:
+        from bench.objects import run as read_objects
+
+        print_rows(read_objects(objects, repeat), as_json=as_json)
+        return
     from bench.ingest import run
 
     print_rows(run(rows, repeat), as_json=as_json)

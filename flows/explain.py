@@ -11,14 +11,14 @@ from typing import Any
 
 from alignment.config import Settings
 from alignment.errors import InputError
-from alignment.ingest import Context, LogSource, Parsed, blocks, find_files, log_sources, make_source, parse, parser, presets
+from alignment.ingest import Context, LogSource, Parsed, Part, blocks, find_files, log_sources, make_source, parse, parser, presets
 from alignment.ingest.lines import Block
 from alignment.ingest.reading import Reading, from_start
 from alignment.ingest.reasons import REASONS
 from alignment.store import store_path
 from alignment.text import cap, printable
-from flows.ingest import read_context
 from flows.night import now
+from flows.read_files import read_context
 
 _LINES, _SHOWN = 50, 120
 _FIELDS = ("conversation_id", "session_id", "user_id", "created_at", "model", "messages", "response", "thumbs", "regenerated", "edit",
@@ -47,7 +47,8 @@ def explain(settings: Settings, file: str) -> dict[str, Any]:
     return {
         "file": file,
         "lines": len(block.lines),
-        "fits": best if len(found.usable) + found.skipped else "",
+        # A log of texts is full of lines that are nothing to anybody.
+        "fits": best if len(found.usable) or (found.skipped and list(found.why_skipped) != ["another_record"]) else "",
         "presets": [_fit(name, one) for name, one in read.items()],
         "fields": _fields(found),
         "not_read": _not_read(found),
@@ -65,7 +66,7 @@ def _context(settings: Settings) -> Context:
 def _read(source: LogSource, reading: Reading, block: Block, context: Context) -> Parsed:
     connection = parser()
     try:
-        return parse(connection, source.statement(), source.undated, reading, block, context)
+        return parse(connection, source.statement(), source.undated, [Part(reading, block)], context)
     finally:
         connection.close()
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +22,7 @@ from alignment.config import load_settings
 from alignment.errors import ConfigError, InputError
 from alignment.evals.formats import open_suite
 from alignment.ids import subject_key
-from alignment.ingest import Batch, LogFile, blocks, datasets, make_source, otel, parse, parser, presets, vendors
+from alignment.ingest import Batch, Context, LogFile, Part, blocks, datasets, make_source, otel, parse, parser, presets, vendors
 from alignment.ingest.reading import from_start
 from alignment.ingest.redact import redaction_key
 from alignment.store import migrate, query
@@ -362,9 +365,10 @@ def test_what_real_systems_write(home: Path, case: Case) -> None:
 
 def why_skipped(source: Any) -> dict[str, int]:
     [log_file] = source.find()
-    reading, context = from_start(log_file), flow.Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
+    reading, context = from_start(log_file), Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
     found = [
-        parse(parser(), source.statement(), source.undated, reading, one, context) for one in blocks(reading, KEEP_ALL, now=context.now)
+        parse(parser(), source.statement(), source.undated, [Part(reading, one)], context)
+        for one in blocks(reading, KEEP_ALL, now=context.now)
     ]
     return dict(sum((one.why_skipped for one in found), start=found[0].why_skipped - found[0].why_skipped))
 
@@ -377,7 +381,7 @@ def test_a_file_says_why_records_were_skipped_and_which_thumbs_nobody_can_read(
     write(home / "log.jsonl", raw(line(signals={"thumbs": 4}), line(response="redacted-by-litellm")))
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
     read = flow.read_file.fn(source, source.find()[0], dry_run=True)
-    flow._tell(source.find()[0], read.batch, read.why_skipped, read.thumbs_unread)
+    flow._tell(source.find()[0], read)
     told = capsys.readouterr().err
     assert "1 values for thumbs" in told
     assert "skipped 1 (placeholder 1)" in told
@@ -500,6 +504,12 @@ def test_explaining_a_file_stores_nothing(home: Path, monkeypatch: pytest.Monkey
     assert not (home / "state" / "store.duckdb").exists()
 
 
+SERVER_LOG = [
+    b"(APIServer pid=7) INFO 11-01 12:00:00 [logger.py:39] Received request c1: prompt: '<|im_start|>user\\nWhy?<|im_end|>\\n"
+    b"<|im_start|>assistant\\n', params: SamplingParams(n=1), prompt_token_ids: None",
+    b"INFO 11-01 12:00:02 [logger.py:69] Generated response c1: output: 'Because.', output_token_ids: None, finish_reason: stop",
+    b'INFO:     127.0.0.1:4000 - "POST /v1/chat/completions HTTP/1.1" 200 OK',
+]
 VALUES: list[Any] = [None, True, -1, 1e308, "", "x", "[", "{}", [], {}, [None], {"a": None}, "\u0000", [[[]]], {"role": []}, "user", 0]
 
 
@@ -518,24 +528,31 @@ def mutated(value: Any, draw: random.Random) -> Any:
 
 def unaccounted(preset: str, rows: Sequence[Any], folder: Path) -> list[str]:
     """Return the blocks and lines of a log that are not stored, a duplicate, quarantined or skipped for a reason."""
-    lines = [json.dumps(row) for row in rows]
-    path = write(folder / f"{preset}.jsonl", "\n".join(lines).encode())
+    return unaccounted_lines(preset, [json.dumps(row).encode() for row in rows], folder)
+
+
+def unaccounted_lines(preset: str, lines: Sequence[bytes], folder: Path) -> list[str]:
+    """As `unaccounted`, for lines of any bytes; blank ones are nothing."""
+    path = write(folder / f"{preset}.jsonl", b"\n".join(lines))
     source = make_source("s", [str(path)], preset, {})
     reading = from_start(LogFile(str(path), path.stat().st_size, path.stat().st_mtime_ns))
-    context = flow.Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
-    left, found_wrong = set(range(1, len(rows) + 1)), list[str]()
+    context = Context(KEEP_ALL, b"k" * 32, datetime(2026, 11, 23), datetime(2026, 11, 24))
+    blank = re.compile(rb"[ \t\r\n]*")
+    left, found_wrong = {number for number, one in enumerate(lines, 1) if not blank.fullmatch(one)}, list[str]()
     for block in blocks(reading, KEEP_ALL, now=context.now):
-        found = parse(parser(), source.statement(), source.undated, reading, block, context)
+        found = parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
         if found.read != len(found.usable) + len(found.quarantine) + found.skipped or found.skipped != sum(found.why_skipped.values()):
             found_wrong.append(f"a block of {found.read} records")
-        left -= set(found.rows["line_number"].to_pylist())
+        seen = set(found.rows["line_number"].to_pylist())
+        found_wrong += [f"line {number} is nothing" for number in sorted(seen - left)]
+        left -= seen
     return [*found_wrong, *(f"line {number}" for number in sorted(left))]
 
 
 @pytest.mark.parametrize("preset", sorted(presets()))
 def test_mutated_lines_crash_nothing_and_are_all_accounted_for(home: Path, preset: str) -> None:
     draw = random.Random(preset)
-    known = {"openinference": "otel"}.get(preset, preset)
+    known = {"openinference": "otel", "vllm": "otel"}.get(preset, preset)
     whole = [row for case in CASES if case.preset == known for row in case.rows]
     rows = [mutated(mutated(draw.choice(whole), draw) if draw.random() < 0.5 else draw.choice(whole), draw) for _ in range(920)]
     rows = [row if isinstance(row, dict) else {"x": row} for row in rows]
@@ -544,6 +561,69 @@ def test_mutated_lines_crash_nothing_and_are_all_accounted_for(home: Path, prese
         for read in (vendors.READERS.get(preset), otel.records, datasets.preferences, datasets.web_chats):
             json.dumps(read(row) if read else None)
     assert unaccounted(preset, rows, home) == []
+
+
+PIECES = [
+    b"\n",
+    b"\r",
+    b"\x00",
+    b"\xff",
+    b"\xf0\x9f\x98",
+    b"\\",
+    b'"',
+    b"'",
+    b"{",
+    b"}",
+    b"]",
+    b",",
+    b" ",
+    b"<think>",
+    b"\\ud800",
+    b"1e999",
+    b"NaN",
+]
+
+
+def spoilt(line: bytes, draw: random.Random) -> bytes:
+    """Return a line with up to three places cut, doubled or put into."""
+    for _ in range(draw.randint(0, 3)):
+        start, end = sorted(draw.randrange(len(line) + 1) for _ in range(2))
+        line = draw.choice((line[:start] + line[start + draw.randint(1, 9) :], line[:start] + draw.choice(PIECES) + line[start:],
+                            line[:end] + line[start : start + 40] + line[end:], line[:start]))  # fmt: skip
+    return line
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_spoilt_bytes_crash_nothing_and_are_all_accounted_for(home: Path, preset: str) -> None:
+    draw = random.Random(f"bytes of {preset}")
+    known = {"openinference": "otel"}.get(preset, preset)
+    whole = [json.dumps(row).encode() for case in CASES if case.preset == known for row in case.rows] or SERVER_LOG
+    lines = b"\n".join(spoilt(draw.choice(whole), draw) for _ in range(900)).split(b"\n")
+    assert unaccounted_lines(preset, lines, home) == []
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl.gz", "csv", "parquet"])
+@pytest.mark.parametrize("preset", ["gateway", "messages", "openai", "langfuse", "otel", "prompt_response"])
+def test_spoilt_records_in_files_of_other_kinds_are_accounted_for(home: Path, preset: str, suffix: str) -> None:
+    draw = random.Random(f"{preset} {suffix}")
+    rows = [mutated(draw.choice([row for case in CASES if case.preset == preset for row in case.rows]), draw) for _ in range(80)]
+    rows = [row if isinstance(row, dict) else {"x": row} for row in rows]
+    path = home / f"log.{suffix}"
+    cells = [{key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()} for row in rows]
+    if suffix == "json":
+        write(path, json.dumps(rows).encode())
+    elif suffix == "jsonl.gz":
+        write(path, gzip.compress(raw(*rows)))
+    elif suffix == "csv":
+        with path.open("w", newline="", encoding="utf-8") as out:
+            table = csv.DictWriter(out, sorted({key for row in cells for key in row}))
+            table.writeheader()
+            table.writerows({key: value.replace("\x00", "") for key, value in row.items()} for row in cells)
+    else:
+        pq.write_table(pa.Table.from_pylist(cells), path)
+    found = ingest(home, path, preset=preset)
+    assert found.read == found.stored + found.duplicate + found.quarantined + found.skipped
+    assert found.read >= len(rows)
 
 
 def test_deep_and_long_records_crash_nothing(home: Path) -> None:

@@ -442,7 +442,8 @@ def reading(monkeypatch: pytest.MonkeyPatch, clock: Any, at: datetime, *, accept
     """Run the ingest flow at `at` without its detectors."""
     clock(at)
     monkeypatch.setattr(flow, "now", lambda: at)
-    monkeypatch.setattr(flow, "read_file", getattr(flow.read_file, "fn", flow.read_file))
+    for name in ("read_file", "read_small_files"):
+        monkeypatch.setattr(flow, name, getattr(getattr(flow, name), "fn", getattr(flow, name)))
     for name in ("moderate_new", "redact_deeply"):
         monkeypatch.setattr(flow, name, lambda: 0)
     return flow.ingest.fn(accept=accept)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import flows.ingest as flow
 from alignment.errors import InputError
-from alignment.ingest import Batch, Context, blocks, find_files, make_source, merge, parse, parser, resume, unread
+from alignment.ingest import Batch, Context, Part, blocks, find_files, known_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
 from alignment.sections import Ingest
 from alignment.store import migrate, query, store_path
@@ -79,10 +79,10 @@ def ingest(
     context = Context(settings, redaction_key(home), NOW, LATEST, erased)
     source = make_source("logs", [str(path)], preset, fields)
     [log_file] = source.find()
-    reading, total, connection = resume(home, "logs", log_file), Batch(), parser()
+    reading, total, connection = resume(known_files(home, "logs"), "logs", log_file), Batch(), parser()
     for block in blocks(reading, settings, now=NOW):
-        parsed = parse(connection, source.statement(), source.undated, reading, block, context)
-        total = total.plus(merge(home, "logs", reading, parsed, rejected=rejected or {}, context=context))
+        parsed = parse(connection, source.statement(), source.undated, [Part(reading, block)], context)
+        total = total.plus(*merge(home, "logs", parsed, rejected=rejected or {}, context=context))
         reading, rejected = reading._replace(place=block.end), {}
     connection.close()
     return total

@@ -22,7 +22,8 @@ from alignment.sections import Ingest
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.restore import Restored, _read_logs_again
 from flows import cli, command
-from flows.ingest import chosen_sources, read_file
+from flows.ingest import chosen_sources
+from flows.read_files import read_file
 from tests.conftest import NOW
 from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, raw, said, write
 
@@ -30,7 +31,7 @@ from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, ra
 @pytest.fixture(autouse=True)
 def few_lines_say_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files here are small; tests/test_set_aside.py holds how many lines a share needs."""
-    monkeypatch.setattr("flows.ingest._ENOUGH_UNUSABLE", 1)
+    monkeypatch.setattr("flows.read_files._ENOUGH_UNUSABLE", 1)
 
 
 def again(
@@ -322,13 +323,13 @@ def test_an_erased_persons_broken_line_leaves_nothing(home: Path) -> None:
     broken = raw(line(user_id="u-4711", response="", created_at="x", messages=[{"role": "user", "content": "my secret"}]))
     write(home / "log.jsonl", broken)
     context = Context(KEEP_ALL, redaction_key(home), NOW, LATEST, (key,))
-    from alignment.ingest import blocks, merge, parse, parser, resume
+    from alignment.ingest import Part, blocks, known_files, merge, parse, parser, resume
 
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
-    reading = resume(home, "logs", source.find()[0])
+    reading = resume(known_files(home, "logs"), "logs", source.find()[0])
     for block in blocks(reading, KEEP_ALL, now=NOW):
-        parsed = parse(parser(), source.statement(), source.undated, reading, block, context)
-        merge(home, "logs", reading, parsed, rejected={}, context=context)
+        parsed = parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
+        merge(home, "logs", parsed, rejected={}, context=context)
     assert query(home, "SELECT reason, raw, user_id FROM quarantine") == [{"reason": "erased_subject", "raw": "", "user_id": ""}]
 
 
@@ -411,6 +412,7 @@ def test_what_cannot_be_used_keeps_nothing_else_out(home: Path, monkeypatch: pyt
     monkeypatch.setenv("ALIGN_INGEST__SOURCES", json.dumps({name: {"logs": paths} for name, paths in logs.items()}))
     done = []
     monkeypatch.setattr(flow, "read_file", flow.read_file.fn)
+    monkeypatch.setattr(flow, "read_small_files", flow.read_small_files.fn)
     for name in ("moderate_new", "redact_deeply", "check_ingest"):
         monkeypatch.setattr(flow, name, lambda *_, name=name, **__: done.append(name) or 0)
     with pytest.raises(InputError, match=r"gone\.jsonl[\s\S]*3 of 3 lines"):

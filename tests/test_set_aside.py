@@ -36,10 +36,13 @@ def night(home: Path, folder: Path, capsys: pytest.CaptureFixture[str], *, accep
     return found.total.stored, " ".join(capsys.readouterr().err.split()), [str(one) for one in found.problems]
 
 
-@pytest.fixture(autouse=True)
-def without_prefect(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+@pytest.fixture(autouse=True, params=["together", "alone"])
+def without_prefect(monkeypatch: pytest.MonkeyPatch, home: Path, request: pytest.FixtureRequest) -> None:
+    """A file has the same fate whether it is read by itself or together with others."""
     monkeypatch.setenv("ALIGN_HOME", str(home))
+    monkeypatch.setattr(flow, "_FEW", 1 if request.param == "together" else 1000)
     monkeypatch.setattr(flow, "read_file", flow.read_file.fn)
+    monkeypatch.setattr(flow, "read_small_files", flow.read_small_files.fn)
 
 
 def test_one_unusable_line_of_a_small_file_is_one_line(home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,7 +222,7 @@ def test_each_preset_reads_the_same_exchange(home: Path, preset: str, number: in
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(presets()) == {*LOGS, "hh", "prompt_response"}
+    assert set(presets()) == {*LOGS, "hh", "prompt_response", "vllm"}
 
 
 def test_one_line_may_hold_many_exchanges_and_others_none(home: Path) -> None:
@@ -245,9 +245,9 @@ def test_a_file_without_any_exchange_is_not_finished(home: Path, capsys: pytest.
     with pytest.raises(CheckFailed, match=r"none of 200 records .* correct the source's preset"):
         flow.read_file.fn(source, source.find()[0])
     write(home / "log.jsonl", raw(*[otlp(OTHER_SPAN)] * 200, otlp(OTEL[0])))
-    batch = flow.read_file.fn(source, source.find()[0]).batch
-    assert batch == Batch(201, 1, 0, 0, 0, 200)
-    flow._tell(source.find()[0], batch)
+    read = flow.read_file.fn(source, source.find()[0])
+    assert read.batch == Batch(201, 1, 0, 0, 0, 200)
+    flow._tell(source.find()[0], read)
     assert "skipped 200" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from alignment.ingest import Batch, Context, Parsed, blocks, make_source, parse, parser
+from alignment.ingest import Batch, Context, Parsed, Part, blocks, make_source, parse, parser
 from alignment.ingest.reading import from_start
 from bench.writers.answers import CALLS, FOUND, SYSTEM, THOUGHT
 from tests.test_cases_ingest import ASKED, MODEL, SAID, USER, fuse, lite
@@ -63,7 +63,10 @@ FILES = [
     # It knows no Responses API and leaves refusals out, and its log records name no model.
     Written("otel_events", "otel", (1, 1, 1, 0, 1, 1), {""}, {""},
             {"another_record": 1, "filtered": 2, "half_a_call": 1, "no_answer": 1, "tool_call": 2}, {"response_not_text": 1}),
-    Written("otel_events_console", "otel", (0, 0, 0, 0, 0, 0), set(), set(), {"another_record": 13, "half_a_call": 37}),
+    # One record a line: those of a call are put together.
+    Written("otel_events_console", "otel", (1, 1, 1, 0, 1, 1), {""}, {""},
+            {"another_record": 13, "filtered": 2, "half_a_call": 2, "no_answer": 1, "part_of_a_call": 24, "tool_call": 2},
+            {"response_not_text": 1}),
     # Of the Responses API it has neither the user nor, outside of streams, more than a plain answer.
     Written("openllmetry", "otel", (2, 1, 1, 1, 2, 2), {"", "ann"}, {"tea-1"}, {"error": 2, "filtered": 3, "no_answer": 1, "tool_call": 3}),
     Written("openinference", "openinference", (2, 2, 2, 2, 2, 2), {"ann"}, {"tea-1"},
@@ -79,7 +82,7 @@ def read(path: Path, preset: str) -> Parsed:
     context = Context(KEEP_ALL, b"k" * 32, datetime(2026, 12, 1), datetime(2026, 12, 2))
     reading = from_start(log_file)
     [block] = blocks(reading, KEEP_ALL, now=context.now)
-    return parse(parser(), source.statement(), source.undated, reading, block, context)
+    return parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
 
 
 @pytest.mark.parametrize("one", FILES, ids=lambda one: one.name)

@@ -1,28 +1,30 @@
 """Logs in: found, read in blocks, parsed, redacted, merged. Every record is stored, a duplicate, quarantined or no exchange."""
 
 from alignment.ingest.files import LogFile, find_files
-from alignment.ingest.merge import Batch, merge, refuse
+from alignment.ingest.merge import Batch, merge
 from alignment.ingest.parse import Context, Parsed, parse
-from alignment.ingest.reading import Reading, blocks, resume, unread
+from alignment.ingest.reading import Known, Part, Reading, blocks, known_files, resume, unread
 from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
 
 __all__ = [
     "Batch",
     "Context",
+    "Known",
     "LogFile",
     "LogSource",
     "Parsed",
+    "Part",
     "Reading",
     "Source",
     "blocks",
     "find_files",
+    "known_files",
     "log_sources",
     "make_source",
     "merge",
     "parse",
     "parser",
     "presets",
-    "refuse",
     "resume",
     "unread",
 ]

@@ -58,6 +58,7 @@ _RESULTS = frozenset(
         "local_shell_call_output",
     ]
 )
+_BEDROCK = {"toolUse": "tool_use", "toolResult": "tool_result", "reasoningContent": "reasoning"}
 _ROLES = {
     "developer": "system", "function": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant",
     "bot": "assistant", "human": "user", "prompter": "user",
@@ -137,6 +138,9 @@ def _kind(part: Any) -> str:
         return "tool_call"
     if isinstance(part.get("functionResponse"), dict):
         return "tool_result"
+    bedrock = next((kind for key, kind in _BEDROCK.items() if isinstance(part.get(key), dict)), None)
+    if bedrock and "type" not in part:
+        return bedrock
     kind = part.get("type")
     return kind if isinstance(kind, str) else "text" if any(isinstance(part.get(key), str) for key in ("text", "content")) else "part"
 
@@ -161,6 +165,7 @@ def _turn_part(part: Any) -> str | None:
 
 
 def _result(part: Json) -> str:
+    part = an_object(part.get("toolResult")) or part
     for key in ("content", "response", "result", "output", "functionResponse"):
         if isinstance(part.get(key), str):
             return str(part[key])
@@ -176,13 +181,13 @@ def _said_part(part: Any) -> str | None:
     return _part_text(part) if kind in ("text", "output_text") else None
 
 
-def _joined(content: Any, read: Callable[[Any], str | None]) -> str | None:
+def _joined(content: Any, read: Callable[[Any], str | None], between: str = "\n") -> str | None:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         return None
     found = [text for part in content if (text := read(part)) is not None]
-    return "\n".join(found) if found else None
+    return between.join(found) if found else None
 
 
 def _parts(message: Json) -> Any:
@@ -195,8 +200,12 @@ def words(message: Any) -> str | None:
     >>> words({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes."}]})
     'Yes.'
     """
-    said = _joined(_parts(an_object(message)), _said_part)
-    return said or _text(an_object(message).get("refusal")) or said
+    content = _parts(an_object(message))
+    # A text with citations is cut where they stand, in the middle of sentences.
+    cited = any(an_object(part).get("citations") for part in a_list(content))
+    said = _joined(content, _said_part, "" if cited else "\n")
+    spoken = an_object(an_object(message).get("audio")).get("transcript")
+    return said or _text(an_object(message).get("refusal")) or _text(spoken) or said
 
 
 def call_names(message: Any) -> list[str]:
@@ -210,7 +219,7 @@ def call_names(message: Any) -> list[str]:
         named.append(one.get("name"))
     for part in a_list(_parts(one)):
         if _kind(part) in _CALLS and isinstance(part, dict):
-            named.append(part.get("name") or an_object(part.get("functionCall")).get("name"))
+            named.append(part.get("name") or (an_object(part.get("functionCall")) or an_object(part.get("toolUse"))).get("name"))
     return [name if isinstance(name, str) and name else "unnamed" for name in named]
 
 
@@ -339,6 +348,8 @@ def ended(answer: Any) -> str:
         choice.get("finish_reason"),
         body.get("finish_reason"),
         body.get("stop_reason"),
+        body.get("stopReason"),
+        an_object(body.get("promptFeedback")).get("blockReason") and "safety",
         an_object(body.get("incomplete_details")).get("reason"),
         candidate.get("finishReason"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from alignment.ingest.chat import Json, a_list, an_object
 
 _BRANCHES, _BRANCH_CHARACTERS = 50, 1 << 22
 """How many answers of one chat are read, and how many characters their histories may have together: each repeats what came before."""
+_ATTRIBUTE, _FOLDED = re.compile(r' name="([^"]{1,64})"'), 4000
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 """Events of the Responses API that hold the whole answer."""
 
@@ -20,8 +22,16 @@ def preferences(record: Any) -> list[Any]:
     A side is a text, as transcripts are, or a list of messages, with the prompt among them or beside them (TRL, UltraFeedback).
     """
     body = an_object(record)
+    if isinstance(body.get("conversation_a"), list):
+        return [_battle(body, side) for side in ("a", "b")]
     more = {key: value for key, value in body.items() if key not in ("chosen", "rejected", "messages")}
     return [{**more, **_side(body, name), "thumbs": thumb} for name, thumb in (("chosen", "up"), ("rejected", "down"))]
+
+
+def _battle(body: Json, side: str) -> dict[str, Any]:
+    """Return one side of a comparison of the Arena; a tie says nothing of either."""
+    won = {"model_a": "down", "model_b": "down", f"model_{side}": "up"}.get(str(body.get("winner")))
+    return {"messages": body.get(f"conversation_{side}"), "thumbs": won}
 
 
 def _side(body: Json, name: str) -> dict[str, Any]:
@@ -54,7 +64,7 @@ def web_chats(record: Any) -> list[Any]:
     found: list[Any] = []
     size = 0
     for key in wanted[:_BRANCHES]:
-        path = list(_branch(known, key))
+        path = [_shown(one) for one in _branch(known, key)]
         size += sum(len(str(one.get("content"))) for one in path)
         if found and size > _BRANCH_CHARACTERS:
             break
@@ -64,6 +74,28 @@ def web_chats(record: Any) -> list[Any]:
         found.append({**_without(body), "model": model, "created_at": last.get("timestamp") or body.get("updated_at"), "thumbs": thumbs,
                       "messages": path})  # fmt: skip
     return found or [{**_without(body), "messages": chat.get("messages")}]
+
+
+def _shown(message: Json) -> Json:
+    """Return a message without the folded blocks in which Open WebUI keeps thoughts and calls of tools; the tools are named beside it."""
+    content = message.get("content")
+    if message.get("role") != "assistant" or not isinstance(content, str) or '<details type="' not in content:
+        return message
+    first, *blocks = content.split('<details type="')
+    kept, calls = [first], []
+    for block in blocks:
+        inner, closed, after = block.partition("</details>")
+        kind = inner.partition('"')[0]
+        # What is hidden behind words that were said, or never ends, may be part of what was said.
+        spoken = "".join(kept).strip()
+        if kind not in ("reasoning", "tool_calls", "code_interpreter") or (spoken and (kind == "reasoning" or not closed)):
+            kept.append(f'<details type="{block}')
+            continue
+        if kind != "reasoning":
+            named = _ATTRIBUTE.search(inner[:_FOLDED])
+            calls.append({"function": {"name": named[1] if named else kind}})
+        kept.append(after.lstrip("\n") if closed else "")
+    return {**message, "content": "".join(kept).strip(), "tool_calls": [*a_list(message.get("tool_calls")), *calls]}
 
 
 def _without(body: Json) -> dict[str, Any]:
@@ -103,7 +135,7 @@ def _phoenix_message(value: Any) -> dict[str, Any]:
 
 def whole_answer(value: Any) -> Any:
     """Return the answer that streamed chunks make together, all else as it is. Chunks are a list, or the text of server-sent events."""
-    chunks = _events(value) if isinstance(value, str) and value.lstrip().startswith("data:") else value
+    chunks = _events(value) if isinstance(value, str) and value.lstrip().startswith(("data:", "event:", ":")) else value
     if not isinstance(chunks, list) or not chunks or not all(isinstance(one, dict) for one in chunks):
         return value
     last = next((one["response"] for one in reversed(chunks) if one.get("type") in _ENDS and isinstance(one.get("response"), dict)), None)

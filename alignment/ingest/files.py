@@ -39,7 +39,7 @@ class LogFile(NamedTuple):
     """A log file as it is now: its absolute path or URL, size in bytes and time of last change.
 
     `below` is the folder below which no link is followed; empty for a file that the settings name themselves. `refused` says why a
-    thing that a glob found is not read: it is no regular file.
+    thing that a glob found is not read: it is no regular file. `data` are the file's bytes if they were fetched already.
     """
 
     path: str
@@ -47,6 +47,7 @@ class LogFile(NamedTuple):
     mtime_ns: int
     below: str = ""
     refused: str = ""
+    data: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -166,6 +167,8 @@ def open_packed(log_file: LogFile) -> Any:
     Raises:
         InputError: it cannot be opened, or is no regular file (any more).
     """
+    if log_file.data is not None:
+        return pa.BufferReader(log_file.data)
     if log_file.refused:
         raise InputError(
             f"{log_file.path!r} is {log_file.refused} and is not read; take it out of the log folder, or name the file it stands for in "
@@ -176,13 +179,51 @@ def open_packed(log_file: LogFile) -> Any:
             return pa.PythonFile(os.fdopen(_open_regular(log_file), "rb", buffering=0), mode="r")
         remote = _file_system(log_file.path).open(log_file.path, "rb", block_size=_REMOTE_BLOCK)
         return pa.PythonFile(remote, mode="r")
-    except PermissionError as error:
-        raise InputError(
-            f"cannot read the log file {log_file.path!r}: permission denied; let the account that runs align read it (chmod, chown, "
-            "or a group)"
-        ) from error
     except Exception as error:
-        raise InputError(f"cannot read the log file {log_file.path!r}: {error}; check the file") from error
+        raise _unopened(log_file, error) from error
+
+
+def _unopened(log_file: LogFile, error: BaseException) -> InputError:
+    if isinstance(error, PermissionError):
+        what = "permission denied; let the account that runs align read it (chmod, chown, or a group)"
+    else:
+        what = f"{error}; check the file"
+    return InputError(f"cannot read the log file {log_file.path!r}: {what}")
+
+
+def fetch(log_files: Sequence[LogFile], most: int) -> list[bytes | InputError]:
+    """Return the first `most` bytes of each file as they lie there, or why it cannot be read; a store is asked for many at once."""
+    found: dict[str, bytes | InputError] = {}
+    remote: dict[str, list[LogFile]] = {}
+    for one in log_files:
+        if "://" in one.path and one.size:
+            remote.setdefault(one.path.split("://", 1)[0], []).append(one)
+        else:
+            found[one.path] = b"" if "://" in one.path else _first_bytes(one, most)
+    for there in remote.values():
+        paths = [one.path for one in there]
+        answers = _file_system(paths[0]).cat_ranges(paths, [0] * len(paths), [most] * len(paths), on_error="return")
+        for one, answer in zip(there, answers, strict=True):
+            found[one.path] = answer if isinstance(answer, bytes) else _because(_unopened(one, answer), answer)
+    return [found[one.path] for one in log_files]
+
+
+def _first_bytes(log_file: LogFile, most: int) -> bytes | InputError:
+    read = b""
+    try:
+        with open_packed(log_file) as stream:
+            while len(read) < most and (more := stream.read(most - len(read))):
+                read += more
+    except InputError as error:
+        return error
+    except OSError as error:
+        return _because(_unopened(log_file, error), error)
+    return read
+
+
+def _because(told: InputError, cause: BaseException) -> InputError:
+    told.__cause__ = cause
+    return told
 
 
 def _open_regular(log_file: LogFile) -> int:

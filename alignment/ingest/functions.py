@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from alignment.ingest import datasets, otel, vendors
+from alignment.ingest import datasets, otel, vendors, vllm
 from alignment.reasoning import apart
 
 THOUGHT = r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning)"
@@ -20,8 +20,22 @@ def register(connection: duckdb.DuckDBPyConnection) -> None:
     """Make `spoken(text)`, `chat_of(preset, record)` and what finds a line's records known to a connection."""
     connection.create_function("spoken", _spoken, ["VARCHAR"], "VARCHAR")  # type: ignore[arg-type]
     connection.create_function("chat_of", _chat_of, ["VARCHAR", "VARCHAR"], "JSON")  # type: ignore[arg-type]
-    for name, read in (("otel_records", otel.records), ("preferences", datasets.preferences), ("web_chats", datasets.web_chats)):
+    connection.create_function("join_calls", _join_calls, ["VARCHAR"], "JSON", null_handling="special")  # type: ignore[arg-type]
+    for name, read in (
+        ("otel_records", otel.records),
+        ("vllm_records", vllm.records),
+        ("preferences", datasets.preferences),
+        ("web_chats", datasets.web_chats),
+    ):
         connection.create_function(name, _records(read), ["VARCHAR"], "JSON")  # type: ignore[arg-type]
+
+
+def _join_calls(text: str) -> str | None:
+    try:
+        halves = _loaded(text)
+        return json.dumps(whole) if (whole := (vllm if "vllm" in halves[0]["chat"] else otel).joined(halves)) else None
+    except Exception:
+        return None
 
 
 def _spoken(text: str) -> str:

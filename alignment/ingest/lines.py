@@ -27,6 +27,10 @@ _BOM = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("line_number", pa.int64()), ("line", pa.string()), ("damage", pa.string())])
 
 
+PARTED = SCHEMA.append(pa.field("part", pa.int64())).append(pa.field("file_time", pa.timestamp("us")))
+"""Lines of several files: which of them each is from, and what stands in for a time that it lacks."""
+
+
 class Place(NamedTuple):
     """Where a reading stands: unpacked bytes and lines already read, and the hash of those bytes."""
 

@@ -1,11 +1,11 @@
-"""A parsed block into the store, in one transaction that a kill cannot tear.
+"""Parsed blocks into the store, in one transaction that a kill cannot tear.
 
 Effects: writes the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 
 from alignment.errors import StoreError
 from alignment.ids import content_id
-from alignment.ingest.lines import Block
 from alignment.ingest.parse import Context, Parsed, quarantine_row, quarantine_table
-from alignment.ingest.reading import Reading
+from alignment.ingest.reading import Part, known_by
 from alignment.store import append, session, sql
 from alignment.store.session import append_arrow
 
@@ -45,104 +44,104 @@ class Batch(NamedTuple):
 def merge(
     home: Path,
     source: str,
-    reading: Reading,
     parsed: Parsed,
     *,
     rejected: Mapping[int, str],
     context: Context,
     results: Sequence[Mapping[str, Any]] = (),
     seconds: float = 0.0,
-) -> Batch:
-    """Store a block, the `results` of its data checks and that it was read, or nothing.
+    refused: Collection[int] = (),
+) -> list[Batch]:
+    """Store blocks, the `results` of their data checks and that they were read, or nothing; return what became of each part.
 
-    `rejected` maps places among its usable rows to the data check they failed.
+    `rejected` maps places among the usable rows to the data check they failed. Of the parts in `refused` only what was wrong with them is
+    kept, so that people can look at it; their files count as read up to where the block begins.
 
     Raises:
         StoreError: records went missing.
     """
-    refused = check_refusals(reading, parsed, rejected, context)
-    keep = np.delete(parsed.usable, sorted(rejected))
+    turned_away, away = check_refusals(parsed, rejected, context), parsed.usable[sorted(rejected)]
+    usable = np.delete(parsed.usable, sorted(rejected))
+    keep = usable[~np.isin(parsed.of_part[usable], sorted(refused))]
     with session(home, write=True) as connection:
         # With several threads DuckDB compresses a part of a row group twice: for its log, and for the file.
         connection.execute("SET threads = 1")
-        stored = insert(connection, parsed, keep, reading.id, context)
-        batch = Batch(
-            parsed.read,
-            stored,
-            len(keep) - stored,
-            len(parsed.quarantine) + len(refused),
-            parsed.redacted,
-            parsed.skipped,
-        )
-        if batch.read != batch.stored + batch.duplicate + batch.quarantined + batch.skipped:
-            raise StoreError(f"records of {reading.log_file.path!r} went missing: {batch}; nothing of them was stored. Please report this")
+        stored = insert(connection, parsed, keep, context)
+        batches = _batches(parsed, stored, keep, away, refused)
         # What a person said of an exchange goes where the exchange goes: an erasure finds it by nothing else.
         ids = parsed.rows["id"].take(pa.array(keep, pa.int64()))
         append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
         append_arrow(connection, "quarantine", parsed.quarantine)
-        append_arrow(connection, "quarantine", refused)
+        append_arrow(connection, "quarantine", turned_away)
         append(connection, "check_results", results)
-        append(
-            connection,
-            "source_files",
-            [_file_row(source, reading, parsed, batch, context, seconds)],
-            key=_READ_ONCE,
-        )
-        if batch.read:
-            own = [*parsed.quarantine["id"].to_pylist(), *refused["id"].to_pylist()]
-            _supersede(connection, reading, parsed.block, own, context.now)
-    return batch
+        rows = [
+            _refused_row(source, part, context)
+            if number in refused
+            else _file_row(source, part, batch, context, seconds / len(parsed.parts))
+            for number, (part, batch) in enumerate(zip(parsed.parts, batches, strict=True))
+        ]
+        append(connection, "source_files", rows, key=_READ_ONCE)
+        own = [*parsed.quarantine["id"].to_pylist(), *turned_away["id"].to_pylist()]
+        _supersede(connection, [part for part, batch in zip(parsed.parts, batches, strict=True) if batch.read], own, context.now)
+    return batches
 
 
-def refuse(
-    home: Path,
-    source: str,
-    reading: Reading,
-    parsed: Parsed,
-    *,
-    rejected: Mapping[int, str],
-    context: Context,
-    results: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Keep what was wrong with a block that is not stored, so that people can look at it; the file counts as read up to where it begins."""
-    row = _file_row(source, reading, parsed._replace(block=parsed.block._replace(end=reading.place, last=False)), Batch(), context, 0.0)
-    with session(home, write=True) as connection:
-        append_arrow(connection, "quarantine", parsed.quarantine)
-        append_arrow(connection, "quarantine", check_refusals(reading, parsed, rejected, context))
-        append(connection, "check_results", results)
-        append(
-            connection,
-            "source_files",
-            [{**row, "head_bytes": reading.head_bytes, "head": reading.head, "last_line": parsed.block.end.lines}],
-            key=_READ_ONCE,
-        )
+def _batches(
+    parsed: Parsed, stored: npt.NDArray[np.int64], keep: npt.NDArray[np.int64], away: npt.NDArray[np.int64], refused: Collection[int]
+) -> list[Batch]:
+    """Return what became of each part's records, of which those at `away` failed a data check; nothing of a part in `refused`."""
+    of_part, reasons = parsed.of_part, parsed.rows["reason"]
+
+    def counted(places: Any) -> list[int]:
+        return [int(number) for number in np.bincount(of_part[places], minlength=len(parsed.parts))]
+
+    skipped = np.flatnonzero(pc.fill_null(pc.equal(reasons, "no_exchange"), False).to_numpy(zero_copy_only=False))
+    wrong = np.flatnonzero(pc.is_valid(parsed.rows["line"]).to_numpy(zero_copy_only=False))
+    redacted = parsed.masked["position"].filter(pc.not_equal(parsed.masked["pii"], "{}")).to_numpy()
+    columns = (slice(None), stored, keep, wrong, away, redacted, skipped)
+    found = []
+    for number, (read, new, kept, bad, rejected, masked, none) in enumerate(zip(*map(counted, columns), strict=True)):
+        batch = Batch() if number in refused else Batch(read, new, kept - new, bad + rejected, masked, none)
+        if batch.read != batch.stored + batch.duplicate + batch.quarantined + batch.skipped:
+            path = parsed.parts[number].reading.log_file.path
+            raise StoreError(f"records of {path!r} went missing: {batch}; nothing of them was stored. Please report this")
+        found.append(batch)
+    return found
 
 
-def _supersede(connection: duckdb.DuckDBPyConnection, reading: Reading, block: Block, own: Sequence[str], now: datetime) -> None:
-    """Close what was refused of these lines, or of another file under this name, before they could be read as they are now."""
-    parameters = {
-        "path": reading.log_file.path,
-        "id": reading.id,
-        "first_line": reading.place.lines + 1,
-        "last_line": block.end.lines,
-        "last": block.last,
-        "own": list(own),
-    }
-    rows = connection.execute(sql("ingest_superseded"), parameters).fetchall()
+def _supersede(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part], own: Sequence[str], now: datetime) -> None:
+    """Close what was refused of these lines, or of another file under one of these names, before they could be read as they are now."""
+    if not parts:
+        return
+    read_now = [
+        {
+            "path": reading.log_file.path,
+            "id": reading.id,
+            "first_line": reading.place.lines + 1,
+            "last_line": block.end.lines,
+            "last": block.last,
+        }
+        for reading, block in parts
+    ]
+    connection.register("read_now", pa.Table.from_pylist(read_now))
+    try:
+        rows = connection.execute(sql("ingest_superseded"), {"own": list(own)}).fetchall()
+    finally:
+        connection.unregister("read_now")
     closed = [
         {"id": content_id("replay", refused), "quarantine_id": refused, "outcome": "superseded", "replayed_at": now} for (refused,) in rows
     ]
     append(connection, "replays", closed)
 
 
-def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:
+def check_refusals(parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:
     """Return the rows that a data check refused as the quarantine keeps them."""
     places = parsed.usable[sorted(rejected)]
-    rows = parsed.rows.select(["line_number", "record_number", "prompt", "user_id"]).take(pa.array(places, pa.int64())).to_pylist()
+    rows = parsed.rows.select(["part", "line_number", "record_number", "prompt", "user_id"]).take(pa.array(places, pa.int64())).to_pylist()
     return quarantine_table(
         [
             quarantine_row(
-                reading.id,
+                parsed.parts[row["part"]].reading.id,
                 row["line_number"],
                 row["record_number"],
                 rejected[place],
@@ -156,31 +155,43 @@ def check_refusals(reading: Reading, parsed: Parsed, rejected: Mapping[int, str]
     )
 
 
-def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDArray[np.int64], file_id: str, context: Context) -> int:
-    """Append those of the rows at the positions `keep` that the store does not hold; return how many those were.
+def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDArray[np.int64], context: Context) -> npt.NDArray[np.int64]:
+    """Append those of the rows at the positions `keep` that the store does not hold; return the positions of those.
 
     One that the store holds for training, and that is said now to be for something else, gets the signal `not_for_training`.
     """
     kept = np.zeros(len(parsed.rows), bool)
     kept[keep] = True
+    files = pa.array([part.reading.id for part in parsed.parts], pa.string()).take(pa.array(parsed.of_part))
     incoming = parsed.rows.append_column("position", pa.array(np.arange(len(parsed.rows)))).append_column("keep", pa.array(kept))
-    connection.register("incoming", incoming)
-    connection.register("masked", parsed.masked.drop_columns(["edit"]))
+    connection.register("incoming", incoming.append_column("source_file", files))
+    masked = parsed.masked.drop_columns(["edit"])
+    connection.register("masked", masked.append_column("source_file", files.take(masked["position"].combine_chunks())))
     try:
-        counted = connection.execute(sql("ingest_insert"), {"source_file": file_id, "ingested_at": context.now}).fetchone()
+        fresh = connection.execute(sql("ingest_fresh")).to_arrow_table()
+        connection.register("fresh", fresh)
+        connection.execute(sql("ingest_insert"), {"ingested_at": context.now})
         withdrawn = [id_ for (id_,) in connection.execute(sql("ingest_withdrawn")).fetchall()]
     finally:
-        connection.unregister("incoming")
-        connection.unregister("masked")
+        for name in ("incoming", "masked", "fresh"):
+            connection.unregister(name)
     if withdrawn:
         said = {"kind": "not_for_training", "value": "true", "recorded_at": context.now}
         append(connection, "signals", [{"id": content_id(one, said["kind"]), "interaction_id": one, **said} for one in withdrawn])
-    return int(counted[0]) if counted else 0
+    found: npt.NDArray[np.int64] = fresh["position"].to_numpy()
+    return found
 
 
-def _file_row(source: str, reading: Reading, parsed: Parsed, batch: Batch, context: Context, seconds: float) -> dict[str, Any]:
-    end = parsed.block.end
-    head_bytes, head = _head(reading, parsed)
+def _refused_row(source: str, part: Part, context: Context) -> dict[str, Any]:
+    reading, block = part
+    stands = part._replace(block=block._replace(end=reading.place, last=False))
+    row = _file_row(source, stands, Batch(), context, 0.0)
+    return {**row, "head_bytes": reading.head_bytes, "head": reading.head, "last_line": block.end.lines}
+
+
+def _file_row(source: str, part: Part, batch: Batch, context: Context, seconds: float) -> dict[str, Any]:
+    reading, end = part.reading, part.block.end
+    head_bytes, head = known_by(*part)
     return {
         "id": reading.id,
         "source": source,
@@ -194,7 +205,7 @@ def _file_row(source: str, reading: Reading, parsed: Parsed, batch: Batch, conte
         "end_offset": end.offset,
         "first_line": reading.place.lines + 1,
         "last_line": end.lines,
-        "finished": parsed.block.last,
+        "finished": part.block.last,
         "rows_read": batch.read,
         "rows_stored": batch.stored,
         "rows_duplicate": batch.duplicate,
@@ -204,10 +215,3 @@ def _file_row(source: str, reading: Reading, parsed: Parsed, batch: Batch, conte
         "seconds": seconds,
         "ingested_at": context.now,
     }
-
-
-def _head(reading: Reading, parsed: Parsed) -> tuple[int, str]:
-    # A last line that was left for the next time is not part of what was read.
-    if reading.head_bytes > parsed.block.end.offset:
-        return parsed.block.end.offset, parsed.block.end.sha256
-    return reading.head_bytes, reading.head

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from alignment.ingest.chat import asked as asked_of
 from alignment.ingest.chat import call_names, words
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -73,7 +74,16 @@ def _printed_log(line: Any) -> dict[str, Any] | None:
 
 def _pairs(values: Any) -> list[dict[str, Any]]:
     found = values.items() if isinstance(values, dict) else ()
-    return [{"key": key, "value": {"stringValue": value if isinstance(value, str) else json.dumps(value)}} for key, value in found]
+    return [{"key": key, "value": _otlp(value)} for key, value in found]
+
+
+def _otlp(value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [_otlp(one) for one in value]}}
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": _pairs(value)}}
+    kind = {str: "stringValue", bool: "boolValue", int: "intValue", float: "doubleValue"}.get(type(value))
+    return {kind: value} if kind else {}
 
 
 def _nanoseconds(moment: Any) -> str | None:
@@ -176,11 +186,21 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"messages": [*before, *asked] if isinstance(asked, list) else None, "reply": _first(said)}
     if own.get("langfuse.observation.type") == "generation":
         return {"langfuse": {key: own.get(f"langfuse.observation.{key}") for key in ("input", "output", "level")}}
+    if "ai.prompt.messages" in own:
+        # Vercel's SDK; the span around it has the same answer, and no messages.
+        called = _unpacked(own.get("ai.response.toolCalls"))
+        calls = [{"name": _as_dict(one).get("toolName")} for one in called] if isinstance(called, list) else []
+        return {"messages": _unpacked(own["ai.prompt.messages"]), "reply": {"content": own.get("ai.response.text"), "tool_calls": calls}}
+    events = _unpacked(own.get("events"))
+    if isinstance(events, list) and (chat := _events_chat([(str(_as_dict(one).get("event.name")), _as_dict(one)) for one in events])):
+        return chat
     kind = own.get("openinference.span.kind")
     if kind in (None, "LLM"):
         asked, said = _one_each(own, "prompt", "input"), _one_each(own, "completion", "output")
         if asked or said:
             return {"messages": asked, "reply": _first(said), "answer": _unpacked(own.get("output.value"))}
+        if kind and (request := asked_of(_unpacked(own.get("input.value")))):
+            return {"messages": request, "reply": None, "answer": _unpacked(own.get("output.value"))}
     return None
 
 
@@ -224,8 +244,25 @@ def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         events = [(_event_name(log), {**attributes(log.get("attributes")), **_as_dict(plain(log.get("body")))}) for log in group]
         # A half of a call is one record too, so that somebody counts and tells it.
         chat = _events_chat(events)
-        found.append({**group[-1], "chat": {**chat, "wraps": False} if chat else {"half": True}})
+        half = {"half": True, "call": _call_of_event(group[-1]), "events": events}
+        found.append({**group[-1], "chat": {**chat, "wraps": False} if chat else half})
     return found
+
+
+def _call_of_event(log: Mapping[str, Any]) -> str:
+    """Return what the events of one call have in common; empty if they do not say."""
+    ids = [log.get("traceId"), log.get("spanId")]
+    return "/".join(map(str, ids)) if all(isinstance(one, str) and one.strip("0") for one in ids) else ""
+
+
+def joined(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the call whose events are the records `halves`, each with its own `events`; None if they are no whole one."""
+    halves = sorted(halves, key=lambda one: str(one.get("timeUnixNano") or "").rjust(20, "0"))
+    chat = _events_chat([(name, said) for one in halves for name, said in one["chat"]["events"]])
+    if chat is None:
+        return None
+    pairs = [pair for one in halves if isinstance(one.get("attributes"), list) for pair in one["attributes"]]
+    return {**halves[-1], "attributes": pairs, "chat": {**chat, "wraps": False}}
 
 
 def _event_name(log: Mapping[str, Any]) -> str:

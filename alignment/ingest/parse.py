@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ import pyarrow.compute as pc
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.functions import THOUGHT
-from alignment.ingest.lines import Block
-from alignment.ingest.reading import Reading
+from alignment.ingest.lines import PARTED
+from alignment.ingest.reading import Part
 from alignment.ingest.redact import LINE_WORK, PERSONAL_ID, PREFILTER, TooMuchWork, Work, redact, redact_id
 from alignment.sections import Ingest
 
@@ -42,7 +43,8 @@ PLACEHOLDERS = (
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent", "tools", "reasoning", "not_for_training")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
-_REFUSED = ("line_number", "record_number", "reason", "line")
+_REFUSED = ("part", "line_number", "record_number", "reason", "line")
+_PLACE = ("part", "line_number")
 _TEXTS = ("messages", "prompt", "response", "edit", *_IDS)
 _STORED = (
     "id",
@@ -71,13 +73,14 @@ class Context(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A block ready to be checked and merged. `read` counts its records and unusable lines.
+    """A block of each of `parts`, ready to be checked and merged. `read` counts their records and unusable lines.
 
-    `rows` are all records with `reason` (NULL where usable) as they were logged; `masked` are those whose texts were looked through, by
-    position, as they are to be stored. `keys` are the top-level keys of a sample of lines. The other tables are as the store has them.
+    `rows` are all records with the number of their `part` and `reason` (NULL where usable) as they were logged; `masked` are those whose
+    texts were looked through, by position, as they are to be stored. `keys` are the top-level keys of a sample of lines. The other tables
+    are as the store has them.
     """
 
-    block: Block
+    parts: Sequence[Part]
     read: int
     skipped: int
     why_skipped: Counter[str]
@@ -94,27 +97,34 @@ class Parsed(NamedTuple):
         """The positions of the usable rows."""
         return np.flatnonzero(self.rows["reason"].is_null().to_numpy())
 
+    @property
+    def of_part(self) -> npt.NDArray[np.int64]:
+        """The part of each row."""
+        found: npt.NDArray[np.int64] = self.rows["part"].to_numpy()
+        return found
 
-def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, reading: Reading, block: Block, context: Context) -> Parsed:
-    """Parse one block with a source's `statement`; `connection` is one of `sources.parser`.
+
+def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Parsed:
+    """Parse blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
 
     Raises:
-        InputError: the statement fails on what the block holds.
+        InputError: the statement fails on what the blocks hold.
     """
-    connection.register("block", block.lines)
+    lines = _together(parts, context.now)
+    connection.register("block", lines)
     try:
-        rows = connection.execute(statement, _parameters(undated, reading, context)).to_arrow_table()
+        rows = connection.execute(statement, _parameters(undated, context)).to_arrow_table()
     except duckdb.Error as error:
         raise InputError(
             # Not what DuckDB says: it quotes the text that it stumbled over.
-            f"cannot read the log file {reading.log_file.path!r} as its source maps it ({type(error).__name__}); "
+            f"cannot read the log file {parts[0].reading.log_file.path!r} as its source maps it ({type(error).__name__}); "
             "correct the source's preset or fields in align.toml"
         ) from None
     finally:
         connection.unregister("block")
-    rows, masked = _masked(rows, block, context.key)
+    rows, masked = _masked(rows, lines, context.key)
     return Parsed(
-        block,
+        parts,
         len(rows),
         pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0,
         _why_skipped(rows),
@@ -122,10 +132,18 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         rows,
         masked,
         _signal_rows(rows, masked, context.now),
-        _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), reading.id, context),
+        _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), parts, context),
         pc.sum(pc.not_equal(masked["pii"], "{}")).as_py() or 0,
-        _keys(block.lines),
+        _keys(lines),
     )
+
+
+def _together(parts: Sequence[Part], now: datetime) -> pa.Table:
+    times = [min(datetime.fromtimestamp(one.reading.log_file.mtime_ns // 10**9, UTC).replace(tzinfo=None), now) for one in parts]
+    of_part = pa.array(np.repeat(np.arange(len(parts)), [len(one.block.lines) for one in parts]))
+    lines = pa.concat_tables([one.block.lines for one in parts])
+    columns = [*lines.columns, of_part, pa.array(times, pa.timestamp("us")).take(of_part)]
+    return pa.table(columns, schema=PARTED)
 
 
 def _why_skipped(rows: pa.Table) -> Counter[str]:
@@ -156,7 +174,7 @@ def _keys(lines: pa.Table) -> frozenset[str]:
     return frozenset(found)
 
 
-def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, Any]:
+def _parameters(undated: bool, context: Context) -> dict[str, Any]:
     return {
         "max_line_bytes": context.settings.max_line_bytes,
         "max_id_bytes": MAX_ID_BYTES,
@@ -166,7 +184,6 @@ def _parameters(undated: bool, reading: Reading, context: Context) -> dict[str, 
         "consent_default": context.settings.consent_default,
         "purpose_default": context.settings.purpose_default,
         "undated": undated,
-        "file_time": min(datetime.fromtimestamp(reading.log_file.mtime_ns // 10**9, UTC).replace(tzinfo=None), context.now),
         "key": context.key.hex(),
         "prefilter": PREFILTER,
         "personal_id": PERSONAL_ID,
@@ -215,29 +232,30 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
     }
 
 
-def _masked(rows: pa.Table, block: Block, key: bytes) -> tuple[pa.Table, pa.Table]:
+def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.Table]:
     """Return the rows, of which those are refused that would cost too much, and those that may hold personal data without it, with their
     positions and a column `pii`."""
-    works: defaultdict[int, Work] = defaultdict(Work)
+    works: defaultdict[tuple[int, int], Work] = defaultdict(Work)
     positions = np.flatnonzero(rows["personal"].to_numpy())
-    texts = rows.take(pa.array(positions)).select(["line_number", *_TEXTS]).to_pylist()
-    tried = [_redact_row(row, key, works[row["line_number"]]) for row in texts]
+    texts = rows.take(pa.array(positions)).select(["part", "line_number", *_TEXTS]).to_pylist()
+    tried = [_redact_row(row, key, works[row["part"], row["line_number"]]) for row in texts]
     refused = [int(position) for position, row in zip(positions, tried, strict=True) if row is None]
     clean = [row for row in tried if row is not None]
     positions = np.setdiff1d(positions, refused)
     found = rows.take(pa.array(positions))
     columns = {name: found[name] for name in (*_STORED, "edit")}
     columns |= {name: pa.array([row[name] for row in clean], pa.string()) for name in (*_TEXTS, "pii")}
-    return _without(rows, block, refused), pa.table({"position": pa.array(positions), **columns})
+    return _without(rows, lines, refused), pa.table({"position": pa.array(positions), **columns})
 
 
-def _without(rows: pa.Table, block: Block, refused: list[int]) -> pa.Table:
+def _without(rows: pa.Table, lines: pa.Table, refused: list[int]) -> pa.Table:
     """Return the rows with those at `refused` made unusable, as the parser does with those whose texts are too long."""
     if not refused:
         return rows
-    lines = dict(zip(block.lines["line_number"].to_pylist(), block.lines["line"].to_pylist(), strict=True))
+    raw = dict(zip(zip(*(lines[name].to_pylist() for name in _PLACE), strict=True), lines["line"].to_pylist(), strict=True))
     chosen = np.isin(np.arange(len(rows)), refused)
-    said = [lines[number] if here else None for number, here in zip(rows["line_number"].to_pylist(), chosen, strict=True)]
+    places = zip(*(rows[name].to_pylist() for name in _PLACE), strict=True)
+    said = [raw[place] if here else None for place, here in zip(places, chosen, strict=True)]
     mask = pa.array(chosen)
     for name, value in (("reason", pa.scalar("too_long_to_mask")), ("line", pa.array(said, pa.string()))):
         place = rows.column_names.index(name)
@@ -315,12 +333,12 @@ def quarantine_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_QUARANTINE)
 
 
-def _quarantine_rows(refused: pa.Table, file_id: str, context: Context) -> pa.Table:
+def _quarantine_rows(refused: pa.Table, parts: Sequence[Part], context: Context) -> pa.Table:
     rows = refused.to_pylist()
     return quarantine_table(
         [
             quarantine_row(
-                file_id,
+                parts[row["part"]].reading.id,
                 row["line_number"],
                 row["record_number"],
                 row["reason"],

@@ -8,8 +8,9 @@ Effects: reads log files and the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,46 @@ class Reading(NamedTuple):
     head: str
 
 
+class Part(NamedTuple):
+    """Lines of one file that are read together with those of others."""
+
+    reading: Reading
+    block: Block
+
+
+def known_by(reading: Reading, block: Block) -> tuple[int, str]:
+    """Return how many first bytes a file is known by once it is read up to the end of `block`, and their hash."""
+    # A last line that was left for the next time is not part of what was read.
+    return (block.end.offset, block.end.sha256) if reading.head_bytes > block.end.offset else (reading.head_bytes, reading.head)
+
+
+class Known:
+    """How far each file of a source was read, to be found by a file's first bytes."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._by_head: dict[int, dict[str, list[Mapping[str, Any]]]] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a file: `id`, `head_bytes`, `head`, `end_offset`, `last_line`, `sha256`."""
+        self._by_head.setdefault(row["head_bytes"], {}).setdefault(row["head"], []).append(row)
+
+    def beginning(self, head: bytes) -> list[Mapping[str, Any]]:
+        """Return the files of lines that begin as `head` does, the least read first."""
+        digest, done = sha256(), 0
+        found: list[Mapping[str, Any]] = []
+        for size in sorted(one for one in self._by_head if 0 < one <= len(head)):
+            digest.update(head[done:size])
+            done = size
+            found += self._by_head[size].get(digest.copy().hexdigest(), [])
+        return sorted(found, key=lambda row: int(row["end_offset"]))
+
+    def whole(self, digest: str) -> Mapping[str, Any] | None:
+        """Return the table or document whose bytes have this hash."""
+        return next(iter(self._by_head.get(0, {}).get(digest, [])), None)
+
+
 def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFile]:
     """Return those that changed since they were read, or never were."""
     rows = query(home, "SELECT path, bytes, mtime_ns FROM source_files WHERE source = ? AND finished", [source])
@@ -50,17 +91,17 @@ def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFil
     return [one for one in log_files if not one.mtime_ns or (one.path, one.size, one.mtime_ns) not in known]
 
 
-def _readings(home: Path, source: str) -> list[dict[str, Any]]:
-    return query(home, sql("ingest_readings"), {"source": source})
+def known_files(home: Path, source: str) -> Known:
+    """Return how far the files of `source` were read."""
+    return Known(query(home, sql("ingest_readings"), {"source": source}))
 
 
-def resume(home: Path, source: str, log_file: LogFile) -> Reading:
+def resume(known: Known, source: str, log_file: LogFile) -> Reading:
     """Return how far a file's bytes were read before, under whatever name; from the start if they were not.
 
     Raises:
         InputError: the file cannot be read.
     """
-    known = _readings(home, source)
     try:
         return _resume_whole(known, source, log_file) if _is_table(log_file) else _resume_lines(known, source, log_file)
     except (OSError, EOFError, pa.ArrowException) as error:
@@ -73,10 +114,7 @@ def from_start(log_file: LogFile) -> Reading:
     Raises:
         InputError: the file cannot be read.
     """
-    try:
-        return _resume_whole([], "", log_file) if _is_table(log_file) else _resume_lines([], "", log_file)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise _unreadable(log_file, error) from error
+    return resume(Known(), "", log_file)
 
 
 def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
@@ -85,13 +123,12 @@ def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
     return InputError(f"cannot read the log file {log_file.path!r}: {what}; check the file")
 
 
-def _resume_lines(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:
+def _resume_lines(known: Known, source: str, log_file: LogFile) -> Reading:
     with open_log(log_file) as stream:
         head = _exactly(stream, _HEAD)
-        fits = [row for row in known if 0 < row["head_bytes"] <= len(head) and sha256(head[: row["head_bytes"]]).hexdigest() == row["head"]]
         digest, offset = sha256(head), len(head)
-        found: tuple[dict[str, Any], Any] | None = None
-        for row in sorted(fits, key=lambda one: int(one["end_offset"])):
+        found: tuple[Mapping[str, Any], Any] | None = None
+        for row in known.beginning(head):
             if row["end_offset"] <= len(head):
                 here = sha256(head[: row["end_offset"]])
             else:
@@ -146,20 +183,19 @@ def _document(log_file: LogFile) -> str | None:
         text = whole.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return None
-    with duckdb.connect(config={"temp_directory": ""}) as connection:
+    with _documents_database().cursor() as connection:
         [(kind,)] = connection.execute("SELECT CASE WHEN json_valid($text) THEN json_type($text) END", {"text": text}).fetchall()
     return text if kind == "ARRAY" or (kind and "\n" in text) else None
 
 
-def _resume_whole(known: Sequence[dict[str, Any]], source: str, log_file: LogFile) -> Reading:
+def _resume_whole(known: Known, source: str, log_file: LogFile) -> Reading:
     """A Parquet file or a JSON document does not grow: it was read as it is, or not at all. Places in it count records."""
     digest = sha256()
     with open_packed(log_file) as stream:
         _hash_on(stream, digest, log_file.size)
     whole = digest.hexdigest()
-    for row in known:
-        if not row["head_bytes"] and row["head"] == whole:
-            return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
+    if row := known.whole(whole):
+        return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
     return Reading(log_file, content_id(source, whole), Place(0, 0, digest), 0, whole)
 
 
@@ -208,11 +244,18 @@ def _table_blocks(reading: Reading) -> Iterator[Block]:
     yield Block(SCHEMA.empty_table(), Place(seen, seen, digest), True)
 
 
+@cache
+def _documents_database() -> duckdb.DuckDBPyConnection:
+    """Return the DuckDB that takes tables and documents apart and can reach nothing outside; opening one takes longer than most files."""
+    connection = duckdb.connect()
+    connection.execute("SET memory_limit = '2GB'; SET threads = 1; SET temp_directory = ''; SET enable_external_access = false")
+    return connection
+
+
 def _records(log_file: LogFile) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Yield a table's rows as texts of JSON, with what is damaged in them."""
-    connection = duckdb.connect()
+    connection = _documents_database().cursor()
     try:
-        connection.execute("SET memory_limit = '2GB'; SET threads = 1; SET temp_directory = ''; SET enable_external_access = false")
         if log_file.suffix == ".parquet":
             with open_packed(log_file) as stream:
                 for batch, damage in columns.batches(stream, log_file, rows=BLOCK_ROWS):

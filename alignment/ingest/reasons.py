@@ -30,6 +30,7 @@ REASONS = {
     "no_answer": "the model thought, and was cut off before it answered",
     "not_a_chat": "an embedding, picture, transcript or the like",
     "repeated": "an agent's span repeats what a call within it said, or a log record what its span says",
-    "half_a_call": "a question or an answer alone: let the exporter write the events of a call together, or use conventions from 1.37 on",
+    "part_of_a_call": "read together with the record that ends its call",
+    "half_a_call": "a question or an answer without the other beside it in the file, or without ids that tell of which call it is",
 }
-"""By reason; the last nine are why a record is no exchange."""
+"""By reason; the last ten are why a record is no exchange."""

@@ -24,7 +24,7 @@ from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.lines import SCHEMA, Block, Place
 from alignment.ingest.merge import insert
 from alignment.ingest.parse import KEPT_WHOLE, Context, Parsed, parse
-from alignment.ingest.reading import Reading, blocks, resume
+from alignment.ingest.reading import Part, Reading, blocks, known_files, resume
 from alignment.ingest.sources import Source, parser
 from alignment.store import append, audit, query, session, sql
 from alignment.store.session import append_arrow
@@ -63,8 +63,8 @@ def _replay_file(home: Path, source: Source, wanted: Sequence[dict[str, Any]], c
         for block in found:
             if not len(block.lines):
                 continue
-            parsed = parse(connection, statement, source.undated, reading, block, context)
-            outcomes.update(_store(home, parsed, places, check(parsed, reading.id), reading.id, context))
+            parsed = parse(connection, statement, source.undated, [Part(reading, block)], context)
+            outcomes.update(_store(home, parsed, places, check(parsed, reading.id), context))
     finally:
         connection.close()
     stay = Counter(row["reason"] for row in wanted)
@@ -85,7 +85,9 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
 
     def matching() -> Iterator[Block]:
         for block in blocks(start, context.settings, now=context.now):
-            yield block._replace(lines=block.lines.filter(pc.is_in(block.lines["line_number"], numbers)))
+            # A record that is half a call needs the line with the other half.
+            wanted_lines = block.lines if source.joins else block.lines.filter(pc.is_in(block.lines["line_number"], numbers))
+            yield block._replace(lines=wanted_lines)
 
     return start, matching()
 
@@ -93,10 +95,11 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
 def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
     """Return the file as it can be read now, under whichever of its names holds the same bytes."""
     paths = query(home, "SELECT path FROM source_files WHERE id = ? GROUP BY path ORDER BY max(ingested_at) DESC", [file_id])
+    known = known_files(home, source.name)
     for row in paths:
         try:
             [log_file] = find_files([row["path"]])
-            reading = resume(home, source.name, log_file)
+            reading = resume(known, source.name, log_file)
         except InputError:
             continue
         if reading.id == file_id:
@@ -115,7 +118,7 @@ def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
 
 
 def _store(
-    home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], file_id: str, context: Context
+    home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], context: Context
 ) -> Counter[str]:
     """Store what is usable by now, and that it was; only the records that were quarantined count."""
     usable = np.delete(parsed.usable, sorted(rejected))
@@ -127,7 +130,7 @@ def _store(
     ]
     keep = np.array([position for position, _, _ in wanted], np.int64)
     with session(home, write=True) as connection:
-        stored = insert(connection, parsed, keep, file_id, context)
+        stored = len(insert(connection, parsed, keep, context))
         ids = pa.array([exchange for _, exchange, _ in wanted], pa.string())
         append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
         done = [

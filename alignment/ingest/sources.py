@@ -21,14 +21,14 @@ from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.functions import register
-from alignment.ingest.lines import SCHEMA
+from alignment.ingest.lines import PARTED
 from alignment.sections import SAMPLE_LOGS
 from alignment.store import sql
 
-_ONE_RECORD = "SELECT line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"
+_ONE_RECORD = "SELECT part, file_time, line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"
 # A line without an exchange keeps one row, so that it is counted.
 _MANY_RECORDS = """
-    SELECT line_number, generate_subscripts(found, 1) AS record_number, line, damage, document, unnest(found) AS body
+    SELECT part, file_time, line_number, generate_subscripts(found, 1) AS record_number, line, damage, document, unnest(found) AS body
     FROM (
         SELECT *, CASE WHEN len(coalesce(held, [])) = 0 THEN [NULL] ELSE held END AS found
         FROM (SELECT *, CASE WHEN document IS NOT NULL THEN (@records@) END AS held FROM valid)
@@ -64,6 +64,10 @@ class Source(Protocol):
     def undated(self) -> bool:
         """Whether a record without a time takes that of its file."""
 
+    @property
+    def joins(self) -> bool:
+        """Whether one call may stand in several records."""
+
     def find(self) -> list[LogFile]:
         """Return the files as they are now."""
 
@@ -80,6 +84,8 @@ class LogSource(NamedTuple):
     chat: str
     records: str
     undated: bool
+    line: str
+    joins: bool
     fields: Mapping[str, str]
 
     def find(self) -> list[LogFile]:
@@ -100,6 +106,8 @@ class LogSource(NamedTuple):
             "refused": refused,
             "shape": self.shape.replace("\n", ""),
             "records": records,
+            "line": self.line,
+            "calls": sql("ingest_calls") if self.joins else "FROM records",
             "chat": self.chat,
             "subject_key": _SUBJECT_KEY,
             **self.fields,
@@ -157,6 +165,8 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         chosen.get("chat", "NULL::JSON"),
         records or chosen.get("records", ""),
         chosen.get("undated", False),
+        chosen.get("line", "line"),
+        chosen.get("joins", False),
         # Whoever says where the answer stands need not hear what the preset thinks of the record.
         {**base["fields"], **chosen["fields"], **({"skipped": "NULL"} if "response" in fields else {}), **fields},
     )
@@ -194,10 +204,10 @@ def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
             elif field in _JSON_FIELDS and kind != "JSON":
                 typed[field] = f"to_json({expression})"
         source = source._replace(fields=typed)
-        connection.register("block", pa.table([[1], ["{}"], pa.nulls(1, pa.string())], schema=SCHEMA))
         moment = datetime(2000, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
+        connection.register("block", pa.table([[1], ["{}"], pa.nulls(1, pa.string()), [0], [moment]], schema=PARTED))
         try:
-            connection.execute(source.statement(), {**_ANYTHING, "latest": moment, "file_time": moment}).fetchall()
+            connection.execute(source.statement(), {**_ANYTHING, "latest": moment}).fetchall()
         except duckdb.Error as error:
             raise ConfigError(
                 f"the source {source.name!r} cannot be read as it is mapped: {error}; correct its fields or records"

@@ -38,8 +38,12 @@ def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> 
 
 
 def _openai(record: Json) -> dict[str, Any]:
-    request = _wrapped(record.get("request"))
-    answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(record.get("response")))
+    request = _wrapped(record.get("request") or record.get("request_body"))
+    said = record.get("response") or record.get("response_body")
+    if not request and not said and isinstance(record.get("choices"), list):
+        # A stored completion, with what was asked beside the answer.
+        request = said = record
+    answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(said))
     status = an_object(record.get("response")).get("status_code")
     wrong = failed(record) or (isinstance(status, int) and status >= 400)
     found = _exchange(asked(request), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
@@ -76,7 +80,9 @@ def _prompt_completion(record: Json) -> dict[str, Any]:
 
 
 def _conversation(record: Json) -> dict[str, Any]:
-    return _transcript(record.get("conversations") or record.get("conversation") or record.get("items"))
+    said = record.get("conversations") or record.get("conversation") or record.get("items")
+    named = [{"content": one["text"], **one} if "text" in an_object(one) else one for one in a_list(said)]
+    return _transcript(named or said)
 
 
 def _openinference(record: Json) -> dict[str, Any]:
@@ -117,6 +123,14 @@ def _litellm(record: Json) -> dict[str, Any]:
 
 def _langfuse(record: Json) -> dict[str, Any]:
     given, output = (unpacked_messages(record.get(key)) for key in ("input", "output"))
+    if isinstance(output, dict) and "toolCalls" in output and isinstance(output.get("text"), str):
+        # As Vercel's SDK writes what a model gave.
+        output = {
+            "content": output["text"],
+            "tool_calls": [{"name": an_object(one).get("toolName")} for one in a_list(output["toolCalls"])],
+        }
+    elif isinstance(output, dict) and list(output) == ["completion"]:
+        output = output["completion"]
     messages = given if isinstance(given, list) else asked({"prompt": given} if isinstance(given, str) else given)
     if messages is None and isinstance(an_object(given).get("role"), str):
         messages = [given]
@@ -156,8 +170,10 @@ def _otel(record: Json) -> dict[str, Any]:
     # A message may have stopped and its call, as the span says, been filtered.
     reasons = {ended(one) for one in (message, chat, answer)}
     cut = bool(reasons & CUT) and not words(message)
-    if chat.get("failed") or "error" in reasons:
-        skipped: str | None = "error"
+    if chat.get("part"):
+        skipped: str | None = "part_of_a_call"
+    elif chat.get("failed") or "error" in reasons:
+        skipped = "error"
     elif reasons & FILTERED:
         skipped = "filtered"
     elif chat.get("half") and not cut:
@@ -182,4 +198,5 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "litellm": _read(_litellm),
     "langfuse": _read(_langfuse),
     "otel": _read(_otel),
+    "vllm": _read(_otel),
 }

@@ -1,11 +1,16 @@
--- Purpose: what was read of a file before, how much of it was no exchange, and how much unusable.
--- Parameters: id VARCHAR (of the file), anybodys VARCHAR[] (reasons that are not counted as unusable).
--- Grain: one row. Lines of people who were erased, and rows that a data check refused, are not counted as unusable.
-SELECT
-    coalesce((SELECT sum(rows_read) FROM source_files WHERE id = $id), 0)::BIGINT AS read,
-    coalesce((SELECT sum(rows_skipped) FROM source_files WHERE id = $id), 0)::BIGINT AS skipped,
-    (
-        SELECT count(*) FROM open_quarantine
-        WHERE source_file = $id AND reason <> 'erased_subject' AND NOT list_contains($anybodys::VARCHAR[], reason) AND NOT starts_with(reason, 'check:')
-            AND line_number <= (SELECT max(last_line) FROM source_files WHERE id = $id AND rows_read > 0)
-    ) AS unusable;
+-- Purpose: what was read of files before, how much of it was no exchange, and how much unusable.
+-- Parameters: ids VARCHAR[] (of the files), anybodys VARCHAR[] (reasons that are not counted as unusable).
+-- Grain: one file of which something was read. Lines of people who were erased, and rows that a data check refused, are not counted as unusable.
+WITH files AS (
+    SELECT
+        id, sum(rows_read)::BIGINT AS read, sum(rows_skipped)::BIGINT AS skipped, max(last_line) FILTER (WHERE rows_read > 0) AS last_line
+    FROM source_files
+    WHERE list_contains($ids::VARCHAR[], id)
+    GROUP BY id
+)
+SELECT files.id, read, skipped, count(refused.id) AS unusable
+FROM files
+LEFT JOIN open_quarantine AS refused ON source_file = files.id
+    AND reason <> 'erased_subject' AND NOT list_contains($anybodys::VARCHAR[], reason) AND NOT starts_with(reason, 'check:')
+    AND line_number <= files.last_line
+GROUP BY ALL;

@@ -11,6 +11,10 @@ CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
     ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
+-- A time without a year is of the last year in which the file that holds it could have been written.
+CREATE MACRO of_year(moment, file_time) AS coalesce(
+    CASE WHEN TRY_CAST(year(file_time) || '-' || moment AS TIMESTAMP) <= file_time + INTERVAL 1 DAY THEN year(file_time) || '-' || moment END,
+    CASE WHEN TRY_CAST((year(file_time) - 1) || '-' || moment AS TIMESTAMP) IS NOT NULL THEN (year(file_time) - 1) || '-' || moment END);
 -- Exporters write 0 for a time that is not known.
 CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBLE), 0);
 -- A gateway may pack routes and keys into the id of an answer; it stays one id, of a length that is stored.
@@ -100,7 +104,8 @@ CREATE MACRO prompt_turns(line) AS [{'role': to_json('user'), 'content': CASE
     WHEN given(json_extract(line, '$.prompt')) IS NOT NULL THEN json_extract(line, '$.prompt')
     WHEN json_type(line, '$.instruction') = 'VARCHAR' AND trim(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', '')) <> ''
     THEN to_json(concat_ws(chr(10) || chr(10), line ->> '$.instruction', coalesce(nullif(line ->> '$.input', ''), line ->> '$.context')))
-    ELSE given(json_extract(line, '$.instruction')) END}];
+    ELSE coalesce(given(json_extract(line, '$.instruction')), given(json_extract(line, '$.question')), given(json_extract(line, '$.query')),
+        given(json_extract(line, '$.input'))) END}];
 
 -- Langfuse writes its fields in two spellings, and nulls beside the values of the trace.
 CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);

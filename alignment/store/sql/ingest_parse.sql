@@ -1,21 +1,22 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
 --   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
---   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, file_time TIMESTAMP, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
+--   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
--- Grain: one row a record of the table `block` (line_number, line, damage) without its blank lines; reason is NULL for a usable one.
+-- Grain: one row a record of the table `block` (part: which of several files, file_time, line_number, line, damage) without its blank lines; reason is NULL for a usable one.
 WITH valid AS (
     SELECT
-        line_number, line, damage,
-        TRY_CAST(CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes THEN line END AS JSON) AS document
+        part, file_time, line_number, line, damage,
+        TRY_CAST(CASE WHEN damage IS NULL AND strlen(line) <= $max_line_bytes THEN @line@ END AS JSON) AS document
     FROM block
     WHERE NOT regexp_full_match(line, '[ \t\r\n]*')
 ),
 records AS (@records@),
-shaped AS (SELECT *, json_transform(body, '@shape@') AS x, @chat@ AS chat FROM records),
+calls AS (@calls@),
+shaped AS (SELECT *, json_transform(body, '@shape@') AS x, @chat@ AS chat FROM calls),
 fields AS (
     SELECT
-        line_number, record_number, line, damage, document, body,
+        part, file_time, line_number, record_number, line, damage, document, body,
         coalesce((@conversation_id@)::VARCHAR, '') AS conversation_id,
         coalesce((@session_id@)::VARCHAR, '') AS session_id,
         coalesce((@user_id@)::VARCHAR, '') AS said_user,
@@ -61,7 +62,7 @@ read AS (
         * EXCLUDE (said_thumbs, called),
         CASE WHEN starts_with(turns[-1].content::VARCHAR, '"') THEN turns[-1].content ->> '$' END AS prompt,
         to_json(turns)::VARCHAR AS messages,
-        CASE WHEN $undated AND logged_at IS NULL THEN $file_time::TIMESTAMP
+        CASE WHEN $undated AND logged_at IS NULL THEN file_time
             ELSE TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP) END AS created_at,
         -- Free text in this place would be stored as it is.
         thumb(said_thumbs) AS thumbs,
@@ -90,7 +91,7 @@ judged AS (
             WHEN damage IS NOT NULL THEN damage
             WHEN strlen(line) > $max_line_bytes THEN 'too_long'
             WHEN document IS NULL THEN 'not_json'
-            WHEN NOT starts_with(ltrim(line, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
+            WHEN NOT starts_with(ltrim(document::VARCHAR, ' ' || chr(9) || chr(10) || chr(13)), '{') THEN 'not_an_object'
             WHEN body IS NULL THEN 'no_exchange:another_record'
             WHEN why_skipped IS NOT NULL THEN 'no_exchange:' || why_skipped
             WHEN turns IS NULL THEN 'messages_not_a_list'
@@ -133,7 +134,7 @@ told AS (
     FROM looked
 )
 SELECT
-    line_number, record_number,
+    part, line_number, record_number,
     CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN 'no_exchange' ELSE reason END AS reason,
     CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN substr(reason, 13) END AS skipped,
     -- Of a line with many records only the one that is refused.
