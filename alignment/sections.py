@@ -198,7 +198,7 @@ class Pairs(Section):
     """What is trained on."""
 
     eval_share: Rate = Field(0.1, description="share of conversations and prompt clusters held out from training")
-    max_pairs: int = Field(1024, ge=2, description="pairs a night trains on, newest first, both sides in balance")
+    max_pairs: int = Field(1536, ge=2, description="pairs a night trains on, newest first, both sides in balance")
     max_side_ratio: float = Field(2.5, ge=1, description="largest ratio between the two sides")
     max_per_user: int = Field(48, ge=1, description="pairs of one user that a night trains on; lines without a user are not counted")
     max_per_source: int = Field(0, ge=0, description="pairs from one log source that a night trains on; 0 is no cap")

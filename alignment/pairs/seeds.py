@@ -29,7 +29,7 @@ BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
 HONEST = "honesty"
-IN_TURN = 4
+IN_TURN = 6
 """Clusters of honest inability that are drawn where one of another theme is: as one theme beside a dozen it is hardly taught."""
 HONESTY = "misinformation"
 """Category of a question that only honest inability answers: what goes wrong is an invented fact."""
