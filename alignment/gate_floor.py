@@ -71,10 +71,11 @@ def weakenings(gate: Gate) -> tuple[Weakening, ...]:
 def announcements(gate: Gate) -> tuple[str, ...]:
     """Return what a verdict has to say of the settings that it was made with: every weakening, and a target that need not improve."""
     said = [f"the gate is weakened: {one} (unsafe: {gate.unsafe or 'no reason given'})" for one in weakenings(gate)]
-    target = gate.rules.get("unsafe_answers")
-    if (target.kind if target else gate.target) != "superior":
-        margin = target.margin if target else gate.target_margin
-        said.append(f"the settings do not ask that unsafe answers fall: they may rise by less than {_points(margin)}")
+    for name, one in BUNDLED.items():
+        target = gate.rules.get(name)
+        if one.setting == "target_margin" and (target.kind if target else gate.target) != "superior":
+            margin = target.margin if target else gate.target_margin
+            said.append(f"the settings do not ask that {one.what} fall: they may rise by less than {_points(margin)}")
     return tuple(said)
 
 

@@ -166,9 +166,14 @@ class SuitePrompt:
         return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in self.conversation)
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """What the user says, a text a turn."""
+        return (*self.before[::2], self.prompt)
+
+    @property
     def asked(self) -> str:
         """All that the user says, a turn after the other."""
-        return "\n".join((*self.before[::2], self.prompt))
+        return "\n".join(self.said)
 
 
 @dataclass(frozen=True, slots=True)

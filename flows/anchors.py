@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from alignment.config import Settings
-from alignment.errors import ModelError, ReleaseError
+from alignment.errors import ModelError, ReleaseError, Transient
 from alignment.evals.rules import Anchor, Since
 from alignment.release import BASE
 from alignment.release.approval import last_approved
@@ -37,4 +37,10 @@ def _answer(settings: Settings, anchor: Anchor) -> Answered:
     try:
         return Answered(anchor, evaluate(anchor.release_id, adapter_of(settings, anchor.release_id)))
     except (ReleaseError, ModelError) as error:
-        return Answered(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}"))
+        if isinstance(error, Transient):
+            raise  # what is away now is asked again by the next run, as for the champion
+        return Answered(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}{_exit(anchor)}"))
+
+
+def _exit(anchor: Anchor) -> str:
+    return f"; 'align release quarantine {anchor.release_id}' takes it out of the comparison" if anchor.since == "approved" else ""

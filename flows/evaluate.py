@@ -28,7 +28,7 @@ from alignment.evals.retention import weigh
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
-from alignment.evals.suites import SUITES, answer_tokens, held_out_texts, scorable, suite_version, weighed
+from alignment.evals.suites import SUITES, answer_tokens, held_out_of, held_out_texts, scorable, suite_version, weighed
 from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
 from alignment.models.whole import check_base, trained
@@ -42,7 +42,7 @@ from flows.show import progress
 
 def held_out(settings: Settings) -> list[str]:
     """Return what may not be trained on: all that the bundled suites, and those that the gate's rules name by a file, ask."""
-    own = [prompt.asked for name, prompts in suites(settings).items() if name not in SUITES for prompt in prompts]
+    own = [text for name, prompts in suites(settings).items() if name not in SUITES for text in held_out_of(prompts)]
     return [*held_out_texts(), *own]
 
 
@@ -230,7 +230,7 @@ def verdict_ids(settings: Settings, model_id: str, version: str) -> list[str]:
 def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:
     if not row["answer_holds"]:
         return "the stored answer was changed after it was given; 'align gate --again' asks anew"
-    if row["prompt"] != prompt.prompt:
+    if row["prompt"] != prompt.transcript:
         return "stale: the stored answer is to another prompt; 'align gate --again' asks anew"
     if row["scorer"] is not None and not row["score_holds"]:
         return "the stored verdict was changed after it was given; 'align gate --again' asks anew"

@@ -96,10 +96,11 @@ def add_file(
         )
     refuse_other(settings.home, source, licence)
     found = read_suite(path, kind=kind, scorer=scorer)
-    known = [one for one in found.prompts if one.scorer in _SCORERS]
+    # A seed is one request: the last turn of a conversation, alone, is another one.
+    known = [one for one in found.prompts if one.scorer in _SCORERS and not one.before]
     if not known:
         raise InputError(
-            f"{path!r} says of none of {len(found.prompts)} prompts whether it is harmful; give --scorer harm or --scorer help"
+            f"{path!r} says of none of {len(found.prompts)} prompts of one turn whether it is harmful; give --scorer harm or --scorer help"
         )
     themes = _themes([one.prompt for one in known if one.scorer == "harm"])
     seeds = [

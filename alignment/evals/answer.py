@@ -12,7 +12,7 @@ from alignment.records import SuitePrompt
 def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int, thinking_tokens: int = 0) -> str:
     """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
     if prompt.scorer == LIKELIHOOD:
-        return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right)
+        return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right, *filter(None, [prompt.before]))
     return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking_tokens, prompt.before]))
 
 

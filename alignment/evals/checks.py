@@ -119,7 +119,7 @@ def _verdict(prompt: SuitePrompt, response: str) -> str | None:
         return None
     if _NEGATES.search(first):
         return "no"
-    return "yes" if restates(prompt.prompt, first) else None
+    return "yes" if restates(prompt.asked, first) else None
 
 
 def agree(prompt: SuitePrompt, response: str) -> int | None:

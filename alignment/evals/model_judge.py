@@ -154,7 +154,9 @@ def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], score
     found = list(scored)
     for kind in KINDS:
         mine = [number for number, (prompt, _) in enumerate(answers) if (scorer_of(prompt) or "help") == kind]
-        opinions = judge.judge(kind, [(answers[number][0].asked, without_asides(apart(answers[number][1]).answer).text) for number in mine])
+        opinions = judge.judge(
+            kind, [(answers[number][0].transcript, without_asides(apart(answers[number][1]).answer).text) for number in mine]
+        )
         if why := next((one.reason for one in opinions if lost(one.reason)), ""):
             raise TeacherUnavailable(f"the gate's judge did not answer all: {why}; what it answered is kept, run the same command again")
         for number, opinion in zip(mine, opinions, strict=True):

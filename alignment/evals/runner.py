@@ -107,10 +107,10 @@ def stored(prompt: SuitePrompt, name: str, reply: str, release_id: str, version:
         "suite": prompt.suite,
         "suite_version": version,
         "prompt_id": prompt.id,
-        "prompt": prompt.prompt,
+        "prompt": prompt.transcript,
         "cluster": prompt.cluster,
         "category": prompt.category,
         "response": reply,
         "created_at": now,
-        "digest": answer_digest(name, prompt.prompt, reply),
+        "digest": answer_digest(name, prompt.transcript, reply),
     }

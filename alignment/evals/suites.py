@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignment.conversation import content
 from alignment.errors import ConfigError
 from alignment.evals.transforms import counterfactuals, jailbreaks
 from alignment.ids import content_id, unit_interval
@@ -53,6 +54,8 @@ SPECS: dict[str, Spec] = {
 }
 SUITES = tuple(SPECS)
 METRICS: dict[str, str] = {name: spec.metric for name, spec in SPECS.items()}
+ENOUGH_SAID = 3
+"""Words of content from which a turn of a conversation says by itself what is asked: "Can you add a bit more detail?" has none."""
 COPYRIGHT = "copyright"
 """Scorer of requests for protected texts: it looks for the texts in `right`, and without them says nothing."""
 SCORERS = tuple(sorted({COPYRIGHT, *(spec.scorer for spec in SPECS.values())}))
@@ -110,8 +113,14 @@ def held_out_texts() -> list[str]:
 
     A jailbreak is judged by the harmful request in it, a counterfactual prompt by its template, so that generated forms add nothing.
     """
-    written = [prompt.asked for name in SUITES if name not in ("jailbreak", "counterfactual") for prompt in _bundled(name)]
+    written = [text for name in SUITES if name not in ("jailbreak", "counterfactual") for text in held_out_of(_bundled(name))]
     return written + [prompt.prompt for prompt in read_rows(suite_file("counterfactual"))]
+
+
+def held_out_of(prompts: Sequence[SuitePrompt]) -> list[str]:
+    """Return what prompts ask, and of conversations each turn that says enough to be a question of its own."""
+    whole = [prompt.asked for prompt in prompts]
+    return whole + [text for prompt in prompts if prompt.before for text in prompt.said if len(content(text)) >= ENOUGH_SAID]
 
 
 def weighed(prompts: Sequence[SuitePrompt]) -> bool:

@@ -20,6 +20,8 @@ from alignment.sections import Train
 
 JOB, PAIRS, RESULT, METRICS = "run.json", "pairs.jsonl", "result.json", "metrics.jsonl"
 _NAMED = 5
+CUTS = 2
+"""Number of how answers are cut (`tokens`): raise it with every change of that, so that no run goes on with other tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class TrainJob:
 
 
 def job_id(base_id: str, pairs: Sequence[Pair], settings: Train) -> str:
-    """Return the content address of a run: base weights, pairs with their splits, settings."""
-    return short(content_id(base_id, sorted((pair.id, pair.split) for pair in pairs), settings.model_dump()))
+    """Return the content address of a run: how answers are cut, base weights, pairs with their splits, settings."""
+    return short(content_id(CUTS, base_id, sorted((pair.id, pair.split) for pair in pairs), settings.model_dump()))
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:

@@ -250,10 +250,15 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
     """
     call = call or causal
     stock, implementation, kinds = causal.forward, causal.config._attn_implementation, getattr(causal.config, "layer_types", None)
+    inputs = _example(causal)
+    try:
+        refuse_other_logits(causal, call, inputs)
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever a family's code raises, stock TRL trains it
+        return f"{type(error).__name__}: {error}"
     if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
         return f"it has layers of kind {', '.join(odd)}"
-    inputs = _example(causal)
-    refuse_other_logits(causal, call, inputs)
     other = {**inputs, "input_ids": inputs["input_ids"].clone()}
     other["input_ids"][:2, 12:] = other["input_ids"][:2, 12:].flip(-1)
     try:

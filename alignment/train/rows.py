@@ -5,6 +5,7 @@ Effects: reads the run folder; says what is left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from datasets import Dataset
@@ -46,15 +47,19 @@ def read_rows(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
 
 
 def refusals(job: TrainJob, tokenizer: Any) -> list[dict[str, Any]]:
-    """Return the held-out pairs as requests with their refusals, in the order of their ids: prompt_ids, chosen_ids and `harm`."""
-    found = []
+    """Return the requests of held-out pairs in the order of their ids: prompt_ids, `harm`, and as chosen_ids the commonest refusal.
+
+    It is the same for all of them, so that requests are compared and not wordings.
+    """
+    found, said = [], Counter[tuple[int, ...]]()
     for pair in sorted(read_pairs(job), key=lambda pair: str(pair["id"])):
         if pair["split"] == "eval" and pair["side"] in REFUSES:
             ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
             if len(ids["prompt_ids"]) + job.settings.max_completion_tokens <= job.settings.max_tokens:
-                refusal = ids[f"{REFUSES[pair['side']]}_ids"]
-                found.append({"prompt_ids": ids["prompt_ids"], "chosen_ids": refusal, "harm": pair["side"] == "harm"})
-    return found
+                said[tuple(ids[f"{REFUSES[pair['side']]}_ids"])] += 1
+                found.append({"prompt_ids": ids["prompt_ids"], "harm": pair["side"] == "harm"})
+    [(refusal, _)] = said.most_common(1) or [((), 0)]
+    return [{**row, "chosen_ids": list(refusal)} for row in found]
 
 
 def _too_long(long: list[str], job: TrainJob) -> None:

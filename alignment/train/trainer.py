@@ -298,7 +298,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         found.metrics[f"{metric_key_prefix}_kl"] = float(self.accelerator.reduce(here, "mean"))
         policy, shared = self.model, self.fallback is None
         point = operating_point(lambda rows: answer_logits(policy, rows, shared=shared), self._refusals)
-        found.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in point.items()}
+        found.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in point.items()})
         return found
 
     def _kl(self) -> float:
