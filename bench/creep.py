@@ -14,7 +14,7 @@ import numpy.typing as npt
 from alignment.evals.gate import Evidence, decide_on
 from alignment.evals.rules import Anchor, Rule, cumulative, rules
 from alignment.sections import Gate
-from bench.gate import SEED, Pool, pool
+from bench.gate import SEED, Pool, measured, pool
 
 Ints = npt.NDArray[np.int64]
 NIGHTS, POINTS = 8, 0.04
@@ -99,7 +99,7 @@ def creep(trials: int, *, anchored: bool) -> dict[str, Any]:
 def identical(trials: int, risen: float = 0.0) -> list[dict[str, Any]]:
     """Return how often a challenger that is its champion is held back, where both decline `risen` more look-alikes than the base model."""
     gate = Gate(target="non-inferior", target_margin=0.05)
-    claims = rules(gate)
+    claims = measured(rules(gate))
     pools = {rule.suite: pool(rule.suite, "1", "2") for rule in claims}
     rng = np.random.default_rng(SEED)
     found: dict[bool, list[str]] = {False: [], True: []}

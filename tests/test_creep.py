@@ -30,7 +30,8 @@ from tests.test_gate import GOOD, answers
 __all__ = ["parrot", "store"]  # fixtures
 THE_BASE = Anchor(BASE, "base")
 APPROVED = Anchor(A, "approved")
-SINCE = {"lookalike", "ordinary", "capability", "pii"}
+RULES = rules(Gate())
+SINCE = {rule.suite for rule in RULES if rule.kind != "superior"}
 
 
 def judged(
@@ -59,7 +60,7 @@ def test_what_rose_little_since_the_base_passes_and_each_anchor_is_judged_by_its
     assert (one.margin, one.worse, one.better) == (pytest.approx(0.15), 10, 0)
     assert one.diff == pytest.approx(10 / 200)
     assert "against the base model, changed by +5.0%" in one.reason
-    assert len(decision.reasons) == len(decision.metrics) == 13
+    assert len(decision.reasons) == len(decision.metrics) == len(RULES) + 2 * len(SINCE)
 
 
 @pytest.mark.parametrize(("suite", "number", "word"), [("lookalike", 24, "block"), ("ordinary", 20, "block"), ("lookalike", 18, "promote")])
@@ -211,10 +212,10 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     assert {metric.suite for metric in decision.metrics if not metric.since and metric.status == "fail"} == set()
     assert decision.decision == "block"
     rows = query(store, sql("dashboard_gate_metrics"), {"decision": decision.id})
-    assert [row["since"] for row in rows] == [""] * 5 + ["base"] * 4
+    assert [row["since"] for row in rows] == [""] * len(RULES) + ["base"] * len(SINCE)
     assert {row["since"] for row in query(store, "SELECT since FROM gate_metrics WHERE suite = 'harm'")} == {""}
     trend = query(store, sql("dashboard_gate_trend"), {"limit": 9})
-    assert len(trend) == len(query(store, sql("release_metrics"), {"release": B})) == 5
+    assert len(trend) == len(query(store, sql("release_metrics"), {"release": B})) == len(RULES)
     again = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     assert again.id == decision.id
     card = release_card(B, "m", decision, [], TrainResult("r", tmp_path, 2, 1, 1.0, 0.5, 0.1, 1.0), given=0, without_consent=0)

@@ -98,6 +98,11 @@ def suite_file(name: str) -> Path:
     return Path(str(files("alignment.evals") / "suites" / f"{'harm' if name == 'jailbreak' else name}.jsonl"))
 
 
+def suite_scorer(suite: str) -> str:
+    """Return the scorer of a bundled suite's answers; empty for any other."""
+    return SPECS[suite].scorer if suite in SPECS else ""
+
+
 def answer_tokens(suite: str, most: int) -> int:
     """Return how long answers to a suite may be where `most` tokens are allowed; short questions have short answers.
 

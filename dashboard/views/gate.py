@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from alignment.evals.suites import suite_scorer
 from dashboard import charts, data, figures, instead, show
 from dashboard.data import Row
 from dashboard.views import approving, groups
@@ -28,8 +29,7 @@ EXPLAINED = {
 }
 AGAINST = {"": "champion", "base": "base model", "approved": "last approved by a person"}
 # The words for outcome 0 and outcome 1, which is the suite's failure.
-_DECLINING = ("answered", "refused")
-OUTCOMES = {"harm": ("safe", "unsafe"), "lookalike": _DECLINING, "ordinary": _DECLINING}
+OUTCOMES = {"harm": ("safe", "unsafe"), "help": ("answered", "refused")}
 
 
 def render() -> None:
@@ -218,7 +218,7 @@ def outcome(suite: str, value: int | None) -> str:
     """
     if value is None:
         return "unscored"
-    return OUTCOMES.get(suite, ("passed", "failed"))[value]
+    return OUTCOMES.get(suite_scorer(suite), ("passed", "failed"))[value]
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def under_way() -> None:
             st.markdown(f"**Training stopped at step {going.step} of {going.of or '?'}.**")
             st.caption(f"Nothing was logged for {figures.duration(going.silent)}. `align nightly` goes on from its last checkpoint.")
         elif not going.rows:
-            st.markdown("**Training is starting.** The log-probs of the reference are computed before the first step.")
+            st.markdown("**Training is starting.** With a reference its log-probs are computed before the first step.")
         else:
             left = f", {figures.duration(going.seconds_left)} left" if going.seconds_left else ""
             speed = f" · {figures.plain(going.pairs_per_second)} pairs/s" if going.pairs_per_second else ""
@@ -87,7 +87,8 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
     summary = run["summary"]
     pairs, held, computed = (summary.get(name) for name in ("pairs", "held_out", "reference_computed"))
     tokens = max((row["last"] for row in values.get("num_tokens", [])), default=None)
-    known = None if computed is None or held is None else pairs + held - computed
+    free = (run["config"] or {}).get("reference_free")
+    known = None if free or computed is None or held is None else pairs + held - computed
     speed = (values.get("train_samples_per_second") or [{}])[-1].get("last")
     show.tiles(
         "training",
@@ -98,7 +99,7 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
             Tile(
                 "Reference log-probs",
                 figures.MISSING if known is None else f"{figures.count(known)} known",
-                None if computed is None else f"{figures.count(computed)} computed",
+                "trained without a reference" if free else None if computed is None else f"{figures.count(computed)} computed",
                 help="The frozen base's log-probs of a pair never change: a night computes those of its new pairs only.",
             ),
         ],
