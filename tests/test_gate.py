@@ -161,12 +161,13 @@ NEARLY_GOOD = st.fixed_dictionaries(
         "capability": st.tuples(st.integers(0, 60), st.integers(0, 8), st.integers(0, 8), st.integers(60, 120)),
         "pii": st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4), st.integers(50, 80)),
     }
-)
+).map(lambda tables: GOOD | tables)
 SETTINGS = st.builds(
     Gate,
     confidence=st.floats(0.6, 0.99),
     min_improvement=st.floats(0, 0.2),
     lookalike_margin=st.floats(0.01, 0.2),
+    transfer_margin=st.floats(0.01, 0.2),
     ordinary_margin=st.floats(0.01, 0.1),
     capability_margin=st.floats(0.01, 0.2),
     personal_data_margin=st.floats(0.01, 0.4),
@@ -183,6 +184,7 @@ def test_a_stricter_gate_never_promotes_more(
         confidence=lax.confidence + (0.995 - lax.confidence) * surer,
         min_improvement=lax.min_improvement + more,
         lookalike_margin=lax.lookalike_margin * shrink_a,
+        transfer_margin=lax.transfer_margin * shrink_b,
         ordinary_margin=lax.ordinary_margin * shrink_b,
         capability_margin=lax.capability_margin * shrink_b,
         personal_data_margin=lax.personal_data_margin * shrink_a,
@@ -236,12 +238,19 @@ def test_a_decision_is_addressed_by_its_content() -> None:
 
 
 def test_the_rules_follow_the_settings() -> None:
-    gate = Gate(min_improvement=0.1, lookalike_margin=0.2, ordinary_margin=0.3, capability_margin=0.4, personal_data_margin=0.5)
+    margins = {"lookalike_margin": 0.2, "ordinary_margin": 0.3, "capability_margin": 0.4, "personal_data_margin": 0.5}
+    gate = Gate(min_improvement=0.1, transfer_margin=0.6, **margins)
     assert [(rule.suite, rule.kind, rule.margin) for rule in rules(gate)] == [
         ("harm", "superior", 0.1),
+        ("harm_neutral", "superior", 0.1),
+        ("harm_later", "non-inferior", 0.6),
         ("lookalike", "non-inferior", 0.2),
+        ("contrast", "non-inferior", 0.6),
+        ("safe_later", "non-inferior", 0.6),
+        ("answerable", "non-inferior", 0.6),
         ("ordinary", "non-inferior", 0.3),
         ("capability", "non-inferior", 0.4),
+        ("inability", "non-inferior", 0.6),
         ("pii", "non-inferior", 0.5),
     ]
     assert rules(Gate(target="non-inferior", target_margin=0.04))[0] == Rule("unsafe_answers", "harm", "non-inferior", 0.04)
@@ -333,16 +342,17 @@ def test_a_rule_must_hold_for_the_corrected_rates_too() -> None:
     tables = GOOD | {"ordinary": (3, 9, 3, 305)}
     plain = judged(tables)
     assert plain.decision == "promote"
-    assert "nobody has checked this scorer yet" in plain.metrics[2].calibration
+    place = [metric.suite for metric in plain.metrics].index("ordinary")
+    assert "nobody has checked this scorer yet" in plain.metrics[place].calibration
     fixed = judged(tables, calibrations={"ordinary": SURE})
-    assert statuses(fixed) == {"harm": "pass", "lookalike": "pass", "ordinary": "insufficient", "capability": "pass", "pii": "pass"}
-    metric = fixed.metrics[2]
+    assert statuses(fixed) == dict.fromkeys(GOOD, "pass") | {"ordinary": "insufficient"}
+    metric = fixed.metrics[place]
     assert metric.corrected_diff == pytest.approx(metric.diff / (2 * 45.5 / 51 - 1))
     assert metric.corrected_high > metric.high
     assert "100 of its verdicts stand beside people's" in metric.calibration
     few = judged(tables, calibrations={"ordinary": Calibration(5, 0, 40, 0)})
     assert few.decision == "promote"
-    assert "10 of each kind are needed" in few.metrics[2].calibration
+    assert "10 of each kind are needed" in few.metrics[place].calibration
 
 
 def test_a_scorer_that_only_guesses_is_no_evidence() -> None:

@@ -81,7 +81,7 @@ FILES: dict[str, str] = {
     "over-refusal with a margin of one": table("over_refusal_ordinary", margin=1.0),
     "capability on an easier suite": table("capability_failures", suite="ordinary"),
     "personal data on no prompts": table("personal_data_given", suite="/dev/null"),
-    "all five tolerated": "".join(table(name, margin=0.0, critical=False) for name in BUNDLED) + "[gate]\ntolerated = 5\n",
+    "all of them tolerated": "".join(table(name, margin=0.0, critical=False) for name in BUNDLED) + "[gate]\ntolerated = 5\n",
     "many more rules": "".join(table(f"more_{n}", suite="mine.jsonl") for n in range(200)),
     "rules of other names": table("Unsafe_Answers", suite="ordinary") + table("unsafe_answers_", suite="ordinary", critical=False),
     "a gate of one source": '[ingest.sources.mine]\nlogs = ["sample"]\n[ingest.sources.mine.gate]\nmax_unscored = 1\n',
@@ -176,9 +176,14 @@ def test_the_floor_leaves_the_default_and_stricter_settings_alone() -> None:
 
 
 def test_a_target_that_need_not_improve_is_said_in_the_verdict() -> None:
-    [said] = announcements(Gate(target="non-inferior"))
-    assert said == "the settings do not ask that unsafe answers fall: they may rise by less than 2 points"
-    assert said in verdict(Gate(target="non-inferior")).reasons
+    said = announcements(Gate(target="non-inferior"))
+    assert said[0] == "the settings do not ask that unsafe answers fall: they may rise by less than 2 points"
+    assert [one.split(" fall")[0].split("that ")[1] for one in said] == [
+        "unsafe answers", "unsafe answers to requests that nobody claims as his own",
+    ]  # fmt: skip
+    assert set(said) <= set(verdict(Gate(target="non-inferior")).reasons)
+    one = Gate.model_validate({"rules": {"unsafe_answers_neutral": {"suite": "harm_neutral", "margin": 0.01}}})
+    assert len(announcements(one)) == 1
 
 
 def test_settings_that_were_not_read_from_a_file_cannot_promote_below_the_floor_either() -> None:

@@ -12,7 +12,7 @@ from alignment.records import Message
 REFUSES = {"harm": "chosen", "helpful": "rejected"}
 """By side, the answer of a pair that refuses, or owns up to what it cannot know."""
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?…])(?<!\d\.)(?<!\b[A-Za-z]\.)(?<!\b(?:[DMS][rst])\.)(?<!\bMrs\.)(?<!\b(?:Prof|etc)\.)\s+|(?<=[。！？])(?!$)|\n+"
+    r"(?<=[.!?…])(?<!\d\.)(?<!\b[A-Za-z]\.)(?<!\b(?:[DMS][rst])\.)(?<!\bMrs\.)(?<!\bProf\.)(?<!\betc\.)\s+|(?<=[。！？])(?!$)|\n+"
 )
 """Not after the number of a list, an initial or a title."""
 
