@@ -230,6 +230,9 @@ class Train(Section):
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
+    strength: float = Field(
+        0.7, gt=0, le=1, description="share of what an adapter has learnt that is kept: less refuses less, of harm and of all else"
+    )
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
     max_completion_tokens: int = Field(14, ge=8, description="longer answers are cut, refusals after a whole sentence")
     max_tokens: int = Field(512, ge=32, description="longest prompt with its answer, at most the model's context")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.conversation import asked, content, everything_asked, read_turns, user_turns
+from alignment.pairs.seeds import SEED
 from alignment.records import Message, Pair, Side
 from alignment.text import looks_masked, similar
 from alignment.wording import plain
@@ -195,9 +196,12 @@ def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines
 
 
 def held_back(pair: Pair, look: Look) -> str:
-    """Return why a pair is held back for people, or nothing."""
+    """Return why a pair is held back for people, or nothing. What a seed asks was labelled by people: only its answers are looked at."""
     if looks_masked(pair.chosen):
         return PLACEHOLDER
+    if SEED in pair.labelers:
+        invents = pair.side is Side.HELPFUL and claims_a_life(everything_asked(pair.messages), pair.chosen)
+        return INVENTS if invents else ""
     if pair.side is Side.HELPFUL:
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
         if look.would_serve or honest:
