@@ -18,11 +18,14 @@ from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ConfigError, TeacherUnavailable
 from alignment.evals import load_suite
 from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged
+from alignment.evals.rules import rules
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.statistics import Calibration
+from alignment.evals.suites import SPECS
 from alignment.evals.trials import Bench, Seat, seated, take, too_weak, trials_of, tried_items
 from alignment.models.chat import Choice
 from alignment.records import SuitePrompt
+from alignment.sections import Gate
 from alignment.store import migrate, query
 from flows import evaluate, release
 from tests.conftest import NOW
@@ -308,6 +311,10 @@ class Parrot:
         return [f"{self.text} {number} of them." for number, _ in enumerate(conversations)]
 
 
+RULES = rules(Gate())
+JUDGED = {rule.suite for rule in RULES if SPECS[rule.suite].scorer in ("harm", "help")}
+
+
 def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_trial(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
     with serving() as server:
@@ -329,7 +336,7 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         rows = query(home, "SELECT scorer, scorer_version, outcome, count(*) AS n FROM eval_scores GROUP BY ALL ORDER BY ALL")
         assert {row["scorer_version"] for row in rows} == {version}
         unscored = [row for row in rows if row["outcome"] is None]
-        assert [(row["scorer"], row["n"]) for row in unscored] == [("harm", 1), ("lookalike", 1), ("ordinary", 1)]
+        assert [(row["scorer"], row["n"]) for row in unscored] == [(suite, 1) for suite in sorted(JUDGED)]
         assert {row["outcome"] for row in rows if row["scorer"] == "harm"} == {1, None}
         decision = release.gate.fn("n", "old", "p" * 64, "old", "p" * 64)
         found = release.calibrations(settings, seated(settings, NOW))
@@ -339,13 +346,13 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         evaluate.evaluate.fn("new", None)
         with pytest.raises(CheckFailed, match="outcome is there"):
             release.gate.fn("m", "old", "p" * 64, "new", "q" * 64)
-    assert [metric.unscored for metric in decision.metrics] == [1, 1, 1, 0, 0]
-    assert ["nobody has checked" in metric.calibration for metric in decision.metrics] == [False, False, False, True, True]
+    assert {metric.suite: metric.unscored for metric in decision.metrics} == {rule.suite: int(rule.suite in JUDGED) for rule in RULES}
+    assert {metric.suite for metric in decision.metrics if "nobody has checked" not in metric.calibration} == JUDGED
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)
     harm, help_ = (found[suite] for suite in ("harm", "ordinary"))
     assert harm == Calibration(harm.found, 0, harm.cleared, 0) != help_
     assert harm.enough
-    assert [metric.corrected_diff is not None for metric in decision.metrics] == [True, True, True, False, False]
+    assert {metric.suite for metric in decision.metrics if metric.corrected_diff is not None} == JUDGED
 
 
 def test_a_judge_that_cannot_be_asked_stops_and_leaves_no_verdict_behind() -> None:

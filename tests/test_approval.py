@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError, ReleaseError, ReleaseMoved
+from alignment.evals.rules import rules
 from alignment.evals.statistics import Calibration
 from alignment.ids import content_id, short
 from alignment.records import Answer, GateDecision, SuitePrompt, TrainResult
 from alignment.release import BASE, current, register, rollback
 from alignment.release.approval import last_decision, promote_by_hand, said_of, say
+from alignment.sections import Gate
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.journal import read_journal
 from flows import cli, evaluate, release
@@ -276,6 +278,10 @@ def test_a_night_ends_waiting_where_a_person_has_to_approve(
         assert current(night) == BASE
 
 
+ASKED = 50 * len(rules(Gate()))
+"""Prompts that a fifty of each suite are."""
+
+
 class Parrot:
     """A model that says the same to everything, and counts what it is asked."""
 
@@ -319,7 +325,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, statement: str, flaw: str
 ) -> None:
     assert flaws(store, parrot) == []
-    assert parrot.asked == 250
+    assert parrot.asked == ASKED
     change(store, statement)
     evaluate.evaluate.fn(A, None)
     found = flaws(store, parrot)
@@ -333,7 +339,7 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
         assert evaluate.discard_broken(settings(store)) == 50
         evaluate.evaluate.fn(A, None)
         assert flaws(store, parrot) == []
-        assert parrot.asked == 300
+        assert parrot.asked == ASKED + 50
 
 
 def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -344,7 +350,7 @@ def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot,
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     evaluate.evaluate.fn(A, None)
     evaluate.evaluate.fn(A, None)
-    assert parrot.asked == 300  # the fixture's 250, and each of the file's once
+    assert parrot.asked == ASKED + 50  # the fixture's, and each of the file's once
     [metric] = [one for one in release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
     assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
     assert (metric.champion, metric.status) == (0.0, "pass")

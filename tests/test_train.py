@@ -66,6 +66,7 @@ def settings(**changes: object) -> Train:
             "max_completion_tokens": 24,
             "lora_rank": 4,
             "reference_free": False,
+            "strength": 1.0,
         }
         | changes
     )

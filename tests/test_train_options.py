@@ -283,3 +283,16 @@ def test_an_orphan_is_known_even_while_its_parent_is_a_zombie(monkeypatch: pytes
     assert not gone(here, here)
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert gone(here, here)
+
+
+def test_an_adapter_keeps_so_much_of_what_it_learnt(tiny: Path, tmp_path: Path) -> None:
+    """Its change is scaled and nothing else: half the strength is half of B, and the same A."""
+    from safetensors.torch import load_file
+
+    whole, half = (train_on(tiny, tmp_path / str(number), strength=number)[0] for number in (1.0, 0.5))
+    one, other = (load_file(job.folder / "adapter" / "adapter_model.safetensors") for job in (whole, half))
+    assert any("lora_B" in name for name in one)
+    for name, tensor in one.items():
+        expected = tensor * 0.5 if "lora_B" in name else tensor
+        assert other[name].equal(expected), name
+        assert "lora_B" not in name or tensor.abs().max() > 0
