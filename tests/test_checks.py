@@ -157,7 +157,7 @@ def test_a_bad_row_is_named(column: str, bad: object) -> None:
         ("training", given(split=["eval"] * 20)),
         ("training", given(prompt_tokens=one(0, 9))),
         ("training", given(shorter_answer_tokens=one(0, 1))),
-        ("training", given(longer_answer_tokens=one(13, 12))),
+        ("training", given(longer_answer_tokens=one(15, 12))),
         ("training", given(tokens=one(513, 512, number=11))),
     ],
 )
