@@ -208,6 +208,42 @@ def test_one_line_says_nothing_of_a_file_but_all_of_thirty_files_do(home: Path, 
     capsys.readouterr()
 
 
+def test_files_that_begin_alike_have_ids_of_their_own_once_they_were_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    for number in range(30):
+        write(folder / f"{number}.jsonl", raw({"prompt": "why? " * 300, "response": f"because {number}"}))
+    wrong, right = (make_source("logs", [str(folder / "*")], preset, {}) for preset in ("gateway", "prompt_response"))
+    assert len(night(home, wrong).problems) == 1
+    assert night(home, right).total.stored == 30
+    assert len(query(home, "SELECT id FROM source_files GROUP BY id HAVING max(end_offset) > 0")) == 30
+    assert query(home, "FROM open_quarantine") == []
+    capsys.readouterr()
+
+
+def test_two_files_that_go_on_from_one_are_two(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "gateway", {})
+    write(folder / "0.jsonl", raw(said(0)))
+    night(home, source)
+    for number in range(10):
+        write(folder / f"{number}.jsonl", raw(said(0), said(1 + number)))
+    assert night(home, source).total.stored == 10
+    assert len(query(home, "SELECT DISTINCT id FROM source_files")) == 10
+
+
+def test_a_cut_object_takes_no_line_from_those_that_begin_alike(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "gateway", {})
+    write(folder / "0.jsonl", raw(said(0))[:20])
+    for number in range(1, 10):
+        write(folder / f"{number}.jsonl", raw(said(number)))
+    read = night(home, source).total
+    assert (read.stored, read.quarantined, night(home, source).total.read) == (9, 1, 0)
+
+
 def test_what_anybody_can_write_keeps_no_small_file_out(home: Path) -> None:
     folder = home / "logs"
     folder.mkdir()
