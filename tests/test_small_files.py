@@ -244,6 +244,50 @@ def test_a_cut_object_takes_no_line_from_those_that_begin_alike(home: Path) -> N
     assert (read.stored, read.quarantined, night(home, source).total.read) == (9, 1, 0)
 
 
+def test_what_is_no_exchange_stops_only_a_source_that_never_gave_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGN_CHECKS__MIN_ROWS", "20")
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "otel", {})
+
+    def metrics(hour: int) -> None:
+        for number in range(30):
+            write(folder / f"{hour}-{number}.jsonl", raw({"resourceMetrics": [{"hour": hour, "number": number}]}))
+
+    metrics(1)
+    read = night(home, source)
+    assert (len(read.problems), read.total.read, read.keys["logs"]) == (1, 0, frozenset())
+    for path in folder.iterdir():
+        path.unlink()
+    write(folder / "0.jsonl", raw(*otlp_calls()))
+    assert night(home, source).total.stored == 1
+    metrics(2)
+    capsys.readouterr()
+    read = night(home, source)
+    assert (read.total.read, read.total.skipped, read.problems, aside(home)) == (30, 30, [], {"1": 30})
+    told = capsys.readouterr().err
+    assert "none of 30 records in small files of 'logs' is an exchange" in told
+    for number in range(30):
+        write(folder / f"3-{number}.jsonl", f"no log {number}\n".encode())
+    metrics(4)
+    read = night(home, source)
+    assert (read.total.read, aside(home)) == (30, {"1": 30, "3": 30})
+    capsys.readouterr()
+
+
+def aside(home: Path) -> dict[str, int]:
+    names = query(home, "SELECT split_part(parse_filename(path), '-', 1) AS name, count(*) AS n FROM open_set_aside GROUP BY ALL")
+    return {row["name"]: row["n"] for row in names}
+
+
+def otlp_calls() -> list[dict[str, Any]]:
+    from tests.test_joined_calls import answer, question
+
+    return [question("aa"), answer("aa")]
+
+
 def test_what_anybody_can_write_keeps_no_small_file_out(home: Path) -> None:
     folder = home / "logs"
     folder.mkdir()

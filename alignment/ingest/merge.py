@@ -86,6 +86,13 @@ def merge(
     return batches
 
 
+def would_be(parsed: Parsed, rejected: Collection[int], refused: Collection[int] = ()) -> list[Batch]:
+    """Return what would become of each part's records if the store held none of them."""
+    usable = np.delete(parsed.usable, sorted(rejected))
+    keep = usable[~np.isin(parsed.of_part[usable], sorted(refused))]
+    return _batches(parsed, keep, keep, parsed.usable[sorted(rejected)], refused)
+
+
 def _batches(
     parsed: Parsed, stored: npt.NDArray[np.int64], keep: npt.NDArray[np.int64], away: npt.NDArray[np.int64], refused: Collection[int]
 ) -> list[Batch]:
