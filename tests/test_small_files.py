@@ -16,7 +16,8 @@ import pytest
 
 import flows.ingest as flow
 from alignment.config import Settings, load_settings
-from alignment.ingest import LogSource, find_files, landing, make_source
+from alignment.errors import InputError
+from alignment.ingest import LogSource, files, find_files, landing, make_source
 from alignment.ingest.replay import replay
 from alignment.store import migrate, query
 from flows import read_files
@@ -313,6 +314,29 @@ def test_an_agents_span_does_not_hide_a_call_in_another_file(home: Path) -> None
     for number in range(8):
         write(folder / f"{number}.jsonl", raw(otlp(span("invoke_agent" if number == 0 else "chat", f"because {number}"))))
     assert night(home, make_source("logs", [str(folder / "*")], "otel", {})).total.stored == 8
+
+
+@pytest.mark.parametrize("answer", ["fails", "ignores ranges"])
+def test_a_store_that_answers_otherwise_costs_its_files_only(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    from types import SimpleNamespace
+
+    said_deadlines = []
+
+    def cat_ranges(urls: list[str], starts: list[int], ends: list[int], *, on_error: str, timeout: int) -> list[bytes]:
+        said_deadlines.append(timeout)
+        if answer == "fails":
+            raise TimeoutError("no answer")
+        return [b"x" * 100 for _ in urls]
+
+    monkeypatch.setattr(files, "_file_system", lambda url: SimpleNamespace(async_impl=True, cat_ranges=cat_ranges))
+    found = files.fetch([files.LogFile(f"s3://logs/{number}", 10, 0) for number in range(3)], 12)
+    assert said_deadlines == [files._FETCH_SECONDS]
+    if answer == "fails":
+        assert [str(one) for one in found if isinstance(one, InputError)] == [
+            f"cannot read the log file 's3://logs/{number}': no answer; check the file" for number in range(3)
+        ]
+    else:
+        assert found == [b"x" * 12] * 3
 
 
 @pytest.fixture
