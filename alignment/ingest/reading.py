@@ -59,6 +59,8 @@ def known_by(reading: Reading, block: Block) -> tuple[int, str]:
 
 
 Row = Mapping[str, Any]
+Ends = dict[int, dict[str, dict[str, Row]]]
+"""Files by where their reading ended, the hash of what is before, and their path."""
 
 
 class Known:
@@ -66,7 +68,7 @@ class Known:
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         # Of objects that begin alike there may be thousands: by where they end, each place is hashed once.
-        self._by_head: dict[int, dict[str, dict[int, dict[str, list[Row]]]]] = {}
+        self._by_head: dict[int, dict[str, Ends]] = {}
         self._ids: set[str] = set()
         for row in rows:
             self.add(row)
@@ -77,11 +79,11 @@ class Known:
     def add(self, row: Row) -> None:
         """Add a file: `id`, `path`, `head_bytes`, `head`, `end_offset`, `last_line`, `sha256`."""
         ends = self._by_head.setdefault(row["head_bytes"], {}).setdefault(row["head"], {})
-        ends.setdefault(row["end_offset"], {}).setdefault(row["sha256"], []).append(row)
+        ends.setdefault(row["end_offset"], {}).setdefault(row["sha256"], {}).setdefault(row["path"], row)
         self._ids.add(row["id"])
 
-    def beginning(self, head: bytes) -> list[dict[int, dict[str, list[Row]]]]:
-        """Return the files of lines that begin as `head` does, by where their reading ended and the hash of what is before."""
+    def beginning(self, head: bytes) -> list[Ends]:
+        """Return the files of lines that begin as `head` does."""
         digest, done = sha256(), 0
         found = []
         for size in sorted(one for one in self._by_head if 0 < one <= len(head)):
@@ -93,7 +95,7 @@ class Known:
     def whole(self, digest: str) -> Row | None:
         """Return the table or document whose bytes have this hash."""
         ends = self._by_head.get(0, {}).get(digest, {})
-        return next((row for same in ends.values() for rows in same.values() for row in rows), None)
+        return next((row for same in ends.values() for rows in same.values() for row in rows.values()), None)
 
 
 def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFile]:
@@ -146,19 +148,19 @@ def _resume_lines(known: Known, source: str, log_file: LogFile) -> Reading:
     return Reading(log_file, file_id, Place(0, 0, sha256()), len(head), sha256(head).hexdigest())
 
 
-def _read_before(ends: Sequence[Mapping[int, Mapping[str, list[Row]]]], path: str, hashed: _Hashed) -> tuple[Row, Any] | None:
+def _read_before(ends: Sequence[Ends], path: str, hashed: _Hashed) -> tuple[Row, Any] | None:
     """Return the file of which this one holds all that was read, and most, with the hash of that."""
     found: tuple[Row, Any] | None = None
-    # A file of which nothing was read, as all of it was refused, begins as every file does.
-    for end in sorted({end for one in ends for end in one if end}):
+    for end in sorted({end for one in ends for end in one}):
         if not hashed.reach(end):
             break
         here = hashed.digest.hexdigest()
-        rows = [row for one in ends for row in one.get(end, {}).get(here, ())]
-        own = [row for row in rows if row["path"] == path]
-        # A line that was cut off goes on in its own file only: another one that begins so has a line of its own there.
-        if own or (rows and not hashed.midline()):
-            found = (own or rows)[0], hashed.digest.copy()
+        named = [rows for one in ends if (rows := one.get(end, {}).get(here))]
+        own = next((rows[path] for rows in named if path in rows), None)
+        # A file of which nothing was read, as it was refused, begins as every file does. A line that was cut off goes on in its own
+        # file only: another one that begins so has a line of its own there.
+        if own or (named and end and not hashed.midline()):
+            found = own or next(iter(named[0].values())), hashed.digest.copy()
     return found
 
 
