@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from alignment.ingest import (
     parse,
     parser,
     resume,
+    would_be,
 )
 from alignment.ingest.ahead import ahead
 from alignment.ingest.landing import Landed, land, some
@@ -137,7 +138,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         [so_far] = _with(parsed, report, [so_far])
         problem = _problem(settings, log_file, so_far, report, accept)
         if dry_run:
-            total = total.plus(_of(parsed, _would_be(parsed, report)))
+            total = total.plus(_of(parsed, would_be(parsed, report.rejected)))
             if problem:
                 say(f"would stop: {problem}")
                 break
@@ -146,7 +147,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
         [batch] = _stored(settings, source, parsed, report, context, {0} if problem else set(), seconds)
         if problem:
             raise CheckFailed(problem)
-        total = total.plus(_of(parsed, batch))
+        total = total.plus(_of(parsed, [batch]))
     if dry_run and so_far.reasons:
         say(f"{log_file.name}: {_commonest(so_far.reasons)}")
     return total
@@ -191,6 +192,9 @@ def read_small_files(source: LogSource, log_files: Sequence[LogFile], dry_run: b
             else:
                 found.alone.extend(part.reading.log_file for part in landed.parts)
         wanted = later
+    batch = found.total.batch
+    if batch.read and batch.skipped == batch.read:
+        say(f"warning: none of {batch.read} records in small files of {source.name!r} is an exchange as its preset knows them")
     return found
 
 
@@ -221,31 +225,38 @@ def _take(
         found.alone.extend(files)
         return found
     so_far = _with(parsed, report, _so_far(settings, [part.reading for part in parsed.parts]))
-    everything = _nothing_usable(settings, source, so_far, accept)
+    # Where exchanges came from before, what is none (metrics, health checks) is a part of the traffic.
+    gives = found.total.batch.stored > 0 or _ever_stored(settings, source)
+    nothing = "" if accept else _nothing_usable(settings, source, so_far, gives)
     problems = {
         number: problem
         for number, (one, log_file) in enumerate(zip(so_far, files, strict=True))
-        if (problem := everything or _problem(settings, log_file, one, report, accept))
+        if (problem := (nothing if one.refused or not gives else "") or _problem(settings, log_file, one, report, accept))
     }
     if dry_run:
         for problem in sorted(set(problems.values())):
             say(f"would stop: {problem}")
-        return found._replace(total=found.total.plus(_of(parsed, _would_be(parsed, report))))
+        return found._replace(total=found.total.plus(_of(parsed, would_be(parsed, report.rejected, problems), problems)))
     batches = _stored(settings, source, parsed, report, context, set(problems), time.perf_counter() - started)
     found.unusable.extend((files[number], CheckFailed(problem)) for number, problem in problems.items())
     found.read.extend(log_file for number, log_file in enumerate(files) if number not in problems)
-    total = Batch()
-    for one in batches:
-        total = total.plus(one)
-    return found._replace(total=found.total.plus(_of(parsed, total)))
+    return found._replace(total=found.total.plus(_of(parsed, batches, problems)))
 
 
-def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFar], accept: bool) -> str:
-    """Say of 20 small files and more that nothing in any of them can be used, where one of them has too few lines to say so."""
+def _ever_stored(settings: Settings, source: LogSource) -> bool:
+    return bool(query(settings.home, "SELECT 1 FROM source_files WHERE source = ? AND rows_stored > 0 LIMIT 1", [source.name]))
+
+
+def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFar], gives: bool) -> str:
+    """Say of 20 small files and more that nothing in any of them can be used, where one of them has too few lines to say so.
+
+    Of a source that `gives` exchanges only unusable records say something, not those that are no exchange.
+    """
     read, bad, skipped = (sum(numbers) for numbers in zip(*((one.read, one.not_anybodys, one.skipped) for one in so_far), strict=True))
     reasons = sum((one.reasons for one in so_far), Counter[str]())
     files = sum(one.read > 0 for one in so_far)
-    if accept or files < _ENOUGH_UNUSABLE or read > bad + skipped or (bad < _ENOUGH_UNUSABLE and skipped < settings.checks.min_rows):
+    enough = bad >= _ENOUGH_UNUSABLE or (skipped >= settings.checks.min_rows and not gives)
+    if files < _ENOUGH_UNUSABLE or read > bad + skipped or not enough:
         return ""
     why = f"{bad} are unusable, {skipped} no exchange as its preset knows them{f'; {_commonest(reasons)}' if reasons else ''}"
     return (
@@ -279,13 +290,12 @@ def _with(parsed: Parsed, report: CheckReport, before: Sequence[SoFar]) -> list[
     return [SoFar(here, none, one.unusable, why) for here, none, one, why in zip(read, skipped, before, reasons, strict=True)]
 
 
-def _of(parsed: Parsed, batch: Batch) -> FileRead:
-    return FileRead(batch, parsed.keys, parsed.why_skipped, parsed.thumbs_unread)
-
-
-def _would_be(parsed: Parsed, report: CheckReport) -> Batch:
-    quarantined = len(parsed.quarantine) + len(report.rejected)
-    return Batch(parsed.read, parsed.read - quarantined - parsed.skipped, 0, quarantined, parsed.redacted, parsed.skipped)
+def _of(parsed: Parsed, batches: Sequence[Batch], refused: Collection[int] = ()) -> FileRead:
+    """Return what became of the parts that are not in `refused`."""
+    total = Batch()
+    for one in batches:
+        total = total.plus(one)
+    return FileRead(total, *parsed.told_without(refused))
 
 
 def _problem(settings: Settings, log_file: LogFile, so_far: SoFar, report: CheckReport, accept: bool) -> str:

@@ -332,6 +332,7 @@ CASES = [
     Case("13 a call that was cut off", "langfuse", [fuse(output=None), fuse(output=None, level="ERROR")], (2, 0, 0, 0, 0, 2), skipped={"no_answer": 1, "error": 1}),
     Case("13 no room to answer", "openai", [called(USER, completion({"content": None}, finish_reason="length"))], SKIP, skipped={"no_answer": 1}),
     Case("24 what an instruction is about", "prompt_response", [{"instruction": "Sum up.", "input": ASKED, "output": SAID}], ONE, {"prompt": f"Sum up.\n\n{ASKED}"}),
+    Case("24 question", "prompt_response", [{"question": "Which?", "context": ASKED, "answer": SAID}], ONE, {"prompt": f"Which?\n\n{ASKED}"}),
     Case("24 context", "prompt_response", [{"instruction": "Sum up.", "context": ASKED, "response": SAID}], ONE, {"prompt": f"Sum up.\n\n{ASKED}"}),
     *(
         Case(f"26 thumbs as {value!r}", "gateway", [line(signals={"thumbs": value})], ONE, {}, {"thumbs": thumb})

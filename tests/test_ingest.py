@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import flows.ingest as flow
 from alignment.errors import InputError
-from alignment.ingest import Batch, Context, Part, blocks, find_files, known_files, make_source, merge, parse, parser, resume, unread
+from alignment.ingest import Batch, Context, Known, Part, blocks, find_files, known_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
 from alignment.sections import Ingest
 from alignment.store import migrate, query, store_path
@@ -332,6 +332,28 @@ def test_a_grown_file_gives_only_its_new_lines(home: Path) -> None:
     assert take(home, raw(line(), line(response="b"))) == Batch(2, 2, 0, 0, 0)
     assert take(home, raw(line(), line(response="b"), line(response="c"))) == Batch(1, 1, 0, 0, 0)
     assert take(home, raw(line(), line(response="b"), line(response="c"))) == Batch()
+
+
+def test_a_cut_line_goes_on_in_its_own_file_only(home: Path) -> None:
+    whole, other = raw(line(), line(response="b")), raw(line(), line(response="c"))
+    assert take(home, whole[:-30], name="cut.jsonl") == Batch(2, 1, 0, 1, 0)
+    # Copies of what was cut are known; another file that begins so has its own line there.
+    assert take(home, whole[:-30], name="copy.jsonl") == Batch()
+    assert take(home, whole, name="other.jsonl") == Batch(2, 1, 1, 0, 0)
+    assert take(home, whole[:-30] + other[-30:], name="cut.jsonl") == Batch()
+    assert len(query(home, "SELECT DISTINCT id FROM source_files")) == 2
+
+
+def test_a_file_that_grew_since_it_was_listed_loses_no_line(home: Path) -> None:
+    whole = raw(line(), line(response="b"))
+    path = write(home / "log.jsonl", whole[:-30])
+    [listed] = find_files([str(path)])
+    for name, data in (("listed", None), ("fetched", whole[:-30])):
+        reading = resume(Known(), "logs", listed._replace(size=listed.size - 5, data=data))
+        [block] = blocks(reading, KEEP_ALL, now=NOW)
+        assert (len(block.lines), block.last, block.end.offset) == (1, False, len(raw(line()))), name
+    [block] = blocks(resume(Known(), "logs", listed), KEEP_ALL, now=NOW)
+    assert (len(block.lines), block.last) == (2, True)
 
 
 def test_a_file_replaced_under_its_name_is_read_anew(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ CASES = [
     Case("the Arena", "hh", [{"winner": "model_b", "conversation_a": [*USER, {**MODEL, "content": "No."}], "conversation_b": [*USER, MODEL]}],
          (2, 2, 0, 0, 0, 0), WHOLE, {"thumbs": "up"}),
     Case("the Arena's tie", "hh", [{"winner": "tie", "conversation_a": [*USER, MODEL], "conversation_b": [*USER, MODEL]}], (2, 1, 1, 0, 0, 0), WHOLE),
+    Case("the Arena's consent", "hh", [{"winner": "model_b", "conversation_a": [*USER, {**MODEL, "content": "No."}], "conversation_b": [*USER, MODEL],
+        "model_a": "m1", "model_b": "m2", "consent": False, "user_id": "ann", "purpose": "evaluation", "tstamp": 1793534400, "conversation_id": "c9"}],
+         (2, 2, 0, 0, 0, 0), {"consent": False, "user_id": "ann", "purpose": "evaluation", "conversation_id": "c9", "model": "m2",
+                              "created_at": datetime(2026, 11, 1, 12)}, {"thumbs": "up", "no_consent": "true"}),
     Case("values only", "openinference", [traced(openinference__span__kind="LLM", input__value={"messages": USER}, output__value=completion({"content": SAID}))], ONE, WHOLE),
     Case("values of a chain", "openinference", [traced(openinference__span__kind="CHAIN", input__value={"messages": USER}, output__value=SAID)], SKIP, skipped={"another_record": 1}),
     Case("Vercel's spans", "otel", [traced(ai__prompt__messages=USER, ai__response__text=SAID), traced(ai__prompt="x", ai__response__text=SAID)],

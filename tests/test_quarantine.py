@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import flows.ingest as flow
 from alignment.errors import CheckFailed, ConfigError, InputError
 from alignment.ids import subject_key
-from alignment.ingest import Batch, Context, make_source
+from alignment.ingest import Batch, Context, Part, blocks, known_files, make_source, merge, parse, parser, resume
 from alignment.ingest.redact import redact_id, redaction_key
 from alignment.ingest.replay import replay
 from alignment.sections import Ingest
@@ -317,14 +317,35 @@ def test_a_rotated_file_is_found_for_a_replay(home: Path) -> None:
     assert again(home) == Counter({"stored": 1})
 
 
+def test_a_name_that_a_glob_takes_for_a_pattern_is_replayed(home: Path) -> None:
+    path = home / "log[12]?.jsonl"
+    write(path, raw(line(messages=[{"role": "user", "content": "why? " * 500}])))
+    assert ingest(home, path, Ingest(max_line_bytes=1024)).quarantined == 1
+    path.unlink()
+    for number in (1, 2):
+        write(home / f"log{number}x.jsonl", raw(line(response=f"other {number}")))
+    assert again(home) == Counter({"still too_long": 1})
+
+
+def test_another_sources_reading_closes_nothing_of_this_one(home: Path) -> None:
+    migrate(home)
+    path = write(home / "log.jsonl", raw(line()))
+    context = Context(KEEP_ALL, redaction_key(home), NOW, LATEST)
+    for name, preset, refused in (("first", "litellm", {0}), ("second", "gateway", set())):
+        source = make_source(name, [str(path)], preset, {})
+        reading = resume(known_files(home, name), name, source.find()[0])
+        for block in blocks(reading, KEEP_ALL, now=NOW):
+            parsed = parse(parser(), source.statement(), source.undated, [Part(reading, block)], context)
+            merge(home, name, parsed, rejected={}, context=context, refused=refused)
+    assert query(home, "SELECT count(*) AS n FROM open_quarantine") == [{"n": 1}]
+
+
 def test_an_erased_persons_broken_line_leaves_nothing(home: Path) -> None:
     migrate(home)
     key = subject_key(redaction_key(home), "u-4711")
     broken = raw(line(user_id="u-4711", response="", created_at="x", messages=[{"role": "user", "content": "my secret"}]))
     write(home / "log.jsonl", broken)
     context = Context(KEEP_ALL, redaction_key(home), NOW, LATEST, (key,))
-    from alignment.ingest import Part, blocks, known_files, merge, parse, parser, resume
-
     source = make_source("logs", [str(home / "log.jsonl")], "gateway", {})
     reading = resume(known_files(home, "logs"), "logs", source.find()[0])
     for block in blocks(reading, KEEP_ALL, now=NOW):

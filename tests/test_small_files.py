@@ -16,7 +16,8 @@ import pytest
 
 import flows.ingest as flow
 from alignment.config import Settings, load_settings
-from alignment.ingest import LogSource, find_files, landing, make_source
+from alignment.errors import InputError
+from alignment.ingest import LogSource, files, find_files, landing, make_source
 from alignment.ingest.replay import replay
 from alignment.store import migrate, query
 from flows import read_files
@@ -208,6 +209,86 @@ def test_one_line_says_nothing_of_a_file_but_all_of_thirty_files_do(home: Path, 
     capsys.readouterr()
 
 
+def test_files_that_begin_alike_have_ids_of_their_own_once_they_were_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    for number in range(30):
+        write(folder / f"{number}.jsonl", raw({"prompt": "why? " * 300, "response": f"because {number}"}))
+    wrong, right = (make_source("logs", [str(folder / "*")], preset, {}) for preset in ("gateway", "prompt_response"))
+    assert len(night(home, wrong).problems) == 1
+    assert night(home, right).total.stored == 30
+    assert len(query(home, "SELECT id FROM source_files GROUP BY id HAVING max(end_offset) > 0")) == 30
+    assert query(home, "FROM open_quarantine") == []
+    capsys.readouterr()
+
+
+def test_two_files_that_go_on_from_one_are_two(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "gateway", {})
+    write(folder / "0.jsonl", raw(said(0)))
+    night(home, source)
+    for number in range(10):
+        write(folder / f"{number}.jsonl", raw(said(0), said(1 + number)))
+    assert night(home, source).total.stored == 10
+    assert len(query(home, "SELECT DISTINCT id FROM source_files")) == 10
+
+
+def test_a_cut_object_takes_no_line_from_those_that_begin_alike(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "gateway", {})
+    write(folder / "0.jsonl", raw(said(0))[:20])
+    for number in range(1, 10):
+        write(folder / f"{number}.jsonl", raw(said(number)))
+    read = night(home, source).total
+    assert (read.stored, read.quarantined, night(home, source).total.read) == (9, 1, 0)
+
+
+def test_what_is_no_exchange_stops_only_a_source_that_never_gave_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGN_CHECKS__MIN_ROWS", "20")
+    folder = home / "logs"
+    folder.mkdir()
+    source = make_source("logs", [str(folder / "*")], "otel", {})
+
+    def metrics(hour: int) -> None:
+        for number in range(30):
+            write(folder / f"{hour}-{number}.jsonl", raw({"resourceMetrics": [{"hour": hour, "number": number}]}))
+
+    metrics(1)
+    read = night(home, source)
+    assert (len(read.problems), read.total.read, read.keys["logs"]) == (1, 0, frozenset())
+    for path in folder.iterdir():
+        path.unlink()
+    write(folder / "0.jsonl", raw(*otlp_calls()))
+    assert night(home, source).total.stored == 1
+    metrics(2)
+    capsys.readouterr()
+    read = night(home, source)
+    assert (read.total.read, read.total.skipped, read.problems, aside(home)) == (30, 30, [], {"1": 30})
+    told = capsys.readouterr().err
+    assert "none of 30 records in small files of 'logs' is an exchange" in told
+    for number in range(30):
+        write(folder / f"3-{number}.jsonl", f"no log {number}\n".encode())
+    metrics(4)
+    read = night(home, source)
+    assert (read.total.read, aside(home)) == (30, {"1": 30, "3": 30})
+    capsys.readouterr()
+
+
+def aside(home: Path) -> dict[str, int]:
+    names = query(home, "SELECT split_part(parse_filename(path), '-', 1) AS name, count(*) AS n FROM open_set_aside GROUP BY ALL")
+    return {row["name"]: row["n"] for row in names}
+
+
+def otlp_calls() -> list[dict[str, Any]]:
+    from tests.test_joined_calls import answer, question
+
+    return [question("aa"), answer("aa")]
+
+
 def test_what_anybody_can_write_keeps_no_small_file_out(home: Path) -> None:
     folder = home / "logs"
     folder.mkdir()
@@ -233,6 +314,29 @@ def test_an_agents_span_does_not_hide_a_call_in_another_file(home: Path) -> None
     for number in range(8):
         write(folder / f"{number}.jsonl", raw(otlp(span("invoke_agent" if number == 0 else "chat", f"because {number}"))))
     assert night(home, make_source("logs", [str(folder / "*")], "otel", {})).total.stored == 8
+
+
+@pytest.mark.parametrize("answer", ["fails", "ignores ranges"])
+def test_a_store_that_answers_otherwise_costs_its_files_only(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    from types import SimpleNamespace
+
+    said_deadlines = []
+
+    def cat_ranges(urls: list[str], starts: list[int], ends: list[int], *, on_error: str, timeout: int) -> list[bytes]:
+        said_deadlines.append(timeout)
+        if answer == "fails":
+            raise TimeoutError("no answer")
+        return [b"x" * 100 for _ in urls]
+
+    monkeypatch.setattr(files, "_file_system", lambda url: SimpleNamespace(async_impl=True, cat_ranges=cat_ranges))
+    found = files.fetch([files.LogFile(f"s3://logs/{number}", 10, 0) for number in range(3)], 12)
+    assert said_deadlines == [files._FETCH_SECONDS]
+    if answer == "fails":
+        assert [str(one) for one in found if isinstance(one, InputError)] == [
+            f"cannot read the log file 's3://logs/{number}': no answer; check the file" for number in range(3)
+        ]
+    else:
+        assert found == [b"x" * 12] * 3
 
 
 @pytest.fixture

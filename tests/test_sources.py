@@ -395,6 +395,18 @@ def test_a_packed_document_that_unpacks_to_too_much_is_told(home: Path, monkeypa
         take(home, gzip.compress(content + b" "), name="large.json.gz")
 
 
+def test_a_document_that_takes_too_much_memory_is_told(home: Path) -> None:
+    from alignment.ingest.reading import _documents_database
+
+    _documents_database().execute("SET memory_limit = '20MB'")
+    try:
+        with pytest.raises(InputError, match=r"cannot read the log file .*bomb\.json'"):
+            take(home, b"[" + b"1," * (1 << 21) + b"1]", name="bomb.json")
+        assert take(home, b"1," * (1 << 21), name="numbers.json").quarantined == 1
+    finally:
+        _documents_database().execute("SET memory_limit = '2GB'")
+
+
 @pytest.mark.parametrize("damage", [b"PAR1 no parquet", b""])
 def test_a_damaged_table_is_told(home: Path, damage: bytes) -> None:
     with pytest.raises(InputError, match=r"cannot read the log file.*check the file"):

@@ -1,7 +1,7 @@
 """Logs in: found, read in blocks, parsed, redacted, merged. Every record is stored, a duplicate, quarantined or no exchange."""
 
 from alignment.ingest.files import LogFile, find_files
-from alignment.ingest.merge import Batch, merge
+from alignment.ingest.merge import Batch, merge, would_be
 from alignment.ingest.parse import Context, Parsed, parse
 from alignment.ingest.reading import Known, Part, Reading, blocks, known_files, resume, unread
 from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
@@ -27,4 +27,5 @@ __all__ = [
     "presets",
     "resume",
     "unread",
+    "would_be",
 ]

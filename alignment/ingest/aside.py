@@ -36,7 +36,7 @@ class SetAside(NamedTuple):
 
 def judged_by(source: LogSource, settings: Ingest) -> str:
     """Return the content address of what decides whether a file of `source` is usable."""
-    mapping = (source.shape, source.records, source.undated, dict(source.fields))
+    mapping = (source.shape, source.chat, source.line, source.joins, source.records, source.undated, dict(source.fields))
     return content_id(mapping, settings.max_quarantined, settings.max_line_bytes, settings.max_clock_skew_hours)[:16]
 
 

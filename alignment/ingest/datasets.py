@@ -12,6 +12,7 @@ from alignment.ingest.chat import Json, a_list, an_object
 _BRANCHES, _BRANCH_CHARACTERS = 50, 1 << 22
 """How many answers of one chat are read, and how many characters their histories may have together: each repeats what came before."""
 _ATTRIBUTE, _FOLDED = re.compile(r' name="([^"]{1,64})"'), 4000
+_SIDES = ("chosen", "rejected", "conversation_a", "conversation_b", "messages")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 """Events of the Responses API that hold the whole answer."""
 
@@ -22,16 +23,16 @@ def preferences(record: Any) -> list[Any]:
     A side is a text, as transcripts are, or a list of messages, with the prompt among them or beside them (TRL, UltraFeedback).
     """
     body = an_object(record)
+    more = {key: value for key, value in body.items() if key not in _SIDES}
     if isinstance(body.get("conversation_a"), list):
-        return [_battle(body, side) for side in ("a", "b")]
-    more = {key: value for key, value in body.items() if key not in ("chosen", "rejected", "messages")}
+        return [{**more, **_battle(body, side)} for side in ("a", "b")]
     return [{**more, **_side(body, name), "thumbs": thumb} for name, thumb in (("chosen", "up"), ("rejected", "down"))]
 
 
 def _battle(body: Json, side: str) -> dict[str, Any]:
     """Return one side of a comparison of the Arena; a tie says nothing of either."""
     won = {"model_a": "down", "model_b": "down", f"model_{side}": "up"}.get(str(body.get("winner")))
-    return {"messages": body.get(f"conversation_{side}"), "thumbs": won}
+    return {"messages": body.get(f"conversation_{side}"), "thumbs": won, "model": body.get(f"model_{side}")}
 
 
 def _side(body: Json, name: str) -> dict[str, Any]:

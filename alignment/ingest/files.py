@@ -32,6 +32,8 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
     (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
 )
+_FETCH_SECONDS = 600
+"""What a store may take for files that it is asked for at once: a thousand, of 64 MiB together."""
 _EXTRA = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
@@ -89,6 +91,18 @@ def find_files(patterns: Sequence[str]) -> list[LogFile]:
             "or give the files: 'align nightly --logs PATH'"
         )
     return [found[path] for path in sorted(found)]
+
+
+def find_file(path: str) -> LogFile:
+    """Return the file of this very name, be it one that a glob would take for a pattern.
+
+    Raises:
+        InputError: there is none, or it cannot be looked up.
+    """
+    literal = path if "://" not in path else "".join(f"[{one}]" if one in "*?[" else one for one in path)
+    if "://" not in path and not Path(path).is_file():
+        raise InputError(f"the log file {path!r} is gone; put it back, or go on without it")
+    return find_files([literal])[0]
 
 
 def _local(pattern: str) -> list[LogFile]:
@@ -187,7 +201,7 @@ def _unopened(log_file: LogFile, error: BaseException) -> InputError:
     if isinstance(error, PermissionError):
         what = "permission denied; let the account that runs align read it (chmod, chown, or a group)"
     else:
-        what = f"{error}; check the file"
+        what = f"{str(error) or type(error).__name__}; check the file"
     return InputError(f"cannot read the log file {log_file.path!r}: {what}")
 
 
@@ -201,11 +215,20 @@ def fetch(log_files: Sequence[LogFile], most: int) -> list[bytes | InputError]:
         else:
             found[one.path] = b"" if "://" in one.path else _first_bytes(one, most)
     for there in remote.values():
-        paths = [one.path for one in there]
-        answers = _file_system(paths[0]).cat_ranges(paths, [0] * len(paths), [most] * len(paths), on_error="return")
-        for one, answer in zip(there, answers, strict=True):
-            found[one.path] = answer if isinstance(answer, bytes) else _because(_unopened(one, answer), answer)
+        for one, answer in zip(there, _first_ranges([one.path for one in there], most), strict=True):
+            # A store that knows no ranges answers with the whole.
+            found[one.path] = answer[:most] if isinstance(answer, bytes) else _because(_unopened(one, answer), answer)
     return [found[one.path] for one in log_files]
+
+
+def _first_ranges(urls: list[str], most: int) -> list[Any]:
+    """Return the first bytes of files of one store, for each that gives none the exception that says why."""
+    try:
+        system = _file_system(urls[0])
+        deadline = {"timeout": _FETCH_SECONDS} if system.async_impl else {}
+        return list(system.cat_ranges(urls, [0] * len(urls), [most] * len(urls), on_error="return", **deadline))
+    except Exception as error:
+        return [error] * len(urls)
 
 
 def _first_bytes(log_file: LogFile, most: int) -> bytes | InputError:

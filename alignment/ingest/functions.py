@@ -33,18 +33,18 @@ def register(connection: duckdb.DuckDBPyConnection) -> None:
 def _join_calls(text: str) -> str | None:
     try:
         halves = _loaded(text)
-        return json.dumps(whole) if (whole := (vllm if "vllm" in halves[0]["chat"] else otel).joined(halves)) else None
+        return _dumped(whole) if (whole := (vllm if "vllm" in halves[0]["chat"] else otel).joined(halves)) else None
     except Exception:
         return None
 
 
 def _spoken(text: str) -> str:
-    return apart(text).answer
+    return _storable(apart(text).answer)
 
 
 def _chat_of(preset: str, text: str) -> str | None:
     try:
-        return json.dumps(vendors.READERS[preset](_loaded(text)))
+        return _dumped(vendors.READERS[preset](_loaded(text)))
     except Exception:
         return None
 
@@ -52,7 +52,7 @@ def _chat_of(preset: str, text: str) -> str | None:
 def _records(read: Callable[[Any], list[Any]]) -> Callable[[str], str]:
     def found(text: str) -> str:
         try:
-            return json.dumps(read(_loaded(text)))
+            return _dumped(read(_loaded(text)))
         except Exception:
             return f"[{text}]"
 
@@ -62,3 +62,16 @@ def _records(read: Callable[[Any], list[Any]]) -> Callable[[str], str]:
 def _loaded(text: str) -> Any:
     # JSON knows no infinity, and a number that is one for Python would not come back.
     return json.loads(text, parse_float=lambda number: float(number) if math.isfinite(float(number)) else None)
+
+
+def _dumped(value: Any) -> str:
+    return _storable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _storable(text: str) -> str:
+    """Return a text in which halves of a character, which no store takes, are whole again or replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -87,6 +87,9 @@ def _landed(known: Known, landed: Known, source: str, log_file: LogFile, setting
     if block is None:
         return False
     if block.end.offset > reading.place.offset:
+        if reading.id in landed:
+            # Two that go on from one and the same file, each in its own way: the second is another file once the first is stored.
+            return True
         landed.add(_as_read(reading, block))
     return Part(reading, block)
 
@@ -117,6 +120,7 @@ def _as_read(reading: Reading, block: Block) -> dict[str, object]:
     head_bytes, head = known_by(reading, block)
     return {
         "id": reading.id,
+        "path": reading.log_file.path,
         "head_bytes": head_bytes,
         "head": head,
         "end_offset": block.end.offset,

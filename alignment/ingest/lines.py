@@ -23,7 +23,7 @@ _SHOWN, _NO_LOG = 4000, 1 << 28
 _SHORT = 64
 """Lines are looked through for blank ones where they are shorter than this on average, which lines of a chat are not."""
 _BLANK = np.isin(np.arange(256), list(b" \t\r\n"))
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("line_number", pa.int64()), ("line", pa.string()), ("damage", pa.string())])
 
 
@@ -70,16 +70,18 @@ class _Piece(NamedTuple):
         return first, _Piece(self.lines[room:], self.damage[room:], self.raw[cut:], ends, numbers, self.total - count)
 
 
-def read_blocks(stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False) -> Iterator[Block]:
+def read_blocks(
+    stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False, listed: int | None = None
+) -> Iterator[Block]:
     """Yield what follows `start` in an open log.
 
     A line longer than `max_line_bytes` is passed over and only its beginning kept. With `growing`, a last line that has no end
     and is not yet whole is left for the next time. With `midline`, what comes first is the rest of a line that was read without its end: it
-    counts as bytes, not as a line.
+    counts as bytes, not as a line. A stream that does not end at its `listed` size is growing whatever `growing` says.
     """
     pieces: list[_Piece] = []
     place, rows, size, whole = start, 0, 0, True
-    for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline):
+    for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline, listed=listed):
         if piece is None:
             whole = False
             break
@@ -122,7 +124,7 @@ def _block(pieces: list[_Piece], start: Place, *, last: bool) -> Block:
     return Block(pa.Table.from_batches(batches, SCHEMA), Place(start.offset + size, lines, digest), last)
 
 
-def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, midline: bool) -> Iterator[_Piece | None]:
+def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, midline: bool, listed: int | None) -> Iterator[_Piece | None]:
     """Yield lines; None at the end if a line was left for the next time."""
     carry = b""
     if midline:
@@ -136,7 +138,7 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
             first, carry = False, carry[cut:]
         if len(carry) > max_line_bytes:
             line, carry, ended = _rest_of_line(stream, carry)
-            if growing and not ended:
+            if not ended and (growing or _grew(stream, listed)):
                 yield None
                 return
             shown = line[:_SHOWN].decode("utf-8", "replace")
@@ -148,7 +150,12 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
             break
         carry += read
     if carry:
-        yield None if growing and not _whole(carry) else _piece(carry, first=first)
+        yield None if (growing or _grew(stream, listed)) and not _whole(carry) else _piece(carry, first=first)
+
+
+def _grew(stream: Any, listed: int | None) -> bool:
+    """Say of a stream at its end whether that is another one than when its file was listed."""
+    return listed is not None and stream.tell() != listed
 
 
 def _rest_of_line(stream: Any, beginning: bytes) -> tuple[bytes, bytes, bool]:
@@ -174,7 +181,7 @@ def _whole(line: bytes) -> bool:
 
 
 def _piece(data: bytes, *, first: bool) -> _Piece:
-    begin = len(_BOM) if first and data.startswith(_BOM) else 0
+    begin = len(BOM) if first and data.startswith(BOM) else 0
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
     if not data.endswith(b"\n"):
         ends = np.append(ends, len(data))

@@ -82,8 +82,15 @@ def merge(
         ]
         append(connection, "source_files", rows, key=_READ_ONCE)
         own = [*parsed.quarantine["id"].to_pylist(), *turned_away["id"].to_pylist()]
-        _supersede(connection, [part for part, batch in zip(parsed.parts, batches, strict=True) if batch.read], own, context.now)
+        _supersede(connection, source, [part for part, batch in zip(parsed.parts, batches, strict=True) if batch.read], own, context.now)
     return batches
+
+
+def would_be(parsed: Parsed, rejected: Collection[int], refused: Collection[int] = ()) -> list[Batch]:
+    """Return what would become of each part's records if the store held none of them."""
+    usable = np.delete(parsed.usable, sorted(rejected))
+    keep = usable[~np.isin(parsed.of_part[usable], sorted(refused))]
+    return _batches(parsed, keep, keep, parsed.usable[sorted(rejected)], refused)
 
 
 def _batches(
@@ -109,7 +116,7 @@ def _batches(
     return found
 
 
-def _supersede(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part], own: Sequence[str], now: datetime) -> None:
+def _supersede(connection: duckdb.DuckDBPyConnection, source: str, parts: Sequence[Part], own: Sequence[str], now: datetime) -> None:
     """Close what was refused of these lines, or of another file under one of these names, before they could be read as they are now."""
     if not parts:
         return
@@ -125,7 +132,7 @@ def _supersede(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part], own
     ]
     connection.register("read_now", pa.Table.from_pylist(read_now))
     try:
-        rows = connection.execute(sql("ingest_superseded"), {"own": list(own)}).fetchall()
+        rows = connection.execute(sql("ingest_superseded"), {"source": source, "own": list(own)}).fetchall()
     finally:
         connection.unregister("read_now")
     closed = [

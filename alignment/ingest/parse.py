@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -103,6 +103,14 @@ class Parsed(NamedTuple):
         found: npt.NDArray[np.int64] = self.rows["part"].to_numpy()
         return found
 
+    def told_without(self, refused: Collection[int]) -> tuple[frozenset[str], Counter[str], int]:
+        """Return `keys`, `why_skipped` and `thumbs_unread` of the parts that are not in `refused`."""
+        lines = [part.block.lines for number, part in enumerate(self.parts) if number not in refused]
+        if not refused or not lines:
+            return (self.keys, self.why_skipped, self.thumbs_unread) if lines else (frozenset(), Counter(), 0)
+        rows = self.rows.filter(pa.array(~np.isin(self.of_part, sorted(refused))))
+        return _keys(pa.concat_tables(lines)), _why_skipped(rows), _thumbs_unread(rows)
+
 
 def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Parsed:
     """Parse blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
@@ -128,7 +136,7 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         len(rows),
         pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0,
         _why_skipped(rows),
-        pc.sum(pc.and_(rows["thumbs_unread"], pc.is_null(rows["reason"]))).as_py() or 0,
+        _thumbs_unread(rows),
         rows,
         masked,
         _signal_rows(rows, masked, context.now),
@@ -144,6 +152,10 @@ def _together(parts: Sequence[Part], now: datetime) -> pa.Table:
     lines = pa.concat_tables([one.block.lines for one in parts])
     columns = [*lines.columns, of_part, pa.array(times, pa.timestamp("us")).take(of_part)]
     return pa.table(columns, schema=PARTED)
+
+
+def _thumbs_unread(rows: pa.Table) -> int:
+    return pc.sum(pc.and_(rows["thumbs_unread"], pc.is_null(rows["reason"]))).as_py() or 0
 
 
 def _why_skipped(rows: pa.Table) -> Counter[str]:

@@ -8,6 +8,7 @@ Effects: reads log files and the store.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -23,7 +24,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest import columns, csv_rows
 from alignment.ingest.files import LogFile, open_log, open_packed
-from alignment.ingest.lines import BLOCK_ROWS, SCHEMA, Block, Place, read_blocks
+from alignment.ingest.lines import BLOCK_ROWS, BOM, SCHEMA, Block, Place, read_blocks
 from alignment.sections import Ingest
 from alignment.store import query, sql
 
@@ -57,31 +58,44 @@ def known_by(reading: Reading, block: Block) -> tuple[int, str]:
     return (block.end.offset, block.end.sha256) if reading.head_bytes > block.end.offset else (reading.head_bytes, reading.head)
 
 
+Row = Mapping[str, Any]
+Ends = dict[int, dict[str, dict[str, Row]]]
+"""Files by where their reading ended, the hash of what is before, and their path."""
+
+
 class Known:
     """How far each file of a source was read, to be found by a file's first bytes."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._by_head: dict[int, dict[str, list[Mapping[str, Any]]]] = {}
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        # Of objects that begin alike there may be thousands: by where they end, each place is hashed once.
+        self._by_head: dict[int, dict[str, Ends]] = {}
+        self._ids: set[str] = set()
         for row in rows:
             self.add(row)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a file: `id`, `head_bytes`, `head`, `end_offset`, `last_line`, `sha256`."""
-        self._by_head.setdefault(row["head_bytes"], {}).setdefault(row["head"], []).append(row)
+    def __contains__(self, file_id: object) -> bool:
+        return file_id in self._ids
 
-    def beginning(self, head: bytes) -> list[Mapping[str, Any]]:
-        """Return the files of lines that begin as `head` does, the least read first."""
+    def add(self, row: Row) -> None:
+        """Add a file: `id`, `path`, `head_bytes`, `head`, `end_offset`, `last_line`, `sha256`."""
+        ends = self._by_head.setdefault(row["head_bytes"], {}).setdefault(row["head"], {})
+        ends.setdefault(row["end_offset"], {}).setdefault(row["sha256"], {}).setdefault(row["path"], row)
+        self._ids.add(row["id"])
+
+    def beginning(self, head: bytes) -> list[Ends]:
+        """Return the files of lines that begin as `head` does."""
         digest, done = sha256(), 0
-        found: list[Mapping[str, Any]] = []
+        found = []
         for size in sorted(one for one in self._by_head if 0 < one <= len(head)):
             digest.update(head[done:size])
             done = size
-            found += self._by_head[size].get(digest.copy().hexdigest(), [])
-        return sorted(found, key=lambda row: int(row["end_offset"]))
+            found.append(self._by_head[size].get(digest.copy().hexdigest(), {}))
+        return found
 
-    def whole(self, digest: str) -> Mapping[str, Any] | None:
+    def whole(self, digest: str) -> Row | None:
         """Return the table or document whose bytes have this hash."""
-        return next(iter(self._by_head.get(0, {}).get(digest, [])), None)
+        ends = self._by_head.get(0, {}).get(digest, {})
+        return next((row for same in ends.values() for rows in same.values() for row in rows.values()), None)
 
 
 def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFile]:
@@ -104,7 +118,7 @@ def resume(known: Known, source: str, log_file: LogFile) -> Reading:
     """
     try:
         return _resume_whole(known, source, log_file) if _is_table(log_file) else _resume_lines(known, source, log_file)
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except (OSError, EOFError, pa.ArrowException, duckdb.Error) as error:
         raise _unreadable(log_file, error) from error
 
 
@@ -126,23 +140,54 @@ def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
 def _resume_lines(known: Known, source: str, log_file: LogFile) -> Reading:
     with open_log(log_file) as stream:
         head = _exactly(stream, _HEAD)
-        digest, offset = sha256(head), len(head)
-        found: tuple[Mapping[str, Any], Any] | None = None
-        for row in known.beginning(head):
-            if row["end_offset"] <= len(head):
-                here = sha256(head[: row["end_offset"]])
-            else:
-                read = _hash_on(stream, digest, row["end_offset"] - offset)
-                if offset + read < row["end_offset"]:
-                    break
-                offset, here = row["end_offset"], digest.copy()
-            if here.hexdigest() == row["sha256"]:
-                found = row, here
+        found = _read_before(known.beginning(head), log_file.path, _Hashed(head, stream))
     if found:
         row, here = found
         return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], here), row["head_bytes"], row["head"])
     file_id = content_id(source, log_file.path, log_file.size, log_file.mtime_ns, sha256(head).hexdigest())
     return Reading(log_file, file_id, Place(0, 0, sha256()), len(head), sha256(head).hexdigest())
+
+
+def _read_before(ends: Sequence[Ends], path: str, hashed: _Hashed) -> tuple[Row, Any] | None:
+    """Return the file of which this one holds all that was read, and most, with the hash of that."""
+    found: tuple[Row, Any] | None = None
+    for end in sorted({end for one in ends for end in one}):
+        if not hashed.reach(end):
+            break
+        here = hashed.digest.hexdigest()
+        named = [rows for one in ends if (rows := one.get(end, {}).get(here))]
+        own = next((rows[path] for rows in named if path in rows), None)
+        # A file of which nothing was read, as it was refused, begins as every file does. A line that was cut off goes on in its own
+        # file only: another one that begins so has a line of its own there.
+        if own or (named and end and not hashed.midline()):
+            found = own or next(iter(named[0].values())), hashed.digest.copy()
+    return found
+
+
+class _Hashed:
+    """The bytes of a stream, of which `head` was read already, hashed as far as they were asked for."""
+
+    def __init__(self, head: bytes, stream: Any) -> None:
+        self.digest = sha256()
+        self._ahead, self._stream = memoryview(head), stream
+        self._offset, self._last = 0, b""
+
+    def reach(self, end: int) -> bool:
+        """Hash up to `end`; say whether there is as much."""
+        while self._offset < end and self._more():
+            piece = self._ahead[: end - self._offset]
+            self.digest.update(piece)
+            self._offset, self._last, self._ahead = self._offset + len(piece), bytes(piece[-1:]), self._ahead[len(piece) :]
+        return self._offset == end
+
+    def midline(self) -> bool:
+        """Say whether a line goes on here."""
+        return self._last != b"\n" and self._more()
+
+    def _more(self) -> bool:
+        if not self._ahead:
+            self._ahead = memoryview(self._stream.read(_CHUNK))
+        return bool(self._ahead)
 
 
 def _exactly(stream: Any, size: int) -> bytes:
@@ -173,7 +218,10 @@ def _document(log_file: LogFile) -> str | None:
     if log_file.size > _DOCUMENT_BYTES:
         return None
     with open_log(log_file) as stream:
-        whole = _exactly(stream, _DOCUMENT_BYTES + 1)
+        head = _exactly(stream, _HEAD)
+        if head.removeprefix(BOM).strip()[:1] not in (b"[", b"{", b""):
+            return None
+        whole = head + _exactly(stream, _DOCUMENT_BYTES + 1 - len(head))
     if len(whole) > _DOCUMENT_BYTES:
         raise InputError(
             f"the JSON document {log_file.path!r} unpacks to more than {_DOCUMENT_BYTES >> 20} MiB, and a document is read whole; "
@@ -192,7 +240,7 @@ def _resume_whole(known: Known, source: str, log_file: LogFile) -> Reading:
     """A Parquet file or a JSON document does not grow: it was read as it is, or not at all. Places in it count records."""
     digest = sha256()
     with open_packed(log_file) as stream:
-        _hash_on(stream, digest, log_file.size)
+        _hash_on(stream, digest, sys.maxsize)
     whole = digest.hexdigest()
     if row := known.whole(whole):
         return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
@@ -213,7 +261,10 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
             midline = _skip(stream, reading)
             age = now.timestamp() - reading.log_file.mtime_ns / 1e9 if reading.log_file.mtime_ns else _WRITTEN_SECONDS
             growing = age < _WRITTEN_SECONDS and not reading.log_file.compression
-            yield from read_blocks(stream, reading.place, max_line_bytes=settings.max_line_bytes, growing=growing, midline=midline)
+            listed = None if reading.log_file.compression else reading.log_file.size
+            yield from read_blocks(
+                stream, reading.place, max_line_bytes=settings.max_line_bytes, growing=growing, midline=midline, listed=listed
+            )
     except (OSError, EOFError, pa.ArrowException, duckdb.Error) as error:
         raise _unreadable(reading.log_file, error) from error
 

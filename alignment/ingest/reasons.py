@@ -31,6 +31,7 @@ REASONS = {
     "not_a_chat": "an embedding, picture, transcript or the like",
     "repeated": "an agent's span repeats what a call within it said, or a log record what its span says",
     "part_of_a_call": "read together with the record that ends its call",
+    "mixed_template": "marks of another chat template than the model's stand in the prompt: nobody can tell its turns from a user's text",
     "half_a_call": "a question or an answer without the other beside it in the file, or without ids that tell of which call it is",
 }
-"""By reason; the last ten are why a record is no exchange."""
+"""By reason; the last eleven are why a record is no exchange."""

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from alignment.acting import acting_name
 from alignment.errors import InputError
 from alignment.ids import content_id
-from alignment.ingest.files import LogFile, find_files
+from alignment.ingest.files import LogFile, find_file
 from alignment.ingest.lines import SCHEMA, Block, Place
 from alignment.ingest.merge import insert
 from alignment.ingest.parse import KEPT_WHOLE, Context, Parsed, parse
@@ -98,8 +98,7 @@ def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
     known = known_files(home, source.name)
     for row in paths:
         try:
-            [log_file] = find_files([row["path"]])
-            reading = resume(known, source.name, log_file)
+            reading = resume(known, source.name, find_file(row["path"]))
         except InputError:
             continue
         if reading.id == file_id:

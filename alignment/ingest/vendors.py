@@ -178,6 +178,8 @@ def _otel(record: Json) -> dict[str, Any]:
         skipped = "filtered"
     elif chat.get("half") and not cut:
         skipped = "half_a_call"
+    elif chat.get("skipped"):
+        skipped = str(chat["skipped"])
     else:
         skipped = silent(message) or ("no_answer" if cut else None)
     return _exchange(chat.get("messages"), message, skipped)

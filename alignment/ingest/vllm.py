@@ -13,14 +13,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignment.ingest.chat import FILTERED
+
 # Repeats nothing that could match in two ways: a line may be a megabyte long.
 _LITERAL = r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-# What stands before may be a process, a pod's name and time; a quote would be somebody's text.
-_HEAD = r"""[^'"]{0,200}?\b(?:INFO|DEBUG) (?P<moment>(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9:]{8})[^'"\]]{0,10}\[[^\]'"]{1,100}\] """
-_REQUEST = re.compile(_HEAD + r"(?:Received request|Request) (?P<id>\S{1,200}?):?(?: details:)? prompt: " + _LITERAL)
+# What stands before may be a process, a pod's name and time; a quote, or what begins another message, would be somebody's text.
+_HEAD = (
+    r"""(?:(?!\b(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b)[^'"]){0,200}\b(?:INFO|DEBUG) """
+    r"""(?P<moment>(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9:]{8})[^'"\]]{0,10}\[[^\]'"]{1,100}\] """
+)
+# Clients choose the ids of their requests (X-Request-Id): one that holds a prompt or an answer of its own must not be taken for the line's.
+_ID = r"(?P<id>[A-Za-z0-9_.-]{1,200})"
+_REQUEST = re.compile(
+    _HEAD + rf"(?:Received r|R)equest {_ID}(?:: prompt| details: prompt): " + _LITERAL
+    + r""", (?:params|prompt_token_ids): (?!.*: prompt: ['"])"""
+)  # fmt: skip
 _RESPONSE = re.compile(
-    _HEAD + r"Generated response (?P<id>\S{1,200}?)(?: \(streaming complete\))?: output: " + _LITERAL
-    + r", output_token_ids: (?:None|\[[^\]]*\]|\([^)]*\)), finish_reason: (?P<end>\w+)"
+    _HEAD + rf"Generated response {_ID}(?: \(streaming complete\))?: output: " + _LITERAL
+    + r", output_token_ids: (?:None|\[[0-9, ]*\]|\([0-9, ]*\)), finish_reason: (?P<end>\w+)\s*"
 )  # fmt: skip
 _ROLES = {"model": "assistant", "ipython": "tool", "observation": "tool"}
 _ROLE = r"(system|developer|user|assistant|model|tool|ipython|observation)"
@@ -31,7 +41,12 @@ _TEMPLATES = (
     (re.compile(rf"<\|{_ROLE}\|>\n?"), ("<|end|>", "</s>", "<|endoftext|>")),
 )
 """What begins a turn, and what ends one. The last turn is the model's and has no end yet."""
+_INSTRUCTED = re.compile(r"\[INST\]")
 _MARKS = ("<|", "[INST]", "<start_of_turn>", "<｜")
+_BOS = re.compile(r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<\|endoftext\|>|\[gMASK\]|<sop>)\s*)*")
+_ENDS = ("stop", "length", "streaming_complete", *FILTERED)
+_CALLED = "[tool_calls: "
+"""What vLLM writes in place of an answer that only calls tools."""
 
 
 def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -41,8 +56,9 @@ def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """
     line = str(document["line"])
     if found := _REQUEST.match(line):
-        half: dict[str, Any] = {"asked": turns_of(ast.literal_eval(found["text"]))}
-    elif found := _RESPONSE.match(line):
+        prompt = ast.literal_eval(found["text"])
+        half: dict[str, Any] = {"asked": turns_of(prompt), "mixed": mixed(prompt)}
+    elif found := _RESPONSE.fullmatch(line):
         half = {"said": ast.literal_eval(found["text"]), "finish_reason": found["end"]}
     else:
         # A log of JSON is another preset's.
@@ -53,20 +69,36 @@ def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def joined(halves: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the call of a request and its responses; None without one of them."""
     parts = [one["chat"]["vllm"] for one in halves]
-    asked = [one["asked"] for one in parts if "asked" in one]
+    asked = [one for one in parts if "asked" in one]
     said = [one for one in parts if "said" in one]
     if len(asked) != 1 or not said:
         return None
-    reply = {"role": "assistant", "content": said[-1]["said"], "finish_reason": said[-1]["finish_reason"]}
-    return {**halves[-1], "chat": {"call": halves[0]["chat"]["call"], "messages": asked[0], "reply": reply}}
+    chat = {"call": halves[0]["chat"]["call"], "messages": asked[0]["asked"], "reply": _reply(said[-1])}
+    return {**halves[-1], "chat": {**chat, "skipped": "mixed_template"} if asked[0]["mixed"] else chat}
+
+
+def _reply(half: Mapping[str, Any]) -> dict[str, Any]:
+    said, end = half["said"], half["finish_reason"]
+    if end == "tool_calls" or said.startswith(_CALLED):
+        return {"role": "assistant", "tool_calls": [{"function": {"name": "unnamed"}}]}
+    return {"role": "assistant", "content": said, "finish_reason": end if end in _ENDS else "error"}
+
+
+def mixed(prompt: str) -> bool:
+    """Say whether somebody's text may pass for a turn: marks of two templates stand there, or words before the first mark."""
+    begins = (*(one for one, _ in _TEMPLATES), _INSTRUCTED)
+    starts = [found.start() for one in begins if (found := one.search(prompt))]
+    return len(starts) > 1 or (len(starts) == 1 and not _BOS.fullmatch(prompt[: starts[0]]))
 
 
 def turns_of(prompt: str) -> list[dict[str, Any]] | None:
-    r"""Return the turns of a rendered prompt; None if it is cut off or of a template that is not known.
+    r"""Return the turns of a rendered prompt; None if it is cut off, mixed, or of a template that is not known.
 
     >>> turns_of("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n")
     [{'role': 'user', 'content': 'Why?'}]
     """
+    if mixed(prompt):
+        return None
     for begins, ends in _TEMPLATES:
         _, *parts = begins.split(prompt)
         if parts:

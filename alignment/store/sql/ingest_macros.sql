@@ -99,13 +99,15 @@ CREATE MACRO request(line) AS coalesce(
 CREATE MACRO answer_body(line) AS coalesce(
     given(unpacked(json_extract(line, '$.response.body'))), given(unpacked(json_extract(line, '$.response'))));
 
--- Alpaca's `input` and Dolly's `context` are what the instruction is about: without them nobody could follow it.
+-- Alpaca's `input` and Dolly's `context` are what the instruction or question is about: without them nobody could follow it.
+CREATE MACRO first_question(line) AS coalesce(given(json_extract(line, '$.question')), given(json_extract(line, '$.query')));
 CREATE MACRO prompt_turns(line) AS [{'role': to_json('user'), 'content': CASE
     WHEN given(json_extract(line, '$.prompt')) IS NOT NULL THEN json_extract(line, '$.prompt')
     WHEN json_type(line, '$.instruction') = 'VARCHAR' AND trim(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', '')) <> ''
     THEN to_json(concat_ws(chr(10) || chr(10), line ->> '$.instruction', coalesce(nullif(line ->> '$.input', ''), line ->> '$.context')))
-    ELSE coalesce(given(json_extract(line, '$.instruction')), given(json_extract(line, '$.question')), given(json_extract(line, '$.query')),
-        given(json_extract(line, '$.input'))) END}];
+    WHEN given(json_extract(line, '$.instruction')) IS NULL AND json_type(first_question(line)) = 'VARCHAR' AND trim(coalesce(line ->> '$.context', '')) <> ''
+    THEN to_json(concat_ws(chr(10) || chr(10), first_question(line) ->> '$', line ->> '$.context'))
+    ELSE coalesce(given(json_extract(line, '$.instruction')), first_question(line), given(json_extract(line, '$.input'))) END}];
 
 -- Langfuse writes its fields in two spellings, and nulls beside the values of the trace.
 CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);

@@ -1,5 +1,5 @@
 -- Purpose: refused lines that were read since: the same lines of the same file, or all of a file that was replaced under its name.
--- Parameters: own VARCHAR[] (what this reading quarantined itself). `read_now` holds what was read: path, id (of the file), first_line,
+-- Parameters: source VARCHAR, own VARCHAR[] (what this reading quarantined itself). `read_now` holds what was read: path, id (of the file), first_line,
 --   last_line, last (its end was reached).
 -- Grain: one quarantined record; of a replaced file only if nothing of it was ever accepted.
 WITH old AS (
@@ -16,7 +16,7 @@ FROM open_quarantine
 SEMI JOIN (
     SELECT source_files.id
     FROM source_files
-    JOIN read_now ON read_now.last AND source_files.path = read_now.path AND source_files.id <> read_now.id
+    JOIN read_now ON read_now.last AND source_files.source = $source AND source_files.path = read_now.path AND source_files.id <> read_now.id
     GROUP BY source_files.id, source_files.path
     HAVING sum(rows_read) = 0
 ) AS refused ON refused.id = source_file;
