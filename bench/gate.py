@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignment.evals.gate import Evidence, Rule, decide_on, rules
+from alignment.evals.gate import Evidence, decide_on
+from alignment.evals.rules import Rule, rules
 from alignment.evals.scorers import VERSION
 from alignment.evals.statistics import Kind, count, detectable, paired_interval
 from alignment.sections import Gate

@@ -48,11 +48,11 @@ from alignment.pairs import (
     stand,
     superseded,
 )
-from alignment.pairs.seeds import SEED, drawn
+from alignment.pairs.seeds import SEED, Seed, drawn
 from alignment.records import Candidate, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
-from flows.author import author_answers, author_counts, revisions_of
+from flows.authoring import author_answers, author_counts, revisions_of
 from flows.checks import check_pairs
 from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
@@ -220,9 +220,7 @@ def build(night_id: str) -> dict[str, Any]:
     settings = load_settings()
     constitution, rows = load_constitution(settings.labels.constitution), ruled(settings)
     known, human, seeds = load_pairs(settings.home), verdicts(settings, rows), drawn(settings.home, night_id)
-    revisions = revisions_of(settings, [one.id for one in seeds])
-    of_seeds = as_labelled(settings, [one for one in seeds if one.id not in human], constitution, revisions)
-    save_labelled(settings, of_seeds)
+    of_seeds = _of_seeds(settings, [one for one in seeds if one.id not in human], constitution)
     items = [*labelled(settings, night_id, rows), *ruled_seeds(settings, rows, constitution), *of_seeds]
     made = decided(items, human, constitution.versions)
     current = _standing(settings, known, items, human, made).current
@@ -247,23 +245,17 @@ def build(night_id: str) -> dict[str, Any]:
         conversations=conversations,
         contaminated=dirty,
     )
-    for name in sorted(built.placeholders):
-        say(
-            f"warning: too many exchanges have the conversation id {cap(name, 40)!r} for one conversation: they are split by their prompts "
-            "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
-        )
+    _tell_of_placeholders(built.placeholders)
     usable = [*(pair for pair in current if pair.interaction_id not in dirty), *built.pairs]
     whole = drop_half_trained(usable, conversations, built.placeholders)
     if len(whole) < len(usable):
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
     with progress("look again"):
         sources = {name: origin.source for name, origin in came_from.items()}
-        # Who wrote a seed's answer decided on it.
-        written = {one.id for one in seeds if one.chosen}
         training_set, held = chosen_pairs(
             settings,
             taught(settings, whole, seeds),
-            ruled={*human, *ruled_on, *written},
+            ruled={*human, *ruled_on},
             sources=sources,
             seeds={one.id for one in seeds},
         )
@@ -279,6 +271,21 @@ def build(night_id: str) -> dict[str, Any]:
         "excluded": dict(Counter(why for _, why in built.excluded)),
         "held_back": len(held),
     }
+
+
+def _of_seeds(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[Labelled]:
+    """Return the seeds that teach something, with both answers stored."""
+    found = as_labelled(settings, seeds, constitution, revisions_of(settings, [one.id for one in seeds]))
+    save_labelled(settings, found)
+    return found
+
+
+def _tell_of_placeholders(names: Collection[str]) -> None:
+    for name in sorted(names):
+        say(
+            f"warning: too many exchanges have the conversation id {cap(name, 40)!r} for one conversation: they are split by their prompts "
+            "alone, so that turns of one conversation may be both trained on and held out; give each conversation an id of its own"
+        )
 
 
 def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held]) -> Callable[[Pair], str]:

@@ -22,9 +22,9 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
 from alignment.evals.fairness import others_of
 from alignment.evals.formats import open_suite
-from alignment.evals.gate import rules
 from alignment.evals.model_judge import judged
 from alignment.evals.retention import weigh
+from alignment.evals.rules import rules
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest

@@ -32,7 +32,7 @@ from alignment.records import Selected
 from alignment.release import BASE
 from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
-from flows.author import author_of
+from flows.authoring import author_of
 from flows.chosen import candidates_of, masked, save_candidates, save_judgements, selected
 from flows.evaluate import adapter_of, load_model
 from flows.measure import fitness, measure_detectors

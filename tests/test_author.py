@@ -25,7 +25,7 @@ from alignment.records import Message, Pair, Selected, Side
 from alignment.sections import Labels, Teacher
 from alignment.store import TeacherCalls, append, export, migrate, query, session
 from alignment.store.restore import restore
-from flows import author as flow
+from flows import authoring as flow
 from tests.conftest import NOW, make_interaction, make_pair
 from tests.scripted_teacher import FENCED, Scripted, says_yes
 from tests.test_endpoint_cases import completion, endpoint

@@ -13,7 +13,7 @@ import pytest
 
 from alignment.evals import decide, load_suite
 from alignment.evals.compare import compare, read_outcomes
-from alignment.evals.gate import rules
+from alignment.evals.rules import rules
 from alignment.evals.scorers import score_answer
 from alignment.evals.seals import seal
 from alignment.ids import unit_interval

@@ -11,7 +11,8 @@ import pytest
 
 from alignment.evals import decide
 from alignment.evals.fairness import FEWEST, axis_gaps, by_group, gaps
-from alignment.evals.gate import Rule, decide_on, pair_groups
+from alignment.evals.gate import decide_on, pair_groups
+from alignment.evals.rules import Rule
 from alignment.evals.transforms import AXES
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from alignment.errors import ConfigError
 from alignment.evals import SUITES, answer_id, batches, decide, load_suite, suite_version
-from alignment.evals.gate import MIN_PROMPTS, Rule, rules
+from alignment.evals.gate import MIN_PROMPTS
+from alignment.evals.rules import Rule, rules
 from alignment.evals.statistics import Calibration, Design, PairedCounts, difference, moved_out
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate

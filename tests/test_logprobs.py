@@ -8,6 +8,7 @@ import pytest
 
 from alignment.models import logprobs
 from alignment.models.logprobs import TurnIds, plain_head, score_turns
+from tests.families import make
 from tests.test_train_shared import SMALL
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -26,20 +27,6 @@ TURNS = [
     TurnIds((5, 6), ()),
     TurnIds((30, 31, 32, 33), (34, 35, 36)),
 ]
-
-
-def make(family: str, settings: dict[str, Any]) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32).eval()
-    # Random models hardly tell tokens apart; larger weights make a scale or a cap visible.
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
-    return model
 
 
 def expected(model: Any, turn: TurnIds) -> float:

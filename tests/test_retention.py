@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings
 from alignment.evals import load_suite
-from alignment.evals.gate import decide_on, pair, power_statement, rules
+from alignment.evals.gate import decide_on, pair, power_statement
 from alignment.evals.retention import nats_of, shift, weigh
+from alignment.evals.rules import rules
 from alignment.gate_floor import BUNDLED
 from alignment.ids import content_id
 from alignment.models.logprobs import LogProb

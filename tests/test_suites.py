@@ -17,7 +17,7 @@ import pytest
 from alignment.errors import ConfigError
 from alignment.evals import METRICS, SUITES, answer_id, held_out_texts, load_suite
 from alignment.evals.formats import FORMATS, open_suite
-from alignment.evals.gate import rules
+from alignment.evals.rules import rules
 from alignment.evals.scorers import score_answer, scorer_of
 from alignment.evals.suites import SCORERS, bundled, complete, suite_version
 from alignment.evals.transforms import AXES, TRANSFORMS

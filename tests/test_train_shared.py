@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests import families
+
 pytestmark = pytest.mark.filterwarnings("default")
 
 SMALL = {
@@ -50,17 +52,9 @@ UNSERVED: dict[str, dict[str, Any]] = {
 
 
 def make(family: str, settings: dict[str, Any]) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32).eval()
-    # Random models hardly tell tokens apart; larger weights make a wrong mask visible.
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
+    model = families.make(family, settings)
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     return model
 

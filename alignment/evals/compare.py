@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import InputError
-from alignment.evals.gate import Rule, decide
+from alignment.evals.gate import decide
+from alignment.evals.rules import Rule
 from alignment.evals.seals import DIGEST, fits
 from alignment.evals.statistics import Kind
 from alignment.records import Answer, GateDecision, SuitePrompt

@@ -59,7 +59,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     kept = _keep(job, trainer)
     _refuse_broken(trainer.model, trainer.accelerator.device)
-    _weaken(trainer.model, settings.strength)
+    _scale(trainer.model, settings.strength)
     if kept < trainer.state.global_step:
         # The kept step was logged when it was looked at; this would stand under the last one.
         progress.silent = True
@@ -140,7 +140,7 @@ def _refuse_broken(model: Any, device: Any) -> None:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _weaken(model: Any, strength: float) -> None:
+def _scale(model: Any, strength: float) -> None:
     """Scale what an adapter adds to its base, which moves the operating point; a model trained whole has none and stays as it is.
 
     Source: weights between the base's and the trained ones, Wortsman et al. 2022 (arXiv:2109.01903), here of a low-rank change.

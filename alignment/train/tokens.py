@@ -14,7 +14,7 @@ REFUSES = {"harm": "chosen", "helpful": "rejected"}
 _SENTENCE_END = re.compile(
     r"(?<=[.!?…])(?<!\d\.)(?<!\b[A-Za-z]\.)(?<!\b(?:[DMS][rst])\.)(?<!\bMrs\.)(?<!\bProf\.)(?<!\betc\.)\s+|(?<=[。！？])(?!$)|\n+"
 )
-"""Not after the number of a list, an initial or a title."""
+"""Not after the number of a list, an initial or a title: what ends here is taught as an end, and not only read as in `wording`."""
 
 
 def tokenise(pair: Mapping[str, Any], tokenizer: Any, *, max_completion_tokens: int) -> dict[str, list[int]]:
