@@ -85,6 +85,9 @@ def leave_things(home: Path) -> None:
     (home / ".rebuild").mkdir()
     shutil.copy(home / "store.duckdb", home / ".rebuild" / "store.duckdb")
     [run] = (home / "training").iterdir()
+    # Kept log-probabilities: of training with a reference, and of the answers that a champion judges.
+    (home / "reference").mkdir(exist_ok=True)
+    shutil.copy(home / "copies" / "pairs.parquet", home / "reference" / "base.parquet")
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "state").write_text("weights")
     shutil.copytree(run, home / "training" / "killed")
@@ -532,6 +535,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "review_holds",
             "seed_draws",
             "seed_events",
+            "author_outcomes",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

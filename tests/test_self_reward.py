@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,9 +77,12 @@ def test_log_probs_are_those_of_the_definition(tiny: Path, monkeypatch: pytest.M
 def test_batches_are_bounded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, int]] = []
     real = logprobs._batch_sums
-    monkeypatch.setattr(
-        logprobs, "_batch_sums", lambda model, turns, width: shapes.append((len(turns), width)) or real(model, turns, width)
-    )
+
+    def batch_sums(model: Any, turns: Sequence[Any], width: int, logits_of: Any) -> Any:
+        shapes.append((len(turns), width))
+        return real(model, turns, width, logits_of)
+
+    monkeypatch.setattr(logprobs, "_batch_sums", batch_sums)
     monkeypatch.setattr(logprobs, "_BATCH_TOKENS", 250)
     LocalModel(tiny, batch_size=2).log_probs(CONVERSATIONS, ANSWERS)
     assert sum(rows for rows, _ in shapes) == len(ANSWERS)
