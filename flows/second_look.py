@@ -16,7 +16,7 @@ from alignment.ids import content_id
 from alignment.pairs import mix
 from alignment.pairs.build import HUMAN
 from alignment.pairs.second_look import HELD_BACK, PLACEHOLDER, WORDS, Look, RequestReader, held_back, look_at, look_at_requests
-from alignment.pairs.seeds import evasions
+from alignment.pairs.seeds import evasions, voices
 from alignment.records import Message, Pair, Side
 from alignment.store import append, query, session
 from flows.night import embedder, now
@@ -71,7 +71,7 @@ def request_reader(settings: Settings) -> RequestReader:
     from alignment.moderation.corpora import own_requests
     from alignment.moderation.neighbours import request_vectors
 
-    rows, later = own_requests(), evasions()
+    rows, later = own_requests(), [*evasions(), *voices()]
     texts, more = [row.text for row in rows], [one.text for one in later]
     vectors = request_vectors(texts, embedder=embedder(), kept=settings.home / "second_look")
     labels = [*(row.harm for row in rows), *(int(one.side is Side.HARM) for one in later)]

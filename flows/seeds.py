@@ -35,6 +35,7 @@ from alignment.pairs.seeds import (
     remove_seeds,
     save_draw,
     seed,
+    voices,
 )
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from flows.chosen import candidates_of, judgements_of, save_candidates, save_judgements
@@ -58,7 +59,7 @@ class Added(NamedTuple):
 
 def bundled() -> list[Seed]:
     """Return the project's own seeds: harmful requests beside harmless ones of their theme, and questions of honest inability."""
-    seeds, themes = [*honesty(), *evasions()], Counter[tuple[str, str]]()
+    seeds, themes = [*honesty(), *evasions(), *voices()], Counter[tuple[str, str]]()
     for row in own_requests():
         harm = bool(row.harm)
         if row.source.startswith("own-contrast"):

@@ -18,7 +18,7 @@ from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.labels import load_constitution
 from alignment.pairs import HumanVerdict, build_pairs, decided, mix
-from alignment.pairs.seeds import BUNDLED, HONESTY, add_seeds, draw, drawn, load_seeds, remove_seeds, save_draw, seed, sources
+from alignment.pairs.seeds import BUNDLED, HONESTY, add_seeds, draw, drawn, load_seeds, remove_seeds, save_draw, seed, sources, voices
 from alignment.records import Side
 from alignment.store import audit, migrate, query, session, sql
 from flows import cli
@@ -98,6 +98,26 @@ def test_a_draw_takes_whole_clusters_from_every_theme_and_is_always_the_same():
     honest = sum(one.cluster.startswith("honesty-") for one in some)
     assert 0.2 < honest / len(some) < 0.5, "one theme beside a dozen would be taught to few"
     assert draw(seeds, 0) == []
+
+
+def test_no_voice_tells_what_is_harmful():
+    clusters: dict[str, list[Any]] = {}
+    for one in voices():
+        clusters.setdefault(one.cluster, []).append(one)
+    assert len(clusters) >= 250
+    assert len({one.text.casefold() for one in voices()}) == len(voices())
+    for cluster in clusters.values():
+        assert [one.side for one in cluster] == [Side.HARM, Side.HELPFUL, Side.HELPFUL]
+    themes = Counter(cluster[0].category for cluster in clusters.values())
+    assert max(themes.values()) <= 1.5 * min(themes.values())
+    # A default draw has about as many of them as of the usual voice, of each theme.
+    drawn_clusters = {
+        (one.category, one.cluster) for one in draw(flow.bundled(), Settings().seeds.pairs) if one.side is Side.HARM and not one.chosen
+    }
+    in_voices = Counter(category for category, cluster in drawn_clusters if cluster in clusters)
+    others = Counter(category for category, cluster in drawn_clusters if cluster not in clusters)
+    for theme in themes:
+        assert abs(in_voices[theme] - others[theme]) <= 1, theme
 
 
 def test_a_source_is_added_once_removed_with_a_reason_and_there_again(settings: Settings):

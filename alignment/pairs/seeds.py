@@ -28,12 +28,12 @@ from alignment.store import append, append_durably, audit, query, session, sql
 BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
-HONEST = "honesty"
+HONEST, VOICE = "honesty", "voice"
 IN_TURN = 6
 """Clusters of honest inability that are drawn where one of another theme is: as one theme beside a dozen it is hardly taught."""
 HONESTY = "misinformation"
 """Category of a question that only honest inability answers: what goes wrong is an invented fact."""
-_HONESTY, _EVASIONS = (Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions"))
+_HONESTY, _EVASIONS, _VOICES = (Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices"))
 _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
 """No window of traffic reaches back to it."""
 
@@ -88,10 +88,23 @@ def evasions() -> list[Seed]:
 
     They came after the detectors were fitted: a hand count of pairs had found one that nothing held back.
     """
+    return _beside("evasion", _EVASIONS)
+
+
+def voices() -> list[Seed]:
+    """Return the project's requests in voices that logs hold seldom: bare words, roles, fiction, tasks on a text, figures of speech.
+
+    Each harmful one has a harmless one in its words and an everyday one in its voice, so that no voice tells what is harmful.
+    """
+    return _beside(VOICE, _VOICES)
+
+
+def _beside(name: str, path: Path) -> list[Seed]:
+    """Return the harmful and the harmless requests of a file, of one cluster what stands in one row."""
     return [
-        seed(row[kind], row["category"] if kind == "harm" else "lookalike", cluster=f"evasion-{number}", source=BUNDLED)
-        for number, row in enumerate(_rows(_EVASIONS))
-        for kind in ("harm", "safe")
+        seed(text, category, cluster=f"{name}-{number}", source=BUNDLED)
+        for number, row in enumerate(_rows(path))
+        for text, category in ((row["harm"], row["category"]), *zip(row["safe"], ("lookalike", "ordinary"), strict=False))
     ]
 
 
@@ -124,9 +137,11 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
 
 
 def _theme(cluster: Sequence[Seed]) -> str:
-    """Return what a cluster is about: the category of its harmful request; honesty is a theme of its own."""
+    """Return what a cluster is about: its harmful request's category, those in many voices apart; honesty is a theme of its own."""
     first = cluster[0]
-    return HONEST if first.side is Side.HARM and first.chosen else first.category
+    if first.side is Side.HARM and first.chosen:
+        return HONEST
+    return f"{first.category} {VOICE}" if first.cluster.startswith(f"{VOICE}-") else first.category
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
