@@ -198,7 +198,7 @@ class Pairs(Section):
     """What is trained on."""
 
     eval_share: Rate = Field(0.1, description="share of conversations and prompt clusters held out from training")
-    max_pairs: int = Field(1536, ge=2, description="pairs a night trains on, newest first, both sides in balance")
+    max_pairs: int = Field(2048, ge=2, description="pairs a night trains on, newest first, both sides in balance")
     max_side_ratio: float = Field(2.5, ge=1, description="largest ratio between the two sides")
     max_per_user: int = Field(48, ge=1, description="pairs of one user that a night trains on; lines without a user are not counted")
     max_per_source: int = Field(0, ge=0, description="pairs from one log source that a night trains on; 0 is no cap")
@@ -210,7 +210,7 @@ class Pairs(Section):
 class Seeds(Section):
     """Labelled requests that are taught beside the logs (`align seeds`)."""
 
-    pairs: int = Field(800, ge=0, description="seeds that a night draws; 0 teaches from the logs alone")
+    pairs: int = Field(1600, ge=0, description="seeds that a night draws; 0 teaches from the logs alone")
     bundled: bool = Field(True, description="whether the project's own seeds are among them")
 
 
@@ -231,7 +231,7 @@ class Train(Section):
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     strength: float = Field(
-        0.7, gt=0, le=1, description="share of what an adapter has learnt that is kept: less refuses less, of harm and of all else"
+        0.75, gt=0, le=1, description="share of what an adapter has learnt that is kept: less refuses less, of harm and of all else"
     )
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
     max_completion_tokens: int = Field(14, ge=8, description="longer answers are cut, refusals after a whole sentence")

@@ -71,11 +71,11 @@ def request_reader(settings: Settings) -> RequestReader:
     from alignment.moderation.corpora import own_requests
     from alignment.moderation.neighbours import request_vectors
 
-    rows, later = own_requests(), [*evasions(), *voices()]
+    rows, later, kept = own_requests(), [*evasions(), *voices()], settings.home / "second_look"
     texts, more = [row.text for row in rows], [one.text for one in later]
-    vectors = request_vectors(texts, embedder=embedder(), kept=settings.home / "second_look")
+    vectors = [request_vectors(some, embedder=embedder(), kept=kept) for some in (texts, more)]
     labels = [*(row.harm for row in rows), *(int(one.side is Side.HARM) for one in later)]
-    return RequestReader([*texts, *more], labels, np.concatenate([vectors, embedder().embed(more)]))
+    return RequestReader([*texts, *more], labels, np.concatenate(vectors))
 
 
 def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:
