@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from alignment.acting import Identity, account, act_as, is_persons_account
 from alignment.config import Settings, load_settings
@@ -24,7 +25,24 @@ from alignment.errors import AlignError, InputError, NoSpace, NotPermitted
 from alignment.text import printable
 from flows.environment import prepare
 
+_FIRST = (
+    *("nightly", "dashboard", "status", "doctor", "serve"),
+    *("ingest", "curate", "train", "gate", "monitor", "release"),
+    *("eval", "pairs", "seeds", "constitution"),
+    *("trace", "audit", "erase"),
+)
+
+
+class InOrder(TyperGroup):
+    """Commands as people meet them: what a newcomer runs, the stages of the loop, what is beside it, and everything else."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in that order."""
+        return sorted(super().list_commands(ctx), key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+
+
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # As the default would read it, `[serve]` is a style and vanishes.

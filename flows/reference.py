@@ -1,0 +1,72 @@
+"""The pages that follow from the code: every setting and every command. `python -m flows.reference` writes them.
+
+Effects: `write` writes `settings.md` and `cli.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from typer.cli import get_docs_for_click
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from alignment.config import Settings, setting_names
+from flows.cli import app
+
+DOCS = Path(__file__).parents[1] / "docs"
+_SETTINGS = """# Settings
+
+Every setting has a default. They stand in `align.toml` in the folder where `align` runs; `ALIGN_CONFIG` names another file. In the
+environment a setting is written `ALIGN_TRAIN__EPOCHS=3`. `ALIGN_HOME` moves the state folder (`./var`). An unknown key is refused, with the
+nearest known name. Secrets stand in the environment or in `secrets.toml` of the state folder, never here.
+"""
+_SENTENCE = re.compile(r"(?<=\.)\s")
+
+
+def settings_page() -> str:
+    """Return every setting with its default and its meaning, one table a section, in the order of the loop."""
+    parts, before = [_SETTINGS], ""
+    for name in setting_names()[1:]:
+        section, key = name.split(".")
+        kind = type(getattr(Settings.model_construct(), section))
+        if section != before:
+            parts.append(f"\n## `[{section}]`\n\n{(kind.__doc__ or '').strip()}\n\n| setting | default | meaning |\n|---|---|---|\n")
+            before = section
+        field = kind.model_fields[key]
+        parts.append(f"| `{name}` | `{json.dumps(field.default)}` | {field.description or ''} |\n")
+    return "".join(parts)
+
+
+def commands_page() -> str:
+    """Return every command with its options, as `--help` shows them."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    _whole_sentences(group)
+    page = get_docs_for_click(obj=group, ctx=group.context_class(group, info_name="align"), name="align", title="Commands")
+    return "\n".join(line.rstrip() for line in page.splitlines()) + "\n"
+
+
+def _whole_sentences(group: TyperGroup) -> None:
+    """Let lists of commands say the first sentence of each, which Typer cuts after 45 characters."""
+    for command in group.commands.values():
+        command.short_help = _SENTENCE.split(" ".join((command.help or "").split()), maxsplit=1)[0]
+        if isinstance(command, TyperGroup):
+            _whole_sentences(command)
+
+
+def pages() -> dict[str, str]:
+    """Return each page by its file name."""
+    return {"settings.md": settings_page(), "cli.md": commands_page()}
+
+
+def write(folder: Path = DOCS) -> None:
+    """Write the pages into `folder`."""
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
