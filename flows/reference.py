@@ -9,12 +9,14 @@ import json
 import re
 from pathlib import Path
 
+import typer
 from typer.cli import get_docs_for_click
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from alignment.config import Settings, setting_names
-from flows.cli import app
+from flows import cli  # noqa: F401 - it registers the commands
+from flows.command import app
 
 DOCS = Path(__file__).parents[1] / "docs"
 _SETTINGS = """# Settings
@@ -45,7 +47,7 @@ def commands_page() -> str:
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     _whole_sentences(group)
-    page = get_docs_for_click(obj=group, ctx=group.context_class(group, info_name="align"), name="align", title="Commands")
+    page = get_docs_for_click(obj=group, ctx=typer.Context(group, info_name="align"), name="align", title="Commands")
     return "\n".join(line.rstrip() for line in page.splitlines()) + "\n"
 
 
