@@ -607,3 +607,10 @@ def test_storing_does_not_change_letters(home: Path) -> None:
 def test_the_store_file_is_where_it_is_said_to_be(home: Path) -> None:
     take(home, raw(line()))
     assert store_path(home).stat().st_size > 0
+
+
+@pytest.mark.parametrize("opening", ["<", "\\u003c", "\\u003C"])
+def test_thoughts_are_found_however_their_tags_are_written(home: Path, opening: str) -> None:
+    written = json.dumps(line(response="<think>in my head</think>In water.")).replace("<", opening)
+    take(home, written.encode() + b"\n")
+    assert query(home, "SELECT response FROM interactions") == [{"response": "In water."}]
