@@ -13,6 +13,8 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 CONFIG = """
 [ingest]
 logs = ["logs.jsonl"]
+[seeds]
+pairs = 60
 [candidates]
 harm_budget = 8
 helpful_budget = 8
