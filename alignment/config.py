@@ -162,8 +162,8 @@ def load_settings(**overrides: Any) -> Settings:
     if settings is not None:
         problems += _apart(settings)
     if problems or settings is None:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigError(f"the settings in {where!r} are wrong:\n{listed}\ncorrect them and run again")
+        listed = f" {problems[0]}; " if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems) + "\n"
+        raise ConfigError(f"the settings in {where!r} are wrong:{listed}correct them and run again")
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 

@@ -14,19 +14,26 @@ from alignment.lineage import record_export
 from alignment.pairs import load_pairs
 from alignment.pairs.export import Format, card, write_export
 from alignment.store import query, sql
+from alignment.text import looks_masked
 from flows.curate import accepted
 from flows.night import night_ids, now
+from flows.show import say
 
 
 def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: Format) -> dict[str, int]:
     """Write all pairs that may be trained on and that nobody overruled, or those of one night as it was, into `out`; return rows by file.
+
+    Nobody is to teach a placeholder: pairs whose chosen answer has one, which nights once made, are left out.
 
     Raises:
         InputError: no such night, no pairs, or `out` is not empty.
     """
     if night_id and night_id not in (known := night_ids(settings.home)):
         raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    pairs = load_pairs(settings.home, night_id) if night_id else accepted(settings)
+    known_pairs = load_pairs(settings.home, night_id) if night_id else accepted(settings)
+    pairs = [pair for pair in known_pairs if not looks_masked(pair.chosen)]
+    if left := len(known_pairs) - len(pairs):
+        say(f"{left} pairs are left out, because the answer that they would teach has a placeholder of redaction")
     constitution = load_constitution(settings.labels.constitution)
     consent = query(settings.home, sql("pair_consent"), {"ids": [pair.id for pair in pairs]})
     text = card(

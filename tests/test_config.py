@@ -55,6 +55,13 @@ def test_align_config_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'/nowhere/align.toml', which is no file; correct or unset it" in problems()
 
 
+def test_one_problem_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_TRAIN__EPOCHS", "many")
+    assert len(problems().splitlines()) == 1
+    monkeypatch.setenv("ALIGN_SERVE__CRON", "")
+    assert len(problems().splitlines()) == 4
+
+
 def test_unknown_key_in_the_file() -> None:
     write("[train]\nepocs = 3\n")
     assert "train.epocs: unknown key; did you mean 'train.epochs'?" in problems()

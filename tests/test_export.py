@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -97,18 +98,40 @@ def test_the_command_exports_what_may_be_trained_on(home: Path, tmp_path: Path) 
     from flows.export import export_pairs
 
     pairs = [replace(pair, labelers=("constitution",)) for pair in PAIRS]
-    migrate(home)
-    redaction_key(home)
-    columns = {"prompt": "p", "messages": [], "response": "r", "created_at": NOW}
-    with session(home, write=True) as connection:
-        append(connection, "interactions", [{**columns, "id": p.interaction_id, "consent": n != 1} for n, p in enumerate(pairs)])
-        append(connection, "pairs", [{name: getattr(p, name) for name in Pair.__slots__} | {"built_at": NOW} for p in pairs])
-        append(connection, "principle_decisions", [decision(pair) for pair in pairs])
+    keep(home, pairs, without_consent=pairs[1].interaction_id)
     assert export_pairs(Settings(home=home), tmp_path / "out", night_id=None, form="jsonl") == {"train.jsonl": 1, "test.jsonl": 1}
     assert query(home, "SELECT path, night_id FROM pair_exports") == [{"path": str(tmp_path / "out"), "night_id": None}]
     assert "0 of 2 pairs lack consent" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(InputError, match="no night 'x'"):
         export_pairs(Settings(home=home), tmp_path / "b", night_id="x", form="jsonl")
+
+
+def test_an_answer_with_a_placeholder_leaves_with_no_export(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither with the pairs that stand nor with those of a night."""
+    from alignment.config import Settings
+    from flows.export import export_pairs
+
+    masked = ["Write to <EMAIL_3f9a1c>.", "Write to <PERSON>."]
+    pairs = [*(make_pair(n, f"Question {n}?", chosen=text) for n, text in enumerate(masked)), make_pair(2)]
+    keep(home, pairs)
+    with session(home, write=True) as connection:
+        append(connection, "pair_sets", [{"id": pair.id, "night_id": "n", "pair_id": pair.id, "split": "train"} for pair in pairs])
+        append(connection, "night_events", [{"id": "e", "night_id": "n", "recorded_at": NOW}])
+    for night in (None, "n"):
+        assert export_pairs(Settings(home=home), tmp_path / f"out-{night}", night_id=night, form="jsonl") == {"train.jsonl": 1}
+        assert "2 pairs are left out" in capsys.readouterr().err
+
+
+def keep(home: Path, pairs: Sequence[Pair], *, without_consent: str = "") -> None:
+    """Store pairs that stand, and their exchanges, one of them without consent."""
+    migrate(home)
+    redaction_key(home)
+    columns = {"prompt": "p", "messages": [], "response": "r", "created_at": NOW}
+    exchanges = [{**columns, "id": pair.interaction_id, "consent": pair.interaction_id != without_consent} for pair in pairs]
+    with session(home, write=True) as connection:
+        append(connection, "interactions", exchanges)
+        append(connection, "pairs", [{name: getattr(pair, name) for name in Pair.__slots__} | {"built_at": NOW} for pair in pairs])
+        append(connection, "principle_decisions", [decision(pair) for pair in pairs])
 
 
 def decision(pair: Pair) -> dict[str, Any]:
