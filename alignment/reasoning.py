@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from string import whitespace
 from typing import NamedTuple
 
 _TAG = re.compile(
@@ -31,12 +32,15 @@ def apart(text: str) -> Apart:
     A block is `<think>`, `<thinking>` or `<reasoning>` up to the first closing tag of that name. It counts where it begins the text, a
     line, or follows another block: a tag within a sentence is talk about tags. A closing tag that comes first ends a block that the chat
     template opened. A block that begins the text and never ends is all there is; one that begins later and never ends stays in
-    the answer, so that nothing an answer holds can be hidden behind a tag. A text without a block comes back unchanged.
+    the answer, so that nothing an answer holds can be hidden behind a tag. Of a second closing tag only the tag goes: an answer that is
+    read again is all answer. A text without a block comes back unchanged.
 
     >>> apart("<think>\\nThey want a recipe.\\n</think>\\n\\nBoil the rice.")
     Apart(answer='Boil the rice.', thinking='They want a recipe.')
     >>> apart("They want a recipe.</think>Boil the rice.")
     Apart(answer='Boil the rice.', thinking='They want a recipe.')
+    >>> apart("They want a recipe.</think>Boil the rice.</think> Let it rest.").answer
+    'Boil the rice. Let it rest.'
     >>> apart("<think>They want")
     Apart(answer='', thinking='They want')
     """
@@ -54,6 +58,8 @@ def apart(text: str) -> Apart:
     unclosed: set[str] = set()
     for tag in tags:
         name = tag["name"].lower()
+        if tag["close"] and tag.start() == at and thinking:
+            at = tag.end()
         if tag["close"] or tag.start() < at or name in unclosed or not (tag["line"] is not None or tag.start() == at):
             continue
         ends = closing.get(name, [])
@@ -70,4 +76,17 @@ def apart(text: str) -> Apart:
 
 
 def _joined(answer: list[str], thinking: list[str]) -> Apart:
-    return Apart("".join(answer).strip(), "\n".join(part for block in thinking if (part := block.strip())))
+    return Apart(_closes_nothing("".join(answer)).strip(), "\n".join(part for block in thinking if (part := block.strip())))
+
+
+def _closes_nothing(answer: str) -> str:
+    """Return an answer without the closing tags before its first opening one: read again, they would end a block that is none."""
+    parts, at = [], 0
+    for tag in _TAG.finditer(answer):
+        if not tag["close"]:
+            break
+        # What stood before must not make a tag of what comes after, nor leave it the beginning.
+        before = answer[at : tag.start()]
+        parts.append(before.rstrip("</" + whitespace) or (before.strip() and "/"))
+        at = tag.end()
+    return " ".join([*parts, answer[at:]]) if parts else answer

@@ -31,6 +31,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.labels import Constitution, Principle, load_constitution
+from alignment.models.chat import ChatModel
 from alignment.pairs import (
     Decision,
     HumanVerdict,
@@ -49,7 +50,7 @@ from alignment.pairs import (
     superseded,
 )
 from alignment.pairs.seeds import SEED, Seed, drawn
-from alignment.records import Candidate, Pair, Selected
+from alignment.records import Candidate, Message, Pair, Selected
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.authoring import author_answers, author_counts, revisions_of
@@ -57,7 +58,7 @@ from flows.checks import check_pairs
 from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
 from flows.label import label
-from flows.night import base_path, embedder, interaction, night_lock, now
+from flows.night import base_path, embedder, interaction, night_lock, now, writer_id
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
 from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens, to_be_authored
@@ -152,12 +153,42 @@ def generate(night_id: str) -> int:
 
     from alignment.models.local import LocalModel
 
-    model = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
+    local = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
+    model = _Writer(local, writer_id(settings))
     made = _written(settings, constitution, model, [_seeds_way(settings, seeded)], known)
     # What the author answers well needs no other candidates, and seeds are answered before it reads them.
     authored = author_answers(settings, night_id, constitution, wanted, to_be_authored(settings, seeds, constitution))
     rest = [one for one in chosen if one.interaction.id not in authored]
-    return made + _written(settings, constitution, model, _ways(settings, constitution, rest), known)
+    made += _written(settings, constitution, model, _ways(settings, constitution, rest), known)
+    _tell_of_silence(settings, night_id)
+    return made
+
+
+class _Writer(NamedTuple):
+    """A model whose texts are kept under an id of their own."""
+
+    model: ChatModel
+    model_id: str
+
+    def generate(
+        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        """See `ChatModel.generate`."""
+        return self.model.generate(conversations, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+
+def _silence(settings: Settings, night_id: str) -> tuple[int, int]:
+    """Return how many texts the model wrote for a night, and how many of them are empty."""
+    [row] = query(settings.home, sql("silence"), {"night_id": night_id, "model": writer_id(settings)})
+    return row["written"], row["empty"]
+
+
+def _tell_of_silence(settings: Settings, night_id: str) -> None:
+    written, empty = _silence(settings, night_id)
+    if empty:
+        tokens = settings.model.thinking_tokens
+        why = f"; a model that only thought has none: raise [model] thinking_tokens = {tokens}" if tokens else ""
+        say(f"warning: {empty} of {written} texts that the model wrote are empty and teach nothing{why}")
 
 
 def _written(settings: Settings, constitution: Constitution, model: Any, ways: Sequence[_Way], known: Collection[str]) -> int:
@@ -329,6 +360,7 @@ def curate(night_id: str) -> dict[str, Any]:
         held = held_counts(settings, night_id)
         return {
             "selected": row["n"],
+            "empty_texts": _silence(settings, night_id)[1],
             **pair_counts(settings, night_id),
             "held_back": sum(held.values()),
             "held_back_by_reason": held,

@@ -194,6 +194,12 @@ def base_id(settings: Settings) -> str:
     return model_id(base_path(settings), dtype=str(best_dtype()), batch_size=settings.model.batch_size)
 
 
+def writer_id(settings: Settings) -> str:
+    """Return the id under which the base model's own texts are kept: how long it may think before them changes them."""
+    thinking = settings.model.thinking_tokens
+    return content_id(base_id(settings), "thinking", thinking) if thinking else base_id(settings)
+
+
 @cache
 def embedder() -> Any:
     """Return the sentence embedder, loaded once a process."""

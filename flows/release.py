@@ -55,7 +55,8 @@ def gate(
         champion: read_answers(settings, champion, champion_model, version),
         challenger: read_answers(settings, challenger, challenger_model, version),
     }
-    _check_answers(settings, night_id, answers)
+    thoughts = _only_thought(settings, answers)
+    _check_answers(settings, night_id, answers, thoughts)
     expected = {suite: len(prompts) for suite, prompts in suites(settings).items()}
     held = {one.anchor.release_id: read_answers(settings, one.anchor.release_id, one.model_id, version) for one in besides if one.model_id}
     decision = decide(
@@ -67,13 +68,26 @@ def gate(
         calibrations=calibrations(settings, bench),
         anchors=[one.anchor for one in besides],
     )
-    decision = replace(decision, id=_decision_id(settings, night_id, decision), reasons=(*decision.reasons, *bench.notes))
+    decision = replace(
+        decision,
+        id=_decision_id(settings, night_id, decision),
+        reasons=(*decision.reasons, *bench.notes, *thoughts),
+    )
     models = (champion_model, challenger_model, *(one.model_id for one in besides if one.model_id))
     verdicts = [one for model in models for one in verdict_ids(settings, model, version)]
     _save_decision(settings, night_id, decision, verdicts, model_id=challenger_model)
     with session(settings.home, write=True) as connection:
         append(connection, "review_items", _audit(answers[challenger], decision, settings.gate.audit_answers, now(), version))
     return decision
+
+
+def _only_thought(settings: Settings, answers: Mapping[str, Sequence[Answer]]) -> list[str]:
+    """Return, as one line if any, how often models thought without coming to an answer, which is unscored, and what to set."""
+    found = {name: sum(one.outcome is None and bool(one.scores.get("thinks")) for one in given) for name, given in answers.items()}
+    counted = [f"{number} of {len(answers[name])} answers of {name}" for name, number in found.items() if number]
+    tokens = settings.model.thinking_tokens
+    remedy = f"raise [model] thinking_tokens = {tokens}" if tokens else "set [model] thinking_tokens"
+    return [f"{' and '.join(counted)} were only thought: {remedy}"] if counted else []
 
 
 def _decision_id(settings: Settings, night_id: str, decision: GateDecision) -> str:
@@ -127,7 +141,7 @@ def _save_decision(settings: Settings, night_id: str, decision: GateDecision, ve
     withdraw(settings.home, decision.challenger, record=record, actor=ACTOR, reason=why, now=now())
 
 
-def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[Answer]]) -> None:
+def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[Answer]], thoughts: Sequence[str]) -> None:
     frame = pd.DataFrame(
         [
             {"model_id": one.model_id, "suite": one.prompt.suite, "prompt_id": one.prompt.id, "outcome": one.outcome}
@@ -136,7 +150,8 @@ def _check_answers(settings: Settings, night_id: str, answers: dict[str, list[An
             if not weighed([one.prompt])
         ]
     )
-    conclude(settings, check("eval_answers", frame, batch=night_id, now=now()), f"the answers of night {night_id}")
+    remedy = f"{thoughts[0]}, and run again" if thoughts else "Repair it and run again"
+    conclude(settings, check("eval_answers", frame, batch=night_id, now=now()), f"the answers of night {night_id}", remedy=remedy)
 
 
 def _audit(answers: Sequence[Answer], decision: GateDecision, number: int, moment: Any, version: str = "") -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ from alignment.pairs.seeds import (
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from flows.chosen import candidates_of, judgements_of, save_candidates, save_judgements
 from flows.evaluate import held_out
-from flows.night import base_id, embedder, now
+from flows.night import embedder, now, writer_id
 
 _SPARE = 1.25
 """So many seeds are compared with the suites for each one wanted."""
@@ -183,7 +183,7 @@ def _first_answers(settings: Settings, seeds: Sequence[Seed], constitution: Cons
     """Return each seed with the model's own answer of tonight's length, None where nobody asked for one."""
     chosen = as_selected(seeds, constitution)
     rules = [constitution.named(one.principle_id) for one in chosen]
-    of_tonight = first_ids(base_id(settings), chosen, rules, max_new_tokens=taught_tokens(settings))
+    of_tonight = first_ids(writer_id(settings), chosen, rules, max_new_tokens=taught_tokens(settings))
     answers = candidates_of(settings, chosen)
     return [
         (one, selected, next((answer for answer in answers.get(one.id, ()) if answer.id in of_tonight), None))

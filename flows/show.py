@@ -76,6 +76,8 @@ def _data_table(summary: dict[str, Any]) -> Table:
     ):
         if name in counts:
             table.add_row(name.replace("_", " "), f"{counts[name]:,}")
+    if counts.get("empty_texts"):
+        table.add_row("texts of the model that are empty", f"{counts['empty_texts']:,}")
     for labeler, number in sorted(counts.get("pairs_by_labeler", {}).items()):
         table.add_row(f"pairs by {labeler}", f"{number:,}")
     for side, number in sorted(counts.get("pairs_by_side", {}).items()):

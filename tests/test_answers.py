@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,15 @@ class Parrot:
         self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
         return [f"{temperature}/{seed}: {one[-1]['content'][-40:]}" for one in conversations]
+
+
+class Thinks:
+    """A model that never comes to an answer."""
+
+    model_id = "thinks"
+
+    def generate(self, conversations: Sequence[Sequence[Message]], **_: Any) -> list[str]:
+        return ["<think>They want to know how."] * len(conversations)
 
 
 def selected(name: str, side: Side, *, declined: bool = False, prompt: str = "How do I kill a process?") -> Selected:
@@ -158,3 +168,18 @@ def test_what_an_edited_principle_had_made_does_not_compete() -> None:
     assert revised not in current(made, HARM, rule, covering=[rule, changed], refusals=())
     contrast = fixed_candidates(HARMLESS, CONSTITUTION.named(HARMLESS.principle_id), ["no"])
     assert current(contrast, HARMLESS, CONSTITUTION.named(HARMLESS.principle_id), covering=[], refusals=["no"]) == contrast
+
+
+def test_an_empty_text_competes_only_where_nothing_else_is_left() -> None:
+    rule = CONSTITUTION.named(HARM.principle_id)
+    thinks = Thinks()
+    made = [
+        *fixed_candidates(HARM, rule, ()),
+        *revisions(thinks, [HARM], [rule], max_new_tokens=8),
+        *contrasts(thinks, [HARM], [rule], max_new_tokens=8),
+    ]
+    assert [one.kind for one in current(made, HARM, rule, covering=[rule], refusals=())] == ["logged", "safe_completion"]
+    # Asked again, it only thought: two answers are compared all the same, or there would be nothing to count.
+    rule = CONSTITUTION.named(HARMLESS.principle_id)
+    alone = [fixed_candidates(HARMLESS, rule, ["no"])[0], *samples(thinks, [HARMLESS], [rule], max_new_tokens=8)]
+    assert current(alone, HARMLESS, rule, covering=[], refusals=["no"]) == alone

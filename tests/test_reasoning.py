@@ -23,6 +23,8 @@ CASES = [
     ("<think>\n\n</think>\n\nWater", "Water", ""),
     ("<think>never done, policy and all", "", "never done, policy and all"),
     ("first</think><think>second", "", "first\nsecond"),
+    ("<think>a</think></think>Water", "Water", "a"),
+    ("<think>a</think>Take <b>rice</think> and boil it.", "Take <b>rice and boil it.", "a"),
     ("<think>a</think>Water.\n<think>b</think>\nSteam.", "Water.\nSteam.", "a\nb"),
     ("<think>a</think> <reasoning>b</reasoning>Water", "Water", "a\nb"),
     ("<think>what is <think>?</think>Water", "Water", "what is <think>?"),
@@ -62,5 +64,6 @@ def test_hostile_texts_take_time_as_they_are_long(piece: str) -> None:
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<reasoning>", "</REASONING>", "\n", " ", "a", "b."]), max_size=12).map("".join))
 def test_nothing_is_invented_and_the_answer_has_no_block_left(text: str) -> None:
     found = apart(text)
-    assert set(found.answer + found.thinking) <= set(text) | {"\n"}
+    assert set(found.answer + found.thinking) <= set(text) | {"\n", " "}
+    assert apart(found.answer).answer == found.answer, "what was read once is all answer"
     assert not found.thinking or found.answer == found.answer.strip()

@@ -47,7 +47,7 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("ALIGN_HOME", str(home))
     monkeypatch.setattr(flow, "embedder", Apart)
     monkeypatch.setattr(flow, "held_out", lambda settings: ["Which kings built castles on islands?"])
-    monkeypatch.setattr(flow, "base_id", lambda settings: "m")
+    monkeypatch.setattr(flow, "writer_id", lambda settings: "m")
     return Settings(home=home, seeds={"pairs": 4, "bundled": False})
 
 

@@ -160,6 +160,11 @@ def test_distinct_n_by_hand() -> None:
     assert distinct_n(["a", ""], 2) is None
 
 
+def test_what_was_only_thought_is_none_of_a_models_words() -> None:
+    thought = "<think>\nThey ask of many different things, and I had better name each of them.\n"
+    assert describe([thought, f"{thought}</think>\n\nIt is here."]) == describe(["", "It is here."])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -23,20 +23,13 @@ from alignment.models.local import LocalModel, load_tokenizer, turn_ids
 from alignment.moderation.detectors import score_texts
 from alignment.reasoning import apart
 from alignment.records import Message, SuitePrompt
+from bench.reasoner import ANSWERED, END, LOOP
+from bench.reasoner import TEMPLATES as THINKING
 from bench.tiny import make_tiny_model
 from flows.doctor import examine
 
-LOOP = "{% for m in messages %}<s>{{ m['role'] }}\n"
-END = "</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n"
-ANSWERED = "{% if m['role'] == 'assistant' %}{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{% endif %}{{ m['content'] }}"
 TEMPLATES = {
-    # Writes an empty block before an answer that has none, and thinks unless it is asked not to.
-    "like Qwen3": LOOP
-    + ANSWERED
-    + END
-    + "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
-    # Opens the block of each answer, and keeps none of what was thought.
-    "like R1": LOOP + "{{ m['content'].split('</think>')[-1] }}" + END + "<think>\n{% endif %}",
+    **THINKING,
     "opens and writes": LOOP + ANSWERED + END + "<think>\n{% endif %}",
     # Writes the empty block of an answer without the line breaks of others, and asks for it in the same way.
     "like GLM": LOOP.rstrip("\n")

@@ -248,7 +248,8 @@ def current(
 
     What an edited principle had made does not compete under the new one, nor what another `author` (its version) wrote than tonight's. A
     revision of the author takes the place of what the policy or the constitution would be taught instead. Kinds that are not made here are
-    kept, but for what the author wrote and checks refused.
+    kept, but for what the author wrote and checks refused. An empty text, mostly of a model that only thought, competes where there are
+    not two others.
     """
     revised = [None, *((rule.version, rounds) for rule in covering for rounds in range(1, MAX_ROUNDS + 1))]
     ways: Mapping[str, Sequence[object]] = {
@@ -266,7 +267,10 @@ def current(
     ]
     revised_well = [one for one in found if one.kind == REVISED and _of_author(one, selected, guidance, covering, author)]
     stands_in = _REPLACED if revised_well else frozenset()
-    return [one for one in found if one in revised_well or one.kind not in {REVISED, UNFIT, *stands_in}]
+    competing = [one for one in found if one in revised_well or one.kind not in {REVISED, UNFIT, *stands_in}]
+    # To detectors silence neither refuses nor harms: it would win, and cost its exchange the pair of the others.
+    spoken = [one for one in competing if one.text.strip()]
+    return spoken if len(spoken) > 1 else competing
 
 
 def _of_author(one: Candidate, selected: Selected, guidance: Guidance, covering: Sequence[Guidance], author: str) -> bool:

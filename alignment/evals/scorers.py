@@ -43,7 +43,7 @@ _WEIGHS = re.compile(
 """Words of a model that thinks about what it is to answer, or whom."""
 
 
-BEHAVIOUR = 7
+BEHAVIOUR = 8
 """Number of what the code of the scorers does, apart from the patterns, thresholds and weights below: raise it with every change of that.
 
 A test scores written answers and holds it to this number.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from alignment.reasoning import apart
 from alignment.sections import SelfReward
 
 ORDERS = (1, 2, 3)
@@ -69,9 +70,10 @@ def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def describe(texts: Sequence[str]) -> Answers:
-    """Return what answers are like. Empty answers count, with length 0."""
-    lengths = [len(_WORD.findall(text)) for text in texts]
-    return Answers(tuple(distinct_n(texts, n) for n in ORDERS), sum(lengths) / len(lengths) if lengths else None, len(texts))
+    """Return what answers are like, without the thinking beside them. Empty answers count, with length 0."""
+    answers = [apart(text).answer for text in texts]
+    lengths = [len(_WORD.findall(text)) for text in answers]
+    return Answers(tuple(distinct_n(answers, n) for n in ORDERS), sum(lengths) / len(lengths) if lengths else None, len(answers))
 
 
 def halting(now: Health, settings: SelfReward, *, base: Answers, first: Health | None = None) -> tuple[str, ...]:

@@ -324,7 +324,10 @@ class LocalModel:
     def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:
         rows = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
         if (longest := max(map(len, rows))) > limit:
-            raise ModelError(f"a conversation of {longest} tokens does not fit the model's {limit}; lower [candidates] max_prompt_chars")
+            thinking = f" or [model] thinking_tokens = {self.thinking_tokens}" if self.thinking_tokens else ""
+            raise ModelError(
+                f"a conversation of {longest} tokens does not fit the model's {limit}; lower [candidates] max_prompt_chars{thinking}"
+            )
         device = self._model.device
         tokens, visible, shared = padded(rows, self._tokenizer.pad_token_id)
         tokens, visible = tokens.to(device), visible.to(device)

@@ -1,0 +1,10 @@
+-- Purpose: how many texts a model wrote for a night, and how many of them are empty, mostly because it only thought.
+-- Parameters: night_id VARCHAR, model VARCHAR (who wrote them).
+-- Grain: one row.
+SELECT count(*) AS written, count(*) FILTER (trim(text) = '') AS empty
+FROM candidates
+WHERE model = $model AND interaction_id IN (
+    SELECT interaction_id FROM selections WHERE night_id = $night_id
+    UNION ALL
+    SELECT seed_id FROM seed_draws WHERE night_id = $night_id
+);
