@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -18,6 +19,10 @@ from alignment.records import Answer, Interaction, Pair, Side, SuitePrompt
 
 ROOT = Path(__file__).parents[1]
 NOW = datetime(2026, 11, 23, 2, 0)  # the store keeps UTC without a zone
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell leaves what it starts in the background, and every process of a test that sends Ctrl-C with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "tests",
