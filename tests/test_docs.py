@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from alignment.config import setting_names
-from flows import reference
+from flows import write_docs as reference
 from flows.cli import app
 from tests.conftest import ROOT
 
@@ -19,7 +19,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 @pytest.mark.parametrize("name", reference.pages())
 def test_the_reference_is_what_the_code_says(name: str) -> None:
-    """`python -m flows.reference` writes it."""
+    """`python -m flows.write_docs` writes it."""
     assert (reference.DOCS / name).read_text(encoding="utf-8") == reference.pages()[name]
 
 

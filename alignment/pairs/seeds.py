@@ -100,7 +100,7 @@ def voices() -> list[Seed]:
 
 
 def _beside(name: str, path: Path) -> list[Seed]:
-    """Return the harmful and the harmless requests of a file, of one cluster what stands in one row."""
+    """Return the requests of a file; each row is a cluster: a harmful request and the harmless ones beside it."""
     return [
         seed(text, category, cluster=f"{name}-{number}", source=BUNDLED)
         for number, row in enumerate(_rows(path))

@@ -1,4 +1,4 @@
-"""The pages that follow from the code: every setting and every command. `python -m flows.reference` writes them.
+"""The pages that follow from the code: every setting and every command. `python -m flows.write_docs` writes them.
 
 Effects: `write` writes `settings.md` and `cli.md`.
 """
