@@ -25,11 +25,14 @@ from alignment.ingest import (
     Parsed,
     Part,
     Reading,
+    Unmasked,
     blocks,
     known_files,
+    mask,
     merge,
     parse,
     parser,
+    read_records,
     resume,
     would_be,
 )
@@ -111,10 +114,16 @@ def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
 
 
 def _parsed(source: LogSource, reading: Reading, context: Context) -> Iterator[Parsed]:
+    # Three blocks are worked on at a time: one is read, one masked, and one checked and merged by who takes them from here.
+    for block in ahead(_read(source, reading, context)):
+        yield mask(block, context)
+
+
+def _read(source: LogSource, reading: Reading, context: Context) -> Iterator[Unmasked]:
     statement = source.statement()
     with closing(parser()) as connection:
         for block in blocks(reading, context.settings, now=context.now):
-            yield parse(connection, statement, source.undated, [Part(reading, block)], context)
+            yield read_records(connection, statement, source.undated, [Part(reading, block)], context)
             reading = reading._replace(place=block.end)
 
 

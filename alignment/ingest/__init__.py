@@ -2,7 +2,7 @@
 
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.merge import Batch, merge, would_be
-from alignment.ingest.parse import Context, Parsed, parse
+from alignment.ingest.parse import Context, Parsed, Unmasked, mask, parse, read_records
 from alignment.ingest.reading import Known, Part, Reading, blocks, known_files, resume, unread
 from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
 
@@ -16,15 +16,18 @@ __all__ = [
     "Part",
     "Reading",
     "Source",
+    "Unmasked",
     "blocks",
     "find_files",
     "known_files",
     "log_sources",
     "make_source",
+    "mask",
     "merge",
     "parse",
     "parser",
     "presets",
+    "read_records",
     "resume",
     "unread",
     "would_be",

@@ -112,12 +112,25 @@ class Parsed(NamedTuple):
         return _keys(pa.concat_tables(lines)), _why_skipped(rows), _thumbs_unread(rows)
 
 
+class Unmasked(NamedTuple):
+    """The lines of a block of each of `parts`, and their records as they were logged: nothing in them is masked yet."""
+
+    parts: Sequence[Part]
+    lines: pa.Table
+    rows: pa.Table
+
+
 def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Parsed:
     """Parse blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
 
     Raises:
         InputError: the statement fails on what the blocks hold.
     """
+    return mask(read_records(connection, statement, undated, parts, context), context)
+
+
+def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Unmasked:
+    """Do the part of `parse` that DuckDB does: without Python's lock, so that the block before can be masked meanwhile."""
     lines = _together(parts, context.now)
     connection.register("block", lines)
     try:
@@ -130,9 +143,14 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         ) from None
     finally:
         connection.unregister("block")
-    rows, masked = _masked(rows, lines, context.key)
+    return Unmasked(parts, lines, rows)
+
+
+def mask(block: Unmasked, context: Context) -> Parsed:
+    """Do the other part of `parse`: mask what is personal, and collect signals and refusals."""
+    rows, masked = _masked(block.rows, block.lines, context.key)
     return Parsed(
-        parts,
+        block.parts,
         len(rows),
         pc.sum(pc.equal(rows["reason"], "no_exchange")).as_py() or 0,
         _why_skipped(rows),
@@ -140,9 +158,9 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
         rows,
         masked,
         _signal_rows(rows, masked, context.now),
-        _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), parts, context),
+        _quarantine_rows(rows.select([*_REFUSED, "user_id"]).filter(pc.is_valid(rows["line"])), block.parts, context),
         pc.sum(pc.not_equal(masked["pii"], "{}")).as_py() or 0,
-        _keys(lines),
+        _keys(block.lines),
     )
 
 
@@ -220,10 +238,11 @@ def _redact_row(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any] |
 
 
 def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
+    """Return the texts of a row without what is personal in those that SQL saw something in, and how much of each kind there was."""
     counts: Counter[str] = Counter()
 
-    def clean(text: str) -> str:
-        masked, found = _clean(text, key, work)
+    def clean(text: str, personal: bool) -> str:
+        masked, found = _clean(text, key, work) if personal else (text.replace("\x00", "\ufffd"), Counter[str]())
         counts.update(found)
         return masked
 
@@ -232,16 +251,20 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
         counts.update(_ID_KIND.findall(masked) if masked != value else ())
         return masked
 
-    messages = [{"role": turn["role"], "content": clean(turn["content"])} for turn in json.loads(row["messages"])]
-    return {
-        "messages": json.dumps(messages, ensure_ascii=False),
-        "prompt": messages[-1]["content"],
-        "response": clean(row["response"]),
-        "edit": clean(row["edit"]) if row["edit"] is not None else None,
-        # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
-        **{name: clean_id(row[name]) for name in _IDS},
-        "pii": json.dumps(dict(sorted(counts.items()))),
-    }
+    texts = {name: row[name] for name in ("messages", "prompt", "response", "edit")}
+    if row["personal_texts"]:
+        *of_turns, of_response, of_edit = row["personal_texts"]
+        turns = zip(json.loads(row["messages"]), of_turns, strict=True)
+        messages = [{"role": turn["role"], "content": clean(turn["content"], personal)} for turn, personal in turns]
+        texts = {
+            "messages": json.dumps(messages, ensure_ascii=False),
+            "prompt": messages[-1]["content"],
+            "response": clean(row["response"], of_response),
+            "edit": clean(row["edit"], of_edit) if row["edit"] is not None else None,
+        }
+    # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
+    ids = {name: clean_id(row[name]) if row["personal_ids"] else row[name] for name in _IDS}
+    return {**texts, **ids, "pii": json.dumps(dict(sorted(counts.items())))}
 
 
 def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.Table]:
@@ -249,7 +272,7 @@ def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.T
     positions and a column `pii`."""
     works: defaultdict[tuple[int, int], Work] = defaultdict(Work)
     positions = np.flatnonzero(rows["personal"].to_numpy())
-    texts = rows.take(pa.array(positions)).select(["part", "line_number", *_TEXTS]).to_pylist()
+    texts = rows.take(pa.array(positions)).select(["part", "line_number", "personal_ids", "personal_texts", *_TEXTS]).to_pylist()
     tried = [_redact_row(row, key, works[row["part"], row["line_number"]]) for row in texts]
     refused = [int(position) for position, row in zip(positions, tried, strict=True) if row is None]
     clean = [row for row in tried if row is not None]

@@ -21,6 +21,8 @@ CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBL
 CREATE MACRO short_id(id) AS CASE WHEN strlen(id) > 256 THEN md5(id) ELSE id END;
 -- A JSON null says nothing, and must not stand before what does.
 CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' THEN value END;
+-- What gateways write for what they do not log is short.
+CREATE MACRO placeholder(text, known) AS CASE WHEN strlen(text) <= 256 THEN list_contains(known::VARCHAR[], lower(trim(text))) ELSE false END;
 CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;
 
 -- A content is a text or a list of typed parts. Thoughts and calls of tools are nobody's words; of a picture its type is left behind.

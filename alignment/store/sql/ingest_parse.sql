@@ -104,8 +104,7 @@ judged AS (
                 THEN 'unknown_role'
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
             -- What gateways write for what they do not log.
-            WHEN list_contains($placeholders::VARCHAR[], lower(trim(prompt))) OR list_contains($placeholders::VARCHAR[], lower(trim(response)))
-                THEN 'no_exchange:placeholder'
+            WHEN placeholder(prompt, $placeholders) OR placeholder(response, $placeholders) THEN 'no_exchange:placeholder'
             -- Blanks of every script, and what is not seen, are no words.
             WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
@@ -121,18 +120,17 @@ judged AS (
 looked AS (
     SELECT
         *,
+        judged_reason IS NULL AND regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id) AS personal_ids,
         judged_reason IS NULL AND (
-            regexp_matches(concat_ws(chr(10), messages, response, edit), $prefilter)
-            OR regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id)
-            OR contains(line, '\u0000')) AS personal
+            regexp_matches(concat_ws(chr(10), messages, response, edit), $prefilter) OR contains(line, '\u0000')) AS personal_texts
     FROM judged
 ),
 told AS (
     SELECT
         * EXCLUDE (judged_reason),
         -- Looking for what is personal takes time that grows with the text: one line may not cost more than its share.
-        CASE WHEN personal AND strlen(messages) + strlen(response) + coalesce(strlen(edit), 0) > $max_masked_bytes THEN 'too_long_to_mask'
-            ELSE judged_reason END AS reason
+        CASE WHEN (personal_ids OR personal_texts) AND strlen(messages) + strlen(response) + coalesce(strlen(edit), 0) > $max_masked_bytes
+            THEN 'too_long_to_mask' ELSE judged_reason END AS reason
     FROM looked
 )
 SELECT
@@ -147,5 +145,9 @@ SELECT
     conversation_id, session_id, user_id, created_at, model, messages, prompt, response,
     coalesce(agreed, $consent_default) AS consent, purpose,
     thumbs, thumbs_unread, regenerated, edit, coalesce(NOT agreed, false) AS no_consent, tools, reasoning,
-    personal AND reason IS NULL AS personal
+    (personal_ids OR personal_texts) AND reason IS NULL AS personal, personal_ids,
+    -- Which of the texts: looking through one takes a hundred times as long as seeing that nothing in it is personal.
+    CASE WHEN personal_texts AND reason IS NULL THEN list_concat(
+        list_transform(turns, lambda turn: regexp_matches(turn.content ->> '$', $prefilter)),
+        [regexp_matches(response, $prefilter), coalesce(regexp_matches(edit, $prefilter), false)]) END AS personal_texts
 FROM told;
