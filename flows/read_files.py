@@ -113,10 +113,12 @@ def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
     return check("interactions", usable.to_pandas(), batch=batch, now=moment) if len(usable) else CheckReport({}, [])
 
 
-def _parsed(source: LogSource, reading: Reading, context: Context) -> Iterator[Parsed]:
-    # Three blocks are worked on at a time: one is read, one masked, and one checked and merged by who takes them from here.
+def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
+    # DuckDB reads one block while Python masks and checks another, and who takes them from here stores a third.
     for block in ahead(_read(source, reading, context)):
-        yield mask(block, context)
+        parsed = mask(block, context)
+        [place] = [part.reading.place for part in parsed.parts]
+        yield parsed, check_block(parsed, f"{reading.id}:{place.offset}", context.now)
 
 
 def _read(source: LogSource, reading: Reading, context: Context) -> Iterator[Unmasked]:
@@ -141,9 +143,7 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
     reading = resume(known_files(settings.home, source.name), source.name, log_file)
     [so_far] = _so_far(settings, [reading])
     total, started = FileRead(), time.perf_counter()
-    for parsed in ahead(_parsed(source, reading, context)):
-        [place] = [part.reading.place for part in parsed.parts]
-        report = check_block(parsed, f"{reading.id}:{place.offset}", context.now)
+    for parsed, report in ahead(_checked(source, reading, context)):
         [so_far] = _with(parsed, report, [so_far])
         problem = _problem(settings, log_file, so_far, report, accept)
         if dry_run:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from alignment.errors import InputError
 from alignment.store.session import ROW_GROUP_ROWS
 
-BLOCK_ROWS = 2 * ROW_GROUP_ROWS
+BLOCK_ROWS = 3 * ROW_GROUP_ROWS
 """Lines of a block, and so of a transaction. What fills a row group DuckDB writes once, and not by way of its log."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
 _SHOWN, _NO_LOG = 4000, 1 << 28
@@ -81,14 +81,17 @@ def read_blocks(
     """
     pieces: list[_Piece] = []
     place, rows, size, whole = start, 0, 0, True
+    # The first block is short, so that whoever works on it does not wait long for it.
+    most = min(ROW_GROUP_ROWS, BLOCK_ROWS)
     for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline, listed=listed):
         if piece is None:
             whole = False
             break
         pieces.append(piece)
         rows, size = rows + len(piece.lines), size + len(piece.raw)
-        while rows >= BLOCK_ROWS or size >= _BLOCK_BYTES:
-            pieces, taken = _cut(pieces, BLOCK_ROWS)
+        while rows >= most or size >= _BLOCK_BYTES:
+            pieces, taken = _cut(pieces, most)
+            most = BLOCK_ROWS
             block = _block(taken, place, last=False)
             place = block.end
             rows, size = sum(len(one.lines) for one in pieces), sum(len(one.raw) for one in pieces)

@@ -46,6 +46,7 @@ _IDS = ("conversation_id", "session_id", "user_id", "model")
 _REFUSED = ("part", "line_number", "record_number", "reason", "line")
 _PLACE = ("part", "line_number")
 _TEXTS = ("messages", "prompt", "response", "edit", *_IDS)
+_PERSONAL = ("personal_ids", "personal_messages", "personal_answer")
 _STORED = (
     "id",
     "line_number",
@@ -241,8 +242,8 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
     """Return the texts of a row without what is personal in those that SQL saw something in, and how much of each kind there was."""
     counts: Counter[str] = Counter()
 
-    def clean(text: str, personal: bool) -> str:
-        masked, found = _clean(text, key, work) if personal else (text.replace("\x00", "\ufffd"), Counter[str]())
+    def clean(text: str) -> str:
+        masked, found = _clean(text, key, work)
         counts.update(found)
         return masked
 
@@ -251,28 +252,24 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
         counts.update(_ID_KIND.findall(masked) if masked != value else ())
         return masked
 
-    texts = {name: row[name] for name in ("messages", "prompt", "response", "edit")}
-    if row["personal_texts"]:
-        *of_turns, of_response, of_edit = row["personal_texts"]
-        turns = zip(json.loads(row["messages"]), of_turns, strict=True)
-        messages = [{"role": turn["role"], "content": clean(turn["content"], personal)} for turn, personal in turns]
-        texts = {
-            "messages": json.dumps(messages, ensure_ascii=False),
-            "prompt": messages[-1]["content"],
-            "response": clean(row["response"], of_response),
-            "edit": clean(row["edit"], of_edit) if row["edit"] is not None else None,
-        }
-    # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
-    ids = {name: clean_id(row[name]) if row["personal_ids"] else row[name] for name in _IDS}
-    return {**texts, **ids, "pii": json.dumps(dict(sorted(counts.items())))}
+    texts = {name: row[name] for name in _TEXTS}
+    if row["personal_messages"]:
+        messages = [{"role": turn["role"], "content": clean(turn["content"])} for turn in json.loads(row["messages"])]
+        texts |= {"messages": json.dumps(messages, ensure_ascii=False), "prompt": messages[-1]["content"]}
+    if row["personal_answer"]:
+        texts |= {name: clean(row[name]) for name in ("response", "edit") if row[name] is not None}
+    if row["personal_ids"]:
+        # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
+        texts |= {name: clean_id(row[name]) for name in _IDS}
+    return {**texts, "pii": json.dumps(dict(sorted(counts.items())))}
 
 
 def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.Table]:
     """Return the rows, of which those are refused that would cost too much, and those that may hold personal data without it, with their
     positions and a column `pii`."""
     works: defaultdict[tuple[int, int], Work] = defaultdict(Work)
-    positions = np.flatnonzero(rows["personal"].to_numpy())
-    texts = rows.take(pa.array(positions)).select(["part", "line_number", "personal_ids", "personal_texts", *_TEXTS]).to_pylist()
+    positions = np.flatnonzero(np.logical_or.reduce([rows[name].to_numpy() for name in _PERSONAL]))
+    texts = rows.take(pa.array(positions)).select([*_PLACE, *_PERSONAL, *_TEXTS]).to_pylist()
     tried = [_redact_row(row, key, works[row["part"], row["line_number"]]) for row in texts]
     refused = [int(position) for position, row in zip(positions, tried, strict=True) if row is None]
     clean = [row for row in tried if row is not None]

@@ -9,7 +9,7 @@ WITH clean AS (
         '{}' AS pii
     FROM incoming
     SEMI JOIN fresh USING (position)
-    WHERE NOT personal
+    WHERE NOT (personal_ids OR personal_messages OR personal_answer)
 )
 SELECT *, $ingested_at::TIMESTAMP AS ingested_at
 FROM (FROM clean UNION ALL BY NAME SELECT * EXCLUDE (position) FROM masked SEMI JOIN fresh USING (position));
