@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -137,12 +139,27 @@ def setting_names() -> list[str]:
     return names
 
 
+_kept: list[Settings] = []
+
+
+@contextmanager
+def kept_settings(settings: Settings) -> Iterator[None]:
+    """Let `load_settings` return these in this process until the block ends, whatever is written to the file meanwhile."""
+    _kept.append(settings)
+    try:
+        yield
+    finally:
+        _kept.pop()
+
+
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings.
+    """Read the settings; within `kept_settings` those are returned.
 
     Raises:
         ConfigError: naming every problem at once.
     """
+    if _kept and not overrides:
+        return _kept[-1]
     where = str(config_file() or "the environment")
     unknown = [(name, f"{name}: unknown setting in the environment; {_nearest(key)}") for name, key in _unknown_environment()]
     problems = []

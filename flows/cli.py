@@ -97,9 +97,9 @@ def ingest_command(
         return
     from alignment.store import export
     from flows.ingest import ingest, replay_quarantine
-    from flows.night import night_lock
+    from flows.night import only_night
 
-    with night_lock(settings.home):
+    with only_night(settings):
         if replay:
             outcomes = replay_quarantine(reason, source)
             print_rows([{"outcome": name, "lines": number} for name, number in outcomes.items()], as_json=as_json)
@@ -162,9 +162,9 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
     settings = start(writes=True, runs_flows=True)
     from flows.curate import curate
-    from flows.night import night_lock, stage
+    from flows.night import only_night, stage
 
-    with night_lock(settings.home):
+    with only_night(settings):
         night_id = begin_night(settings, night)
         with stage(settings.home, night_id, "curate") as counts:
             counts |= curate(night_id)
@@ -175,10 +175,10 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
     settings = start(writes=True, runs_flows=True)
-    from flows.night import night_lock, stage
+    from flows.night import only_night, stage
     from flows.train import train
 
-    with night_lock(settings.home):
+    with only_night(settings):
         night_id = begin_night(settings, night)
         with stage(settings.home, night_id, "train") as summary:
             summary |= train(night_id)

@@ -94,13 +94,13 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     from flows.evaluate import discard_broken
     from flows.hooks import deliver
     from flows.monitor import monitor
-    from flows.night import night_lock, record_night, stage
+    from flows.night import only_night, record_night, stage
     from flows.nightly import summarise
     from flows.release import release
     from flows.show import say
     from flows.train import train
 
-    with night_lock(settings.home):
+    with only_night(settings):
         night_id = begin_night(settings, night)
         if again:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")

@@ -30,10 +30,10 @@ def add_command(
     settings = start()
     actor = answering(actor, needed=False)
     from alignment.store import migrate
-    from flows.night import night_lock
+    from flows.night import only_night
     from flows.seeds import add_file
 
-    with night_lock(settings.home):
+    with only_night(settings):
         migrate(settings.home)
         added = add_file(settings, file, source=source, licence=licence, kind=kind, scorer=scorer, actor=actor)
     for line in added.told:

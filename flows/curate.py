@@ -58,7 +58,7 @@ from flows.checks import check_pairs
 from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
 from flows.label import label
-from flows.night import base_path, embedder, interaction, night_lock, now, writer_id
+from flows.night import base_path, embedder, interaction, now, only_night, writer_id
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
 from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens, to_be_authored
@@ -343,7 +343,7 @@ def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
 def curate(night_id: str) -> dict[str, Any]:
     """Build the training set of a night; return counts. A night that was built before is not built again."""
     settings = load_settings()
-    with night_lock(settings.home):
+    with only_night(settings):
         if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):
             choose(night_id)
             redact_deeply()

@@ -20,7 +20,7 @@ from alignment.ingest.replay import replay
 from alignment.store import append, audit, migrate, query, session, sql
 from alignment.text import cap, printable
 from flows.checks import check_ingest
-from flows.night import embedder, interaction, night_lock, now
+from flows.night import embedder, interaction, now, only_night
 from flows.read_files import FileRead, FilesRead, check_block, nothing_in, read_context, read_file, read_small_files
 from flows.redact import redact_deeply
 from flows.show import progress, say
@@ -97,7 +97,7 @@ def ingest(
     out and fails the flow after all else is moderated and checked.
     """
     settings = load_settings()
-    with night_lock(settings.home):
+    with only_night(settings):
         migrate(settings.home)
         started = now()
         sources = chosen_sources(settings, logs, preset, source)
@@ -245,7 +245,7 @@ def _backlog(settings: Settings) -> bool:
 def replay_quarantine(reason: str | None = None, source: str | None = None) -> dict[str, int]:
     """Read quarantined records again, after a setting or a mapping was corrected; return what became of them."""
     settings = load_settings()
-    with night_lock(settings.home):
+    with only_night(settings):
         migrate(settings.home)
         context = read_context(settings)
 

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import duckdb
 
 from alignment.candidates.author import PROMPTS
-from alignment.config import Settings
+from alignment.config import Settings, kept_settings
 from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
-from alignment.labels import load_constitution
+from alignment.labels import kept_constitutions, load_constitution
 from alignment.models.embedded import EMBEDDED, chat_model_path
 from alignment.models.identity import model_id
 from alignment.records import Interaction
@@ -75,6 +75,18 @@ def night_lock(home: Path) -> Iterator[None]:
     finally:
         _HELD.discard(home)
         os.close(handle)
+
+
+@contextmanager
+def only_night(settings: Settings) -> Iterator[None]:
+    """Hold the only night of the state folder, under settings and a constitution that no edit changes before it ends.
+
+    Raises:
+        NightRunning: another process holds it.
+    """
+    # Not handed from stage to stage: Prefect's server keeps what flows and tasks are called with, and settings may hold keys.
+    with night_lock(settings.home), kept_settings(settings), kept_constitutions():
+        yield
 
 
 def _taken(handle: int) -> bool:

@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import Settings, load_settings
+from alignment.labels import load_constitution
 from alignment.models.remote import key_of
 from alignment.release import champion, current, current_canary
 from alignment.store import export, migrate, query, sql
@@ -21,7 +22,7 @@ from flows.evaluate import adapter_of, suites
 from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.monitor import monitor
-from flows.night import night_lock, plan_night, record_night, record_stage, stage
+from flows.night import only_night, plan_night, record_night, record_stage, stage
 from flows.release import release
 from flows.seeds import sync_bundled
 from flows.show import headline, say
@@ -37,7 +38,9 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
     settings = load_settings()
     # Raises where the key is not set, which labelling would find out after everything was generated.
     key_of(settings.teacher)
-    with night_lock(settings.home):
+    with only_night(settings):
+        # What the night is held to is read before anything else, and once.
+        load_constitution(settings.labels.constitution)
         migrate(settings.home)
         started = time.perf_counter()
         headline("ingest")

@@ -33,7 +33,7 @@ from data_checks import check
 from flows.anchors import Answered, answered
 from flows.checks import Consent, conclude, consent_of
 from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites, verdict_ids
-from flows.night import base_path, night_lock, now
+from flows.night import base_path, now, only_night
 from flows.show import say
 
 ACTOR = "nightly gate"
@@ -310,7 +310,7 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
 def release(night_id: str, folder: str) -> dict[str, Any]:
     """Gate the trained run in `folder` against what is in production, unless it is that; return the decision and its metrics."""
     settings = load_settings()
-    with night_lock(settings.home):
+    with only_night(settings):
         _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)

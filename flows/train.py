@@ -27,7 +27,7 @@ from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
-from flows.night import base_path, night_lock, now
+from flows.night import base_path, now, only_night
 from flows.secret import without_secret
 from flows.show import progress, say
 from flows.stopping import saves
@@ -211,6 +211,6 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 @flow(name="train")
 def train(night_id: str) -> dict[str, Any]:
     """Train the challenger of a night; return its summary and the run's folder."""
-    with night_lock(load_settings().home):
+    with only_night(load_settings()):
         folder = fit(night_id)
         return {**record(night_id, folder), "folder": folder}

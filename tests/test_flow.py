@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,6 @@ eval_share = 0.2
 def sample_lines(number: int) -> list[str]:
     """Real requests of the sample traffic with made-up answers."""
     import gzip
-    from importlib.resources import files
 
     rng = random.Random(1)
     path = Path(str(files("alignment.samples") / "traffic.jsonl.gz"))
@@ -99,6 +99,27 @@ def pairs_of(workplace: Path, home: str) -> list[dict[str, object]]:
 def whole_night(workplace: Path) -> dict[str, object]:
     output, _ = align(workplace, "whole", "nightly", "--json")
     return json.loads(output)
+
+
+def test_what_is_edited_during_a_night_is_for_the_next(tmp_path: Path) -> None:
+    """From the first headline on neither the settings nor the constitution can be read any more; every stage is as it was planned."""
+    make_tiny_model(tmp_path / "tiny")
+    shutil.copy(str(files("alignment.labels") / "constitution.yaml"), tmp_path / "own.yaml")
+    (tmp_path / "align.toml").write_text(CONFIG.replace("[labels]", "[labels]\nconstitution = 'own.yaml'"))
+    (tmp_path / "logs.jsonl").write_text("\n".join(sample_lines(120)) + "\n")
+    process = start(tmp_path, "home", "nightly", "--json")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip() == "ingest":
+            break
+    for name in ("align.toml", "own.yaml"):
+        (tmp_path / name).write_text("[train]\nepochs = 'never'\n")
+    output, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-4000:]
+    night = json.loads(output)
+    assert night["stages"].keys() == {"ingest", "curate", "train", "release", "monitor"}
+    assert night["train"]["pairs"] > 10
+    align(tmp_path, "home", "status", status=1)
 
 
 def test_a_night_runs_from_logs_to_a_verdict(workplace: Path, whole_night: dict) -> None:

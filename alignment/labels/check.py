@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,12 +77,32 @@ def read_constitution(text: str) -> Reading:
     return Reading(None if problems else found, problems, syntax, line_of)
 
 
+_kept: list[dict[str, Constitution]] = []
+
+
+@contextmanager
+def kept_constitutions() -> Iterator[None]:
+    """Let `load_constitution` read each file once in this process until the block ends, whatever is written to it meanwhile."""
+    _kept.append(_kept[-1] if _kept else {})
+    try:
+        yield
+    finally:
+        _kept.pop()
+
+
 def load_constitution(path: str = "") -> Constitution:
-    """Read a constitution; an empty path is the bundled one.
+    """Read a constitution; an empty path is the bundled one. Within `kept_constitutions` what was read before is returned.
 
     Raises:
         ConfigError: naming every problem at once, each with its line.
     """
+    kept = _kept[-1] if _kept else {}
+    if path not in kept:
+        kept[path] = _load(path)
+    return kept[path]
+
+
+def _load(path: str) -> Constitution:
     source, text = constitution_text(path)
     read = read_constitution(text)
     if read.constitution is None:
