@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Settings
-from alignment.errors import TrainingError
+from alignment.config import Settings, load_settings
+from alignment.errors import ConfigError, TrainingError
+from alignment.labels import load_constitution
+from alignment.labels.check import constitution_text
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
 from flows.chosen import selected
-from flows.night import night_ids, night_lock, plan_night, stage, unfinished
+from flows.night import night_ids, night_lock, only_night, plan_night, stage, unfinished
 from tests.conftest import NOW, make_interaction
 
 
@@ -56,6 +58,27 @@ def test_a_stage_shares_the_lock_of_its_night(home: Path) -> None:
         pass
     with night_lock(home):
         pass
+
+
+def test_a_night_reads_its_settings_and_its_constitution_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own, config = tmp_path / "own.yaml", tmp_path / "align.toml"
+    own.write_text(constitution_text()[1])
+    config.write_text("[train]\nepochs = 3\n")
+    settings = load_settings()
+    with only_night(settings):
+        before = load_constitution(str(own))
+        config.write_text("[train]\nepochs = 'never'\n")
+        own.write_text("no constitution")
+        # A stage takes the lock of its night again.
+        with only_night(load_settings()):
+            assert load_settings() is settings
+            assert load_constitution(str(own)) is before
+        assert load_settings().train.epochs == 3
+    with pytest.raises(ConfigError):
+        load_settings()
+    with pytest.raises(ConfigError):
+        load_constitution(str(own))
 
 
 def test_a_look_at_the_lock_refuses_no_night(home: Path) -> None:
