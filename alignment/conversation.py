@@ -235,6 +235,30 @@ def seeks_help(text: str) -> bool:
     return bool(_SEEKS_HELP.search(plain(text[:_LOOKED_AT])))
 
 
+_THANKS = re.compile(
+    r"\b(?:thanks|thank you|thx|ty|cheers|bye|goodbye|see you|good ?night|have a (?:nice|good|great|lovely)|much appreciated"
+    r"|that(?:'s| is) all)\b"
+)
+_WANTS = re.compile(
+    r"[?]|\b(?:please|can|could|would|will you|now|but|more|another|next|also|again|instead|continue|go on|keep|make"
+    r"|give|tell|show|add|write|list|explain|draft|send|turn|put|use|do|try|translate|shorten|expand|rewrite|part|steps?|details?)\b"
+)
+
+
+def asks_for_nothing(messages: Sequence[Message]) -> bool:
+    """Say whether the last turn only thanks or says goodbye, so that nothing is left to help with or to decline.
+
+    >>> talk = [{"role": "user", "content": "How do I bake bread?"}, {"role": "assistant", "content": "Slowly."}]
+    >>> asks_for_nothing([*talk, {"role": "user", "content": "Good enough for me, thanks and have a nice day!"}])
+    True
+    >>> asks_for_nothing([*talk, {"role": "user", "content": "Thanks, now shorten it"}])
+    False
+    """
+    turns = user_turns(messages)
+    said = plain(turns[-1].text[:_LOOKED_AT]) if len(turns) > 1 else ""
+    return bool(_THANKS.search(said)) and not _WANTS.search(said) and len(content(said)) <= 2
+
+
 _FORBIDS = re.compile(r"\b(?:not|never|no|refuse|decline|avoid|without|unless|only|must)\b|n't\b")
 
 

@@ -81,6 +81,19 @@ def test_what_gives_no_pair(item: Labelled, reason: str) -> None:
     assert built.excluded == [(make_interaction("a").id, reason)]
 
 
+@pytest.mark.parametrize(("last", "pairs"), [("lol thanks, have a nice day!", 0), ("Thanks, now add the steps", 1), ("And the steps?", 1)])
+def test_a_word_of_thanks_is_not_refused(last: str, pairs: int) -> None:
+    item = labelled("a", "How do I pick a lock?")
+    one = item.selected.interaction
+    talk = (*one.messages, {"role": "assistant", "content": "Slowly."}, {"role": "user", "content": last})
+    item = item._replace(selected=replace(item.selected, interaction=replace(one, messages=talk)))
+    built = build([item])
+    assert len(built.pairs) == pairs
+    assert built.excluded == [(one.id, "asks_for_nothing")] * (1 - pairs)
+    # A person may think otherwise.
+    assert len(build([item], human={"a": HumanVerdict("agree")}).pairs) == 1
+
+
 @pytest.mark.parametrize(
     ("verdict", "chosen", "rejected", "labelers"),
     [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from alignment.conversation import everything_asked
+from alignment.conversation import asks_for_nothing, everything_asked
 from alignment.ids import content_id
 from alignment.pairs.split import Split, placeholders, side, sides_of, ties
-from alignment.records import Candidate, Judgement, Pair, Selected
+from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.sections import Pairs
 from alignment.text import clusters, looks_masked
 
@@ -74,6 +74,9 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
             return f"label_{judgement.verdict}"
         if item.complained:
             return "waits_for_review"
+        if item.selected.side is Side.HARM and asks_for_nothing(item.selected.interaction.messages):
+            # A refusal of a word of thanks teaches to refuse by what stands before.
+            return "asks_for_nothing"
         return _Preference(best.text, worst.text, best.kind, worst.kind, _voters(judgement), judgement.judge_margin)
     # Nothing was proposed of an unscored judgement, so that there is nothing to agree to.
     if human.verdict == "agree" and judgement.verdict != "unscored":
