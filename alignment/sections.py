@@ -224,9 +224,6 @@ class Train(Section):
     epochs: float = Field(1, gt=0, description="passes over the night's pairs")
     learning_rate: float = Field(8e-4, gt=0, description="peak learning rate")
     beta: float = Field(0.1, gt=0, description="strength of the preference, and of the tie to the reference if there is one")
-    voices: int = Field(
-        0, ge=0, le=8, description="other voices that a request of one turn is taught in, both sides through the same frames"
-    )
     sft_weight: float = Field(1.0, ge=0, description="weight of the supervised term on chosen answers; 0 is plain DPO")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")

@@ -15,7 +15,6 @@ from alignment.ids import short
 from alignment.train.job import TrainJob, check_answers, named, read_pairs
 from alignment.train.tokens import REFUSES, tokenise
 from alignment.train.told import say
-from alignment.train.voices import in_voices
 
 _LEAST_MARGIN = 0.05
 
@@ -30,7 +29,7 @@ def read_rows(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
     check_answers((pair["id"], pair["chosen"], pair["rejected"]) for pair in pairs)
     split: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
     long: list[str] = []
-    for pair in (voiced for one in pairs for voiced in in_voices(one, job.settings.voices)):
+    for pair in pairs:
         ids = tokenise(pair, tokenizer, max_completion_tokens=job.settings.max_completion_tokens)
         if len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= limit:
             split[pair["split"]].append({**ids, "margin": pair.get("judge_margin", 1.0)})
