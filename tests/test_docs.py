@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import takewhile
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -15,6 +18,26 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+ALIGN = get_command(app)
+COMMAND = re.compile(r"^align .+|(?<=`)align [^`]+(?=`)", re.MULTILINE)
+
+
+def unknown(line: str) -> list[str]:
+    """Return the words of a command line that `align` does not know: a command, or an option of it."""
+    words = shlex.split(line.replace("…", "TEXT"), comments=True)[1:]
+    # `check|diff` stands for several commands; the first word that is no name of one is an argument.
+    names = list(takewhile(lambda word: re.fullmatch(r"[a-z|]+", word), words))
+    found: list[Any] = [ALIGN]
+    for name in names:
+        groups = [one for one in found if hasattr(one, "commands")]
+        if not groups:
+            break
+        if lost := [each for each in name.split("|") if not all(each in one.commands for one in groups)]:
+            return lost
+        found = [one.commands[each] for one in groups for each in name.split("|")]
+    options = [{option for one in command.params for option in one.opts} | {"--help"} for command in found]
+    given = [word.split("=")[0].rstrip(",;") for word in words if word.startswith("-")]
+    return [option for option in given if not all(option in known for known in options)]
 
 
 @pytest.mark.parametrize("name", reference.pages())
@@ -47,3 +70,16 @@ def test_the_front_page_is_short_and_leads_to_every_page() -> None:
 def test_every_link_leads_somewhere(page) -> None:  # type: ignore[no-untyped-def]
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_a_command_or_option_that_does_not_exist_is_found() -> None:
+    assert unknown("align ingest --replay --agian # again") == ["--agian"]
+    assert unknown("align relase list") == ["relase"]
+    assert unknown("align constitution check|dif FILE") == ["dif"]
+    assert unknown("align gate --approve NIGHT --reason=TEXT") == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_exists_with_its_options(page) -> None:  # type: ignore[no-untyped-def]
+    lines = [] if page.name == "cli.md" else COMMAND.findall(page.read_text(encoding="utf-8"))
+    assert {line: lost for line in lines if (lost := unknown(line))} == {}
