@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+INDEX = ROOT / "docs" / "decisions" / "README.md"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 ALIGN = get_command(app)
 COMMAND = re.compile(r"^align .+|(?<=`)align [^`]+(?=`)", re.MULTILINE)
@@ -66,7 +68,19 @@ def test_the_front_page_is_short_and_leads_to_every_page() -> None:
     assert [page.name for page in PAGES if page.parent != ROOT and f"(docs/{page.name})" not in README] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_index_lists_every_decision() -> None:
+    listed = LINK.findall(INDEX.read_text(encoding="utf-8"))
+    assert [name for name in listed if name[0].isdigit()] == [page.name for page in DECISIONS] != []
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_a_status_its_context_and_what_was_decided(page) -> None:  # type: ignore[no-untyped-def]
+    text = page.read_text(encoding="utf-8")
+    assert re.match(r"# \d\d · .+\n\n\*\*Status:\*\* .*\d{4}-\d\d-\d\d", text) and text.startswith(f"# {page.name[:2]} ")
+    assert text.index("\n## Context\n") < text.index("\n## Decision\n")
+
+
+@pytest.mark.parametrize("page", [*PAGES, INDEX, *DECISIONS], ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page) -> None:  # type: ignore[no-untyped-def]
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
