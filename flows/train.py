@@ -70,6 +70,11 @@ def command(job: TrainJob) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *run]
 
 
+def environment() -> dict[str, str]:
+    """Return what the training process inherits: no secret, and no import from the folder that it is started in."""
+    return {**without_secret(os.environ), "PYTHONSAFEPATH": "1"}
+
+
 def check_launcher(config: str) -> None:
     """Refuse a launcher that is not served; the training process looks at how it wants FSDP.
 
@@ -103,7 +108,7 @@ def _run(job: TrainJob) -> None:
         before = out.tell()
         with (
             subprocess.Popen(
-                command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=without_secret(os.environ)
+                command(job), stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True, env=environment()
             ) as process,
             saves(process),
         ):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -170,3 +171,14 @@ def test_processes_stop_together_and_end_at_once_when_the_run_is_finished(tiny: 
         (job.folder / "result.json").write_text("{}")
     code, errors = ended(process)  # fails when one waits for the other
     assert (code, finished(job.folder)) == (0, True), errors[-3000:]
+
+
+def test_a_folder_of_the_users_does_not_stand_before_the_package(tmp_path: Path) -> None:
+    (tmp_path / "alignment").mkdir()
+    (tmp_path / "alignment" / "__init__.py").write_text("raise SystemExit('another package')")
+    from flows.train import environment
+
+    run = [sys.executable, "-m", "alignment.train", "--help"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "run.json" in done.stdout
