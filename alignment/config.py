@@ -139,6 +139,7 @@ def setting_names() -> list[str]:
     return names
 
 
+# Of the process and not of a context: a night's threads must see them too, and the night's lock lets no second night in.
 _kept: list[Settings] = []
 
 
@@ -153,7 +154,7 @@ def kept_settings(settings: Settings) -> Iterator[None]:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; within `kept_settings` those are returned.
+    """Read the settings; within `kept_settings` those are returned, unless there are `overrides`.
 
     Raises:
         ConfigError: naming every problem at once.

@@ -236,27 +236,35 @@ def seeks_help(text: str) -> bool:
 
 
 _THANKS = re.compile(
-    r"\b(?:thanks|thank you|thx|ty|cheers|bye|goodbye|see you|good ?night|have a (?:nice|good|great|lovely)|much appreciated"
-    r"|that(?:'s| is) all)\b"
+    r"\b(?:thanks|thank you|thx|ty|cheers|bye|goodbye|see you|good ?night|have a (?:nice|good|great|lovely)|much appreciated)\b"
 )
-_WANTS = re.compile(
-    r"[?]|\b(?:please|can|could|would|will you|now|but|more|another|next|also|again|instead|continue|go on|keep|make"
-    r"|give|tell|show|add|write|list|explain|draft|send|turn|put|use|do|try|translate|shorten|expand|rewrite|part|steps?|details?)\b"
+_FILLS = frozenset(
+    """a am an and appreciated are awesome be been better bye cool day enough evening everything exactly
+    excellent fine for from friend friendly glad good goodbye got great ha haha had happy have helped
+    helpful helping helps hey i i'm is it it's just kind later life likewise lol lot lots love lovely man
+    me mate morning much my needed nice night of oh ok okay perfect quick say saved so super sweet than
+    thank thanks that that's the this to today too ty very wanted was weekend well were what wonderful wow
+    yes you you're your yours""".split()  # noqa: SIM905
 )
+_SAID = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 def asks_for_nothing(messages: Sequence[Message]) -> bool:
-    """Say whether the last turn only thanks or says goodbye, so that nothing is left to help with or to decline.
+    """Say whether the last turn only thanks for an answer or says goodbye, so that nothing is left to help with or to decline.
+
+    Every word has to be one of those that such turns are made of: one that asks for more has another.
 
     >>> talk = [{"role": "user", "content": "How do I bake bread?"}, {"role": "assistant", "content": "Slowly."}]
     >>> asks_for_nothing([*talk, {"role": "user", "content": "Good enough for me, thanks and have a nice day!"}])
     True
-    >>> asks_for_nothing([*talk, {"role": "user", "content": "Thanks, now shorten it"}])
+    >>> asks_for_nothing([*talk, {"role": "user", "content": "Thanks. Same for cake."}])
     False
     """
     turns = user_turns(messages)
-    said = plain(turns[-1].text[:_LOOKED_AT]) if len(turns) > 1 else ""
-    return bool(_THANKS.search(said)) and not _WANTS.search(said) and len(content(said)) <= 2
+    if len(turns) < 2 or not turns[-2].answer.strip() or len(turns[-1].text) > PART:
+        return False
+    said = plain(turns[-1].text)
+    return bool(_THANKS.search(said)) and "?" not in said and _FILLS.issuperset(_SAID.findall(said))
 
 
 _FORBIDS = re.compile(r"\b(?:not|never|no|refuse|decline|avoid|without|unless|only|must)\b|n't\b")

@@ -114,7 +114,7 @@ def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
 
 
 def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
-    # DuckDB reads one block while Python masks and checks another, and who takes them from here stores a third.
+    # DuckDB reads one block, this masks and checks another, and the caller stores a third.
     for block in ahead(_read(source, reading, context)):
         parsed = mask(block, context)
         [place] = [part.reading.place for part in parsed.parts]

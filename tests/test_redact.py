@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import stat
 import sys
@@ -16,6 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import ConfigError
+from alignment.ingest import parser
+from alignment.ingest.normalize import spellings
 from alignment.ingest.redact import PERSONAL_ID, PREFILTER, personal_id, redact, redact_id, redaction_key
 from alignment.store import append, migrate, session
 from alignment.text import holds_placeholder
@@ -410,6 +413,47 @@ def test_what_stands_before_hides_nothing_from_the_prefilter(before: str) -> Non
         {"texts": values, "filter": PREFILTER},
     ).fetchall()
     assert not missed
+
+
+SIGNS = [
+    *" -.:/()@+_,;\n\t\"'\\",
+    *"\xa0\u2010\u2011\u2013\u2014\u2212\u202f\u2009\u3000\u3002\uff0e\ufe52\uff1a\uff0d\u2028\xad\u200b\u06dd\uff20٣１é",
+    *("%2e", "%40", "\\n", "\\t", "\\u0040", "&#64;", "&nbsp;", "[.]", " [at] ", " dot "),
+]
+"""Signs, and spellings of signs, that stand in a value or in place of one of its characters."""
+
+
+def disguised(value: str, draw: random.Random) -> str:
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+        place = draw.randrange(len(value))
+        value = value[:place] + draw.choice(SIGNS) + value[place + draw.choice((0, 0, 1)) :]
+    return value
+
+
+def test_no_sign_hides_a_value_from_what_hands_texts_to_python() -> None:
+    draw = random.Random(0)
+    texts = [f"{draw.choice(('', 'say '))}{disguised(draw.choice(VALUES), draw)}{draw.choice(('', ' please'))}" for _ in range(10_000)]
+    texts += [
+        "Ruf an: 0171\u20102345678",
+        "+49 171\u202f2345678",
+        "dial 555\u20130123",
+        "ann@acme-corp\u3002com",
+        "4111\\n1111\\n1111\\n1111",
+    ]
+    ids = [disguised(draw.choice([value for value in VALUES if len(value) < 60]), draw) for _ in range(5_000)]
+    connection, (odd, plain) = parser(), spellings()
+
+    def missed(texts: list[str], pattern: str) -> list[str]:
+        parameters = {"texts": texts, "pattern": pattern, "odd": odd, "plain": plain}
+        rows = connection.execute(
+            "SELECT text FROM (SELECT unnest($texts::VARCHAR[]) AS text) WHERE NOT "
+            "(may_hold(text, $pattern, $odd, $plain) AND may_hold(to_json(text)::VARCHAR, $pattern, $odd, $plain))",
+            parameters,
+        ).fetchall()
+        return [text for (text,) in rows]
+
+    assert [text for text in missed(texts, PREFILTER) if redact(text, KEY)[1]] == []
+    assert [text for text in missed(ids, PERSONAL_ID) if personal_id(text)] == []
 
 
 def test_addresses_that_touch_are_two() -> None:

@@ -9,9 +9,9 @@ from functools import lru_cache
 
 from alignment.ingest.numbers import LETTER, Span, beside, numbered, words
 
-_APART = r"(?:[ .\-()/\x{A0}\s]|\\[nrt])*"
+_APART = r"(?:[ .\-()/\x{A0}\s]|\\+[nrt])*"
 PREFILTER = (
-    r"[^\s@]@[^\s@]+\s?\.[^\s]|(?:\s@|@\s|@\\[nrt]|\\[nrt]@)\s?[A-Za-z0-9\-]+[\s\[({<]*(?:\.|dot|punk)"
+    r"[^\s@]@[^\s@]+\s?\.[^\s]|(?:\s@|@\s|@\\+[nrt]|\\+[nrt]@)\s?[\pL\pN\-]+[\s\[({<]*(?:\.|dot|punk)"
     r"|[\[({<] ?@"  # e-mail
     r"|(?i:[\[({<]\s?(?:at|arroba|dot|punkt|punto)\s?[\])}>]|\s(?:dot|punkt|punto)\s|(?:mail|write"
     r"|reach|contact|correo|courriel)[^\n@]* at )"

@@ -122,7 +122,7 @@ PREFILTER = (
     r"|(?:cookie|sess|session(?:[ _\-]?id)?|sid|authorization|signature|sig|auth|[cx]srf\w*|bearer"
     r"|x-[a-z\-]+-(?:key|auth))[\\\"'`*\])]*\s*[:=]"
     r"|-u[ =]?[\\\"']*[^\s:]*:|--(?:user|pass|pw|creds|proxy|auth)|mysql|mariadb|sshpass|identified by"
-    r"|requirepass|basic +[A-Za-z0-9+/]{8}"
+    r"|requirepass|basic +[A-Za-z0-9+/]{8}|bearer[ \-:=]+[A-Za-z0-9_.\-]{12}"
     r"|(?:pin|cvv|cvc|cvv2|cvc2|code|number|otp|tan)[\w ]*(?:is|was|:|=|#| )+[0-9]{3})"
     r"|[A-Za-z0-9]{22}|://[^\s/@]*:[^\s/@]*@|:[0-9]{4,5}:[\w*]+:\w+:|[?&;][\w\-]+="
 )

@@ -29,7 +29,7 @@ DISGUISED = (
     r"|[0-9A-Za-z_:.@+\-][^\P{Nd}\x00-\x7F]|[^\P{Nd}\x00-\x7F][0-9A-Za-z_:.@+\-]"
     r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]"
     r"|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
-    r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|[0-9a-z]\[\.\]"
+    r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|\[\.\]"
     r"|&(?:#[0-9xX]|commat|period|plus|lowbar|colon|dash|hyphen|shy|zw|nbsp|equals|quot|amp;#)"
 )
 """RE2 pattern of the spellings that only the view reads; a text with one goes to Python."""
@@ -146,6 +146,18 @@ def _plain() -> tuple[dict[int, str], dict[str, str]]:
         {ord(character): plain for character, plain in table.items() if len(plain) == 1},
         {character: plain for character, plain in table.items() if len(plain) != 1},
     )
+
+
+@cache
+def spellings() -> tuple[str, str]:
+    """Return the signs beyond ASCII that a view reads as a sign of ASCII, with these in the same order; then those that it drops.
+
+    For SQL's `translate`, so that a pattern sees signs as the rules do. Letters and digits are left to `DISGUISED`.
+    """
+    one, other = _plain()
+    signs = {chr(code): plain for code, plain in one.items() if not plain.isalnum()}
+    dropped = [character for character, plain in other.items() if not plain]
+    return "".join([*signs, *dropped]), "".join(signs.values())
 
 
 def _read_as(character: str) -> str | None:

@@ -224,7 +224,7 @@ def numbered(text: str) -> bool:
 
 
 PREFILTER = (
-    r"[A-Za-z]{2}\p{Nd}{2}(?:(?:[ \-.\s]|\\[nrt])*[A-Za-z0-9]){11}"  # IBAN
+    r"[A-Za-z]{2}\p{Nd}{2}(?:(?:[ \-.\s]|\\+[nrt])*[A-Za-z0-9]){11}"  # IBAN
     r"|\p{Nd}{7}[ \-]?[A-Za-z]|\p{Nd}\p{Nd}[A-Za-z]\p{Nd}\p{Nd} ?[A-Za-z]\p{Nd}{3}|[A-Z]{5}\p{Nd}{4}[A-Z]"
     r"|[A-Z]{2} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?\p{Nd}\p{Nd} ?[A-D]|\p{Nd}{6}[+\-A-Fa-f]\p{Nd}{3}"
     r"|[A-Z]{4}\p{Nd}{6}"

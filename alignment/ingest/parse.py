@@ -20,6 +20,7 @@ from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.ingest.functions import THOUGHT
 from alignment.ingest.lines import PARTED
+from alignment.ingest.normalize import spellings
 from alignment.ingest.reading import Part
 from alignment.ingest.redact import LINE_WORK, PERSONAL_ID, PREFILTER, TooMuchWork, Work, redact, redact_id
 from alignment.sections import Ingest
@@ -122,7 +123,7 @@ class Unmasked(NamedTuple):
 
 
 def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Parsed:
-    """Parse blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
+    """Read and mask blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
 
     Raises:
         InputError: the statement fails on what the blocks hold.
@@ -131,7 +132,11 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
 
 
 def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Unmasked:
-    """Do the part of `parse` that DuckDB does: without Python's lock, so that the block before can be masked meanwhile."""
+    """Run a source's statement on blocks. DuckDB does not hold Python's lock, so that another thread can mask the block before.
+
+    Raises:
+        InputError: the statement fails on what the blocks hold.
+    """
     lines = _together(parts, context.now)
     connection.register("block", lines)
     try:
@@ -148,7 +153,7 @@ def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated:
 
 
 def mask(block: Unmasked, context: Context) -> Parsed:
-    """Do the other part of `parse`: mask what is personal, and collect signals and refusals."""
+    """Mask what is personal in records, and collect signals and refusals."""
     rows, masked = _masked(block.rows, block.lines, context.key)
     return Parsed(
         block.parts,
@@ -218,6 +223,8 @@ def _parameters(undated: bool, context: Context) -> dict[str, Any]:
         "key": context.key.hex(),
         "prefilter": PREFILTER,
         "personal_id": PERSONAL_ID,
+        "odd": spellings()[0],
+        "plain": spellings()[1],
         "erased": list(context.erased),
         "nobody": [name.strip().lower() for name in context.settings.nobody],
         "placeholders": list(PLACEHOLDERS),
@@ -248,6 +255,7 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
         return masked
 
     def clean_id(value: str) -> str:
+        value = value.replace("\x00", "\ufffd")
         masked = redact_id(value, key)
         counts.update(_ID_KIND.findall(masked) if masked != value else ())
         return masked

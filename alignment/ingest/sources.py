@@ -45,6 +45,8 @@ _ANYTHING = {
     "key": "",
     "prefilter": "x",
     "personal_id": "x",
+    "odd": "x",
+    "plain": "x",
     "erased": [],
     "nobody": [],
     "placeholders": [],

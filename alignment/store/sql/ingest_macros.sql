@@ -21,6 +21,9 @@ CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBL
 CREATE MACRO short_id(id) AS CASE WHEN strlen(id) > 256 THEN md5(id) ELSE id END;
 -- A JSON null says nothing, and must not stand before what does.
 CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' THEN value END;
+-- Signs of other scripts hide a value from a pattern and from nobody else; a text of ASCII has none.
+CREATE MACRO may_hold(text, pattern, odd, plain) AS regexp_matches(
+    CASE WHEN strlen(text) > length(text) THEN text || chr(10) || translate(text, odd, plain) ELSE text END, pattern);
 -- What gateways write for what they do not log is short.
 CREATE MACRO placeholder(text, known) AS CASE WHEN strlen(text) <= 256 THEN list_contains(known::VARCHAR[], lower(trim(text))) ELSE false END;
 CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;

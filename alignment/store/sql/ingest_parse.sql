@@ -1,7 +1,7 @@
 -- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
 --   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
---   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, erased VARCHAR[].
+--   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, odd VARCHAR and plain VARCHAR (signs, and as which ASCII they are read), erased VARCHAR[].
 --   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
 -- Grain: one row a record of the table `block` (part: which of several files, file_time, line_number, line, damage) without its blank lines; reason is NULL for a usable one.
 WITH valid AS (
@@ -120,10 +120,13 @@ judged AS (
 looked AS (
     SELECT
         *,
-        judged_reason IS NULL AND regexp_matches(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id) AS personal_ids,
+        -- A NUL is not stored, and what is left without it may be read as personal.
+        judged_reason IS NULL AND (contains(line, '\u0000')
+            OR may_hold(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id, $odd, $plain)) AS personal_ids,
         -- Which of the texts: looking through one takes a hundred times as long as seeing that nothing in it is personal.
-        judged_reason IS NULL AND (regexp_matches(messages, $prefilter) OR contains(line, '\u0000')) AS personal_messages,
-        judged_reason IS NULL AND (regexp_matches(concat_ws(chr(10), response, edit), $prefilter) OR contains(line, '\u0000')) AS personal_answer
+        judged_reason IS NULL AND (contains(line, '\u0000') OR may_hold(messages, $prefilter, $odd, $plain)) AS personal_messages,
+        judged_reason IS NULL AND (contains(line, '\u0000')
+            OR may_hold(concat_ws(chr(10), response, edit), $prefilter, $odd, $plain)) AS personal_answer
     FROM judged
 ),
 told AS (
