@@ -33,7 +33,8 @@ def test_the_reference_names_every_setting_and_command() -> None:
 def test_help_begins_with_what_a_newcomer_runs() -> None:
     commands = reference.commands_page()
     places = [
-        commands.index(f"\n* `{name}`:") for name in ("nightly", "dashboard", "ingest", "curate", "train", "gate", "monitor", "bench")
+        commands.index(f"\n* `{name}`:")
+        for name in ("init", "nightly", "dashboard", "ingest", "curate", "train", "gate", "monitor", "bench")
     ]
     assert places == sorted(places)
 
