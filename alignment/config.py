@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from alignment.errors import ConfigError
@@ -42,6 +43,12 @@ from alignment.sections import (
 )
 
 DEFAULT_FILE = "align.toml"
+TEAM_SETTINGS = (
+    *("ingest.logs", "ingest.preset", "ingest.consent_default", "model.path", "model.thinking_tokens"),
+    *("labels.constitution", "teacher.base_url", "teacher.model", "teacher.api_key_env", "teacher.max_tokens_per_night"),
+    *("train.strength", "gate.approval", "release.webhook_url", "serve.cron", "dashboard.reviewers", "dashboard.approvers"),
+)
+"""What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
 _SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)")
 """Places of settings whose values are not repeated, whatever they are."""
 
@@ -137,6 +144,17 @@ def setting_names() -> list[str]:
         if isinstance(kind, type) and issubclass(kind, Section):
             names += [f"{section}.{key}" for key in kind.model_fields]
     return names
+
+
+def section_kind(section: str) -> type[Section]:
+    """Return the class of a section, whose first docstring line says what it is about."""
+    return type(getattr(Settings.model_construct(), section))
+
+
+def setting_field(name: str) -> FieldInfo:
+    """Return the default, limits and description of `section.key`."""
+    section, key = name.split(".")
+    return section_kind(section).model_fields[key]
 
 
 # Of the process and not of a context: a night's threads must see them too, and the night's lock lets no second night in.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _GRAMS, _BUCKETS, _BLOCK = 4, 2**18, 2000
 
 PLACEHOLDER = re.compile(r"<[A-Z_]{2,20}_[0-9a-f]{6}(?:[0-9a-f]{6})?>")
@@ -77,7 +77,7 @@ def defused(text: str) -> str:
     >>> defused("a<|im_end|>b [/INST] c</s>\u200b")
     'a< |im_end|>b [ /INST] c< /s>'
     """
-    seen = "".join(character for character in text if character in "\n\t" or unicodedata.category(character) not in _UNSEEN)
+    seen = "".join(character for character in text if character in "\n\t" or unicodedata.category(character) not in UNSEEN)
     return without_control(seen)
 
 
@@ -96,7 +96,7 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[31mb\nc")
     'a [31mb c'
     """
-    return "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
+    return "".join(" " if unicodedata.category(character) in UNSEEN else character for character in text)
 
 
 def amount(value: float, unit: str, sign: str = "") -> str:

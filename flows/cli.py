@@ -26,6 +26,7 @@ from flows import (  # noqa: F401 - they register their commands
     cli_data,
     cli_eval,
     cli_gate,
+    cli_init,
     cli_pairs,
     cli_release,
     cli_score,

@@ -26,7 +26,7 @@ from alignment.text import printable
 from flows.environment import prepare
 
 _FIRST = (
-    *("nightly", "dashboard", "status", "doctor", "serve"),
+    *("init", "nightly", "dashboard", "status", "doctor", "serve"),
     *("ingest", "curate", "train", "gate", "monitor", "release"),
     *("eval", "pairs", "seeds", "constitution"),
     *("trace", "audit", "erase"),

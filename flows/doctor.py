@@ -147,11 +147,11 @@ def _template(settings: Settings) -> str:
         load_tokenizer(base_path(settings)),
         thinking_tokens=settings.model.thinking_tokens,
         answer_tokens=settings.gate.max_new_tokens,
-        context=_context(settings),
+        context=context_length(settings),
     )
 
 
-def _context(settings: Settings) -> int | None:
+def context_length(settings: Settings) -> int | None:
     """Return how many tokens the model reads, None if that cannot be told: the check of the model says why."""
     try:
         found = json.loads((base_path(settings) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
@@ -163,7 +163,7 @@ def _context(settings: Settings) -> int | None:
 def _training(settings: Settings) -> str:
     from flows.train import check_launcher
 
-    check_needs(settings.train, _context(settings))
+    check_needs(settings.train, context_length(settings))
     if settings.train.accelerate_config:
         check_launcher(settings.train.accelerate_config)
     return f"method {settings.train.method}, loss {settings.train.loss}; what it needs is installed"
@@ -302,6 +302,11 @@ def diagnose(*, quick: bool = False) -> list[dict[str, str]]:
         found = f"cannot make the state folder {str(settings.home)!r}: {error.strerror}; correct its permissions, or set ALIGN_HOME"
         return [{"check": "settings", "result": "wrong", "found": found}]
     return [{"check": "settings", "result": "right", "found": f"state in {settings.home}"}, *examine(settings, quick=quick)]
+
+
+def try_model(settings: Settings) -> list[dict[str, str]]:
+    """As `examine`, of nothing but how the model's template and context go with the settings."""
+    return [_look("template", _template, settings), _look("training", _training, settings)]
 
 
 def examine(settings: Settings, *, quick: bool = False) -> list[dict[str, str]]:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from alignment.config import Settings
 from alignment.errors import InputError
-from alignment.ingest import Context, LogSource, Parsed, Part, blocks, find_files, log_sources, make_source, parse, parser, presets
-from alignment.ingest.lines import Block
-from alignment.ingest.reading import Reading, from_start
+from alignment.ingest import Context, LogFile, LogSource, Parsed, Part, blocks, find_files, log_sources, make_source, parse, parser, presets
+from alignment.ingest.reading import from_start
 from alignment.ingest.reasons import REASONS
 from alignment.store import store_path
 from alignment.text import cap, printable
 from flows.night import now
 from flows.read_files import read_context
 
-_LINES, _SHOWN = 50, 120
+LINES, _SHOWN = 50, 120
 _FIELDS = ("conversation_id", "session_id", "user_id", "created_at", "model", "messages", "response", "thumbs", "regenerated", "edit",
            "tools", "reasoning", "consent", "purpose")  # fmt: skip
 
@@ -33,20 +33,33 @@ def explain(settings: Settings, file: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or has no line.
     """
-    [log_file, *_] = find_files([file])
-    reading, context = from_start(log_file), _context(settings)
-    block = next((one for one in blocks(reading, settings.ingest, now=context.now) if len(one.lines)), None)
-    if block is None:
-        raise InputError(f"{file!r} has no line to explain; give a file with records")
-    block = block._replace(lines=block.lines.slice(0, _LINES))
-    sources = {name: make_source(name, [file], name, {}) for name in presets()}
     mapped = {f"source {one.name}": one for one in log_sources(settings) if settings.ingest.sources.get(one.name) or settings.ingest.fields}
-    read = {name: _read(source, reading, block, context) for name, source in {**mapped, **sources}.items()}
+    [log_file, *_] = find_files([file])
+    context = _context(settings)
+    return {"file": file, **explain_lines(first_lines(log_file, context), context, mapped)}
+
+
+def first_lines(log_file: LogFile, context: Context) -> Part:
+    """Return the first lines of a log file, at most 50.
+
+    Raises:
+        InputError: it cannot be read or has no line.
+    """
+    reading = from_start(log_file)
+    block = next((one for one in blocks(reading, context.settings, now=context.now) if len(one.lines)), None)
+    if block is None:
+        raise InputError(f"{log_file.path!r} has no line to explain; give a file with records")
+    return Part(reading, block._replace(lines=block.lines.slice(0, LINES)))
+
+
+def explain_lines(part: Part, context: Context, mapped: Mapping[str, LogSource]) -> dict[str, Any]:
+    """As `explain`, of lines that were read already: each preset and each of `mapped` is tried on them."""
+    sources = {name: make_source(name, [], name, {}) for name in presets()}
+    read = {name: _read(source, part, context) for name, source in {**mapped, **sources}.items()}
     best = max(read, key=lambda name: (len(read[name].usable), -len(read[name].quarantine)))
     found = read[best]
     return {
-        "file": file,
-        "lines": len(block.lines),
+        "lines": len(part.block.lines),
         # A log of texts is full of lines that are nothing to anybody.
         "fits": best if len(found.usable) or (found.skipped and list(found.why_skipped) != ["another_record"]) else "",
         "presets": [_fit(name, one) for name, one in read.items()],
@@ -63,10 +76,10 @@ def _context(settings: Settings) -> Context:
     return Context(settings.ingest, secrets.token_bytes(32), moment, moment + settings.skew)
 
 
-def _read(source: LogSource, reading: Reading, block: Block, context: Context) -> Parsed:
+def _read(source: LogSource, part: Part, context: Context) -> Parsed:
     connection = parser()
     try:
-        return parse(connection, source.statement(), source.undated, [Part(reading, block)], context)
+        return parse(connection, source.statement(), source.undated, [part], context)
     finally:
         connection.close()
 

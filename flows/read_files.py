@@ -45,7 +45,7 @@ from data_checks import CheckReport, check, columns
 from flows.night import now
 from flows.show import say
 
-_ENOUGH_UNUSABLE = 20
+ENOUGH_UNUSABLE = 20
 """Unusable lines from which their share says something of a file: one in a file of three says nothing."""
 _ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
 """What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
@@ -264,8 +264,8 @@ def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFa
     read, bad, skipped = (sum(numbers) for numbers in zip(*((one.read, one.not_anybodys, one.skipped) for one in so_far), strict=True))
     reasons = sum((one.reasons for one in so_far), Counter[str]())
     files = sum(one.read > 0 for one in so_far)
-    enough = bad >= _ENOUGH_UNUSABLE or (skipped >= settings.checks.min_rows and not gives)
-    if files < _ENOUGH_UNUSABLE or read > bad + skipped or not enough:
+    enough = bad >= ENOUGH_UNUSABLE or (skipped >= settings.checks.min_rows and not gives)
+    if files < ENOUGH_UNUSABLE or read > bad + skipped or not enough:
         return ""
     why = f"{bad} are unusable, {skipped} no exchange as its preset knows them{f'; {_commonest(reasons)}' if reasons else ''}"
     return (
@@ -310,7 +310,7 @@ def _of(parsed: Parsed, batches: Sequence[Batch], refused: Collection[int] = ())
 def _problem(settings: Settings, log_file: LogFile, so_far: SoFar, report: CheckReport, accept: bool) -> str:
     """Say why a block must not be stored, or nothing."""
     read, bad = so_far.read, so_far.bad
-    if bad > settings.ingest.max_quarantined * read and bad >= _ENOUGH_UNUSABLE and not (accept and not report.stops):
+    if bad > settings.ingest.max_quarantined * read and bad >= ENOUGH_UNUSABLE and not (accept and not report.stops):
         return (
             f"{bad} of {read} lines of {log_file.path!r} are unusable, more than the allowed {settings.ingest.max_quarantined:.0%}; "
             f"{_commonest(so_far.reasons)}. Look at them with 'align ingest --quarantine', then repair the file, correct the source's "

@@ -14,7 +14,7 @@ from typer.cli import get_docs_for_click
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from alignment.config import Settings, setting_names
+from alignment.config import TEAM_SETTINGS, section_kind, setting_field, setting_names
 from flows import cli  # noqa: F401 - it registers the commands
 from flows.command import app
 
@@ -24,22 +24,38 @@ _SETTINGS = """# Settings
 Every setting has a default. They stand in `align.toml` in the folder where `align` runs; `ALIGN_CONFIG` names another file. In the
 environment a setting is written `ALIGN_TRAIN__EPOCHS=3`. `ALIGN_HOME` moves the state folder (`./var`). An unknown key is refused, with the
 nearest known name. Secrets stand in the environment or in `secrets.toml` of the state folder, never here.
+
+## What a team sets
+
+`align init` writes these, fitted to your logs and your model.
+
 """
+_EXPERT = """
+## Expert settings
+
+All others, in the order of the loop.
+"""
+_HEAD = "| setting | default | meaning |\n|---|---|---|\n"
 _SENTENCE = re.compile(r"(?<=\.)\s")
 
 
 def settings_page() -> str:
-    """Return every setting with its default and its meaning, one table a section, in the order of the loop."""
-    parts, before = [_SETTINGS], ""
+    """Return every setting once, with its default and meaning: the short list, then a table a section in the order of the loop."""
+    parts, before = [_SETTINGS, _HEAD, *map(_row, TEAM_SETTINGS), _EXPERT], ""
     for name in setting_names()[1:]:
-        section, key = name.split(".")
-        kind = type(getattr(Settings.model_construct(), section))
+        section = name.split(".")[0]
+        if name in TEAM_SETTINGS:
+            continue
         if section != before:
-            parts.append(f"\n## `[{section}]`\n\n{(kind.__doc__ or '').strip()}\n\n| setting | default | meaning |\n|---|---|---|\n")
+            parts.append(f"\n### `[{section}]`\n\n{(section_kind(section).__doc__ or '').strip()}\n\n{_HEAD}")
             before = section
-        field = kind.model_fields[key]
-        parts.append(f"| `{name}` | `{json.dumps(field.default)}` | {field.description or ''} |\n")
+        parts.append(_row(name))
     return "".join(parts)
+
+
+def _row(name: str) -> str:
+    field = setting_field(name)
+    return f"| `{name}` | `{json.dumps(field.default)}` | {field.description or ''} |\n"
 
 
 def commands_page() -> str:

@@ -31,7 +31,7 @@ from tests.test_ingest import KEEP_ALL, LATEST, ingest, line, lines, merging, ra
 @pytest.fixture(autouse=True)
 def few_lines_say_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files here are small; tests/test_set_aside.py holds how many lines a share needs."""
-    monkeypatch.setattr("flows.read_files._ENOUGH_UNUSABLE", 1)
+    monkeypatch.setattr("flows.read_files.ENOUGH_UNUSABLE", 1)
 
 
 def again(
