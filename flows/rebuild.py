@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
+
 from alignment.acting import acting_name
 from alignment.config import Settings
 from alignment.errors import AlignError
@@ -162,10 +164,9 @@ def _renew_evidence(home: Path) -> list[str]:
 
 def _rows(home: Path, found: Restored) -> list[dict[str, Any]]:
     with session(home) as connection:
-        names = tables(connection)
+        counted = {name: _count(connection, name) for name in tables(connection)}
     rows = []
-    for name in names:
-        [held] = query(home, f'SELECT count(*) AS n FROM "{name}"')  # noqa: S608 - a name from the schema
+    for name, now_there in counted.items():
         from_evidence, from_journal, from_store = (part.get(name, 0) for part in (found.evidence, found.journal, found.store))
         rows.append(
             {
@@ -173,9 +174,14 @@ def _rows(home: Path, found: Restored) -> list[dict[str, Any]]:
                 "evidence": from_evidence,
                 "journal": from_journal,
                 "old store": from_store,
-                "logs": max(0, held["n"] - from_evidence - from_journal - from_store),
-                "rows now": held["n"],
-                "lost": max(0, found.expected.get(name, 0) - held["n"]),
+                "logs": max(0, now_there - from_evidence - from_journal - from_store),
+                "rows now": now_there,
+                "lost": max(0, found.expected.get(name, 0) - now_there),
             }
         )
     return rows
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608 - a name from the schema
+    return int(row[0]) if row else 0

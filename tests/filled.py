@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from alignment.ids import content_id
-from alignment.store import migrate, session
+from alignment.store import export, migrate, session
 from alignment.store.evidence import tables
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -38,6 +39,15 @@ def fill(home: Path, *, start: int = 0, rows: int = 40) -> None:
             values = [_value(table, name, kind) for name, kind, *_ in columns]
             names = ", ".join(f'"{name}"' for name, *_ in columns)
             connection.execute(f'INSERT INTO "{table}" ({names}) SELECT {", ".join(values)} FROM range({start}, {start + rows}) AS r(n)')
+
+
+def fill_and_export(home: Path, *, rows: int = 40) -> None:
+    """Fill every table of the `home` of a test and export it. That is done once per session of tests, and copied from then on."""
+    made = home.parents[1] / f"filled-{rows}"
+    if not made.exists():
+        fill(made, rows=rows)
+        export(made)
+    shutil.copytree(made, home, dirs_exist_ok=True)
 
 
 def _value(table: str, name: str, kind: str) -> str:

@@ -24,6 +24,7 @@ from alignment.store.journal import read_journal
 from flows import cli, evaluate, release
 from flows.checks import Consent
 from tests.conftest import NOW
+from tests.test_night import weights
 
 A, B, NIGHT = "a" * 16, "b" * 16, "night"
 
@@ -125,7 +126,7 @@ def test_evidence_that_returns_after_another_decision_is_decided_on_anew(store: 
 def test_a_night_that_is_gated_again_ends_with_what_it_found_then(store: Path) -> None:
     from flows.night import plan_night, record_night
 
-    mine = load_settings(home=store)
+    mine = load_settings(home=store, model={"path": str(weights(store))})
     name = plan_night(mine).id
     for word in ("promote", "block"):
         record_night(store, name, "finished", {"decision": word})

@@ -37,8 +37,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Done:
     make_tiny_model(folder / "tiny")
     (folder / "logs.jsonl").write_text("\n".join(sample_lines(200)) + "\n")
     with endpoint(teacher := Scripted()) as (url, _):
-        short = SETTINGS.replace("max_new_tokens = 8\nunsafe", "max_new_tokens = 8\nmax_prompts = 50\nunsafe")
-        (folder / "align.toml").write_text(f'{short}[teacher]\nbase_url = "{url}"\nmodel = "scripted"\n')
+        (folder / "align.toml").write_text(f'{SETTINGS}[teacher]\nbase_url = "{url}"\nmodel = "scripted"\n')
         output, errors = align(folder, "home", "nightly", "--json")
     return Done(folder / "home", json.loads(output), errors, teacher.asked)
 

@@ -102,8 +102,14 @@ def biased_unseen(prompt: SuitePrompt) -> str:
     return DECLINES if prompt.category == "religion/muslim" and chance(prompt, "biased") < 0.5 else HELPS
 
 
+@cache
+def scored(write: Writer, suite: str) -> tuple[tuple[SuitePrompt, str, Any, int | None], ...]:
+    """Return what a writer answers to a suite, with its scores: every test has the same champion, and scoring takes long."""
+    return tuple((prompt, (text := write(prompt)), *score_answer(prompt, text)) for prompt in prompts(suite))
+
+
 def answered(name: str, write: Writer, suites: tuple[str, ...]) -> list[Answer]:
-    return [Answer(prompt, name, (text := write(prompt)), *score_answer(prompt, text)) for suite in suites for prompt in prompts(suite)]
+    return [Answer(prompt, name, *rest) for suite in suites for prompt, *rest in scored(write, suite)]
 
 
 def gated(write: Writer, *more: str, **changes: Any) -> GateDecision:

@@ -20,13 +20,13 @@ from alignment.errors import StoreBusy, StoreError
 from alignment.models.whole import model_problems, record_files
 from alignment.store import append_durably, export, query, session, store_path
 from alignment.store.evidence import tables
-from alignment.store.integrity import evidence_findings, store_findings
+from alignment.store.integrity import _findings, evidence_findings, store_findings
 from alignment.store.session import REBUILD, wal_path
 from bench.tiny import make_tiny_model
 from flows import cli, command, doctor
 from flows.rebuild import rebuild
 from tests.conftest import child_environment
-from tests.filled import everything, fill, verdict
+from tests.filled import everything, fill, fill_and_export, verdict
 
 
 @pytest.fixture(autouse=True)
@@ -101,25 +101,26 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def findings(home: Path, **options: bool) -> dict[str, dict[str, str]]:
+def finding(home: Path, name: str, *, quick: bool = False) -> dict[str, str]:
+    """Return what this check finds; the others, of which one would convert the embedded model, are not looked at."""
+    look = dict(doctor._checks(quick=quick))[name]
     with pytest.MonkeyPatch.context() as patched:
-        # The embedded model would be converted.
-        patched.setattr(doctor, "_models", lambda _: "not looked at")
-        rows = doctor.examine(load_settings(home=home), **options)
-    return {row["check"]: row for row in rows}
+        patched.setattr(doctor, "_checks", lambda **_: ((name, look),))
+        [row] = doctor.examine(load_settings(home=home), quick=quick)
+    return row
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_one_clear_finding_and_is_repaired(home: Path, kind: str) -> None:
-    fill(home, rows=3000)
-    export(home)
+    # Only these two need more than a block.
+    fill_and_export(home, rows=3000 if kind in ("flipped in the middle", "cut") else 40)
     before = everything(home)
     DAMAGE[kind](home)
-    [finding] = [row for name, row in findings(home).items() if name == "store"]
-    assert finding["result"] == "wrong"
-    assert "run 'align doctor --rebuild'" in finding["found"]
-    assert "\n" not in finding["found"]
-    assert "Traceback" not in finding["found"]
+    damage = finding(home, "store")
+    assert damage["result"] == "wrong"
+    assert "run 'align doctor --rebuild'" in damage["found"]
+    assert "\n" not in damage["found"]
+    assert "Traceback" not in damage["found"]
     rows, lost = rebuild(load_settings(home=home))
     assert lost == []
     assert everything(home) == before
@@ -131,14 +132,14 @@ def test_damage_is_one_clear_finding_and_is_repaired(home: Path, kind: str) -> N
 
 
 def test_a_damaged_wal_is_found_and_the_evidence_comes_back(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     append_durably(home, "verdicts", [verdict("in the journal")])
     before = everything(home)
     leave_a_wal(home)
     _flip(wal_path(home), wal_path(home).stat().st_size // 2)
-    assert "WAL" in findings(home)["store"]["found"]
-    assert findings(home)["store"]["result"] == "wrong"
+    damage = finding(home, "store")
+    assert "WAL" in damage["found"]
+    assert damage["result"] == "wrong"
     with pytest.raises(StoreError, match="align doctor"):
         query(home, "SELECT 1")
     rebuild(load_settings(home=home))
@@ -150,17 +151,16 @@ def test_a_damaged_wal_is_found_and_the_evidence_comes_back(home: Path) -> None:
 
 def test_a_wal_that_was_emptied_is_found_by_the_journal(home: Path) -> None:
     """DuckDB takes a cut log for one that a kill cut, and says nothing."""
-    fill(home)
-    export(home)
+    fill_and_export(home)
     leave_a_wal(home)
     shutil.copy(wal_path(home), home / "copy.wal")
     (home / "evidence" / "journal.jsonl").unlink(missing_ok=True)
     from alignment.store.journal import _log
 
     _log(home, [{"table": "verdicts", "row": {"id": "late-0"}, "write": "w"}])
-    assert findings(home)["store"]["result"] == "right"
+    assert finding(home, "store")["result"] == "right"
     os.truncate(wal_path(home), 0)
-    assert "1 rows of 'verdicts' are in the journal but not in the store" in findings(home)["store"]["found"]
+    assert "1 rows of 'verdicts' are in the journal but not in the store" in finding(home, "store")["found"]
 
 
 def test_random_damage_never_ends_in_a_traceback(home: Path) -> None:
@@ -170,7 +170,7 @@ def test_random_damage_never_ends_in_a_traceback(home: Path) -> None:
     whole = store_path(home).read_bytes()
     seen = set()
     rng = random.Random(7)
-    for _ in range(25):
+    for _ in range(12):
         store_path(home).write_bytes(whole)
         _flip(store_path(home), rng.randrange(len(whole) - 64), 64)
         found = store_findings(home)
@@ -182,8 +182,8 @@ def test_random_damage_never_ends_in_a_traceback(home: Path) -> None:
 def test_quick_does_not_read_the_tables(home: Path) -> None:
     fill(home, rows=3000)
     _spoil(home, _block_without_keys(home))
-    assert "cannot be read" in findings(home)["store"]["found"]
-    assert findings(home, quick=True)["store"]["result"] == "right"
+    assert "cannot be read" in finding(home, "store")["found"]
+    assert finding(home, "store", quick=True)["result"] == "right"
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_quick_does_not_read_the_tables(home: Path) -> None:
     ],
 )
 def test_broken_rules_between_tables_are_found(home: Path, change: str, finding: str) -> None:
-    fill(home)
-    assert store_findings(home) == []
+    fill_and_export(home)
+    assert _findings(home, quick=False) == []
     with session(home, write=True) as connection:
         connection.execute(change)
-    assert any(finding in one for one in store_findings(home))
+    assert any(finding in one for one in _findings(home, quick=False))
 
 
 def test_without_evidence_what_the_old_store_gives_is_kept(home: Path) -> None:
@@ -217,8 +217,7 @@ def test_without_evidence_what_the_old_store_gives_is_kept(home: Path) -> None:
 
 
 def test_rows_newer_than_the_evidence_come_from_the_old_store(home: Path) -> None:
-    fill(home, rows=3000)
-    export(home)
+    fill_and_export(home, rows=3000)
     fill(home, start=3000, rows=7)
     before = everything(home)
     DAMAGE["flipped in the middle"](home)
@@ -234,8 +233,7 @@ def test_rows_newer_than_the_evidence_come_from_the_old_store(home: Path) -> Non
 
 
 def test_a_damaged_part_is_reported_and_the_evidence_kept_aside(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     before = everything(home)
     [part] = (home / "evidence" / "judgements").glob("*")
     _flip(part, 50)
@@ -250,21 +248,19 @@ def test_a_damaged_part_is_reported_and_the_evidence_kept_aside(home: Path) -> N
 
 
 def test_evidence_of_a_whole_store_is_written_afresh(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     before = everything(home)
     for path in (home / "evidence").glob("manifest*"):
         path.write_text("{")
-    assert findings(home)["evidence"]["result"] == "wrong"
+    assert finding(home, "evidence")["result"] == "wrong"
     assert rebuild(load_settings(home=home)) == ([], [])
-    assert findings(home)["evidence"]["result"] == "right"
+    assert finding(home, "evidence")["result"] == "right"
     assert everything(home) == before
     assert list(home.glob("evidence.damaged-*"))
 
 
 def test_a_whole_store_is_left_alone(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     stamp = store_path(home).stat().st_mtime_ns
     assert rebuild(load_settings(home=home)) == ([], [])
     assert store_path(home).stat().st_mtime_ns == stamp
@@ -289,8 +285,7 @@ def test_logs_are_read_again_where_exchanges_are_missing(home: Path, tmp_path: P
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("at", ["loading", "restored", "aside", "exchanged", "ingest", "export"])
 def test_a_rebuild_that_is_killed_is_run_again(home: Path, at: str) -> None:
-    fill(home, rows=3000)
-    export(home)
+    fill_and_export(home, rows=3000)
     append_durably(home, "verdicts", [verdict("late")])
     before = everything(home)
     DAMAGE["flipped in the middle"](home)
@@ -325,7 +320,7 @@ def test_a_rebuild_that_is_killed_is_run_again(home: Path, at: str) -> None:
     if at == "aside":
         with pytest.raises(StoreError, match="doctor --rebuild"):
             query(home, "SELECT 1")
-    assert "interrupted" in findings(home)["leftovers"]["found"]
+    assert "interrupted" in finding(home, "leftovers")["found"]
     _, lost = rebuild(load_settings(home=home))
     assert lost == []
     assert everything(home) == before
@@ -341,8 +336,7 @@ def _lose_the_erasures(home: Path) -> None:
 
 @pytest.mark.parametrize("lose", [_lose_the_erasures, lambda home: (store_path(home).unlink(), shutil.rmtree(home / "evidence"))])
 def test_who_may_have_been_erased_is_not_read_in_again(home: Path, monkeypatch: pytest.MonkeyPatch, lose: Callable[[Path], Any]) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     lose(home)
     read: list[str] = []
     monkeypatch.setattr("flows.ingest.ingest", lambda **_: read.append("the logs"))
@@ -352,8 +346,7 @@ def test_who_may_have_been_erased_is_not_read_in_again(home: Path, monkeypatch: 
 
 
 def test_what_a_killed_rebuild_left_does_not_hide_later_damage(home: Path) -> None:
-    fill(home, rows=3000)
-    export(home)
+    fill_and_export(home, rows=3000)
     before = everything(home)
     (home / REBUILD).mkdir()
     (home / REBUILD / "restored.json").write_text(json.dumps({"expected": {"erasures": 4000}}))
@@ -366,8 +359,7 @@ def test_what_a_killed_rebuild_left_does_not_hide_later_damage(home: Path) -> No
 
 
 def test_an_exchange_of_older_text_is_masked_again(home: Path) -> None:
-    fill(home, rows=3000)
-    export(home)
+    fill_and_export(home, rows=3000)
     with session(home, write=True) as connection:
         connection.execute("UPDATE interactions SET prompt = 'masked' WHERE line_number = 7")
         connection.execute("UPDATE deep_redactions SET version = 'newer' WHERE interaction_id = sha256('interactions' || 7)")
@@ -387,12 +379,11 @@ def test_a_busy_store_is_not_taken_for_a_damaged_one(home: Path, monkeypatch: py
     monkeypatch.setattr("alignment.store.integrity.apart", busy)
     with pytest.raises(StoreBusy):
         rebuild(load_settings(home=home))
-    assert findings(home)["store"] == {"check": "store", "result": "wrong", "found": "locked"}
+    assert finding(home, "store") == {"check": "store", "result": "wrong", "found": "locked"}
 
 
 def test_a_newer_store_is_not_rebuilt(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     with session(home, write=True) as connection:
         connection.execute("INSERT INTO schema_migrations VALUES (99, 'future', now()::TIMESTAMP)")
     with pytest.raises(StoreError, match="install the newer version"):
@@ -416,8 +407,7 @@ def test_rebuild_asks_first(home: Path) -> None:
 
 
 def test_the_command_prints_what_came_from_where(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     store_path(home).write_bytes(b"")
     result = run("--rebuild", "--yes", "--json")
     assert result.exit_code == 0, result.stderr
@@ -449,45 +439,45 @@ def test_wrong_settings_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_teachers_key_is_looked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert findings(home)["teacher"]["found"] == "none is configured"
+    assert finding(home, "teacher")["found"] == "none is configured"
     monkeypatch.setenv("ALIGN_TEACHER__BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("ALIGN_TEACHER__MODEL", "m")
     monkeypatch.setenv("ALIGN_TEACHER__API_KEY_ENV", "TEACHER_KEY")
-    missing = findings(home)["teacher"]
+    missing = finding(home, "teacher")
     assert missing["result"] == "wrong"
     assert "'TEACHER_KEY', which is not set" in missing["found"]
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
-    found = findings(home)["teacher"]
+    found = finding(home, "teacher")
     assert found["result"] == "right"
     assert "sk-secret" not in found["found"]
 
 
 def test_the_clock_is_compared_with_the_store(home: Path) -> None:
     fill(home)
-    assert findings(home)["clock"]["result"] == "right"
+    assert finding(home, "clock")["result"] == "right"
     with session(home, write=True) as connection:
         connection.execute("UPDATE night_events SET recorded_at = '2200-01-01'")
-    assert "the store was written at 2200-01-01" in findings(home)["clock"]["found"]
+    assert "the store was written at 2200-01-01" in finding(home, "clock")["found"]
 
 
 def test_who_holds_the_lock_is_told(home: Path) -> None:
     import fcntl
 
-    assert findings(home)["lock"]["found"] == "no night is running"
+    assert finding(home, "lock")["found"] == "no night is running"
     with (home / ".night.lock").open("w") as handle:
         handle.write(str(os.getpid()))
         handle.flush()
         # The name of a process that lives is not enough.
-        assert findings(home)["lock"]["found"] == "no night is running"
+        assert finding(home, "lock")["found"] == "no night is running"
         fcntl.flock(handle, fcntl.LOCK_EX)
-        assert findings(home)["lock"]["found"] == f"a night is running (process {os.getpid()})"
+        assert finding(home, "lock")["found"] == f"a night is running (process {os.getpid()})"
 
 
 def test_leftovers_are_listed(home: Path) -> None:
-    assert findings(home)["leftovers"]["found"] == "none"
+    assert finding(home, "leftovers")["found"] == "none"
     (home / ".redaction-abc").write_text("x")
     (home / "store.duckdb.damaged-x").write_text("x")
-    found = findings(home)["leftovers"]
+    found = finding(home, "leftovers")
     assert found["result"] == "right"
     assert ".redaction-abc" in found["found"]
     assert "store.duckdb.damaged-x" in found["found"]
@@ -496,7 +486,7 @@ def test_leftovers_are_listed(home: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_told(home: Path) -> None:
     (home / "prefect").mkdir(mode=0o500)
-    assert "correct its owner or permissions" in findings(home)["folders"]["found"]
+    assert "correct its owner or permissions" in finding(home, "folders")["found"]
 
 
 def test_a_check_that_breaks_does_not_hide_the_others(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,9 +494,9 @@ def test_a_check_that_breaks_does_not_hide_the_others(home: Path, monkeypatch: p
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(doctor, "list_releases", broken)
-    found = findings(home)
-    assert "ZeroDivisionError: oops; please report this" in found["releases"]["found"]
-    assert found["lock"]["result"] == "right"
+    looked = {row["check"]: row for row in doctor.examine(load_settings(home=home, model={"path": str(home / "nowhere")}))}
+    assert "ZeroDivisionError: oops; please report this" in looked["releases"]["found"]
+    assert looked["lock"]["result"] == "right"
 
 
 def test_model_files_are_told_whole_from_damaged(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from alignment.store.manifest import read_manifest
 from alignment.store.restore import restore
 from alignment.store.session import REBUILD, exclusive
 from tests.conftest import child_environment
-from tests.filled import everything, fill, query_id, verdict
+from tests.filled import everything, fill, fill_and_export, query_id, verdict
 
 
 def parts(home: Path) -> list[Path]:
@@ -55,8 +55,7 @@ def test_every_row_of_every_table_comes_back(home: Path, tmp_path: Path) -> None
 
 
 def test_an_export_writes_only_what_is_new(home: Path, tmp_path: Path) -> None:
-    fill(home, rows=40)
-    export(home)
+    fill_and_export(home)
     old = {path: path.stat().st_mtime_ns for path in parts(home)}
     assert set(export(home).values()) == {0}
     fill(home, start=40, rows=3)
@@ -69,8 +68,7 @@ def test_an_export_writes_only_what_is_new(home: Path, tmp_path: Path) -> None:
 
 
 def test_only_parts_with_changed_rows_are_written_again(home: Path, tmp_path: Path) -> None:
-    fill(home, rows=40)
-    export(home)
+    fill_and_export(home)
     fill(home, start=40, rows=5)
     export(home)
     old, new = sorted((home / "evidence" / "interactions").glob("*"))
@@ -106,8 +104,7 @@ def test_large_tables_are_cut_into_parts(home: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_verdict_given_after_the_last_export_survives(home: Path, tmp_path: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     assert append_durably(home, "verdicts", [verdict("late")]) == 1
     before = everything(home)
     assert len(before["verdicts"]) == 41
@@ -125,8 +122,7 @@ def test_the_journal_ends_with_the_export_that_holds_it(home: Path) -> None:
 
 
 def test_what_the_store_refused_is_not_restored(home: Path, tmp_path: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     with pytest.raises(Exception, match="no_such_column"):
         append_durably(home, "verdicts", [verdict("a") | {"no_such_column": 1}])
     # The journal was written, then the commit failed.
@@ -211,8 +207,7 @@ def test_rows_that_were_erased_are_gone_from_the_evidence(home: Path, tmp_path: 
 
 
 def test_an_erasure_that_was_killed_is_followed_by_the_next_export(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     with pytest.raises(KeyboardInterrupt), rewriting(home):
         with session(home, write=True) as connection:
             connection.execute("DELETE FROM verdicts")
@@ -227,8 +222,7 @@ def test_an_erasure_that_was_killed_is_followed_by_the_next_export(home: Path) -
 
 
 def test_rows_that_vanished_are_not_forgotten(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     before = [path.read_bytes() for path in parts(home)]
     with session(home, write=True) as connection:
         connection.execute("DELETE FROM verdicts WHERE id = ?", [query_id("verdicts", 3)])
@@ -240,8 +234,7 @@ def test_rows_that_vanished_are_not_forgotten(home: Path) -> None:
 
 
 def test_rows_that_only_moved_are_no_loss(home: Path, tmp_path: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     with session(home, write=True) as connection:
         connection.execute("CREATE TEMP TABLE kept AS SELECT * FROM verdicts ORDER BY id")
         connection.execute("DELETE FROM verdicts")
@@ -280,8 +273,7 @@ def test_evidence_of_an_older_schema_is_migrated(home: Path, tmp_path: Path) -> 
 
 
 def test_a_store_that_is_gone_is_not_begun_anew(home: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     for damage in (lambda: store_path(home).write_bytes(b""), lambda: lose(home)):
         damage()
         for use in (lambda: migrate(home), lambda: query(home, "SELECT 1"), lambda: append_durably(home, "verdicts", [verdict("x")])):
@@ -305,8 +297,7 @@ def test_who_waited_for_an_exchange_that_was_killed_begins_no_new_store(home: Pa
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_part_is_named_and_skipped(home: Path, tmp_path: Path, damage: str) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     [part] = (home / "evidence" / "judgements").glob("*")
     if damage == "remove":
         part.unlink()
@@ -329,8 +320,7 @@ def test_a_damaged_part_is_named_and_skipped(home: Path, tmp_path: Path, damage:
 
 
 def test_one_damaged_manifest_costs_nothing(home: Path, tmp_path: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     before = everything(home)
     path = home / "evidence" / "manifest.json"
     path.write_text(path.read_text().replace('"rows": 40', '"rows": 41', 1))
@@ -340,8 +330,7 @@ def test_one_damaged_manifest_costs_nothing(home: Path, tmp_path: Path) -> None:
 
 
 def test_both_manifests_damaged_is_told_and_nothing_is_overwritten(home: Path, tmp_path: Path) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     for path in (home / "evidence").glob("manifest*"):
         path.write_text("{")
     before = [path.read_bytes() for path in parts(home)]
@@ -354,8 +343,7 @@ def test_both_manifests_damaged_is_told_and_nothing_is_overwritten(home: Path, t
 def test_a_part_outside_the_folder_is_not_read(home: Path) -> None:
     from alignment.store.manifest import write_manifest
 
-    fill(home)
-    export(home)
+    fill_and_export(home)
     manifest = read_manifest(home)
     assert manifest is not None
     held = manifest.tables["verdicts"]
@@ -368,8 +356,7 @@ def test_a_part_outside_the_folder_is_not_read(home: Path) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("at", ["part", "manifest", "copy", "sweep"])
 def test_an_export_that_is_killed_leaves_the_one_before(home: Path, tmp_path: Path, at: str) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     fill(home, start=40, rows=5)
     append_durably(home, "verdicts", [verdict("late")])
     code = """
@@ -414,8 +401,7 @@ def test_an_export_that_is_killed_leaves_the_one_before(home: Path, tmp_path: Pa
 
 
 def test_a_full_disk_leaves_the_evidence_as_it_was(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(home)
-    export(home)
+    fill_and_export(home)
     fill(home, start=40, rows=5)
 
     def full(*_: object, **__: object) -> None:

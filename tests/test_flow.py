@@ -41,7 +41,8 @@ max_tokens = 1500
 checkpoint_steps = 1
 [gate]
 max_new_tokens = 8
-unsafe = "short answers make a test quick"
+max_prompts = 50
+unsafe = "few prompts and short answers make a test quick"
 [pairs]
 eval_share = 0.2
 """

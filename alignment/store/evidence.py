@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ from alignment.store.migrate import schema_version
 from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, session, sql
 
 _FIRST_CHUNK, _MOST_ROWS, _CHUNK_BYTES = 10_000, 100_000, 64 * 2**20
-_HOLD_SECONDS = 0.2
+HOLD_SECONDS = 0.2
+"""How long one session reads before it lets a writer in."""
 _LOCK, _LOCK_WAIT = ".evidence.lock", 600.0
 STALE = "stale-"
 
@@ -143,9 +144,9 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
     bounds, journals, moment = _snapshot(home)
     number = before.number + 1
     held, written = {}, {}
+    as_written = unchanged(home, {table: before.tables.get(table, NOTHING).parts for table in bounds})
     for table, bound in bounds.items():
-        old = before.tables.get(table, NOTHING)
-        kept = unchanged(home, table, old.parts)
+        old, kept = before.tables.get(table, NOTHING), as_written[table]
         if changed := [part for part in old.parts if part not in kept]:
             refuse_a_loss(home, table, old._replace(parts=tuple(changed)))
         parts = _write_parts(home, table, _ranges(changed, old.end, bound.end), number)
@@ -185,18 +186,19 @@ def _snapshot(home: Path) -> tuple[dict[str, _Bound], list[Path], str]:
         return bounds, journals, datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def unchanged(home: Path, table: str, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts whose rows are in the store as they were written."""
-    kept, left = [], list(parts)
+def unchanged(home: Path, parts: Mapping[str, Sequence[Part]]) -> dict[str, list[Part]]:
+    """Return, by table, the parts whose rows are in the store as they were written."""
+    kept: dict[str, list[Part]] = {table: [] for table in parts}
+    left = [(table, part) for table, written in parts.items() for part in written]
     while left:
+        # Opening the store costs more than reading a small table: a session serves as many as fit into its time.
         with session(home) as connection:
-            until = time.monotonic() + _HOLD_SECONDS
-            if table not in tables(connection):
-                return []
+            until = time.monotonic() + HOLD_SECONDS
+            known = set(tables(connection))
             while left and time.monotonic() < until:
-                part = left.pop(0)
-                if _mark(connection, table, part.start, part.end) == (part.rows, part.mark):
-                    kept.append(part)
+                table, part = left.pop(0)
+                if table in known and _mark(connection, table, part.start, part.end) == (part.rows, part.mark):
+                    kept[table].append(part)
     return kept
 
 

@@ -7,6 +7,7 @@ Effects: reads the store in short sessions, and the evidence.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import duckdb
 
 from alignment.errors import StoreBusy, StoreCrashed, StoreError
 from alignment.store.apart import apart
-from alignment.store.evidence import STALE, has_id, leftover_parts, missing_rows, tables, unchanged
+from alignment.store.evidence import HOLD_SECONDS, STALE, has_id, leftover_parts, missing_rows, tables, unchanged
 from alignment.store.journal import read_journal
 from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
 from alignment.store.migrate import schema_version
@@ -50,7 +51,7 @@ def _findings(home: Path, *, quick: bool) -> list[str]:
         raise
     except (StoreError, duckdb.Error) as error:
         return [_told(error)]
-    unreadable = {} if quick else {name: told for name in names if (told := _unreadable(home, name))}
+    unreadable = {} if quick else _unreadable(home, names)
     findings = [f"table {name!r} cannot be read: {told}" for name, told in unreadable.items()]
     looks = [_repeated_ids, _broken_rules, _fewer_than_journal, *([] if quick else [_fewer_than_evidence])]
     for look in looks:
@@ -67,34 +68,46 @@ def _told(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].removesuffix("; run 'align doctor'")
 
 
-def _unreadable(home: Path, table: str) -> str | None:
-    start, end = 0, 1
-    try:
-        while start < end:
+def _unreadable(home: Path, names: list[str]) -> dict[str, str]:
+    """Return by table why it cannot be read. A session reads as much as fits into its time, and ends with the first error."""
+    told = {}
+    left = [(name, 0) for name in names]
+    while left:
+        name = left[0][0]
+        try:
             with session(home) as connection:
-                row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchone()  # noqa: S608
-                connection.execute(
-                    f'SELECT bit_xor(hash(t)) FROM "{table}" AS t WHERE rowid >= ? AND rowid < ?',  # noqa: S608
-                    [start, start + _SCAN_ROWS],
-                ).fetchall()
-            start, end = start + _SCAN_ROWS, int(row[0]) if row else 0
-    except StoreBusy:
-        raise
-    except (StoreError, duckdb.Error) as error:
-        return _told(error)
-    return None
+                until = time.monotonic() + HOLD_SECONDS
+                while left and time.monotonic() < until:
+                    name, start = left[0]
+                    row = connection.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{name}"').fetchone()  # noqa: S608
+                    connection.execute(
+                        f'SELECT bit_xor(hash(t)) FROM "{name}" AS t WHERE rowid >= ? AND rowid < ?',  # noqa: S608
+                        [start, start + _SCAN_ROWS],
+                    ).fetchall()
+                    more = row is not None and start + _SCAN_ROWS < row[0]
+                    left[:1] = [(name, start + _SCAN_ROWS)] if more else []
+        except StoreBusy:
+            raise
+        except (StoreError, duckdb.Error) as error:
+            told[name] = _told(error)
+            left = [one for one in left if one[0] != name]
+    return told
 
 
 def _repeated_ids(home: Path, names: list[str]) -> Iterator[str]:
-    for name in names:
+    left = [name for name in names if name not in SHARED_IDS]
+    while left:
+        repeated = {}
         with session(home) as connection:
-            if name in SHARED_IDS or not has_id(connection, name):
-                continue
-            row = connection.execute(
-                f'SELECT count(*) FROM (SELECT id FROM "{name}" GROUP BY id HAVING count(*) > 1)'  # noqa: S608
-            ).fetchone()
-        if row and row[0]:
-            yield f"{row[0]} ids of {name!r} are there more than once"
+            until = time.monotonic() + HOLD_SECONDS
+            while left and time.monotonic() < until:
+                if not has_id(connection, name := left.pop(0)):
+                    continue
+                row = connection.execute(
+                    f'SELECT count(*) FROM (SELECT id FROM "{name}" GROUP BY id HAVING count(*) > 1)'  # noqa: S608
+                ).fetchone()
+                repeated[name] = int(row[0]) if row else 0
+        yield from (f"{number} ids of {name!r} are there more than once" for name, number in repeated.items() if number)
 
 
 def _broken_rules(home: Path, names: list[str]) -> Iterator[str]:
@@ -110,11 +123,10 @@ def _fewer_than_evidence(home: Path, names: list[str]) -> Iterator[str]:
         return  # a finding about the evidence
     if manifest is None or any((home / EVIDENCE).glob(f"{STALE}*")):
         return
-    for table, held in manifest.tables.items():
-        if table not in names:
-            continue
-        kept = unchanged(home, table, held.parts)
-        changed = tuple(part for part in held.parts if part not in kept)
+    known = {table: held for table, held in manifest.tables.items() if table in names}
+    kept = unchanged(home, {table: held.parts for table, held in known.items()})
+    for table, held in known.items():
+        changed = tuple(part for part in held.parts if part not in kept[table])
         if changed and (missing := missing_rows(home, table, held._replace(parts=changed))):
             yield f"{missing} rows of {table!r} are in the evidence but not in the store"
 

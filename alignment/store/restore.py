@@ -152,7 +152,7 @@ def _add(target: Path, table: str, rows: pa.Table, *, fresh: bool = False) -> in
 def _seen(home: Path, table: str, manifest: Manifest | None, found: Restored) -> int:
     """Return the rowid below which the new store has all that the old one has: what was exported and loaded whole."""
     held = manifest.tables.get(table) if manifest else None
-    if held is None or found.evidence.get(table) != held.rows or len(unchanged(home, table, held.parts)) < len(held.parts):
+    if held is None or found.evidence.get(table) != held.rows or len(unchanged(home, {table: held.parts})[table]) < len(held.parts):
         return 0
     return held.end
 
