@@ -138,9 +138,11 @@ class Spells:
 @pytest.mark.parametrize(
     ("name", "tokens", "spelled", "answer"),
     [
-        ("like Qwen3", 60, "<think>\nSoft or hard?\n</think>\n\nSeven minutes", "Seven minutes"),
+        # The line breaks before an answer are none of its tokens.
+        ("like Qwen3", 60, "<think>\nSoft or hard?\n</think>\n\nSeven minutes", "Seven minutesxx"),
+        ("like Qwen3", 60, "<think>\nSoft?\n</think>" + "\n" * 12 + "Seven minutes", "Seven minutesxx"),
         ("like Qwen3", 60, "Seven minutes at once", "Seven minutes a"),
-        ("like R1", 60, "Soft or hard?\n</think>\n\nSeven minutes", "Seven minutes"),
+        ("like R1", 60, "Soft or hard?\n</think>\n\nSeven minutes", "Seven minutesxx"),
         ("like R1", 20, "Soft or hard? I cannot tell yet, so I go on", "<think>\nSoft or hard? I cannot tell yet, so"),
         ("like Qwen3", 0, "Seven minutes at once", "Seven minutes a"),
         ("plain", 0, "Seven minutes at once", "Seven minutes a"),
