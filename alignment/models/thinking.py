@@ -107,8 +107,11 @@ class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
             if not self._thinks[row] and not OPEN.startswith(said):
                 self._answer[row] = self._start
             return
-        _, end, after = self._tokenizer.decode(ids[-_TAIL:]).rpartition(CLOSE)
-        self._closed[row] = self._closed[row] or bool(end)
+        if self._closed[row]:
+            after = self._tokenizer.decode(ids[-1:])
+        else:
+            _, end, after = self._tokenizer.decode(ids[-_TAIL:]).rpartition(CLOSE)
+            self._closed[row] = bool(end)
         # The blank lines between a block and its answer are neither.
         if self._closed[row] and after.strip():
             self._answer[row] = length - 1
