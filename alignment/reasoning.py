@@ -78,7 +78,7 @@ def apart(text: str) -> Apart:
 def whole_answer(text: str) -> str:
     """Return a text's answer as it may be taught and compared, empty if a block of thinking begins in it that never ends.
 
-    >>> whole_answer("<think>Hm.</think>Boil the rice."), whole_answer("Rice.\n<think>\nThey want")
+    >>> whole_answer("<think>Hm.</think>Boil the rice."), whole_answer("Rice.\\n<think>\\nThey want")
     ('Boil the rice.', '')
     """
     answer = apart(text).answer
