@@ -75,6 +75,17 @@ def apart(text: str) -> Apart:
     return _joined([*answer, text[at:]], thinking) if thinking else Apart(text, "")
 
 
+def whole_answer(text: str) -> str:
+    """Return a text's answer as it may be taught and compared, empty if a block of thinking begins in it that never ends.
+
+    >>> whole_answer("<think>Hm.</think>Boil the rice."), whole_answer("Rice.\\n<think>\\nThey want")
+    ('Boil the rice.', '')
+    """
+    answer = apart(text).answer
+    unfinished = any(not tag["close"] and tag["line"] is not None for tag in _TAG.finditer(answer))
+    return "" if unfinished else answer
+
+
 def _joined(answer: list[str], thinking: list[str]) -> Apart:
     return Apart(_closes_nothing("".join(answer)).strip(), "\n".join(part for block in thinking if (part := block.strip())))
 

@@ -15,7 +15,10 @@ import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from alignment.records import Message
 
 LOOP = "{% for m in messages %}<s>{{ m['role'] }}\n"
 END = "</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n"
@@ -35,11 +38,12 @@ MARK = "Let me weigh"
 
 
 class Example(NamedTuple):
-    """A request with what is to be thought and answered."""
+    """A request with what is to be thought and answered; `before` is what was said before it, in turn by user and assistant."""
 
     asked: str
     thought: str
     answer: str
+    before: tuple[str, ...] = ()
 
 
 def make_reasoner(
@@ -107,7 +111,8 @@ def _row(tokenizer: Any, one: Example, *, thinking: bool) -> tuple[list[int], li
     from alignment.models.local import render, text_ids
     from alignment.models.thinking import opens
 
-    prompt = render(tokenizer, [{"role": "user", "content": one.asked}], add_generation_prompt=True, thinking=thinking)
+    talk: list[Message] = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate((*one.before, one.asked))]
+    prompt = render(tokenizer, talk, add_generation_prompt=True, thinking=thinking)
     said = f"{one.answer}{tokenizer.eos_token}"
     if opens(prompt):
         said = f"{one.thought}\n{CLOSE}\n\n{said}"

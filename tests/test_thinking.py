@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import LogitsProcessorList
 
-from alignment.candidates.answers import revisions
+from alignment.candidates.answers import make_candidate, revisions
 from alignment.config import Settings
 from alignment.errors import ModelError
 from alignment.evals.model_judge import AnswerJudge, judged
@@ -138,9 +138,11 @@ class Spells:
 @pytest.mark.parametrize(
     ("name", "tokens", "spelled", "answer"),
     [
-        ("like Qwen3", 60, "<think>\nSoft or hard?\n</think>\n\nSeven minutes", "Seven minutes"),
+        # The line breaks before an answer are none of its tokens.
+        ("like Qwen3", 60, "<think>\nSoft or hard?\n</think>\n\nSeven minutes", "Seven minutesxx"),
+        ("like Qwen3", 60, "<think>\nSoft?\n</think>" + "\n" * 12 + "Seven minutes", "Seven minutesxx"),
         ("like Qwen3", 60, "Seven minutes at once", "Seven minutes a"),
-        ("like R1", 60, "Soft or hard?\n</think>\n\nSeven minutes", "Seven minutes"),
+        ("like R1", 60, "Soft or hard?\n</think>\n\nSeven minutes", "Seven minutesxx"),
         ("like R1", 20, "Soft or hard? I cannot tell yet, so I go on", "<think>\nSoft or hard? I cannot tell yet, so"),
         ("like Qwen3", 0, "Seven minutes at once", "Seven minutes a"),
         ("plain", 0, "Seven minutes at once", "Seven minutes a"),
@@ -228,6 +230,13 @@ def test_judges_are_shown_the_answer() -> None:
     assert "bent clip" in model.asked and "burglary" not in model.asked
     only = judge.vote([one._replace(first=replace(one.first, text=WEIGHS_POLICY))])
     assert only[0].verdict == "second", "who only thought has not answered"
+
+
+@pytest.mark.parametrize("text", [WEIGHS_POLICY, ">\n" + WEIGHS_POLICY.removesuffix("</think>\n\n"), "Sure.\n<reasoning>\nWhat do they"])
+def test_a_text_that_ends_in_thinking_is_no_candidate(text: str) -> None:
+    [one] = [each.clean for each in attacks()][:1]
+    assert make_candidate(one.selected, "sampled", text, "m", one.principle).text == ""
+    assert make_candidate(one.selected, "sampled", f"{text}</think></reasoning>Boil it.", "m", one.principle).text.endswith("Boil it.")
 
 
 def test_a_revision_that_was_only_thought_competes_for_nothing() -> None:

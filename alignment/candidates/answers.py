@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from alignment.conversation import asked as asked_by
 from alignment.ids import content_id, unit_interval
 from alignment.models.chat import ChatModel
-from alignment.reasoning import apart
+from alignment.reasoning import whole_answer
 from alignment.records import Candidate, Message, Selected, Side
 from alignment.text import cap, fence
 
@@ -59,8 +59,8 @@ def make_candidate(
 ) -> Candidate:
     """Return a candidate under its content address; `which` tells those of one kind, model and principle apart."""
     key = candidate_id(selected, kind, model, guidance, which)
-    # What a model only thought competes for nothing, and is not taught.
-    return Candidate(key, selected.interaction.id, kind, apart(text).answer, model, guidance.id, detail)
+    # What a model only thought, or had not thought to an end, competes for nothing, and is not taught.
+    return Candidate(key, selected.interaction.id, kind, whole_answer(text), model, guidance.id, detail)
 
 
 def candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
@@ -214,19 +214,19 @@ def revisions(
     `revision_N` of each round from 1.
     """
     by = list(critics or guidance)
-    texts = [apart(one.interaction.response).answer for one in batch]
+    texts = [whole_answer(one.interaction.response) for one in batch]
     details: list[dict[str, str]] = [
         {"raw": candidate_id(one, "logged", one.interaction.model, rule), "critic": criticising.id}
         for one, rule, criticising in zip(batch, guidance, by, strict=True)
     ]
     for turn in range(1, rounds + 1):
         asked = [_critique_request(one, text, rule) for one, text, rule in zip(batch, texts, by, strict=True)]
-        critiques = [apart(text).answer for text in model.generate(asked, max_new_tokens=max_new_tokens)]
+        critiques = [whole_answer(text) for text in model.generate(asked, max_new_tokens=max_new_tokens)]
         replies = [
             [*request, _turn("assistant", critique), _turn("user", rule.revision_request)]
             for request, critique, rule in zip(asked, critiques, by, strict=True)
         ]
-        texts = [apart(text).answer for text in model.generate(replies, max_new_tokens=max_new_tokens)]
+        texts = [whole_answer(text) for text in model.generate(replies, max_new_tokens=max_new_tokens)]
         for detail, critique, text in zip(details, critiques, texts, strict=True):
             detail |= {f"critique_{turn}": critique, f"revision_{turn}": text}
     return [

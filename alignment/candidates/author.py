@@ -17,7 +17,7 @@ from alignment.ids import content_id
 from alignment.models.chat import Chooser, Writer
 from alignment.models.marks import marked
 from alignment.models.turns import without_labels
-from alignment.reasoning import apart
+from alignment.reasoning import whole_answer
 from alignment.records import Candidate, Message, Selected, Side
 from alignment.text import cap
 from alignment.wording import opening
@@ -173,7 +173,7 @@ class Author:
         subjects = [task.selected.interaction.id for task in tasks]
         critiques = self.model.write(asked, max_new_tokens=_CRITIQUE_TOKENS, subjects=subjects)
         drafts = [
-            _Draft("", cap(apart(one.text).answer, _SHOWN), "" if one.text.strip() else _lost(one.reason) or "empty") for one in critiques
+            _Draft("", cap(whole_answer(one.text), _SHOWN), "" if one.text.strip() else _lost(one.reason) or "empty") for one in critiques
         ]
         going_on = [place for place, draft in enumerate(drafts) if not draft.reason]
         revisions = self.model.write(
@@ -182,7 +182,7 @@ class Author:
             subjects=[subjects[one] for one in going_on],
         )
         for place, one in zip(going_on, revisions, strict=True):
-            drafts[place] = drafts[place]._replace(text=apart(one.text).answer.strip(), reason=_lost(one.reason))
+            drafts[place] = drafts[place]._replace(text=whole_answer(one.text).strip(), reason=_lost(one.reason))
         return drafts
 
     def _critique_request(self, task: Task) -> list[Message]:

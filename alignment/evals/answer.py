@@ -13,7 +13,9 @@ def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int, thinking_
     """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
     if prompt.scorer == LIKELIHOOD:
         return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right, *filter(None, [prompt.before]))
-    return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking_tokens, prompt.before]))
+    # After thinking an answer's tokens are counted from its first word on.
+    thinking = ("from the first word", thinking_tokens) if thinking_tokens else None
+    return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking, prompt.before]))
 
 
 def batches(prompts: Sequence[SuitePrompt], size: int) -> list[list[SuitePrompt]]:

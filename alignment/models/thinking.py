@@ -89,7 +89,7 @@ class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
         self._tokenizer, self._start, self._most = tokenizer, start, most
         # Where a row's answer begins; None while it thinks, or may begin to.
         self._answer: list[int | None] = [None] * rows
-        self._thinks = list(opened)
+        self._thinks, self._closed = list(opened), [False] * rows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Return whether each row is done."""
@@ -106,5 +106,12 @@ class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
             self._thinks[row] = said.startswith(OPEN)
             if not self._thinks[row] and not OPEN.startswith(said):
                 self._answer[row] = self._start
-        elif CLOSE in self._tokenizer.decode(ids[-_TAIL:]):
-            self._answer[row] = length
+            return
+        if self._closed[row]:
+            after = self._tokenizer.decode(ids[-1:])
+        else:
+            _, end, after = self._tokenizer.decode(ids[-_TAIL:]).rpartition(CLOSE)
+            self._closed[row] = bool(end)
+        # The blank lines between a block and its answer are neither.
+        if self._closed[row] and after.strip():
+            self._answer[row] = length - 1
