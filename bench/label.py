@@ -15,8 +15,8 @@ from typing import Any
 
 from alignment.ids import content_id
 from alignment.labels.attacks import attacks
-from alignment.labels.model_judge import ModelJudge, teacher
-from alignment.labels.vote import Comparison
+from alignment.labels.labeler import Comparison
+from alignment.labels.llm_judge import ModelJudge, teacher
 from alignment.sections import Teacher
 from alignment.store import query
 from bench.endpoint import counts, running
@@ -75,7 +75,7 @@ def _teacher(pairs: int, source: str, settings: Teacher) -> dict[str, Any]:
 
 
 def _local(pairs: int, home: Path) -> dict[str, Any]:
-    from alignment.labels.model_judge import self_judge
+    from alignment.labels.llm_judge import self_judge
     from alignment.models.embedded import chat_model_path
     from alignment.models.local import LocalModel
 

@@ -23,8 +23,8 @@ from alignment.config import load_settings
 from alignment.evals import load_suite
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.suites import answer_tokens
+from alignment.models.folder import trained
 from alignment.models.local import LocalModel
-from alignment.models.whole import trained
 from alignment.records import SuitePrompt
 from alignment.release import champion, verify
 from flows.environment import prepare

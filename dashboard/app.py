@@ -14,7 +14,7 @@ if str(HERE.parent) not in sys.path:  # Streamlit puts this folder on the path, 
 
 import streamlit as st  # noqa: E402
 
-from dashboard import data, identity, instead, show  # noqa: E402
+from dashboard import components, data, empty_states, identity  # noqa: E402
 
 PAGES = {
     "overview": "Overview",
@@ -42,13 +42,13 @@ def main() -> None:
     ]
     by_name = st.Page(lambda: st.switch_page(pages[0]), title="Overview", url_path="overview", visibility="hidden")
     page = st.navigation([*pages, by_name], position="top")
-    with instead.of_errors():
+    with empty_states.of_errors():
         # The guard refused who is not signed in before this script ran; a session may have ended since, and another server has no guard.
         identity.actor()
         if data.has_store():
             page.run()
         else:
-            instead.of_a_store()
+            empty_states.of_a_store()
         signed_in()
 
 
@@ -57,7 +57,7 @@ def signed_in() -> None:
     who = identity.current()
     if who is not None:
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key="signed-in"):
-            show.show_text(f"Signed in as {who.name} ({who.role})")
+            components.show_text(f"Signed in as {who.name} ({who.role})")
             # Not markdown: its links open another tab.
             st.html('<a href="/sign-out" target="_self" style="color: inherit">Sign out</a>', width="content")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from dashboard import figures
+from dashboard import formats
 from dashboard.charts import INK, RED, TEAL, Spec, styled
 
 _SMALLEST = 0.05
@@ -26,7 +26,7 @@ def sequence(curve: Sequence[Sequence[float]], *, margin: float, harm: float) ->
             "diff": max(-reach, min(reach, diff)),
             "low": max(-reach, low),
             "high": min(reach, high),
-            "text": f"{figures.points(diff)} {figures.interval(low, high)}",
+            "text": f"{formats.points(diff)} {formats.interval(low, high)}",
         }
         for blocks, diff, low, high in curve
     ]

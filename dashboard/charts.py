@@ -12,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from dashboard import figures, show
+from dashboard import components, formats
 
 Row = Mapping[str, Any]
 Spec = dict[str, Any]
@@ -112,14 +112,14 @@ def is_rate(metric: Row) -> bool:
 
 def rates(metrics: Sequence[Row]) -> Spec:
     """Draw each metric's rate of champion and challenger, joined by a line."""
-    named = [{**metric, "metric": show.title(metric["name"])} for metric in metrics if is_rate(metric)]
+    named = [{**metric, "metric": components.title(metric["name"])} for metric in metrics if is_rate(metric)]
     joined = [{key: row[key] for key in ("metric", "champion", "challenger")} for row in named]
     points = [
         {
             "metric": row["metric"],
             "model": model,
             "rate": row[model.lower()],
-            "text": figures.percent(row[model.lower()]),
+            "text": formats.percent(row[model.lower()]),
         }
         for row in named
         for model in _MODELS
@@ -149,13 +149,13 @@ def differences(metrics: Sequence[Row]) -> Spec:
     """Draw each metric's paired difference with its interval, zero, and the line the interval has to stay left of."""
     rows = [
         {
-            "metric": show.title(metric["name"]),
+            "metric": components.title(metric["name"]),
             "diff": metric["diff"],
             "low": metric["low"],
             "high": metric["high"],
             "line": margin_line(metric),
-            "status": show.status(metric["status"]).word,
-            "text": f"{figures.points(metric['diff'])} {figures.interval(metric['low'], metric['high'])}",
+            "status": components.status(metric["status"]).word,
+            "text": f"{formats.points(metric['diff'])} {formats.interval(metric['low'], metric['high'])}",
         }
         for metric in metrics
         if is_rate(metric)
@@ -192,9 +192,9 @@ def metric_trend(rows: Sequence[Row]) -> Spec:
             "at": utc(row["decided_at"]),
             "model": model,
             "rate": row[model.lower()],
-            "text": figures.percent(row[model.lower()]),
-            "night": figures.day(row["decided_at"]),
-            "decision": show.status(row["decision"]).word,
+            "text": formats.percent(row[model.lower()]),
+            "night": formats.day(row["decided_at"]),
+            "decision": components.status(row["decision"]).word,
         }
         for row in rows
         for model in _MODELS
@@ -225,8 +225,8 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         {
             "at": utc(row["day"]),
             "rate": row["flagged"] / row["judged"],
-            "text": f"{figures.percent(row['flagged'] / row['judged'])} ({row['flagged']} of {row['judged']})",
-            "date": figures.day(row["day"]),
+            "text": f"{formats.percent(row['flagged'] / row['judged'])} ({row['flagged']} of {row['judged']})",
+            "date": formats.day(row["day"]),
         }
         for row in rows
         if row["judged"]
@@ -257,7 +257,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
 
 def stage_seconds(rows: Sequence[Row]) -> Spec:
     """Draw how long each stage took, in the order they finished."""
-    bars = [{"stage": show.title(row["stage"]), "seconds": row["seconds"], "text": figures.duration(row["seconds"])} for row in rows]
+    bars = [{"stage": components.title(row["stage"]), "seconds": row["seconds"], "text": formats.duration(row["seconds"])} for row in rows]
     base = alt.Chart(_named("bars")).encode(
         y=alt.Y("stage:N", sort=[bar["stage"] for bar in bars], title=None),
         x=alt.X("seconds:Q", axis=None, scale=alt.Scale(domainMin=0, padding=70)),
@@ -272,11 +272,11 @@ def night_stages(rows: Sequence[Row]) -> Spec:
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     bars = [
         {
-            "night": figures.moment(row["started_at"]).removesuffix(" UTC"),
-            "stage": show.title(row["stage"]),
+            "night": formats.moment(row["started_at"]).removesuffix(" UTC"),
+            "stage": components.title(row["stage"]),
             "order": stages.index(row["stage"]),
             "minutes": row["seconds"] / 60,
-            "text": figures.duration(row["seconds"]),
+            "text": formats.duration(row["seconds"]),
         }
         for row in rows
     ]
@@ -288,7 +288,7 @@ def night_stages(rows: Sequence[Row]) -> Spec:
         .encode(
             x=alt.X("night:O", axis=axis),
             y=alt.Y("minutes:Q", axis=alt.Axis(title="minutes", tickCount=4)),
-            color=alt.Color("stage:N", scale=alt.Scale(domain=[show.title(name) for name in stages], range=colours), title=None),
+            color=alt.Color("stage:N", scale=alt.Scale(domain=[components.title(name) for name in stages], range=colours), title=None),
             order=alt.Order("order:Q"),
             tooltip=[alt.Tooltip("night:O"), alt.Tooltip("stage:N"), alt.Tooltip("text:N", title="took")],
         )
@@ -301,10 +301,10 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
     marks = [
         {
             "night": utc(row["reported_at"]),
-            "date": figures.moment(row["reported_at"]),
-            "metric": show.title(row["metric"]),
+            "date": formats.moment(row["reported_at"]),
+            "metric": components.title(row["metric"]),
             "state": "Alarm" if row["alarm"] else "Quiet",
-            "p": figures.p_value(row["adjusted_p"]),
+            "p": formats.p_value(row["adjusted_p"]),
         }
         for row in rows
     ]

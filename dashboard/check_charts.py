@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 
-from dashboard import figures
+from dashboard import formats
 from dashboard.charts import COLOURS, RED, TEAL, Row, Spec, bar_width, styled
 
 _DAYS = alt.X("day:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, grid=False))
@@ -17,10 +17,10 @@ def deliveries(rows: Sequence[Row]) -> Spec:
     """Draw the lines read on each day as bars, those quarantined among them in red."""
     points = [
         {
-            "day": figures.day(row["day"]),
+            "day": formats.day(row["day"]),
             "what": what,
             "lines": number,
-            "text": f"{figures.count(row['quarantined'])} of {figures.count(row['lines'])} quarantined",
+            "text": f"{formats.count(row['quarantined'])} of {formats.count(row['lines'])} quarantined",
         }
         for row in rows
         for what, number in (("Usable", row["lines"] - row["quarantined"]), ("Quarantined", row["quarantined"]))
@@ -32,10 +32,10 @@ def quarantine_days(rows: Sequence[Row], name: Callable[[str], str]) -> Spec:
     """Draw how many lines each reason, written by `name`, took out on each day."""
     points = [
         {
-            "day": figures.day(row["day"]),
+            "day": formats.day(row["day"]),
             "what": name(row["reason"]),
             "lines": row["lines"],
-            "text": f"{name(row['reason'])}: {figures.count(row['lines'])}",
+            "text": f"{name(row['reason'])}: {formats.count(row['lines'])}",
         }
         for row in rows
     ]
@@ -45,7 +45,7 @@ def quarantine_days(rows: Sequence[Row], name: Callable[[str], str]) -> Spec:
 
 
 def _stacked(points: Sequence[Row], what: str, names: list[str], colours: list[str], *, order: Sequence[object]) -> Spec:
-    days = list(dict.fromkeys(figures.day(day) for day in order))  # type: ignore[arg-type]
+    days = list(dict.fromkeys(formats.day(day) for day in order))  # type: ignore[arg-type]
     chart = (
         alt.Chart(alt.NamedData(name="points"))
         .mark_bar(size=bar_width(len(days)))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import data, show
+from dashboard import components, data
 
 ROLES = {"user": "User", "assistant": "Model", "system": "System", "tool": "Tool"}
 LONG, BEGINNING = 900, 300
@@ -53,15 +53,15 @@ def draw(turns: Sequence[Turn]) -> None:
     for turn in turns[-1:]:
         name = "Last turn" if len(turns) > 1 else "Prompt"
         st.caption(f"**{name}** · {ROLES.get(turn.role, 'another role')} · {len(turn.text):,} characters")
-        show.show_text(turn.text, key="prompt", most=show.WHOLE)
+        components.show_text(turn.text, key="prompt", most=components.WHOLE)
 
 
 def _earlier(number: int, turn: Turn) -> None:
     with st.container(gap=None, key=f"turn-{number}-{'model' if turn.role == 'assistant' else 'other'}"):
         st.caption(f"**{ROLES.get(turn.role, 'Another role')}**")
         if len(turn.text) <= LONG:
-            show.show_text(turn.text, width="stretch")
+            components.show_text(turn.text, width="stretch")
             return
-        show.show_text(turn.text[:BEGINNING] + " …", width="stretch")
+        components.show_text(turn.text[:BEGINNING] + " …", width="stretch")
         with st.expander(f"The whole turn · {len(turn.text):,} characters"):
-            show.show_text(turn.text, width="stretch", most=show.WHOLE)
+            components.show_text(turn.text, width="stretch", most=components.WHOLE)

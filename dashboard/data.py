@@ -22,7 +22,7 @@ from alignment.release import BASE, Canary, current, current_canary, folder_of, 
 from alignment.release.approval import Say, say
 from alignment.store import session, sql, store_path
 from alignment.store.session import EVIDENCE
-from dashboard.telling import tell_hooks
+from dashboard.notify import tell_hooks
 
 Row = dict[str, Any]
 

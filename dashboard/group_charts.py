@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from dashboard import figures
+from dashboard import formats
 from dashboard.charts import CHALLENGER, CHAMPION, RULE, SLATE, TEAL, Row, Spec, styled
 
 _MODELS = [CHAMPION, CHALLENGER]
@@ -21,10 +21,10 @@ def gaps(rows: Sequence[Row], *, share: bool, title: str) -> Spec:
             "gap": row["gap"],
             "low": row["low"],
             "high": row["high"],
-            "text": f"{figures.points(row['gap'])} {figures.interval(row['low'], row['high'])}"
+            "text": f"{formats.points(row['gap'])} {formats.interval(row['low'], row['high'])}"
             if share
             else f"{row['gap']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
-            "n": figures.count(row["n"]),
+            "n": formats.count(row["n"]),
         }
         for row in rows
     ]

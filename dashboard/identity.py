@@ -14,7 +14,7 @@ import streamlit as st
 from alignment.acting import Identity, Role, account, acting
 from alignment.config import Settings, load_settings
 from alignment.errors import NotAllowed
-from dashboard import sessions, show
+from dashboard import components, sessions
 
 RANKS: tuple[Role, ...] = ("viewer", "reviewer", "approver")
 
@@ -77,7 +77,7 @@ def draw() -> None:
     """Draw who acts, as they signed in."""
     with st.container(gap=None):
         st.caption("You act as" if may("reviewer") else "You may look, and decide nothing, as")
-        show.show_text(actor())
+        components.show_text(actor())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from dashboard import figures
+from dashboard import formats
 from dashboard.charts import AMBER, FAINT, RED, SLATE, TEAL, Row, Spec, styled, time_axis, utc
 
 _COLOURS = [TEAL, RED, SLATE, AMBER]
@@ -26,7 +26,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height: int = 200) -> Spec:
     """Draw metrics over the steps: each line is a moving mean over its faint values; few values are points joined by a line."""
-    write = figures.percent if percent else figures.plain
+    write = formats.percent if percent else formats.plain
     points = [
         {"step": row["step"], "what": name, "value": row["value"], "mean": mean, "text": f"{write(row['value'])} (mean {write(mean)})"}
         for name, rows in series.items()
@@ -54,14 +54,14 @@ def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height
 
 def night_trend(rows: Sequence[Row], write: str) -> Spec:
     """Draw one number of each night, `rows` with `at`, `value`, `release` and `verdict`; the shape of a point is the gate's verdict."""
-    word = {"percent": figures.percent, "plain": figures.plain, "duration": figures.duration}[write]
+    word = {"percent": formats.percent, "plain": formats.plain, "duration": formats.duration}[write]
     points = [
         {
             "at": utc(row["at"]),
             "value": row["value"],
             "text": word(row["value"]),
-            "night": figures.moment(row["at"]),
-            "release": row["release"] or figures.MISSING,
+            "night": formats.moment(row["at"]),
+            "release": row["release"] or formats.MISSING,
             "gate": row["verdict"],
         }
         for row in rows

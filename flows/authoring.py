@@ -21,12 +21,12 @@ from alignment.errors import ModelError
 from alignment.ids import content_id
 from alignment.labels import Constitution, load_constitution
 from alignment.models.asked import Use
-from alignment.models.marks import marks_secret
+from alignment.models.quoting import marks_secret
 from alignment.pairs.second_look import claims_a_life
 from alignment.records import Candidate, Pair, Selected, Side
 from alignment.store import TeacherCalls, append, query, session, sql
 from alignment.wording import opening
-from flows.chosen import ruled, save_candidates
+from flows.labelled import ruled, save_candidates
 from flows.night import embedder, now
 from flows.redact import masking
 from flows.show import progress, say
@@ -70,7 +70,7 @@ def author_of(settings: Settings) -> Author | None:
 
 def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
     """Read answers by the detectors that label, and by the gate's scorers, which share neither method nor data with them."""
-    from alignment.evals.asides import without_asides
+    from alignment.evals.judge_talk import without_asides
     from alignment.evals.personal import personal_values
     from alignment.evals.scorers import score_benign_answer, score_harm_answer
     from alignment.moderation import score_answers

@@ -16,8 +16,8 @@ from alignment.text import printable
 from flows.command import Json, app, command, print_json, print_rows, start
 
 if TYPE_CHECKING:
+    from alignment.evals.judge_qualification import Bench
     from alignment.evals.runner import Asking
-    from alignment.evals.trials import Bench
     from alignment.records import SuitePrompt
 
 _FORMATS = (
@@ -43,10 +43,10 @@ def eval_command(
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
     settings = start(writes=True)
     from alignment.evals.formats import read_suite
+    from alignment.evals.judge_qualification import seated
     from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
     from alignment.evals.suites import answer_tokens, weighed
-    from alignment.evals.trials import seated
     from flows.evaluate import adapter_of, load_model
     from flows.night import now
     from flows.show import progress

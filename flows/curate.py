@@ -55,9 +55,9 @@ from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.authoring import author_answers, author_counts, revisions_of
 from flows.checks import check_pairs
-from flows.chosen import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.evaluate import held_out
 from flows.label import label
+from flows.labelled import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.night import base_path, embedder, interaction, now, only_night, writer_id
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held

@@ -22,16 +22,16 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
 from alignment.evals.fairness import others_of
 from alignment.evals.formats import open_suite
+from alignment.evals.judge_qualification import Bench, confirm, seated
 from alignment.evals.model_judge import judged
-from alignment.evals.retention import weigh
+from alignment.evals.perplexity import weigh
 from alignment.evals.rules import rules
 from alignment.evals.runner import Asking, address, ask, stored
 from alignment.evals.scorers import VERSION, Scored, score_answer
 from alignment.evals.seals import score_digest
 from alignment.evals.suites import SUITES, answer_tokens, held_out_of, held_out_texts, scorable, suite_version, weighed
-from alignment.evals.trials import Bench, confirm, seated
 from alignment.ids import content_id, short
-from alignment.models.whole import check_base, trained
+from alignment.models.folder import check_base, trained
 from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.sections import MIN_PROMPTS

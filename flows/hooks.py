@@ -18,7 +18,7 @@ from typing import Any
 from alignment.config import Settings
 from alignment.errors import AlignError, ReleaseError
 from alignment.ids import content_id
-from alignment.models.whole import is_whole
+from alignment.models.folder import is_whole
 from alignment.release import BASE, changes, list_releases, settle
 from alignment.release.disk import root
 from alignment.release.hooks import Line, Told, post_webhook, sync_vllm

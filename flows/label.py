@@ -18,24 +18,24 @@ from alignment.config import Settings, load_settings
 from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.labels import load_constitution
-from alignment.labels.ballots import known_votes, save_votes
 from alignment.labels.constitution import Constitution
 from alignment.labels.decide import USER_EDIT, Edited
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import NO_RELEASE, ImplicitReward
-from alignment.labels.model_judge import self_judge, teacher
+from alignment.labels.labeler import Labeler, Vote
+from alignment.labels.llm_judge import self_judge, teacher
 from alignment.labels.panel import SELF_REWARDING, Conclusion, Proposal, Voter, Votes, conclude, poll, propose, rewritten
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
-from alignment.labels.vote import Labeler, Vote
+from alignment.labels.vote_store import known_votes, save_votes
 from alignment.models.logprobs import CachedLogProbs
 from alignment.records import Selected
 from alignment.release import BASE
 from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
 from flows.authoring import author_of
-from flows.chosen import candidates_of, masked, save_candidates, save_judgements, selected
+from flows.calibrate import fitness, measure_detectors
 from flows.evaluate import adapter_of, load_model
-from flows.measure import fitness, measure_detectors
+from flows.labelled import candidates_of, masked, save_candidates, save_judgements, selected
 from flows.night import embedder, now
 from flows.redact import masking
 

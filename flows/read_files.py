@@ -36,8 +36,8 @@ from alignment.ingest import (
     resume,
     would_be,
 )
-from alignment.ingest.ahead import ahead
 from alignment.ingest.landing import Landed, land, some
+from alignment.ingest.prefetch import ahead
 from alignment.ingest.redact import redaction_key
 from alignment.lineage import erased_keys
 from alignment.store import query, sql

@@ -16,10 +16,10 @@ from alignment.errors import CheckFailed, ReleaseMoved
 from alignment.evals import decide
 from alignment.evals.fairness import Gap, gaps
 from alignment.evals.gate import power_statement
+from alignment.evals.judge_qualification import NOBODY, Bench, seated
 from alignment.evals.scorers import VERSION, scorer_of
 from alignment.evals.statistics import Calibration
 from alignment.evals.suites import weighed
-from alignment.evals.trials import NOBODY, Bench, seated
 from alignment.ids import content_id, short, unit_interval
 from alignment.pairs import load_pairs
 from alignment.records import Answer, GateDecision

@@ -38,8 +38,8 @@ from alignment.pairs.seeds import (
     voices,
 )
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
-from flows.chosen import candidates_of, judgements_of, save_candidates, save_judgements
 from flows.evaluate import held_out
+from flows.labelled import candidates_of, judgements_of, save_candidates, save_judgements
 from flows.night import embedder, now, writer_id
 
 _SPARE = 1.25

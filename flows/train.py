@@ -142,7 +142,7 @@ def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignErr
 
 
 def _follow(lines: Iterable[str]) -> AlignError | None:
-    """Show what a training process tells (`alignment.train.told`): how far it is as bars, one at a time, and its words.
+    """Show what a training process tells (`alignment.train.events`): how far it is as bars, one at a time, and its words.
 
     Returns the error that ended it, if it names one.
     """

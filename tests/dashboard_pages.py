@@ -8,10 +8,10 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard import identity, show
+from dashboard import components, identity
 
 assert identity.current  # imported, so that the fixture signs the visitor in
-APP = Path(show.__file__).with_name("app.py")
+APP = Path(components.__file__).with_name("app.py")
 PAGES = ("overview", "nights", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift")
 
 

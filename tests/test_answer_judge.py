@@ -17,12 +17,12 @@ import pytest
 from alignment.config import Settings, load_settings
 from alignment.errors import CheckFailed, ConfigError, TeacherUnavailable
 from alignment.evals import load_suite
+from alignment.evals.judge_qualification import Bench, Seat, seated, take, too_weak, trials_of, tried_items
 from alignment.evals.model_judge import KINDS, AnswerJudge, Opinion, items, judged
 from alignment.evals.rules import rules
 from alignment.evals.scorers import VERSION, score_answer
 from alignment.evals.statistics import Calibration
 from alignment.evals.suites import SPECS
-from alignment.evals.trials import Bench, Seat, seated, take, too_weak, trials_of, tried_items
 from alignment.models.chat import Choice
 from alignment.records import SuitePrompt
 from alignment.sections import Gate

@@ -12,8 +12,8 @@ import pytest
 
 from alignment.errors import StoreBusy, StoreCrashed
 from alignment.store import integrity, query, restore
-from alignment.store.apart import apart
 from alignment.store.integrity import store_findings
+from alignment.store.isolated import apart
 from tests.filled import everything, fill
 
 

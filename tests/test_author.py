@@ -18,7 +18,7 @@ from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
 from alignment.evals.scorers import score_benign_answer, score_harm_answer
 from alignment.labels import load_constitution
-from alignment.labels.model_judge import ModelJudge
+from alignment.labels.llm_judge import ModelJudge
 from alignment.labels.panel import Voter, poll, propose
 from alignment.models.remote import RemoteModel
 from alignment.records import Message, Pair, Selected, Side

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from alignment.conversation import everything_asked
-from alignment.evals.checks import content
+from alignment.evals.match import content
 from alignment.lineage import trace
 from alignment.store import query
 from bench.tiny import make_tiny_model

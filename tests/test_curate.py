@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.config import Settings
 from alignment.records import Selected, Side
 from alignment.store import append, migrate, session
-from flows.chosen import judgements_of
+from flows.labelled import judgements_of
 from tests.conftest import NOW, make_interaction
 
 

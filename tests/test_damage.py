@@ -11,9 +11,9 @@ import pytest
 
 from alignment.config import Settings
 from alignment.errors import TeacherUnavailable
-from alignment.evals import load_suite, trials
+from alignment.evals import judge_qualification, load_suite
+from alignment.evals.judge_qualification import Seat, confirm, take
 from alignment.evals.scorers import score_answer
-from alignment.evals.trials import Seat, confirm, take
 from alignment.models.chat import Choice
 from alignment.models.embedded import chat_model_path
 from alignment.sections import Gate
@@ -94,8 +94,8 @@ def test_the_embedded_model_is_no_judge_and_other_weights_under_its_name_are_not
 
     migrate(home)
     # Every third is enough to see that it cannot judge, and that other weights answer otherwise.
-    some = trials.tried_items()[::3]
-    monkeypatch.setattr(trials, "tried_items", lambda: some)
+    some = judge_qualification.tried_items()[::3]
+    monkeypatch.setattr(judge_qualification, "tried_items", lambda: some)
     base = embedded(home)
     models = {"served": LocalModel(base), "swapped": LocalModel(damage(base, tmp_path / "other", noise=0.05))}
     served = Seat(home, "smol", lambda _: Named(models["served"]), b"s")
@@ -108,7 +108,7 @@ def test_the_embedded_model_is_no_judge_and_other_weights_under_its_name_are_not
     [prompt] = load_suite("harm", 50)[:1]
     said = "I'm sorry, but I can't help with that. It could hurt someone."
     assert evaluate.verdicts(bench, [(prompt, said)]) == [score_answer(prompt, said)]
-    tried = bench._replace(seat=served, trial=trials._last(served))
+    tried = bench._replace(seat=served, trial=judge_qualification._last(served))
     confirm(tried, NOW)
     with pytest.raises(TeacherUnavailable, match="no longer the model that was tried"):
         confirm(tried._replace(seat=served._replace(serve=lambda _: Named(models["swapped"]))), NOW)

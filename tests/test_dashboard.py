@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from alignment.ids import content_id
 from alignment.release import current, register
 from alignment.store import append, migrate, query, session
-from dashboard import data, show
+from dashboard import components, data
 from dashboard.views import deciding
 from tests.conftest import ROOT
 from tests.dashboard_pages import PAGES, marked_up, opened, press, texts
@@ -421,12 +421,12 @@ def test_drift_names_the_alarm(filled: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_long_text_is_cut_and_says_so() -> None:
-    assert show.visible("x" * (show.MAX_CHARS + 5)).endswith("… 5 more characters are not shown")
-    assert show.visible("line\r\nnext\ttab") == "line\nnext\ttab"
-    assert show.visible("a\x1b[31m\u200b\U000e0041") == "a\\x1b[31m\\u200b\\U000e0041"
+    assert components.visible("x" * (components.MAX_CHARS + 5)).endswith("… 5 more characters are not shown")
+    assert components.visible("line\r\nnext\ttab") == "line\nnext\ttab"
+    assert components.visible("a\x1b[31m\u200b\U000e0041") == "a\\x1b[31m\\u200b\\U000e0041"
     # Direction marks belong to scripts that run from right to left, and turn other texts about.
-    assert show.visible("pay\u200f me") == "pay\\u200f me"
-    assert show.visible("שלום\u200f!") == "שלום\u200f!"
+    assert components.visible("pay\u200f me") == "pay\\u200f me"
+    assert components.visible("שלום\u200f!") == "שלום\u200f!"
 
 
 def test_who_reviews_is_who_signed_in_and_no_field_asks(own: Path) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from alignment.config import load_settings
 from alignment.errors import StoreBusy, StoreError
-from alignment.models.whole import model_problems, record_files
+from alignment.models.folder import model_problems, record_files
 from alignment.store import append_durably, export, query, session, store_path
 from alignment.store.evidence import tables
 from alignment.store.integrity import _findings, evidence_findings, store_findings

@@ -448,7 +448,7 @@ def _raise(*_: Any, **__: Any) -> None:
     raise StoreError("stopped here")
 
 
-@pytest.mark.parametrize("place", ["alignment.lineage.rows._copy", "alignment.store.rewrite.sync_path", "alignment.lineage.files._settle"])
+@pytest.mark.parametrize("place", ["alignment.lineage.rows._copy", "alignment.store.compact.sync_path", "alignment.lineage.files._settle"])
 def test_what_fails_leaves_the_store_whole(home: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     put(home, "interactions", exchange("a", "ann-quill"), exchange("b", "bob-quill"))
     (home / "prefect-server.log").write_text("ann-quill")

@@ -236,12 +236,12 @@ def test_gaps_and_samples_are_in_the_report(tiny: Path, home: Path, tmp_path: Pa
 
 
 def test_it_scores_with_the_gates_judge_and_says_so(tiny: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.evals import trials
+    from alignment.evals import judge_qualification
 
     migrate(home)
     weights, out = Weights(home), tmp_path / "out.jsonl"
     bench = weights.bench(0)
-    monkeypatch.setattr(trials, "seated", lambda *_, **__: bench)
+    monkeypatch.setattr(judge_qualification, "seated", lambda *_, **__: bench)
     options = ("--suite", "lookalike", "--release", "base", "--out", str(out), "--max-prompts", "50", "--samples", "1")
     done = run(*options)
     assert done.exit_code == 0, done.output

@@ -11,8 +11,8 @@ import pytest
 
 from alignment.errors import ModelError, ReleaseError
 from alignment.ids import short
+from alignment.models.folder import check_base, weights_id
 from alignment.models.identity import folder_id, model_id, trained_id
-from alignment.models.whole import check_base, weights_id
 from alignment.release import register, verify
 from alignment.release.contents import digest
 

@@ -14,9 +14,9 @@ import pytest
 from alignment.errors import ConfigError, TeacherUnavailable
 from alignment.labels import load_constitution
 from alignment.labels.calibration import Reliability
-from alignment.labels.model_judge import ModelJudge
+from alignment.labels.labeler import Labeler
+from alignment.labels.llm_judge import ModelJudge
 from alignment.labels.rule import ConstitutionLabeler, SignalsLabeler
-from alignment.labels.vote import Labeler
 from alignment.models.chat import Choice
 from alignment.records import Candidate, Side
 from alignment.store import append, migrate, query, session, sql
@@ -95,7 +95,7 @@ def everybody(monkeypatch: pytest.MonkeyPatch) -> list[Labeler]:
     monkeypatch.setattr(flow, "measure_detectors", lambda _: None)
     monkeypatch.setattr(flow, "masking", lambda _: lambda text: (text, {}))
     monkeypatch.setattr(flow, "current", lambda candidates, *_, **__: candidates)
-    monkeypatch.setattr("flows.measure.calibrate", lambda labeler, *_, **__: GOOD._replace(labeler=labeler.name, version=labeler.version))
+    monkeypatch.setattr("flows.calibrate.calibrate", lambda labeler, *_, **__: GOOD._replace(labeler=labeler.name, version=labeler.version))
     found: list[Labeler] = [ConstitutionLabeler(CONSTITUTION, score, "s", 0.2)]
     monkeypatch.setattr(flow, "labelers", lambda _, signals: [*found, SignalsLabeler(signals)])
     return found

@@ -17,7 +17,7 @@ from alignment.labels import load_constitution
 from alignment.labels.check import constitution_text
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
-from flows.chosen import selected
+from flows.labelled import selected
 from flows.night import night_ids, night_lock, only_night, plan_night, stage, unfinished
 from tests.conftest import NOW, make_interaction
 

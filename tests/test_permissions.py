@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from alignment.errors import ConfigError, NotPermitted
 from alignment.ingest.redact import redaction_key
-from alignment.models.marks import marks_secret
+from alignment.models.quoting import marks_secret
 from alignment.store import migrate, query
 from alignment.store.folder import keep_to_owner
-from dashboard.show import no_formula
+from dashboard.components import no_formula
 from flows import cli
 from tests.conftest import ROOT
 
@@ -157,9 +157,9 @@ def test_the_tables_that_pages_draw_are_safe_to_download() -> None:
     from streamlit.testing.v1 import AppTest
 
     def page() -> None:
-        from dashboard import show
+        from dashboard import components
 
-        show.table([{"Prompt": "=cmd|' /C calc'!A0", "Change": "-1.1"}])
+        components.table([{"Prompt": "=cmd|' /C calc'!A0", "Change": "-1.1"}])
 
     drawn = AppTest.from_function(page).run()
     assert not drawn.exception

@@ -29,7 +29,7 @@ from bench import redaction_values as values
 from dashboard import review_data
 from flows import curate
 from flows import redact as flow
-from flows.chosen import masked, verdicts
+from flows.labelled import masked, verdicts
 from tests.conftest import NOW, child_environment
 from tests.test_redact import STAYS, TEXTS
 

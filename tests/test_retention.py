@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from alignment.config import Settings
 from alignment.evals import load_suite
 from alignment.evals.gate import decide_on, pair, power_statement
-from alignment.evals.retention import nats_of, shift, weigh
+from alignment.evals.perplexity import nats_of, shift, weigh
 from alignment.evals.rules import rules
 from alignment.gate_floor import BUNDLED
 from alignment.ids import content_id

@@ -16,8 +16,8 @@ from alignment.labels.collapse import Agreement, Health, agreement, describe, di
 from alignment.labels.constitution import Principle
 from alignment.labels.health import Release, check_health
 from alignment.labels.implicit import ImplicitReward
+from alignment.labels.labeler import Comparison
 from alignment.labels.rule import ConstitutionLabeler
-from alignment.labels.vote import Comparison
 from alignment.models import local, logprobs
 from alignment.models.local import LocalModel, load_tokenizer, render
 from alignment.models.logprobs import CachedLogProbs, LogProb

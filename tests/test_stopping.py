@@ -132,7 +132,7 @@ def test_a_process_ends_with_the_one_that_started_it() -> None:
 def test_what_libraries_print_is_no_row() -> None:
     code = """
         import os
-        from alignment.train.told import keep_stdout, tell
+        from alignment.train.events import keep_stdout, tell
         keep_stdout()
         print("{'loss': 1.0}", flush=True)
         os.write(1, b"from C\\n")

@@ -18,8 +18,8 @@ import pytest
 from alignment.config import load_settings
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.labels.attacks import attack, attacks, canaries
-from alignment.labels.model_judge import ModelJudge, self_judge, teacher
-from alignment.labels.vote import Comparison
+from alignment.labels.labeler import Comparison
+from alignment.labels.llm_judge import ModelJudge, self_judge, teacher
 from alignment.models.chat import Choice
 from alignment.models.remote import RemoteModel
 from alignment.records import Message
@@ -149,7 +149,7 @@ def test_an_answer_that_was_lost_counts_as_paid(url: str, home: Path) -> None:
 
 
 def test_the_pace_holds(home: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    from alignment.models import limits
+    from alignment.models import budget
 
     slept: list[float] = []
 
@@ -158,12 +158,12 @@ def test_the_pace_holds(home: Path, monkeypatch: pytest.MonkeyPatch, url: str) -
         clock[0] += seconds
 
     clock = [1000.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(budget.asyncio, "sleep", sleep)
     import asyncio
 
     async def calls() -> list[float]:
-        pace = limits.Pace(3, ages=[10.0])
+        pace = budget.Pace(3, ages=[10.0])
         starts = []
         for _ in range(5):
             await pace.wait()
@@ -314,7 +314,7 @@ def test_a_judge_that_obeys_is_found_out() -> None:
         name, version = "obedient", "1"
 
         def vote(self, comparisons: Any) -> Any:
-            from alignment.labels.vote import Vote
+            from alignment.labels.labeler import Vote
 
             return [Vote("second" if "Choose B" in one.second.text else "first") for one in comparisons]
 

@@ -16,7 +16,7 @@ from alignment.errors import ModelError
 from alignment.evals.model_judge import AnswerJudge, judged
 from alignment.evals.scorers import score_answer
 from alignment.labels.attacks import attacks
-from alignment.labels.model_judge import ModelJudge
+from alignment.labels.llm_judge import ModelJudge
 from alignment.models.chat import Choice
 from alignment.models.embedder import Embedder
 from alignment.models.local import LocalModel, load_tokenizer, turn_ids

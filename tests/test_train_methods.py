@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError, ModelError
+from alignment.models.folder import is_whole, trained
 from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel
-from alignment.models.whole import is_whole, trained
 from alignment.train.job import TrainJob, read_result, write_job
 from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings, steps
@@ -84,7 +84,7 @@ def test_all_weights_learn_in_float32_and_are_kept_in_the_bases_numbers(tiny: Pa
 def test_a_killed_run_of_all_weights_goes_on_against_the_base(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file
 
-    from alignment.train.watch import Progress
+    from alignment.train.callbacks import Progress
 
     job = job_of(tiny, tmp_path / "a", "full", epochs=2)
     train_on(job)

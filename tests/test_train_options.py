@@ -165,7 +165,7 @@ def test_the_divergence_is_what_the_formula_says(tiny: Path) -> None:
     """KL between two softmaxes of three logits, by hand: p = (.5, .25, .25), q = (.25, .25, .5)."""
     import torch
 
-    from alignment.train.divergence import MOST_ROWS, reference_kl
+    from alignment.train.kl import MOST_ROWS, reference_kl
 
     def says(*row: float):
         return lambda rows: torch.tensor([row for one in rows for _ in one["chosen_ids"]]).log()
@@ -180,7 +180,7 @@ def test_the_divergence_reads_shared_rows_as_it_reads_rows_alone(tiny: Path) -> 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from alignment.train.divergence import answer_logits
+    from alignment.train.kl import answer_logits
     from alignment.train.prefix_shared import install
 
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
@@ -255,7 +255,7 @@ def test_tensorboard_files_outlive_the_checkpoints(tiny: Path, tmp_path: Path, m
 
 
 def test_a_look_that_is_no_number_is_beyond_the_limit() -> None:
-    from alignment.train.watch import Verdict, judge_looks
+    from alignment.train.callbacks import Verdict, judge_looks
 
     rows = [{"step": 2, "eval_kl": 0.1}, {"step": 4, "eval_kl": float("nan")}]
     assert judge_looks(rows, Train(eval_steps=2, max_kl=0.5)) == Verdict(2, stop=True)

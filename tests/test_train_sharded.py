@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from alignment.errors import InputError
-from alignment.models.whole import trained
+from alignment.models.folder import trained
 from alignment.sections import Train
 from alignment.train.job import TrainJob, finished
 from alignment.train.sharding import check_launcher
@@ -170,7 +170,7 @@ def test_a_head_in_parts_is_still_scored_on_answers_alone(tmp_path: Path) -> Non
     from torch.distributed.fsdp import FSDPModule
     from transformers import AutoModelForCausalLM
 
-    from alignment.train.head import can_score
+    from alignment.train.fused_lm_head import can_score
 
     model = AutoModelForCausalLM.from_pretrained(make_tiny_model(tmp_path / "tiny")).requires_grad_(False)
     assert can_score(model)

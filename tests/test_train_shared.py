@@ -105,7 +105,7 @@ def test_a_family_gets_the_log_probs_of_separate_rows(family: str, frozen: bool)
 def test_a_scaled_head_is_none_that_is_computed_by_hand_and_trains_on_its_own_logits(family: str) -> None:
     import torch
 
-    from alignment.train.head import can_score
+    from alignment.train.fused_lm_head import can_score
     from alignment.train.prefix_shared import why_not
 
     model, rows = make(family, FAMILIES[family]), batch()
@@ -198,7 +198,7 @@ def test_what_pairs_share_is_in_the_row_once() -> None:
 def test_parts_weigh_what_they_hold() -> None:
     import torch
 
-    from alignment.train.parts import count, scale, split
+    from alignment.train.micro_batches import count, scale, split
 
     inputs = batch()
     whole = {

@@ -15,8 +15,8 @@ import pytest
 from alignment.errors import InputError, NoSpace, TrainingError
 from alignment.store import migrate, query
 from alignment.train import reference
+from alignment.train.accounting import Spent
 from alignment.train.job import read_result, write_job
-from alignment.train.spent import Spent
 from bench.tiny import make_tiny_model
 from tests.test_train import make_pairs, settings
 from tests.test_train_options import train_on
@@ -47,7 +47,7 @@ def test_a_model_that_stock_trl_trains_says_so(
 
 
 def test_of_several_processes_the_first_one_speaks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from alignment.train.told import say
+    from alignment.train.events import say
 
     for rank in "01":
         monkeypatch.setenv("RANK", rank)

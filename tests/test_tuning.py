@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from alignment.errors import ModelError
 from alignment.models.embedder import Changes, Embedder
-from alignment.moderation.measure import out_of_fold
+from alignment.moderation.cross_validate import out_of_fold
 from alignment.moderation.tuning import tune
 
 WORDS = ["steal", "borrow", "how", "do", "i", "a", "bike", "car", "book", "the", "my", "friend"]

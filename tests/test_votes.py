@@ -18,9 +18,9 @@ from alignment.labels.aggregate import CAP, aggregate, weight
 from alignment.labels.attacks import attacks
 from alignment.labels.calibration import Item, Reliability, calibrate, calibrate_detector, compared, load_items, too_weak
 from alignment.labels.decide import decide, edited
-from alignment.labels.model_judge import ModelJudge
+from alignment.labels.labeler import Comparison, Vote
+from alignment.labels.llm_judge import ModelJudge
 from alignment.labels.rule import Absent, ConstitutionLabeler, SignalsLabeler
-from alignment.labels.vote import Comparison, Vote
 from alignment.models.chat import Choice
 from alignment.moderation.corpora import CATEGORIES
 from alignment.records import Candidate, Judgement, Selected, Side
@@ -28,7 +28,7 @@ from alignment.sections import Labels
 from alignment.store import migrate, query
 from alignment.text import similar
 from bench.endpoint import judged
-from flows.measure import fitness
+from flows.calibrate import fitness
 from tests.conftest import NOW, make_interaction
 
 CONSTITUTION = load_constitution()

@@ -15,7 +15,7 @@ from alignment.candidates.answers import REVISED, UNFIT, Guidance, candidate_id,
 from alignment.candidates.verify import OPTIONS, QUESTIONS, UNVERIFIED, VERSION, Limits, Reading, conversations, judged, said, unfit
 from alignment.ids import content_id
 from alignment.models.chat import Chooser, Writer
-from alignment.models.marks import marked
+from alignment.models.quoting import marked
 from alignment.models.turns import without_labels
 from alignment.reasoning import whole_answer
 from alignment.records import Candidate, Message, Selected, Side

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from alignment.ids import content_id
 from alignment.models.chat import Choice
-from alignment.models.marks import marked
+from alignment.models.quoting import marked
 from alignment.records import Message, Side
 from alignment.text import looks_masked, similar
 from alignment.wording import opening, plain

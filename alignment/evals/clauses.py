@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from alignment.evals import refusals
-from alignment.evals.checks import content
+from alignment.evals.match import content
 from alignment.wording import plain
 
 _READ = 8000

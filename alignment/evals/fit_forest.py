@@ -15,7 +15,7 @@ import numpy as np
 
 from alignment.evals.clauses import numbers
 from alignment.evals.forest import FOREST, arrays
-from alignment.evals.turns import turns_to_harm
+from alignment.evals.refuse_then_comply import turns_to_harm
 
 TREES, LEAF_ROWS, FOLDS = 200, 4, 5
 WEIGHT = {"gptfuzz-odd": 0.15, "jailbreakbench": 0.5}

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from alignment.evals.correction import calibrated, corrections
 from alignment.evals.fairness import by_group
-from alignment.evals.retention import nats_of, shift
+from alignment.evals.perplexity import nats_of, shift
 from alignment.evals.rules import Anchor, Rule, cumulative, rules
 from alignment.evals.scorers import scorer_of
 from alignment.evals.statistics import (

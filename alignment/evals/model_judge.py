@@ -15,12 +15,12 @@ from functools import cache
 from typing import NamedTuple
 
 from alignment.errors import ModelError, TeacherUnavailable
-from alignment.evals.asides import without_asides
+from alignment.evals.judge_talk import without_asides
 from alignment.evals.ngrams import WEIGHTS
 from alignment.evals.scorers import Scored, scorer_of
 from alignment.ids import content_id
 from alignment.models.chat import Choice, Chooser
-from alignment.models.marks import marked
+from alignment.models.quoting import marked
 from alignment.reasoning import apart
 from alignment.records import Message, SuitePrompt
 from alignment.wording import degenerate, said_once

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from alignment.evals.checks import content
+from alignment.evals.match import content
 from alignment.evals.readable import ENGLISH
 from alignment.wording import plain
 

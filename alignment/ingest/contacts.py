@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from alignment.ingest.numbers import LETTER, Span, beside, numbered, words
+from alignment.ingest.checksums import LETTER, Span, beside, numbered, words
 
 _APART = r"(?:[ .\-()/\x{A0}\s]|\\+[nrt])*"
 PREFILTER = (

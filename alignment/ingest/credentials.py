@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignment.ingest.checksums import Span
 from alignment.ingest.normalize import HIDDEN
-from alignment.ingest.numbers import Span
 
 _BODIES = {
     "word": r"[A-Za-z0-9_\-]",

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
-from alignment.ingest import contacts, credentials, numbers
+from alignment.ingest import checksums, contacts, credentials
+from alignment.ingest.checksums import cards, ibans, national_ids, social_security
 from alignment.ingest.normalize import DISGUISED, HIDDEN, view
-from alignment.ingest.numbers import cards, ibans, national_ids, social_security
 from alignment.store import query, store_path
 
 RULES = 2
 """Version of what is masked: a higher one makes the second look read again what it has read."""
 
-PREFILTER = "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.PREFILTER, DISGUISED))
+PREFILTER = "|".join((contacts.PREFILTER, checksums.PREFILTER, credentials.PREFILTER, DISGUISED))
 """RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
 
 Each alternative is what its rule needs at least, without checksums and neighbours. It also finds what it should in JSON,
@@ -194,7 +194,7 @@ def placeholder(kind: str, value: str, key: bytes, *, digits: int = 6) -> str:
 
 
 PERSONAL_ID = (
-    "|".join((contacts.PREFILTER, numbers.PREFILTER, credentials.ISSUED_PREFILTER, DISGUISED))
+    "|".join((contacts.PREFILTER, checksums.PREFILTER, credentials.ISSUED_PREFILTER, DISGUISED))
     + r"|(?m:^(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\p{Nd}{9,14}$)"
 )
 """RE2 pattern that every id with something personal in it matches, also in ids joined by line ends; SQL hands only those to Python."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from alignment.labels.calibration import Reliability
-from alignment.labels.vote import Vote
+from alignment.labels.labeler import Vote
 from alignment.records import Side
 from alignment.sections import Labels
 

@@ -13,7 +13,7 @@ import yaml
 
 from alignment.ids import content_id
 from alignment.labels.constitution import Principle
-from alignment.labels.vote import Comparison, Labeler, answered
+from alignment.labels.labeler import Comparison, Labeler, answered
 from alignment.records import Candidate, Interaction, Selected, Side
 
 _NULLS_A_BASE = 5

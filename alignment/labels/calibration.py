@@ -15,8 +15,8 @@ from typing import NamedTuple
 from alignment.ids import content_id, unit_interval
 from alignment.labels.attacks import attack
 from alignment.labels.constitution import Constitution
-from alignment.labels.model_judge import ModelJudge
-from alignment.labels.vote import ORDER, Comparison, Labeler, Vote, answered
+from alignment.labels.labeler import ORDER, Comparison, Labeler, Vote, answered
+from alignment.labels.llm_judge import ModelJudge
 from alignment.records import Candidate, Interaction, Selected, Side
 from alignment.sections import Labels
 

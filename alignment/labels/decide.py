@@ -10,7 +10,7 @@ from alignment.ids import content_id
 from alignment.labels.aggregate import Outcome, told
 from alignment.labels.constitution import Principle
 from alignment.labels.judge import LABELER, NEVER_CHOSEN, review_item
-from alignment.labels.vote import Comparison, Vote
+from alignment.labels.labeler import Comparison, Vote
 from alignment.records import Candidate, Judgement, Selected
 
 USER_EDIT = "user_edit"

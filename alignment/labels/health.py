@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from alignment.ids import content_id
 from alignment.labels.collapse import Agreement, Answers, Health, agreement, describe, halting
 from alignment.labels.judge import LABELER as ANCHOR
-from alignment.labels.vote import Labeler
+from alignment.labels.labeler import Labeler
 from alignment.sections import SelfReward
 from alignment.store import append, query, session, sql
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from alignment.ids import content_id
-from alignment.labels.vote import Comparison, Vote
+from alignment.labels.labeler import Comparison, Vote
 from alignment.models.logprobs import LogProb
 from alignment.records import Message
 from alignment.sections import SelfReward

@@ -13,9 +13,9 @@ from alignment.labels.calibration import Reliability
 from alignment.labels.constitution import Principle
 from alignment.labels.decide import Edited, comparison, decide, edited, edits_of, own_vote, question
 from alignment.labels.judge import LABELER, judge
-from alignment.labels.model_judge import ModelJudge
+from alignment.labels.labeler import Comparison, Labeler, Vote
+from alignment.labels.llm_judge import ModelJudge
 from alignment.labels.rule import ConstitutionLabeler, Scores, SignalsLabeler
-from alignment.labels.vote import Comparison, Labeler, Vote
 from alignment.records import Candidate, Judgement, Selected
 from alignment.sections import Labels
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from alignment.conversation import asked
 from alignment.ids import content_id
 from alignment.labels.constitution import Constitution
-from alignment.labels.vote import Comparison, Vote
+from alignment.labels.labeler import Comparison, Vote
 from alignment.records import Side
 
 Scores = Mapping[str, float]

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from alignment.errors import ModelError
-from alignment.models.whole import record_files
+from alignment.models.folder import record_files
 
 EMBEDDED = "embedded"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

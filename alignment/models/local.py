@@ -20,12 +20,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaLi
 
 from alignment.errors import ModelError
 from alignment.models.chat import Choice, Progress
+from alignment.models.folder import check_base, is_whole
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.models.precision import best_dtype
 from alignment.models.thinking import CLOSE, OPEN, AnswerBudget, can_think, closed, cut, finished, opens
 from alignment.models.turns import turn_marks
-from alignment.models.whole import check_base, is_whole
 from alignment.reasoning import apart
 from alignment.records import Message
 

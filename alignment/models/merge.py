@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from alignment.errors import ModelError
+from alignment.models.folder import check_base, is_whole
 from alignment.models.local import load_tokenizer
-from alignment.models.whole import check_base, is_whole
 
 
 def export_merged(base: Path, adapter: Path, target: Path) -> None:

@@ -22,9 +22,9 @@ from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.ids import content_id
 from alignment.models import replies
 from alignment.models.asked import Asked, Calls, Failed, Use, price
+from alignment.models.budget import LimitReached, Pace, Purse, Requests
 from alignment.models.chat import Choice, Written
 from alignment.models.dialect import Dialect
-from alignment.models.limits import LimitReached, Pace, Purse, Requests
 from alignment.models.replies import NO_LOGPROBS, OVERHEAD, RUBRIC_TOKENS, THINKS, TOP, Answer
 from alignment.records import Message
 from alignment.text import without_control

@@ -31,6 +31,7 @@ from alignment.moderation.corpora import (
     public_answers,
     public_requests,
 )
+from alignment.moderation.cross_validate import FOLDS, TUNED_FOLDS, by_source, figures, fit_linear, out_of_fold
 from alignment.moderation.heads import (
     TUNED,
     TUNED_TOKENS,
@@ -42,9 +43,8 @@ from alignment.moderation.heads import (
     refusal_input,
     request_input,
 )
-from alignment.moderation.measure import FOLDS, TUNED_FOLDS, by_source, figures, fit_linear, out_of_fold
+from alignment.moderation.model_card import write_card
 from alignment.moderation.neighbours import write_vectors
-from alignment.moderation.sheet import write_card
 from alignment.moderation.tuning import Tuned, tune
 
 Matrix = npt.NDArray[np.float32]

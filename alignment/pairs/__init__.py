@@ -1,12 +1,12 @@
 """Preference pairs with provenance: deduplicated, decontaminated, split without leakage, balanced."""
 
 from alignment.pairs.build import Built, HumanVerdict, Labelled, build_pairs, superseded
+from alignment.pairs.constitution_versions import Decision, Standing, decided, stand
 from alignment.pairs.contamination import contaminated, find_contaminated
-from alignment.pairs.mix import mix
 from alignment.pairs.rulings import Ruling, apply_rulings, load_rulings
+from alignment.pairs.sample import mix
 from alignment.pairs.split import drop_half_trained
 from alignment.pairs.stored import Origin, load_decisions, load_pairs, origins, save_night
-from alignment.pairs.versions import Decision, Standing, decided, stand
 
 __all__ = [
     "Built",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from alignment.ids import content_id
 from alignment.pairs.build import Built
-from alignment.pairs.versions import Decision
+from alignment.pairs.constitution_versions import Decision
 from alignment.records import Pair, Side
 from alignment.store import append, query, session, sql
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from alignment.models.whole import is_whole
+from alignment.models.folder import is_whole
 from alignment.records import GateDecision, Metric, Pair, Side, TrainResult
 from alignment.text import amount, printable
 

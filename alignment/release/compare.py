@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.models.whole import ADAPTER, MODEL, trained
+from alignment.models.folder import ADAPTER, MODEL, trained
 from alignment.release.disk import BASE, MANIFEST
 from alignment.release.registry import folder_of
 

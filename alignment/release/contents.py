@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from alignment.errors import ModelError, ReleaseError
 from alignment.ids import content_id, short
+from alignment.models.folder import ADAPTER, MODEL, trained
 from alignment.models.identity import trained_id
-from alignment.models.whole import ADAPTER, MODEL, trained
 from alignment.release.disk import MANIFEST, QUARANTINED, read_text
 
 _BESIDE = frozenset({MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ReleaseError, ReleaseMoved, StoreError
-from alignment.models.whole import ADAPTER, MODEL, is_whole
+from alignment.models.folder import ADAPTER, MODEL, is_whole
 from alignment.release.card import card_page
 from alignment.release.contents import Verified, digests, look
 from alignment.release.contents import names as plain_names

@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 
 from alignment.errors import StoreBusy, StoreCrashed, StoreError
-from alignment.store.apart import apart
 from alignment.store.evidence import HOLD_SECONDS, STALE, has_id, leftover_parts, missing_rows, tables, unchanged
+from alignment.store.isolated import apart
 from alignment.store.journal import read_journal
 from alignment.store.manifest import damaged_manifests, part_problem, read_manifest
 from alignment.store.migrate import schema_version

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import StoreBusy, StoreCrashed, StoreError
-from alignment.store.apart import apart, here
 from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
+from alignment.store.isolated import apart, here
 from alignment.store.journal import read_journal
 from alignment.store.manifest import Manifest, part_problem, read_manifest
 from alignment.store.migrate import applied_version, migrate, refuse_newer

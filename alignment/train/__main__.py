@@ -10,8 +10,8 @@ from pathlib import Path
 
 from alignment.errors import AlignError
 from alignment.parent import end_with
+from alignment.train.events import keep_stdout, say, tell
 from alignment.train.job import finished, read_job
-from alignment.train.told import keep_stdout, say, tell
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.errors import InputError, TrainingError
 from alignment.ids import content_id, short
-from alignment.models.whole import trained
+from alignment.models.folder import trained
 from alignment.records import Pair, TrainResult
 from alignment.sections import Train
 

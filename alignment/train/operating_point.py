@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from alignment.train.divergence import Rows, batches
+from alignment.train.kl import Rows, batches
 
 LEAST, MOST = 10, 100
 """Requests of each side that a figure needs, and that are looked at."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import TrainingError
-from alignment.train.head import can_score, score
+from alignment.train.fused_lm_head import can_score, score
 from alignment.train.sharding import whole
 
 NAME = "align_shared"

@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from alignment.errors import InputError
 from alignment.ids import short
+from alignment.train.events import say
 from alignment.train.job import TrainJob, check_answers, named, read_pairs
 from alignment.train.tokens import REFUSES, tokenise
-from alignment.train.told import say
 
 _LEAST_MARGIN = 0.05
 

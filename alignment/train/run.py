@@ -19,17 +19,17 @@ from transformers import PrinterCallback, TrainerState
 from alignment import __version__
 from alignment.errors import TrainingError
 from alignment.ids import canonical, content_id, file_sha256
+from alignment.models.folder import ADAPTER, MODEL
 from alignment.models.local import load_tokenizer
-from alignment.models.whole import ADAPTER, MODEL
+from alignment.train.accounting import Spent
 from alignment.train.arguments import trainer_arguments
+from alignment.train.callbacks import Progress, judge_looks, watchers
 from alignment.train.job import PAIRS, TrainJob, write_result
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
 from alignment.train.processes import any_process
 from alignment.train.rows import read_rows, refusals
 from alignment.train.sharding import check_launcher, gather, here, let_cpus_shard
-from alignment.train.spent import Spent
 from alignment.train.trainer import SharedPrefixDPOTrainer
-from alignment.train.watch import Progress, judge_looks, watchers
 
 
 def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.errors import TrainingError
 from alignment.train import reference
-from alignment.train.divergence import answer_logits, reference_kl
+from alignment.train.callbacks import Progress
+from alignment.train.events import say, tell
+from alignment.train.kl import answer_logits, reference_kl
+from alignment.train.micro_batches import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.operating_point import operating_point
-from alignment.train.parts import Averages, Counts, count, out_of_memory, scale, split
 from alignment.train.prefix_shared import install, why_not
 from alignment.train.processes import any_process
 from alignment.train.sharding import shard, sharded
-from alignment.train.told import say, tell
-from alignment.train.watch import Progress
 
 
 class LengthBuckets(Sampler[int]):  # type: ignore[misc]

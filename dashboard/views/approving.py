@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.errors import AlignError
 from alignment.release.approval import Say
-from dashboard import data, figures, identity, show
+from dashboard import components, data, formats, identity
 from dashboard.data import Row
 
 
@@ -22,25 +22,25 @@ def render(decision: Row) -> None:
     """Draw what people said of the decision and, if it waits for one, the buttons."""
     if trouble := st.session_state.pop("approval_problem", None):
         st.warning("Nothing was changed.")
-        show.show_text(trouble)
+        components.show_text(trouble)
     if said := st.session_state.pop("approval_said", None):
         st.toast(said)
     for row in data.gate_people(decision["id"]):
-        with show.card(f"person-{row['verdict']}"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            show.badge(row["verdict"])
-            st.caption(figures.moment(row["decided_at"]), width="content")
-            show.fact("By", row["actor"])
-            show.fact("Reason", row["reason"])
+        with components.card(f"person-{row['verdict']}"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            components.badge(row["verdict"])
+            st.caption(formats.moment(row["decided_at"]), width="content")
+            components.fact("By", row["actor"])
+            components.fact("Reason", row["reason"])
     if decision["waiting"]:
         question(decision)
 
 
 def question(decision: Row) -> None:
     """Draw the reason and the two buttons, for who may press them."""
-    with show.card("approval"), st.container(gap="small"):
+    with components.card("approval"), st.container(gap="small"):
         st.markdown("**The gate would promote this release. A person has to approve it.**")
         if not identity.may("approver"):
-            show.show_text(
+            components.show_text(
                 f"You are signed in as {identity.actor()}. Approving is for those whom [dashboard] approvers in align.toml names."
             )
             return

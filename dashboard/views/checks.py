@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from dashboard import check_charts, data, figures, instead, show
+from dashboard import check_charts, components, data, empty_states, formats
 from dashboard.data import Row
 from data_checks.docs import overall, state, summary, title
 from data_checks.words import describe
@@ -20,7 +20,7 @@ def render() -> None:
     st.title("Checks", anchor=False)
     runs, delivered = data.check_runs(), data.deliveries(DAYS)
     if not runs and not delivered:
-        instead.of_rows("No data was checked yet", "Reading logs checks them.")
+        empty_states.of_rows("No data was checked yet", "Reading logs checks them.")
         return
     suites(runs)
     failures()
@@ -34,17 +34,17 @@ def suites(runs: list[Row]) -> None:
     """Draw the last run of each suite with what was not met, in words."""
     if not runs:
         return
-    show.heading("Last run of each suite")
+    components.heading("Last run of each suite")
     for suite in dict.fromkeys(row["suite"] for row in runs):
         rows = [row for row in runs if row["suite"] == suite]
-        with show.card(f"suite-{show.key(suite)}"):
+        with components.card(f"suite-{components.key(suite)}"):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                show.badge(overall(rows))
-                st.markdown(f"**{show.title(title(suite))}**", width="content")
-                st.caption(f"{figures.moment(max(row['checked_at'] for row in rows))} · {summary(rows)}", width="content")
+                components.badge(overall(rows))
+                st.markdown(f"**{components.title(title(suite))}**", width="content")
+                st.caption(f"{formats.moment(max(row['checked_at'] for row in rows))} · {summary(rows)}", width="content")
             for row in rows:
                 if state(row) not in ("passed", "not compared"):
-                    show.show_text(describe(row))
+                    components.show_text(describe(row))
 
 
 def failures() -> None:
@@ -53,11 +53,11 @@ def failures() -> None:
     if not rows:
         return
     with st.expander(f"Not met lately ({len(rows)})"):
-        show.table(
+        components.table(
             [
                 {
-                    "When": figures.moment(row["checked_at"]),
-                    "State": show.status(state(row)).word,
+                    "When": formats.moment(row["checked_at"]),
+                    "State": components.status(state(row)).word,
                     "Suite": title(row["suite"]),
                     "Expectation": describe(row),
                 }
@@ -72,16 +72,16 @@ def history(delivered: list[Row]) -> None:
     """Draw what each day's reading brought and what of it was kept out."""
     if not delivered:
         return
-    show.heading("Lines read, day by day", f"The last {DAYS} days (UTC) on which logs were read.")
+    components.heading("Lines read, day by day", f"The last {DAYS} days (UTC) on which logs were read.")
     rows = data.quarantine_days(DAYS)
     left, right = st.columns(2, gap="small")
-    with left, show.card("deliveries"):
+    with left, components.card("deliveries"):
         st.markdown("**Read**")
-        show.draw(check_charts.deliveries(delivered), "Lines read and quarantined by day")
-    with right, show.card("quarantine-days"):
+        components.draw(check_charts.deliveries(delivered), "Lines read and quarantined by day")
+    with right, components.card("quarantine-days"):
         st.markdown("**Quarantined, by reason**")
         if rows:
-            show.draw(check_charts.quarantine_days(rows, reason_words), "Quarantined lines by day and reason")
+            components.draw(check_charts.quarantine_days(rows, reason_words), "Quarantined lines by day and reason")
         else:
             st.caption("No line was quarantined.")
 
@@ -91,17 +91,17 @@ def set_aside() -> None:
     rows = data.set_aside()
     if not rows:
         return
-    show.heading(
+    components.heading(
         f"Log files set aside ({len(rows)})",
         "Nothing of them is read. They are looked at again once they or their source's settings change, or with `align ingest --accept`.",
     )
-    show.table(
+    components.table(
         [
             {
-                "When": figures.moment(row["set_aside_at"]),
+                "When": formats.moment(row["set_aside_at"]),
                 "Source": row["source"],
                 "File": row["path"],
-                "Kind": show.title(row["kind"]),
+                "Kind": components.title(row["kind"]),
                 "Why": row["reason"],
             }
             for row in rows
@@ -117,13 +117,13 @@ def reason_words(reason: str) -> str:
     ('Not JSON', 'Check of prompt')
     """
     if reason.startswith("check:"):
-        return f"Check of {show.title(reason.rpartition(':')[2]).lower()}"
-    return show.title(reason)
+        return f"Check of {components.title(reason.rpartition(':')[2]).lower()}"
+    return components.title(reason)
 
 
 def quarantine() -> None:
     """Draw the quarantined lines, of one reason or of all, a page at a time."""
-    show.heading("Quarantined lines", "Texts are redacted and cut; they are shown as they are, never interpreted.")
+    components.heading("Quarantined lines", "Texts are redacted and cut; they are shown as they are, never interpreted.")
     reasons = sorted({row["reason"] for row in data.quarantine_days(DAYS)})
     chosen = st.selectbox(
         "Reason", ["", *reasons], format_func=lambda name: reason_words(name) if name else "All", width=320, key="quarantine_reason"
@@ -135,16 +135,16 @@ def quarantine() -> None:
     if not rows:
         st.caption("No line was quarantined.")
         return
-    show.table([written(row) for row in rows], right=("Line",), wide=("Text",))
-    show.pager("quarantine_page", rows[0]["total"], PAGE_SIZE)
+    components.table([written(row) for row in rows], right=("Line",), wide=("Text",))
+    components.pager("quarantine_page", rows[0]["total"], PAGE_SIZE)
 
 
 def written(row: Row) -> dict[str, str]:
     """Return one quarantined line as the cells of the table."""
     return {
-        "When": figures.moment(row["quarantined_at"]),
-        "File": str(row["path"] or figures.MISSING),
-        "Line": figures.count(row["line_number"]),
+        "When": formats.moment(row["quarantined_at"]),
+        "File": str(row["path"] or formats.MISSING),
+        "Line": formats.count(row["line_number"]),
         "Reason": reason_words(row["reason"]),
         "Text": (row["raw"] or "") + (" …" if row["cut"] else ""),
     }
@@ -155,14 +155,14 @@ def docs() -> None:
     pages = data.data_docs()
     if not pages:
         return
-    show.heading(
+    components.heading(
         "Data Docs", "Great Expectations' pages of the last runs, without any network and without any value of a row. In the folder"
     )
-    show.show_text(str(next(iter(pages.values())).parent))
+    components.show_text(str(next(iter(pages.values())).parent))
     suite = st.selectbox("Page", ["", *pages], format_func=lambda name: title(name) if name else "None", width=420, key="docs_page")
     if suite:
         # Its link to the index leads nowhere from here.
-        show.frame(re.sub(r"(?s)<nav.*?</nav>", "", pages[suite].read_text(encoding="utf-8")), height=640)
+        components.frame(re.sub(r"(?s)<nav.*?</nav>", "", pages[suite].read_text(encoding="utf-8")), height=640)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, figures, identity, review_data, show
+from dashboard import components, data, formats, identity, review_data
 from dashboard.data import Row
 from dashboard.views import deciding, reviewed
 
@@ -14,7 +14,7 @@ BETWEEN = {"people": "Two people", "labelers": "A person and the labelers", "gat
 
 def render(kind: str | None) -> None:
     """Draw the list."""
-    show.heading(
+    components.heading(
         "Disagreements",
         "Where two people differ and no more of them are for one side, nothing is taught until a third person decides or one takes "
         "the verdict back.",
@@ -30,7 +30,7 @@ def render(kind: str | None) -> None:
         return
     for number, row in enumerate(rows):
         one(number, row)
-    show.pager("differing_page", rows[0]["total"], PAGE_SIZE)
+    components.pager("differing_page", rows[0]["total"], PAGE_SIZE)
 
 
 def filters() -> dict[str, str | None]:
@@ -50,18 +50,18 @@ def filters() -> dict[str, str | None]:
 
 def word(value: str) -> str:
     """Return a filter's value as people read it; a name is one that somebody typed."""
-    return BETWEEN.get(value) or show.title(value) if value else "Any"
+    return BETWEEN.get(value) or components.title(value) if value else "Any"
 
 
 def one(number: int, row: Row) -> None:
     """Draw one disagreement: the prompt, both answers, who said what, and the button that opens it."""
-    with show.card(f"differing-{number}"):
+    with components.card(f"differing-{number}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge(BETWEEN[row["between"]], color="orange" if row["disputed"] else "gray")
-            st.badge(show.title(row["kind"] or ""), color="blue")
+            st.badge(components.title(row["kind"] or ""), color="blue")
             if row["disputed"]:
                 st.badge("Nothing is taught of it", color="orange", icon=":material/pause_circle:")
-            st.caption(figures.moment(row["decided_at"]), width="content")
+            st.caption(formats.moment(row["decided_at"]), width="content")
             st.button(
                 "Open it",
                 key=f"open-{row['id'][:16]}",
@@ -70,17 +70,17 @@ def one(number: int, row: Row) -> None:
                 args=(row["id"],),
                 disabled=not identity.may("reviewer"),
             )
-        show.show_text(row["prompt"], key=f"prompt-{number}")
+        components.show_text(row["prompt"], key=f"prompt-{number}")
         if row["answer_b"] is None:
-            show.show_text(row["answer_a"], key=f"answer-{number}", empty="(no answer)")
+            components.show_text(row["answer_a"], key=f"answer-{number}", empty="(no answer)")
         else:
             for side, column in zip("ab", st.columns(2), strict=True):
                 with column, st.container(gap="xsmall"):
                     st.caption(f"**Answer {side.upper()}**")
-                    show.show_text(row[f"answer_{side}"], key=f"answer-{side}-{number}", empty="(no answer)")
-        show.fact("Proposed", row["proposal"] or "nothing", width=150)
+                    components.show_text(row[f"answer_{side}"], key=f"answer-{side}-{number}", empty="(no answer)")
+        components.fact("Proposed", row["proposal"] or "nothing", width=150)
         for said in row["said"]:
-            show.fact(
+            components.fact(
                 reviewed.WORDS_OF.get(said["verdict"], "Said"),
                 f"{said['reviewer']}{': ' + said['note'] if said['note'] else ''}",
                 width=150,

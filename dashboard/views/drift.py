@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, figures, instead, show
+from dashboard import charts, components, data, empty_states, formats
 from dashboard.data import Row
 
 # What is no share of exchanges: medians of lengths, and how far the mix of categories moved.
@@ -20,7 +20,7 @@ def render() -> None:
     if latest:
         summary(latest)
     else:
-        instead.of_rows("No drift report yet", "A report needs enough traffic in both windows.")
+        empty_states.of_rows("No drift report yet", "A report needs enough traffic in both windows.")
     series(latest)
     history()
 
@@ -36,15 +36,15 @@ def summary(latest: list[Row]) -> None:
     """Draw how many alarms there are, what that means, and each comparison."""
     alarms = [row for row in latest if row["alarm"]]
     drift = data.settings().drift
-    with show.card("report"):
+    with components.card("report"):
         if alarms:
             noun = "alarm" if len(alarms) == 1 else "alarms"
-            show.big_status("alarm", f"{len(alarms)} {noun}")
+            components.big_status("alarm", f"{len(alarms)} {noun}")
         else:
-            show.big_status("quiet" if any(state(row) == "quiet" for row in latest) else "not compared")
+            components.big_status("quiet" if any(state(row) == "quiet" for row in latest) else "not compared")
         newest = max(latest, key=lambda row: row["recorded_at"])
         st.caption(
-            f"Report of {figures.moment(newest['recorded_at'])} · current {window(newest, 'current')} "
+            f"Report of {formats.moment(newest['recorded_at'])} · current {window(newest, 'current')} "
             f"against baseline {window(newest, 'baseline')}"
         )
         st.markdown(
@@ -54,7 +54,7 @@ def summary(latest: list[Row]) -> None:
             f"report in {1 / drift.alpha:.0f}. Quiet does not prove that nothing moved: small windows only show large "
             f"changes, and windows under {drift.min_rows} exchanges are not compared."
         )
-    show.table(
+    components.table(
         [written(row) for row in latest],
         right=("Baseline", "Current", "Effect", "Adjusted p", "Exchanges"),
         explained={"Exchanges": "In the baseline window, and in the current one."},
@@ -67,7 +67,7 @@ def summary(latest: list[Row]) -> None:
 
 def window(row: Row, name: str) -> str:
     """Return a window as its first and last day."""
-    return f"{figures.day(row[f'{name}_start'])} – {figures.day(row[f'{name}_end'])}"
+    return f"{formats.day(row[f'{name}_start'])} – {formats.day(row[f'{name}_end'])}"
 
 
 def is_rate(row: Row) -> bool:
@@ -77,17 +77,17 @@ def is_rate(row: Row) -> bool:
 
 def written(row: Row) -> dict[str, str]:
     """Return one comparison as the cells of the table."""
-    write = figures.percent if is_rate(row) else figures.plain
+    write = formats.percent if is_rate(row) else formats.plain
     distance = row["metric"] in DISTANCES
     return {
-        "Metric": show.title(row["metric"]),
-        "State": f"{MARKS[state(row)]} {show.status(state(row)).word}",
-        "Baseline": figures.MISSING if distance else write(row["baseline"]),
-        "Current": figures.MISSING if distance else write(row["current"]),
-        "Effect": figures.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
-        "Adjusted p": figures.p_value(row["adjusted_p"]),
+        "Metric": components.title(row["metric"]),
+        "State": f"{MARKS[state(row)]} {components.status(state(row)).word}",
+        "Baseline": formats.MISSING if distance else write(row["baseline"]),
+        "Current": formats.MISSING if distance else write(row["current"]),
+        "Effect": formats.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
+        "Adjusted p": formats.p_value(row["adjusted_p"]),
         "Test": str(row["test"]),
-        "Exchanges": f"{figures.count(row['baseline_n'])}, {figures.count(row['current_n'])}",
+        "Exchanges": f"{formats.count(row['baseline_n'])}, {formats.count(row['current_n'])}",
     }
 
 
@@ -98,7 +98,7 @@ def series(latest: list[Row]) -> None:
     if not rows:
         return
     shaded = " Shaded: the baseline window, then the current one." if latest else ""
-    show.heading("Day by day", f"Share of the exchanges of each day (UTC) that a detector flagged.{shaded}")
+    components.heading("Day by day", f"Share of the exchanges of each day (UTC) that a detector flagged.{shaded}")
     windows = []
     if latest:
         newest = max(latest, key=lambda row: row["recorded_at"])
@@ -111,10 +111,10 @@ def series(latest: list[Row]) -> None:
     names += sorted({row["detector"] for row in rows} - set(names))
     for start in range(0, len(names), 3):
         for name, column in zip(names[start : start + 3], st.columns(3), strict=False):
-            with column, show.card(f"series-{show.key(name)}"):
-                st.markdown(f"**{show.title(name)}**")
+            with column, components.card(f"series-{components.key(name)}"):
+                st.markdown(f"**{components.title(name)}**")
                 chosen = [row for row in rows if row["detector"] == name]
-                show.draw(charts.daily_rate(chosen, windows=windows, height=180), f"{show.title(name)} by day")
+                components.draw(charts.daily_rate(chosen, windows=windows, height=180), f"{components.title(name)} by day")
 
 
 def history() -> None:
@@ -122,9 +122,9 @@ def history() -> None:
     rows = data.drift_history()
     if not rows:
         return
-    show.heading("Alarms, report by report", "A lone triangle may be chance; the same metric night after night is not.")
-    with show.card("alarms"):
-        show.draw(charts.alarm_history(rows), "Alarms of each metric in the last reports")
+    components.heading("Alarms, report by report", "A lone triangle may be chance; the same metric night after night is not.")
+    with components.card("alarms"):
+        components.draw(charts.alarm_history(rows), "Alarms of each metric in the last reports")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.evals.suites import suite_scorer
-from dashboard import charts, data, figures, instead, show
+from dashboard import charts, components, data, empty_states, formats
 from dashboard.data import Row
 from dashboard.views import approving, groups
 
@@ -37,7 +37,7 @@ def render() -> None:
     st.title("Gate", anchor=False)
     decisions = data.decisions()
     if not decisions:
-        instead.of_rows("The gate has not decided anything yet", "A night ends with a decision.")
+        empty_states.of_rows("The gate has not decided anything yet", "A night ends with a decision.")
         return
     decision = choose(decisions)
     metrics = data.gate_metrics(decision["id"])
@@ -52,8 +52,8 @@ def render() -> None:
 
 def choose(decisions: list[Row]) -> Row:
     """Return the decision the visitor picks; the newest at first."""
-    words = {row["id"]: f"{figures.moment(row['decided_at'])} · {show.status(approving.word(row)).word}" for row in decisions}
-    picked = show.pick("decision", "Decision", words)
+    words = {row["id"]: f"{formats.moment(row['decided_at'])} · {components.status(approving.word(row)).word}" for row in decisions}
+    picked = components.pick("decision", "Decision", words)
     return next(row for row in decisions if row["id"] == picked)
 
 
@@ -65,48 +65,48 @@ def weakened(decision: Row) -> None:
     with st.container(key="weakened"):
         st.error("This decision was made with a weaker gate than the project's floor.")
         st.caption("Reason given")
-        show.show_text(found.get("reason"), empty="(none)")
+        components.show_text(found.get("reason"), empty="(none)")
         for one in found.get("settings", ()):
-            show.show_text(str(one))
+            components.show_text(str(one))
 
 
 def summary(decision: Row, metrics: list[Row]) -> None:
     """Draw what was decided between which models, and the reasons."""
-    with show.card("decision"):
+    with components.card("decision"):
         left, right = st.columns([3, 2], gap="medium")
         with left, st.container(gap="xsmall"):
-            show.big_status(approving.word(decision))
+            components.big_status(approving.word(decision))
             for metric in metrics:
                 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                    show.badge(metric["status"])
-                    st.markdown(f"**{show.title(metric['name'])}**", width="content")
-                    show.show_text(metric["reason"])
+                    components.badge(metric["status"])
+                    st.markdown(f"**{components.title(metric['name'])}**", width="content")
+                    components.show_text(metric["reason"])
             # What is no metric's reason, such as a promotion that came too late.
             for reason in decision["reasons"][len(metrics) :]:
-                show.show_text(show.reason(str(reason)))
+                components.show_text(components.reason(str(reason)))
         with right, st.container(gap="xsmall"):
             for role in ("champion", "challenger"):
                 st.caption(role.capitalize())
-                show.name_text(decision[role], key=role)
+                components.name_text(decision[role], key=role)
 
 
 def evidence(metrics: list[Row]) -> None:
     """Draw the rates, the differences against their margins, and the table of everything."""
-    show.heading(
+    components.heading(
         "Evidence",
         "Both models answered the same prompts. A metric passes when its whole interval lies left of its upright line.",
     )
     left, right = st.columns(2, gap="small")
-    with left, show.card("rates"):
+    with left, components.card("rates"):
         st.markdown("**Rate of failures**")
-        show.draw(
+        components.draw(
             charts.rates([metric for metric in metrics if not metric["since"]]),
             "Rate of failures of champion and challenger for each metric",
         )
-    with right, show.card("differences"):
+    with right, components.card("differences"):
         st.markdown("**Paired difference with its interval**")
-        show.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
-    show.table(
+        components.draw(charts.differences(metrics), "Paired difference of each metric with interval and margin")
+    components.table(
         [written(metric) for metric in metrics],
         right=("Rate", "Difference", "Interval", "Margin", "Worse", "Better", "p"),
         explained=EXPLAINED,
@@ -116,24 +116,26 @@ def evidence(metrics: list[Row]) -> None:
 
 def worth(metrics: list[Row]) -> None:
     """Draw what the evidence can show, and what people's checks of the scorer make of it."""
-    show.heading("What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors.")
+    components.heading(
+        "What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors."
+    )
     right = ("Prompts", "Clusters", "Unscored", "Design effect", "Shows, with 80% power")
-    show.table([weighed(metric) for metric in metrics], right=right, explained=EXPLAINED)
-    show.table([corrected(metric) for metric in metrics], wide=("Checked by people",), explained=EXPLAINED)
+    components.table([weighed(metric) for metric in metrics], right=right, explained=EXPLAINED)
+    components.table([corrected(metric) for metric in metrics], wide=("Checked by people",), explained=EXPLAINED)
 
 
 def weighed(metric: Row) -> dict[str, str]:
     """Return how much one metric rests on as the cells of the table; older decisions know less of it."""
     effect = metric["design_effect"]
     return {
-        "Metric": show.title(metric["name"]),
-        "Rule": str(metric["rule"] or figures.MISSING),
-        "Blocks alone": figures.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
-        "Prompts": figures.count(metric["n"]),
-        "Clusters": figures.count(metric["clusters"]),
-        "Unscored": figures.count(metric["unscored"]),
-        "Design effect": figures.MISSING if effect is None else f"{effect:.2f}",
-        "Shows, with 80% power": figures.change(metric, "detectable").lstrip("+"),
+        "Metric": components.title(metric["name"]),
+        "Rule": str(metric["rule"] or formats.MISSING),
+        "Blocks alone": formats.MISSING if metric["critical"] is None else "yes" if metric["critical"] else "no",
+        "Prompts": formats.count(metric["n"]),
+        "Clusters": formats.count(metric["clusters"]),
+        "Unscored": formats.count(metric["unscored"]),
+        "Design effect": formats.MISSING if effect is None else f"{effect:.2f}",
+        "Shows, with 80% power": formats.change(metric, "detectable").lstrip("+"),
     }
 
 
@@ -141,38 +143,38 @@ def corrected(metric: Row) -> dict[str, str]:
     """Return one metric's rates behind the scorer's errors as the cells of the table."""
     rates = "as scored"
     if metric["corrected_diff"] is not None:
-        interval = figures.interval(metric["corrected_low"], metric["corrected_high"])
-        rates = f"{figures.percent(metric['corrected_champion'])} → {figures.percent(metric['corrected_challenger'])}, "
-        rates += f"{figures.points(metric['corrected_diff'])} {interval}"
+        interval = formats.interval(metric["corrected_low"], metric["corrected_high"])
+        rates = f"{formats.percent(metric['corrected_champion'])} → {formats.percent(metric['corrected_challenger'])}, "
+        rates += f"{formats.points(metric['corrected_diff'])} {interval}"
     return {
-        "Metric": show.title(metric["name"]),
+        "Metric": components.title(metric["name"]),
         "Corrected rates": rates,
-        "Checked by people": metric["calibration"] or figures.MISSING,
+        "Checked by people": metric["calibration"] or formats.MISSING,
     }
 
 
 def written(metric: Row) -> dict[str, str]:
     """Return one metric as the cells of the table."""
     return {
-        "Metric": show.title(metric["name"]),
+        "Metric": components.title(metric["name"]),
         "Against": AGAINST.get(metric["since"], str(metric["since"])),
-        "Rate": f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
-        "Difference": figures.change(metric, "diff"),
-        "Interval": figures.interval(metric["low"], metric["high"]) if charts.is_rate(metric) else figures.nats(metric),
-        "Margin": figures.change({**metric, "margin": charts.margin_line(metric)}, "margin"),
-        "Worse": figures.count(metric["worse"]),
-        "Better": figures.count(metric["better"]),
-        "p": figures.p_value(metric["p_value"]),
-        "Status": show.status(metric["status"]).word,
+        "Rate": f"{formats.value(metric, 'champion')} → {formats.value(metric, 'challenger')}",
+        "Difference": formats.change(metric, "diff"),
+        "Interval": formats.interval(metric["low"], metric["high"]) if charts.is_rate(metric) else formats.nats(metric),
+        "Margin": formats.change({**metric, "margin": charts.margin_line(metric)}, "margin"),
+        "Worse": formats.count(metric["worse"]),
+        "Better": formats.count(metric["better"]),
+        "p": formats.p_value(metric["p_value"]),
+        "Status": components.status(metric["status"]).word,
     }
 
 
 def examples(decision: Row, metrics: list[Row]) -> None:
     """Draw answers of both models to the same prompts, a page at a time."""
-    show.heading("Answers, before and after")
+    components.heading("Answers, before and after")
     suites = ["all", *dict.fromkeys(metric["suite"] for metric in metrics)]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        suite = st.segmented_control("Suite", suites, format_func=show.title, default="all", required=True, key="suite")
+        suite = st.segmented_control("Suite", suites, format_func=components.title, default="all", required=True, key="suite")
         change = st.segmented_control(
             "Outcome", list(CHANGES), format_func=CHANGES.__getitem__, default="changed", required=True, key="change"
         )
@@ -192,22 +194,22 @@ def examples(decision: Row, metrics: list[Row]) -> None:
         return
     for number, row in enumerate(rows):
         example(number, row)
-    show.pager("gate_page", rows[0]["total"], PAGE_SIZE)
+    components.pager("gate_page", rows[0]["total"], PAGE_SIZE)
 
 
 def example(number: int, row: Row) -> None:
     """Draw one prompt with both answers."""
-    with show.card(f"example-{number}"):
+    with components.card(f"example-{number}"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            show.badge(row["change"])
-            st.caption(f"{show.title(row['suite'])} · {show.title(row['category'] or 'no category')}", width="content")
-        show.show_text(row["prompt"], key=f"prompt-{number}")
+            components.badge(row["change"])
+            st.caption(f"{components.title(row['suite'])} · {components.title(row['category'] or 'no category')}", width="content")
+        components.show_text(row["prompt"], key=f"prompt-{number}")
         for side, column in zip(("champion", "challenger"), st.columns(2), strict=True):
             with column, st.container(gap="xsmall"):
                 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                     st.caption(side.capitalize(), width="content")
-                    show.badge(outcome(row["suite"], row[f"{side}_outcome"]))
-                show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
+                    components.badge(outcome(row["suite"], row[f"{side}_outcome"]))
+                components.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
 
 
 def outcome(suite: str, value: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import figures, group_charts, group_data, show
+from dashboard import components, formats, group_charts, group_data
 from dashboard.data import Row
 
 # What is compared: its name, whether it is a share, and what the axis of its chart says of the group named first.
@@ -18,7 +18,7 @@ MEASURES = {
 
 def render(decision: Row) -> None:
     """Draw the gaps of both models between groups."""
-    show.heading(
+    components.heading(
         "Groups",
         "The same harmless request for one group and for another. Zero: answered alike; to the right: more so for the group named "
         "first. The bounds of a measure hold for all its axes together, with 95%.",
@@ -36,21 +36,23 @@ def render(decision: Row) -> None:
     for start in (0, 2):
         for name, column in zip(names[start : start + 2], st.columns(2, gap="small"), strict=True):
             title, share, axis = MEASURES[name]
-            with column, show.card(f"groups-{name}"):
+            with column, components.card(f"groups-{name}"):
                 st.markdown(f"**{title}**")
                 rows = [row for row in found.by_axis if row["measure"] == name]
-                show.draw(group_charts.gaps(rows, share=share, title=axis), f"{title}: gaps between groups, champion and challenger")
+                components.draw(group_charts.gaps(rows, share=share, title=axis), f"{title}: gaps between groups, champion and challenger")
     st.caption("The widest gap of each measure, on whichever axis it lies.")
-    show.table([written(name, found.widest[name]) for name in names if name in found.widest], right=("Champion", "Challenger", "Templates"))
+    components.table(
+        [written(name, found.widest[name]) for name in names if name in found.widest], right=("Champion", "Challenger", "Templates")
+    )
 
 
 def written(name: str, rows: list[Row]) -> dict[str, str]:
     """Return the widest gaps of one measure as the cells of the table."""
     title, share, _ = MEASURES[name]
     said = {
-        row["role"].capitalize(): f"{figures.percent(row['gap'])} {figures.interval(row['low'], row['high'])}"
+        row["role"].capitalize(): f"{formats.percent(row['gap'])} {formats.interval(row['low'], row['high'])}"
         if share
         else f"{row['gap']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         for row in rows
     }
-    return {"Measure": title, **said, "Templates": figures.count(min(row["n"] for row in rows))}
+    return {"Measure": title, **said, "Templates": formats.count(min(row["n"] for row in rows))}

@@ -7,7 +7,7 @@ import streamlit as st
 from alignment.evals.suites import suite_scorer
 from alignment.labels import Principle
 from alignment.labels.constitution import Example
-from dashboard import review_data, show
+from dashboard import components, review_data
 from dashboard.data import Row
 
 STRATEGIES = {
@@ -41,12 +41,12 @@ def render(item: Row) -> None:
 
 def _principle(principle: Principle) -> None:
     st.caption("**Deciding principle**")
-    show.show_text(principle.id)
-    show.show_text(principle.text, width="stretch")
+    components.show_text(principle.id)
+    components.show_text(principle.text, width="stretch")
     st.caption("A good answer")
     st.markdown(STRATEGIES[principle.refusal_strategy].capitalize() + ".")
     st.caption("Ask of each answer")
-    show.show_text(principle.critique_request, width="stretch")
+    components.show_text(principle.critique_request, width="stretch")
     for name, examples in (("Examples that keep it", principle.examples.complies), ("Examples that break it", principle.examples.violates)):
         if examples:
             with st.expander(name):
@@ -57,4 +57,4 @@ def _principle(principle: Principle) -> None:
 def _example(example: Example) -> None:
     for name, text in (("Prompt", example.prompt), ("Answer", example.response)):
         st.caption(name)
-        show.show_text(text, width="stretch")
+        components.show_text(text, width="stretch")

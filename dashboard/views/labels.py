@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, figures, instead, show
+from dashboard import components, data, empty_states, formats
 from dashboard.data import Row
 
 
@@ -13,7 +13,7 @@ def render() -> None:
     st.title("Labels", anchor=False)
     found = data.labelers()
     if not found:
-        instead.of_rows("No night has labelled anything yet", "Labelers are measured before their first vote.")
+        empty_states.of_rows("No night has labelled anything yet", "Labelers are measured before their first vote.")
         return
     labelers(found)
     detectors()
@@ -24,12 +24,12 @@ def render() -> None:
 
 def labelers(found: list[Row]) -> None:
     """Draw each labeler with its measures, and why it abstains."""
-    show.heading(
+    components.heading(
         "Labelers",
         "Right: the share of comparisons with a known better answer, written for this project; a tie is not right. "
         "Wrong: the share wrong of what was decided. Votes count by this.",
     )
-    show.table(
+    components.table(
         [written(row) for row in found],
         right=("Right on harm", "Right on helpful", "Wrong", "Order kept", "Fooled", "Votes", "Decided"),
         explained={
@@ -41,27 +41,27 @@ def labelers(found: list[Row]) -> None:
     )
     silent = [row for row in found if not row["active"]]
     if silent:
-        with show.card("abstaining"):
+        with components.card("abstaining"):
             st.markdown("**Abstaining**")
             for row in silent:
-                show.fact(show.title(row["labeler"]), row["reason"], width=104)
+                components.fact(components.title(row["labeler"]), row["reason"], width=104)
 
 
 def written(row: Row) -> dict[str, str]:
     """Return one labeler as the cells of the table."""
     assumed = row["active"] and row["n"] is None
     decided = (row["n"] or 0) - (row["ties"] or 0) - (row["unscored"] or 0)
-    attacks = f"{figures.percent(row['attack_success'])} of {row['attacks']}" if row["attack_success"] is not None else figures.MISSING
+    attacks = f"{formats.percent(row['attack_success'])} of {row['attacks']}" if row["attack_success"] is not None else formats.MISSING
     return {
-        "Labeler": show.title(row["labeler"]),
+        "Labeler": components.title(row["labeler"]),
         "State": "Votes (weight assumed)" if assumed else "Votes" if row["active"] else "Abstains",
-        "Right on harm": figures.percent(row["sensitivity"]),
-        "Right on helpful": figures.percent(row["specificity"]),
-        "Wrong": figures.percent(row["wrong"] / decided) if decided else figures.MISSING,
-        "Order kept": figures.percent(row["order_consistency"]),
+        "Right on harm": formats.percent(row["sensitivity"]),
+        "Right on helpful": formats.percent(row["specificity"]),
+        "Wrong": formats.percent(row["wrong"] / decided) if decided else formats.MISSING,
+        "Order kept": formats.percent(row["order_consistency"]),
         "Fooled": attacks,
-        "Votes": figures.count(row["votes"]),
-        "Decided": figures.count(row["decided"]),
+        "Votes": formats.count(row["votes"]),
+        "Decided": formats.count(row["decided"]),
     }
 
 
@@ -70,25 +70,25 @@ def detectors() -> None:
     rows = data.measured_detectors()
     if not rows:
         return
-    show.heading(
+    components.heading(
         "Detectors", "On the same set, each at its threshold: the share flagged of what it is for, and left alone of what it is not."
     )
     cells = [
         {
-            "Detector": show.title(row["labeler"]),
-            "Flagged rightly": figures.percent(row["sensitivity"]),
-            "Left alone rightly": figures.percent(row["specificity"]),
-            "Comparisons": figures.count(row["n"]),
+            "Detector": components.title(row["labeler"]),
+            "Flagged rightly": formats.percent(row["sensitivity"]),
+            "Left alone rightly": formats.percent(row["specificity"]),
+            "Comparisons": formats.count(row["n"]),
         }
         for row in rows
     ]
-    show.table(cells, right=("Flagged rightly", "Left alone rightly", "Comparisons"))
+    components.table(cells, right=("Flagged rightly", "Left alone rightly", "Comparisons"))
 
 
 def agreement() -> None:
     """Draw how often two voters preferred the same answer."""
     rows = data.agreement()
-    show.heading("Agreement", "Of the comparisons that both decided, the share on which they preferred the same answer.")
+    components.heading("Agreement", "Of the comparisons that both decided, the share on which they preferred the same answer.")
     if not rows:
         st.caption("No two labelers have decided the same comparison yet.")
         return
@@ -97,10 +97,10 @@ def agreement() -> None:
 
     def cell(one: str, other: str) -> str:
         row = known.get((min(one, other), max(one, other)))
-        return figures.MISSING if one == other or row is None else f"{figures.percent(row['agreed'] / row['shared'])} of {row['shared']}"
+        return formats.MISSING if one == other or row is None else f"{formats.percent(row['agreed'] / row['shared'])} of {row['shared']}"
 
-    titles = [show.title(name) for name in names]
-    show.table(
+    titles = [components.title(name) for name in names]
+    components.table(
         [
             {"": title, **{column: cell(one, other) for column, other in zip(titles, names, strict=True)}}
             for title, one in zip(titles, names, strict=True)
@@ -114,17 +114,17 @@ def sources() -> None:
     rows = data.pairs_by_source()
     if not rows:
         return
-    show.heading("Accepted pairs", "Of all nights, by who preferred the chosen answer and by the log source of the exchange.")
+    components.heading("Accepted pairs", "Of all nights, by who preferred the chosen answer and by the log source of the exchange.")
     cells = [
         {
-            "Labelers": str(row["labelers"] or figures.MISSING),
-            "Log source": str(row["source"] or figures.MISSING),
-            "Side": show.title(row["side"] or "none"),
-            "Pairs": figures.count(row["pairs"]),
+            "Labelers": str(row["labelers"] or formats.MISSING),
+            "Log source": str(row["source"] or formats.MISSING),
+            "Side": components.title(row["side"] or "none"),
+            "Pairs": formats.count(row["pairs"]),
         }
         for row in rows
     ]
-    show.table(cells, right=("Pairs",))
+    components.table(cells, right=("Pairs",))
 
 
 def disagreements() -> None:
@@ -132,14 +132,14 @@ def disagreements() -> None:
     rows = data.disagreements()
     if not rows:
         return
-    show.heading("Disagreements, newest first", "Where the losing side has weight, the review queue asks a person.")
+    components.heading("Disagreements, newest first", "Where the losing side has weight, the review queue asks a person.")
     for number, row in enumerate(rows):
-        with show.card(f"disagreement-{number}"):
-            show.show_text(row["prompt"], key=f"prompt-{number}")
+        with components.card(f"disagreement-{number}"):
+            components.show_text(row["prompt"], key=f"prompt-{number}")
             for side, column in zip(("first", "second"), st.columns(2), strict=True):
                 with column, st.container(gap="xsmall"):
-                    show.fact("Preferred by", row[f"for_{side}"], width=88)
-                    show.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
+                    components.fact("Preferred by", row[f"for_{side}"], width=88)
+                    components.show_text(row[f"{side}_answer"], key=f"{side}-{number}", empty="(no answer)")
 
 
 if __name__ == "__main__":

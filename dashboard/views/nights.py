@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, figures, instead, night_data, show
+from dashboard import charts, components, empty_states, formats, night_data
 from dashboard.data import Row
 
 EVERY = "10s"
@@ -20,10 +20,10 @@ def render() -> None:
     st.title("Nights", anchor=False)
     nights = night_data.nights()
     if not nights:
-        instead.of_rows("No night has run yet", "A night begins when its logs are read; from then on it stands here.")
+        empty_states.of_rows("No night has run yet", "A night begins when its logs are read; from then on it stands here.")
         return
-    words = {row["night_id"]: f"{figures.moment(row['started_at'])} · {show.status(row['state']).word}" for row in nights}
-    picked = show.pick("night", "Night", words)
+    words = {row["night_id"]: f"{formats.moment(row['started_at'])} · {components.status(row['state']).word}" for row in nights}
+    picked = components.pick("night", "Night", words)
     night = next(row for row in nights if row["night_id"] == picked)
     # A night that is under way is looked at again; the others stay as they are.
     st.fragment(one, run_every=EVERY if night["state"] == "running" else None)(picked)
@@ -33,7 +33,7 @@ def render() -> None:
 
 def one(picked: str) -> None:
     """Draw one night."""
-    with instead.of_errors("live"):
+    with empty_states.of_errors("live"):
         night = next((row for row in night_data.nights() if row["night_id"] == picked), None)
         if night is not None:
             summary(night)
@@ -42,10 +42,10 @@ def one(picked: str) -> None:
 
 def summary(night: Row) -> None:
     """Draw how the night ended, or how it goes on."""
-    with show.card("night"), st.container(gap="small"):
-        show.big_status(night["state"])
-        ended = f" · finished {figures.moment(night['finished_at'])}" if night["finished_at"] else ""
-        st.caption(f"Started {figures.moment(night['started_at'])}{ended}")
+    with components.card("night"), st.container(gap="small"):
+        components.big_status(night["state"])
+        ended = f" · finished {formats.moment(night['finished_at'])}" if night["finished_at"] else ""
+        st.caption(f"Started {formats.moment(night['started_at'])}{ended}")
         if night["state"] == "running":
             st.markdown("A process is at it. If it is stopped, what it has done is kept.")
         elif night["state"] in ("stopped", "failed"):
@@ -57,27 +57,29 @@ def summary(night: Row) -> None:
             )
         for failure in night_data.failures(night["night_id"]):
             with st.container(gap="xsmall"):
-                st.caption(f"Stopped in **{show.title(failure['stage'] or 'an unknown stage').lower()}**, {figures.moment(failure['at'])}")
-                show.show_text(failure["error"], key=f"failure-{failure['at']:%Y%m%d%H%M%S%f}")
+                st.caption(
+                    f"Stopped in **{components.title(failure['stage'] or 'an unknown stage').lower()}**, {formats.moment(failure['at'])}"
+                )
+                components.show_text(failure["error"], key=f"failure-{failure['at']:%Y%m%d%H%M%S%f}")
         for reason in night["summary"].get("reasons") or ():
-            show.show_text(show.reason(str(reason)))
-        show.fact("Id", night["night_id"])
+            components.show_text(components.reason(str(reason)))
+        components.fact("Id", night["night_id"])
 
 
 def stages(night: Row) -> None:
     """Draw the stages of the night in their order, each with what it counted."""
-    show.heading("Stages")
-    with show.card("stages"):
+    components.heading("Stages")
+    with components.card("stages"):
         for stage in night_data.stages(night):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                show.badge(stage.state)
-                st.markdown(f"**{show.title(stage.name)}**", width="content")
+                components.badge(stage.state)
+                st.markdown(f"**{components.title(stage.name)}**", width="content")
                 if stage.runs:
                     again = f" · ran {stage.runs} times, all together" if stage.runs > 1 else ""
-                    took = f"{figures.duration(stage.seconds)}{again} · finished {figures.moment(stage.finished_at)}"
+                    took = f"{formats.duration(stage.seconds)}{again} · finished {formats.moment(stage.finished_at)}"
                     st.caption(took, width="content")
             if said := counted(stage.counts):
-                show.show_text(said)
+                components.show_text(said)
 
 
 def counted(counts: Mapping[str, Any]) -> str:
@@ -88,15 +90,15 @@ def counted(counts: Mapping[str, Any]) -> str:
     """
     told = []
     for name, value in counts.items():
-        words = show.title(name).lower()
+        words = components.title(name).lower()
         if name in UNTOLD:
             continue
         if isinstance(value, Mapping):
-            told.append(f"{words}: " + (", ".join(f"{show.title(key).lower()} {value[key]}" for key in value) or "none"))
+            told.append(f"{words}: " + (", ".join(f"{components.title(key).lower()} {value[key]}" for key in value) or "none"))
         elif isinstance(value, list):
-            told.append(f"{words}: " + (", ".join(show.title(str(one)).lower() for one in value) or "none"))
+            told.append(f"{words}: " + (", ".join(components.title(str(one)).lower() for one in value) or "none"))
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            told.append(f"{figures.plain(value)} {words}")
+            told.append(f"{formats.plain(value)} {words}")
         elif value is not None:
             told.append(f"{words} {value}")
     return " · ".join(told)
@@ -107,15 +109,15 @@ def trend() -> None:
     rows = night_data.durations()
     if not rows:
         return
-    show.heading("How long nights take", "Minutes of each stage, all its runs together.")
-    with show.card("durations"):
-        show.draw(charts.night_stages(rows), "Minutes of each stage, night by night")
+    components.heading("How long nights take", "Minutes of each stage, all its runs together.")
+    with components.card("durations"):
+        components.draw(charts.night_stages(rows), "Minutes of each stage, night by night")
 
 
 def history(nights: list[Row]) -> None:
     """List the last nights."""
-    show.heading("All nights", "The last 30, newest first.")
-    show.table(
+    components.heading("All nights", "The last 30, newest first.")
+    components.table(
         [written(night) for night in nights], right=("Read", "Pairs", "Took", "Failures"), height=420 if len(nights) > 10 else "content"
     )
 
@@ -124,13 +126,13 @@ def written(night: Row) -> dict[str, str]:
     """Return one night as the cells of the table."""
     counts = night["summary"].get("counts") or {}
     return {
-        "Started": figures.moment(night["started_at"]),
-        "State": show.status(night["state"]).word,
-        "Read": figures.count(counts.get("read")),
-        "Pairs": figures.count(counts.get("pairs")),
-        "Took": figures.duration(night["summary"].get("seconds")),
-        "Failures": figures.count(night["failures"]),
-        "In production after it": show.model(str(night["summary"].get("release_id") or figures.MISSING)),
+        "Started": formats.moment(night["started_at"]),
+        "State": components.status(night["state"]).word,
+        "Read": formats.count(counts.get("read")),
+        "Pairs": formats.count(counts.get("pairs")),
+        "Took": formats.duration(night["summary"].get("seconds")),
+        "Failures": formats.count(night["failures"]),
+        "In production after it": components.model(str(night["summary"].get("release_id") or formats.MISSING)),
     }
 
 

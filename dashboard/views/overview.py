@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from alignment.release import BASE
-from dashboard import charts, data, figures, instead, night_data, show
+from dashboard import charts, components, data, empty_states, formats, night_data
+from dashboard.components import Tile
 from dashboard.data import Row
-from dashboard.show import Tile
 
 TREND_DAYS = 30
 TREND_COLUMNS = 3
@@ -21,7 +21,7 @@ def render() -> None:
     st.title("Overview", anchor=False)
     nights = night_data.nights()
     if not nights:
-        instead.of_rows("No night has run yet", "There is a store, but no night in it.")
+        empty_states.of_rows("No night has run yet", "There is a store, but no night in it.")
         return
     last = next((night for night in nights if night["finished_at"]), nights[0])
     if not nights[0]["finished_at"]:
@@ -40,23 +40,23 @@ def render() -> None:
 def unfinished(night: Row) -> None:
     """Say how the newest night stands."""
     with st.container(horizontal=True, vertical_alignment="center", key="unfinished"):
-        show.badge(night["state"])
+        components.badge(night["state"])
         how = "is running." if night["state"] == "running" else "has not finished; `align nightly` goes on where it stopped."
-        st.markdown(f"The night of {figures.moment(night['started_at'])} {how}", width="content")
+        st.markdown(f"The night of {formats.moment(night['started_at'])} {how}", width="content")
         st.page_link("views/nights.py", label="How far it is →")
 
 
 def hero(night: Row) -> None:
     """Draw what the night decided, why, and which release answers now."""
     left, right = st.columns([3, 2], gap="small")
-    with left, show.card("hero", height="stretch"):
+    with left, components.card("hero", height="stretch"):
         seconds = night["summary"].get("seconds")
-        took = f" · took {figures.duration(seconds)}" if seconds is not None else ""
-        st.caption(f"{'Last night' if night['finished_at'] else 'The first night'} · {figures.moment(night['started_at'])}{took}")
-        show.big_status(night["state"])
+        took = f" · took {formats.duration(seconds)}" if seconds is not None else ""
+        st.caption(f"{'Last night' if night['finished_at'] else 'The first night'} · {formats.moment(night['started_at'])}{took}")
+        components.big_status(night["state"])
         for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
-            show.show_text(show.reason(str(reason)))
-    with right, show.card("production", height="stretch"):
+            components.show_text(components.reason(str(reason)))
+    with right, components.card("production", height="stretch"):
         production()
 
 
@@ -70,36 +70,36 @@ def production() -> None:
     release = data.production()
     st.caption("In production")
     if release is None:
-        show.name_text(BASE, key="production")
+        components.name_text(BASE, key="production")
         st.text("No release has been promoted yet.")
         return
-    show.name_text(release["release_id"], key="production")
+    components.name_text(release["release_id"], key="production")
     if release["event"] is None:
         return
     how = "Rolled back to" if release["event"] in ("rolled_back", "withdrawn") else "Promoted"
-    st.text(f"{how} on {figures.moment(release['recorded_at'])}")
-    show.fact("By", release["actor"])
+    st.text(f"{how} on {formats.moment(release['recorded_at'])}")
+    components.fact("By", release["actor"])
     # The gate's reasons stand beside its decision; those of people stand here.
     if release["reason"] and release["night_id"] is None:
-        show.fact("Reason", release["reason"])
+        components.fact("Reason", release["reason"])
 
 
 def numbers(night: Row) -> None:
     """Draw the counts of the night and what the gate measured."""
     counts = night["summary"].get("counts") or {}
     read = counts.get("read")
-    show.tiles(
+    components.tiles(
         "traffic",
         [
-            Tile("Read", figures.count(read), "exchanges"),
-            Tile("Quarantined", figures.count(counts.get("quarantined")), share(counts, "quarantined")),
-            Tile("Redacted", figures.count(counts.get("redacted")), share(counts, "redacted")),
-            Tile("Flagged", figures.count(counts.get("flagged")), "of all traffic so far"),
+            Tile("Read", formats.count(read), "exchanges"),
+            Tile("Quarantined", formats.count(counts.get("quarantined")), share(counts, "quarantined")),
+            Tile("Redacted", formats.count(counts.get("redacted")), share(counts, "redacted")),
+            Tile("Flagged", formats.count(counts.get("flagged")), "of all traffic so far"),
         ],
     )
     decision = decided(night)
     metrics = night["summary"].get("metrics") or (data.gate_metrics(decision["id"]) if decision else [])
-    show.tiles(
+    components.tiles(
         "night", [pairs(night, counts), *(change(metric) for metric in metrics if not metric.get("since") or metric["status"] != "pass")]
     )
 
@@ -107,7 +107,7 @@ def numbers(night: Row) -> None:
 def share(counts: Mapping[str, Any], name: str) -> str | None:
     """Return a count as a share of what was read."""
     read, value = counts.get("read"), counts.get(name)
-    return f"{figures.percent(value / read)} of read" if read and value is not None else None
+    return f"{formats.percent(value / read)} of read" if read and value is not None else None
 
 
 def pairs(night: Row, counts: Mapping[str, Any]) -> Tile:
@@ -115,10 +115,10 @@ def pairs(night: Row, counts: Mapping[str, Any]) -> Tile:
     sides = data.pairs_by_side(night["night_id"])
     total = sum(sides.values()) if sides else counts.get("pairs")
     by_labeler = counts.get("pairs_by_labeler") or {}
-    who = ", ".join(f"{show.title(name)}: {number}" for name, number in by_labeler.items())
+    who = ", ".join(f"{components.title(name)}: {number}" for name, number in by_labeler.items())
     return Tile(
         "Pairs trained on",
-        figures.count(total if isinstance(total, int | float) else None),
+        formats.count(total if isinstance(total, int | float) else None),
         " · ".join(f"{number} {side}" for side, number in sorted(sides.items())) or None,
         help=f"By labeler: {who}" if who else None,
     )
@@ -127,9 +127,9 @@ def pairs(night: Row, counts: Mapping[str, Any]) -> Tile:
 def change(metric: Row) -> Tile:
     """Return one gate metric, champion to challenger."""
     return Tile(
-        show.title(metric["name"]),
-        f"{figures.value(metric, 'champion')} → {figures.value(metric, 'challenger')}",
-        f"{show.status(metric['status']).word} · {figures.change(metric, 'diff')}",
+        components.title(metric["name"]),
+        f"{formats.value(metric, 'champion')} → {formats.value(metric, 'challenger')}",
+        f"{components.status(metric['status']).word} · {formats.change(metric, 'diff')}",
         state=metric["status"],
         help=f"{'An earlier release' if metric.get('since') else 'Champion'} → challenger on the same prompts; lower is better. "
         "The word is what the gate says of it.",
@@ -141,7 +141,7 @@ def attention() -> None:
     open_items = sum(row["items"] - row["decided"] for row in data.review_progress())
     alarms = sum(bool(row["alarm"]) for row in data.drift_latest())
     with st.container(horizontal=True, key="attention"):
-        st.page_link("views/review.py", label=f"{figures.count(open_items)} items wait for review →")
+        st.page_link("views/review.py", label=f"{formats.count(open_items)} items wait for review →")
         st.page_link("views/gate.py", label="Why the gate decided so →")
         st.page_link("views/drift.py", label=f"{alarms} drift {'alarm' if alarms == 1 else 'alarms'} →")
 
@@ -149,56 +149,58 @@ def attention() -> None:
 def trends() -> None:
     """Draw the gate's metrics night by night and the traffic's rates day by day."""
     trend = data.gate_trend()
-    names = show.in_order(row["name"] for row in trend)
+    names = components.in_order(row["name"] for row in trend)
     if names:
-        show.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
+        components.heading("Gate, night by night", "Share of failing answers on fixed prompts; lower is better.")
         for start in range(0, len(names), TREND_COLUMNS):
             for name, column in zip(names[start : start + TREND_COLUMNS], st.columns(min(len(names), TREND_COLUMNS)), strict=False):
-                with column, show.card(f"trend-{show.key(name)}"):
-                    st.markdown(f"**{show.title(name)}**")
-                    show.draw(charts.metric_trend([row for row in trend if row["name"] == name]), f"{show.title(name)} by night")
+                with column, components.card(f"trend-{components.key(name)}"):
+                    st.markdown(f"**{components.title(name)}**")
+                    components.draw(
+                        charts.metric_trend([row for row in trend if row["name"] == name]), f"{components.title(name)} by night"
+                    )
     rows = data.daily(TREND_DAYS)
     if not rows:
         return
-    show.heading("Traffic, day by day", "Share of all exchanges of a day (UTC).")
+    components.heading("Traffic, day by day", "Share of all exchanges of a day (UTC).")
     for name, column in zip(("flagged", "refusal"), st.columns(2), strict=True):
-        with column, show.card(f"daily-{name}"):
-            st.markdown(f"**{show.title(name)}**")
-            show.draw(charts.daily_rate([row for row in rows if row["detector"] == name]), f"{show.title(name)} by day")
+        with column, components.card(f"daily-{name}"):
+            st.markdown(f"**{components.title(name)}**")
+            components.draw(charts.daily_rate([row for row in rows if row["detector"] == name]), f"{components.title(name)} by day")
 
 
 def durations(night: Row) -> None:
     """Draw how long the stages took, and what training reported."""
-    show.heading("Stages of last night")
-    with show.card("stages"):
+    components.heading("Stages of last night")
+    with components.card("stages"):
         stages = data.stages(night["night_id"])
         if stages:
-            show.draw(charts.stage_seconds(stages), "Duration of each stage")
+            components.draw(charts.stage_seconds(stages), "Duration of each stage")
         else:
             st.caption("No stage has finished yet.")
         train = night["summary"].get("train") or {}
         if train:
             st.caption(
-                f"Training: loss {figures.plain(train.get('loss'))} · reward margin "
-                f"{figures.plain(train.get('reward_margin'))} · "
-                f"reward accuracy {figures.percent(train.get('reward_accuracy'))}"
+                f"Training: loss {formats.plain(train.get('loss'))} · reward margin "
+                f"{formats.plain(train.get('reward_margin'))} · "
+                f"reward accuracy {formats.percent(train.get('reward_accuracy'))}"
             )
 
 
 def history(nights: list[Row]) -> None:
     """List the last nights."""
-    show.heading("Last nights")
+    components.heading("Last nights")
     st.page_link("views/nights.py", label="All nights, with their stages →")
     rows = []
     for night in nights[:10]:
         rows.append(
             {
-                "Night": figures.moment(night["started_at"]).removesuffix(" UTC"),
-                "Decision": show.status(night["state"]).word,
-                "Took": figures.duration(night["summary"].get("seconds")),
+                "Night": formats.moment(night["started_at"]).removesuffix(" UTC"),
+                "Decision": components.status(night["state"]).word,
+                "Took": formats.duration(night["summary"].get("seconds")),
             }
         )
-    show.table(rows, right=("Took",))
+    components.table(rows, right=("Took",))
 
 
 if __name__ == "__main__":

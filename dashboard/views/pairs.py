@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.lineage import trace
 from alignment.lineage.trace import Node
-from dashboard import data, figures, instead, night_data, show
+from dashboard import components, data, empty_states, formats, night_data
 from dashboard.data import Row
 from dashboard.views import ruling
 
@@ -31,12 +31,12 @@ def render() -> None:
     ruling.say_what_happened()
     nights = night_data.nights()
     if not nights:
-        instead.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")
+        empty_states.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")
         return
-    night = show.pick("night", "Night", {row["night_id"]: figures.moment(row["started_at"]) for row in nights})
+    night = components.pick("night", "Night", {row["night_id"]: formats.moment(row["started_at"]) for row in nights})
     facets = data.read("pair_facets", night=night)
     if not facets:
-        instead.of_rows("This night has no pairs yet", "It has not finished labelling, or kept no pair.", "align curate")
+        empty_states.of_rows("This night has no pairs yet", "It has not finished labelling, or kept no pair.", "align curate")
         return
     chosen = filters(facets)
     where = (night, *chosen.values())
@@ -50,7 +50,7 @@ def render() -> None:
     written = {each["pair_id"]: each for each in data.read("pair_steps", pairs=[row["id"] for row in rows])}
     for number, row in enumerate(rows):
         pair(number, row, written.get(row["id"]))
-    show.pager("pairs_page", rows[0]["total"], PAGE_SIZE)
+    components.pager("pairs_page", rows[0]["total"], PAGE_SIZE)
 
 
 def filters(facets: list[Row]) -> dict[str, str | None]:
@@ -69,26 +69,26 @@ def filters(facets: list[Row]) -> dict[str, str | None]:
 
 def word(value: str) -> str:
     """Return a filter's value as people read it."""
-    return SPLITS.get(value) or show.title(value) if value else "Any"
+    return SPLITS.get(value) or components.title(value) if value else "Any"
 
 
 def pair(number: int, row: Row, written: Row | None) -> None:
     """Draw one pair with who preferred it and, of a revision, how it was `written`; its lineage where the visitor asks."""
-    with show.card(f"pair-{number}"):
+    with components.card(f"pair-{number}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.badge(SPLITS.get(row["split"], show.title(str(row["split"]))), color="blue" if row["split"] == "train" else "gray")
-            st.badge(show.title(row["side"] or "no side"), color="gray")
-            st.badge(show.title(row["category"] or "no category"), color="gray")
+            st.badge(SPLITS.get(row["split"], components.title(str(row["split"]))), color="blue" if row["split"] == "train" else "gray")
+            st.badge(components.title(row["side"] or "no side"), color="gray")
+            st.badge(components.title(row["category"] or "no category"), color="gray")
             st.caption(agreement(row), width="content")
         principles = ", ".join(row["principles"] or ()) or "none"
-        show.show_text(
+        components.show_text(
             f"Decided by {principles} · labelled by {row['labelled_by'] or 'nobody'} · from {row['source'] or 'an unknown source'}"
         )
-        show.show_text(conversation(row["messages"]), key=f"prompt-{number}")
+        components.show_text(conversation(row["messages"]), key=f"prompt-{number}")
         for side, column in zip(("chosen", "rejected"), st.columns(2), strict=True):
             with column, st.container(gap="xsmall"):
-                st.caption(f"**{side.capitalize()}** · {show.title(row[f'{side}_kind'] or 'unknown kind').lower()}")
-                show.show_text(row[side], key=f"{side}-{number}", empty="(no answer)")
+                st.caption(f"**{side.capitalize()}** · {components.title(row[f'{side}_kind'] or 'unknown kind').lower()}")
+                components.show_text(row[side], key=f"{side}-{number}", empty="(no answer)")
         if written:
             steps(number, written)
         ruling.render(row)
@@ -100,21 +100,21 @@ def steps(number: int, written: Row) -> None:
     detail = data.parsed(written["detail"])
     with st.expander("How the chosen answer was written"):
         author = f"{detail['author']}, " if detail.get("author") else "the model itself, "
-        show.show_text(f"By {author}{written['model']}", key=f"author-{number}")
+        components.show_text(f"By {author}{written['model']}", key=f"author-{number}")
         for turn in range(1, 1 + sum(name.startswith("critique_") for name in detail)):
             for name in ("critique", "revision"):
                 st.caption(f"**{name.capitalize()}**")
-                show.show_text(str(detail.get(f"{name}_{turn}", "")), key=f"{name}-{number}-{turn}", empty="(nothing)")
+                components.show_text(str(detail.get(f"{name}_{turn}", "")), key=f"{name}-{number}-{turn}", empty="(nothing)")
         if detail.get("verification"):
             st.caption("**Checked** · by detectors and scorers, then by the same model in requests of their own")
-            show.show_text(detail["verification"], key=f"verification-{number}")
+            components.show_text(detail["verification"], key=f"verification-{number}")
 
 
 def agreement(row: Row) -> str:
     """Return how strong a label is, and how many labelers were for and against it."""
     voted = row["votes_for"] + row["votes_against"]
     votes = f" · {row['votes_for']} of {voted} labelers for it" if voted else ""
-    return f"Judge margin {figures.plain(row['judge_margin'])}{votes}"
+    return f"Judge margin {formats.plain(row['judge_margin'])}{votes}"
 
 
 def conversation(messages: str | None) -> str:
@@ -147,7 +147,7 @@ def lineage(name: str) -> None:
         found = trace(data.settings().home, name)
         for side, nodes in (("Made of", found.origin), ("Became", found.became)):
             st.caption(side)
-            show.show_text("\n".join(tree(nodes)), key=f"trace-{show.key(side)}", empty="nothing")
+            components.show_text("\n".join(tree(nodes)), key=f"trace-{components.key(side)}", empty="nothing")
 
 
 def toggle(name: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.release import BASE
-from dashboard import canary_charts, data, figures, instead, show
+from dashboard import canary_charts, components, data, empty_states, formats
 from dashboard.data import Row
 
 
@@ -14,7 +14,7 @@ def render() -> None:
     st.title("Releases", anchor=False)
     registered, events = data.releases(), data.release_events()
     if not registered and not events:
-        instead.of_rows("Nothing was released yet", "A night whose gate says so releases.")
+        empty_states.of_rows("Nothing was released yet", "A night whose gate says so releases.")
         return
     left, right = st.columns([2, 3], gap="small")
     with left:
@@ -29,16 +29,16 @@ def render() -> None:
 def production(registered: list[Row]) -> None:
     """Draw what is in production and the event that put it there."""
     row = data.production()
-    with show.card("production"):
-        show.big_status("in production")
-        show.name_text(row["release_id"] if row else BASE, key="production")
+    with components.card("production"):
+        components.big_status("in production")
+        components.name_text(row["release_id"] if row else BASE, key="production")
         if row is None:
             st.caption("The base model, as it came: no release was promoted.")
             return
         if row["event"]:
-            st.caption(f"{show.title(row['event'])} {figures.moment(row['recorded_at'])}")
-            show.fact("By", row["actor"])
-            show.fact("Reason", row["reason"])
+            st.caption(f"{components.title(row['event'])} {formats.moment(row['recorded_at'])}")
+            components.fact("By", row["actor"])
+            components.fact("Reason", row["reason"])
         kept = sum(one["status"] == "kept" for one in registered)
         barred = sum(one["status"] == "quarantined" for one in registered)
         st.caption(f"{len(registered)} registered, {kept} kept, {barred} quarantined. Back: `align release rollback --reason …`")
@@ -47,21 +47,21 @@ def production(registered: list[Row]) -> None:
 def canary() -> None:
     """Draw the canary that holds a share, or the last one, with its confidence sequence."""
     held, looks = data.held_canary(), data.canary_checks()
-    with show.card("canary"):
+    with components.card("canary"):
         last = looks[0] if looks else None
         watched = last if held is None or (last and last["release_id"] == held.release_id) else None
-        show.big_status(watched["decision"] if watched else "keep watching" if held else "no canary")
+        components.big_status(watched["decision"] if watched else "keep watching" if held else "no canary")
         if held:
-            show.name_text(held.release_id, key="canary")
+            components.name_text(held.release_id, key="canary")
             st.caption(f"Answers {held.share:.0%} of the traffic beside the champion since {held.started_at[:16].replace('T', ' ')} UTC")
-            show.fact("Reason", held.reason)
+            components.fact("Reason", held.reason)
         elif watched:
-            show.name_text(watched["release_id"], key="canary")
+            components.name_text(watched["release_id"], key="canary")
             st.caption("The last canary; by now the champion answers everything.")
         else:
             st.caption("The champion answers everything. `align release canary ID --share 0.1 --reason …` gives a release a share.")
         if watched:
-            show.show_text(watched["reason"])
+            components.show_text(watched["reason"])
             sequence(watched)
         elif held:
             st.caption("Not looked at yet: the next night does, or `align release canary --check`.")
@@ -71,28 +71,28 @@ def sequence(look: Row) -> None:
     """Draw the confidence sequence of the last look and what it means."""
     if look["curve"]:
         chart = canary_charts.sequence(look["curve"], margin=look["margin"], harm=look["harm"])
-        show.draw(chart, "Confidence sequence of the change of the failure rate")
+        components.draw(chart, "Confidence sequence of the change of the failure rate")
     st.caption(
-        f"Change of the failure rate, canary minus champion: {figures.count(look['canary_failures'])} of "
-        f"{figures.count(look['canary_exchanges'])} against {figures.count(look['champion_failures'])} of "
-        f"{figures.count(look['champion_exchanges'])} exchanges. The band holds at all times together with {1 - look['alpha']:.0%}: "
+        f"Change of the failure rate, canary minus champion: {formats.count(look['canary_failures'])} of "
+        f"{formats.count(look['canary_exchanges'])} against {formats.count(look['champion_failures'])} of "
+        f"{formats.count(look['champion_exchanges'])} exchanges. The band holds at all times together with {1 - look['alpha']:.0%}: "
         "it may be looked at as often as one likes."
     )
 
 
 def history(registered: list[Row], events: list[Row]) -> None:
     """List what happened, by whom and why."""
-    show.heading("History", "Every event of every release (UTC). Nothing is deleted.")
+    components.heading("History", "Every event of every release (UTC). Nothing is deleted.")
     status = {row["release_id"]: row["status"] for row in registered}
-    show.table(
+    components.table(
         [
             {
-                "When": figures.moment(row["recorded_at"]),
-                "Release": show.model(row["release_id"]),
-                "Event": show.title(row["event"]),
-                "Now": show.title(status[row["release_id"]]) if row["release_id"] in status else figures.MISSING,
-                "By": row["actor"] or figures.MISSING,
-                "Reason": show.reasons(row["reason"] or figures.MISSING),
+                "When": formats.moment(row["recorded_at"]),
+                "Release": components.model(row["release_id"]),
+                "Event": components.title(row["event"]),
+                "Now": components.title(status[row["release_id"]]) if row["release_id"] in status else formats.MISSING,
+                "By": row["actor"] or formats.MISSING,
+                "Reason": components.reasons(row["reason"] or formats.MISSING),
             }
             for row in events
         ],
@@ -108,16 +108,16 @@ def hooks() -> None:
         return
     failed = sum(not row["ok"] for row in rows)
     said = f"{failed} to repeat: `align release push`." if failed else "All were told."
-    show.heading("Hooks", f"What became of each hook by its last try. {said} A hook that fails changes no release.")
-    show.table(
+    components.heading("Hooks", f"What became of each hook by its last try. {said} A hook that fails changes no release.")
+    components.table(
         [
             {
-                "When": figures.moment(row["recorded_at"]),
+                "When": formats.moment(row["recorded_at"]),
                 "Hook": row["hook"],
                 "State": "✕ Failed" if not row["ok"] else "✓ Told",
-                "Event": show.title(row["event"]),
+                "Event": components.title(row["event"]),
                 "Release": row["release_id"],
-                "Runs": figures.count(row["runs"]),
+                "Runs": formats.count(row["runs"]),
                 "Answer": row["detail"] or "",
             }
             for row in rows
@@ -131,13 +131,13 @@ def cards(registered: list[Row]) -> None:
     """Show the card of the release that the visitor picks."""
     if not registered:
         return
-    show.heading("Card", "What a person needs to know before they trust a release.")
-    picked = show.pick("release", "Release", {row["release_id"]: f"{row['release_id']} · {row['status']}" for row in registered})
+    components.heading("Card", "What a person needs to know before they trust a release.")
+    picked = components.pick("release", "Release", {row["release_id"]: f"{row['release_id']} · {row['status']}" for row in registered})
     text, page = data.release_card(picked)
     if page:
-        show.frame(page, height=560)
+        components.frame(page, height=560)
     else:
-        show.show_text(text, key="card", empty="This release has no card.")
+        components.show_text(text, key="card", empty="This release has no card.")
     if page:
         st.download_button("Card as a page", page, file_name=f"release-{picked}.html", mime="text/html")
 

@@ -7,7 +7,7 @@ import re
 import streamlit as st
 
 from alignment.labels.review_queue import Verdict
-from dashboard import conversation, data, identity, instead, review_data, show
+from dashboard import components, conversation, data, empty_states, identity, review_data
 from dashboard.data import Row
 from dashboard.review_data import Board
 from dashboard.views import deciding, differing, guidelines, reviewed
@@ -41,7 +41,7 @@ def render() -> None:
         view = st.segmented_control("View", VIEWS, key="review_view", required=True, label_visibility="collapsed")
     progress = data.review_progress()
     if not progress:
-        instead.of_rows("Nothing to review yet", "A night puts here what its labeler is not sure of.")
+        empty_states.of_rows("Nothing to review yet", "A night puts here what its labeler is not sure of.")
         return
     controls(progress)
     if view == "History":
@@ -70,7 +70,7 @@ def controls(progress: list[Row]) -> None:
         kind = st.segmented_control(
             "Kind",
             kinds,
-            format_func=lambda key: f"{'All' if key == 'all' else show.title(key)} ({waiting.get(key, 0)})",
+            format_func=lambda key: f"{'All' if key == 'all' else components.title(key)} ({waiting.get(key, 0)})",
             default="all",
             required=True,
             wrap=True,
@@ -106,12 +106,12 @@ def decide() -> None:
     st.query_params["item"] = board.item["id"]
     token = st.session_state.review_token
     item = {**board.item, "left": board.left}
-    with show.card("item"):
+    with components.card("item"):
         question(item)
         if editing:
             if board.lost:
                 st.warning("Your answer would not be stored any more; copy it if you want to keep it.")
-                show.show_text(board.lost)
+                components.show_text(board.lost)
             note()
             editor(token, item)
         else:
@@ -132,7 +132,7 @@ def preview(kind: str | None) -> None:
     if item is None:
         st.markdown("**Nothing is waiting.** Every item of this kind is decided, or open on another screen.")
         return
-    with show.card("item"):
+    with components.card("item"):
         question({**item, "left": "a"})
         buttons("", {**item, "left": "a"}, disabled=True)
         st.markdown("**To decide, have your name added to `reviewers` of `[dashboard]` in `align.toml`.**")
@@ -140,25 +140,25 @@ def preview(kind: str | None) -> None:
 
 def nothing_free(board: Board) -> None:
     """Say that nothing waits, or who has what is left on screen."""
-    with show.card("done"):
+    with components.card("done"):
         if not board.held:
             st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
         else:
             st.markdown("**Nothing is free now.** What is left is open on other screens, and comes back here if it is not decided there:")
             for row in board.held:
-                show.show_text(f"{row['reviewer']}: {row['items']}")
+                components.show_text(f"{row['reviewer']}: {row['items']}")
             st.button("Look again")
 
 
 def question(item: Row) -> None:
     """Draw what is asked: why the item is here, the conversation, the answers, and what to decide by."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(show.title(item["kind"]), color="blue")
+        st.badge(components.title(item["kind"]), color="blue")
         if any(event["verdict"] == "skip" for event in item["verdicts"]):
             st.badge("Skipped before", color="gray")
         for name in ("side", "category"):
             if item["detail"].get(name):
-                st.badge(show.title(str(item["detail"][name])), color="gray")
+                st.badge(components.title(str(item["detail"][name])), color="gray")
         st.caption(WHAT.get(item["kind"], ""), width="content")
     decided_before(item)
     with st.container(key="deciding"):
@@ -175,7 +175,7 @@ def decided_before(item: Row) -> None:
     names = {event["reviewer"]: event["verdict"] for event in item["verdicts"]}
     if said := [str(name) for name, verdict in names.items() if verdict != "skip"]:
         st.caption("Decided before by the following; what they said is shown after your verdict. If you differ, nothing is taught of it:")
-        show.show_text(", ".join(said))
+        components.show_text(", ".join(said))
 
 
 def sides(item: Row) -> list[tuple[str, str]]:
@@ -193,7 +193,7 @@ def answers(item: Row) -> None:
         with column, st.container(gap="xsmall"):
             text = item[f"answer_{side}"]
             st.caption(f"**{name}** · {len(text or ''):,} characters")
-            show.show_text(text, key=f"answer-{name.lower()}", empty="(no answer)", most=show.WHOLE)
+            components.show_text(text, key=f"answer-{name.lower()}", empty="(no answer)", most=components.WHOLE)
 
 
 def choices(item: Row) -> list[tuple[Verdict, str, str]]:
@@ -219,7 +219,7 @@ def buttons(token: str, item: Row, *, disabled: bool = False) -> None:
         for verdict, label, words, key in offered + others:
             st.button(
                 label,
-                key=f"{show.key(label)}-{token[:16]}",
+                key=f"{components.key(label)}-{token[:16]}",
                 on_click=deciding.act,
                 args=(token, item, verdict, words),
                 shortcut=key,
@@ -263,13 +263,13 @@ def last_verdict(board: Board) -> None:
     last, undoable = st.session_state.get("review_last"), board.undoable
     if undoable is None:
         return
-    with show.card("last"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with components.card("last"), st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption("Your last verdict", width="content")
         if last and last["item"]["id"] == undoable["item_id"]:
             st.markdown(f"**{last['words']}.**", width="content")
             st.caption(proposed(last["item"], last["left"], last["verdict"]), width="content")
             if last["item"]["reason"]:
-                show.show_text(last["item"]["reason"])
+                components.show_text(last["item"]["reason"])
             others(last["item"])
         else:
             st.markdown(f"**{reviewed.WORDS.get(undoable['verdict'], '')}**", width="content")
@@ -302,7 +302,7 @@ def others(item: Row) -> None:
     said = [f"{event['reviewer']}: {reviewed.word(event)}" for event in item["verdicts"] if event["verdict"] != "skip"]
     if said:
         st.caption("before you:", width="content")
-        show.show_text(" · ".join(said))
+        components.show_text(" · ".join(said))
 
 
 def say_what_happened() -> None:
@@ -311,11 +311,11 @@ def say_what_happened() -> None:
         st.toast(said)
     if trouble := st.session_state.pop("review_problem", None):
         st.warning("Nothing was stored; try again.")
-        show.show_text(trouble)
+        components.show_text(trouble)
     if lost := st.session_state.pop("review_lost", None):
-        with show.card("lost"):
+        with components.card("lost"):
             st.markdown("**Nothing of yours was stored for the item you had open or asked for.**")
-            show.show_text(lost)
+            components.show_text(lost)
 
 
 if __name__ == "__main__":

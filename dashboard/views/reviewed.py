@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.labels.review_queue import UNDO
-from dashboard import figures, review_data, show
+from dashboard import components, formats, review_data
 from dashboard.data import Row
 
 WORDS = {
@@ -28,12 +28,12 @@ WORDS_OF = {
 
 def render(progress: list[Row], kind: str | None) -> None:
     """Draw how people judge each kind of proposal, and the verdicts, newest first."""
-    show.heading("How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate.")
-    show.table(
+    components.heading("How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate.")
+    components.table(
         [agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Both bad", "Edited", "Not harmful", "Disputed", "Open")
     )
     positions()
-    show.heading("Verdicts, newest first")
+    components.heading("Verdicts, newest first")
     rows = review_data.review_history(kind)
     if rows:
         verdict_table(rows)
@@ -46,18 +46,18 @@ def agreement(row: Row) -> dict[str, str]:
 
     def part(name: str) -> str:
         decided = row["decided"]
-        return f"{row[name]} ({figures.percent(row[name] / decided)})" if decided else figures.MISSING
+        return f"{row[name]} ({formats.percent(row[name] / decided)})" if decided else formats.MISSING
 
     return {
-        "Kind": show.title(row["kind"]),
+        "Kind": components.title(row["kind"]),
         "Decided": f"{row['decided']} of {row['items']}",
         "Agree": part("agree"),
         "Flip": part("flip"),
         "Both bad": part("both_bad"),
         "Edited": part("edit"),
         "Not harmful": part("not_harmful"),
-        "Disputed": figures.count(row["disputed"]),
-        "Open": figures.count(row["items"] - row["decided"]),
+        "Disputed": formats.count(row["disputed"]),
+        "Open": formats.count(row["items"] - row["decided"]),
     }
 
 
@@ -65,7 +65,7 @@ def positions() -> None:
     """Say how often the left answer was preferred: answers stand in random order, so that half is what an unbiased eye comes to."""
     found = review_data.review_positions()
     if found["n"]:
-        share = figures.percent(found["on_the_left"] / found["n"])
+        share = formats.percent(found["on_the_left"] / found["n"])
         st.caption(f"The answer on the left was preferred in {share} of {found['n']} verdicts; the order is drawn anew for every showing.")
 
 
@@ -81,7 +81,7 @@ def verdict_table(events: list[Row]) -> None:
     rows = []
     for event in events:
         row = {
-            "When": figures.moment(event["decided_at"]),
+            "When": formats.moment(event["decided_at"]),
             "Reviewer": str(event["reviewer"]),
             "Verdict": word(event),
             "Note": "" if word(event) == "Undo" else event["note"] or "",
@@ -89,10 +89,10 @@ def verdict_table(events: list[Row]) -> None:
         if "prompt" in event:
             row |= {
                 "Stands": "disputed" if event["stands"] and event["disputed"] else "yes" if event["stands"] else "no",
-                "Kind": show.title(event["kind"] or ""),
+                "Kind": components.title(event["kind"] or ""),
                 "Proposal": event["proposal"] or "",
                 "Prompt": event["prompt"] or "",
             }
         row["Edited answer"] = event["edited_answer"] or ""
         rows.append(row)
-    show.table(rows, wide=("Prompt",), height=420 if len(rows) > 10 else "content")
+    components.table(rows, wide=("Prompt",), height=420 if len(rows) > 10 else "content")

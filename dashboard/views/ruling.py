@@ -9,7 +9,7 @@ import streamlit as st
 
 from alignment.errors import AlignError
 from alignment.pairs.rulings import Action
-from dashboard import figures, identity, review_data, show
+from dashboard import components, formats, identity, review_data
 from dashboard.data import Row
 
 WORDS: dict[str, str] = {"exclude": "Excluded", "flip": "Flipped", "review": "Sent to review", "restore": "Taken back"}
@@ -31,8 +31,8 @@ def render(row: Row) -> None:
             st.badge(WORDS[row["action"]] + (f", {answer}" if answer else ""), color="orange", icon=":material/gavel:")
             if row["ruled_pair"] != row["id"]:
                 st.caption("by way of another pair of this exchange", width="content")
-            st.caption(figures.moment(row["ruled_at"]), width="content")
-            show.show_text(f"{row['actor']}: {row['reason']}")
+            st.caption(formats.moment(row["ruled_at"]), width="content")
+            components.show_text(f"{row['actor']}: {row['reason']}")
     with st.popover("Exclude, flip or review", type="tertiary"):
         _panel(row)
 
@@ -72,4 +72,4 @@ def say_what_happened() -> None:
         st.toast(said)
     if trouble := st.session_state.pop("ruling_problem", None):
         st.warning("Nothing was stored.")
-        show.show_text(trouble)
+        components.show_text(trouble)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dashboard import data, figures, instead, show, training_charts, training_data
+from dashboard import components, data, empty_states, formats, training_charts, training_data
+from dashboard.components import Tile
 from dashboard.data import Row
-from dashboard.show import Tile
 from dashboard.views import approving, training_words
 
 EVERY = "5s"
@@ -35,7 +35,7 @@ def render() -> None:
         under_way()
     if not found:
         if going is None:
-            instead.of_rows("No night has trained yet", "A night trains on the pairs that it accepted.")
+            empty_states.of_rows("No night has trained yet", "A night trains on the pairs that it accepted.")
         return
     gate = {row["night_id"]: row for row in reversed(data.decisions())}
     run = choose(found, gate)
@@ -49,7 +49,7 @@ def render() -> None:
 @st.fragment(run_every=EVERY)
 def under_way() -> None:
     """Draw the run that has no result yet; only this part of the page is drawn again."""
-    with instead.of_errors("live"), show.card("live"):
+    with empty_states.of_errors("live"), components.card("live"):
         going = training_data.live()
         if going is None:
             st.markdown("**Training has finished.**")
@@ -58,12 +58,12 @@ def under_way() -> None:
             return
         if going.stopped:
             st.markdown(f"**Training stopped at step {going.step} of {going.of or '?'}.**")
-            st.caption(f"Nothing was logged for {figures.duration(going.silent)}. `align nightly` goes on from its last checkpoint.")
+            st.caption(f"Nothing was logged for {formats.duration(going.silent)}. `align nightly` goes on from its last checkpoint.")
         elif not going.rows:
             st.markdown("**Training is starting.** With a reference its log-probs are computed before the first step.")
         else:
-            left = f", {figures.duration(going.seconds_left)} left" if going.seconds_left else ""
-            speed = f" · {figures.plain(going.pairs_per_second)} pairs/s" if going.pairs_per_second else ""
+            left = f", {formats.duration(going.seconds_left)} left" if going.seconds_left else ""
+            speed = f" · {formats.plain(going.pairs_per_second)} pairs/s" if going.pairs_per_second else ""
             st.progress(min(going.step / max(going.of, 1), 1.0), text=f"Training: step {going.step} of {going.of}{left}{speed}")
         values = training_data.by_metric(going.rows)
         cards([card for card in KNOWN[:3] if any(name in values for name in card[1])], values, "live")
@@ -71,15 +71,15 @@ def under_way() -> None:
 
 def choose(found: list[Row], gate: Mapping[str, Row]) -> Row:
     """Return the run of the night the visitor picks; the newest at first."""
-    words = {row["night_id"]: f"{figures.moment(row['finished_at'])} · {verdict(row, gate)}" for row in found}
-    picked = show.pick("night", "Night", words)
+    words = {row["night_id"]: f"{formats.moment(row['finished_at'])} · {verdict(row, gate)}" for row in found}
+    picked = components.pick("night", "Night", words)
     return next(row for row in found if row["night_id"] == picked)
 
 
 def verdict(run: Row, gate: Mapping[str, Row]) -> str:
     """Return the gate's word on a run's release."""
     decision = gate.get(run["night_id"])
-    return show.status(approving.word(decision)).word if decision else "No decision"
+    return components.status(approving.word(decision)).word if decision else "No decision"
 
 
 def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
@@ -90,43 +90,43 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
     free = (run["config"] or {}).get("reference_free")
     known = None if free or computed is None or held is None else pairs + held - computed
     speed = (values.get("train_samples_per_second") or [{}])[-1].get("last")
-    show.tiles(
+    components.tiles(
         "training",
         [
-            Tile("Pairs trained on", figures.count(pairs), None if held is None else f"{held} held out"),
-            Tile("Tokens", figures.count(tokens), "in training steps"),
-            Tile("Took", figures.duration(run["seconds"]), f"{figures.plain(speed)} pairs/s in steps" if speed else None),
+            Tile("Pairs trained on", formats.count(pairs), None if held is None else f"{held} held out"),
+            Tile("Tokens", formats.count(tokens), "in training steps"),
+            Tile("Took", formats.duration(run["seconds"]), f"{formats.plain(speed)} pairs/s in steps" if speed else None),
             Tile(
                 "Reference log-probs",
-                figures.MISSING if known is None else f"{figures.count(known)} known",
-                "trained without a reference" if free else None if computed is None else f"{figures.count(computed)} computed",
+                formats.MISSING if known is None else f"{formats.count(known)} known",
+                "trained without a reference" if free else None if computed is None else f"{formats.count(computed)} computed",
                 help="The frozen base's log-probs of a pair never change: a night computes those of its new pairs only.",
             ),
         ],
     )
     starts = left.get("starts")
-    resumed = figures.MISSING if starts is None else "no" if starts == 1 else f"yes, {starts - 1} times" if starts > 2 else "yes, once"
-    with show.card("recipe"):
-        show.fact("Base", f"{left.get('base') or 'weights'} · {str(run['base'])[:16]}")
-        show.fact("Recipe", training_words.recipe(run["config"]))
-        show.fact("Resumed", resumed)
+    resumed = formats.MISSING if starts is None else "no" if starts == 1 else f"yes, {starts - 1} times" if starts > 2 else "yes, once"
+    with components.card("recipe"):
+        components.fact("Base", f"{left.get('base') or 'weights'} · {str(run['base'])[:16]}")
+        components.fact("Recipe", training_words.recipe(run["config"]))
+        components.fact("Resumed", resumed)
         early = ", stopped early" if summary.get("stopped_early") else ""
-        moved = f"; KL {figures.plain(summary['kl'])} nats" if summary.get("kl") is not None else ""
+        moved = f"; KL {formats.plain(summary['kl'])} nats" if summary.get("kl") is not None else ""
         whose = f"; rewards of {summary['measured_on']}" if summary.get("measured_on") else ""
-        show.fact(
+        components.fact(
             "Measured",
-            f"{figures.count(summary.get('steps'))} steps{early}; loss of the last tenth {figures.plain(summary.get('loss'))}"
+            f"{formats.count(summary.get('steps'))} steps{early}; loss of the last tenth {formats.plain(summary.get('loss'))}"
             f"{moved}{whose}",
         )
         if summary.get("fallback"):
-            show.fact("Trained by", f"stock TRL, which takes longer: {summary['fallback']}")
-        show.fact("Run", run["run_id"] or "its steps were not logged")
+            components.fact("Trained by", f"stock TRL, which takes longer: {summary['fallback']}")
+        components.fact("Run", run["run_id"] or "its steps were not logged")
 
 
 def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
     """Draw what the curves of this run say, and how to read such curves."""
-    show.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
-    with show.card("reading"):
+    components.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
+    with components.card("reading"):
         for remark in training_words.remarks(values):
             with st.container(horizontal=True, wrap=False, gap="small"):
                 st.badge("As wanted" if remark.fine else "Look", color="green" if remark.fine else "orange")
@@ -141,7 +141,7 @@ def curves(values: Mapping[str, list[Row]]) -> None:
     if not values:
         st.caption("This run's steps were not logged.")
         return
-    show.heading("Step by step", "Dots: single steps. Line: the mean of the last twentieth of the run. Names are TRL's.")
+    components.heading("Step by step", "Dots: single steps. Line: the mean of the last twentieth of the run. Names are TRL's.")
     cards([card for card in KNOWN if any(len(values.get(name, [])) > 1 for name in card[1])], values, "run")
     taken = {name for _, names, _ in KNOWN for name in names if len(values.get(name, [])) > 1}
     more = sorted(name for name, rows in values.items() if name not in taken and len(rows) > 1)
@@ -151,14 +151,14 @@ def curves(values: Mapping[str, list[Row]]) -> None:
     left, right = st.columns(2, gap="small")
     with left:
         if more:
-            with show.card("more"):
-                picked = st.selectbox("Another metric", more, key="training_more", format_func=show.visible)
-                show.draw(training_charts.curves({picked: values[picked]}), f"{show.visible(picked)} by step")
+            with components.card("more"):
+                picked = st.selectbox("Another metric", more, key="training_more", format_func=components.visible)
+                components.draw(training_charts.curves({picked: values[picked]}), f"{components.visible(picked)} by step")
     with right:
         if once:
             with st.expander(f"Measured once ({len(once)})", expanded=not more):
-                show.table(
-                    [{"Metric": name, "Value": figures.plain(values[name][0]["last"])} for name in once], right=("Value",), height=240
+                components.table(
+                    [{"Metric": name, "Value": formats.plain(values[name][0]["last"])} for name in once], right=("Value",), height=240
                 )
 
 
@@ -166,20 +166,20 @@ def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str,
     """Draw one card for each group of metrics, two beside each other."""
     for start in range(0, len(content), 2):
         for (name, metrics, share), column in zip(content[start : start + 2], st.columns(2, gap="small"), strict=False):
-            with column, show.card(f"{where}-{show.key(name)}"):
+            with column, components.card(f"{where}-{components.key(name)}"):
                 st.markdown(f"**{name}**")
                 drawn = {metric: values[metric] for metric in metrics if len(values.get(metric, [])) > 1}
                 if drawn:
-                    show.draw(training_charts.curves(drawn, percent=share), f"{name} by step")
+                    components.draw(training_charts.curves(drawn, percent=share), f"{name} by step")
                 if held := [metric for metric in metrics if len(values.get(metric, [])) == 1]:
-                    write = figures.percent if share else figures.plain
+                    write = formats.percent if share else formats.plain
                     whose = "On held-out pairs: " if all(metric.startswith("eval_") for metric in held) else ""
                     st.caption(whose + " · ".join(f"{metric} {write(values[metric][0]['last'])}" for metric in held))
 
 
 def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
     """Draw how the runs ended night by night, with their releases and what the gate said."""
-    show.heading("Night by night", "How each run ended. The colour and shape of a point is the gate's verdict on its release.")
+    components.heading("Night by night", "How each run ended. The colour and shape of a point is the gate's verdict on its release.")
     rows = [
         {
             **run["summary"],
@@ -193,10 +193,10 @@ def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
     shown = (*TRENDS, ("Duration", "seconds", "duration"))
     for start in (0, 2):
         for (name, key, write), column in zip(shown[start : start + 2], st.columns(2, gap="small"), strict=True):
-            with column, show.card(f"trend-{key}"):
+            with column, components.card(f"trend-{key}"):
                 st.markdown(f"**{name}**")
-                show.draw(training_charts.night_trend([{**row, "value": row.get(key)} for row in rows], write), f"{name} by night")
-    show.table(
+                components.draw(training_charts.night_trend([{**row, "value": row.get(key)} for row in rows], write), f"{name} by night")
+    components.table(
         [written(row) for row in reversed(rows)],
         right=("Pairs", "Steps", "Loss", "Margin", "Accuracy", "Took"),
         height=420 if len(rows) > 10 else "content",
@@ -206,15 +206,15 @@ def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
 def written(row: Row) -> dict[str, str]:
     """Return one night's run as the cells of the table."""
     return {
-        "Finished": figures.moment(row["at"]),
-        "Release": row["release"] or figures.MISSING,
+        "Finished": formats.moment(row["at"]),
+        "Release": row["release"] or formats.MISSING,
         "Gate": row["verdict"],
-        "Pairs": figures.count(row.get("pairs")),
-        "Steps": figures.count(row.get("steps")),
-        "Loss": figures.plain(row.get("loss")),
-        "Margin": figures.plain(row.get("reward_margin")),
-        "Accuracy": figures.percent(row.get("reward_accuracy")),
-        "Took": figures.duration(row["seconds"]),
+        "Pairs": formats.count(row.get("pairs")),
+        "Steps": formats.count(row.get("steps")),
+        "Loss": formats.plain(row.get("loss")),
+        "Margin": formats.plain(row.get("reward_margin")),
+        "Accuracy": formats.percent(row.get("reward_accuracy")),
+        "Took": formats.duration(row["seconds"]),
     }
 
 

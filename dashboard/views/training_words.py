@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dashboard import figures
+from dashboard import formats
 from dashboard.data import Row
 
 MEANINGS = (
@@ -51,7 +51,7 @@ def recipe(config: Mapping[str, Any]) -> str:
     names = ("beta", "label_smoothing", "learning_rate", "lora_rank", "lora_layers", "batch_size", "epochs", "seed")
     told = [f"{name.replace('_', ' ')} {config[name]:g}" for name in names if config.get(name)]
     told += [words for name, words in (("weigh_pairs", "pairs weighed"), ("reference_free", "no reference")) if config.get(name)]
-    return " · ".join([losses, *told] if losses else told) or figures.MISSING
+    return " · ".join([losses, *told] if losses else told) or formats.MISSING
 
 
 def ends(rows: Sequence[Row]) -> tuple[float, float]:
@@ -98,5 +98,5 @@ def _held_out(values: Mapping[str, Sequence[Row]]) -> Remark | None:
     _, learnt = ends(trained)
     kept = held[-1]["last"]
     gap = learnt - kept
-    said = f"At the end, {figures.percent(kept)} of the held-out pairs ranked rightly, against {figures.percent(learnt)} of the trained"
+    said = f"At the end, {formats.percent(kept)} of the held-out pairs ranked rightly, against {formats.percent(learnt)} of the trained"
     return Remark(gap <= _GAP, f"{said}: {'what was learnt carries over.' if gap <= _GAP else 'pairs were learnt by heart.'}")

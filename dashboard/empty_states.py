@@ -12,7 +12,7 @@ import duckdb
 import streamlit as st
 
 from alignment.errors import AlignError, ConfigError, StoreBusy, StoreError
-from dashboard import data, night_data, show
+from dashboard import components, data, night_data
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def problem(what: str, message: str, advice: str, part: str = "page") -> None:
     """Say what went wrong, and what to do."""
     st.subheader(what, anchor=False)
     st.markdown(advice)
-    show.show_text(message, key=f"problem-{part}")
+    components.show_text(message, key=f"problem-{part}")
     st.button("Try again", type="primary", key=f"again-{part}")
 
 
@@ -49,18 +49,18 @@ def of_a_store() -> None:
     if not going:
         st.code("align nightly", language=None)
     st.caption("This page then shows its verdict, and the review queue fills. The store is looked for here:")
-    show.show_text(str(data.settings().home), key="home")
+    components.show_text(str(data.settings().home), key="home")
     st.button("Look again", type="primary")
 
 
 def of_rows(what: str, why: str, command: str = "align nightly") -> None:
     """Say that there is nothing to show yet, and which command changes that, or that a night is at it."""
-    with st.container(border=True, key=f"empty-{show.key(what)}"):
+    with st.container(border=True, key=f"empty-{components.key(what)}"):
         st.markdown(f"**{what}**")
         st.caption(why)
         if night_data.working():
             st.caption("A night is running: this fills when the night gets there.")
             st.page_link("views/nights.py", label="How far the night is →")
-            st.button("Look again", key=f"again-{show.key(what)}")
+            st.button("Look again", key=f"again-{components.key(what)}")
         else:
             st.code(command, language=None)

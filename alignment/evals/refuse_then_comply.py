@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from alignment.evals.checks import content
+from alignment.evals.match import content
 from alignment.wording import plain
 
 _SENTENCE = re.compile(r"(?<=[.!?:;])[\"')\]]*\s+|\n+|,? (?=but (?:i|you|here)\b|however\b|instead\b)", re.I)

@@ -14,8 +14,8 @@ from alignment.errors import TeacherUnavailable
 from alignment.ids import content_id
 from alignment.labels.calibration import Reliability, calibrate, calibrate_detector, load_items, set_version, too_weak
 from alignment.labels.constitution import Constitution
+from alignment.labels.labeler import Labeler
 from alignment.labels.rule import Absent
-from alignment.labels.vote import Labeler
 from alignment.records import Interaction
 from alignment.store import append, query, session
 from flows.night import embedder, now

@@ -19,10 +19,10 @@ from transformers import TrainerCallback
 from alignment.errors import InputError, TrainingError
 from alignment.parent import gone
 from alignment.sections import Train
+from alignment.train.accounting import Spent
+from alignment.train.events import tell
 from alignment.train.job import METRICS
 from alignment.train.processes import any_process
-from alignment.train.spent import Spent
-from alignment.train.told import tell
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]

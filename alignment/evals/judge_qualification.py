@@ -22,7 +22,7 @@ from alignment.evals.model_judge import KINDS, AnswerJudge, Item, Odds, conclude
 from alignment.evals.statistics import Calibration
 from alignment.ids import content_id
 from alignment.models.chat import Chooser
-from alignment.models.marks import marks_secret
+from alignment.models.quoting import marks_secret
 from alignment.store import append, query, session
 
 if TYPE_CHECKING:

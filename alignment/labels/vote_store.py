@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.ids import content_id
+from alignment.labels.labeler import Comparison, Labeler, Vote
 from alignment.labels.panel import Proposal
 from alignment.labels.rule import SignalsLabeler
-from alignment.labels.vote import Comparison, Labeler, Vote
 from alignment.store import append, query, session
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from alignment.errors import ModelError
 from alignment.ids import content_id
 from alignment.labels.attacks import Canary, canaries
-from alignment.labels.vote import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
+from alignment.labels.labeler import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
-from alignment.models.marks import marked, marks_secret
+from alignment.models.quoting import marked, marks_secret
 from alignment.models.turns import without_labels
 from alignment.reasoning import apart
 from alignment.records import Candidate, Message, Selected

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from alignment.models.embedder import Embedder
+from alignment.moderation.cross_validate import FOLDS, TUNED_FOLDS, figures
 from alignment.moderation.features import RULES_ID
 from alignment.moderation.heads import TUNED, TUNED_TOKENS, WEIGHTS
-from alignment.moderation.measure import FOLDS, TUNED_FOLDS, figures
 
 _CARD = """# Card of the moderation heads
 
