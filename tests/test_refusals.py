@@ -219,7 +219,7 @@ def loaded(text: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["refusals", "readable", "turns", "checks"])
+@pytest.mark.parametrize("name", ["refusals", "readable", "refuse_then_comply", "match"])
 def test_a_reworded_docstring_changes_no_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.find_spec(f"alignment.evals.{name}")
     assert spec is not None

@@ -141,7 +141,7 @@ SHORT = (
 
 
 def patterns() -> dict[str, re.Pattern[str]]:
-    names = ["evals." + name for name in ("asides", "fit", "personal", "phrases", "ngrams", "turns", "checks")]
+    names = ["evals." + name for name in ("judge_talk", "fit", "personal", "phrases", "ngrams", "refuse_then_comply", "match")]
     found: dict[str, re.Pattern[str]] = {}
     for module in (*names, "moderation.corpora", "moderation.features", "wording", "text", "models.turns"):
         for name, value in vars(importlib.import_module(f"alignment.{module}")).items():
