@@ -53,10 +53,13 @@ batch_size = 2
 lora_rank = 4
 max_completion_tokens = 24
 max_tokens = 1500
+# So little that the answers stay the random ones: half-learnt refusals are in doubt, and a gate with many of them has no evidence.
+learning_rate = 1e-6
 [seeds]
 pairs = 40
 [gate]
 max_new_tokens = 8
+max_prompts = 60
 unsafe = "short answers make a benchmark quick"
 [pairs]
 eval_share = 0.2
