@@ -45,10 +45,10 @@ class SourceEntry(NamedTuple):
 def toml_value(value: Any) -> str:
     r"""Return a text, number, boolean, or a list of these as TOML; what cannot be seen is written as an escape.
 
-    >>> toml_value(['C:\\logs\\"a".jsonl', True, 0.5])
-    '["C:\\\\logs\\\\\\"a\\".jsonl", true, 0.5]'
-    >>> toml_value("a\x1b\x7f\u202e\n\u00fc")
-    '"a\\u001b\\u007f\\u202e\\n\u00fc"'
+    >>> print(toml_value(['C:\\logs\\"a".jsonl', "ü", True, 0.5]))
+    ["C:\\logs\\\"a\".jsonl", "ü", true, 0.5]
+    >>> print(toml_value("a\x1b\x7f\u202e\n"))
+    "a\u001b\u007f\u202e\n"
 
     Raises:
         InputError: a text that no TOML file can hold, such as the name of a file that is no UTF-8.
