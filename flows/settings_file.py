@@ -82,6 +82,9 @@ def settings_text(values: Mapping[str, Any], sources: Sequence[SourceEntry]) -> 
     Several sources become a table each. Without any, the default stands.
     """
     names = [*TEAM_SETTINGS, *(name for name in values if name not in TEAM_SETTINGS)]
+    if len(sources) > 1:
+        # Each table has its own; beside them these would add the sample traffic.
+        names = [name for name in names if name not in ("ingest.logs", "ingest.preset")]
     set_here = dict(values)
     if len(sources) == 1:
         set_here["ingest.logs"] = sources[0].logs

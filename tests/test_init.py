@@ -117,6 +117,7 @@ def test_two_kinds_at_once_become_two_sources(tmp_path: Path) -> None:
     sources = {one.name: {file.path for file in one.find()} for one in log_sources(load_settings())}
     assert sources == {"gateway": {str(first), str(third)}, "openai": {str(second)}}
     assert "logs" not in written()["ingest"]
+    assert "#logs" not in Path("align.toml").read_text()
 
 
 def test_a_glob_with_two_kinds_is_told(tmp_path: Path) -> None:
