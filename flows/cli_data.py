@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
     from alignment.lineage.trace import Node
 
 _FACT = 60
+_ALLOCATOR = "DUCKDB_JE_MALLOC_CONF"
+
+
+def _in_blank_memory() -> None:
+    """Start the command again with DuckDB's allocator asked for blank memory, which it has to be before DuckDB is imported.
+
+    DuckDB writes whole blocks: what a query left in its memory would reach the disk in their unused parts.
+    """
+    if _ALLOCATOR not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, _ALLOCATOR: "zero:true"})  # noqa: S606 - itself
 
 
 @command(app, "erase")
@@ -29,6 +41,7 @@ def erase_command(
     as_json: Json = False,
 ) -> None:
     """Remove a person's data from everywhere in the state folder. What was erased is not read again."""
+    _in_blank_memory()
     settings = start()
     actor = answering(actor, needed=False)
     from flows.erase import erase

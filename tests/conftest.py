@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+# As `align erase` has it, before anything imports DuckDB.
+os.environ.setdefault("DUCKDB_JE_MALLOC_CONF", "zero:true")
+
 from alignment.ids import content_id
 from alignment.records import Answer, Interaction, Pair, Side, SuitePrompt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -563,3 +564,12 @@ def test_the_command_shows_its_plan_and_what_it_did(home: Path, monkeypatch: pyt
     done = json.loads(CliRunner().invoke(cli.app, [*asked, "--json"]).stdout)
     assert done["rows"] == {"interactions": 1}
     assert "erased before" in CliRunner().invoke(cli.app, asked).stdout
+
+
+def test_the_command_starts_again_in_blank_memory(tmp_path: Path) -> None:
+    """Blocks of the new store are written whole: what lay in the memory of their unused parts would reach the disk."""
+    shown = "import os; print(os.environ.get('DUCKDB_JE_MALLOC_CONF'), flush=True); from flows.cli import app; app()"
+    clean = {name: value for name, value in os.environ.items() if name != "DUCKDB_JE_MALLOC_CONF"}
+    command = [sys.executable, "-c", shown, "erase", "--subject", "ann", "--reason", "asked"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**clean, "ALIGN_HOME": str(tmp_path / "none")})
+    assert done.stdout.splitlines()[:2] == ["None", "zero:true"]
