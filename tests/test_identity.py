@@ -107,6 +107,9 @@ def test_a_folder_without_safetensors_is_no_model(tmp_path: Path) -> None:
 def test_an_adapter_of_earlier_code_still_finds_its_base(base: Path, adapter: Path) -> None:
     write(adapter, {"manifest.json": {"base_id": weights_id(base)}})
     check_base(base, adapter)
+    write(adapter, {"manifest.json": {"base_id": "0" * 64}})
+    with pytest.raises(ModelError):
+        check_base(base, adapter)
 
 
 def test_a_release_is_told_from_its_own_folder_and_tied_to_its_weights(home: Path, base: Path, adapter: Path) -> None:
