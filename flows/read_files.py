@@ -114,7 +114,8 @@ def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
 
 
 def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
-    # DuckDB reads one block, this masks and checks another, and the caller stores a third.
+    # DuckDB reads one block, this masks and checks another, and the caller stores a third. The lines of a fourth are at hand: cutting them
+    # takes Python's lock again and again, and each time masking would keep DuckDB waiting for it.
     for block in ahead(_read(source, reading, context)):
         parsed = mask(block, context)
         [place] = [part.reading.place for part in parsed.parts]
@@ -124,7 +125,7 @@ def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[
 def _read(source: LogSource, reading: Reading, context: Context) -> Iterator[Unmasked]:
     statement = source.statement()
     with closing(parser()) as connection:
-        for block in blocks(reading, context.settings, now=context.now):
+        for block in ahead(blocks(reading, context.settings, now=context.now)):
             yield read_records(connection, statement, source.undated, [Part(reading, block)], context)
             reading = reading._replace(place=block.end)
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from alignment.errors import InputError
 from alignment.store.session import ROW_GROUP_ROWS
 
-BLOCK_ROWS = 3 * ROW_GROUP_ROWS
+BLOCK_ROWS = 2 * ROW_GROUP_ROWS
 """Lines of a block, and so of a transaction. What fills a row group DuckDB writes once, and not by way of its log."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
 _SHOWN, _NO_LOG = 4000, 1 << 28
