@@ -68,13 +68,17 @@ def _declines(request: str, answer: str) -> bool:
 
 def request_reader(settings: Settings) -> RequestReader:
     """Return the reader of requests, learned from the project's labelled ones."""
+    from alignment.models.vectors import kept_vectors
     from alignment.moderation.corpora import own_requests
     from alignment.moderation.neighbours import request_vectors
 
-    rows, later, kept = own_requests(), [*evasions(), *voices()], settings.home / "second_look"
-    texts, more = [row.text for row in rows], [one.text for one in later]
-    vectors = [request_vectors(some, embedder=embedder(), kept=kept) for some in (texts, more)]
-    labels = [*(row.harm for row in rows), *(int(one.side is Side.HARM) for one in later)]
+    rows, seeds, folder = own_requests(), [*evasions(), *voices()], settings.home / "vectors"
+    texts, more = [row.text for row in rows], [one.text for one in seeds]
+    vectors = [
+        request_vectors(texts, embedder=embedder(), folder=folder),
+        kept_vectors("seeds", more, embedder=embedder(), folder=folder),
+    ]
+    labels = [*(row.harm for row in rows), *(int(one.side is Side.HARM) for one in seeds)]
     return RequestReader([*texts, *more], labels, np.concatenate(vectors))
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,19 @@ NOW = datetime(2026, 11, 23, 2, 0)  # the store keeps UTC without a zone
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell leaves what it starts in the background, and every process of a test that sends Ctrl-C with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder in which nights of tests, whichever worker runs them, keep the embedder's vectors."""
+    if not hasattr(config, "workerinput"):
+        os.environ["TESTS_VECTORS"] = tempfile.mkdtemp(prefix="vectors-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take it away."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["TESTS_VECTORS"], ignore_errors=True)
+
 
 settings.register_profile(
     "tests",

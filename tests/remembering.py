@@ -1,12 +1,13 @@
-"""`python -m tests.remembering FOLDER …`: the `align` command, whose embedder's vectors stay in FOLDER for the next night of a test.
+"""`python -m tests.remembering …`: the `align` command, whose embedder's vectors stay in the folder TESTS_VECTORS for other tests' nights.
 
-Nights of one module read the same logs, seeds and suites; reading them again is most of a small night's time.
+Nights of tests read the same logs, seeds and suites; reading them again is most of a small night's time.
 
-Effects: reads and writes FOLDER, and whatever the command does.
+Effects: reads and writes that folder, and whatever the command does.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Sequence
@@ -34,16 +35,20 @@ def remember(known: dict[tuple[str, str], Any]) -> None:
 
 def main() -> None:
     """Run the command with what is known, and keep what it added."""
-    kept = Path(sys.argv[1]) / "vectors.pickle"
+    kept = Path(os.environ["TESTS_VECTORS"]) / "vectors.pickle"
     known = pickle.loads(kept.read_bytes()) if kept.exists() else {}
+    before = len(known)
     remember(known)
     from flows import cli
 
-    sys.argv = ["align", *sys.argv[2:]]
+    sys.argv[0] = "align"
     try:
         cli.main()
     finally:
-        kept.write_bytes(pickle.dumps(known))
+        if len(known) > before:
+            part = kept.with_suffix(f".{os.getpid()}")
+            part.write_bytes(pickle.dumps(known))
+            os.replace(part, kept)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,10 +68,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(workplace: Path, home: str, *arguments: str, program: Sequence[str] = ("flows.cli",)) -> subprocess.Popen[str]:
+def start(workplace: Path, home: str, *arguments: str, program: str = "tests.remembering") -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGN_", "PREFECT_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", *program, *arguments],
+        [sys.executable, "-m", program, *arguments],
         cwd=workplace,
         env={**clean, "ALIGN_HOME": str(workplace / home), "PYTHONPATH": str(Path(__file__).parents[1])},
         stdout=subprocess.PIPE,
@@ -82,7 +81,7 @@ def start(workplace: Path, home: str, *arguments: str, program: Sequence[str] = 
     )
 
 
-def align(workplace: Path, home: str, *arguments: str, status: int = 0, program: Sequence[str] = ("flows.cli",)) -> tuple[str, str]:
+def align(workplace: Path, home: str, *arguments: str, status: int = 0, program: str = "tests.remembering") -> tuple[str, str]:
     process = start(workplace, home, *arguments, program=program)
     output, errors = process.communicate(timeout=900)
     assert process.returncode == status, errors[-4000:] + output[-2000:]

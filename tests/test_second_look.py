@@ -9,6 +9,7 @@ import pytest
 
 import flows.second_look as flow
 from alignment.config import Settings
+from alignment.models.vectors import kept_vectors
 from alignment.moderation import neighbours
 from alignment.moderation.corpora import own_requests
 from alignment.moderation.neighbours import request_vectors, write_vectors
@@ -196,8 +197,18 @@ class Words:
 
 def test_vectors_of_labelled_requests_are_computed_once(tmp_path: Path):
     words = Words()
-    first, again = (request_vectors(["a", "b"], embedder=words, kept=tmp_path) for _ in range(2))
+    first, again = (request_vectors(["a", "b"], embedder=words, folder=tmp_path) for _ in range(2))
     assert words.asked == 2 and np.array_equal(first, again)
+
+
+def test_kept_vectors_are_of_these_texts_or_computed_anew(tmp_path: Path):
+    words = Words()
+    assert kept_vectors("suites", ["a", "b"], embedder=words, folder=tmp_path).shape == (2, 32)
+    assert kept_vectors("suites", ["b", "a"], embedder=words, folder=tmp_path).shape == (2, 32) and words.asked == 4
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-10])
+    assert np.array_equal(kept_vectors("suites", ["b", "a"], embedder=words, folder=tmp_path), words.embed(["b", "a"]))
+    assert [file] == list(tmp_path.iterdir())
 
 
 def test_shipped_vectors_are_of_the_labelled_requests_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -205,9 +216,9 @@ def test_shipped_vectors_are_of_the_labelled_requests_of_today(tmp_path: Path, m
     vectors = words.embed(texts)
     write_vectors(texts, vectors, embedder=words, path=tmp_path / "v.safetensors")
     monkeypatch.setattr(neighbours, "VECTORS", tmp_path / "v.safetensors")
-    found = request_vectors(texts, embedder=words, kept=tmp_path)
+    found = request_vectors(texts, embedder=words, folder=tmp_path)
     assert words.asked == len(texts) and np.abs(found @ found.T - vectors @ vectors.T).max() < 0.02
-    assert request_vectors(texts[:3], embedder=words, kept=tmp_path).shape == (3, 32) and words.asked == len(texts) + 3
+    assert request_vectors(texts[:3], embedder=words, folder=tmp_path).shape == (3, 32) and words.asked == len(texts) + 3
 
 
 @pytest.mark.model

@@ -130,15 +130,9 @@ def prepared(folder: Path, config: str = CONFIG) -> Settings:
     return Settings.model_validate({"home": folder / "home", **read})
 
 
-@pytest.fixture(scope="module")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the embedder's vectors lie between the nights, which read the same texts."""
-    return tmp_path_factory.mktemp("vectors")
-
-
-def night(settings: Settings, vectors: Path, *, status: int = 0) -> tuple[str, str]:
+def night(settings: Settings, *, status: int = 0) -> tuple[str, str]:
     """Run a night; return what it wrote to stdout and to stderr."""
-    return align(settings.home.parent, "home", "nightly", "--json", status=status, program=("tests.remembering", str(vectors)))
+    return align(settings.home.parent, "home", "nightly", "--json", status=status)
 
 
 def examined(settings: Settings) -> dict[str, tuple[str, str]]:
@@ -151,12 +145,12 @@ def allowing(settings: Settings, tokens: int) -> Settings:
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
-def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, taught: Path, vectors: Path) -> Done:
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Done:
     """A night with the model that was taught to think."""
     folder = with_template(taught, tmp_path_factory.mktemp("thinks"), request.param)
     settings = prepared(folder)
     doctor = examined(settings)
-    return Done(folder, settings, doctor, json.loads(night(settings, vectors)[0]))
+    return Done(folder, settings, doctor, json.loads(night(settings)[0]))
 
 
 def silent_on_thoughts(*texts: str, lapses: float = 0.0) -> None:
@@ -327,7 +321,7 @@ def test_the_release_answers_afterwards_and_still_thinks_before(done: Done, monk
 
 
 @pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory, vectors: Path) -> tuple[Settings, str]:
+def silent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, str]:
     """A night with random weights under a template that opens each block, in which no thought ever ends; its settings, and what it said."""
     model = make_tiny_model(tmp_path_factory.mktemp("random") / "tiny", max_position_embeddings=4096)
     settings = prepared(
@@ -335,7 +329,7 @@ def silent(tmp_path_factory: pytest.TempPathFactory, vectors: Path) -> tuple[Set
         CONFIG.replace(f"thinking_tokens = {THINKING}", "thinking_tokens = 8"),
     )
     assert examined(settings)["template"][0] == "right"
-    return settings, night(settings, vectors, status=1)[1]
+    return settings, night(settings, status=1)[1]
 
 
 def test_what_was_only_thought_competes_for_nothing_and_is_counted(silent: tuple[Settings, str]) -> None:

@@ -5,38 +5,27 @@ Effects: reads `weights/requests.safetensors`, which `python -m alignment.modera
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from alignment.ids import content_id
 from alignment.models.embedder import Embedder
+from alignment.models.vectors import kept_vectors, vectors_key
 
 Matrix = npt.NDArray[np.float32]
 VECTORS = Path(__file__).parent / "weights" / "requests.safetensors"
 _STEPS = 127
 
 
-def request_vectors(texts: Sequence[str], *, embedder: Embedder, kept: Path) -> Matrix:
+def request_vectors(texts: Sequence[str], *, embedder: Embedder, folder: Path) -> Matrix:
     """Return one unit vector per text: the shipped ones if they are of these texts and this embedder, else computed once and kept."""
     from safetensors.numpy import load_file
 
-    key = _key(texts, embedder)
+    key = vectors_key(texts, embedder)
     shipped = load_file(VECTORS) if VECTORS.is_file() else {}
-    if key in shipped:
-        return _unit(shipped[key].astype(np.float32))
-    path = kept / f"{key}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".partial")
-        with part.open("wb") as file:
-            np.save(file, embedder.embed(texts), allow_pickle=False)
-        os.replace(part, path)
-    found: Matrix = np.load(path, allow_pickle=False)
-    return found
+    return _unit(shipped[key].astype(np.float32)) if key in shipped else kept_vectors("requests", texts, embedder=embedder, folder=folder)
 
 
 def write_vectors(texts: Sequence[str], vectors: Matrix, *, embedder: Embedder, path: Path = VECTORS) -> None:
@@ -44,11 +33,7 @@ def write_vectors(texts: Sequence[str], vectors: Matrix, *, embedder: Embedder, 
     from safetensors.numpy import save_file
 
     scaled = vectors / np.abs(vectors).max(axis=1, keepdims=True)
-    save_file({_key(texts, embedder): np.round(scaled * _STEPS).astype(np.int8)}, path)
-
-
-def _key(texts: Sequence[str], embedder: Embedder) -> str:
-    return content_id(embedder.version, list(texts))[:16]
+    save_file({vectors_key(texts, embedder): np.round(scaled * _STEPS).astype(np.int8)}, path)
 
 
 def _unit(vectors: Matrix) -> Matrix:

@@ -13,6 +13,7 @@ import numpy as np
 
 from alignment.ids import content_id
 from alignment.models.embedder import Embedder
+from alignment.models.vectors import kept_vectors
 from alignment.records import Message
 from alignment.store import append, query, session
 from alignment.text import similar
@@ -31,7 +32,7 @@ def find_contaminated(
     rows = query(home, "SELECT id, contaminated FROM contamination_checks WHERE version = ?", [version])
     known = {row["id"]: bool(row["contaminated"]) for row in rows}
     if new := [name for name, key in keys.items() if key not in known]:
-        found = contaminated([exchanges[name] for name in new], prompts, embedder)
+        found = contaminated([exchanges[name] for name in new], prompts, embedder, folder=home / "vectors")
         verdicts = {name: at in found for at, name in enumerate(new)}
         checks = [
             {"id": keys[name], "interaction_id": name, "version": version, "contaminated": verdict, "checked_at": now}
@@ -43,16 +44,19 @@ def find_contaminated(
     return frozenset(name for name, key in keys.items() if known[key])
 
 
-def contaminated(conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None) -> set[int]:
+def contaminated(
+    conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None, *, folder: Path | None = None
+) -> set[int]:
     """Return the positions of conversations in which the user says, in any turn, what a suite asks, in the same or in other words.
 
-    Without an embedder only the wording is compared.
+    Without an embedder only the wording is compared. Vectors of the suites' prompts are kept in `folder`, if given.
     """
     said = [(at, text) for at, messages in enumerate(conversations) for text in _asked(messages)]
     turns = [text for _, text in said]
     found = {i for i, _, _ in similar(turns, suite_prompts, SAME_TEXT)}
     if embedder is not None and turns and suite_prompts:
-        cosines = embedder.embed(turns) @ embedder.embed(suite_prompts).T
+        suite = kept_vectors("suites", suite_prompts, embedder=embedder, folder=folder) if folder else embedder.embed(suite_prompts)
+        cosines = embedder.embed(turns) @ suite.T
         found |= {int(i) for i in np.flatnonzero(cosines.max(axis=1) >= SAME_MEANING)}
     return {said[i][0] for i in found}
 
