@@ -23,9 +23,11 @@ def kept_vectors(name: str, texts: Sequence[str], *, embedder: Embedder, folder:
 
     path, key = folder / f"{name}.safetensors", vectors_key(texts, embedder)
     try:
-        return load_file(path)[key]
+        vectors: Matrix = load_file(path)[key]
     except (OSError, SafetensorError, KeyError):
         vectors = embedder.embed(texts)
+    else:
+        return vectors
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.partial")
     save_file({key: vectors}, part)
