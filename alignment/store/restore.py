@@ -5,7 +5,8 @@ Effects: writes the store of another state folder, `target`; reads that of `home
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from alignment.errors import StoreBusy, StoreCrashed, StoreError
 from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
 from alignment.store.isolated import apart, here
 from alignment.store.journal import read_journal
-from alignment.store.manifest import Manifest, part_problem, read_manifest
+from alignment.store.manifest import Manifest, Part, part_problem, read_manifest
 from alignment.store.migrate import applied_version, migrate, refuse_newer
 from alignment.store.session import EVIDENCE, append, append_arrow, session, sql, store_path
 
@@ -117,36 +118,61 @@ def _old_schema(home: Path) -> int | None:
 
 
 def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -> None:
-    for table, held in manifest.tables.items():
-        found.evidence[table] = 0
-        for part in held.parts:
-            problem = part_problem(home, part)
-            if problem is None:
-                try:
-                    found.evidence[table] += _add(target, table, pq.read_table(home / EVIDENCE / part.file), fresh=True)
-                    continue
-                except (OSError, pa.ArrowException, duckdb.Error) as error:
-                    problem = f"{part.file} cannot be loaded: {str(error).splitlines()[0]} ({part.rows} rows)"
-            found.problems.append(f"evidence {problem}")
-            found.evidence_damaged = True
+    found.evidence = dict.fromkeys(manifest.tables, 0)
+    for bunch in _bunches([(table, part) for table, held in manifest.tables.items() for part in held.parts]):
+        if _load(home, target, bunch, found) is None:
+            continue
+        # Which of them is damaged shows when each is loaded by itself.
+        for one in bunch:
+            if problem := _load(home, target, [one], found):
+                found.problems.append(f"evidence {problem}")
+                found.evidence_damaged = True
 
 
-def _add(target: Path, table: str, rows: pa.Table, *, fresh: bool = False) -> int:
+def _bunches(parts: Sequence[tuple[str, Part]]) -> Iterator[list[tuple[str, Part]]]:
+    """Yield parts that one transaction loads: most are small, and a transaction for each takes longer than its rows."""
+    bunch: list[tuple[str, Part]] = []
+    for table, part in parts:
+        if bunch and sum(one.rows for _, one in bunch) + part.rows > _RANGE:
+            yield bunch
+            bunch = []
+        bunch.append((table, part))
+    if bunch:
+        yield bunch
+
+
+def _load(home: Path, target: Path, parts: Sequence[tuple[str, Part]], found: Restored) -> str | None:
+    """Load parts in one transaction; return why one of them cannot be."""
+    if problems := [problem for _, part in parts if (problem := part_problem(home, part))]:
+        return problems[0]
+    added: dict[str, int] = defaultdict(int)
+    part = parts[0][1]
+    try:
+        with session(target, write=True) as connection:
+            for table, part in parts:
+                added[table] += _insert(connection, table, pq.read_table(home / EVIDENCE / part.file), fresh=True)
+    except (OSError, pa.ArrowException, duckdb.Error) as error:
+        return f"{part.file} cannot be loaded: {str(error).splitlines()[0]} ({part.rows} rows)"
+    for table, rows in added.items():
+        found.evidence[table] += rows
+    return None
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, *, fresh: bool = False) -> int:
     """Add the rows that the table does not hold; parts of one export are `fresh`, they never hold the same row."""
-    with session(target, write=True) as connection:
-        if table not in tables(connection):
-            raise duckdb.CatalogException(f"there is no table {table!r}")
-        if has_id(connection, table) and table not in SHARED_IDS:
-            return append_arrow(connection, table, rows)
-        connection.register("rows", rows)
-        # Whole rows, and NULLs as equals.
-        names = ", ".join(f'"{name}"' for name in rows.column_names)
-        known = "" if fresh else f'EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
-        counted = connection.execute(
-            f'INSERT INTO "{table}" BY NAME SELECT * FROM rows {known}'  # noqa: S608 - names from the schema
-        ).fetchone()
-        connection.unregister("rows")
-        return int(counted[0]) if counted else 0
+    if table not in tables(connection):
+        raise duckdb.CatalogException(f"there is no table {table!r}")
+    if has_id(connection, table) and table not in SHARED_IDS:
+        return append_arrow(connection, table, rows)
+    connection.register("rows", rows)
+    # Whole rows, and NULLs as equals.
+    names = ", ".join(f'"{name}"' for name in rows.column_names)
+    known = "" if fresh else f'EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
+    counted = connection.execute(
+        f'INSERT INTO "{table}" BY NAME SELECT * FROM rows {known}'  # noqa: S608 - names from the schema
+    ).fetchone()
+    connection.unregister("rows")
+    return int(counted[0]) if counted else 0
 
 
 def _seen(home: Path, table: str, manifest: Manifest | None, found: Restored) -> int:
@@ -202,7 +228,8 @@ def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -
     added = 0
     try:
         for found in read_rows(home, table, start, end):
-            added += _add(target, table, found.rows)
+            with session(target, write=True) as connection:
+                added += _insert(connection, table, found.rows)
     except StoreBusy:
         raise
     except (StoreError, duckdb.Error):
