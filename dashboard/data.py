@@ -1,7 +1,7 @@
 """What the pages read, and the word of people on what waits for approval. What reviewers read and write is in `review_data`.
 
-Each query is a file `alignment/store/sql/dashboard_*.sql` and runs in a short session. Answers are kept for ten seconds (daily
-counts for a minute), or until this page writes.
+Each query is a file in `dashboard/sql`, or in `alignment/store/sql` if others use it too, and runs in a short session. Answers are
+kept for ten seconds (daily counts for a minute), or until this page writes.
 
 Effects: reads and appends to the store of the configured state folder.
 """
@@ -47,13 +47,9 @@ def has_store() -> bool:
 
 # A person waits for this page, so that it gives up long before a flow would.
 @st.cache_data(ttl=10, max_entries=256, show_spinner=False)
-def _rows(home: str, name: str, parameters: dict[str, Any]) -> list[Row]:
+def _rows(home: str, package: str, name: str, parameters: dict[str, Any]) -> list[Row]:
     with session(Path(home), wait=READ_WAIT) as connection:
-        return _run(connection, name, **parameters)
-
-
-def _run(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[Row]:
-    return named(connection, sql(f"dashboard_{name}"), parameters)
+        return named(connection, sql(package, name), parameters)
 
 
 def named(connection: duckdb.DuckDBPyConnection, statement: str, parameters: dict[str, Any]) -> list[Row]:
@@ -64,8 +60,13 @@ def named(connection: duckdb.DuckDBPyConnection, statement: str, parameters: dic
 
 
 def read(name: str, **parameters: Any) -> list[Row]:
-    """Return the rows of `dashboard_{name}.sql`, at most ten seconds old."""
-    return _rows(str(settings().home), name, parameters)
+    """Return the rows of a statement in `dashboard/sql`, at most ten seconds old."""
+    return _rows(str(settings().home), "dashboard", name, parameters)
+
+
+def read_shared(name: str) -> list[Row]:
+    """Return the rows of a statement in `alignment/store/sql`, at most ten seconds old."""
+    return _rows(str(settings().home), "alignment.store", name, {})
 
 
 def _first(rows: list[Row]) -> Row | None:
@@ -141,14 +142,12 @@ def release_events(limit: int = 200) -> list[Row]:
 def hook_states(limit: int = 50) -> list[Row]:
     """Return what became of each hook of each change, newest first."""
     with session(settings().home, wait=READ_WAIT) as connection:
-        cursor = connection.execute(sql("hook_states"), {"release": None, "limit": limit})
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return named(connection, sql("alignment.store", "hook_states"), {"release": None, "limit": limit})
 
 
 def labelers() -> list[Row]:
     """Return each labeler as it stood in the last night that labelled, with what was measured of it."""
-    return read("labelers")
+    return read_shared("labelers")
 
 
 def measured_detectors() -> list[Row]:
@@ -224,7 +223,7 @@ def daily(days: int) -> list[Row]:
 @st.cache_data(ttl=60, max_entries=16, show_spinner=False)
 def _daily(home: str, days: int) -> list[Row]:
     with session(Path(home), wait=READ_WAIT) as connection:
-        return _run(connection, "daily", days=days)
+        return named(connection, sql("dashboard", "daily"), {"days": days})
 
 
 def drift_latest() -> list[Row]:
@@ -239,7 +238,7 @@ def drift_history(limit: int = 30) -> list[Row]:
 
 def check_runs() -> list[Row]:
     """Return what the last run of each suite of data checks found; `detail` is a mapping."""
-    return [{**row, "detail": parsed(row["detail"])} for row in read("check_runs")]
+    return [{**row, "detail": parsed(row["detail"])} for row in read_shared("check_runs")]
 
 
 def check_failures(limit: int = 50) -> list[Row]:

@@ -6,7 +6,7 @@ Effects: reads and appends to the store of the configured state folder.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import streamlit as st
@@ -42,12 +42,12 @@ def review_board(token: str, *, kind: str | None, reviewer: str) -> Board:
         lost = review_queue.lost(connection, token)
         shown = _first(_shown(connection, token))
         return Board(
-            _read(connection, "review_progress"),
+            data.named(connection, sql("dashboard", "review_progress"), {}),
             _item(connection, shown["item_id"]) if shown else None,
-            _first(_read(connection, "review_undoable", reviewer=reviewer, undo=UNDO)),
+            _first(data.named(connection, sql("alignment.store", "review_undoable"), {"reviewer": reviewer, "undo": UNDO})),
             shown["left_answer"] if shown else "a",
             lost,
-            data.named(connection, sql("review_held"), {"kind": kind, **review_queue.alive(_now())}),
+            data.named(connection, sql("dashboard", "review_held"), {"kind": kind, **review_queue.alive(_now())}),
         )
 
 
@@ -55,12 +55,8 @@ def review_preview(kind: str | None, *, item: str | None) -> Row | None:
     """Return the item that a visitor who may not decide looks at: `item`, else the next free one of `kind`. Nobody holds it."""
     with session(data.settings().home, wait=data.READ_WAIT) as connection:
         waiting = [{"id": item}] if item else []
-        waiting += data.named(connection, sql("review_next"), {"kind": kind, **review_queue.alive(_now())})
+        waiting += data.named(connection, sql("alignment.store", "review_next"), {"kind": kind, **review_queue.alive(_now())})
         return next((found for row in waiting if (found := _item(connection, row["id"]))), None)
-
-
-def _read(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[Row]:
-    return data.named(connection, sql(f"dashboard_{name}"), parameters)
 
 
 def _first(rows: list[Row]) -> Row | None:
@@ -73,10 +69,11 @@ def _shown(connection: duckdb.DuckDBPyConnection, token: str) -> list[Row]:
 
 
 def _item(connection: duckdb.DuckDBPyConnection, item: str) -> Row | None:
-    found = _first(_read(connection, "review_item", item=item))
+    found = _first(data.named(connection, sql("alignment.store", "review_item"), {"item": item}))
     if found is None:
         return None
-    return {**found, "detail": data.parsed(found["detail"]), "verdicts": _read(connection, "review_verdicts", item=item)}
+    verdicts = data.named(connection, sql("dashboard", "review_verdicts"), {"item": item})
+    return {**found, "detail": data.parsed(found["detail"]), "verdicts": verdicts}
 
 
 def claim_item(token: str, reviewer: str, *, kind: str | None, item: str | None) -> review_queue.Claimed:

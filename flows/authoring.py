@@ -139,7 +139,7 @@ def author_answers(
     decided = {row["interaction_id"] for row in ruled(settings)}
     open_ = [one for one, doubtful in chosen if not doubtful and one.interaction.id not in decided]
     tasks = _tasks(constitution, open_, sampled)
-    candidates = {row["id"]: row for row in query(settings.home, sql("authored"), {"kinds": [REVISED, UNFIT]})}
+    candidates = {row["id"]: row for row in query(settings.home, sql("flows", "authored"), {"kinds": [REVISED, UNFIT]})}
     known, new = _known(author, tasks, candidates)
     honest = [Authored(task, HONEST) for task in new if _owns_up(task)]
     asked_of = [task for task in new if not _owns_up(task)]
@@ -251,13 +251,13 @@ def revisions_of(settings: Settings, names: Sequence[str]) -> dict[str, Candidat
     author = author_of(settings)
     if author is None or not names:
         return {}
-    rows = query(settings.home, sql("author_revisions"), {"author": author.version, "ids": list(names), "kind": REVISED})
+    rows = query(settings.home, sql("flows", "author_revisions"), {"author": author.version, "ids": list(names), "kind": REVISED})
     return {row["interaction_id"]: Candidate(**{**row, "detail": {}}) for row in rows}
 
 
 def author_counts(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return how many of a night's pairs teach the author's revisions, and how often it fell back and why; empty without an author."""
-    outcomes = Counter({row["outcome"]: row["n"] for row in query(settings.home, sql("author_outcomes"), {"night_id": night_id})})
+    outcomes = Counter({row["outcome"]: row["n"] for row in query(settings.home, sql("flows", "author_outcomes"), {"night_id": night_id})})
     taught = [pair for pair in pairs if pair.chosen_kind == REVISED]
     if not outcomes and not taught:
         return {}

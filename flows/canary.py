@@ -51,7 +51,7 @@ def look(settings: Settings, held: Canary) -> Looked:
     # Before it reads: what comes in from here on is new to the next look.
     began = now()
     with session(settings.home) as connection:
-        rows = connection.execute(sql("canary_outcomes"), names | since).fetchnumpy()
+        rows = connection.execute(sql("flows", "canary_outcomes"), names | since).fetchnumpy()
     traffic = Traffic(*(np.asarray(rows[name], dtype=np.int64) for name in Traffic._fields))
     return Looked(held, watch(traffic, rules_of(settings)), began)
 

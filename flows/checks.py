@@ -55,7 +55,7 @@ def conclude(settings: Settings, report: CheckReport, what: str, *, remedy: str 
 
 def publish(settings: Settings, suites: Collection[str]) -> None:
     """Write the Data Docs of the last run of each suite, and their index."""
-    rows = query(settings.home, sql("dashboard_check_runs"))
+    rows = query(settings.home, sql("alignment.store", "check_runs"))
     write_docs(settings.home / "data_docs", [{**row, "detail": json.loads(row["detail"])} for row in rows], only=suites)
 
 
@@ -79,7 +79,7 @@ def check_ingest(
     """
     run = since.isoformat()
     rows = query(
-        settings.home, sql("profile_ingest"), {"since": since, "run": run, "sources": None if sources is None else sorted(sources)}
+        settings.home, sql("flows", "profile_ingest"), {"since": since, "run": run, "sources": None if sources is None else sorted(sources)}
     )
     for row in rows:
         row["keys"] = None if not keys or row["source"] not in keys else plain_keys(keys[row["source"]])
@@ -101,7 +101,7 @@ def plain_keys(keys: Collection[str]) -> list[str]:
 def _compare(settings: Settings, kind: str, run: str, rows: Sequence[dict[str, Any]], *, accept: bool = False) -> CheckReport:
     """Compare the profiles of a run with their sources' earlier ones that did not stop, and store them with what was found."""
     moment = now()
-    known = query(settings.home, sql("profiles_before"), {"kind": kind, "before": moment, "limit": _HISTORY})
+    known = query(settings.home, sql("flows", "profiles_before"), {"kind": kind, "before": moment, "limit": _HISTORY})
     earlier = [{**row, "keys": json.loads(row["keys"] or "null")} for row in known if row["run"] != run]
     empty = dict.fromkeys(("quarantined", "no_user_id", "no_conversation_id", "no_model", "no_signals", "flagged", "smaller_side", "keys"))
     results, profiles = [], []
@@ -155,7 +155,7 @@ def check_training(settings: Settings, night_id: str, job: TrainJob) -> CheckRep
     frame = pd.DataFrame(_training_rows(handed, consent, job))
     moment = now()
     report = check("training", frame, batch=night_id, now=moment, expectations=training(job.settings))
-    [pairs] = query(settings.home, sql("profile_pairs"), {"night_id": night_id})
+    [pairs] = query(settings.home, sql("flows", "profile_pairs"), {"night_id": night_id})
     balance = _compare(settings, "pairs", night_id, [{**pairs, "source": "training set"}])
     return conclude(settings, CheckReport({}, [*report.results, *balance.results]), f"the training of night {night_id}")
 
@@ -191,7 +191,7 @@ def _training_rows(handed: Sequence[Mapping[str, Any]], consent: Mapping[str, bo
 
 
 def _consent(settings: Settings, ids: Sequence[str]) -> dict[str, bool]:
-    return {row["id"]: row["consent"] for row in query(settings.home, sql("pair_consent"), {"ids": list(ids)})}
+    return {row["id"]: row["consent"] for row in query(settings.home, sql("flows", "pair_consent"), {"ids": list(ids)})}
 
 
 def consent_of(settings: Settings, folder: Path) -> Consent:

@@ -154,7 +154,7 @@ def _at_a_glance(row: dict[str, Any]) -> dict[str, str]:
 def _quarantined(settings: Settings, reason: str | None, source: str | None, limit: int) -> list[dict[str, Any]]:
     from alignment.store import query, sql
 
-    rows = query(settings.home, sql("quarantine_list"), {"reason": reason, "source": source, "limit": limit})
+    rows = query(settings.home, sql("flows", "quarantine_list"), {"reason": reason, "source": source, "limit": limit})
     return [{**row, "id": short(row["id"])} for row in rows]
 
 
@@ -275,23 +275,13 @@ def status_command(as_json: Json = False) -> None:
     settings = start()
     from alignment.gate_floor import weakenings
     from alignment.release import current
-    from alignment.store import migrate, query, store_path
+    from alignment.store import migrate, query, sql, store_path
 
     if store_path(settings.home).exists():
         migrate(settings.home)
     weakened = list(map(str, weakenings(settings.gate)))
-    nights = query(
-        settings.home,
-        "SELECT night_id, CASE WHEN bool_or(event = 'finished') THEN 'finished' ELSE arg_max(event, recorded_at) END AS state, "
-        "max(recorded_at) AS since, "
-        "max(summary ->> '$.decision') AS decision FROM night_events GROUP BY night_id ORDER BY since DESC LIMIT 10",
-    )
-    files = query(
-        settings.home,
-        "SELECT source, max_by(path, ingested_at) AS path, sum(rows_read)::BIGINT AS read, sum(rows_stored)::BIGINT AS stored, "
-        "sum(rows_duplicate)::BIGINT AS duplicate, sum(rows_quarantined)::BIGINT AS quarantined, sum(rows_redacted)::BIGINT AS redacted "
-        "FROM source_files GROUP BY source, id ORDER BY max(ingested_at) DESC LIMIT 10",
-    )
+    nights = query(settings.home, sql("flows", "status_nights"))
+    files = query(settings.home, sql("flows", "status_files"))
     reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM open_quarantine GROUP BY reason ORDER BY lines DESC")
     aside = query(settings.home, "SELECT source, path, kind, reason, set_aside_at FROM open_set_aside ORDER BY set_aside_at DESC LIMIT 20")
     [reviews] = query(settings.home, "SELECT count(*) AS open FROM open_reviews")

@@ -116,7 +116,7 @@ def _touched(settings: Settings, names: list[str]) -> dict[str, dict[str, int]]:
     if not names or not store_path(settings.home).exists():
         return {}
     migrate(settings.home)
-    rows = query(settings.home, sql("constitution_touched"), {"names": names})
+    rows = query(settings.home, sql("flows", "constitution_touched"), {"names": names})
     return {row["name"]: {"pairs": row["pairs"], "judgements": row["judgements"]} for row in rows}
 
 
@@ -176,8 +176,8 @@ def _recent(settings: Settings, name: str, days: int) -> dict[str, Any]:
     migrate(settings.home)
     values = {"name": name, "since": now() - timedelta(days=days)}
     return {
-        "decisions": query(settings.home, sql("constitution_decisions"), values),
-        "pairs": query(settings.home, sql("constitution_pairs"), values),
+        "decisions": query(settings.home, sql("flows", "constitution_decisions"), values),
+        "pairs": query(settings.home, sql("flows", "constitution_pairs"), values),
     }
 
 

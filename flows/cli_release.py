@@ -80,7 +80,7 @@ def _told(settings: Settings, release_id: str) -> list[dict[str, Any]]:
     """Return what became of the hooks of a release's changes, the last try of each."""
     from alignment.store import query, sql
 
-    return query(settings.home, sql("hook_states"), {"release": release_id, "limit": 20}) if _has_store(settings) else []
+    return query(settings.home, sql("alignment.store", "hook_states"), {"release": release_id, "limit": 20}) if _has_store(settings) else []
 
 
 def _has_store(settings: Settings) -> bool:

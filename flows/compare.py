@@ -15,7 +15,7 @@ _POINTS = {"rate": "points", "nats": "nats"}
 def _pairs(settings: Settings, night: str | None) -> dict[str, int]:
     if not night or not store_path(settings.home).exists():
         return {}
-    rows = query(settings.home, sql("release_pairs"), {"night": night})
+    rows = query(settings.home, sql("flows", "release_pairs"), {"night": night})
     return {f"{row['kind']}: {row['name']}": row["pairs"] for row in rows}
 
 
@@ -26,7 +26,7 @@ def _metrics(settings: Settings, release_id: str) -> dict[str, str]:
     return {
         row["name"]: f"{amount(row['rate'], row['unit'])} of {row['n']}; {change(row['diff'], row['unit'])} {_POINTS[row['unit']]} "
         f"({change(row['low'], row['unit'])} to {change(row['high'], row['unit'])}) against {row['compared_with']}, {row['status']}"
-        for row in query(settings.home, sql("release_metrics"), {"release": release_id})
+        for row in query(settings.home, sql("flows", "release_metrics"), {"release": release_id})
     }
 
 

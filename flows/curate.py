@@ -72,7 +72,7 @@ def choose(night_id: str) -> int:
     constitution = load_constitution(settings.labels.constitution)
     if query(settings.home, "SELECT 1 FROM selections WHERE night_id = ? LIMIT 1", [night_id]):
         return 0
-    rows = query(settings.home, sql("selection_pool"), {"max_chars": settings.candidates.max_prompt_chars})
+    rows = query(settings.home, sql("flows", "selection_pool"), {"max_chars": settings.candidates.max_prompt_chars})
     pool = [
         PoolRow(
             interaction(row),
@@ -179,7 +179,7 @@ class _Writer(NamedTuple):
 
 def _silence(settings: Settings, night_id: str) -> tuple[int, int]:
     """Return how many texts the model wrote for a night, and how many of them are empty."""
-    [row] = query(settings.home, sql("silence"), {"night_id": night_id, "model": writer_id(settings)})
+    [row] = query(settings.home, sql("flows", "silence"), {"night_id": night_id, "model": writer_id(settings)})
     return row["written"], row["empty"]
 
 
@@ -323,7 +323,7 @@ def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held])
     """Return what gives the id of the judgement that a pair rests on: tonight's, or the last one of an earlier night; else nothing."""
     known = {item.selected.interaction.id: item.judgement.id for item in items}
     missing = sorted({one.pair.interaction_id for one in held} - known.keys())
-    rows = query(settings.home, sql("label_judgements"), {"ids": missing, "decided": []}) if missing else []
+    rows = query(settings.home, sql("flows", "label_judgements"), {"ids": missing, "decided": []}) if missing else []
     known |= {row["interaction_id"]: row["id"] for row in rows}
     return lambda pair: known.get(pair.interaction_id, "")
 

@@ -131,7 +131,7 @@ def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[Su
     moment, version = now(), suite_version(list(prompts))
     limit = answer_tokens(prompts[0].suite, settings.gate.max_new_tokens)
     names = [address(prompt, model.model_id, limit, thinking_tokens=settings.model.thinking_tokens) for prompt in prompts]
-    known = {row["id"] for row in query(settings.home, sql("gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
+    known = {row["id"] for row in query(settings.home, sql("flows", "gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
     if known >= set(names):
         return
     # All or nothing, as with answers: in bfloat16 a number hangs on what else is in the batch.
@@ -197,7 +197,7 @@ def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[Suite
         for prompt in prompts
     ]
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in query(settings.home, sql("gate_evidence"), {"ids": [name for _, name in asked], "version": version}):
+    for row in query(settings.home, sql("flows", "gate_evidence"), {"ids": [name for _, name in asked], "version": version}):
         found.setdefault(row["id"], []).append(row)
     return [(prompt, name, _of_suite(found.get(name, []), prompt.suite)) for prompt, name in asked]
 
@@ -239,7 +239,7 @@ def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:
 
 def discard_broken(settings: Settings) -> int:
     """Take answers out of the store that are not as they were stored, so that they are asked again; return how many."""
-    broken = [row["id"] for row in query(settings.home, sql("gate_broken"))]
+    broken = [row["id"] for row in query(settings.home, sql("flows", "gate_broken"))]
     if broken:
         told = {"answers": len(broken), "first": broken[:100]}
         audit.append(settings.home, "answers_discarded", "eval_answers", actor=acting_name(), details=told)

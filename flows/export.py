@@ -35,14 +35,14 @@ def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: F
     if left := len(known_pairs) - len(pairs):
         say(f"{left} pairs are left out, because the answer that they would teach has a placeholder of redaction")
     constitution = load_constitution(settings.labels.constitution)
-    consent = query(settings.home, sql("pair_consent"), {"ids": [pair.id for pair in pairs]})
+    consent = query(settings.home, sql("flows", "pair_consent"), {"ids": [pair.id for pair in pairs]})
     text = card(
         pairs,
         principles={principle.id: principle.text.strip() for principle in constitution.principles},
         constitution=f"{constitution.name} {constitution.version}",
-        labelers=query(settings.home, sql("dashboard_labelers")),
+        labelers=query(settings.home, sql("alignment.store", "labelers")),
         without_consent=sum(not row["consent"] for row in consent),
-        seeds=query(settings.home, sql("pairs_of_seeds"), {"ids": [pair.interaction_id for pair in pairs]}),
+        seeds=query(settings.home, sql("flows", "pairs_of_seeds"), {"ids": [pair.interaction_id for pair in pairs]}),
     )
     rows = write_export(pairs, out, text, form=form)
     record_export(settings.home, out, night_id=night_id, now=now())

@@ -41,12 +41,12 @@ def moderate_new() -> int:
 
     model = embedder()
     known = [f"{name}@{version}" for name, version in versions(embedder=model).items()]
-    ids = [row["id"] for row in query(settings.home, sql("unmoderated"), {"versions": known})]
+    ids = [row["id"] for row in query(settings.home, sql("flows", "unmoderated"), {"versions": known})]
     if not ids:
         return 0
     with progress("moderate") as advance:
         for start in range(0, len(ids), _SCORED_TOGETHER):
-            rows = query(settings.home, sql("exchanges"), {"ids": ids[start : start + _SCORED_TOGETHER]})
+            rows = query(settings.home, sql("flows", "exchanges"), {"ids": ids[start : start + _SCORED_TOGETHER]})
             chunk = [interaction(row) for row in rows]
             found = moderate(chunk, embedder=model, thresholds=settings.moderation.model_dump())
             moment = now()
@@ -220,7 +220,7 @@ def _tell_commonest(settings: Settings, sources: list[str], since: datetime) -> 
     requests must not be taken for nobody."""
     rows = query(
         settings.home,
-        sql("ingest_commonest_user"),
+        sql("flows", "ingest_commonest_user"),
         {"since": since, "sources": sources, "share": _ONE_USERS_SHARE, "least": settings.checks.min_rows},
     )
     for row in rows[:_TOLD]:
@@ -237,8 +237,7 @@ def _together(problems: list[InputError]) -> AlignError:
 
 def _backlog(settings: Settings) -> bool:
     """Say whether an earlier run was killed between reading and moderating."""
-    rows = query(settings.home, "SELECT 1 FROM interactions ANTI JOIN seeds USING (id) ANTI JOIN detections ON interaction_id = id LIMIT 1")
-    return bool(rows)
+    return bool(query(settings.home, sql("flows", "backlog")))
 
 
 @flow(name="replay")

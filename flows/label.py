@@ -99,7 +99,7 @@ def label(night_id: str) -> dict[str, int]:
 
 def _signals(settings: Settings, chosen: Sequence[Selected]) -> Signals:
     found: Signals = defaultdict(list)
-    for row in query(settings.home, sql("label_signals"), {"ids": [one.interaction.id for one in chosen]}):
+    for row in query(settings.home, sql("flows", "label_signals"), {"ids": [one.interaction.id for one in chosen]}):
         found[row["interaction_id"]].append((row["kind"], row["value"]))
     return dict(found)
 
@@ -155,7 +155,7 @@ def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tu
         (asked(one.interaction.messages), answer.text) for (one, _), answers in zip(chosen, competing, strict=True) for answer in answers
     ]
     scores = iter(score_answers([prompt for prompt, _ in texts], [text for _, text in texts], embedder=embedder()))
-    ruled = {row["interaction_id"] for row in query(settings.home, sql("human_verdicts"))}
+    ruled = {row["interaction_id"] for row in query(settings.home, sql("flows", "human_verdicts"))}
     version = content_id(versions(embedder=embedder()))[:12]
     return [
         propose(

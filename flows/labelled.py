@@ -21,7 +21,7 @@ from flows.redact import Mask, masking
 
 def selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
     """Return what is labelled tonight, with whether a complaint leaves it to people."""
-    rows = query(settings.home, sql("selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
+    rows = query(settings.home, sql("flows", "selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
     constitution = load_constitution(settings.labels.constitution)
     known = constitution.versions
     found = []
@@ -73,7 +73,7 @@ def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Seque
     """Return each exchange's judgement: the one that a person decided on (`decided`), else the latest."""
     rows = query(
         settings.home,
-        sql("label_judgements"),
+        sql("flows", "label_judgements"),
         {"ids": [one.interaction.id for one in chosen], "decided": list(decided)},
     )
     return {
@@ -86,7 +86,7 @@ def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Seque
 
 def ruled(settings: Settings) -> list[dict[str, Any]]:
     """Return what people decided, a row for each exchange."""
-    return query(settings.home, sql("human_verdicts"))
+    return query(settings.home, sql("flows", "human_verdicts"))
 
 
 def verdicts(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, HumanVerdict]:

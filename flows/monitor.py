@@ -23,7 +23,7 @@ def report(night_id: str) -> list[dict[str, Any]]:
     if row["newest"] is None:
         return []
     where = windows(row["newest"], settings.drift)
-    frame = pd.DataFrame(query(settings.home, sql("drift_frame"), {"since": where.start}))
+    frame = pd.DataFrame(query(settings.home, sql("flows", "drift_frame"), {"since": where.start}))
     if frame.empty:
         return []
     moment = now()

@@ -103,7 +103,7 @@ def _taken(handle: int) -> bool:
 
 def plan_night(settings: Settings, *, force: bool = False) -> Night:
     """Return tonight's identity; with `force`, a new one even if nothing is new."""
-    [found] = query(settings.home, sql("night_fingerprint"))
+    [found] = query(settings.home, sql("flows", "night_fingerprint"))
     constitution = load_constitution(settings.labels.constitution)
     parts = [settings.fingerprint, constitution.fingerprint, base_id(settings), found]
     if settings.candidates.author == "teacher":
@@ -128,11 +128,7 @@ def night_ids(home: Path) -> list[str]:
 
 def unfinished(home: Path) -> str | None:
     """Return the night that was started last, if it was not finished."""
-    rows = query(
-        home,
-        "SELECT night_id, count(*) FILTER (event = 'finished') AS ends FROM night_events GROUP BY night_id "
-        "ORDER BY min(recorded_at) DESC LIMIT 1",
-    )
+    rows = query(home, sql("flows", "night_last"))
     return str(rows[0]["night_id"]) if rows and not rows[0]["ends"] else None
 
 

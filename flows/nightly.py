@@ -89,12 +89,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
 def summarise(settings: Settings, night_id: str, trained: dict[str, Any], released: dict[str, Any], alarms: list[str]) -> dict[str, Any]:
     """Return what a night did, for people and for the store; the attempts of a night that ended count together."""
     # From the store and not from this run: a night that was killed after it had read its logs has read them all the same.
-    [read] = query(settings.home, sql("night_read"), {"night_id": night_id})
-    [counted] = query(
-        settings.home,
-        "SELECT (SELECT count(DISTINCT interaction_id) FROM detections WHERE flagged AND detector IN "
-        "('harmful_request', 'harmful_answer', 'toxicity')) AS flagged, (SELECT count(*) FROM open_reviews) AS open_reviews",
-    )
+    [read] = query(settings.home, sql("flows", "night_read"), {"night_id": night_id})
+    [counted] = query(settings.home, sql("flows", "night_counts"))
     stages = query(
         settings.home,
         "SELECT stage, sum(seconds) AS seconds, min(finished_at) AS first FROM stage_runs WHERE night_id = ? GROUP BY stage ORDER BY first",

@@ -277,7 +277,7 @@ def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFa
 
 def _so_far(settings: Settings, readings: Sequence[Reading]) -> list[SoFar]:
     ids = [one.id for one in readings if one.place.offset]
-    rows = query(settings.home, sql("ingest_before"), {"ids": ids, "anybodys": list(_ANYBODYS)}) if ids else []
+    rows = query(settings.home, sql("flows", "ingest_before"), {"ids": ids, "anybodys": list(_ANYBODYS)}) if ids else []
     known = {row["id"]: SoFar(row["read"], row["skipped"], row["unusable"]) for row in rows}
     return [known.get(one.id, SoFar()) for one in readings]
 

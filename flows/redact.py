@@ -72,7 +72,7 @@ def redact_deeply() -> int:
     settings = load_settings()
     version = deep_version(settings.ingest.ner_model)
     parameters = {"version": version, "max_chars": settings.candidates.max_prompt_chars}
-    ids = [row["id"] for row in query(settings.home, sql("unscanned"), parameters)]
+    ids = [row["id"] for row in query(settings.home, sql("flows", "unscanned"), parameters)]
     if not ids:
         return 0
     mask = masking(settings)

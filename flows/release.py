@@ -111,7 +111,7 @@ def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibra
 
 
 def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
-    rows = query(settings.home, sql("gate_calibration"), {"version": version})
+    rows = query(settings.home, sql("flows", "gate_calibration"), {"version": version})
     return {row["suite"]: Calibration(*(int(row[name]) for name in Calibration._fields)) for row in rows}
 
 
@@ -186,7 +186,7 @@ def _labelers(settings: Settings, night_id: str) -> dict[str, str]:
     """Return how often each labeler of a night was right where the better answer is known."""
     return {
         row["labeler"]: f"right on {row['sensitivity']:.0%} of harmful and {row['specificity']:.0%} of harmless requests, of {row['n']}"
-        for row in query(settings.home, sql("card_labelers"), {"night_id": night_id})
+        for row in query(settings.home, sql("flows", "card_labelers"), {"night_id": night_id})
     }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,11 +108,57 @@ def test_every_package_says_what_it_is() -> None:
         assert text.startswith(('"""', 'r"""')), name
 
 
+def statements() -> list[Path]:
+    found = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("sql/*.sql"))
+    assert len(found) > 100
+    return found
+
+
+def python_of(folder: Path) -> str:
+    """The modules of a package and of the folders in it that have no statements of their own."""
+    others = {path.parent.parent for path in statements()} - {folder}
+    modules = [path for path in sorted(folder.rglob("*.py")) if not others & set(path.parents)]
+    return "\n".join(path.read_text(encoding="utf-8") for path in modules)
+
+
 def test_every_query_has_a_header() -> None:
-    for path in sorted((ROOT / "alignment" / "store" / "sql").glob("*.sql")):
+    for path in statements():
         head = path.read_text(encoding="utf-8")[:800]
         for word in ("-- Purpose:", "-- Parameters:", "-- Grain:"):
-            assert word in head, path.name
+            assert word in head, path
+
+
+def test_every_query_lies_beside_those_who_use_it() -> None:
+    """In the package that runs it; in the store what the store runs, or several packages."""
+    store = ROOT / "alignment" / "store"
+    modules = {folder: python_of(folder) for folder in {path.parent.parent for path in statements()}}
+    for path in statements():
+        owner = path.parent.parent
+        if owner == store:
+            users = {folder for folder, text in modules.items() if f'"{path.stem}"' in text}
+            assert store in users or len(users) > 1, path
+        else:
+            assert f'"{path.stem}"' in modules[owner], path
+
+
+def test_a_package_runs_its_own_queries_and_those_of_the_store() -> None:
+    paths = set(statements())
+    for folder in {path.parent.parent for path in paths}:
+        own = ".".join(folder.relative_to(ROOT).parts)
+        named = set(re.findall(r'\bsql\(\s*"([a-z_.]+)", "([a-z_]+)"', python_of(folder)))
+        assert {package for package, _ in named} <= {own, "alignment.store"}
+        for package, name in named:
+            assert ROOT.joinpath(*package.split("."), "sql", f"{name}.sql") in paths, (package, name)
+
+
+def test_long_queries_are_files() -> None:
+    begins = re.compile(r"\s*(?:SELECT|WITH|INSERT|UPDATE|DELETE|CREATE|FROM)\s.*\b(?:FROM|INTO|TABLE|SET)\b", re.S)
+    for name in modules(*PACKAGES):
+        for node in ast.walk(ast.parse(source_of(name))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = "".join(part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "{}" for part in parts)
+            if begins.match(text):
+                assert (node.end_lineno or 0) - node.lineno < 3, f"{name}:{node.lineno}"
 
 
 def test_errors_are_drawn_as_they_are() -> None:

@@ -212,11 +212,11 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     assert (held["lookalike"], held["ordinary"]) == ("fail", "fail")
     assert {metric.suite for metric in decision.metrics if not metric.since and metric.status == "fail"} == set()
     assert decision.decision == "block"
-    rows = query(store, sql("dashboard_gate_metrics"), {"decision": decision.id})
+    rows = query(store, sql("dashboard", "gate_metrics"), {"decision": decision.id})
     assert [row["since"] for row in rows] == [""] * len(RULES) + ["base"] * len(SINCE)
     assert {row["since"] for row in query(store, "SELECT since FROM gate_metrics WHERE suite = 'harm'")} == {""}
-    trend = query(store, sql("dashboard_gate_trend"), {"limit": 9})
-    assert len(trend) == len(query(store, sql("release_metrics"), {"release": B})) == len(RULES)
+    trend = query(store, sql("dashboard", "gate_trend"), {"limit": 9})
+    assert len(trend) == len(query(store, sql("flows", "release_metrics"), {"release": B})) == len(RULES)
     again = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     assert again.id == decision.id
     card = release_card(B, "m", decision, [], TrainResult("r", tmp_path, 2, 1, 1.0, 0.5, 0.1, 1.0), given=0, without_consent=0)

@@ -191,7 +191,9 @@ def test_every_reason_is_tested() -> None:
 
     from alignment.store import sql
 
-    assert set(re.findall(r"THEN '([a-z_0-9]+)'", sql("ingest_parse").split("judged AS")[1])) == set(QUARANTINED) - {"not_utf8"} | {
+    assert set(re.findall(r"THEN '([a-z_0-9]+)'", sql("alignment.ingest", "parse").split("judged AS")[1])) == set(QUARANTINED) - {
+        "not_utf8"
+    } | {
         "no_exchange",
         "erased_subject",
     }

@@ -183,7 +183,7 @@ def test_a_signal_that_changes_a_vote_is_stored_with_it(home: Path, everybody: l
 def open_questions(home: Path) -> list[dict[str, Any]]:
     """Return what waits for a person, as the command line and the page of progress count it."""
     found = query(home, "SELECT * FROM open_reviews ORDER BY id")
-    progress = query(home, sql("dashboard_review_progress"))
+    progress = query(home, sql("dashboard", "review_progress"))
     assert sum(row["items"] - row["decided"] for row in progress) == len(found)
     return found
 
@@ -222,7 +222,7 @@ def test_votes_that_are_used_again_count_in_the_night_that_uses_them(home: Path,
     flow.label.fn("one")
     night.choose("two")
     flow.label.fn("two")
-    rows = {row["labeler"]: row for row in query(home, sql("dashboard_labelers"))}
+    rows = {row["labeler"]: row for row in query(home, sql("alignment.store", "labelers"))}
     assert {name: (row["votes"], row["decided"]) for name, row in rows.items()} == {
         "constitution": (3, 3), "teacher": (3, 3), "signals": (3, 0),
     }  # fmt: skip

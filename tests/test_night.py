@@ -46,7 +46,7 @@ def test_a_night_has_read_what_came_since_the_one_before(home: Path) -> None:
         put(home, "source_files", {"id": str(hours), "rows_read": rows, "rows_stored": rows, "ingested_at": NOW + timedelta(hours=hours)})
 
     def read(night: str) -> int:
-        return query(home, sql("night_read"), {"night_id": night})[0]["read"]
+        return query(home, sql("flows", "night_read"), {"night_id": night})[0]["read"]
 
     # The first night's own end does not hide its files; a file of a killed attempt counts with the next.
     assert read("second") == 18
@@ -97,7 +97,7 @@ def test_what_stops_a_stage_is_stored_with_its_night(home: Path) -> None:
     ):
         with pytest.raises(type(error)), stage(home, "n", "train"):
             raise error
-        newest = query(home, sql("dashboard_night_failures"), {"night": "n"})[0]
+        newest = query(home, sql("dashboard", "night_failures"), {"night": "n"})[0]
         assert newest["stage"] == "train"
         assert newest["error"].startswith(told)
         assert "ada@example.org" not in newest["error"]

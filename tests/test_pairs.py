@@ -440,20 +440,20 @@ def test_without_consent_nothing_is_taught(home: Path) -> None:
         home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None}
     )
     assert [row["id"] for row in query(home, "SELECT id FROM trainable ORDER BY id")] == ["a1", "c1"]
-    assert [row["id"] for row in query(home, sql("selected"), {"night_id": "n", "refusal": 0.5})] == ["a1"]
+    assert [row["id"] for row in query(home, sql("flows", "selected"), {"night_id": "n", "refusal": 0.5})] == ["a1"]
     # The night chose a1 and b1 but built no pairs yet: nothing is used up.
-    assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["a1", "c1"]
+    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), {"max_chars": 1000})] == ["a1", "c1"]
     with session(home, write=True) as connection:
         append(connection, "pair_sets", [{"id": "s", "night_id": "n", "pair_id": "p", "split": "train"}])
-    assert [row["id"] for row in query(home, sql("selection_pool"), {"max_chars": 1000})] == ["c1"]
-    assert query(home, sql("night_fingerprint"))[0]["traffic"].startswith("2-")
+    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), {"max_chars": 1000})] == ["c1"]
+    assert query(home, sql("flows", "night_fingerprint"))[0]["traffic"].startswith("2-")
 
 
 def test_where_the_exchange_of_a_pair_came_from(home: Path) -> None:
     stored(home, {"id": "a1", "consent": True, "source_file": "f"}, {"id": "b1", "consent": True, "conversation_id": None})
     with session(home, write=True) as connection:
         append(connection, "source_files", [{"id": "f", "source": "gateway", "start_offset": 0}, {"id": "g", "source": "other"}])
-    found = sorted(query(home, sql("pair_origins"), {"ids": ["a1", "b1"]}), key=lambda row: row["id"])
+    found = sorted(query(home, sql("alignment.pairs", "origins"), {"ids": ["a1", "b1"]}), key=lambda row: row["id"])
     assert found == [{"id": "a1", "source": "gateway", "conversation": "c"}, {"id": "b1", "source": "", "conversation": ""}]
 
 
@@ -478,7 +478,9 @@ def test_the_last_verdict_stands(home: Path) -> None:
                 {"id": "3", "item_id": "j", "verdict": "flip", "edited_answer": None, "decided_at": NOW + timedelta(seconds=1)},
             ],
         )
-    assert query(home, sql("human_verdicts")) == [{"interaction_id": "x", "verdict": "edit", "edited_answer": "e", "judgement_id": "seen"}]
+    assert query(home, sql("flows", "human_verdicts")) == [
+        {"interaction_id": "x", "verdict": "edit", "edited_answer": "e", "judgement_id": "seen"}
+    ]
     assert [row["id"] for row in query(home, "SELECT id FROM open_reviews")] == ["k"]
 
 

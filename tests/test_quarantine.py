@@ -240,7 +240,7 @@ def test_a_refused_block_keeps_its_file(home: Path, monkeypatch: pytest.MonkeyPa
     write(home / "log.jsonl", raw(*(line(response=str(number)) for number in range(3))) + b"broken\n" * 3)
     with pytest.raises(CheckFailed):
         read_file.fn(source, source.find()[0])
-    told = query(home, sql("quarantine_list"), {"reason": None, "source": "logs", "limit": 9})
+    told = query(home, sql("flows", "quarantine_list"), {"reason": None, "source": "logs", "limit": 9})
     assert [(row["path"], row["line_number"]) for row in told] == [(str(home / "log.jsonl"), number) for number in (4, 5, 6)]
 
 

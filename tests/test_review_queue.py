@@ -123,7 +123,7 @@ def test_a_question_about_the_same_exchange_that_another_answered_is_stale(home:
 
 def test_a_second_opinion_that_differs_teaches_nothing_and_a_third_settles_it(home: Path) -> None:
     def standing() -> list[str]:
-        return [row["verdict"] for row in query(home, sql("human_verdicts"))]
+        return [row["verdict"] for row in query(home, sql("flows", "human_verdicts"))]
 
     for token, who, verdict, expected in (
         ("t", "Ada", "agree", "agree"), ("u", "Ben", "flip", "disputed"), ("v", "Cleo", "both_bad", "disputed"),
@@ -141,7 +141,7 @@ def test_order_is_a_number_and_no_clock(home: Path) -> None:
     for number, verdict in enumerate(("agree", "flip", "both_bad")):
         hold(home, f"t{number}", "Ada", item="item-0")
         assert decide(home, f"t{number}", verdict, reviewer="Ada", now=NOW - timedelta(hours=number)).stored  # type: ignore[arg-type]
-    assert [row["verdict"] for row in query(home, sql("human_verdicts"))] == ["both_bad"]
+    assert [row["verdict"] for row in query(home, sql("flows", "human_verdicts"))] == ["both_bad"]
 
 
 class Model:
@@ -187,7 +187,7 @@ class Model:
                     self.acknowledged.setdefault(token, (item, who, verdict))
 
     def _undo(self, who: str) -> None:
-        last = query(self.home, sql("dashboard_review_undoable"), {"reviewer": who, "undo": review_queue.UNDO})
+        last = query(self.home, sql("alignment.store", "review_undoable"), {"reviewer": who, "undo": review_queue.UNDO})
         for row in last:
             assert undo(self.home, row["id"], reviewer=who, now=self.now) == row["item_id"]
             self.undone.add(row["id"])

@@ -74,11 +74,11 @@ def answered(settings: Settings, verdict: Any, who: str = "ben", edited: str | N
 
 def test_an_excluded_pair_is_not_trained_on_until_it_is_restored(settings: Settings) -> None:
     assert set(current(settings)) == {pair.interaction_id for pair in PAIRS}
-    before = query(settings.home, sql("night_fingerprint"))
+    before = query(settings.home, sql("flows", "night_fingerprint"))
     assert said(settings, 0, "exclude")
     assert not said(settings, 0, "exclude")  # the same again is the same
     assert set(current(settings)) == {pair.interaction_id for pair in PAIRS[1:]}
-    assert query(settings.home, sql("night_fingerprint")) != before  # a night has something new to do
+    assert query(settings.home, sql("flows", "night_fingerprint")) != before  # a night has something new to do
     assert said(settings, 0, "restore")
     assert current(settings)[PAIRS[0].interaction_id] == PAIRS[0]
     assert len(read_journal(settings.home)[0]["pair_events"]) == 2

@@ -268,8 +268,8 @@ def test_a_rebuilt_store_has_the_exchanges_of_drawn_seeds(settings: Settings):
     [kept] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
     with session(settings.home, write=True) as connection:
         connection.execute("DELETE FROM interactions")
-        connection.execute(sql("seed_exchanges"))
-        connection.execute(sql("seed_exchanges"))
+        connection.execute(sql("alignment.store", "seed_exchanges"))
+        connection.execute(sql("alignment.store", "seed_exchanges"))
     [found] = query(settings.home, "SELECT * EXCLUDE (ingested_at) FROM interactions")
     assert {**found, "messages": json.loads(found["messages"])} == {**kept, "messages": json.loads(kept["messages"])}
 
@@ -289,7 +289,7 @@ def test_a_draw_leaves_out_what_a_suite_asks(settings: Settings, monkeypatch: py
 
 def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(settings: Settings):
     def new() -> dict[str, Any]:
-        return query(settings.home, sql("night_fingerprint"))[0]
+        return query(settings.home, sql("flows", "night_fingerprint"))[0]
 
     empty = new()
     add(settings, HARM, HARMLESS)
@@ -298,9 +298,9 @@ def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(setting
     save_draw(settings.home, "n1", load_seeds(settings.home))
     assert new() == added
     assert len(query(settings.home, "SELECT id FROM trainable")) == 2
-    assert query(settings.home, sql("unmoderated"), {"versions": ["toxicity@1"]}) == []
+    assert query(settings.home, sql("flows", "unmoderated"), {"versions": ["toxicity@1"]}) == []
     assert not ingesting._backlog(settings)
-    assert query(settings.home, sql("drift_frame"), {"since": NOW.replace(year=1960)}) == []
+    assert query(settings.home, sql("flows", "drift_frame"), {"since": NOW.replace(year=1960)}) == []
 
 
 def test_the_next_night_teaches_only_what_it_draws(settings: Settings):

@@ -86,7 +86,7 @@ def _row(source: LogSource, settings: Ingest, one: SetAside, now: datetime) -> d
 
 
 def _open(home: Path, source: LogSource) -> list[dict[str, Any]]:
-    return query(home, sql("ingest_set_aside"), {"source": source.name})
+    return query(home, sql("alignment.ingest", "set_aside"), {"source": source.name})
 
 
 def broken(home: Path, source: LogSource, log_files: Sequence[LogFile], read: Sequence[LogFile] = ()) -> str:

@@ -132,7 +132,7 @@ def _supersede(connection: duckdb.DuckDBPyConnection, source: str, parts: Sequen
     ]
     connection.register("read_now", pa.Table.from_pylist(read_now))
     try:
-        rows = connection.execute(sql("ingest_superseded"), {"source": source, "own": list(own)}).fetchall()
+        rows = connection.execute(sql("alignment.ingest", "superseded"), {"source": source, "own": list(own)}).fetchall()
     finally:
         connection.unregister("read_now")
     closed = [
@@ -175,10 +175,10 @@ def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDAr
     masked = parsed.masked.drop_columns(["edit"])
     connection.register("masked", masked.append_column("source_file", files.take(masked["position"].combine_chunks())))
     try:
-        fresh = connection.execute(sql("ingest_fresh")).to_arrow_table()
+        fresh = connection.execute(sql("alignment.ingest", "fresh")).to_arrow_table()
         connection.register("fresh", fresh)
-        connection.execute(sql("ingest_insert"), {"ingested_at": context.now})
-        withdrawn = [id_ for (id_,) in connection.execute(sql("ingest_withdrawn")).fetchall()]
+        connection.execute(sql("alignment.ingest", "insert"), {"ingested_at": context.now})
+        withdrawn = [id_ for (id_,) in connection.execute(sql("alignment.ingest", "withdrawn")).fetchall()]
     finally:
         for name in ("incoming", "masked", "fresh"):
             connection.unregister(name)

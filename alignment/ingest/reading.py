@@ -107,7 +107,7 @@ def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFil
 
 def known_files(home: Path, source: str) -> Known:
     """Return how far the files of `source` were read."""
-    return Known(query(home, sql("ingest_readings"), {"source": source}))
+    return Known(query(home, sql("alignment.ingest", "readings"), {"source": source}))
 
 
 def resume(known: Known, source: str, log_file: LogFile) -> Reading:

@@ -40,7 +40,7 @@ def replay(
     `check` takes a parsed block and a name for the batch, and returns the places among its usable rows that fail a data check.
     """
     outcomes: Counter[str] = Counter()
-    rows = query(home, sql("ingest_replayable"), {"reason": reason, "source": source})
+    rows = query(home, sql("alignment.ingest", "replayable"), {"reason": reason, "source": source})
     if rows:
         audit.append(
             home, "quarantine_replayed", source or "all sources", actor=acting_name(), details={"of": reason, "records": len(rows)}

@@ -26,13 +26,6 @@ from alignment.sections import SAMPLE_LOGS
 from alignment.store import sql
 
 _ONE_RECORD = "SELECT part, file_time, line_number, 1 AS record_number, line, damage, document, document AS body FROM valid"
-# A line without an exchange keeps one row, so that it is counted.
-_MANY_RECORDS = """
-    SELECT part, file_time, line_number, generate_subscripts(found, 1) AS record_number, line, damage, document, unnest(found) AS body
-    FROM (
-        SELECT *, CASE WHEN len(coalesce(held, [])) = 0 THEN [NULL] ELSE held END AS found
-        FROM (SELECT *, CASE WHEN document IS NOT NULL THEN (@records@) END AS held FROM valid)
-    )"""
 _JSON_FIELDS = ("response", "consent", "purpose")
 _ANYTHING = {
     "max_line_bytes": 100,
@@ -74,7 +67,7 @@ class Source(Protocol):
         """Return the files as they are now."""
 
     def statement(self) -> str:
-        """Return the SQL that reads the table `block`; see ingest_parse.sql."""
+        """Return the SQL that reads the table `block`; see sql/parse.sql."""
 
 
 class LogSource(NamedTuple):
@@ -102,19 +95,20 @@ class LogSource(NamedTuple):
         """Return the parsing SQL with this source's expressions in it."""
         records = _ONE_RECORD
         if self.records:
-            records = _MANY_RECORDS.replace("@records@", re.sub(r"\bbody\b", "document", self.records))
+            listed = re.sub(r"\bbody\b", "document", self.records)
+            records = sql("alignment.ingest", "many_records").replace("@records@", listed)
         refused = "coalesce(body::VARCHAR, line)" if self.records else "line"
         values = {
             "refused": refused,
             "shape": self.shape.replace("\n", ""),
             "records": records,
             "line": self.line,
-            "calls": sql("ingest_calls") if self.joins else "FROM records",
+            "calls": sql("alignment.ingest", "calls") if self.joins else "FROM records",
             "chat": self.chat,
             "subject_key": _SUBJECT_KEY,
             **self.fields,
         }
-        return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("ingest_parse"))
+        return re.sub("@([a-z_]+)@", lambda match: values[match.group(1)], sql("alignment.ingest", "parse"))
 
 
 @cache
@@ -187,7 +181,7 @@ def parser() -> duckdb.DuckDBPyConnection:
         "SET lock_configuration = true"
     )
     register(connection)
-    connection.execute(sql("ingest_macros"))
+    connection.execute(sql("alignment.ingest", "macros"))
     return connection
 
 

@@ -30,8 +30,8 @@ class Release(NamedTuple):
 
 def measure(home: Path, labeler: Labeler, release: Release) -> tuple[Health, Answers]:
     """Return the labeler's health and the base's answers to the same prompts, from what the store holds of both."""
-    votes = query(home, sql("health_votes"), {"labeler": labeler.name, "version": labeler.version, "anchor": ANCHOR})
-    answered = query(home, sql("health_answers"), {"champion": release.model_id, "base": release.base_id})
+    votes = query(home, sql("alignment.labels", "health_votes"), {"labeler": labeler.name, "version": labeler.version, "anchor": ANCHOR})
+    answered = query(home, sql("alignment.labels", "health_answers"), {"champion": release.model_id, "base": release.base_id})
     return _health(votes, [row["champion"] for row in answered]), describe([row["base"] for row in answered])
 
 
@@ -47,7 +47,11 @@ def _health(votes: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Healt
 def check_health(home: Path, labeler: Labeler, release: Release, settings: SelfReward, *, now: datetime) -> tuple[str, ...]:
     """Measure the labeler, store the measurement, and return why it must be silent (see `halting`)."""
     health, base = measure(home, labeler, release)
-    before = [_stored(row) for row in query(home, sql("health_history"), {"labeler": labeler.name}) if row["release_id"] != release.id]
+    before = [
+        _stored(row)
+        for row in query(home, sql("alignment.labels", "health_history"), {"labeler": labeler.name})
+        if row["release_id"] != release.id
+    ]
     reasons = halting(health, settings, base=base, first=before[0] if before else None)
     with session(home, write=True) as connection:
         append(connection, "labeler_health", [_row(labeler, release, health, reasons, now)])

@@ -193,7 +193,7 @@ def undo(home: Path, verdict: str, *, reviewer: str, now: datetime, wait: float 
 
     def make(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
         nonlocal item
-        last = _one(connection, sql("dashboard_review_undoable"), {"reviewer": reviewer, "undo": UNDO})
+        last = _one(connection, sql("alignment.store", "review_undoable"), {"reviewer": reviewer, "undo": UNDO})
         if last is None or last[0] != verdict:
             return []
         item = str(last[1])
@@ -211,7 +211,7 @@ def alive(now: datetime) -> dict[str, datetime]:
 
 
 def _next_free(connection: duckdb.DuckDBPyConnection, kind: str | None, now: datetime) -> str | None:
-    row = _one(connection, sql("review_next"), {"kind": kind, **alive(now)})
+    row = _one(connection, sql("alignment.store", "review_next"), {"kind": kind, **alive(now)})
     return str(row[0]) if row else None
 
 
@@ -233,7 +233,7 @@ def _why_stale(connection: duckdb.DuckDBPyConnection, shown: Showing) -> str:
     item = _item(connection, shown.item)
     if item is None:
         return "the item is no longer there, as after an erasure; decide the next one"
-    since = _one(connection, sql("review_decided_since"), {"item": shown.item, "seen": shown.seen})
+    since = _one(connection, sql("alignment.labels", "review_decided_since"), {"item": shown.item, "seen": shown.seen})
     if since is not None:
         who = "you" if since[0] == shown.reviewer else str(since[0])
         return f"{who} decided this item at {since[2]:%H:%M} UTC, after it was shown to you: {who} {WORDS.get(since[1], since[1])}"
@@ -264,7 +264,7 @@ def _holder(connection: duckdb.DuckDBPyConnection, item: str) -> Row | None:
 
 
 def _item(connection: duckdb.DuckDBPyConnection, item: str) -> Row | None:
-    cursor = connection.execute(sql("dashboard_review_item"), {"item": item})
+    cursor = connection.execute(sql("alignment.store", "review_item"), {"item": item})
     names = [column[0] for column in cursor.description or ()]
     row = cursor.fetchone()
     return dict(zip(names, row, strict=True)) if row else None

@@ -22,7 +22,7 @@ from alignment.ids import content_id, short
 from alignment.lineage.files import FileChange, Marks, apply_change, find_changes
 from alignment.lineage.rows import copy_without, look_up
 from alignment.lineage.scrub import Scrubber, Subject
-from alignment.store import append, audit, query, rewrite, session
+from alignment.store import append, audit, query, rewrite, session, sql
 
 EVENT = "trained_on_erased"
 
@@ -70,11 +70,7 @@ def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> 
         made = {
             (release, night)
             for release, night in nights.items()
-            if connection.execute(
-                "SELECT 1 FROM pair_sets SEMI JOIN doomed ON doomed.table_name = 'pair_sets' AND doomed.id = pair_sets.id "
-                "WHERE night_id = ? LIMIT 1",
-                [night],
-            ).fetchone()
+            if connection.execute(sql("alignment.lineage", "erase_training_set"), {"night": night}).fetchone()
         }
     marks = Marks(found.ids, Scrubber(subject.forms), Scrubber(subject.forms, found.texts), had_pairs="pairs" in found.rows)
     return ErasePlan(

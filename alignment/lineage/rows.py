@@ -37,8 +37,8 @@ def look_up(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Found:
     ids = {str(row[0]) for row in connection.execute("SELECT DISTINCT id FROM doomed").fetchall()}
     scrubber = Scrubber(subject.forms)
     mentions = {table: len(_scrubbed(connection, table, scrubber)) for table in TEXT_COLUMNS}
-    files = connection.execute(sql("erase_log_files"), {"forms": list(subject.forms)}).fetchall()
-    exports = connection.execute(sql("erase_exports")).fetchall()
+    files = connection.execute(sql("alignment.lineage", "erase_log_files"), {"forms": list(subject.forms)}).fetchall()
+    exports = connection.execute(sql("alignment.lineage", "erase_exports")).fetchall()
     return Found(
         counts,
         {table: number for table, number in mentions.items() if number},
@@ -46,7 +46,7 @@ def look_up(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Found:
         _texts(connection),
         tuple(str(row[0]) for row in files),
         tuple(str(row[0]) for row in exports),
-        tuple((str(release), str(night)) for release, night in connection.execute(sql("erase_releases")).fetchall()),
+        tuple((str(release), str(night)) for release, night in connection.execute(sql("alignment.lineage", "erase_releases")).fetchall()),
     )
 
 
@@ -54,7 +54,7 @@ def _mark(connection: duckdb.DuckDBPyConnection, subject: Subject) -> dict[str, 
     """Make the temporary table `doomed` (table_name, id); return its rows by table."""
     parameters = {"forms": list(subject.forms), "pattern": quarantine_pattern(subject)}
     # A temporary table cannot be made from a statement with parameters.
-    found = connection.execute(sql("erase_doomed"), parameters).to_arrow_table()
+    found = connection.execute(sql("alignment.lineage", "erase_doomed"), parameters).to_arrow_table()
     connection.register("found", found)
     connection.execute("CREATE OR REPLACE TEMP TABLE doomed AS SELECT * FROM found")
     connection.unregister("found")

@@ -51,8 +51,8 @@ class _Store(NamedTuple):
     connection: duckdb.DuckDBPyConnection
     limit: int
 
-    def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        cursor = self.connection.execute(statement, list(values))
+    def rows(self, statement: str, *values: Any, **named: Any) -> list[dict[str, Any]]:
+        cursor = self.connection.execute(statement, named or list(values))
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -69,9 +69,9 @@ def find(home: Path, name: str) -> Thing:
     """
     with session(home) as connection:
         if _PREFIX.match(name):
-            found = connection.execute(sql("trace_find"), {"id": name}).fetchall()
+            found = connection.execute(sql("alignment.lineage", "trace_find"), {"id": name}).fetchall()
         elif line := _LINE.match(name):
-            found = connection.execute(sql("trace_line"), {"path": line["path"], "line": int(line["line"])}).fetchall()
+            found = connection.execute(sql("alignment.lineage", "trace_line"), {"path": line["path"], "line": int(line["line"])}).fetchall()
         else:
             raise InputError(
                 f"{name!r} is neither an id, nor the first {MIN_DIGITS} or more hex digits of one, nor PATH:LINE; 'align release list' and "
@@ -100,12 +100,7 @@ def trace(home: Path, name: str, *, limit: int = 10) -> Trace:
 
 
 def _line(store: _Store, table: str, id_: str) -> tuple[Node, ...]:
-    # A file that is read in several batches has a row for each.
-    rows = store.rows(
-        f"SELECT any_value(path) AS path, line_number FROM {table} AS row JOIN source_files ON source_files.id = row.source_file "  # noqa: S608
-        "AND (last_line IS NULL OR line_number BETWEEN first_line AND last_line) WHERE row.id = ? GROUP BY line_number",
-        id_,
-    )
+    rows = store.rows(sql("alignment.lineage", "trace_places").format(table=table), id=id_)
     return tuple(_node("log line", f"{row['path']}:{row['line_number']}", {}) for row in rows)
 
 
@@ -164,8 +159,8 @@ def _rulings(store: _Store, interaction_id: str) -> tuple[Node, ...]:
 
 
 def _releases(store: _Store, night: str) -> tuple[Node, ...]:
-    rows = store.connection.execute(sql("trace_releases"), {"night": night}).fetchall()
-    return tuple(_node("release", id_, {"events": events}) for id_, events in rows)
+    rows = store.rows(sql("alignment.lineage", "trace_releases"), night=night)
+    return tuple(_node("release", row["id"], {"events": row["events"]}) for row in rows)
 
 
 def _nights(store: _Store, pair_id: str) -> tuple[Node, ...]:
@@ -195,11 +190,7 @@ def _pair_origin(store: _Store, pair_id: str) -> tuple[Node, ...]:
 
 
 def _set_of(store: _Store, night: str) -> Node:
-    sides = store.rows(
-        "SELECT pair_sets.split, side, count(*) AS n FROM pair_sets LEFT JOIN pairs ON pairs.id = pair_id WHERE night_id = ? "
-        "GROUP BY ALL ORDER BY ALL",
-        night,
-    )
+    sides = store.rows(sql("alignment.lineage", "trace_sides"), night=night)
     shown = store.rows(
         f"SELECT pairs.id, {_PAIR_FACTS} FROM pair_sets JOIN pairs ON pairs.id = pair_id WHERE night_id = ? ORDER BY pairs.id LIMIT ?",  # noqa: S608
         night,
@@ -211,11 +202,7 @@ def _set_of(store: _Store, night: str) -> Node:
 
 
 def _trace_release(store: _Store, id_: str) -> Trace:
-    nights = store.rows(
-        "SELECT night_id FROM release_events WHERE release_id = $1 AND event = 'registered' "
-        "UNION SELECT night_id FROM gate_decisions WHERE challenger = $1 ORDER BY night_id",
-        id_,
-    )
+    nights = store.rows(sql("alignment.lineage", "trace_nights"), release=id_)
     events = store.rows("SELECT id, event, actor, reason, recorded_at FROM release_events WHERE release_id = ? ORDER BY seq", id_)
     happened = tuple(_node("event", row.pop("id"), row) for row in events)
     return Trace(_node("release", id_, {}), tuple(_set_of(store, row["night_id"]) for row in nights), happened)

@@ -41,7 +41,7 @@ class Ruling(NamedTuple):
 
 def load_rulings(home: Path) -> list[Ruling]:
     """Return what people said of pairs and did not take back, at most one an exchange."""
-    return [Ruling(*(row[name] for name in Ruling._fields)) for row in query(home, sql("pair_rulings"))]
+    return [Ruling(*(row[name] for name in Ruling._fields)) for row in query(home, sql("alignment.pairs", "rulings"))]
 
 
 def apply_rulings(current: Iterable[Pair], known: Sequence[Pair], rulings: Sequence[Ruling]) -> list[Pair]:

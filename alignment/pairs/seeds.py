@@ -200,12 +200,12 @@ def save_draw(home: Path, night_id: str, seeds: Sequence[Seed]) -> None:
     ]
     with session(home, write=True) as connection:
         append(connection, "seed_draws", rows)
-        connection.execute(sql("seed_exchanges"))
+        connection.execute(sql("alignment.store", "seed_exchanges"))
 
 
 def drawn(home: Path, night_id: str) -> list[Seed]:
     """Return the seeds that a night teaches, less those that were removed since it drew them."""
-    return _read(query(home, sql("drawn_seeds"), {"night_id": night_id}))
+    return _read(query(home, sql("alignment.pairs", "drawn_seeds"), {"night_id": night_id}))
 
 
 def _read(rows: Sequence[Mapping[str, Any]]) -> list[Seed]:
@@ -214,7 +214,7 @@ def _read(rows: Sequence[Mapping[str, Any]]) -> list[Seed]:
 
 def sources(home: Path) -> list[dict[str, Any]]:
     """Return each source with its licence, its seeds by side, and how many of its file the suites ask too."""
-    return query(home, sql("seed_sources"))
+    return query(home, sql("alignment.pairs", "seed_sources"))
 
 
 def refuse_other(home: Path, source: str, licence: str) -> None:

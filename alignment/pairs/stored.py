@@ -28,13 +28,7 @@ class Origin(NamedTuple):
 
 def load_pairs(home: Path, night_id: str | None = None) -> list[Pair]:
     """Return all pairs whose logs may be trained on, or those of one night's set."""
-    only = "SEMI JOIN pair_sets ON pair_sets.pair_id = pairs.id AND pair_sets.night_id = $night_id" if night_id else ""
-    rows = query(
-        home,
-        f"SELECT pairs.* EXCLUDE (built_at) FROM pairs SEMI JOIN trainable ON trainable.id = pairs.interaction_id {only} "  # noqa: S608
-        "ORDER BY pairs.id",
-        {"night_id": night_id} if night_id else {},
-    )
+    rows = query(home, sql("alignment.pairs", "trainable_pairs"), {"night_id": night_id})
     return [
         Pair(
             **{
@@ -58,7 +52,7 @@ def load_decisions(home: Path) -> list[Decision]:
 
 def origins(home: Path, exchanges: Iterable[str]) -> dict[str, Origin]:
     """Return where exchanges came from, by their ids."""
-    rows = query(home, sql("pair_origins"), {"ids": list(exchanges)})
+    rows = query(home, sql("alignment.pairs", "origins"), {"ids": list(exchanges)})
     return {row["id"]: Origin(row["source"], row["conversation"]) for row in rows}
 
 

@@ -34,7 +34,7 @@ def last_decision(home: Path, night_id: str | None) -> dict[str, Any]:
     Raises:
         ReleaseError: the gate has not decided on it.
     """
-    rows = query(home, sql("gate_last_decision"), {"night": night_id, "release": None})
+    rows = query(home, sql("alignment.release", "gate_last_decision"), {"night": night_id, "release": None})
     if not rows:
         raise ReleaseError(
             f"the gate has not decided on night {night_id!r}; see 'align status'" if night_id else "the gate has not decided yet"
@@ -58,7 +58,7 @@ def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
 
 def last_approved(home: Path, *, besides: str) -> str | None:
     """Return the last release but `besides` that a person approved, or overrode the gate for, and that nobody took back since."""
-    rows = query(home, sql("last_approved"), {"besides": besides})
+    rows = query(home, sql("alignment.release", "last_approved"), {"besides": besides})
     found = (str(row["release_id"]) for row in rows)
     return next((one for one in found if not is_quarantined(home, one) and not taken_back(home, one)), None)
 
@@ -152,7 +152,7 @@ def _override(
 
 
 def _on(home: Path, release_id: str) -> dict[str, Any] | None:
-    rows = query(home, sql("gate_last_decision"), {"night": None, "release": release_id})
+    rows = query(home, sql("alignment.release", "gate_last_decision"), {"night": None, "release": release_id})
     return rows[0] if rows else None
 
 

@@ -160,8 +160,8 @@ def records_of(home: Path, release_id: str, verified: Verified) -> Records:
 def _asked(home: Path, release_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     with session(home) as connection:
         found = []
-        for name in ("release_decision", "release_words"):
-            cursor = connection.execute(sql(name), {"release": release_id})
+        for name in ("decision", "words"):
+            cursor = connection.execute(sql("alignment.release", name), {"release": release_id})
             columns = [column[0] for column in cursor.description or ()]
             found.append([dict(zip(columns, row, strict=True)) for row in cursor.fetchall()])
     return found[0], found[1]

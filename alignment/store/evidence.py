@@ -248,7 +248,7 @@ def missing_rows(home: Path, table: str, old: Held) -> int:
         if table not in tables(connection):
             return old.rows
         if paths and has_id(connection, table):
-            statement, parameters = sql("evidence_missing").format(table=f'"{table}"'), {"paths": paths}
+            statement, parameters = sql("alignment.store", "evidence_missing").format(table=f'"{table}"'), {"paths": paths}
             row = connection.execute(statement, parameters).fetchone()
             return int(row[0]) if row else 0
         row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608

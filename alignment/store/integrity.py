@@ -113,7 +113,7 @@ def _repeated_ids(home: Path, names: list[str]) -> Iterator[str]:
 def _broken_rules(home: Path, names: list[str]) -> Iterator[str]:
     needed = {"interactions", "source_files", "pairs", "pair_sets", "review_items", "verdicts"}
     if needed <= set(names):
-        yield from (f"{row['broken']} {row['rule']}" for row in query(home, sql("integrity")) if row["broken"])
+        yield from (f"{row['broken']} {row['rule']}" for row in query(home, sql("alignment.store", "integrity")) if row["broken"])
 
 
 def _fewer_than_evidence(home: Path, names: list[str]) -> Iterator[str]:

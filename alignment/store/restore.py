@@ -82,7 +82,7 @@ def restore(home: Path, target: Path) -> Restored:
     load_journal(home, target, found)
     _read_logs_again(target, found)
     with session(target, write=True) as connection:
-        connection.execute(sql("seed_exchanges"))
+        connection.execute(sql("alignment.store", "seed_exchanges"))
     return found
 
 
@@ -270,7 +270,7 @@ def _read_logs_again(target: Path, found: Restored) -> None:
                 files = connection.execute("SELECT DISTINCT id, path FROM source_files").fetchall()
                 # An object in a store far away is asked for again; what its batches held is in the store or is lost either way.
                 there = sorted({str(name) for name, path in files if "://" in path or Path(path).is_file()})
-                connection.execute(sql("restore_unread"), {"ids": there})
+                connection.execute(sql("alignment.store", "restore_unread"), {"ids": there})
                 connection.execute(
                     "DELETE FROM source_files WHERE list_contains(?, id) AND (coalesce(end_offset, 1) > 0 OR head IS NULL)", [there]
                 )

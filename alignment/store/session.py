@@ -236,9 +236,12 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @cache
-def sql(name: str) -> str:
-    """Return the text of `alignment/store/sql/<name>.sql`."""
-    return (files("alignment.store") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+def sql(package: str, name: str) -> str:
+    """Return the text of the statement `name` in the `sql` folder of `package`.
+
+    A package names its own statements, and those in "alignment.store", which several packages use.
+    """
+    return (files(package) / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

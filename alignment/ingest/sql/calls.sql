@@ -1,5 +1,5 @@
 -- Purpose: put calls together whose question and answer are records of their own: the last of these becomes the call.
--- Parameters: none; reads the CTE `records` of ingest_parse, in place of which its text stands.
+-- Parameters: none; reads the CTE `records` of parse.sql, in place of which its text stands.
 -- Grain: one record. Of a call of more than 1,000 records or 4 MiB, which whoever writes the log could make of all its lines, halves stay halves.
 SELECT
     records.* EXCLUDE (body),

@@ -1,0 +1,8 @@
+-- Purpose: the pairs whose logs may be trained on.
+-- Parameters: night_id VARCHAR (NULL: all; else those of that night's set).
+-- Grain: one pair.
+SELECT pairs.* EXCLUDE (built_at)
+FROM pairs
+SEMI JOIN trainable ON trainable.id = pairs.interaction_id
+WHERE $night_id::VARCHAR IS NULL OR pairs.id IN (SELECT pair_id FROM pair_sets WHERE night_id = $night_id)
+ORDER BY pairs.id;

@@ -1,0 +1,10 @@
+-- Purpose: how many exchanges are flagged as harmful, and how many items wait for a reviewer, whatever night they came with.
+-- Parameters: none.
+-- Grain: one row.
+SELECT
+    (
+        SELECT count(DISTINCT interaction_id)
+        FROM detections
+        WHERE flagged AND detector IN ('harmful_request', 'harmful_answer', 'toxicity')
+    ) AS flagged,
+    (SELECT count(*) FROM open_reviews) AS open_reviews;
