@@ -238,6 +238,12 @@ def test_no_warning_of_the_library_surfaces(category: type[Warning], monkeypatch
     assert caught == []
 
 
+def test_no_frame_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's fingerprint of a frame takes as long as the checks; one that is renamed would come back unseen."""
+    monkeypatch.setattr(pd.util, "hash_pandas_object", lambda *_, **__: pytest.fail("the frame was hashed"))
+    assert check("interactions", exchanges(), batch="b", now=NOW).stops == []
+
+
 def test_positions_count_over_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "CHUNK_ROWS", 3)
     frame = exchanges(8)
