@@ -27,9 +27,10 @@ from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import kept_constitutions, load_constitution
-from alignment.models.embedded import EMBEDDED, chat_model_path
+from alignment.models.embedded import chat_model_path
 from alignment.models.identity import model_id
 from alignment.records import Interaction
+from alignment.sections import EMBEDDED
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.stopping import ends_in_time
