@@ -9,7 +9,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, answering, app, command, print_json, print_rows, start
+from flows.command import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 
@@ -50,8 +50,8 @@ def gate_command(
     """
     spoken = {"approved": approve, "refused": refuse, "overridden": override}
     given = {verdict: value for verdict, value in spoken.items() if value is not None}
-    if len(given) > 1 or (given and again) or (reason and not (approve or refuse)):
-        raise InputError("give one of --approve NIGHT, --refuse NIGHT (both with --reason TEXT), --override REASON or --again, or none")
+    if len(given) > 1 or (given and again) or bool(reason.strip()) != bool(approve or refuse):
+        raise Misuse("give one of --approve NIGHT, --refuse NIGHT (both with --reason TEXT), --override REASON or --again, or none")
     if given:
         [(verdict, value)] = given.items()
         _say(

@@ -192,8 +192,8 @@ def test_approval_does_not_bring_back_what_was_rolled_back(store: Path) -> None:
 def test_the_command_line_says_it(store: Path) -> None:
     decided(store, waits=True)
     run = CliRunner().invoke
-    assert run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann"]).exit_code == 1
-    assert run(cli.app, ["gate", "--approve", NIGHT, "--refuse", NIGHT, "--reason", "x"]).exit_code == 1
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann"]).exit_code == 2
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--refuse", NIGHT, "--reason", "x"]).exit_code == 2
     result = run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann", "--reason", "read the answers"])
     assert result.exit_code == 0, result.stderr
     assert f"{A} was approved by ann; {A} is in production" in result.stdout
