@@ -166,13 +166,11 @@ def _quarantined(settings: Settings, reason: str | None, source: str | None, lim
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
     settings = start(writes=True, runs_flows=True)
-    from flows.curate import curate
-    from flows.night import only_night, stage
+    from flows.night import only_night
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
-        with stage(settings.home, night_id, "curate") as counts:
-            counts |= curate(night_id)
+        counts = run_stage(settings.home, begin_night(settings, night), "curate")
     print_rows([counts], as_json=as_json)
 
 
@@ -180,13 +178,11 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
     settings = start(writes=True, runs_flows=True)
-    from flows.night import only_night, stage
-    from flows.train import train
+    from flows.night import only_night
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
-        with stage(settings.home, night_id, "train") as summary:
-            summary |= train(night_id)
+        summary = run_stage(settings.home, begin_night(settings, night), "train")
     print_rows([summary], as_json=as_json)
 
 

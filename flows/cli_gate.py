@@ -1,4 +1,4 @@
-"""`align gate`: decide on tonight's challenger, or say as a person what becomes of it."""
+"""`align gate`: decide on the challenger that was trained last, or say as a person what becomes of it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,33 @@ def begin_night(settings: Settings, night_id: str | None) -> str:
     Raises:
         InputError: there is no such night.
     """
-    from alignment.store import migrate
-    from flows.night import night_ids, plan_night, record_night, unfinished
+    from flows.night import plan_night, record_night
 
-    migrate(settings.home)
-    if night_id and night_id not in (known := night_ids(settings.home)):
-        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    night = night_id or unfinished(settings.home) or plan_night(settings).id
+    night = _begun(settings, night_id) or plan_night(settings).id
     record_night(settings.home, night, "started", {})
     return night
 
 
+def _begun(settings: Settings, night_id: str | None) -> str | None:
+    """Return the night that is named or was not finished, if there is one.
+
+    Raises:
+        InputError: there is no such night.
+    """
+    from alignment.store import migrate
+    from flows.night import night_ids, unfinished
+
+    migrate(settings.home)
+    if night_id and night_id not in (known := night_ids(settings.home)):
+        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
+    return night_id or unfinished(settings.home)
+
+
 @command(app, "gate")
 def gate_command(
-    night: NightId = None,
+    night: Annotated[
+        str | None, typer.Option("--night", help="the night that trained it; the newest unfinished one, or else the last that trained")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were changed, and ask them anew")] = False,
     approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since that night")] = None,
     refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="do not release it")] = None,
@@ -44,7 +57,7 @@ def gate_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not.
+    """Evaluate what 'align train' made last against production, and release it if the gate says so. Exit status 3 if it does not.
 
     With --approve, --refuse or --override a person decides; name and reason stay on record for ever.
     """
@@ -92,27 +105,21 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     settings = start(writes=True, runs_flows=True)
     from alignment.store import export
     from flows.evaluate import discard_broken
+    from flows.gate import trained_challenger
     from flows.hooks import deliver
-    from flows.monitor import monitor
-    from flows.night import only_night, record_night, stage
+    from flows.night import only_night, record_night
     from flows.nightly import summarise
-    from flows.release import release
     from flows.show import say
-    from flows.train import train
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
+        night_id = trained_challenger(settings.home, _begun(settings, night)).night_id
         if again:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
-        with stage(settings.home, night_id, "train") as counts:
-            counts |= (trained := train(night_id))
-        with stage(settings.home, night_id, "release") as counts:
-            decided = release(night_id, trained["folder"])
-            counts |= {"decision": decided["decision"]}
+        decided = run_stage(settings.home, night_id, "gate")
         deliver(settings)
-        with stage(settings.home, night_id, "monitor") as counts:
-            counts |= {"alarms": (alarms := monitor(night_id))}
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
+        # Else the stages by hand of the next night would belong to this one.
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, decided))
         export(settings.home)
     return decided
 

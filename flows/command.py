@@ -22,13 +22,14 @@ from typer.core import TyperGroup
 from alignment.acting import Identity, account, act_as, is_persons_account
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, InputError, NoSpace, NotPermitted
+from alignment.records import STAGES
 from alignment.text import printable
 from flows.environment import prepare
 
 _FIRST = (
     *("init", "nightly", "dashboard", "status", "doctor", "serve"),
-    *("ingest", "curate", "train", "gate", "monitor", "release"),
-    *("eval", "pairs", "seeds", "constitution"),
+    *STAGES,
+    *("release", "eval", "pairs", "seeds", "constitution"),
     *("trace", "audit", "erase"),
 )
 
@@ -66,7 +67,6 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 out = Console(highlight=False)
 
 
-def _root_cause(error: BaseException) -> AlignError | None:
 class Misuse(InputError):
     """A command line that cannot be meant, whatever is stored: exit status 2, as for an option that there is not."""
 
@@ -77,6 +77,7 @@ def one_of(option: str, value: str | None, known: Iterable[str]) -> None:
         raise Misuse(f"{option} {value!r} is not known; known are {', '.join(names)}")
 
 
+def _root_cause(error: BaseException) -> AlignError | None:
     from alignment.store.session import is_disk_full
 
     seen: BaseException | None = error

@@ -118,7 +118,14 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
         "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' ORDER BY recorded_at DESC LIMIT 1",
         [night_id],
     )
-    return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
+    return Night(night_id, _summary(rows[0]["summary"]) if rows else None)
+
+
+def _summary(text: str) -> dict[str, Any]:
+    """Return a stored summary; in one of an earlier version the gate's stage is called release."""
+    found: dict[str, Any] = json.loads(text)
+    stages = {"gate" if name == "release" else name: seconds for name, seconds in found.get("stages", {}).items()}
+    return found | {"stages": stages}
 
 
 def night_ids(home: Path) -> list[str]:
