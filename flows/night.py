@@ -124,8 +124,9 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
 def _summary(text: str) -> dict[str, Any]:
     """Return a stored summary; in one of an earlier version the gate's stage is called release."""
     found: dict[str, Any] = json.loads(text)
-    stages = {"gate" if name == "release" else name: seconds for name, seconds in found.get("stages", {}).items()}
-    return found | {"stages": stages}
+    if "stages" in found:
+        found["stages"] = {"gate" if name == "release" else name: seconds for name, seconds in found["stages"].items()}
+    return found
 
 
 def night_ids(home: Path) -> list[str]:

@@ -23,7 +23,9 @@ from alignment.release.approval import say
 from alignment.release.pointer import current_canary
 from alignment.store import audit, migrate, store_path
 from alignment.store.sign_in import issue_token
-from flows import cli, cli_release, command, evaluate, ingest, rebuild
+
+# `hooks` too: imported in a test that puts `killed` in the place of `settle`, it would keep that.
+from flows import cli, cli_release, command, evaluate, hooks, ingest, rebuild  # noqa: F401
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
