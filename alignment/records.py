@@ -9,6 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+STAGES = ("ingest", "curate", "train", "gate", "monitor")
+"""What a night does, in this order. A stage's flow, command, headline and stored rows carry the same word."""
+
 
 class Message(TypedDict):
     """One chat message as every chat API writes it."""

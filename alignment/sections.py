@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from alignment.models.embedded import EMBEDDED
 from alignment.section import Rate as Rate
 from alignment.section import Section as Section
 from alignment.section import port_is_one
@@ -18,6 +17,7 @@ from alignment.sections_serving import Serve as Serve
 from alignment.text import printable
 
 SAMPLE_LOGS = "sample"
+EMBEDDED = "embedded"
 
 
 class LogSourceSettings(Section):

@@ -147,7 +147,7 @@ class Sequence:
         return name, acts[name]
 
     def _decide(self, release: str, required: bool) -> None:
-        from flows import release as night
+        from flows import gate as night
 
         self.last, self.waits = release, required
         word: Any = self.draw.choice(["promote", "promote", "promote", "block", "insufficient evidence"])

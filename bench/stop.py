@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.ids import file_sha256
+from alignment.records import STAGES
 
 WAYS: dict[str, Callable[[int], None]] = {
     "SIGTERM": lambda pid: os.kill(pid, signal.SIGTERM),
@@ -33,7 +34,6 @@ WAYS: dict[str, Callable[[int], None]] = {
     "Ctrl-C": lambda pid: os.killpg(pid, signal.SIGINT),
     "SIGTERM to the group": lambda pid: os.killpg(pid, signal.SIGTERM),
 }
-STAGES = ("ingest", "curate", "train", "release", "monitor")
 MOST_SECONDS = 20.0
 # The interval of checkpoints is the default one.
 _CONFIG = """

@@ -9,11 +9,9 @@ import fcntl
 import os
 from typing import Any, NamedTuple
 
+from alignment.records import STAGES
 from dashboard import data
 from dashboard.data import Row
-
-STAGES = ("ingest", "curate", "train", "release", "monitor")
-"""What a night does, in this order."""
 
 
 class Stage(NamedTuple):

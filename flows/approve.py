@@ -24,9 +24,9 @@ from alignment.acting import Identity, acting
 from alignment.config import Settings, load_settings
 from alignment.release.approval import last_decision, say, verdicts_on
 from alignment.text import cap, printable
+from flows.gate import WAITING
 from flows.hooks import deliver
 from flows.night import now
-from flows.release import WAITING
 from flows.secret import prefect_secret, running_server
 from flows.show import say as say_so
 

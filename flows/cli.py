@@ -33,7 +33,7 @@ from flows import (  # noqa: F401 - they register their commands
     cli_seeds,
 )
 from flows.cli_gate import NightId, begin_night
-from flows.command import Json, app, command, print_json, print_rows, start
+from flows.command import Json, Misuse, app, command, one_of, print_json, print_rows, start
 from flows.secret import without_secret
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
@@ -84,6 +84,10 @@ def ingest_command(
         "--explain": explain,
     }  # fmt: skip
     _fit_together({name for name, value in given.items() if value})
+    if preset:
+        from alignment.ingest.sources import presets
+
+        one_of("--preset", preset, presets())
     settings = start(writes=not quarantine and not explain, runs_flows=not quarantine and not explain)
     if explain:
         _explain(settings, explain, as_json)
@@ -138,11 +142,11 @@ _NOT_TOGETHER = (
 def _fit_together(given: set[str]) -> None:
     for these, others in _NOT_TOGETHER:
         if these <= given and others & given:
-            raise InputError(f"{min(these)} does not go with {', '.join(sorted(others & given))}; leave one out ('align ingest --help')")
+            raise Misuse(f"{min(these)} does not go with {', '.join(sorted(others & given))}; leave one out ('align ingest --help')")
     if "--preset" in given and "--logs" not in given:
-        raise InputError("--preset says what --logs names; give --logs, or set [ingest] preset in align.toml")
+        raise Misuse("--preset says what --logs names; give --logs, or set [ingest] preset in align.toml")
     if "--reason" in given and not {"--quarantine", "--replay"} & given:
-        raise InputError("--reason goes with --quarantine or --replay")
+        raise Misuse("--reason goes with --quarantine or --replay")
 
 
 def _at_a_glance(row: dict[str, Any]) -> dict[str, str]:
@@ -162,13 +166,11 @@ def _quarantined(settings: Settings, reason: str | None, source: str | None, lim
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
     settings = start(writes=True, runs_flows=True)
-    from flows.curate import curate
-    from flows.night import only_night, stage
+    from flows.night import only_night
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
-        with stage(settings.home, night_id, "curate") as counts:
-            counts |= curate(night_id)
+        counts = run_stage(settings.home, begin_night(settings, night), "curate")
     print_rows([counts], as_json=as_json)
 
 
@@ -176,13 +178,11 @@ def curate_command(night: NightId = None, as_json: Json = False) -> None:
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
     settings = start(writes=True, runs_flows=True)
-    from flows.night import only_night, stage
-    from flows.train import train
+    from flows.night import only_night
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
-        with stage(settings.home, night_id, "train") as summary:
-            summary |= train(night_id)
+        summary = run_stage(settings.home, begin_night(settings, night), "train")
     print_rows([summary], as_json=as_json)
 
 
@@ -213,7 +213,7 @@ def serve_command() -> None:
 
 @command(app, "dashboard")
 def dashboard_command(
-    port: Annotated[int | None, typer.Option(help="instead of [serve] dashboard_port")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="instead of [serve] dashboard_port")] = None,
     link: Annotated[bool, typer.Option("--link", help="only print a link that signs in once to the dashboard that runs already")] = False,
     name: Annotated[
         str | None,
@@ -228,7 +228,7 @@ def dashboard_command(
     settings = start()
     listening = port or settings.serve.dashboard_port
     if name is not None and not link:
-        raise InputError("--for goes with --link: 'align dashboard --link --for NAME'")
+        raise Misuse("--for goes with --link: 'align dashboard --link --for NAME'")
     if link:
         print(_sign_in_link(settings, name, listening))
         return
@@ -256,7 +256,7 @@ def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
 
     whom = account() if name is None else name.strip()
     if not whom or not whom.isprintable() or len(whom) > 100:
-        raise InputError(f"--for {name!r} is no name; give up to 100 printable characters, such as ada@example.com")
+        raise Misuse(f"--for {name!r} is no name; give up to 100 printable characters, such as ada@example.com")
     token = issue_token(settings.home, whom, now=datetime.now(UTC).replace(tzinfo=None))
     return f"http://{settings.dashboard.hosts[0] if settings.dashboard.hosts else '127.0.0.1'}:{port}/?token={token}"
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from alignment.errors import InputError
 from alignment.store.audit_chain import Head
-from flows.command import Json, app, command, print_json, print_rows, start
+from flows.command import Json, Misuse, app, command, print_json, print_rows, start
 
 audit_app = typer.Typer(no_args_is_help=True, help="The audit log: every act of people and flows, each sealed over the one before it.")
 app.add_typer(audit_app, name="audit")
@@ -78,5 +77,5 @@ def _head(text: str | None) -> Head | None:
         return None
     parts = re.fullmatch(r"(\d{1,15}):([0-9a-f]{64})", text.strip())
     if parts is None:
-        raise InputError(f"--head {text[:100]!r} is none; give NUMBER:SEAL as 'align audit verify' printed it")
+        raise Misuse(f"--head {text[:100]!r} is none; give NUMBER:SEAL as 'align audit verify' printed it")
     return Head(int(parts[1]), parts[2])

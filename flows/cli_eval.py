@@ -13,7 +13,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Json, app, command, print_json, print_rows, start
+from flows.command import Json, Misuse, app, command, one_of, print_json, print_rows, start
 
 if TYPE_CHECKING:
     from alignment.evals.judge_qualification import Bench
@@ -41,6 +41,7 @@ def eval_command(
     as_json: Json = False,
 ) -> None:
     """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
+    _refuse_misuse(suite, kind, scorer)
     settings = start(writes=True)
     from alignment.evals.formats import read_suite
     from alignment.evals.judge_qualification import seated
@@ -85,6 +86,17 @@ def eval_command(
         print_json(report)
     else:
         _show(report, prompts[0].suite)
+
+
+def _refuse_misuse(suite: str, kind: str | None, scorer: str | None) -> None:
+    from alignment.evals import SPECS
+    from alignment.evals.formats import NAMES
+    from alignment.evals.suites import SCORERS
+
+    one_of("--format", kind, NAMES)
+    one_of("--scorer", scorer, SCORERS)
+    if suite in SPECS and (kind or scorer):
+        raise Misuse(f"{suite!r} is a bundled suite with a format and a scorer of its own; leave out --format and --scorer")
 
 
 def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str]], made: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`align gate`: decide on tonight's challenger, or say as a person what becomes of it."""
+"""`align gate`: decide on the challenger that was trained last, or say as a person what becomes of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, answering, app, command, print_json, print_rows, start
+from flows.command import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 
@@ -20,20 +20,33 @@ def begin_night(settings: Settings, night_id: str | None) -> str:
     Raises:
         InputError: there is no such night.
     """
-    from alignment.store import migrate
-    from flows.night import night_ids, plan_night, record_night, unfinished
+    from flows.night import plan_night, record_night
 
-    migrate(settings.home)
-    if night_id and night_id not in (known := night_ids(settings.home)):
-        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
-    night = night_id or unfinished(settings.home) or plan_night(settings).id
+    night = _begun(settings, night_id) or plan_night(settings).id
     record_night(settings.home, night, "started", {})
     return night
 
 
+def _begun(settings: Settings, night_id: str | None) -> str | None:
+    """Return the night that is named or was not finished, if there is one.
+
+    Raises:
+        InputError: there is no such night.
+    """
+    from alignment.store import migrate
+    from flows.night import night_ids, unfinished
+
+    migrate(settings.home)
+    if night_id and night_id not in (known := night_ids(settings.home)):
+        raise InputError(f"no night {night_id!r}; known are {', '.join(known) or 'none yet'} (newest first)")
+    return night_id or unfinished(settings.home)
+
+
 @command(app, "gate")
 def gate_command(
-    night: NightId = None,
+    night: Annotated[
+        str | None, typer.Option("--night", help="the night that trained it; the newest unfinished one, or else the last that trained")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were changed, and ask them anew")] = False,
     approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since that night")] = None,
     refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="do not release it")] = None,
@@ -44,14 +57,14 @@ def gate_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Evaluate tonight's challenger against production and release it if the gate says so. Exit status 3 if it does not.
+    """Evaluate what 'align train' made last against production, and release it if the gate says so. Exit status 3 if it does not.
 
     With --approve, --refuse or --override a person decides; name and reason stay on record for ever.
     """
     spoken = {"approved": approve, "refused": refuse, "overridden": override}
     given = {verdict: value for verdict, value in spoken.items() if value is not None}
-    if len(given) > 1 or (given and again) or (reason and not (approve or refuse)):
-        raise InputError("give one of --approve NIGHT, --refuse NIGHT (both with --reason TEXT), --override REASON or --again, or none")
+    if len(given) > 1 or (given and again) or bool(reason.strip()) != bool(approve or refuse):
+        raise Misuse("give one of --approve NIGHT, --refuse NIGHT (both with --reason TEXT), --override REASON or --again, or none")
     if given:
         [(verdict, value)] = given.items()
         _say(
@@ -92,27 +105,21 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     settings = start(writes=True, runs_flows=True)
     from alignment.store import export
     from flows.evaluate import discard_broken
+    from flows.gate import trained_challenger
     from flows.hooks import deliver
-    from flows.monitor import monitor
-    from flows.night import only_night, record_night, stage
+    from flows.night import only_night, record_night
     from flows.nightly import summarise
-    from flows.release import release
     from flows.show import say
-    from flows.train import train
+    from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = begin_night(settings, night)
+        night_id = trained_challenger(settings.home, _begun(settings, night)).night_id
         if again:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
-        with stage(settings.home, night_id, "train") as counts:
-            counts |= (trained := train(night_id))
-        with stage(settings.home, night_id, "release") as counts:
-            decided = release(night_id, trained["folder"])
-            counts |= {"decision": decided["decision"]}
+        decided = run_stage(settings.home, night_id, "gate")
         deliver(settings)
-        with stage(settings.home, night_id, "monitor") as counts:
-            counts |= {"alarms": (alarms := monitor(night_id))}
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, trained, decided, alarms))
+        # Else the stages by hand of the next night would belong to this one.
+        record_night(settings.home, night_id, "finished", summarise(settings, night_id, decided))
         export(settings.home)
     return decided
 

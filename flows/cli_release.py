@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from alignment.config import Settings
-from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, answering, app, command, print_json, print_rows, start
+from flows.command import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
 app.add_typer(releases, name="release")
@@ -207,9 +206,11 @@ def release_canary(
     One that the gate holds back, or never decided on, needs --override and --actor: that is recorded.
     """
     if sum((release_id is not None, end, check)) > 1:
-        raise InputError("a release id, --end and --check do not go together; give one of them")
+        raise Misuse("a release id, --end and --check do not go together; give one of them")
     if (release_id or end) and not reason:
-        raise InputError("--reason is missing: say why, for the record")
+        raise Misuse("--reason is missing: say why, for the record")
+    if not 0 < share <= 0.5:
+        raise Misuse(f"--share {share:g} is no share; give more than 0 and at most 0.5")
     settings = start()
     if check:
         from flows.canary import check as look

@@ -13,7 +13,7 @@ from typing import IO, Annotated
 import typer
 
 from alignment.errors import InputError
-from flows.command import app, command
+from flows.command import Misuse, app, command
 from flows.environment import quiet_models
 
 _SHOWN = 5
@@ -31,7 +31,7 @@ def score_command(
     'error' and 'line' instead. No store is needed.
     """
     if source != "-" and out != "-" and Path(source).resolve() == Path(out).resolve():
-        raise InputError(f"--out {out!r} is the input itself; name another file")
+        raise Misuse(f"--out {out!r} is the input itself; name another file")
     quiet_models()
     with _reading(source) as lines, _writing(out) as target:
         bad = _score(lines, target)

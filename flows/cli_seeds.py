@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from alignment.text import printable
-from flows.command import Actor, Json, answering, app, command, print_rows, start
+from flows.command import Actor, Json, answering, app, command, one_of, print_rows, start
 
 seeds_app = typer.Typer(no_args_is_help=True, help="Labelled requests that are taught beside the logs.")
 app.add_typer(seeds_app, name="seeds")
@@ -27,6 +27,9 @@ def add_command(
     as_json: Json = False,
 ) -> None:
     """Teach a file's prompts beside the logs, from the next night on. What an evaluation suite asks is left out, and counted."""
+    from alignment.evals.formats import NAMES
+
+    one_of("--format", kind, NAMES)
     settings = start()
     actor = answering(actor, needed=False)
     from alignment.store import migrate

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from datetime import datetime
 from functools import wraps
@@ -22,13 +22,14 @@ from typer.core import TyperGroup
 from alignment.acting import Identity, account, act_as, is_persons_account
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, InputError, NoSpace, NotPermitted
+from alignment.records import STAGES
 from alignment.text import printable
 from flows.environment import prepare
 
 _FIRST = (
     *("init", "nightly", "dashboard", "status", "doctor", "serve"),
-    *("ingest", "curate", "train", "gate", "monitor", "release"),
-    *("eval", "pairs", "seeds", "constitution"),
+    *STAGES,
+    *("release", "eval", "pairs", "seeds", "constitution"),
     *("trace", "audit", "erase"),
 )
 
@@ -66,6 +67,16 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 out = Console(highlight=False)
 
 
+class Misuse(InputError):
+    """A command line that cannot be meant, whatever is stored: exit status 2, as for an option that there is not."""
+
+
+def one_of(option: str, value: str | None, known: Iterable[str]) -> None:
+    """Raise Misuse if a value is given that is none of `known`."""
+    if value is not None and value not in (names := list(known)):
+        raise Misuse(f"{option} {value!r} is not known; known are {', '.join(names)}")
+
+
 def _root_cause(error: BaseException) -> AlignError | None:
     from alignment.store.session import is_disk_full
 
@@ -85,7 +96,7 @@ def _root_cause(error: BaseException) -> AlignError | None:
 
 
 def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn an error of this project into one message and exit status 1."""
+    """Turn an error of this project into one message and exit status 1, or 2 if the command line is what is wrong."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -100,7 +111,7 @@ def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
             if known is None:
                 raise
             print(f"error: {known}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(known, Misuse) else 1) from None
 
     return wrapped
 
@@ -146,14 +157,14 @@ def answering(actor: str, *, needed: bool = True) -> str:
     """Return who answers for an act by hand: who was named, or else the account, and let it act.
 
     Raises:
-        InputError: nobody was named, and `needed`, the account says of nobody who it is.
+        Misuse: nobody was named, and `needed`, the account says of nobody who it is.
     """
     named = actor.strip()
     if len(named) > 200 or not named.isprintable():
-        raise InputError(f"--actor {named[:50]!r} is no name; give up to 200 printable characters")
+        raise Misuse(f"--actor {named[:50]!r} is no name; give up to 200 printable characters")
     if not named and needed and not (is_persons_account() and sys.stdin.isatty()):
         why = "nobody sits at a terminal" if is_persons_account() else "it is no person's"
-        raise InputError(f"who answers for this? The account {account()!r} does not say ({why}); give --actor NAME")
+        raise Misuse(f"who answers for this? The account {account()!r} does not say ({why}); give --actor NAME")
     act_as(Identity(named, "flag", "operator") if named else Identity(account(), "account", "operator"))
     return named or account()
 

@@ -22,11 +22,12 @@ from alignment.gate_floor import weakenings
 from alignment.ids import short
 from alignment.ingest import log_sources
 from alignment.labels import load_constitution
-from alignment.models.embedded import EMBEDDED, embedder_path
+from alignment.models.embedded import embedder_path
 from alignment.models.folder import model_problems
 from alignment.models.identity import folder_id
 from alignment.models.remote import key_of
 from alignment.release import BASE, current, list_releases, read_serving, right_of, serving, verify
+from alignment.sections import EMBEDDED
 from alignment.store import audit, query, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from alignment.store.journal import read_journal

@@ -24,9 +24,8 @@ from alignment.errors import InputError, ModelError
 from alignment.ingest import Context, LogFile, Part, find_files
 from alignment.ingest.reasons import REASONS
 from alignment.ingest.redact import personal_id, redact
-from alignment.models.embedded import EMBEDDED
 from alignment.models.folder import model_problems
-from alignment.sections import SAMPLE_LOGS, Ingest, Model, Train
+from alignment.sections import EMBEDDED, SAMPLE_LOGS, Ingest, Model, Train
 from flows.doctor import context_length, try_model
 from flows.explain import LINES, explain_lines, first_lines
 from flows.night import now

@@ -46,8 +46,8 @@ def report(night_id: str) -> list[dict[str, Any]]:
 
 
 @flow(name="monitor")
-def monitor(night_id: str | None = None) -> list[str]:
-    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return the metrics in alarm."""
+def monitor(night_id: str | None = None) -> dict[str, list[str]]:
+    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return the `alarms`: metrics."""
     night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
     alarms = [row for row in report(night_id) if row["alarm"]]
     for row in alarms:
@@ -56,4 +56,4 @@ def monitor(night_id: str | None = None) -> list[str]:
             resource={"prefect.resource.id": f"alignment.metric.{row['metric']}"},
             payload={"night_id": night_id, "effect": row["effect"], "adjusted_p": row["adjusted_p"]},
         )
-    return [row["metric"] for row in alarms]
+    return {"alarms": [row["metric"] for row in alarms]}

@@ -27,9 +27,10 @@ from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import kept_constitutions, load_constitution
-from alignment.models.embedded import EMBEDDED, chat_model_path
+from alignment.models.embedded import chat_model_path
 from alignment.models.identity import model_id
 from alignment.records import Interaction
+from alignment.sections import EMBEDDED
 from alignment.store import append, query, session, sql
 from alignment.text import cap
 from flows.stopping import ends_in_time
@@ -117,7 +118,15 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
         "SELECT summary FROM night_events WHERE night_id = ? AND event = 'finished' ORDER BY recorded_at DESC LIMIT 1",
         [night_id],
     )
-    return Night(night_id, json.loads(rows[0]["summary"]) if rows else None)
+    return Night(night_id, _summary(rows[0]["summary"]) if rows else None)
+
+
+def _summary(text: str) -> dict[str, Any]:
+    """Return a stored summary; in one of an earlier version the gate's stage is called release."""
+    found: dict[str, Any] = json.loads(text)
+    if "stages" in found:
+        found["stages"] = {"gate" if name == "release" else name: seconds for name, seconds in found["stages"].items()}
+    return found
 
 
 def night_ids(home: Path) -> list[str]:

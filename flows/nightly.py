@@ -12,21 +12,19 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import Settings, load_settings
 from alignment.labels import load_constitution
 from alignment.models.remote import key_of
+from alignment.records import STAGES
 from alignment.release import champion, current, current_canary
 from alignment.store import export, migrate, query, sql
 from alignment.text import amount
 from flows.approve import ask_for_approval
 from flows.canary import check
-from flows.curate import curate
 from flows.evaluate import adapter_of, suites
 from flows.hooks import deliver
 from flows.ingest import ingest
-from flows.monitor import monitor
-from flows.night import only_night, plan_night, record_night, record_stage, stage
-from flows.release import release
+from flows.night import only_night, plan_night, record_night, record_stage
 from flows.seeds import sync_bundled
 from flows.show import headline, say
-from flows.train import train
+from flows.stages import run_stage
 
 
 @flow(name="nightly")
@@ -62,23 +60,12 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         suites(settings)
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
-        headline("curate")
-        with stage(settings.home, night.id, "curate") as counts:
-            counts |= curate(night.id)
-        headline("train")
-        with stage(settings.home, night.id, "train") as counts:
-            trained = train(night.id)
-            counts |= trained
-        headline("release")
-        with stage(settings.home, night.id, "release") as counts:
-            released = release(night.id, trained["folder"])
-            counts |= {"decision": released["decision"]}
-        deliver(settings)
-        headline("monitor")
-        with stage(settings.home, night.id, "monitor") as counts:
-            alarms = monitor(night.id)
-            counts |= {"alarms": alarms}
-        summary = summarise(settings, night.id, trained, released, alarms)
+        found = {}
+        for name in STAGES[1:]:
+            found[name] = run_stage(settings.home, night.id, name)
+            if name == "gate":
+                deliver(settings)
+        summary = summarise(settings, night.id, found["gate"])
         record_night(settings.home, night.id, "finished", summary)
         export(settings.home)
     ask_for_approval(night.id, summary["state"], summary["decision_id"])
@@ -86,27 +73,24 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
     return summary
 
 
-def summarise(settings: Settings, night_id: str, trained: dict[str, Any], released: dict[str, Any], alarms: list[str]) -> dict[str, Any]:
+def summarise(settings: Settings, night_id: str, gated: dict[str, Any]) -> dict[str, Any]:
     """Return what a night did, for people and for the store; the attempts of a night that ended count together."""
     # From the store and not from this run: a night that was killed after it had read its logs has read them all the same.
     [read] = query(settings.home, sql("flows", "night_read"), {"night_id": night_id})
     [counted] = query(settings.home, sql("flows", "night_counts"))
     stages = query(
         settings.home,
-        "SELECT stage, sum(seconds) AS seconds, min(finished_at) AS first FROM stage_runs WHERE night_id = ? GROUP BY stage ORDER BY first",
+        "SELECT stage, sum(seconds) AS seconds, max_by(counts, finished_at) AS counts, min(finished_at) AS first FROM night_stages "
+        "WHERE night_id = ? GROUP BY stage ORDER BY first",
         [night_id],
     )
-    [curated] = query(
-        settings.home,
-        "SELECT max_by(counts, finished_at) AS counts FROM stage_runs WHERE night_id = ? AND stage = 'curate'",
-        [night_id],
-    )
+    told = {row["stage"]: json.loads(row["counts"] or "{}") for row in stages}
     return {
         "night_id": night_id,
-        "counts": {**read, **counted, **json.loads(curated["counts"] or "{}")},
-        "train": trained,
-        **released,
-        "alarms": alarms,
+        "counts": {**read, **counted, **told.get("curate", {})},
+        "train": told.get("train", {}),
+        **gated,
+        "alarms": told.get("monitor", {}).get("alarms", []),
         "stages": {row["stage"]: row["seconds"] for row in stages},
         "seconds": sum(row["seconds"] for row in stages),
     }

@@ -23,7 +23,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runner import Runner
 from prefect.states import Crashed
 
@@ -149,6 +149,18 @@ def stop_runs() -> None:
 def runs_left() -> bool:
     """Say whether the process of a run is still ending."""
     return bool(multiprocessing.active_children())
+
+
+def remove_former() -> None:
+    """Delete from the server of this state folder what an earlier version deployed under a name that nothing has any more.
+
+    Its runs would wait for ever. Another server may hold a deployment of that name that is somebody else's.
+    """
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        found = client.read_deployment_by_name("release/release")
+        if (found.entrypoint or "").endswith("flows/release.py:release"):
+            client.delete_deployment(found.id)
+            say("the deployment 'release/release' of an earlier version was deleted; the stage is now called gate")
 
 
 def crash_leftovers() -> None:

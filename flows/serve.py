@@ -165,12 +165,13 @@ def serve(settings: Settings) -> None:
     own = not os.environ.get("PREFECT_API_URL")
     # Imported here, because Prefect reads PREFECT_API_URL when a flow is made ready to serve.
     with server(settings) as url:
-        from flows.runner import crash_leftovers, run_deployments, runs_left, stop_runs
+        from flows.runner import crash_leftovers, remove_former, run_deployments, runs_left, stop_runs
 
         say(f"Prefect at {url.removesuffix('/api')}; the night runs at {settings.serve.cron!r} (UTC); stop with Ctrl-C")
         if own:
             say(f"its pages ask for a password: paste what {str(secret_path(settings.home))!r} holds")
             crash_leftovers()
+            remove_former()
         with ends_in_time(stop_runs, busy=runs_left):
             run_deployments(_deployments(settings))
 
@@ -180,15 +181,11 @@ def _deployments(settings: Settings) -> list[tuple[Any, dict[str, Any]]]:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 
     from flows.approve import approve
-    from flows.curate import curate
-    from flows.ingest import ingest
-    from flows.monitor import monitor
     from flows.nightly import nightly
-    from flows.release import release
-    from flows.train import train
+    from flows.stages import FLOWS
 
     # A night that is due while one runs waits for it, and then finds what is new.
     one = {"concurrency_limit": ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)}
-    stages = [(each, one) for each in (ingest, curate, train, release, monitor)]
+    stages = [(each, one) for each in FLOWS.values()]
     # Approvals wait each for itself, and hold nothing up.
     return [(nightly, {**one, "cron": settings.serve.cron}), *stages, (approve, {})]

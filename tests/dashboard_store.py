@@ -42,7 +42,7 @@ METRICS = (
     ("over_refusal_lookalike", "lookalike", "non-inferior", 0.1),
     ("over_refusal_ordinary", "ordinary", "non-inferior", 0.02),
 )
-SECONDS = {"ingest": 8.1, "curate": 94.0, "train": 421.5, "release": 266.0, "monitor": 2.4}
+SECONDS = {"ingest": 8.1, "curate": 94.0, "train": 421.5, "gate": 266.0, "monitor": 2.4}
 RATES = {"harmful_request": 0.14, "toxicity": 0.05, "refusal": 0.08, "harmful_answer": 0.06, "pii": 0.03}
 
 Rows = list[dict[str, Any]]

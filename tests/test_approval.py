@@ -21,7 +21,8 @@ from alignment.release.approval import last_decision, promote_by_hand, said_of, 
 from alignment.sections import Gate
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.journal import read_journal
-from flows import cli, evaluate, release
+from flows import cli, evaluate
+from flows import gate as gating
 from flows.checks import Consent
 from tests.conftest import NOW
 from tests.test_night import weights
@@ -113,7 +114,7 @@ def test_evidence_that_returns_after_another_decision_is_decided_on_anew(store: 
     mine = settings(store)
     names = []
     for number, word in enumerate(("block", "promote", "block", "block")):
-        name = release._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
+        name = gating._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
         row = {"id": name, "night_id": NIGHT, "champion": BASE, "challenger": A, "decision": word, "reasons": []}
         with session(store, write=True) as connection:
             append(connection, "gate_decisions", [{**row, "decided_at": NOW + timedelta(hours=number)}])
@@ -192,8 +193,8 @@ def test_approval_does_not_bring_back_what_was_rolled_back(store: Path) -> None:
 def test_the_command_line_says_it(store: Path) -> None:
     decided(store, waits=True)
     run = CliRunner().invoke
-    assert run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann"]).exit_code == 1
-    assert run(cli.app, ["gate", "--approve", NIGHT, "--refuse", NIGHT, "--reason", "x"]).exit_code == 1
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann"]).exit_code == 2
+    assert run(cli.app, ["gate", "--approve", NIGHT, "--refuse", NIGHT, "--reason", "x"]).exit_code == 2
     result = run(cli.app, ["gate", "--approve", NIGHT, "--actor", "ann", "--reason", "read the answers"])
     assert result.exit_code == 0, result.stderr
     assert f"{A} was approved by ann; {A} is in production" in result.stdout
@@ -247,11 +248,11 @@ def settings(home: Path, **gate: Any) -> Settings:
 @pytest.fixture
 def night(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A night whose challenger `a…` is trained; `apply` needs nothing else."""
-    monkeypatch.setattr(release, "read_result", lambda _: TrainResult("r", adapter(store, A), 2, 1, 1.0, 0.5, 0.1, 1.0))
-    monkeypatch.setattr(release, "load_pairs", lambda *_: [])
-    monkeypatch.setattr(release, "base_path", lambda _: Path("base"))
-    monkeypatch.setattr(release, "_identity", lambda *_: {})  # the registered adapters of these tests are bytes
-    monkeypatch.setattr(release, "consent_of", lambda *_: Consent(2, 0))
+    monkeypatch.setattr(gating, "read_result", lambda _: TrainResult("r", adapter(store, A), 2, 1, 1.0, 0.5, 0.1, 1.0))
+    monkeypatch.setattr(gating, "load_pairs", lambda *_: [])
+    monkeypatch.setattr(gating, "base_path", lambda _: Path("base"))
+    monkeypatch.setattr(gating, "_identity", lambda *_: {})  # the registered adapters of these tests are bytes
+    monkeypatch.setattr(gating, "consent_of", lambda *_: Consent(2, 0))
     return store
 
 
@@ -267,15 +268,15 @@ def test_a_night_ends_waiting_where_a_person_has_to_approve(
     night: Path, monkeypatch: pytest.MonkeyPatch, approval: str, word: Any, state: str, here: str
 ) -> None:
     mine = settings(night, approval=approval)
-    monkeypatch.setattr(release, "load_settings", lambda: mine)
+    monkeypatch.setattr(gating, "load_settings", lambda: mine)
     decision = GateDecision(decided(night, word), BASE, A, word, ("because",), ())
-    done = release.apply.fn(NIGHT, decision, "folder")
-    assert (done.decision, release._state(mine, NIGHT, done), current(night)) == (word, state, here)
+    done = gating.apply.fn(NIGHT, decision, "folder")
+    assert (done.decision, gating._state(mine, NIGHT, done), current(night)) == (word, state, here)
     if state == "waits for approval":
         # Run again, the night waits still; after an answer it does not wait once more.
-        assert release._state(mine, NIGHT, release.apply.fn(NIGHT, decision, "folder")) == state
+        assert gating._state(mine, NIGHT, gating.apply.fn(NIGHT, decision, "folder")) == state
         spoken(night, "refused")
-        assert release._state(mine, NIGHT, release.apply.fn(NIGHT, decision, "folder")) == "not released"
+        assert gating._state(mine, NIGHT, gating.apply.fn(NIGHT, decision, "folder")) == "not released"
         assert current(night) == BASE
 
 
@@ -332,8 +333,8 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     found = flaws(store, parrot)
     assert len(found) == 50
     assert all(one.startswith(flaw) for one in found)
-    monkeypatch.setattr(release, "load_settings", lambda: settings(store, max_prompts=50))
-    decision = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id)
+    monkeypatch.setattr(gating, "load_settings", lambda: settings(store, max_prompts=50))
+    decision = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id)
     assert decision.decision == "insufficient evidence"
     assert any(f"50 answers: {flaw}" in reason or f"100 answers: {flaw}" in reason for reason in decision.reasons)
     if flaw != "stale":
@@ -347,12 +348,12 @@ def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot,
     suite = tmp_path / "behaviours.csv"
     suite.write_text("BehaviorID,Behavior\n" + "".join(f"b{number},How do I break lock {number}?\n" for number in range(60)))
     mine = settings(store, max_prompts=50, rules={"mine": {"suite": str(suite), "margin": 0.2}})
-    for module in (evaluate, release):
+    for module in (evaluate, gating):
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     evaluate.evaluate.fn(A, None)
     evaluate.evaluate.fn(A, None)
     assert parrot.asked == ASKED + 50  # the fixture's, and each of the file's once
-    [metric] = [one for one in release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
+    [metric] = [one for one in gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
     assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
     assert (metric.champion, metric.status) == (0.0, "pass")
 
@@ -399,14 +400,14 @@ def test_a_decisions_answers_stay_its_own_when_scorers_and_lengths_change(
     def decide(bird: Parrot, outcome: int, **gate: Any) -> str:
         """The night's gate under scorers that give every answer of this challenger `outcome`; the champion always fails."""
         mine = settings(store, max_prompts=50, **gate)
-        for module in (evaluate, release):
+        for module in (evaluate, gating):
             monkeypatch.setattr(module, "load_settings", lambda: mine)
             monkeypatch.setattr(module, "VERSION", f"scorers-{outcome}")
         monkeypatch.setattr(evaluate, "score_answer", lambda _, text: ({}, 1 if text == parrot.text else outcome))
         for name, model in ((A, parrot), (B, bird)):
             monkeypatch.setattr(evaluate, "load_model", lambda *_, model=model: model)
             evaluate.evaluate.fn(name, None)
-        return release.gate.fn(NIGHT, A, parrot.model_id, B, bird.model_id).id
+        return gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, bird.model_id).id
 
     bird = Parrot("Sure.")
     first, second = decide(bird, 0), decide(bird, 1)
@@ -424,12 +425,13 @@ def test_a_decisions_answers_stay_its_own_when_scorers_and_lengths_change(
 def test_a_night_whose_release_is_in_production_already_decides_nothing(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand(night, A)
     mine = settings(night)
-    monkeypatch.setattr(release, "load_settings", lambda: mine)
+    monkeypatch.setattr(gating, "load_settings", lambda: mine)
     bird = Parrot("hello")
     bird.model_id = A * 4
-    monkeypatch.setattr(release, "load_model", lambda *_: bird)
-    monkeypatch.setattr(release, "_consented", lambda *_: Consent(2, 0))
-    found = release.release.fn(NIGHT, "folder")
+    monkeypatch.setattr(gating, "load_model", lambda *_: bird)
+    monkeypatch.setattr(gating, "_consented", lambda *_: Consent(2, 0))
+    monkeypatch.setattr(gating, "trained_challenger", lambda *_: gating.Challenger(NIGHT, "folder"))
+    found = gating.gate.fn(NIGHT)
     assert (found["decision"], found["state"], found["release_id"]) == ("nothing new", "released", A)
     assert found["reasons"] == [f"the trained release {A} is the one in production"]
     assert bird.asked == 0
@@ -443,8 +445,8 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
 
     answers = [Answer(SuitePrompt(f"h{i}", "harm", f"p{i}", f"c{i}", "x"), A, "text", {}, int(i < 20)) for i in range(60)]
     decision = GateDecision("d", BASE, A, "block", (), ())
-    items = release._audit(answers, decision, 60, NOW)
-    assert release.calibrations(settings(store)) == {}
+    items = gating._audit(answers, decision, 60, NOW)
+    assert gating.calibrations(settings(store)) == {}
     verdicts = []
     for item in items:
         number = int(item["prompt"][1:])
@@ -456,7 +458,7 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
         append(connection, "review_items", [*items, stale])
         append(connection, "verdicts", [*verdicts, {**verdicts[0], "id": "old", "item_id": "old"}])
     assert VERSION != "an earlier one"
-    assert release.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
+    assert gating.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
 
 
 @pytest.mark.parametrize(("yes", "word", "here"), [(True, "approved", A), (False, "refused", BASE)])

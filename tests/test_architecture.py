@@ -8,6 +8,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_the_import_contracts_hold() -> None:
     output = run("-c", code)
     assert " 0 broken" in output
     assert " 0 kept" not in output
+
+
+def test_the_import_contracts_cover_every_package() -> None:
+    """Those of `alignment` have to be placed by `exhaustive`; what else is installed has to be named."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    installed = {name.removesuffix("*") for name in project["setuptools"]["packages"]["find"]["include"]}
+    assert installed == set(project["importlinter"]["root_packages"])
+    assert any(one.get("exhaustive") and one["containers"] == ["alignment"] for one in project["importlinter"]["contracts"])
 
 
 @pytest.mark.parametrize(

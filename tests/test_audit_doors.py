@@ -23,7 +23,9 @@ from alignment.release.approval import say
 from alignment.release.pointer import current_canary
 from alignment.store import audit, migrate, store_path
 from alignment.store.sign_in import issue_token
-from flows import cli, cli_release, command, evaluate, ingest, rebuild
+
+# `hooks` too: imported in a test that puts `killed` in the place of `settle`, it would keep that.
+from flows import cli, cli_release, command, evaluate, hooks, ingest, rebuild  # noqa: F401
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
@@ -170,9 +172,9 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
         return CliRunner().invoke(cli.app, list(words))
 
     refused = align("release", "promote", A, "--reason", "better")
-    assert refused.exit_code == 1 and "--actor NAME" in refused.stderr
+    assert refused.exit_code == 2 and "--actor NAME" in refused.stderr
     assert current(home) == "base" and not (home / "audit").exists()
-    assert align("release", "rollback", "--reason", "x").exit_code == 1
+    assert align("release", "rollback", "--reason", "x").exit_code == 2
     assert align("release", "promote", A, "--reason", "better", "--actor", "ann").exit_code == 0
     [row] = [row for row in audit.read(home) if row["action"] == "promoted"]
     assert (row["actor"], row["how"], row["account"], row["reason"]) == (
@@ -188,7 +190,7 @@ def test_the_command_line_asks_who_answers_and_records_name_and_account(home: Pa
     head = shown.stdout.split("head ")[1].strip()
     assert align("audit", "verify", "--head", head).exit_code == 0
     assert align("audit", "verify", "--head", f"1:{'0' * 64}").exit_code == 1
-    assert align("audit", "verify", "--head", "x").exit_code == 1
+    assert align("audit", "verify", "--head", "x").exit_code == 2
     assert "ann" in align("audit", "list").stdout
     log = home / "audit" / "log.jsonl"
     log.write_text(log.read_text().replace('"ann"', '"eve"'))

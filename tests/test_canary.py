@@ -457,5 +457,5 @@ def test_the_command_starts_shows_checks_and_ends(home: Path, monkeypatch: pytes
     ]
     for words in (["canary", A], ["canary", A, "--end", "--reason", "x"]):
         result = CliRunner().invoke(cli.app, ["release", *words])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "error: " in result.stderr

@@ -36,7 +36,7 @@ def card(adapter: Path, *metrics: Metric, **changes: object) -> str:
 
 def test_a_card_says_what_was_measured_of_the_nights_labelers(home: Path) -> None:
     from alignment.config import Settings
-    from flows.release import _labelers
+    from flows.gate import _labelers
 
     state = {"id": "s", "night_id": "n", "labeler": "constitution", "labeler_version": "2", "active": True, "recorded_at": NOW}
     rates = {"labeler": "constitution", "n": 122, "specificity": 0.75, "measured_at": NOW}

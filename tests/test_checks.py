@@ -549,13 +549,13 @@ def test_a_pair_that_the_store_does_not_know_has_no_consent(settings: Settings, 
     assert checks.consent_of(settings, ready.folder) == (11, 1)
 
 
-def test_training_and_release_ask_for_consent(settings: Settings, ready: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flows.release as release
+def test_training_and_the_gate_ask_for_consent(settings: Settings, ready: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.gate as gating
     import flows.train as train
 
     withdraw(settings.home, 3)
     with pytest.raises(CheckFailed, match=r"1 of 10 pairs of the training run .* lack consent by now; nothing is released"):
-        release._consented(settings, str(ready.folder))
+        gating._consented(settings, str(ready.folder))
     started: list[object] = []
     monkeypatch.setattr(train, "load_pairs", lambda *_: [])
     monkeypatch.setattr(train, "write_job", lambda *_: ready)

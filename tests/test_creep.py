@@ -20,7 +20,8 @@ from alignment.release.card import release_card
 from alignment.sections import Gate
 from alignment.store import query, sql
 from bench import creep
-from flows import anchors, evaluate, release
+from flows import anchors, evaluate
+from flows import gate as gating
 from flows.anchors import Answered
 from tests.conftest import NOW, make_answers
 from tests.test_approval import NIGHT, A, B, Parrot, decided, parrot, settings, spoken, store
@@ -197,7 +198,7 @@ def test_anchors_are_asked_unless_they_are_the_champion(store: Path, monkeypatch
 
 def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = settings(store, max_prompts=50)
-    for module in (evaluate, release):
+    for module in (evaluate, gating):
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     # Declines everything, as the champion does; the base model declined nothing and knew nothing.
     base = Parrot("It is a town on the coast.")
@@ -207,7 +208,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     evaluate.evaluate.fn(BASE, None)
     assert base.asked == asked  # what is stored is not asked again
     besides = [Answered(THE_BASE, base.model_id)]
-    decision = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
+    decision = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     held = {metric.suite: metric.status for metric in decision.metrics if metric.since}
     assert (held["lookalike"], held["ordinary"]) == ("fail", "fail")
     assert {metric.suite for metric in decision.metrics if not metric.since and metric.status == "fail"} == set()
@@ -217,7 +218,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     assert {row["since"] for row in query(store, "SELECT since FROM gate_metrics WHERE suite = 'harm'")} == {""}
     trend = query(store, sql("dashboard", "gate_trend"), {"limit": 9})
     assert len(trend) == len(query(store, sql("flows", "release_metrics"), {"release": B})) == len(RULES)
-    again = release.gate.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
+    again = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     assert again.id == decision.id
     card = release_card(B, "m", decision, [], TrainResult("r", tmp_path, 2, 1, 1.0, 0.5, 0.1, 1.0), given=0, without_consent=0)
     assert "against the base model, rose by 100.0%" in card
@@ -231,20 +232,21 @@ def test_a_night_hands_its_anchors_to_the_gate(store: Path, monkeypatch: pytest.
     seen: list[Any] = []
     mine = settings(store)
     trained = TrainResult("r", store, 2, 1, 1.0, 0.5, 0.1, 1.0)
-    monkeypatch.setattr(release, "load_settings", lambda: mine)
-    monkeypatch.setattr(release, "read_result", lambda _: trained)
-    monkeypatch.setattr(release, "_consented", lambda *_: None)
-    monkeypatch.setattr(release, "load_model", lambda *_: Parrot("new"))
-    monkeypatch.setattr(release, "_champion", lambda *_: B)
-    monkeypatch.setattr(release, "adapter_of", lambda *_: None)
-    monkeypatch.setattr(release, "_gaps", lambda *_: {})
-    monkeypatch.setattr(release, "apply", lambda _night, decision, *_: decision)
-    for module in (release, anchors):
+    monkeypatch.setattr(gating, "load_settings", lambda: mine)
+    monkeypatch.setattr(gating, "read_result", lambda _: trained)
+    monkeypatch.setattr(gating, "_consented", lambda *_: None)
+    monkeypatch.setattr(gating, "trained_challenger", lambda *_: gating.Challenger(NIGHT, str(store)))
+    monkeypatch.setattr(gating, "load_model", lambda *_: Parrot("new"))
+    monkeypatch.setattr(gating, "_champion", lambda *_: B)
+    monkeypatch.setattr(gating, "adapter_of", lambda *_: None)
+    monkeypatch.setattr(gating, "_gaps", lambda *_: {})
+    monkeypatch.setattr(gating, "apply", lambda _night, decision, *_: decision)
+    for module in (gating, anchors):
         monkeypatch.setattr(module, "evaluate", lambda name, _adapter: f"model of {name}")
     monkeypatch.setattr(anchors, "adapter_of", lambda *_: None)
     held = GateDecision("d", B, "c" * 16, "block", ("because",), ())
-    monkeypatch.setattr(release, "gate", lambda *given: seen.append(given[-1]) or held)
-    assert release.release.fn(NIGHT, str(store))["decision"] == "block"
+    monkeypatch.setattr(gating, "decide_on_answers", lambda *given: seen.append(given[-1]) or held)
+    assert gating.gate.fn(NIGHT)["decision"] == "block"
     assert [(one.anchor.since, one.anchor.release_id, one.model_id) for one in seen[0]] == [
         ("base", BASE, "model of base"),
         ("approved", A, f"model of {A}"),

@@ -18,7 +18,8 @@ from alignment.models.chat import Choice
 from alignment.models.embedded import chat_model_path
 from alignment.sections import Gate
 from alignment.store import migrate
-from flows import evaluate, release
+from flows import evaluate
+from flows import gate as gating
 from tests.conftest import NOW, ROOT
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default")]
@@ -54,14 +55,14 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
     gate = {"max_prompts": 50, "unsafe": "few prompts make a test quick", "target": "non-inferior", "rules": rules}
     settings = Settings.model_validate({"home": home, "gate": gate})
     models = {"base": LocalModel(base), "damaged": LocalModel(damage(base, tmp_path / "damaged", noise=0.2))}
-    for module in (evaluate, release):
+    for module in (evaluate, gating):
         monkeypatch.setattr(module, "load_settings", lambda: settings)
     for name, model in models.items():
         monkeypatch.setattr(evaluate, "load_model", lambda *_, model=model: model)
         evaluate.evaluate.fn(name, None)
     ids = {name: model.model_id for name, model in models.items()}
 
-    decision = release.gate.fn("n", "base", ids["base"], "damaged", ids["damaged"])
+    decision = gating.decide_on_answers.fn("n", "base", ids["base"], "damaged", ids["damaged"])
     assert decision.decision == "block"
     found = {metric.name: metric for metric in decision.metrics}
     forgot = found["good_answers_unlearned"]
@@ -70,7 +71,7 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
     assert "nats" in forgot.reason
     assert (found["capability_failures"].status, found["capability_failures"].challenger > 0.9) == ("fail", True)
     # The same rules let the undamaged model stand.
-    same = release.gate.fn("m", "base", ids["base"], "base", ids["base"])
+    same = gating.decide_on_answers.fn("m", "base", ids["base"], "base", ids["base"])
     assert [metric.status for metric in same.metrics if metric.name in ("good_answers_unlearned", "capability_failures")] == ["pass"] * 2
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from alignment.gate_floor import BUNDLED
+from alignment.records import STAGES
 from alignment.store import query
 from bench.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
-STAGES = ("ingest", "curate", "train", "release", "monitor")
 CONFIG = """
 [ingest]
 logs = ["logs.jsonl"]
@@ -118,7 +118,7 @@ def test_what_is_edited_during_a_night_is_for_the_next(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-4000:]
     night = json.loads(output)
-    assert night["stages"].keys() == {"ingest", "curate", "train", "release", "monitor"}
+    assert night["stages"].keys() == set(STAGES)
     assert night["train"]["pairs"] > 10
     align(tmp_path, "home", "status", status=1)
 

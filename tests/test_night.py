@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from datetime import timedelta
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
-from alignment.errors import ConfigError, TrainingError
+from alignment.errors import ConfigError, InputError, TrainingError
 from alignment.labels import load_constitution
 from alignment.labels.check import constitution_text
 from alignment.records import Side
 from alignment.store import append, migrate, query, session, sql
+from flows.cli import app
+from flows.gate import trained_challenger
 from flows.labelled import selected
 from flows.night import night_ids, night_lock, only_night, plan_night, stage, unfinished
 from tests.conftest import NOW, make_interaction
@@ -106,6 +110,65 @@ def test_what_stops_a_stage_is_stored_with_its_night(home: Path) -> None:
     (home / "store.duckdb").write_bytes(b"x" * 9000)
     with pytest.raises(TrainingError), stage(home, "n", "train"):
         raise TrainingError("no memory left")
+
+
+def test_what_was_stored_when_the_gate_was_called_release_is_the_gates(home: Path) -> None:
+    migrate(home, upto=25)
+    with session(home, write=True) as connection:
+        rows = [{"id": name, "night_id": "n", "stage": name, "seconds": 2.0, "finished_at": NOW} for name in ("release", "train")]
+        append(connection, "stage_runs", rows)
+        failed = {**event("n", "failed", 1), "summary": {"stage": "release", "error": "no memory left"}}
+        append(connection, "night_events", [failed])
+    migrate(home)
+    ran = [[row["stage"] for row in query(home, sql(name), given)] for name, given in _READERS.items()]
+    assert [sorted(stages) for stages in ran] == [["gate", "train"], ["gate", "train"], ["gate"]]
+    settings = Settings(home=home, model={"path": str(weights(home))})  # type: ignore[arg-type]
+    ended = {**event(plan_night(settings).id, "finished", 2), "summary": {"stages": {"train": 1.0, "release": 2.0}}}
+    put(home, "night_events", ended)
+    night = plan_night(settings)
+    assert night.finished == {"stages": {"train": 1.0, "gate": 2.0}}
+
+
+_READERS: dict[str, dict[str, Any]] = {
+    "dashboard_stages": {"night": "n"},
+    "dashboard_night_stages": {"limit": 9},
+    "dashboard_night_failures": {"night": "n"},
+}
+
+
+def test_the_gate_takes_what_was_trained_last(home: Path) -> None:
+    put(home, "night_events", event("first", "started", 0), event("second", "started", 1))
+    with pytest.raises(InputError, match="no trained challenger; run 'align ingest'"):
+        trained_challenger(home)
+    for hours, (night, run) in enumerate((("first", "a"), ("second", "b"), ("first", "c"))):
+        counts = {"folder": f"/moved/since/training/{run}"}
+        row = {"id": run, "night_id": night, "stage": "train", "counts": counts, "finished_at": NOW + timedelta(hours=hours)}
+        put(home, "stage_runs", row, {**row, "id": f"{run}-gate", "stage": "gate", "counts": {}})
+    assert trained_challenger(home) == ("first", str(home / "training" / "c"))
+    assert trained_challenger(home, "second") == ("second", str(home / "training" / "b"))
+    with pytest.raises(InputError, match="'align train --night third'"):
+        trained_challenger(home, "third")
+
+
+def test_the_gate_by_hand_neither_trains_nor_monitors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, "night_events", event("n", "started", 0))
+    trained = {"id": "t", "night_id": "n", "stage": "train", "seconds": 1.0, "counts": {"folder": "a", "steps": 3}, "finished_at": NOW}
+    put(home, "stage_runs", trained)
+    asked: list[str] = []
+    decided = {"decision": "block", "state": "not released", "metrics": [], "release_id": "base"}
+    monkeypatch.setattr("flows.serve.start_short_server", lambda _: None)
+    monkeypatch.setattr("flows.command.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("flows.stages.FLOWS", {"gate": lambda night: asked.append(night) or decided})
+    done = CliRunner().invoke(app, ["gate", "--json"])
+    assert done.exit_code == 3, done.output
+    assert (done.exit_code, json.loads(done.stdout), asked) == (3, decided, ["n"])
+    rows = query(home, "SELECT stage, counts FROM stage_runs WHERE id <> 't'")
+    assert [(row["stage"], json.loads(row["counts"])) for row in rows] == [("gate", {"decision": "block"})]
+    # The night has ended: stages by hand belong to the next one.
+    assert unfinished(home) is None
+    [ended] = query(home, "SELECT summary FROM night_events WHERE event = 'finished'")
+    summary = json.loads(ended["summary"])
+    assert (summary["stages"].keys(), summary["train"]["steps"], summary["alarms"]) == ({"train", "gate"}, 3, [])
 
 
 def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -> None:

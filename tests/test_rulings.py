@@ -183,7 +183,7 @@ def test_at_a_persons_terminal_the_account_answers_and_elsewhere_a_name_is_neede
 ) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(settings.home))
     refused = align("exclude", PAIRS[0].id, "--reason", "r")
-    assert refused.exit_code == 1 and "who answers for this?" in refused.stderr
+    assert refused.exit_code == 2 and "who answers for this?" in refused.stderr
     monkeypatch.setattr(command, "is_persons_account", lambda: True)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     copy_context().run(_rule, PAIRS[0].id, "exclude", "", "r", as_json=True)

@@ -149,7 +149,7 @@ def test_stdin_to_stdout_holds_nothing_but_lines(command, tmp_path):
 
 def test_the_input_is_never_overwritten(command, tmp_path):
     (tmp_path / "in.jsonl").write_bytes(b'{"prompt": "hello"}\n')
-    assert command("in.jsonl", "--out", str(tmp_path / "in.jsonl")).exit_code == 1
+    assert command("in.jsonl", "--out", str(tmp_path / "in.jsonl")).exit_code == 2
     assert command("nowhere.jsonl", "--out", "out.jsonl").exit_code == 1
     assert command("in.jsonl", "--out", "no/folder.jsonl").exit_code == 1
     assert (tmp_path / "in.jsonl").read_bytes() == b'{"prompt": "hello"}\n'

@@ -17,11 +17,11 @@ import pytest
 
 from alignment.config import Settings
 from alignment.errors import EndpointError
-from flows.secret import running_server
+from flows.secret import prefect_secret, running_server
 from flows.serve import server
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
-STAGES = {"nightly", "ingest", "curate", "train", "release", "monitor", "approve"}
+STAGES = {"nightly", "ingest", "curate", "train", "gate", "monitor", "approve"}
 
 
 def free_port() -> int:
@@ -221,6 +221,29 @@ def test_a_deployment_that_was_changed_does_not_run(served: Served, tmp_path: Pa
     assert "was changed after it was deployed" in found["state"]["message"]
     assert not mark.exists()
     assert "was changed after it was deployed" in (served.home.parent / "output").read_text()
+
+
+@pytest.mark.parametrize(("entrypoint", "stays"), [("../x/flows/release.py:release", False), ("theirs.py:release", True)])
+def test_what_an_earlier_version_deployed_under_another_name_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entrypoint: str, stays: bool
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    settings = Settings(home=home, serve={"prefect_port": free_port()})  # type: ignore[arg-type]
+    with server(settings) as url:
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        from flows.runner import remove_former
+
+        served = Served(url, home, None)  # type: ignore[arg-type]
+        with served.client() as client:
+            flow = client.post("/flows/", json={"name": "release"}).json()["id"]
+            client.post("/deployments/", json={"name": "release", "flow_id": flow, "entrypoint": entrypoint}).raise_for_status()
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: prefect_secret(home)}):
+            for _ in range(2):
+                remove_former()
+        with served.client() as client:
+            assert [one["name"] for one in client.post("/deployments/filter", json={}).json()] == ["release"] * stays
 
 
 def test_a_port_that_somebody_else_answers_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from alignment.release.disk import RESERVE
 from alignment.release.rights import Decided, Records, Word, may_serve
 from alignment.store import append, migrate, query, session, store_path
 from alignment.store.evidence import export
-from flows import release as night
+from flows import gate as night
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_canary import served

@@ -157,7 +157,7 @@ def test_the_command_prints_a_link_for_a_name_and_records_that(home: Path) -> No
     [row] = audit.read(home)
     assert (row["action"], row["actor"], row["how"], row["details"]) == ("link_issued", account(), "account", {"for": "ada@example.com"})
     for words in (["--for", "ada"], ["--link", "--for", " "], ["--link", "--for", "a\nb"]):
-        assert CliRunner().invoke(cli.app, ["dashboard", *words]).exit_code == 1
+        assert CliRunner().invoke(cli.app, ["dashboard", *words]).exit_code == 2
 
 
 def test_only_our_own_names_are_allowed_unless_others_are_set(home: Path) -> None:

@@ -305,7 +305,7 @@ def test_the_night_ends_with_a_verdict_and_a_summary(done: Done) -> None:
     assert summary["decision"] in ("block", "insufficient evidence") and summary["reasons"]
     assert summary["release_id"] == "base"
     assert summary["counts"]["read"] == LINES and summary["train"]["steps"] > 0
-    assert set(summary["stages"]) == {"ingest", "curate", "train", "release", "monitor"}
+    assert set(summary["stages"]) == {"ingest", "curate", "train", "gate", "monitor"}
     events = query(done.home, "SELECT event FROM release_events ORDER BY event")
     assert [row["event"] for row in events] == ["blocked", "registered"]
 

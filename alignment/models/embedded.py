@@ -17,7 +17,6 @@ from pathlib import Path
 from alignment.errors import ModelError
 from alignment.models.folder import record_files
 
-EMBEDDED = "embedded"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -1,7 +1,11 @@
 -- Purpose: what stopped a night before its end, newest first.
 -- Parameters: $night.
 -- Grain: one failure. A process that was killed leaves none.
-SELECT recorded_at AS at, summary ->> '$.stage' AS stage, summary ->> '$.error' AS error
+SELECT
+    recorded_at AS at,
+    -- What the gate's stage was called before.
+    CASE summary ->> '$.stage' WHEN 'release' THEN 'gate' ELSE summary ->> '$.stage' END AS stage,
+    summary ->> '$.error' AS error
 FROM night_events
 WHERE night_id = $night AND event = 'failed'
 ORDER BY recorded_at DESC, id

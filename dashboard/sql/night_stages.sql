@@ -8,8 +8,8 @@ WITH recent AS (
     ORDER BY started_at DESC, night_id DESC
     LIMIT $limit
 )
-SELECT recent.night_id, recent.started_at, stage_runs.stage, sum(stage_runs.seconds) AS seconds, min(stage_runs.finished_at) AS first
+SELECT recent.night_id, recent.started_at, night_stages.stage, sum(night_stages.seconds) AS seconds, min(night_stages.finished_at) AS first
 FROM recent
-JOIN stage_runs USING (night_id)
+JOIN night_stages USING (night_id)
 GROUP BY ALL
 ORDER BY recent.started_at, first

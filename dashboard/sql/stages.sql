@@ -7,7 +7,7 @@ SELECT
     arg_max(counts, finished_at) AS counts,
     count(*) AS runs,
     max(finished_at) AS finished_at
-FROM stage_runs
+FROM night_stages
 WHERE night_id = $night
 GROUP BY stage
 ORDER BY max(finished_at), stage

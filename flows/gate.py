@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from prefect import flow, task
 
 from alignment.config import Settings, load_settings
-from alignment.errors import CheckFailed, ReleaseMoved
+from alignment.errors import CheckFailed, InputError, ReleaseMoved
 from alignment.evals import decide
 from alignment.evals.fairness import Gap, gaps
 from alignment.evals.gate import power_statement
@@ -44,7 +44,7 @@ NOTHING_NEW = "nothing new"
 
 
 @task
-def gate(
+def decide_on_answers(
     night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str, besides: Sequence[Answered] = ()
 ) -> GateDecision:
     """Decide on the stored answers, `besides` the champion's on those of anchors, and store the decision."""
@@ -265,7 +265,7 @@ def _consented(settings: Settings, folder: str) -> Consent:
     if consent.without:
         raise CheckFailed(
             f"{consent.without} of {consent.pairs} pairs of the training run {Path(folder).name!r} lack consent by now; nothing is "
-            "released. Run the same command again: it trains without them"
+            "released. Run 'align nightly', or 'align train' and then 'align gate': it trains without them"
         )
     return consent
 
@@ -306,11 +306,42 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
         append(connection, "release_events", rows)
 
 
-@flow(name="release")
-def release(night_id: str, folder: str) -> dict[str, Any]:
-    """Gate the trained run in `folder` against what is in production, unless it is that; return the decision and its metrics."""
+class Challenger(NamedTuple):
+    """What a night trained last: the night, and the folder of the training run."""
+
+    night_id: str
+    folder: str
+
+
+def trained_challenger(home: Path, night_id: str | None = None) -> Challenger:
+    """Return the challenger that a night trained, the newest one of all nights if none is named.
+
+    Raises:
+        InputError: none was trained.
+    """
+    rows = query(
+        home,
+        "SELECT night_id, counts ->> '$.folder' AS folder FROM stage_runs WHERE stage = 'train' AND coalesce(night_id = $night, true) "
+        "ORDER BY finished_at DESC LIMIT 1",
+        {"night": night_id},
+    )
+    if rows:
+        return Challenger(rows[0]["night_id"], str(home / "training" / Path(rows[0]["folder"]).name))
+    if night_id:
+        raise InputError(f"night {night_id!r} has no trained challenger; run 'align train --night {night_id}' and then the gate again")
+    raise InputError("there is no trained challenger; run 'align ingest', 'curate' and 'train' first, or 'align nightly' for all of it")
+
+
+@flow(name="gate")
+def gate(night_id: str) -> dict[str, Any]:
+    """Gate what a night trained against what is in production, unless it is that; return the decision and its metrics.
+
+    Raises:
+        InputError: the night has no trained challenger.
+    """
     settings = load_settings()
     with only_night(settings):
+        folder = trained_challenger(settings.home, night_id).folder
         _consented(settings, folder)  # also before an hour of answers is spent on it
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
@@ -320,7 +351,7 @@ def release(night_id: str, folder: str) -> dict[str, Any]:
         champion_model = evaluate(champion, adapter_of(settings, champion))
         challenger_model = evaluate(challenger, str(adapter))
         besides = answered(settings, champion, challenger)
-        decision = gate(night_id, champion, champion_model, challenger, challenger_model, besides)
+        decision = decide_on_answers(night_id, champion, champion_model, challenger, challenger_model, besides)
         decision = apply(night_id, decision, folder, _gaps(settings, {champion: champion_model, challenger: challenger_model}))
         state = _state(settings, night_id, decision)
         if state != RELEASED:
