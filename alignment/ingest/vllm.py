@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignment.ingest.chat import FILTERED
+from alignment.ingest.endings import FILTERED
 
 # Repeats nothing that could match in two ways: a line may be a megabyte long.
 _LITERAL = r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -32,6 +32,7 @@ _RESPONSE = re.compile(
     _HEAD + rf"Generated response {_ID}(?: \(streaming complete\))?: output: " + _LITERAL
     + r", output_token_ids: (?:None|\[[0-9, ]*\]|\([0-9, ]*\)), finish_reason: (?P<end>\w+)\s*"
 )  # fmt: skip
+_COLOURS = re.compile("\x1b\\[[0-9;]{0,9}m")
 _ROLES = {"model": "assistant", "ipython": "tool", "observation": "tool"}
 _ROLE = r"(system|developer|user|assistant|model|tool|ipython|observation)"
 _TEMPLATES = (
@@ -54,7 +55,7 @@ def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     Pieces of a streamed answer are all else: the whole of it is logged at its end.
     """
-    line = str(document["line"])
+    line = _COLOURS.sub("", str(document["line"]))
     if found := _REQUEST.match(line):
         prompt = ast.literal_eval(found["text"])
         half: dict[str, Any] = {"asked": turns_of(prompt), "mixed": mixed(prompt)}
