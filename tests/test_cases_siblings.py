@@ -165,9 +165,9 @@ def finished(reason: str, **more: Any) -> dict[str, Any]:
     return asks(GEMINI, {"candidates": [{"finishReason": reason}], **more})
 
 
-def vllm(said: str, before: str = "") -> bytes:
+def vllm(said: str, before: str = "", more: str = "") -> bytes:
     head = f"{before}INFO 11-01 12:00:0{{}} [logger.py:1] "
-    asked = "'<|im_start|>user\\nWhy?<|im_end|>\\n<|im_start|>assistant\\n'"
+    asked = f"'<|im_start|>user\\nWhy?<|im_end|>\\n{more}<|im_start|>assistant\\n'"
     return "\n".join((
         head.format(0) + f"Received request c1: prompt: {asked}, params: SamplingParams(n=1)",
         head.format(1) + f"Generated response c1: output: {said!r}, output_token_ids: None, finish_reason: stop",
@@ -210,6 +210,12 @@ def test_an_agent_within_an_agent_is_one_answer(tmp_path: Path) -> None:
 
 def test_a_servers_log_in_colours_is_read(tmp_path: Path) -> None:
     assert read(tmp_path, "vllm", vllm("Because.", "\x1b[32m"), "server.log").said == [("Why?", "Because.")]
+
+
+def test_what_a_tool_gave_back_in_a_rendered_prompt_is_no_question(tmp_path: Path) -> None:
+    turn = "<|im_start|>user\\n<tool_response>\\nmint\\n</tool_response><|im_end|>\\n"
+    found = read(tmp_path, "vllm", vllm("Because.", more=turn), "server.log")
+    assert (found.said, found.tools) == ([("Why?", "Because.")], ["unnamed"])
 
 
 def test_an_answer_that_looks_like_a_vendors_object_stays_as_it_is(tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def _turns(roles: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> l
     turns = []
     for role, text in zip(roles, texts, strict=True):
         places = [place for end in ends if (place := text.find(end)) >= 0]
-        turns.append({"role": _ROLES.get(role, role), "content": text[: min(places)] if places else None})
+        content = text[: min(places)] if places else None
+        # Qwen's template puts what a tool gave back in a turn of the user's.
+        of_tool = role == "user" and (content or "").lstrip().startswith("<tool_response>")
+        turns.append({"role": "tool" if of_tool else _ROLES.get(role, role), "content": content})
     *before, last = turns
     whole = all(isinstance(one["content"], str) for one in before)
     return before if whole and last == {"role": "assistant", "content": None} else None
