@@ -105,15 +105,15 @@ def _alternatives(said: Any) -> list[list[Any]]:
         pairs = list(listed.items())
     else:
         pairs = [(one.get("token"), one.get("logprob")) for one in listed or [] if isinstance(one, dict)]
-    said, pairs = _mapping(first), [(token, _log(logprob)) for token, logprob in pairs[:TOP] if isinstance(token, str)]
-    # Without the likelihood of one nobody can say which of the others is the likeliest.
-    if any(logprob is None for _, logprob in pairs):
-        return []
-    # Some servers list beside the token that they chose the others only.
-    own = _log(said.get("logprob"))
-    if pairs and own is not None and isinstance(said.get("token"), str) and said["token"] not in dict(pairs):
-        pairs.append((said["token"], own))
-    return [[token[:100], logprob] for token, logprob in pairs]
+    known = {token: number for token, logprob in pairs[:TOP] if isinstance(token, str) and (number := _log(logprob)) is not None}
+    token = _mapping(first).get("token")
+    if known and isinstance(token, str) and token not in known:
+        # Some servers list beside the token that they chose the others only. Without its likelihood none of them is the likeliest.
+        own = _log(_mapping(first).get("logprob"))
+        if own is None:
+            return []
+        known[token] = own
+    return [[token[:100], number] for token, number in known.items()]
 
 
 def _log(value: Any) -> float | None:
