@@ -122,7 +122,7 @@ def unpacked_messages(value: Any) -> Any:
     found = printed(value)
     first = found[0] if isinstance(found, list) and found else found
     known = isinstance(first, dict) and (
-        first.get("role") in _ROLES
+        str(first.get("role")) in _ROLES
         or _is_item(first)
         or any(an_object(next(iter(a_list(first.get(key))), None)) for key in ("choices", "output", "messages", "candidates"))
         or isinstance(an_object(next(iter(a_list(first.get("input"))), None)).get("role"), str)

@@ -91,4 +91,4 @@ def why_silent(answer: Any) -> str | None:
     if ended(answer) in _MISCALLED:
         return "tool_call"
     # Nobody logged the thoughts for which there was no more room.
-    return silent(message) or ("no_answer" if ended(answer) in CUT or body.get("status") in _UNFINISHED else None)
+    return silent(message) or ("no_answer" if ended(answer) in CUT or str(body.get("status")) in _UNFINISHED else None)
