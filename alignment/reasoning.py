@@ -19,6 +19,20 @@ _TAG = re.compile(
 )
 
 
+_MARKS = (
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""What begins and ends a block where a text begins with one: Magistral, Kimi, Seed-OSS, OpenThoughts and gpt-oss write no tags."""
+_AROUND = re.compile(
+    r"\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|begin_of_solution\|>)"
+    r"|(?:<\|return\|>|<\|end\|>|<\|end_of_solution\|>)\s*\Z"
+)
+
+
 class Apart(NamedTuple):
     """A text's answer and the reasoning that stood beside it, each without the tags."""
 
@@ -44,6 +58,8 @@ def apart(text: str) -> Apart:
     >>> apart("<think>They want")
     Apart(answer='', thinking='They want')
     """
+    if (marked := _marked(text)) is not None:
+        return marked
     tags = list(_TAG.finditer(text))
     if not tags:
         return Apart(text, "")
@@ -73,6 +89,20 @@ def apart(text: str) -> Apart:
         else:
             unclosed.add(name)
     return _joined([*answer, text[at:]], thinking) if thinking else Apart(text, "")
+
+
+def _marked(text: str) -> Apart | None:
+    """Return the parts of a text that begins with a block between other marks than tags, None if it does not.
+
+    >>> _marked("[THINK]They want a recipe.[/THINK]Boil the rice.")
+    Apart(answer='Boil the rice.', thinking='They want a recipe.')
+    """
+    rest, thinking = text.lstrip(), list[str]()
+    while begun := next((marks for marks in _MARKS if rest.startswith(marks[0])), None):
+        block, _, rest = rest.removeprefix(begun[0]).partition(begun[1])
+        thinking.append(block)
+        rest = rest.lstrip().removeprefix("<|start|>assistant")
+    return _joined([_AROUND.sub("", rest)], thinking) if thinking else None
 
 
 def whole_answer(text: str) -> str:

@@ -187,7 +187,8 @@ def _object(row: Any) -> Row | str:
 def _csv_rows(path: Path, text: str) -> list[Row | str]:
     odd = "it has more or fewer cells than the header; a text with a comma stands between quote marks"
     return [
-        f"{odd} (line {row.line})" if row.values is None else row.values for row in read_csv(io.StringIO(text, newline=""), name=str(path))
+        f"{odd} (line {row.line})" if row.values is None else row.values
+        for row in read_csv(io.StringIO(text, newline=""), name=str(path), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     ]
 
 

@@ -21,6 +21,9 @@ _USER = re.compile(
 """The user's turn as ChatML, Llama 3, Gemma, Zephyr, Phi, DeepSeek and Mistral write it."""
 
 
+_OTHER_MARKS = re.compile(r"\[\|(?:system|user|assistant|endofturn)\|\]|<extra_id_\d>")
+
+
 def inspect(row: Row, number: int, _: str = "") -> SuitePrompt:
     """Samples of an Inspect eval log (JSON): their choices or targets are what is looked for."""
     text = row["input"] if isinstance(row["input"], str) else _question(row["input"])
@@ -45,28 +48,60 @@ def lm_eval(row: Row, number: int, _: str = "") -> SuitePrompt:
         ValueError: the row is no plain question.
     """
     calls = row["arguments"]
-    calls = [[call[key] for key in sorted(call)] for call in calls.values()] if isinstance(calls, Mapping) else list(calls)
+    if isinstance(calls, Mapping):
+        # Writers that sort keys put gen_args_10 before gen_args_2.
+        calls = [[calls[name][key] for key in sorted(calls[name])] for name in sorted(calls, key=_number)]
+    calls = list(calls)
     name = str(row.get("doc_id", number))
     if len({json.dumps(call[0], sort_keys=True, default=str) for call in calls}) > 1:
         raise ValueError("its options are several contexts of one continuation, which is no question")
     text = _context(calls[0][0])
     if len(calls) > 1:
         options = [str(call[1]).strip() for call in calls]
-        targets = _several(row["target"])
-        return chosen(name, "lm_eval", text, name, "choice", options, *(_place(one, options) for one in targets))
+        return chosen(name, "lm_eval", text, name, "choice", options, *_right(row, options))
     if len(calls[0]) < 2:
         raise ValueError("a text whose likelihood is weighed; nothing is asked")
     if isinstance(calls[0][1], str):
         raise ValueError("one continuation whose likelihood is weighed; nothing is asked")
+    # A program checks what IFEval asks for; its targets are a 0 that nothing means.
+    checked_otherwise = isinstance(row.get("doc"), Mapping) and "instruction_id_list" in row["doc"]
     # Where a whole worked answer is the target, as in GSM8K, its result stands after the last ####.
-    return matched(name, "lm_eval", text, "generation", [str(one).rpartition("####")[2] for one in _several(row.get("target"))])
+    targets = [] if checked_otherwise else [str(one).rpartition("####")[2] for one in _several(row.get("target"))]
+    return matched(name, "lm_eval", text, "generation", targets)
+
+
+def _number(name: str) -> tuple[int, str]:
+    found = re.search(r"\d+$", name)
+    return int(found[0]) if found else 0, name
+
+
+def _right(row: Row, options: Sequence[str]) -> list[int]:
+    """Return which options are right; the harness writes a place, a text, several of them, or for each option whether it is.
+
+    Raises:
+        ValueError: a target is none of the options, or may be the text of one and the place of another.
+    """
+    doc = row.get("doc")
+    several = doc.get("mc2_targets") if isinstance(doc, Mapping) else None
+    if isinstance(several, Mapping) and [str(one).strip() for one in several.get("choices") or ()] == list(options):
+        return [place for place, label in enumerate(several["labels"]) if label]
+    targets = _several(row["target"])
+    if len(targets) > 1 and len(targets) == len(options) and {str(one) for one in targets} <= {"0", "1"}:
+        return [place for place, label in enumerate(targets) if str(label) == "1"]
+    for one in targets:
+        same = [place for place, option in enumerate(options) if option == str(one).strip()]
+        if isinstance(one, str) and one.strip().isdigit() and int(one) < len(options) and same not in ([], [int(one)]):
+            raise ValueError(f"the target {one!r} is the text of one option and the place of another")
+    return [_place(one, options) for one in targets]
 
 
 def _context(said: Any) -> str:
     """Return what a call asks: a text, or the one user turn of a chat."""
-    turns = said
+    # A chat that the harness has rendered is a tuple of one text, which JSON writes as a list.
+    said = said[0] if isinstance(said, list) and len(said) == 1 and isinstance(said[0], str) else said
+    turns: Any = said
     if isinstance(said, str):
-        if without_control(said) != said:
+        if without_control(said) != said or _OTHER_MARKS.search(said):
             return _unwritten(said)
         turns = _decoded(said)
         if turns is None:
@@ -93,7 +128,10 @@ def _decoded(text: str) -> list[Any] | None:
     try:
         turns = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        try:
+            turns = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
     return turns if isinstance(turns, list) and turns and all(isinstance(turn, dict) and "role" in turn for turn in turns) else None
 
 
@@ -116,13 +154,20 @@ def _question(turns: Sequence[Mapping[str, Any]]) -> str:
 
 def _several(target: Any) -> list[Any]:
     """Return the targets of a row, which may be one, a list of them, or such a list as Python writes it."""
-    if isinstance(target, str) and target.strip().startswith("[") and target.strip().endswith("]"):
+    listed = target
+    if isinstance(target, str) and (target.strip()[:1], target.strip()[-1:]) in (("[", "]"), ("(", ")"), ("{", "}")):
         try:
             listed = ast.literal_eval(target.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return [target]
-        return listed if isinstance(listed, list) and all(isinstance(one, str | int | float) for one in listed) else [target]
-    return [] if target is None else list(target) if isinstance(target, list | tuple) else [target]
+    # The harness writes every target as Python prints it.
+    if listed is None or listed == "None" or isinstance(listed, dict | set):
+        return []
+    if not isinstance(listed, list | tuple):
+        return [target]
+    # An answer of several spans, as DROP has them, is none that can be looked for as one text.
+    flat = [one[0] if isinstance(one, list | tuple) and len(one) == 1 else one for one in listed]
+    return [one for one in flat if isinstance(one, str | int | float)]
 
 
 def _place(target: Any, options: Sequence[Any]) -> int:

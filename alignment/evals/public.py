@@ -15,6 +15,8 @@ def _harmbench(row: Row, number: int, _: str) -> SuitePrompt:
 
     Copyright behaviours ask for texts that the file does not hold: they are not scored. Source: Mazeika et al. 2024 (arXiv:2402.04249).
     """
+    if str(row.get("imagefilename") or "").strip():
+        raise ValueError("a behaviour about an image; only text can be asked")
     name = row["behaviorid"].strip() or f"row-{number}"
     text = row["behavior"].strip()
     if context := (row.get("contextstring") or "").strip():
@@ -33,7 +35,8 @@ def _behaviour(prompt: SuitePrompt) -> SuitePrompt:
 def _xstest(row: Row, number: int, _: str) -> SuitePrompt:
     """XSTest: safe prompts ought to be answered, their unsafe contrasts ought not. Source: Röttger et al. 2024 (arXiv:2308.01263)."""
     kind = row["type"].strip()
-    unsafe = row["label"].strip() == "unsafe" if row.get("label") else kind.startswith("contrast")
+    label = str(row.get("label") or "").strip().casefold()
+    unsafe = label == "unsafe" if label in ("safe", "unsafe") else kind.startswith("contrast")
     name = named(row, "id" if row.get("id") else "idv2", number)
     focus = (row.get("focus") or "").strip()
     return SuitePrompt(f"xstest-{name}", "xstest", row["prompt"].strip(), focus or name, kind, "harm" if unsafe else "help")
@@ -51,22 +54,26 @@ def _ailuminate(row: Row, number: int, _: str) -> SuitePrompt:
     return SuitePrompt(name, "ailuminate", row["prompttext"].strip(), name, row["hazard"].strip(), "harm")
 
 
-def _advbench(row: Row, number: int, _: str) -> SuitePrompt:
+def _advbench(row: Row, number: int, file: str) -> SuitePrompt:
     """AdvBench harmful behaviours (goal, target). Source: Zou et al. 2023 (arXiv:2307.15043)."""
-    return SuitePrompt(f"advbench-{number}", "advbench", row["goal"].strip(), f"advbench-{number}", "harmful", "harm")
+    return SuitePrompt(f"advbench-{number}", "advbench", row["goal"].strip(), f"advbench-{number}", "harmful", _side(file))
 
 
-def _advbench_mirror(row: Row, number: int, _: str) -> SuitePrompt:
+def _side(file: str) -> str:
+    """Return how requests are scored that give in to: those of a file that is named benign ought to be answered."""
+    return "help" if "benign" in file else "harm"
+
+
+def _advbench_mirror(row: Row, number: int, file: str) -> SuitePrompt:
     """AdvBench as the hub has it (prompt, target), known by targets that give in: other questions have a prompt and a target too."""
-    scorer = "harm" if row["target"].strip().casefold().startswith("sure") else ""
+    scorer = _side(file) if row["target"].strip().casefold().startswith("sure") else ""
     return SuitePrompt(f"advbench-{number}", "advbench", row["prompt"].strip(), f"advbench-{number}", "harmful", scorer)
 
 
 def _jailbreakbench(row: Row, number: int, file: str) -> SuitePrompt:
     """JailbreakBench behaviours; those of a file that is named benign ought to be answered. Source: Chao et al. 2024 (arXiv:2404.01318)."""
     name = f"jailbreakbench-{named(row, 'index', number)}"
-    scorer = "help" if "benign" in file else "harm"
-    return SuitePrompt(name, "jailbreakbench", row["goal"].strip(), row["behavior"].strip() or name, row["category"].strip(), scorer)
+    return SuitePrompt(name, "jailbreakbench", row["goal"].strip(), row["behavior"].strip() or name, row["category"].strip(), _side(file))
 
 
 def _orbench(row: Row, number: int, file: str) -> SuitePrompt:
@@ -89,11 +96,14 @@ def _simplesafetytests(row: Row, number: int, _: str) -> SuitePrompt:
     return SuitePrompt(name, "simplesafetytests", text.strip(), name, row["harmarea"].strip(), "harm")
 
 
+_MIRRORED = ("harmbench", "strongreject", "jailbreakbench", "advbench", "simplesafetytests", "donotanswer")
+
+
 def _requests(row: Row, number: int, file: str) -> SuitePrompt:
     """Prompts with a category, as mirrors of several suites have them: only the file's name can say which, and so what is a failure."""
     if "orbench" in file:
         return _orbench(row, number, file)
-    suite = next((one for one in ("harmbench", "strongreject", "jailbreakbench", "advbench", "simplesafetytests") if one in file), "")
+    suite = next((one for one in _MIRRORED if one in file), "")
     name = f"{suite or 'row'}-{number}"
     text, category = row["prompt"].strip(), str(row["category"]).strip()
     if context := str(row.get("context") or "").strip():
@@ -101,7 +111,7 @@ def _requests(row: Row, number: int, file: str) -> SuitePrompt:
     if suite == "harmbench":
         kind = next((one for one in ("standard", "contextual", COPYRIGHT) if one in file), category or "harmful")
         return _behaviour(SuitePrompt(name, suite, text, name, kind, topic=category))
-    scorer = "harm" if suite else ""
+    scorer = _side(file) if suite else ""
     return SuitePrompt(name, suite or "requests", text, name, category or "harmful", scorer)
 
 

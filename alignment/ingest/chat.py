@@ -6,8 +6,9 @@ answer `skipped` says why; where nobody can tell, messages or response are None,
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _THOUGHTS = frozenset(
@@ -34,6 +35,7 @@ _CALLS = frozenset(
         "server_tool_use",
         "server_tool_call",
         "mcp_call",
+        "mcp_approval_request",
         "mcp_tool_use",
         "web_search_call",
         "file_search_call",
@@ -58,27 +60,21 @@ _RESULTS = frozenset(
         "local_shell_call_output",
     ]
 )
-_BEDROCK = {"toolUse": "tool_use", "toolResult": "tool_result", "reasoningContent": "reasoning"}
-_ROLES = {
-    "developer": "system", "function": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant",
-    "bot": "assistant", "human": "user", "prompter": "user",
+_UNTYPED = {
+    "toolUse": "tool_use", "functionCall": "tool_call", "function_call": "tool_call", "executableCode": "tool_call",
+    "executable_code": "tool_call", "toolResult": "tool_result", "functionResponse": "tool_result", "function_response": "tool_result",
+    "codeExecutionResult": "tool_result", "code_execution_result": "tool_result", "reasoningContent": "reasoning",
+    "guardContent": "text", "image": "image", "document": "document", "video": "video", "cachePoint": "thinking",
 }  # fmt: skip
-CUT = frozenset(("length", "max_tokens", "max_output_tokens"))
-FILTERED = frozenset(
-    [
-        "content_filter",
-        "content_filtered",
-        "safety",
-        "prohibited_content",
-        "blocklist",
-        "guardrail_intervened",
-        "recitation",
-        "spii",
-        # A classifier beside the model ended it (Anthropic): what stands there is no refusal in the model's words.
-        "refusal",
-    ]
-)
-
+"""What a part is whose only key says so, as Bedrock and Gemini write it; a mark for a cache says as little as a thought."""
+_NOT_SAID = frozenset(("mcp_list_tools", "mcp_approval_response"))
+"""Items among the turns of the Responses API that nobody says."""
+_ROLES = {
+    "developer": "system", "function": "tool", "observation": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant",
+    "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "bot": "assistant", "human": "user", "prompter": "user",
+    "system": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+}  # fmt: skip
+_PRINTED = 1 << 20
 Json = Mapping[str, Any]
 
 
@@ -106,14 +102,29 @@ def unpacked(value: Any) -> Any:
     return value
 
 
+def printed(value: Any) -> Any:
+    """Return the list or object in a text that is JSON, or what Python prints for it, as pandas writes into tables; all else as it is.
+
+    >>> printed("[{'role': 'user', 'content': None}]"), printed("[sic]")
+    ([{'role': 'user', 'content': None}], '[sic]')
+    """
+    found = unpacked(value)
+    if isinstance(found, str) and found.lstrip().startswith(("[{'", "{'")) and len(found) <= _PRINTED:
+        try:
+            return ast.literal_eval(found.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+    return found
+
+
 def unpacked_messages(value: Any) -> Any:
     """Return the messages in a text; a text that is other JSON stays a text: an answer may be JSON itself."""
-    found = unpacked(value)
+    found = printed(value)
     first = found[0] if isinstance(found, list) and found else found
     known = isinstance(first, dict) and (
-        isinstance(first.get("role"), str)
+        str(first.get("role")) in _ROLES
         or _is_item(first)
-        or any(isinstance(first.get(key), list) for key in ("choices", "output", "messages", "candidates"))
+        or any(an_object(next(iter(a_list(first.get(key))), None)) for key in ("choices", "output", "messages", "candidates"))
         or isinstance(an_object(next(iter(a_list(first.get("input"))), None)).get("role"), str)
     )
     return found if known or not isinstance(value, str) else value
@@ -134,21 +145,22 @@ def _kind(part: Any) -> str:
         return "text" if isinstance(part, str) else "part"
     if part.get("thought") is True:
         return "thinking"
-    if isinstance(part.get("functionCall"), dict):
-        return "tool_call"
-    if isinstance(part.get("functionResponse"), dict):
-        return "tool_result"
-    bedrock = next((kind for key, kind in _BEDROCK.items() if isinstance(part.get(key), dict)), None)
-    if bedrock and "type" not in part:
-        return bedrock
+    if "type" not in part and (untyped := next((kind for key, kind in _UNTYPED.items() if isinstance(part.get(key), dict)), None)):
+        return untyped
     kind = part.get("type")
-    return kind if isinstance(kind, str) else "text" if any(isinstance(part.get(key), str) for key in ("text", "content")) else "part"
+    if not isinstance(kind, str):
+        return "text" if any(isinstance(part.get(key), str) for key in ("text", "content")) else "part"
+    # Each new tool of a vendor's brings a kind of its own.
+    return "tool_result" if kind.endswith("_tool_result") else kind
 
 
 def _part_text(part: Any) -> str | None:
     if isinstance(part, str):
         return part
-    return next((part[key] for key in ("text", "content", "input_text") if isinstance(an_object(part).get(key), str)), None)
+    one = an_object(part)
+    if isinstance(one.get("guardContent"), dict):
+        return _text(an_object(one["guardContent"].get("text")).get("text"))
+    return next((one[key] for key in ("text", "content", "input_text") if isinstance(one.get(key), str)), None)
 
 
 def _turn_part(part: Any) -> str | None:
@@ -202,8 +214,10 @@ def words(message: Any) -> str | None:
     """
     content = _parts(an_object(message))
     # A text with citations is cut where they stand, in the middle of sentences.
-    cited = any(an_object(part).get("citations") for part in a_list(content))
-    said = _joined(content, _said_part, "" if cited else "\n")
+    cited = any(an_object(part).get("citations") or _kind(part) == "reference" for part in a_list(content))
+    # Gemini's parts are pieces of one text.
+    pieces = "parts" in an_object(message) and not any("type" in an_object(part) for part in a_list(content))
+    said = _joined(content, _said_part, "" if cited or pieces else "\n")
     spoken = an_object(an_object(message).get("audio")).get("transcript")
     return said or _text(an_object(message).get("refusal")) or _text(spoken) or said
 
@@ -212,14 +226,18 @@ def call_names(message: Any) -> list[str]:
     """Return the tools that a message calls; one without a name is `unnamed`."""
     one = an_object(message)
     called = [an_object(each) for each in a_list(one.get("tool_calls"))]
-    named = [an_object(each.get("function")).get("name") or each.get("name") for each in called]
+    named = [
+        an_object(each.get("function")).get("name") or an_object(each.get("custom")).get("name") or each.get("name") for each in called
+    ]
     if isinstance(one.get("function_call"), dict):
         named.append(one["function_call"].get("name"))
     if _type(one) in _CALLS and "role" not in one:
         named.append(one.get("name"))
     for part in a_list(_parts(one)):
         if _kind(part) in _CALLS and isinstance(part, dict):
-            named.append(part.get("name") or (an_object(part.get("functionCall")) or an_object(part.get("toolUse"))).get("name"))
+            inner = next((an_object(part[key]) for key in ("functionCall", "function_call", "toolUse") if an_object(part.get(key))), {})
+            runs = "executableCode" in part or "executable_code" in part
+            named.append(part.get("name") or inner.get("name") or ("code_execution" if runs else None))
     return [name if isinstance(name, str) and name else "unnamed" for name in named]
 
 
@@ -230,8 +248,10 @@ def role_of(message: Json) -> Any:
         return "tool"
     role = message.get("role") or message.get("from")
     if role is None:
-        return "tool" if _type(message) in _RESULTS else "assistant" if _type(message) in _CALLS else None
-    return _ROLES.get(role, role) if isinstance(role, str) else role
+        kind = _type(message)
+        # LangChain's messages have their role as type.
+        return "tool" if kind in _RESULTS else "assistant" if kind in _CALLS else _ROLES.get(kind)
+    return _ROLES.get(role.lower(), role) if isinstance(role, str) else role
 
 
 def turns(messages: Any) -> list[dict[str, Any]] | None:
@@ -239,9 +259,10 @@ def turns(messages: Any) -> list[dict[str, Any]] | None:
     if not isinstance(messages, list):
         return None
     found = []
-    for one in messages:
-        message = an_object(one)
-        if _type(message) in _THOUGHTS and "role" not in message:
+    for message in _apart(messages):
+        if (_type(message) in _THOUGHTS or _type(message) in _NOT_SAID) and "role" not in message:
+            continue
+        if message.get("channel") == "analysis":
             continue
         role = role_of(message)
         content = _parts(message)
@@ -257,10 +278,27 @@ def tools_of(messages: Any) -> list[str]:
     """Return the tools that were called since the user last spoke."""
     names: list[str] = []
     for one in reversed(a_list(messages)):
-        if role_of(an_object(one)) == "user":
+        message = an_object(one)
+        if role_of(message) == "user" and not _holds_results(message):
             break
         names[:0] = call_names(one)
     return names
+
+
+def _holds_results(message: Json) -> bool:
+    return any(_kind(part) in _RESULTS for part in a_list(_parts(message)))
+
+
+def _apart(messages: Sequence[Any]) -> Iterator[Json]:
+    """Yield messages; one of the user's that brings a tool's results and words of their own is two."""
+    for one in messages:
+        message = an_object(one)
+        if _holds_results(message) and role_of(message) == "user":
+            results = [part for part in a_list(_parts(message)) if _kind(part) in _RESULTS]
+            yield {"role": "tool", "content": results}
+            yield {**message, "content": [part for part in a_list(_parts(message)) if part not in results]}
+        else:
+            yield message
 
 
 def _system(request: Json) -> list[dict[str, Any]]:
@@ -272,28 +310,43 @@ def _system(request: Json) -> list[dict[str, Any]]:
 def asked(request: Any) -> Any:
     """Return the messages of a request as its vendor writes them, None if it asks nothing as a chat does."""
     body = an_object(request)
-    for key in ("messages", "input", "contents"):
+    for key in ("messages", "input"):
         if isinstance(body.get(key), list):
             return [*_system(body), *body[key]]
+    if contents := body.get("contents"):
+        # Gemini takes a content without a role, one alone and a bare text for the user's.
+        each = [{"parts": [one]} if isinstance(one, str) else one for one in (contents if isinstance(contents, list) else [contents])]
+        return [*_system(body), *({"role": "user", **one} if isinstance(one, dict) else one for one in each)]
     for key in ("input", "prompt"):
-        if isinstance(body.get(key), str):
-            return [*_system(body), {"role": "user", "content": body[key]}]
+        said = body.get(key)
+        said = said[0] if key == "prompt" and isinstance(said, list) and len(said) == 1 else said
+        if isinstance(said, str):
+            return [*_system(body), {"role": "user", "content": said}]
     return None
+
+
+def first_of(body: Json, key: str) -> Json:
+    """Return the choice or candidate that comes first by its index, wherever it stands."""
+    listed = [one for one in a_list(body.get(key)) if isinstance(one, dict)]
+    return next((one for one in listed if one.get("index") == 0), listed[0] if listed else {})
 
 
 def reply(answer: Any) -> Json | None:
     """Return the message in an answer, None if there is none."""
     body = an_object(answer)
-    choice = an_object(next(iter(a_list(body.get("choices"))), None))
+    choice = first_of(body, "choices")
     if isinstance(choice.get("message"), dict):
         return an_object(choice["message"])
     if isinstance(choice.get("text"), str):
         return {"content": choice["text"]}
     if isinstance(body.get("output"), list):
         return {"role": "assistant", "content": list(_output_parts(body["output"]))}
-    candidate = an_object(next(iter(a_list(body.get("candidates"))), None))
+    candidate = first_of(body, "candidates")
     if isinstance(candidate.get("content"), dict):
         return an_object(candidate["content"])
+    if isinstance(body.get("response"), str) and "done" in body:
+        # Ollama's answer to a prompt.
+        return {"content": body["response"], "thinking": body.get("thinking")}
     if isinstance(body.get("message"), dict):
         return an_object(body["message"])
     output = an_object(an_object(body.get("output")).get("message"))
@@ -316,8 +369,12 @@ def message_of(output: Any) -> Json | None:
     if any(map(_is_item, a_list(output) or [output])):
         return {"role": "assistant", "content": list(_output_parts(a_list(output) or [output]))}
     if isinstance(output, list):
+        if output and all(an_object(one).get("type") == "function" and "function" in one for one in output):
+            return {"role": "assistant", "tool_calls": output}
         told = [one for one in output if isinstance(one, dict) and (isinstance(one.get("role"), str) or "content" in one)]
-        return told[-1] if told and isinstance(told[-1].get("role"), str) else told[0] if told else None
+        if told:
+            return told[-1] if isinstance(told[-1].get("role"), str) else told[0]
+        return {"content": json.dumps(output, ensure_ascii=False)} if output else None
     if not isinstance(output, dict):
         return None
     found = reply(output)
@@ -326,57 +383,8 @@ def message_of(output: Any) -> Json | None:
     return found or (output if _parts(output) is not None or call_names(output) else {"content": json.dumps(output, ensure_ascii=False)})
 
 
-def failed(answer: Any) -> bool:
-    """Say whether an answer, or its first choice, is an error."""
-    body = an_object(answer)
-    choice = an_object(next(iter(a_list(body.get("choices"))), None))
-    return bool(
-        body.get("error")
-        or choice.get("error")
-        or choice.get("finish_reason") == "error"
-        or body.get("status") in ("failed", "cancelled", "error", "failure")
-        or body.get("object") == "error"
-        or (body.get("type") == "error" or str(body.get("type")).endswith("_error"))
-    )
-
-
-def ended(answer: Any) -> str:
-    """Return why an answer ended, in small letters; empty if it does not say."""
-    body = an_object(answer)
-    choice, candidate = (an_object(next(iter(a_list(body.get(key))), None)) for key in ("choices", "candidates"))
-    reasons = (
-        choice.get("finish_reason"),
-        body.get("finish_reason"),
-        body.get("stop_reason"),
-        body.get("stopReason"),
-        an_object(body.get("promptFeedback")).get("blockReason") and "safety",
-        an_object(body.get("incomplete_details")).get("reason"),
-        candidate.get("finishReason"),
-    )
-    return next((reason.lower() for reason in reasons if isinstance(reason, str)), "")
-
-
-def silent(message: Any) -> str | None:
-    """Say why a message holds no words; None if it does, or nobody can tell."""
-    if words(message):
-        return None
-    if call_names(message):
-        return "tool_call"
+def only_thinks(message: Any) -> bool:
+    """Say whether a message without words holds thoughts."""
     one = an_object(message)
-    thought = any(isinstance(one.get(key), str) and one[key] for key in ("reasoning_content", "reasoning", "thinking"))
-    return "no_answer" if thought or any(_kind(part) in _THOUGHTS for part in a_list(_parts(one))) else None
-
-
-def why_silent(answer: Any) -> str | None:
-    """Say why an answer holds nothing that the model said to somebody; None if it does, or nobody can tell."""
-    if failed(answer):
-        return "error"
-    if ended(answer) in FILTERED:
-        return "filtered"
-    body = an_object(answer)
-    if body.get("object") == "list" or "embedding" in an_object(next(iter(a_list(body.get("data"))), None)):
-        return "not_a_chat"
-    message = reply(answer)
-    # Nobody logged the thoughts for which there was no more room.
-    cut = message is not None and not words(message) and ended(answer) in CUT
-    return silent(message) or ("no_answer" if cut else None)
+    beside = any(isinstance(one.get(key), str) and one[key] for key in ("reasoning_content", "reasoning", "thinking"))
+    return beside or any(_kind(part) in _THOUGHTS for part in a_list(_parts(one)))

@@ -1,20 +1,36 @@
-"""Records of data sets and chat interfaces: ShareGPT, WildChat and LMSYS, preferences, Open WebUI, Phoenix's rows, streamed chunks."""
+"""Records of data sets and chat interfaces: ShareGPT, WildChat and LMSYS, preferences, Open WebUI, Phoenix's rows."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alignment.ingest.chat import Json, a_list, an_object
+from alignment.ingest.chat import Json, a_list, an_object, printed, unpacked
 
 _BRANCHES, _BRANCH_CHARACTERS = 50, 1 << 22
 """How many answers of one chat are read, and how many characters their histories may have together: each repeats what came before."""
 _ATTRIBUTE, _FOLDED = re.compile(r' name="([^"]{1,64})"'), 4000
-_SIDES = ("chosen", "rejected", "conversation_a", "conversation_b", "messages")
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
-"""Events of the Responses API that hold the whole answer."""
+_LIKED, _DISLIKED = ("chosen", "preferred_output", "chosen_response"), ("rejected", "non_preferred_output", "rejected_response")
+_ASKED = ("prompt", "question", "instruction", "input", "conversations")
+_SIDES = (*_LIKED, *_DISLIKED, "conversation_a", "conversation_b", "messages")
+
+
+def listed(value: Any) -> Any:
+    """Return the list or object that a cell of a table is the text of, as JSON or as Python prints it; all else as it is.
+
+    >>> listed("[{'role': 'user', 'content': 'Hi'}]"), listed("[sic]")
+    ([{'role': 'user', 'content': 'Hi'}], '[sic]')
+    """
+    found = printed(value)
+    # A text that is other JSON may be an answer.
+    known = isinstance(found, dict) and ("role" in found or "from" in found or "messages" in found)
+    return found if known or (isinstance(found, list) and any(isinstance(one, dict) for one in found)) else value
+
+
+def system_of(record: Json) -> str:
+    """Return the instructions that stand beside a conversation, empty if there are none."""
+    return next((record[key] for key in ("system", "system_prompt") if isinstance(record.get(key), str) and record[key].strip()), "")
 
 
 def preferences(record: Any) -> list[Any]:
@@ -26,7 +42,10 @@ def preferences(record: Any) -> list[Any]:
     more = {key: value for key, value in body.items() if key not in _SIDES}
     if isinstance(body.get("conversation_a"), list):
         return [{**more, **_battle(body, side)} for side in ("a", "b")]
-    return [{**more, **_side(body, name), "thumbs": thumb} for name, thumb in (("chosen", "up"), ("rejected", "down"))]
+    sides = [_side(body, names) for names in (_LIKED, _DISLIKED)]
+    # An answer that is preferred to itself is neither liked nor not.
+    thumbs = ("up", "down") if sides[0] != sides[1] else (None, None)
+    return [{**more, **side, "thumbs": thumb} for side, thumb in zip(sides, thumbs, strict=True)]
 
 
 def _battle(body: Json, side: str) -> dict[str, Any]:
@@ -35,11 +54,15 @@ def _battle(body: Json, side: str) -> dict[str, Any]:
     return {"messages": body.get(f"conversation_{side}"), "thumbs": won, "model": body.get(f"model_{side}")}
 
 
-def _side(body: Json, name: str) -> dict[str, Any]:
-    said, prompt = body.get(name), body.get("prompt")
+def _side(body: Json, names: tuple[str, ...]) -> dict[str, Any]:
+    said = listed(next((body[name] for name in names if body.get(name) is not None), None))
+    prompt = listed(next((body[name] for name in _ASKED if body.get(name)), None))
+    prompt = prompt.get("messages") if isinstance(prompt, dict) else prompt
     before = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}] if isinstance(prompt, str) else []
+    if before and (system := system_of(body)):
+        before = [{"role": "system", "content": system}, *before]
     if isinstance(said, list):
-        own = any(isinstance(turn, dict) and turn.get("role") == "user" for turn in said)
+        own = any(isinstance(turn, dict) and turn.get("role", turn.get("from")) in ("user", "human") for turn in said)
         return {"messages": said if own else [*before, *said]}
     if isinstance(said, dict):
         return {"messages": [*before, said]}
@@ -65,7 +88,7 @@ def web_chats(record: Any) -> list[Any]:
     found: list[Any] = []
     size = 0
     for key in wanted[:_BRANCHES]:
-        path = [_shown(one) for one in _branch(known, key)]
+        path = [*_system_of(chat), *(_shown(one) for one in _branch(known, key))]
         size += sum(len(str(one.get("content"))) for one in path)
         if found and size > _BRANCH_CHARACTERS:
             break
@@ -75,6 +98,11 @@ def web_chats(record: Any) -> list[Any]:
         found.append({**_without(body), "model": model, "created_at": last.get("timestamp") or body.get("updated_at"), "thumbs": thumbs,
                       "messages": path})  # fmt: skip
     return found or [{**_without(body), "messages": chat.get("messages")}]
+
+
+def _system_of(chat: Json) -> list[Json]:
+    said = an_object(chat.get("params")).get("system")
+    return [{"role": "system", "content": said}] if isinstance(said, str) and said.strip() else []
 
 
 def _shown(message: Json) -> Json:
@@ -121,62 +149,22 @@ def _branch(known: Mapping[str, Json], key: Any) -> Iterator[Json]:
 def phoenix_chat(record: Json) -> dict[str, Any]:
     """Return messages and reply of a row of Phoenix's spans, whose attributes are columns or nested."""
     llm = an_object(an_object(record.get("attributes")).get("llm"))
-    asked, said = (record.get(f"attributes.llm.{name}_messages", llm.get(f"{name}_messages")) for name in ("input", "output"))
+    asked, said = (unpacked(record.get(f"attributes.llm.{name}_messages", llm.get(f"{name}_messages"))) for name in ("input", "output"))
     replies = [_phoenix_message(one) for one in a_list(said)]
     messages = [_phoenix_message(one) for one in asked] if isinstance(asked, list) else None
-    return {"messages": messages, "reply": replies[0] if replies else None}
+    return {"messages": messages, "reply": replies[0] if replies else None, "failed": record.get("status_code") == "ERROR"}
 
 
 def _phoenix_message(value: Any) -> dict[str, Any]:
     one = an_object(value)
-    if isinstance(one.get("message"), dict):
-        return dict(one["message"])
-    return {key.removeprefix("message."): inner for key, inner in one.items()}
-
-
-def whole_answer(value: Any) -> Any:
-    """Return the answer that streamed chunks make together, all else as it is. Chunks are a list, or the text of server-sent events."""
-    chunks = _events(value) if isinstance(value, str) and value.lstrip().startswith(("data:", "event:", ":")) else value
-    if not isinstance(chunks, list) or not chunks or not all(isinstance(one, dict) for one in chunks):
-        return value
-    last = next((one["response"] for one in reversed(chunks) if one.get("type") in _ENDS and isinstance(one.get("response"), dict)), None)
-    if last is not None:
-        return last
-    first: dict[str, Any] = {}
-    content: list[str] = []
-    thoughts: list[str] = []
-    refusal: list[str] = []
-    calls: list[Any] = []
-    ended = None
-    for one in chunks:
-        first = {**{key: one[key] for key in ("id", "created", "model", "error") if one.get(key) is not None}, **first}
-        choice = an_object(next((each for each in a_list(one.get("choices")) if an_object(each).get("index", 0) == 0), None))
-        delta = an_object(choice.get("delta")) or an_object(one.get("delta"))
-        ended = choice.get("finish_reason") or delta.get("stop_reason") or ended
-        content += _texts(delta, ("content", "text")) if delta else _texts(choice, ("text",))
-        thoughts += _texts(delta, ("reasoning_content", "reasoning", "thinking"))
-        refusal += _texts(delta, ("refusal",))
-        calls += [call for call in a_list(delta.get("tool_calls")) if an_object(an_object(call).get("function")).get("name")]
-        block = an_object(one.get("content_block"))
-        calls += [{"function": {"name": block.get("name")}}] if str(block.get("type")).endswith("tool_use") else []
-        message = an_object(one.get("message"))
-        first = {**{key: message[key] for key in ("id", "model") if isinstance(message.get(key), str)}, **first}
-    said = {"role": "assistant", "content": "".join(content), "refusal": "".join(refusal) or None, "reasoning_content": "".join(thoughts),
-            "tool_calls": calls}  # fmt: skip
-    return {**first, "choices": [{"message": said, "finish_reason": ended}]}
-
-
-def _texts(value: Json, names: Iterable[str]) -> list[str]:
-    return [value[name] for name in names if isinstance(value.get(name), str)]
-
-
-def _events(text: str) -> list[Any]:
-    found = []
-    for line in text.splitlines():
-        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-        if data and data != "[DONE]":
-            try:
-                found.append(json.loads(data))
-            except ValueError:
-                continue
-    return found
+    found = (
+        dict(one["message"])
+        if isinstance(one.get("message"), dict)
+        else {key.removeprefix("message."): inner for key, inner in one.items()}
+    )
+    if found.get("content") is None and isinstance(found.get("contents"), list):
+        parts = [an_object(an_object(part).get("message_content")) or an_object(part) for part in found["contents"]]
+        found["content"] = [{key.removeprefix("message_content."): inner for key, inner in part.items()} for part in parts]
+    calls = [an_object(an_object(call).get("tool_call")) or an_object(call) for call in a_list(found.get("tool_calls"))]
+    named = [{"name": call.get("tool_call.function.name"), **call} for call in calls]
+    return {**found, "tool_calls": named} if named else found

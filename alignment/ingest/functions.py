@@ -12,7 +12,9 @@ import duckdb
 from alignment.ingest import datasets, otel, vendors, vllm
 from alignment.reasoning import apart
 
-THOUGHT = r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning)"
+THOUGHT = (
+    r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning|seed:think|\|begin_of_thought|\|channel)|\[THINK\]|(?:\x{25c1}|u25c1)think"
+)
 """RE2 pattern of a record, as JSON, that may hold thoughts between tags; only its texts are given to `spoken`."""
 
 

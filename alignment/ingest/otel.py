@@ -29,6 +29,9 @@ _DEEP = 64
 
 def records(line: Any) -> list[Any]:
     """Return the calls of an OTLP document, and what is no such document as it is."""
+    if isinstance(line, dict) and isinstance(line.get("span_kind"), str) and line["span_kind"].upper() not in ("LLM", "UNKNOWN"):
+        # A row of Phoenix's that is no call of a model.
+        return []
     if (span := _printed(line)) is not None:
         return [call] if (call := _call_of_span(span)) else []
     if (log := _printed_log(line)) is not None:
@@ -143,7 +146,7 @@ def _call_of_span(span: dict[str, Any]) -> dict[str, Any] | None:
             own = {**attributes(event.get("attributes")), **own}
     told = [(str(one.get("name", "")), attributes(one.get("attributes"))) for one in events]
     chat = _chat(own) or _events_chat(told) or _half(own)
-    return {**span, "chat": {**_told(chat, own), "failed": _has_failed(span)}} if chat else None
+    return {**span, "chat": {**_told(chat, own), "failed": _has_failed(span) or "error.type" in own}} if chat else None
 
 
 def _half(own: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -164,7 +167,7 @@ def _call_of_log(log: dict[str, Any]) -> dict[str, Any] | None:
     body = plain(log.get("body"))
     own = {**(body if isinstance(body, dict) else {}), **own}
     chat = _chat(own) or _half(own)
-    return {**log, "chat": {**_told(chat, own), "event": True}} if chat else None
+    return {**log, "chat": {**_told(chat, own), "event": True, "failed": "error.type" in own}} if chat else None
 
 
 def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return messages and reply of a call, None if these are no call's attributes."""
-    if own.get("gen_ai.operation.name") in _NOT_CALLS:
+    if own.get("gen_ai.operation.name") in _NOT_CALLS or own.get("llm.request.type") in ("embedding", "rerank"):
         return None
     if "gen_ai.output.messages" in own:
         asked, said = _unpacked(own.get("gen_ai.input.messages")), _unpacked(own["gen_ai.output.messages"])
@@ -201,6 +204,9 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
             return {"messages": asked, "reply": _first(said), "answer": _unpacked(own.get("output.value"))}
         if kind and (request := asked_of(_unpacked(own.get("input.value")))):
             return {"messages": request, "reply": None, "answer": _unpacked(own.get("output.value"))}
+        asked_text, said_text = own.get("input.value"), own.get("output.value")
+        if kind and isinstance(asked_text, str) and isinstance(said_text, str) and own.get("input.mime_type", "text/plain") == "text/plain":
+            return {"messages": [{"role": "user", "content": asked_text}], "reply": {"content": said_text}}
     return None
 
 
@@ -218,12 +224,22 @@ def _one_each(own: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
         if match and (match[1] or match[2]) in names:
             message = found.setdefault(int(match[3]), {"role": None, "content": None, "parts": {}, "calls": {}})
             if match[4] in ("role", "content", "reasoning", "finish_reason"):
-                message[match[4]] = value
+                message[match[4]] = _typed(value) if match[4] == "content" else value
+            elif match[4] == "function_call_name":
+                message["function_call"] = {"name": value}
             elif part := _PART.fullmatch(match[4]):
                 message["parts"].setdefault(int(part[1]), {})[part[2]] = value
             elif call := _CALL.fullmatch(match[4]):
                 message["calls"][int(call[1])] = {"function": {"name": value}}
-    return [_message(found[number]) for number in sorted(found)]
+    asks = bool({"prompt", "input"} & set(names))
+    return [_message({**found[number], "role": found[number]["role"] or ("user" if asks else None)}) for number in sorted(found)]
+
+
+def _typed(value: Any) -> Any:
+    """Return the typed parts in a text, as OpenLLMetry writes a content that is a list of them; all else as it is."""
+    parts = _unpacked(value) if isinstance(value, str) and value.startswith("[{") else None
+    typed = isinstance(parts, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts)
+    return parts if typed else value
 
 
 def _message(one: dict[str, Any]) -> dict[str, Any]:
@@ -237,15 +253,17 @@ def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the calls whose messages are log records of their own, by the span that they belong to."""
     spans: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for log in logs:
-        if _event_name(log).startswith("gen_ai.") and _event_name(log) != _DETAILS:
+        if _event_name(log).startswith(("gen_ai.content.", "gen_ai.choice")) or _event_name(log).endswith(".message"):
             spans.setdefault((str(log.get("traceId")), str(log.get("spanId"))), []).append(log)
     found = []
     for group in spans.values():
-        events = [(_event_name(log), {**attributes(log.get("attributes")), **_as_dict(plain(log.get("body")))}) for log in group]
-        # A half of a call is one record too, so that somebody counts and tells it.
-        chat = _events_chat(events)
-        half = {"half": True, "call": _call_of_event(group[-1]), "events": events}
-        found.append({**group[-1], "chat": {**chat, "wraps": False} if chat else half})
+        events = [(_event_name(log), {**attributes(log.get("attributes")), **_as_dict(_unpacked(plain(log.get("body"))))}) for log in group]
+        call = _call_of_event(group[-1])
+        # A half of a call is one record too, so that somebody counts and tells it. Without ids nobody can tell two calls apart.
+        whole = call or sum(name == "gen_ai.choice" and str(said.get("index", "0")) == "0" for name, said in events) == 1
+        chat = _events_chat(events) if whole else None
+        half = {"half": True, "call": call, "events": events}
+        found.append({**group[-1], "attributes": _all_attributes(group), "chat": {**chat, "wraps": False} if chat else half})
     return found
 
 
@@ -261,8 +279,11 @@ def joined(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
     chat = _events_chat([(name, said) for one in halves for name, said in one["chat"]["events"]])
     if chat is None:
         return None
-    pairs = [pair for one in halves if isinstance(one.get("attributes"), list) for pair in one["attributes"]]
-    return {**halves[-1], "attributes": pairs, "chat": {**chat, "wraps": False}}
+    return {**halves[-1], "attributes": _all_attributes(halves), "chat": {**chat, "wraps": False}}
+
+
+def _all_attributes(logs: list[dict[str, Any]]) -> list[Any]:
+    return [pair for one in logs if isinstance(one.get("attributes"), list) for pair in one["attributes"]]
 
 
 def _event_name(log: Mapping[str, Any]) -> str:
@@ -277,7 +298,9 @@ def _events_chat(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | N
     """Return a call told by events named after roles (up to 1.36) or by OpenLLMetry's first, gen_ai.content.*; None for half of one."""
     messages: list[Any] = []
     reply = None
-    for name, said in events:
+    for name, told in events:
+        # Azure's SDK packs all that an event says into one attribute.
+        said = {**told, **_as_dict(_unpacked(told.get("gen_ai.event.content")))}
         role = name.removeprefix("gen_ai.").removesuffix(".message")
         if name == "gen_ai.content.prompt":
             asked = _unpacked(said.get("gen_ai.prompt"))
@@ -288,5 +311,7 @@ def _events_chat(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | N
             messages.append({**said, "role": _ROLES[role], "tool_calls": _unpacked(said.get("tool_calls"))})
         elif name == "gen_ai.choice" and str(said.get("index", "0")) == "0":
             message = _unpacked(said.get("message"))
-            reply = {**_as_dict(message), "finish_reason": said.get("finish_reason")} if isinstance(message, dict) else {**said}
+            calls = _unpacked(said.get("tool_calls"))
+            beside = {"finish_reason": said.get("finish_reason"), **({"tool_calls": calls} if calls else {})}
+            reply = {**message, **beside} if isinstance(message, dict) else {**said}
     return {"messages": messages, "reply": reply} if messages and reply else None

@@ -39,6 +39,7 @@ PLACEHOLDERS = (
     "redacted by litellm",
     "redacted-by-litellm. 'litellm.turn_off_message_logging=true'",
     "violated guardrail policy",
+    "__redacted__",
 )
 """What gateways write in place of what was said."""
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent", "tools", "reasoning", "not_for_training")

@@ -6,30 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 from alignment.ingest.chat import (
-    CUT,
-    FILTERED,
     Json,
     a_list,
     an_object,
     asked,
     call_names,
-    ended,
-    failed,
     message_of,
     reply,
     role_of,
-    silent,
     tools_of,
     turns,
     unpacked,
     unpacked_messages,
-    why_silent,
     words,
 )
-from alignment.ingest.datasets import phoenix_chat, whole_answer
+from alignment.ingest.datasets import listed, phoenix_chat, system_of
+from alignment.ingest.endings import BROKEN, CUT, FILTERED, ended, failed, silent, why_silent
+from alignment.ingest.streams import whole_answer
 
 _NO_CHAT = ("embedding", "image", "speech", "transcription", "moderation", "rerank", "_file", "_batch", "vector_store")
+_GUARDED = "standard_logging_guardrail_information"
 _FEEDBACK = frozenset(("feedback", "thumbs", "thumb", "rating", "satisfaction"))
+_SCALES = ("rating", "satisfaction")
 
 
 def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> dict[str, Any]:
@@ -38,39 +36,70 @@ def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> 
 
 
 def _openai(record: Json) -> dict[str, Any]:
-    request = _wrapped(record.get("request") or record.get("request_body"))
-    said = record.get("response") or record.get("response_body")
-    if not request and not said and isinstance(record.get("choices"), list):
+    # A batch's result, or a log of Bedrock's, is filed otherwise than a call.
+    result, logged_in, logged_out = (an_object(record.get(key)) for key in ("result", "input", "output"))
+    request = _wrapped(
+        record.get("request") or record.get("request_body") or record.get("body") or record.get("params") or record.get("modelInput")
+        or logged_in.get("inputBodyJson")
+    )  # fmt: skip
+    said = (
+        record.get("response") or record.get("response_body") or result.get("message") or record.get("modelOutput")
+        or logged_out.get("outputBodyJson")
+    )  # fmt: skip
+    if not request and not said and (isinstance(record.get("choices"), list) or record.get("object") == "response"):
         # A stored completion, with what was asked beside the answer.
         request = said = record
     answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(said))
-    status = an_object(record.get("response")).get("status_code")
-    wrong = failed(record) or (isinstance(status, int) and status >= 400)
-    found = _exchange(asked(request), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
-    return {**found, **_named(record, an_object(request), an_object(answer))}
+    statuses = (an_object(record.get("response")).get("status_code"), record.get("status_code"))
+    wrong = (
+        failed(record) or bool(record.get("errorCode")) or result.get("type") in ("errored", "expired", "canceled")
+        or any(isinstance(status, int) and status >= 400 for status in statuses)
+    )  # fmt: skip
+    asks = an_object(request)
+    if an_object(answer).get("object") == "response" and "input" in asks:
+        # The answer repeats how it was asked for.
+        asks = {"instructions": answer.get("instructions"), **asks}
+    found = _exchange(asked(asks), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
+    return {**found, **_named(record, asks, an_object(answer))}
 
 
 def _named(record: Json, request: Json, answer: Json) -> dict[str, Any]:
     """Return who asked which model when, as far as they are texts and times."""
     more = an_object(request.get("metadata"))
     found = {
-        "conversation_id": (more.get("conversation_id"), answer.get("id")),
+        "conversation_id": (more.get("conversation_id"), answer.get("id"), answer.get("responseId"), record.get("requestId")),
         "session_id": (more.get("session_id"),),
-        "user_id": (request.get("user"), request.get("safety_identifier"), more.get("user_id")),
-        "model": (answer.get("model"), request.get("model")),
-        "created_at": (answer.get("created"), answer.get("created_at"), record.get("created_at"), record.get("timestamp")),
-    }
+        "user_id": (
+            request.get("user"), request.get("safety_identifier"), more.get("user_id"), answer.get("user"), answer.get("safety_identifier"),
+        ),
+        "model": (
+            answer.get("model"), answer.get("modelVersion"), answer.get("model_version"), request.get("model"), request.get("modelId"),
+            record.get("modelId"),
+        ),
+        "created_at": (
+            answer.get("created"), answer.get("created_at"), record.get("created_at"), record.get("timestamp"), answer.get("createTime"),
+            record.get("processed_time"),
+        ),
+    }  # fmt: skip
     return {name: next((one for one in values if isinstance(one, str | int | float) and one != ""), None) for name, values in found.items()}
 
 
 def _wrapped(value: Any) -> Any:
     found = unpacked(value)
-    inner = unpacked(an_object(found).get("body"))
+    inner = unpacked(an_object(found).get("body")) or an_object(found).get("params")
     return inner if isinstance(inner, dict) else found
 
 
 def _messages(record: Json) -> dict[str, Any]:
-    return _transcript(record.get("messages"))
+    return _transcript(listed(record.get("messages")))
+
+
+def _web_chat(record: Json) -> dict[str, Any]:
+    """Return what a chat of Open WebUI asks and says; an answer with an error beside it is none, or not the whole one."""
+    found = _messages(record)
+    last = an_object(next(reversed(a_list(record.get("messages"))), None))
+    wrong = "error" if last.get("error") else "no_answer" if last.get("done") is False and not words(last) else None
+    return {**found, "skipped": wrong or found["skipped"]}
 
 
 def _prompt_completion(record: Json) -> dict[str, Any]:
@@ -80,9 +109,18 @@ def _prompt_completion(record: Json) -> dict[str, Any]:
 
 
 def _conversation(record: Json) -> dict[str, Any]:
-    said = record.get("conversations") or record.get("conversation") or record.get("items")
-    named = [{"content": one["text"], **one} if "text" in an_object(one) else one for one in a_list(said)]
+    said = listed(record.get("conversations") or record.get("conversation") or record.get("items"))
+    named = [_turn(one) for one in a_list(said)]
+    if named and (system := system_of(record)) and role_of(an_object(named[0])) != "system":
+        named = [{"role": "system", "content": system}, *named]
     return _transcript(named or said)
+
+
+def _turn(one: Any) -> Any:
+    turn = an_object(one)
+    if turn.get("from") == "function_call":
+        return {"role": "assistant", "tool_calls": [{"name": an_object(unpacked(turn.get("value"))).get("name")}]}
+    return {"content": turn["text"], **turn} if "text" in turn else one
 
 
 def _openinference(record: Json) -> dict[str, Any]:
@@ -102,11 +140,14 @@ def _litellm(record: Json) -> dict[str, Any]:
     answer, asks = (unpacked_messages(record.get(key)) for key in ("response", "messages"))
     # What is not stored is written as an empty object, in columns of text as its text.
     answer, asks = (None if one in ({}, "{}") else one for one in (answer, asks))
+    answer = whole_answer(answer) if isinstance(answer, list) else answer
     more, parameters = (an_object(unpacked(record.get(key))) for key in ("metadata", "model_parameters"))
-    guarded = more.get("guardrail_information")
-    guards = [record.get("status_fields"), *(guarded if isinstance(guarded, list) else [guarded])]
+    guards = [record.get("status_fields")]
+    for guarded in (record.get("guardrail_information"), more.get("guardrail_information"), more.get(_GUARDED)):
+        found = unpacked(guarded)
+        guards += found if isinstance(found, list) else [found]
     before = {key: parameters.get(key) for key in ("instructions", "system")}
-    messages = asked({**before, "input": asks}) or asked(asks) or asked(unpacked(record.get("proxy_server_request")))
+    messages = asked({**before, "input": asks}) or asked(asks) or asked(_wrapped(record.get("proxy_server_request")))
     kind = str(record.get("call_type") or "")
     if record.get("status", "success") not in ("success", None):
         skipped: str | None = "error"
@@ -123,36 +164,50 @@ def _litellm(record: Json) -> dict[str, Any]:
 
 def _langfuse(record: Json) -> dict[str, Any]:
     given, output = (unpacked_messages(record.get(key)) for key in ("input", "output"))
-    if isinstance(output, dict) and "toolCalls" in output and isinstance(output.get("text"), str):
+    if isinstance(output, dict) and isinstance(output.get("toolCalls"), list) and set(output) <= {"text", "toolCalls", "role"}:
         # As Vercel's SDK writes what a model gave.
         output = {
-            "content": output["text"],
+            "content": output.get("text"),
             "tool_calls": [{"name": an_object(one).get("toolName")} for one in a_list(output["toolCalls"])],
         }
     elif isinstance(output, dict) and list(output) == ["completion"]:
         output = output["completion"]
+    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
+        # LangChain asks in batches, mostly of one.
+        given = given[0]
     messages = given if isinstance(given, list) else asked({"prompt": given} if isinstance(given, str) else given)
     if messages is None and isinstance(an_object(given).get("role"), str):
         messages = [given]
     answer = output if isinstance(output, dict) and not isinstance(output.get("output"), str) else None
     known = answer is not None and any(isinstance(answer.get(key), list) for key in ("choices", "output", "candidates", "content"))
     skipped = why_silent(answer) if known else silent(message_of(output)) if output not in (None, "") else None
-    if output in (None, "") and "output" in record:
-        skipped = "error" if record.get("level") == "ERROR" else "no_answer"
+    if record.get("level") == "ERROR":
+        skipped = "error"
+    elif output in (None, "") and "output" in record:
+        skipped = "no_answer"
     return _exchange(messages, message_of(output), skipped, thumbs=_thumbs(record))
 
 
 def _thumbs(record: Json) -> str | None:
     """Return what a person said of an answer, among the scores of other systems."""
-    scores = [(one.get("name"), one.get("value", one.get("stringValue"))) for one in map(an_object, a_list(unpacked(record.get("scores"))))]
+    scores = [(one.get("name"), _value(one)) for one in map(an_object, a_list(unpacked(record.get("scores"))))]
     for name, value in (*scores, *record.items()):
         if isinstance(name, str) and _is_feedback(name):
             said = unpacked(value)
             said = said[-1] if isinstance(said, list) and said else said
+            if str(said) in ("1", "1.0") and name.lower().endswith(_SCALES) and not isinstance(said, bool):
+                # The worst of five stars, or a thumb up: nobody can tell.
+                return f"{said} on a scale"
             if isinstance(said, bool | int | float | str) and said != "":
                 # A score of nothing is a thumb down: scores run from 0 to 1.
                 return "down" if str(said) in ("0", "0.0", "False") else str(said)
     return None
+
+
+def _value(score: Json) -> Any:
+    """Return what a score says; the number of a category is only its place in a list."""
+    word = score.get("stringValue", score.get("string_value"))
+    return word if isinstance(word, str) and word else score.get("value")
 
 
 def _is_feedback(name: str) -> bool:
@@ -172,7 +227,7 @@ def _otel(record: Json) -> dict[str, Any]:
     cut = bool(reasons & CUT) and not words(message)
     if chat.get("part"):
         skipped: str | None = "part_of_a_call"
-    elif chat.get("failed") or "error" in reasons:
+    elif chat.get("failed") or reasons & BROKEN:
         skipped = "error"
     elif reasons & FILTERED:
         skipped = "filtered"
@@ -181,8 +236,14 @@ def _otel(record: Json) -> dict[str, Any]:
     elif chat.get("skipped"):
         skipped = str(chat["skipped"])
     else:
-        skipped = silent(message) or ("no_answer" if cut else None)
+        skipped = silent(message) or ("no_answer" if cut else "placeholder" if _unrecorded(chat.get("messages"), message) else None)
     return _exchange(chat.get("messages"), message, skipped)
+
+
+def _unrecorded(messages: Any, message: Any) -> bool:
+    """Say whether a tracer kept who spoke and not what was said, as most do unless they are told to."""
+    listed_turns = [an_object(one) for one in (*a_list(messages), message)]
+    return all(one.get("content") is None and one.get("parts") is None for one in listed_turns) and bool(an_object(message))
 
 
 def _read(reader: Callable[[Json], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
@@ -194,7 +255,7 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "messages": _read(_messages),
     "hh": _read(_messages),
     "prompt_response": _read(_prompt_completion),
-    "openwebui": _read(_messages),
+    "openwebui": _read(_web_chat),
     "conversations": _read(_conversation),
     "openinference": _read(_openinference),
     "litellm": _read(_litellm),

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignment.ingest.chat import FILTERED
+from alignment.ingest.endings import FILTERED
 
 # Repeats nothing that could match in two ways: a line may be a megabyte long.
 _LITERAL = r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -32,6 +32,7 @@ _RESPONSE = re.compile(
     _HEAD + rf"Generated response {_ID}(?: \(streaming complete\))?: output: " + _LITERAL
     + r", output_token_ids: (?:None|\[[0-9, ]*\]|\([0-9, ]*\)), finish_reason: (?P<end>\w+)\s*"
 )  # fmt: skip
+_COLOURS = re.compile("\x1b\\[[0-9;]{0,9}m")
 _ROLES = {"model": "assistant", "ipython": "tool", "observation": "tool"}
 _ROLE = r"(system|developer|user|assistant|model|tool|ipython|observation)"
 _TEMPLATES = (
@@ -54,7 +55,7 @@ def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     Pieces of a streamed answer are all else: the whole of it is logged at its end.
     """
-    line = str(document["line"])
+    line = _COLOURS.sub("", str(document["line"]))
     if found := _REQUEST.match(line):
         prompt = ast.literal_eval(found["text"])
         half: dict[str, Any] = {"asked": turns_of(prompt), "mixed": mixed(prompt)}
@@ -113,7 +114,10 @@ def _turns(roles: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> l
     turns = []
     for role, text in zip(roles, texts, strict=True):
         places = [place for end in ends if (place := text.find(end)) >= 0]
-        turns.append({"role": _ROLES.get(role, role), "content": text[: min(places)] if places else None})
+        content = text[: min(places)] if places else None
+        # Qwen's template puts what a tool gave back in a turn of the user's.
+        of_tool = role == "user" and (content or "").lstrip().startswith("<tool_response>")
+        turns.append({"role": "tool" if of_tool else _ROLES.get(role, role), "content": content})
     *before, last = turns
     whole = all(isinstance(one["content"], str) for one in before)
     return before if whole and last == {"role": "assistant", "content": None} else None

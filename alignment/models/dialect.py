@@ -12,7 +12,9 @@ from typing import Any
 _FEW = 5
 _BAD_REQUEST = (400, 422)
 _OPTIONAL = ("temperature", "seed")
-_UNSUPPORTED = re.compile(r"support|unknown|unrecogni[sz]ed|not (?:permitted|allowed)|unexpected|extra|must be|invalid|range", re.I)
+_UNSUPPORTED = re.compile(
+    r"support|unknown|unrecogni[sz]ed|not (?:permitted|allowed)|deprecat|unexpected|extra|must be|invalid|range", re.I
+)
 _ALTERNATIVES = re.compile(r"logprob|top_n|alternatives", re.I)
 
 

@@ -15,7 +15,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
@@ -38,7 +40,7 @@ NIGHT = timedelta(hours=20)
 """Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
 _GIVE_UP, _LONGEST_PAUSE, _PROBES = 3, 60.0, 3
 _WORDS = ("content", "declined")
-_TRANSIENT = frozenset((408, 409, 429))
+_TRANSIENT = frozenset((408, 409, 425, 429, 498))
 
 
 def key_of(endpoint: Teacher) -> str:
@@ -345,20 +347,25 @@ class _Run:
 
         # Masked before it is cut: half a secret would not be found.
         status, body = error.status_code, without_secrets(error.response.content.decode("utf-8", "replace"), [self.key])
-        try:
-            said = replies.words_of(json.loads(body))
-        except (ValueError, RecursionError):
-            said = replies.words_of(body)
+        told: Any = body
+        with suppress(ValueError, RecursionError):
+            told = json.loads(body)
+        said = replies.words_of(told)
         why = f"status {status} ({said})"
         if status in _TRANSIENT or status >= 500:
             return Failed(why, after=_retry_after(error.response.headers))
-        stop = status in (401, 403, 404)
+        stop = status in (401, 404) or (status == 403 and not replies.moderated(told))
         return Failed(why, again=False, stop=stop, otherwise=not stop and self.dialect.learn(status, said, sent))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a server asks to wait, which it gives as a number, in milliseconds, or as a date; 0 if it does not say."""
     try:
-        seconds = float(headers.get("retry-after", 0))
+        milliseconds = headers.get("retry-after-ms")
+        seconds = float(milliseconds) / 1000 if milliseconds else float(headers.get("retry-after", 0))
     except ValueError:
-        return 0.0
+        try:
+            seconds = (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds()
+        except (KeyError, TypeError, ValueError):
+            return 0.0
     return min(max(seconds, 0.0), _LONGEST_PAUSE) if math.isfinite(seconds) else 0.0

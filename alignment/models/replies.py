@@ -28,10 +28,13 @@ THINKS = (
 _LEAST_MASS = 0.05
 """Probability of all options together below which an answer is none of them."""
 _CHARACTERS_A_TOKEN, _MOST_TOKENS, _SAID = 64, 10**8, 300
+_NEVER = -9999.0
 _BEFORE = " \t\r\n\u0120\u2581\u010a\u0109"
 """Blanks before a token, also as byte-level BPE and SentencePiece write them (Ġ, ▁, Ċ, ĉ)."""
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
-_FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation"})
+_FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation", "sensitive", "refusal"})
+_BROKEN = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
+"""Why a server stopped an answer that it may give another time."""
 _CUT = frozenset({"length", "max_tokens"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _SAYS = frozenset({"message", "detail", "errors"})
@@ -65,8 +68,10 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
         raise _trouble(error, used, billed=False)
     choice = raw["choices"][0]
     finish = str(choice.get("finish_reason") or "").lower()
-    if choice.get("error") or finish == "error":
-        raise _trouble(choice.get("error") or "finish_reason 'error'", used, billed=True)
+    if error := choice.get("error") or raw.get("error"):
+        raise _trouble(error, used, billed=True)
+    if finish in _BROKEN:
+        raise _trouble(f"finish_reason {finish!r}", used, billed=True)
     message = choice["message"]
     text = _text(message["content"] if "refusal" not in message else message.get("content"))
     said = apart(text)
@@ -74,7 +79,9 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     # A server that ignores how many tokens were asked for is not believed at length.
     longest = _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
     kept: dict[str, Any] = {"content": said.answer[:longest], "top": top, "usage": list(used) if used != Usage(None, None) else None}
-    if said.thinking or _begins_to_think(text, top) or _thinks_beside(message, raw, said.answer):
+    parts = message.get("content") if isinstance(message.get("content"), list) else []
+    in_parts = any(_mapping(part).get("type") in ("thinking", "reasoning") for part in parts)
+    if said.thinking or in_parts or _begins_to_think(text, top) or _thinks_beside(message, raw, said.answer):
         # Whatever alternatives there are belong to the first word of its thinking.
         kept |= {"top": [], "thinks": True}
     if not said.answer.strip() and (declined := message.get("refusal")):
@@ -98,12 +105,24 @@ def _alternatives(said: Any) -> list[list[Any]]:
         pairs = list(listed.items())
     else:
         pairs = [(one.get("token"), one.get("logprob")) for one in listed or [] if isinstance(one, dict)]
-    # More likely than certain is nothing.
-    return [
-        [token[:100], min(float(logprob), 0.0)]
-        for token, logprob in pairs[:TOP]
-        if isinstance(token, str) and isinstance(logprob, int | float) and not math.isnan(logprob)
-    ]
+    known = {token: number for token, logprob in pairs[:TOP] if isinstance(token, str) and (number := _log(logprob)) is not None}
+    token = _mapping(first).get("token")
+    if known and isinstance(token, str) and token not in known:
+        # Some servers list beside the token that they chose the others only. Without its likelihood none of them is the likeliest.
+        own = _log(_mapping(first).get("logprob"))
+        if own is None:
+            return []
+        known[token] = own
+    return [[token[:100], number] for token, number in known.items()]
+
+
+def _log(value: Any) -> float | None:
+    """Return a log-probability, also from a text; more likely than certain is nothing, and never is what no store can keep."""
+    try:
+        number = min(float(value), 0.0) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        return None
+    return None if math.isnan(number) else max(number, _NEVER)
 
 
 def _text(content: Any) -> str:
@@ -120,15 +139,20 @@ def _begins_to_think(text: str, top: Sequence[Sequence[Any]]) -> bool:
     """Say whether a text of a token or two is the beginning of a block of thinking."""
     likeliest = max(top, key=lambda one: one[1])[0] if top else ""
     start = (text.strip() or str(likeliest).strip(_BEFORE)).lower()
-    return start.startswith(("<think", "<reasoning>")) or (bool(start) and "<think>".startswith(start))
+    return start.startswith(("<think", "<reasoning>", "[think]", "<|channel|>", "\u25c1think")) or (
+        bool(start) and "<think>".startswith(start)
+    )
 
 
 def _thinks_beside(message: Mapping[str, Any], raw: Mapping[str, Any], answer: str) -> bool:
     """Say whether a reply has its thinking in a field of its own, or used all its tokens to think."""
     if any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS):
         return True
-    details = _mapping(_mapping(raw.get("usage")).get("completion_tokens_details"))
-    return bool(details.get("reasoning_tokens")) and not answer.strip()
+    if message.get("reasoning_details"):
+        return True
+    told = _mapping(raw.get("usage"))
+    details = (_mapping(told.get(name)) for name in ("completion_tokens_details", "output_tokens_details"))
+    return any(one.get("reasoning_tokens") for one in details) and not answer.strip()
 
 
 def _trouble(error: Any, used: Usage, *, billed: bool) -> Trouble:
@@ -137,6 +161,12 @@ def _trouble(error: Any, used: Usage, *, billed: bool) -> Trouble:
     again = number in (0, 408, 409, 429) or number >= 500
     tokens = None if used == Usage(None, None) else (used.tokens_in or 0, used.tokens_out or 0)
     return Trouble(f"an error in place of an answer ({words_of(error)})", again=again, billed=billed or tokens is not None, used=tokens)
+
+
+def moderated(error: Any) -> bool:
+    """Say whether a refusal is about one question, which a moderation in front of the model flagged, and not about the caller."""
+    told = _mapping(_mapping(_mapping(error).get("error")).get("metadata"))
+    return "flagged_input" in told or bool(told.get("reasons"))
 
 
 def words_of(error: Any) -> str:
@@ -157,7 +187,9 @@ def _words(error: Any) -> str:
         if error.get(name):
             raw = _mapping(error.get("metadata")).get("raw")
             more = f": {raw}" if isinstance(raw, str) and raw else ""
-            return _words(error[name]) + more
+            said = _words(error[name]) + more
+            where = error.get("param") or (error["loc"][-1] if isinstance(error.get("loc"), list) and error["loc"] else "")
+            return f"{said} ({where})" if isinstance(where, str) and where and where not in said else said
     return json.dumps(error, ensure_ascii=False)
 
 
@@ -174,6 +206,8 @@ def usage_of(said: Any) -> Usage:
     total = _count(told.get("total_tokens"))
     if total is not None and tokens_in is not None and tokens_out is None and total >= tokens_in:
         tokens_out = total - tokens_in
+    if total is not None and tokens_in is None and tokens_out is not None and total >= tokens_out:
+        tokens_in = total - tokens_out
     return Usage(tokens_in, tokens_out)
 
 

@@ -11,6 +11,9 @@ CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
     ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
+-- Tables write seconds, milliseconds, microseconds or nanoseconds since 1970 as texts.
+CREATE MACRO counted_time(value) AS CASE WHEN regexp_full_match(value, '[0-9]{10}(?:[0-9]{3}|[0-9]{6}|[0-9]{9})?(?:\.[0-9]+)?')
+    THEN instant(TRY_CAST(value AS DOUBLE) / pow(10, length(split_part(value, '.', 1)) - 10)) END;
 -- A time without a year is of the last year in which the file that holds it could have been written.
 CREATE MACRO of_year(moment, file_time) AS coalesce(
     CASE WHEN TRY_CAST(year(file_time) || '-' || moment AS TIMESTAMP) <= file_time + INTERVAL 1 DAY THEN year(file_time) || '-' || moment END,
@@ -19,8 +22,8 @@ CREATE MACRO of_year(moment, file_time) AS coalesce(
 CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBLE), 0);
 -- A gateway may pack routes and keys into the id of an answer; it stays one id, of a length that is stored.
 CREATE MACRO short_id(id) AS CASE WHEN strlen(id) > 256 THEN md5(id) ELSE id END;
--- A JSON null says nothing, and must not stand before what does.
-CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' THEN value END;
+-- A JSON null says nothing, and must not stand before what does; nor does the NaN that pandas writes for it.
+CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' AND value::VARCHAR <> 'NaN' THEN value END;
 -- Signs of other scripts hide a value from a pattern and from nobody else; a text of ASCII has none.
 CREATE MACRO may_hold(text, pattern, odd, plain) AS regexp_matches(
     CASE WHEN strlen(text) > length(text) THEN text || chr(10) || translate(text, odd, plain) ELSE text END, pattern);
@@ -106,9 +109,16 @@ CREATE MACRO answer_body(line) AS coalesce(
 
 -- Alpaca's `input` and Dolly's `context` are what the instruction or question is about: without them nobody could follow it.
 CREATE MACRO first_question(line) AS coalesce(given(json_extract(line, '$.question')), given(json_extract(line, '$.query')));
-CREATE MACRO prompt_turns(line) AS [{'role': to_json('user'), 'content': CASE
+CREATE MACRO beside(line) AS CASE WHEN trim(coalesce(line ->> '$.system', line ->> '$.system_prompt', '')) <> ''
+    THEN [{'role': to_json('system'), 'content': coalesce(given(json_extract(line, '$.system')), json_extract(line, '$.system_prompt'))}]
+    ELSE [] END;
+-- Earlier turns as LLaMA-Factory has them: pairs of a question and its answer.
+CREATE MACRO earlier(line) AS flatten(list_transform(items(json_extract(line, '$.history')), lambda pair: [
+    {'role': to_json('user'), 'content': json_extract(pair, '$[0]')}, {'role': to_json('assistant'), 'content': json_extract(pair, '$[1]')}]));
+CREATE MACRO about(line) AS trim(regexp_replace(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', ''), '^(<noinput>|[Nn]o ?input)$', ''));
+CREATE MACRO prompt_turns(line) AS beside(line) || earlier(line) || [{'role': to_json('user'), 'content': CASE
     WHEN given(json_extract(line, '$.prompt')) IS NOT NULL THEN json_extract(line, '$.prompt')
-    WHEN json_type(line, '$.instruction') = 'VARCHAR' AND trim(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', '')) <> ''
+    WHEN json_type(line, '$.instruction') = 'VARCHAR' AND about(line) <> ''
     THEN to_json(concat_ws(chr(10) || chr(10), line ->> '$.instruction', coalesce(nullif(line ->> '$.input', ''), line ->> '$.context')))
     WHEN given(json_extract(line, '$.instruction')) IS NULL AND json_type(first_question(line)) = 'VARCHAR' AND trim(coalesce(line ->> '$.context', '')) <> ''
     THEN to_json(concat_ws(chr(10) || chr(10), first_question(line) ->> '$', line ->> '$.context'))
@@ -119,7 +129,10 @@ CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);
 CREATE MACRO with_trace(line, one) AS json_merge_patch(one, json_object(
     'userId', coalesce(either(one, '$.userId', '$.user_id'), either(line, '$.userId', '$.user_id'), line ->> '$.trace.userId'),
     'sessionId', coalesce(either(one, '$.sessionId', '$.session_id'), either(line, '$.sessionId', '$.session_id'), line ->> '$.trace.sessionId'),
-    'scores', coalesce(given(json_extract(one, '$.scores')), given(json_extract(line, '$.scores')), given(json_extract(line, '$.trace.scores')))));
+    -- A trace's scores are of one of its observations, or of the trace.
+    'scores', list_filter(
+        items(coalesce(given(json_extract(one, '$.scores')), given(json_extract(line, '$.scores')), given(json_extract(line, '$.trace.scores')))),
+        lambda score: coalesce(either(score, '$.observationId', '$.observation_id'), one ->> '$.id', '') = coalesce(one ->> '$.id', ''))));
 CREATE MACRO generations(line) AS CASE
     WHEN json_type(line, '$.observations') = 'ARRAY' THEN list_transform(
         list_filter(from_json(json_extract(line, '$.observations'), '["JSON"]'), lambda one: one ->> '$.type' = 'GENERATION'),
@@ -131,8 +144,8 @@ END;
 CREATE MACRO thumb(value) AS CASE
     WHEN lower(trim(value)) IN ('up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true', 'helpful') THEN 'up'
     WHEN lower(trim(value)) IN ('down', 'thumbs_down', 'thumbs-down', 'thumbs down', 'thumbsdown', 'thumb_down', 'dislike', 'disliked', 'downvote', 'negative', 'bad', 'false', 'unhelpful') THEN 'down'
-    WHEN TRY_CAST(value AS DOUBLE) = 1 OR starts_with(trim(value), '👍') THEN 'up'
-    WHEN TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') THEN 'down'
+    WHEN TRY_CAST(value AS DOUBLE) = 1 OR starts_with(trim(value), '👍') OR lower(trim(value)) IN (':+1:', ':thumbsup:') THEN 'up'
+    WHEN TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') OR lower(trim(value)) IN (':-1:', ':thumbsdown:') THEN 'down'
 END;
 
 -- OTLP JSON: attributes are a list of keys and values. Its calls are made records by alignment.ingest.otel.

@@ -35,7 +35,8 @@ fields AS (
 ),
 answered AS (
     SELECT
-        * EXCLUDE (answer, all_turns),
+        * EXCLUDE (answer, all_turns, session_id),
+        CASE WHEN list_contains($nobody::VARCHAR[], lower(trim(session_id))) THEN '' ELSE session_id END AS session_id,
         CASE WHEN list_contains($nobody::VARCHAR[], lower(trim(said_user))) THEN '' ELSE said_user END AS user_id,
         -- What tools gave back since the user spoke is no question: the answer is to the user.
         CASE WHEN all_turns[-1].role::VARCHAR = '"tool"' THEN list_reverse(list_reverse(all_turns)[
@@ -44,7 +45,8 @@ answered AS (
         all_turns[-1].role::VARCHAR = '"tool"' AS after_tool,
         CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS whole,
         -- Most lines hold no tag, written or escaped (\u003c): seeing that takes a tenth of the pattern's time.
-        CASE WHEN contains(body::VARCHAR, '<') OR contains(body::VARCHAR, '003') THEN regexp_matches(body::VARCHAR, $thought)
+        CASE WHEN contains(body::VARCHAR, '<') OR contains(body::VARCHAR, '003')
+            OR contains(body::VARCHAR, 'THINK]') OR contains(body::VARCHAR, '25c1') OR contains(body::VARCHAR, '◁') THEN regexp_matches(body::VARCHAR, $thought)
             ELSE false END AS thoughtful
     FROM fields
 ),
@@ -65,7 +67,8 @@ read AS (
         CASE WHEN starts_with(turns[-1].content::VARCHAR, '"') THEN turns[-1].content ->> '$' END AS prompt,
         to_json(turns)::VARCHAR AS messages,
         CASE WHEN $undated AND logged_at IS NULL THEN file_time
-            ELSE TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP) END AS created_at,
+            ELSE coalesce(TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP), TRY_CAST(TRY_CAST(counted_time(logged_at) AS TIMESTAMPTZ) AS TIMESTAMP))
+            END AS created_at,
         -- Free text in this place would be stored as it is.
         thumb(said_thumbs) AS thumbs,
         thumb(said_thumbs) IS NULL AND trim(coalesce(said_thumbs, '')) <> '' AS thumbs_unread,
@@ -105,6 +108,9 @@ judged AS (
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
             -- What gateways write for what they do not log.
             WHEN placeholder(prompt, $placeholders) OR placeholder(response, $placeholders) THEN 'no_exchange:placeholder'
+            -- A call of a tool in a model's own marks, which nobody read out of its text.
+            WHEN regexp_full_match(response, '(?s)\s*(?:(?:<tool_call>.*</tool_call>)|(?:\[TOOL_CALLS\]|<\|python_tag\|>).*)\s*')
+                THEN 'no_exchange:tool_call'
             -- Blanks of every script, and what is not seen, are no words.
             WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
