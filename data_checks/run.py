@@ -111,8 +111,7 @@ def _validate(chunk: pd.DataFrame, expectations: Sequence[Expectation]) -> list[
     import great_expectations as gx
     from great_expectations.validator.v1_validator import Validator
 
-    # All at once, and the frame as a parameter: Great Expectations hashes every frame that it is handed, which takes longer than the
-    # checks; a batch that is loaded first and validates each expectation by itself hashes it nine times.
+    # All at once, and the frame as a parameter: a batch that is loaded first and validates each expectation by itself is loaded nine times.
     numbered = [
         getattr(gx.expectations, expectation.kind)(**expectation.arguments, meta={"number": number})
         for number, expectation in enumerate(expectations)

@@ -44,9 +44,7 @@ def _begun(settings: Settings, night_id: str | None) -> str | None:
 
 @command(app, "gate")
 def gate_command(
-    night: Annotated[
-        str | None, typer.Option("--night", help="the night that trained it; the newest unfinished one, or else the last that trained")
-    ] = None,
+    night: Annotated[str | None, typer.Option("--night", help="the night that trained it; the last that trained")] = None,
     again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were changed, and ask them anew")] = False,
     approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since that night")] = None,
     refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="do not release it")] = None,
@@ -113,7 +111,7 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     from flows.stages import run_stage
 
     with only_night(settings):
-        night_id = trained_challenger(settings.home, _begun(settings, night)).night_id
+        night_id = trained_challenger(settings.home, night and _begun(settings, night)).night_id
         if again:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
         decided = run_stage(settings.home, night_id, "gate")

@@ -68,7 +68,7 @@ out = Console(highlight=False)
 
 
 class Misuse(InputError):
-    """A command line that cannot be meant, whatever is stored: exit status 2, as for an option that there is not."""
+    """A command line that cannot be meant, whatever is stored: exit status 2, like an unknown option."""
 
 
 def one_of(option: str, value: str | None, known: Iterable[str]) -> None:

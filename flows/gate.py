@@ -199,7 +199,7 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
     settings = load_settings()
     result = read_result(Path(folder))
     pairs = load_pairs(settings.home, night_id)
-    consent = _consented(settings, folder)
+    consent = _consented(settings, night_id, folder)
     moment = now()
     card = release_card(
         decision.challenger,
@@ -255,13 +255,21 @@ def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, 
     return {name: gaps([one for one in answers if one.prompt.suite == "counterfactual"]) for name, answers in found.items()}
 
 
-def _consented(settings: Settings, folder: str) -> Consent:
+def _consented(settings: Settings, night_id: str, folder: str) -> Consent:
     """Count the consent of the pairs that were trained on, as it is by now.
 
     Raises:
-        CheckFailed: somebody has withdrawn it since.
+        CheckFailed: somebody has withdrawn it since, or was erased.
     """
     consent = consent_of(settings, Path(folder))
+    run = content_id(night_id, Path(folder).name)
+    for row in query(settings.home, "SELECT (summary ->> '$.pairs_given')::BIGINT AS given FROM training_runs WHERE id = ?", [run]):
+        # An erasure takes pairs out of the run's file; the weights have learnt from them.
+        if (row["given"] or 0) > consent.pairs:
+            raise CheckFailed(
+                f"{row['given'] - consent.pairs} of {row['given']} pairs of the training run {Path(folder).name!r} were erased since; "
+                "nothing is released. Run 'align nightly', or 'align train' and then 'align gate': it trains without them"
+            )
     if consent.without:
         raise CheckFailed(
             f"{consent.without} of {consent.pairs} pairs of the training run {Path(folder).name!r} lack consent by now; nothing is "
@@ -321,12 +329,13 @@ def trained_challenger(home: Path, night_id: str | None = None) -> Challenger:
     """
     rows = query(
         home,
-        "SELECT night_id, counts ->> '$.folder' AS folder FROM stage_runs WHERE stage = 'train' AND coalesce(night_id = $night, true) "
-        "ORDER BY finished_at DESC LIMIT 1",
+        "SELECT id, night_id FROM training_runs WHERE coalesce(night_id = $night, true) ORDER BY finished_at DESC, rowid DESC LIMIT 1",
         {"night": night_id},
     )
-    if rows:
-        return Challenger(rows[0]["night_id"], str(home / "training" / Path(rows[0]["folder"]).name))
+    for row in rows:
+        for folder in (home / "training").glob("*/"):
+            if content_id(row["night_id"], folder.name) == row["id"]:
+                return Challenger(row["night_id"], str(folder))
     if night_id:
         raise InputError(f"night {night_id!r} has no trained challenger; run 'align train --night {night_id}' and then the gate again")
     raise InputError("there is no trained challenger; run 'align ingest', 'curate' and 'train' first, or 'align nightly' for all of it")
@@ -342,7 +351,7 @@ def gate(night_id: str) -> dict[str, Any]:
     settings = load_settings()
     with only_night(settings):
         folder = trained_challenger(settings.home, night_id).folder
-        _consented(settings, folder)  # also before an hour of answers is spent on it
+        _consented(settings, night_id, folder)  # also before an hour of answers is spent on it
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)

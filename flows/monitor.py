@@ -47,7 +47,7 @@ def report(night_id: str) -> list[dict[str, Any]]:
 
 @flow(name="monitor")
 def monitor(night_id: str | None = None) -> dict[str, list[str]]:
-    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return the `alarms`: metrics."""
+    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return `{"alarms": metrics}`."""
     night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
     alarms = [row for row in report(night_id) if row["alarm"]]
     for row in alarms:

@@ -90,7 +90,8 @@ def summarise(settings: Settings, night_id: str, gated: dict[str, Any]) -> dict[
         "counts": {**read, **counted, **told.get("curate", {})},
         "train": told.get("train", {}),
         **gated,
-        "alarms": told.get("monitor", {}).get("alarms", []),
+        # None where nobody looked.
+        "alarms": told.get("monitor", {}).get("alarms"),
         "stages": {row["stage"]: row["seconds"] for row in stages},
         "seconds": sum(row["seconds"] for row in stages),
     }

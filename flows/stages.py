@@ -20,7 +20,7 @@ from flows.train import train
 
 FLOWS: dict[str, Flow[..., dict[str, Any]]] = {each.name: each for each in (ingest, curate, train, gate, monitor)}
 _COUNTED = {"gate": ("decision",)}
-"""What of a stage's result its row counts, where that is not all of it: decisions and metrics have tables of their own."""
+"""Keys of a stage's result that its row keeps, all if it is not listed: decisions and metrics have tables of their own."""
 
 
 def run_stage(home: Path, night_id: str, name: str) -> dict[str, Any]:

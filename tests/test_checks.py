@@ -555,7 +555,7 @@ def test_training_and_the_gate_ask_for_consent(settings: Settings, ready: TrainJ
 
     withdraw(settings.home, 3)
     with pytest.raises(CheckFailed, match=r"1 of 10 pairs of the training run .* lack consent by now; nothing is released"):
-        gating._consented(settings, str(ready.folder))
+        gating._consented(settings, "n", str(ready.folder))
     started: list[object] = []
     monkeypatch.setattr(train, "load_pairs", lambda *_: [])
     monkeypatch.setattr(train, "write_job", lambda *_: ready)
@@ -565,6 +565,20 @@ def test_training_and_the_gate_ask_for_consent(settings: Settings, ready: TrainJ
     with pytest.raises(CheckFailed, match="every pair has consent"):
         train.fit.fn("n")
     assert started == []
+
+
+def test_weights_that_learnt_from_erased_pairs_are_not_gated(settings: Settings, ready: TrainJob) -> None:
+    """An erasure takes the pairs out of the run's file, and out of no weights."""
+    import flows.gate as gating
+
+    run = {"id": content_id("n", ready.folder.name), "night_id": "n", "summary": {"pairs_given": 10}, "finished_at": NOW}
+    with session(settings.home, write=True) as connection:
+        append(connection, "training_runs", [run])
+    assert gating._consented(settings, "n", str(ready.folder)) == (10, 0)
+    path = ready.folder / PAIRS
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(CheckFailed, match=r"1 of 10 pairs of the training run .* were erased since; nothing is released"):
+        gating._consented(settings, "n", str(ready.folder))
 
 
 def test_the_card_says_what_the_store_counted() -> None:

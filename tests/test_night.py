@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError, InputError, TrainingError
+from alignment.ids import content_id
 from alignment.labels import load_constitution
 from alignment.labels.check import constitution_text
 from alignment.records import Side
@@ -120,7 +122,7 @@ def test_what_was_stored_when_the_gate_was_called_release_is_the_gates(home: Pat
         failed = {**event("n", "failed", 1), "summary": {"stage": "release", "error": "no memory left"}}
         append(connection, "night_events", [failed])
     migrate(home)
-    ran = [[row["stage"] for row in query(home, sql(name), given)] for name, given in _READERS.items()]
+    ran = [[row["stage"] for row in query(home, sql("dashboard", name), given)] for name, given in _READERS.items()]
     assert [sorted(stages) for stages in ran] == [["gate", "train"], ["gate", "train"], ["gate"]]
     settings = Settings(home=home, model={"path": str(weights(home))})  # type: ignore[arg-type]
     ended = {**event(plan_night(settings).id, "finished", 2), "summary": {"stages": {"train": 1.0, "release": 2.0}}}
@@ -130,9 +132,9 @@ def test_what_was_stored_when_the_gate_was_called_release_is_the_gates(home: Pat
 
 
 _READERS: dict[str, dict[str, Any]] = {
-    "dashboard_stages": {"night": "n"},
-    "dashboard_night_stages": {"limit": 9},
-    "dashboard_night_failures": {"night": "n"},
+    "stages": {"night": "n"},
+    "night_stages": {"limit": 9},
+    "night_failures": {"night": "n"},
 }
 
 
@@ -141,11 +143,13 @@ def test_the_gate_takes_what_was_trained_last(home: Path) -> None:
     with pytest.raises(InputError, match="no trained challenger; run 'align ingest'"):
         trained_challenger(home)
     for hours, (night, run) in enumerate((("first", "a"), ("second", "b"), ("first", "c"))):
-        counts = {"folder": f"/moved/since/training/{run}"}
-        row = {"id": run, "night_id": night, "stage": "train", "counts": counts, "finished_at": NOW + timedelta(hours=hours)}
-        put(home, "stage_runs", row, {**row, "id": f"{run}-gate", "stage": "gate", "counts": {}})
+        (home / "training" / run).mkdir(parents=True)
+        put(home, "training_runs", {"id": content_id(night, run), "night_id": night, "finished_at": NOW + timedelta(hours=hours)})
     assert trained_challenger(home) == ("first", str(home / "training" / "c"))
     assert trained_challenger(home, "second") == ("second", str(home / "training" / "b"))
+    shutil.rmtree(home / "training" / "b")
+    with pytest.raises(InputError, match="'align train --night second'"):
+        trained_challenger(home, "second")
     with pytest.raises(InputError, match="'align train --night third'"):
         trained_challenger(home, "third")
 
@@ -154,13 +158,14 @@ def test_the_gate_by_hand_neither_trains_nor_monitors(home: Path, monkeypatch: p
     put(home, "night_events", event("n", "started", 0))
     trained = {"id": "t", "night_id": "n", "stage": "train", "seconds": 1.0, "counts": {"folder": "a", "steps": 3}, "finished_at": NOW}
     put(home, "stage_runs", trained)
+    (home / "training" / "a").mkdir(parents=True)
+    put(home, "training_runs", {"id": content_id("n", "a"), "night_id": "n", "finished_at": NOW})
     asked: list[str] = []
     decided = {"decision": "block", "state": "not released", "metrics": [], "release_id": "base"}
     monkeypatch.setattr("flows.serve.start_short_server", lambda _: None)
     monkeypatch.setattr("flows.command.prepare", lambda *_, **__: None)
     monkeypatch.setattr("flows.stages.FLOWS", {"gate": lambda night: asked.append(night) or decided})
     done = CliRunner().invoke(app, ["gate", "--json"])
-    assert done.exit_code == 3, done.output
     assert (done.exit_code, json.loads(done.stdout), asked) == (3, decided, ["n"])
     rows = query(home, "SELECT stage, counts FROM stage_runs WHERE id <> 't'")
     assert [(row["stage"], json.loads(row["counts"])) for row in rows] == [("gate", {"decision": "block"})]
@@ -168,7 +173,7 @@ def test_the_gate_by_hand_neither_trains_nor_monitors(home: Path, monkeypatch: p
     assert unfinished(home) is None
     [ended] = query(home, "SELECT summary FROM night_events WHERE event = 'finished'")
     summary = json.loads(ended["summary"])
-    assert (summary["stages"].keys(), summary["train"]["steps"], summary["alarms"]) == ({"train", "gate"}, 3, [])
+    assert (summary["stages"].keys(), summary["train"]["steps"], summary["alarms"]) == ({"train", "gate"}, 3, None)
 
 
 def test_a_renamed_principle_leaves_its_exchanges_to_its_successor(home: Path) -> None:

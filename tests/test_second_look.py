@@ -209,6 +209,16 @@ def test_kept_vectors_are_of_these_texts_or_computed_anew(tmp_path: Path):
     file.write_bytes(file.read_bytes()[:-10])
     assert np.array_equal(kept_vectors("suites", ["b", "a"], embedder=words, folder=tmp_path), words.embed(["b", "a"]))
     assert [file] == list(tmp_path.iterdir())
+    # The format has no checksum.
+    file.write_bytes(file.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+    assert np.isfinite(kept_vectors("suites", ["b", "a"], embedder=words, folder=tmp_path)).all()
+
+
+def test_vectors_that_cannot_be_kept_are_computed_each_time(tmp_path: Path):
+    (tmp_path / "vectors").write_text("no folder")
+    words = Words()
+    for asked in (2, 4):
+        assert kept_vectors("suites", ["a", "b"], embedder=words, folder=tmp_path / "vectors").shape == (2, 32) and words.asked == asked
 
 
 def test_shipped_vectors_are_of_the_labelled_requests_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

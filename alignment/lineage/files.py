@@ -31,7 +31,7 @@ Action = Literal["remove", "drop rows", "scrub", "left"]
 # Weights, vocabularies and hashed evidence hold no log text, and a word in a vocabulary is not a person. The store's own evidence follows
 # the store: `alignment.store.rewriting` writes it afresh. Out of the audit log words are taken by `alignment.store.audit.withhold`.
 _KEPT = re.compile(
-    r"^(?:models/|releases/[^/]+/(?:adapter/|model/|card\.(?:md|html)$|manifest\.json$)"
+    r"^(?:models/|vectors/|releases/[^/]+/(?:adapter/|model/|card\.(?:md|html)$|manifest\.json$)"
     r"|training/[^/]+/(?:adapter/|model/|run\.json$|result\.json$)"
     r"|audit/|evidence/|store\.duckdb(?:\.wal)?$|redaction\.key$|prefect\.secret$|(?:.*/)?\.[^/]*(?:lock|gate)$|\.store\.rewrite\."
     r"|.*\.toml$)"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from alignment.ids import content_id
 from alignment.models.embedder import Embedder, Matrix
@@ -23,15 +26,23 @@ def kept_vectors(name: str, texts: Sequence[str], *, embedder: Embedder, folder:
 
     path, key = folder / f"{name}.safetensors", vectors_key(texts, embedder)
     try:
-        vectors: Matrix = load_file(path)[key]
+        kept: Matrix = load_file(path)[key]
     except (OSError, SafetensorError, KeyError):
-        vectors = embedder.embed(texts)
+        pass
     else:
-        return vectors
-    folder.mkdir(parents=True, exist_ok=True)
+        # The format has no checksum, and a NaN would be similar to nothing.
+        if kept.shape[0] == len(texts) and np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
+            return kept
+    vectors = embedder.embed(texts)
     part = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({key: vectors}, part)
-    os.replace(part, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: vectors}, part)
+        os.replace(part, path)
+    except (OSError, SafetensorError):
+        # A full disk, for instance: they are computed again the next time.
+        with suppress(OSError):
+            part.unlink()
     return vectors
 
 

@@ -122,7 +122,7 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
     for bunch in _bunches([(table, part) for table, held in manifest.tables.items() for part in held.parts]):
         if _load(home, target, bunch, found) is None:
             continue
-        # Which of them is damaged shows when each is loaded by itself.
+        # Which of them is damaged, if there are several, shows when each is loaded by itself.
         for one in bunch:
             if problem := _load(home, target, [one], found):
                 found.problems.append(f"evidence {problem}")
