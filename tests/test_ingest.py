@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -190,7 +190,7 @@ def test_each_reason_for_quarantine(home: Path, reason: str) -> None:
 @pytest.mark.parametrize("kind", [int, str])
 def test_times_may_count_from_1970(home: Path, digits: int, kind: type) -> None:
     take(home, raw(line(created_at=kind("17" + "0" * (digits - 2)))))
-    assert query(home, "SELECT created_at FROM interactions") == [{"created_at": datetime(2023, 11, 14, 22, 13, 20)}]  # noqa: DTZ001
+    assert query(home, "SELECT created_at FROM interactions") == [{"created_at": datetime(2023, 11, 14, 22, 13, 20)}]
 
 
 def test_every_reason_is_tested() -> None:
