@@ -55,9 +55,9 @@ FILES = [
             {"another_record": 1, "error": 3, "filtered": 6, "no_answer": 3, "tool_call": 6}),
     # Its log records do not say that a call failed.
     Written("otel_details", "otel", (3, 3, 3, 3, 3, 3), {""}, BOTH,
-            {"another_record": 1, "filtered": 6, "half_a_call": 3, "no_answer": 3, "tool_call": 6}),
+            {"another_record": 1, "error": 3, "filtered": 6, "no_answer": 3, "tool_call": 6}),
     Written("otel_details_console", "otel", (3, 3, 3, 3, 3, 3), {""}, BOTH,
-            {"another_record": 37, "filtered": 6, "half_a_call": 3, "no_answer": 3, "tool_call": 6}),
+            {"another_record": 37, "error": 3, "filtered": 6, "no_answer": 3, "tool_call": 6}),
     Written("otel_both", "otel", (3, 3, 3, 3, 3, 3), {""}, BOTH,
             {"error": 3, "filtered": 6, "no_answer": 3, "repeated": 36, "tool_call": 6}),
     # It knows no Responses API and leaves refusals out, and its log records name no model.
