@@ -27,8 +27,8 @@ CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' AND value::VAR
 -- Signs of other scripts hide a value from a pattern and from nobody else; a text of ASCII has none.
 CREATE MACRO may_hold(text, pattern, odd, plain) AS regexp_matches(
     CASE WHEN strlen(text) > length(text) THEN text || chr(10) || translate(text, odd, plain) ELSE text END, pattern);
--- What gateways write for what they do not log is short (at most 62 bytes).
-CREATE MACRO placeholder(text, known) AS CASE WHEN strlen(text) <= 256 AND strlen(trim(text)) <= 80 THEN list_contains(known::VARCHAR[], lower(trim(text))) ELSE false END;
+-- What gateways write for what they do not log is short: at most 62 bytes, and blanks.
+CREATE MACRO placeholder(text, known) AS CASE WHEN strlen(text) <= 96 THEN list_contains(known::VARCHAR[], lower(trim(text))) ELSE false END;
 CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;
 
 -- A content is a text or a list of typed parts. Thoughts and calls of tools are nobody's words; of a picture its type is left behind.
