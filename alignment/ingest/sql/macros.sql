@@ -140,12 +140,14 @@ CREATE MACRO generations(line) AS CASE
     WHEN coalesce(line ->> '$.type', 'GENERATION') = 'GENERATION' THEN [line]
 END;
 
--- A person's thumb in whichever words; NULL for what nobody can read, which is counted.
+-- A person's thumb in whichever words; NULL for what nobody can read, which is counted. `list_contains`, because DuckDB joins a table to a long
+-- IN (...), and with it moves every column of every line: a tenth of the time that lines take.
 CREATE MACRO thumb(value) AS CASE
-    WHEN lower(trim(value)) IN ('up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true', 'helpful') THEN 'up'
-    WHEN lower(trim(value)) IN ('down', 'thumbs_down', 'thumbs-down', 'thumbs down', 'thumbsdown', 'thumb_down', 'dislike', 'disliked', 'downvote', 'negative', 'bad', 'false', 'unhelpful') THEN 'down'
-    WHEN TRY_CAST(value AS DOUBLE) = 1 OR starts_with(trim(value), '👍') OR lower(trim(value)) IN (':+1:', ':thumbsup:') THEN 'up'
-    WHEN TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') OR lower(trim(value)) IN (':-1:', ':thumbsdown:') THEN 'down'
+    WHEN value IS NULL THEN NULL
+    WHEN list_contains(['up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true',
+        'helpful', ':+1:', ':thumbsup:'], lower(trim(value))) OR TRY_CAST(value AS DOUBLE) = 1 OR starts_with(trim(value), '👍') THEN 'up'
+    WHEN list_contains(['down', 'thumbs_down', 'thumbs-down', 'thumbs down', 'thumbsdown', 'thumb_down', 'dislike', 'disliked', 'downvote', 'negative',
+        'bad', 'false', 'unhelpful', ':-1:', ':thumbsdown:'], lower(trim(value))) OR TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') THEN 'down'
 END;
 
 -- OTLP JSON: attributes are a list of keys and values. Its calls are made records by alignment.ingest.otel.
