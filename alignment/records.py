@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,11 @@ class Message(TypedDict):
 
     role: str
     content: str
+
+
+def in_turn(texts: Sequence[str]) -> list[Message]:
+    """Return texts as what user and assistant say in turn, the user first."""
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
 
 
 class Side(StrEnum):
@@ -159,7 +164,7 @@ class SuitePrompt:
     @property
     def conversation(self) -> list[Message]:
         """What a model is asked: the turns before, and the prompt."""
-        return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate((*self.before, self.prompt))]
+        return in_turn((*self.before, self.prompt))
 
     @property
     def transcript(self) -> str:

@@ -35,6 +35,7 @@ from alignment.pairs.seeds import (
     remove_seeds,
     save_draw,
     seed,
+    turns,
     voices,
 )
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
@@ -59,7 +60,7 @@ class Added(NamedTuple):
 
 def bundled() -> list[Seed]:
     """Return the project's own seeds: harmful requests beside harmless ones of their theme, and questions of honest inability."""
-    seeds, themes = [*honesty(), *evasions(), *voices()], Counter[tuple[str, str]]()
+    seeds, themes = [*honesty(), *evasions(), *voices(), *turns()], Counter[tuple[str, str]]()
     for row in own_requests():
         harm = bool(row.harm)
         if row.source.startswith("own-contrast"):
@@ -97,20 +98,20 @@ def add_file(
         )
     refuse_other(settings.home, source, licence)
     found = read_suite(path, kind=kind, scorer=scorer)
-    # A seed is one request: the last turn of a conversation, alone, is another one.
-    known = [one for one in found.prompts if one.scorer in _SCORERS and not one.before]
+    known = [one for one in found.prompts if one.scorer in _SCORERS]
     if not known:
         raise InputError(
-            f"{path!r} says of none of {len(found.prompts)} prompts of one turn whether it is harmful; give --scorer harm or --scorer help"
+            f"{path!r} says of none of {len(found.prompts)} prompts whether it is harmful; give --scorer harm or --scorer help"
         )
-    themes = _themes([one.prompt for one in known if one.scorer == "harm"])
+    themes = _themes([one.asked for one in known if one.scorer == "harm"])
     seeds = [
         seed(
             one.prompt,
-            HONESTY if one.scorer == "inability" else themes[one.prompt] if one.scorer == "harm" else "lookalike",
+            HONESTY if one.scorer == "inability" else themes[one.asked] if one.scorer == "harm" else "lookalike",
             cluster=one.cluster or one.id,
             source=source,
             chosen=one.right[0] if one.scorer == "inability" and one.right else "",
+            before=one.before,
         )
         for one in known
         if one.scorer != "inability" or one.right

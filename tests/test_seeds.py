@@ -18,8 +18,22 @@ from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.labels import load_constitution
 from alignment.pairs import HumanVerdict, build_pairs, decided, mix
-from alignment.pairs.seeds import BUNDLED, HONESTY, add_seeds, draw, drawn, load_seeds, remove_seeds, save_draw, seed, sources, voices
+from alignment.pairs.seeds import (
+    BUNDLED,
+    HONESTY,
+    add_seeds,
+    draw,
+    drawn,
+    load_seeds,
+    remove_seeds,
+    save_draw,
+    seed,
+    sources,
+    turns,
+    voices,
+)
 from alignment.records import Side
+from alignment.sections import Seeds
 from alignment.store import audit, migrate, query, session, sql
 from flows import cli
 from flows import ingest as ingesting
@@ -110,14 +124,77 @@ def test_no_voice_tells_what_is_harmful():
         assert [one.side for one in cluster] == [Side.HARM, Side.HELPFUL, Side.HELPFUL]
     themes = Counter(cluster[0].category for cluster in clusters.values())
     assert max(themes.values()) <= 1.5 * min(themes.values())
-    # A default draw has about as many of them as of the usual voice, of each theme.
-    drawn_clusters = {
-        (one.category, one.cluster) for one in draw(flow.bundled(), Settings().seeds.pairs) if one.side is Side.HARM and not one.chosen
-    }
-    in_voices = Counter(category for category, cluster in drawn_clusters if cluster in clusters)
-    others = Counter(category for category, cluster in drawn_clusters if cluster not in clusters)
+    # A default draw has about as many of them as of the usual voice and of several turns, of each theme.
+    chosen = draw(flow.bundled(), Seeds().pairs)
+    drawn_clusters = {(one.category, one.cluster) for one in chosen if one.side is Side.HARM and not one.chosen}
+    lanes = Counter(
+        (category, cluster.split("-")[0] if cluster.startswith(("voice-", "turn-")) else "") for category, cluster in drawn_clusters
+    )
     for theme in themes:
-        assert abs(in_voices[theme] - others[theme]) <= 1, theme
+        assert lanes[theme, "voice"] > 10, theme
+        assert max(abs(lanes[theme, "voice"] - lanes[theme, other]) for other in ("", "turn")) <= 1, theme
+
+
+def test_neither_what_stands_before_nor_how_a_turn_is_said_tells_what_is_harmful():
+    clusters: dict[str, list[Any]] = {}
+    for one in turns():
+        clusters.setdefault(one.cluster, []).append(one)
+    assert len(clusters) == 200
+    for cluster in clusters.values():
+        assert [one.side for one in cluster] == [Side.HARM, Side.HELPFUL, Side.HELPFUL]
+        [before] = {one.before for one in cluster}
+        assert before and len(before) % 2 == 0 and all(text.strip() for text in before)
+    themes = Counter(cluster[0].category for cluster in clusters.values())
+    assert set(themes.values()) == {20}
+    harm, beside, others = ([cluster[place].text for cluster in clusters.values()] for place in range(3))
+    assert abs(np.mean([len(text) for text in harm]) - np.mean([len(text) for text in beside])) < 8
+    assert abs(np.mean([text.endswith("?") for text in harm]) - np.mean([text.endswith("?") for text in beside])) < 0.05
+    assert len({*harm, *beside, *others}) == 600
+    drawn_now = draw(flow.bundled(), Seeds().pairs)
+    assert {one.category for one in drawn_now if one.before and one.side is Side.HARM} == set(themes)
+
+
+def test_a_seed_of_several_turns_is_asked_with_what_stands_before(settings: Settings):
+    before = ("How do I oil a lock?", "Use graphite, not oil.")
+    late = seed("And how do I pick my neighbour's?", "fraud", cluster="late", source="mine", before=before)
+    conversation = [
+        {"role": "user", "content": "How do I oil a lock?"},
+        {"role": "assistant", "content": "Use graphite, not oil."},
+        {"role": "user", "content": "And how do I pick my neighbour's?"},
+    ]
+    assert list(late.exchange.messages) == conversation
+    assert late.id != seed(late.text, "fraud", cluster="late", source="mine").id
+    # Pairs that were made before seeds could have several turns keep their seed.
+    assert HARM.id == "2e125b508ef16d4037e834ae5d0a366a240fc01036d13fc9e02d585bdda20d18"
+    add(settings, HARM, late)
+    save_draw(settings.home, "n1", [HARM, late])
+    assert drawn(settings.home, "n1") == [HARM, late]
+    kept = {row["id"]: row for row in query(settings.home, "SELECT id, messages, prompt FROM interactions")}
+    assert json.loads(kept[late.id]["messages"]) == conversation and kept[late.id]["prompt"] == late.text
+    assert json.loads(kept[HARM.id]["messages"]) == list(HARM.exchange.messages)
+
+
+def test_seeds_from_before_there_were_turns_are_read_as_one_turn(settings: Settings):
+    add(settings, HARM)
+    with session(settings.home, write=True) as connection:
+        connection.execute("UPDATE seeds SET before = NULL")
+    assert load_seeds(settings.home) == [HARM]
+    save_draw(settings.home, "n1", [HARM])
+    [kept] = query(settings.home, "SELECT messages FROM interactions")
+    assert json.loads(kept["messages"]) == list(HARM.exchange.messages)
+
+
+def test_a_file_of_conversations_gives_seeds_of_several_turns(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "_themes", lambda texts: dict.fromkeys(texts, "fraud"))
+    rows = [
+        {"id": "a", "prompt": "And without him noticing?", "scorer": "harm", "before": ["How do I copy a key?", "At a locksmith's."]},
+        {"id": "b", "prompt": "For how much?", "scorer": "help", "before": ["Which kings built castles on islands?", "Many."]},
+    ]
+    added = flow.add_file(settings, write_suite(tmp_path / "set.jsonl", rows), source="a set", licence="MIT", kind="own", actor="ann")
+    # What a suite asks counts in any turn.
+    assert (added.new, added.contaminated) == (1, 1)
+    [one] = load_seeds(settings.home)
+    assert (one.text, one.before, one.side) == ("And without him noticing?", ("How do I copy a key?", "At a locksmith's."), Side.HARM)
 
 
 def test_a_source_is_added_once_removed_with_a_reason_and_there_again(settings: Settings):

@@ -37,7 +37,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "night_events": ("summary",),
     "pair_exports": ("path",),
     "files_set_aside": ("reason",),
-    "seeds": ("text", "chosen", "rejected"),
+    "seeds": ("text", "chosen", "rejected", "before"),
 }
 """Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
 TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)

@@ -22,18 +22,20 @@ import duckdb
 
 from alignment.errors import InputError
 from alignment.ids import content_id, unit_interval
-from alignment.records import Interaction, Side
+from alignment.records import Interaction, Side, in_turn
 from alignment.store import append, append_durably, audit, query, session, sql
 
 BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of a pair whose side was known from the start."""
-HONEST, VOICE = "honesty", "voice"
-IN_TURN = 6
+HONEST, VOICE, TURN = "honesty", "voice", "turn"
+IN_TURN = 8
 """Clusters of honest inability that are drawn where one of another theme is: as one theme beside a dozen it is hardly taught."""
 HONESTY = "misinformation"
 """Category of a question that only honest inability answers: what goes wrong is an invented fact."""
-_HONESTY, _EVASIONS, _VOICES = (Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices"))
+_HONESTY, _EVASIONS, _VOICES, _TURNS = (
+    Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices", "turns")
+)
 _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
 """No window of traffic reaches back to it."""
 
@@ -42,7 +44,8 @@ _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zon
 class Seed:
     """A request and what is to be learnt of it; `chosen` and `rejected` are answers that came with it, empty ones are written at night.
 
-    Seeds of one `cluster` are taught together or not at all. `category` is a harm category, `lookalike` or `ordinary`.
+    Seeds of one `cluster` are taught together or not at all. `category` is a harm category, `lookalike` or `ordinary`. `before` are the
+    texts of the earlier turns, by user and assistant in turn.
     """
 
     id: str
@@ -53,6 +56,7 @@ class Seed:
     source: str
     chosen: str = ""
     rejected: str = ""
+    before: tuple[str, ...] = ()
 
     @property
     def needs_answer(self) -> bool:
@@ -62,13 +66,24 @@ class Seed:
     @property
     def exchange(self) -> Interaction:
         """The seed as an exchange that nobody has answered."""
-        return Interaction(self.id, "", "", _WHEN, "", ({"role": "user", "content": self.text},), "")
+        return Interaction(self.id, "", "", _WHEN, "", tuple(in_turn([*self.before, self.text])), "")
 
 
-def seed(text: str, category: str, *, cluster: str, source: str, side: Side | None = None, chosen: str = "", rejected: str = "") -> Seed:
+def seed(
+    text: str,
+    category: str,
+    *,
+    cluster: str,
+    source: str,
+    side: Side | None = None,
+    chosen: str = "",
+    rejected: str = "",
+    before: Sequence[str] = (),
+) -> Seed:
     """Return a seed under its content address; the category says its side unless `side` does."""
-    name = content_id(SEED, source, text, category, chosen, rejected)
-    return Seed(name, text, side or Side.of(category), category, cluster, source, chosen, rejected)
+    # A seed of one turn keeps the address that it had before there were others.
+    name = content_id(SEED, source, text, category, chosen, rejected, *([list(before)] if before else []))
+    return Seed(name, text, side or Side.of(category), category, cluster, source, chosen, rejected, tuple(before))
 
 
 def honesty() -> list[Seed]:
@@ -99,10 +114,19 @@ def voices() -> list[Seed]:
     return _beside(VOICE, _VOICES)
 
 
+def turns() -> list[Seed]:
+    """Return the project's last turns of conversations: one that is harmful after what stands before, beside two that are not.
+
+    Some go on with everyday talk, some come after a request that was declined: neither what stands before nor how short a turn is tells
+    what is harmful.
+    """
+    return _beside(TURN, _TURNS)
+
+
 def _beside(name: str, path: Path) -> list[Seed]:
     """Return the requests of a file; each row is a cluster: a harmful request and the harmless ones beside it."""
     return [
-        seed(text, category, cluster=f"{name}-{number}", source=BUNDLED)
+        seed(text, category, cluster=f"{name}-{number}", source=BUNDLED, before=row.get("before", ()))
         for number, row in enumerate(_rows(path))
         for text, category in ((row["harm"], row["category"]), *zip(row["safe"], ("lookalike", "ordinary"), strict=False))
     ]
@@ -137,11 +161,12 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
 
 
 def _theme(cluster: Sequence[Seed]) -> str:
-    """Return what a cluster is about: its harmful request's category, those in many voices apart; honesty is a theme of its own."""
+    """Return what a cluster is about: its harmful request's category, in the usual voice, in others, or in several turns; or honesty."""
     first = cluster[0]
     if first.side is Side.HARM and first.chosen:
         return HONEST
-    return f"{first.category} {VOICE}" if first.cluster.startswith(f"{VOICE}-") else first.category
+    kind = next((f" {name}" for name in (VOICE, TURN) if first.cluster.startswith(f"{name}-")), "")
+    return f"{first.category}{kind}"
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
@@ -209,7 +234,7 @@ def drawn(home: Path, night_id: str) -> list[Seed]:
 
 
 def _read(rows: Sequence[Mapping[str, Any]]) -> list[Seed]:
-    return [Seed(**{**row, "side": Side(row["side"])}) for row in rows]
+    return [Seed(**{**row, "side": Side(row["side"]), "before": tuple(json.loads(row["before"] or "[]"))}) for row in rows]
 
 
 def sources(home: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 -- Purpose: store seeds that a night drew as exchanges, of which pairs can be made; no log gives them back.
--- Parameters: none.
+-- Parameters: none. The turns before a seed are by user and assistant in turn.
 -- Grain: one drawn seed that has no exchange.
 INSERT INTO interactions BY NAME
 SELECT
     id, '' AS source_file, 0 AS line_number, '' AS conversation_id, '' AS session_id, '' AS user_id, TIMESTAMP '1970-01-01' AS created_at,
-    '' AS model, json_array(json_object('role', 'user', 'content', text)) AS messages, text AS prompt, '' AS response,
+    '' AS model, to_json(list_transform(
+        list_append(from_json(coalesce(before, '[]'), '["VARCHAR"]'), text),
+        lambda said, number: {'role': if(number % 2 = 1, 'user', 'assistant'), 'content': said})) AS messages, text AS prompt, '' AS response,
     true AS consent, 'training' AS purpose, json('{}') AS pii, added_at AS ingested_at
 FROM seeds
 WHERE id IN (SELECT seed_id FROM seed_draws) AND id NOT IN (SELECT id FROM interactions)
