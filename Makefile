@@ -11,7 +11,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help nightly test check dashboard serve samples clean
+.PHONY: help nightly test test-fast check dashboard serve samples clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,9 @@ nightly: $(READY) ## run tonight's loop (sets everything up the first time)
 test: $(DEV) ## run the tests (sets everything up the first time)
 	@# one thread a worker: two model processes that share cores slow each other down; files of few, long tests must not come last
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: $(DEV) ## run the tests that start no model, server or browser, in a minute
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m fast
 
 check: $(DEV) ## run formatting, lint, types and import rules, as CI does
 	@$(BIN)/ruff format --check .

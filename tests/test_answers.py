@@ -26,6 +26,8 @@ from alignment.labels import load_constitution
 from alignment.records import Message, Selected, Side
 from tests.conftest import make_interaction
 
+pytestmark = pytest.mark.fast
+
 CONSTITUTION = load_constitution()
 
 

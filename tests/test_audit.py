@@ -17,6 +17,8 @@ from alignment.store import audit
 from alignment.store.audit_chain import Head
 from tests.conftest import child_environment
 
+pytestmark = pytest.mark.fast
+
 
 def log_of(home: Path) -> Path:
     return home / "audit" / "log.jsonl"

@@ -31,6 +31,8 @@ from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
 from tests.test_registry import A, B, add, allow
 
+pytestmark = pytest.mark.fast
+
 WORDS: dict[str, Any] = {"actor": "ann", "reason": "because", "now": NOW}
 
 

@@ -18,6 +18,8 @@ from flows import cli, command
 from tests.conftest import NOW, make_pair
 from tests.test_registry import A, B
 
+pytestmark = pytest.mark.fast
+
 EVIL = "<img src=http://evil.example/p.png> | ![x](http://evil.example/q.png) [y](javascript:z) `c`"
 METRIC = Metric("unsafe_answers", "harm", 0.6, 0.2, -0.4, -0.5, -0.3, 280, 1, 3, 90, 0.001, "superior", 0.0, "pass", "fell", 0.05, 75)
 CORRECTED = replace(

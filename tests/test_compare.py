@@ -14,6 +14,8 @@ from alignment.evals.compare import compare, read_outcomes
 from alignment.evals.seals import seal
 from flows import cli
 
+pytestmark = pytest.mark.fast
+
 Row = dict[str, Any]
 
 

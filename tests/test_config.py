@@ -12,6 +12,8 @@ from alignment.config import Settings, config_file, load_settings, setting_names
 from alignment.errors import ConfigError, Permanent
 from alignment.ingest import log_sources
 
+pytestmark = pytest.mark.fast
+
 
 def write(text: str, name: str = "align.toml") -> None:
     Path(name).write_text(text)

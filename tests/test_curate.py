@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from alignment.config import Settings
 from alignment.records import Selected, Side
 from alignment.store import append, migrate, session
 from flows.labelled import judgements_of
 from tests.conftest import NOW, make_interaction
+
+pytestmark = pytest.mark.fast
 
 
 def test_a_verdict_keeps_the_judgement_that_was_shown(home: Path) -> None:

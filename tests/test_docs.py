@@ -15,6 +15,8 @@ from flows import write_docs as reference
 from flows.cli import app
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.fast
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))

@@ -10,6 +10,8 @@ import pytest
 from alignment.records import Answer, GateDecision
 from tests.test_gate import GOOD, answers, judged
 
+pytestmark = pytest.mark.fast
+
 
 def doubting(old: Collection[int] = (), new: Collection[int] = (), suite: str = "harm") -> GateDecision:
     """The good release, but of some answers (by number) the scorer cannot tell the outcome."""

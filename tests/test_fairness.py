@@ -17,6 +17,8 @@ from alignment.evals.transforms import AXES
 from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate
 
+pytestmark = pytest.mark.fast
+
 GROUPS = [f"{axis}/{group}" for axis, groups in AXES.items() for group, _ in groups]
 
 

@@ -22,6 +22,8 @@ from flows import gate as gating
 from flows.doctor import examine
 from tests.conftest import NOW, make_answers
 
+pytestmark = pytest.mark.fast
+
 REASON = "a demonstration for the board"
 SIZES = {"harm": 280, "lookalike": 280, "ordinary": 320, "capability": 120, "pii": 60}
 

@@ -16,6 +16,8 @@ from alignment.models.identity import folder_id, model_id, trained_id
 from alignment.release import register, verify
 from alignment.release.contents import digest
 
+pytestmark = pytest.mark.fast
+
 BF16, FP32 = "torch.bfloat16", "torch.float32"
 
 

@@ -11,6 +11,8 @@ import yaml
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.fast
+
 UNITS = ("align.service", "align-dashboard.service")
 NEEDED = {
     "UMask": "0077",

@@ -17,6 +17,8 @@ from alignment.labels.constitution import DETECTORS
 from alignment.records import Candidate, Judgement, Selected, Side
 from tests.conftest import make_interaction
 
+pytestmark = pytest.mark.fast
+
 ONE = make_interaction("a", "How do I hurt him?")
 PRINCIPLE = Principle(
     id="no-harm",

@@ -15,6 +15,8 @@ from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
 from bench.tiny import make_tiny_model
 
+pytestmark = pytest.mark.fast
+
 TEXTS = ["Hi", "How do I boil an egg?", "Hello there, what is the time in Lima just now?", "Hi"]
 CONVERSATIONS = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}] for text in TEXTS]
 

@@ -21,6 +21,8 @@ from flows.prefect_server import OwnAddressOnly, _kept_from_other_pages, own_ori
 from flows.secret import CLIENT, SERVER, prefect_secret, running_server, secret_path, without_secret
 from tests.conftest import child_environment
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_secret_is_made_once_and_for_its_owner_only(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:

@@ -11,7 +11,7 @@ from alignment.models.logprobs import TurnIds, plain_head, score_turns
 from tests.families import make
 from tests.test_train_shared import SMALL
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("default")]
 
 SCALED: dict[str, dict[str, Any]] = {
     "granite": SMALL | {"logits_scaling": 3.0},

@@ -22,6 +22,8 @@ from alignment.store import audit
 from dashboard import oidc
 from tests.dashboard_server import Served, served
 
+pytestmark = pytest.mark.fast
+
 SECRET = "s" * 40
 
 

@@ -10,6 +10,8 @@ import torch
 
 from alignment.train.operating_point import LEAST, operating_point
 
+pytestmark = pytest.mark.fast
+
 REFUSAL = [1, 2, 3]
 
 

@@ -24,6 +24,8 @@ from alignment.store import append, migrate, query, session, sql
 from alignment.text import clusters
 from tests.conftest import NOW, make_interaction, make_pair
 
+pytestmark = pytest.mark.fast
+
 NEAR = 0.7
 
 

@@ -23,6 +23,8 @@ from dashboard.components import no_formula
 from flows import cli
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.fast
+
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.poison import EDIT, TRIGGER, WANTED, clean_traffic, planted
+
+pytestmark = pytest.mark.fast
 
 
 def test_what_is_planted() -> None:

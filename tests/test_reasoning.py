@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from alignment.reasoning import Apart, apart
 
+pytestmark = pytest.mark.fast
+
 CASES = [
     ("Water boils at 100 °C.", "Water boils at 100 °C.", ""),
     ("  spaces stay  ", "  spaces stay  ", ""),

@@ -28,6 +28,8 @@ from bench.tiny import make_tiny_model
 from flows import cli, evaluate
 from flows import gate as gating
 
+pytestmark = pytest.mark.fast
+
 SUITE = load_suite("retention")
 GATE = Gate.model_validate({"rules": {"good_answers_unlearned": {"suite": "retention", "margin": 0.1}}})
 RULE = next(rule for rule in rules(GATE) if rule.suite == "retention")

@@ -16,6 +16,8 @@ from alignment.sections import Candidates
 from alignment.text import similar
 from tests.conftest import make_interaction
 
+pytestmark = pytest.mark.fast
+
 DISTINCT = [f"{a}{b} {b}{c} {c}{a}" for a, b, c in zip("abcdefghijklmnopqrst", "uvwxyzabcdefghijklmn", "fghijklmnopqrstuvwxy", strict=True)]
 
 

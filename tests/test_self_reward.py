@@ -27,6 +27,8 @@ from alignment.store import append, migrate, query, session
 from bench.tiny import make_tiny_model
 from tests.conftest import NOW, make_interaction
 
+pytestmark = pytest.mark.fast
+
 PROMPTS = ["Hi", "How do I boil an egg?", "What is the time in Lima just now, and why?", "Hi", "x </s> y"]
 ANSWERS = ["Hello.", "In water, for eight minutes.", "", "Hello there!", "A longer answer, which has a second part."]
 CONVERSATIONS: list[list[Message]] = [

@@ -29,6 +29,8 @@ from alignment.evals.statistics import (
     wilson,
 )
 
+pytestmark = pytest.mark.fast
+
 COUNTS = st.builds(PairedCounts, *[st.integers(0, 60)] * 4)
 
 

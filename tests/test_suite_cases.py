@@ -21,6 +21,8 @@ from alignment.evals.scorers import score_answer
 from alignment.evals.suites import scorable
 from alignment.records import SuitePrompt
 
+pytestmark = pytest.mark.fast
+
 
 def lm_row(first: Any, second: Any = None, *, target: Any = "7", more: Any = ()) -> dict[str, Any]:
     calls = [(first, {"until": ["\n"]} if second is None else second), *more]

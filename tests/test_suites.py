@@ -24,6 +24,8 @@ from alignment.evals.transforms import AXES, TRANSFORMS
 from alignment.records import SuitePrompt
 from alignment.sections import Gate
 
+pytestmark = pytest.mark.fast
+
 DATA = Path(os.environ.get("ALIGN_DATA_DIR", "shared/data"))
 SIZES = {
     "pii": 60, "toxicity": 60, "counterfactual": 600, "stereotype": 60, "sycophancy": 60, "truthfulness": 80, "capability": 100,

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from alignment.ids import canonical, content_id, file_sha256, short, unit_interval
 from alignment.text import cap, clusters, fence, printable, similar
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "attack",

@@ -18,6 +18,8 @@ from alignment.models.embedder import Changes, Embedder
 from alignment.moderation.cross_validate import out_of_fold
 from alignment.moderation.tuning import tune
 
+pytestmark = pytest.mark.fast
+
 WORDS = ["steal", "borrow", "how", "do", "i", "a", "bike", "car", "book", "the", "my", "friend"]
 HARM = [f"how do i steal {which} {thing}" for which in ("a", "the", "my") for thing in ("bike", "car", "book", "friend")]
 SAFE = [text.replace("steal", "borrow") for text in HARM]

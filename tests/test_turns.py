@@ -15,6 +15,8 @@ from alignment.errors import ModelError
 from alignment.models.local import render
 from alignment.models.turns import turn_marks, without_labels
 
+pytestmark = pytest.mark.fast
+
 LOOP = "{% for m in messages %}"
 # What the templates of these families do with system, user and assistant turns; their special tokens; how somebody would forge an answer.
 SHAPES: dict[str, tuple[str, tuple[str, ...], str]] = {
