@@ -25,7 +25,9 @@ from alignment.store import audit, migrate, store_path
 from alignment.store.sign_in import issue_token
 
 # `hooks` too: imported in a test that puts `killed` in the place of `settle`, it would keep that.
-from flows import cli, cli_release, command, evaluate, hooks, ingest, rebuild  # noqa: F401
+from flows import cli, evaluate, hooks, ingest, rebuild  # noqa: F401
+from flows.cli import base
+from flows.cli import release as cli_release
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_erase import exchange, put, remove
@@ -157,13 +159,13 @@ def test_who_answers_for_an_override(
     monkeypatch.setenv("USER", "somebody else")
     monkeypatch.setattr(os, "getuid", lambda: uid)
     monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann", pw_shell=shell))
-    monkeypatch.setattr(command.sys, "stdin", Terminal(there))
+    monkeypatch.setattr(base.sys, "stdin", Terminal(there))
     with acting.acting(Identity("x", "account", "operator")):
         if who is None:
             with pytest.raises(InputError, match="--actor"):
-                command.answering(named)
+                base.answering(named)
         else:
-            name = command.answering(named)
+            name = base.answering(named)
             assert (name, acting.identity_of(name).how) == who
 
 

@@ -44,8 +44,9 @@ from alignment.release.canary import (
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
 from bench.release import _cut_short, kill, make_registry
-from flows import cli, command
+from flows import cli
 from flows.canary import check, look
+from flows.cli import base
 from flows.doctor import _serving
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
@@ -439,7 +440,7 @@ def test_needless_refusals_and_complaints_are_failures_and_refusals_of_harm_are_
 
 
 def test_the_command_starts_shows_checks_and_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     add(home, A)
 
     def align(*words: str) -> str:

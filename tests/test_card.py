@@ -14,7 +14,8 @@ from alignment.records import GateDecision, Metric, Side, TrainResult
 from alignment.release import register, verify
 from alignment.release.card import card_page, release_card
 from alignment.store import append, migrate, session
-from flows import cli, command
+from flows import cli
+from flows.cli import base
 from tests.conftest import NOW, make_pair
 from tests.test_registry import A, B
 
@@ -115,7 +116,7 @@ def test_the_page_is_part_of_what_is_verified(home: Path, tmp_path: Path) -> Non
 
 
 def test_two_releases_are_compared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     migrate(home)
     for name, night, epochs in ((A, "n1", 1), (B, "n2", 2)):
         register(home, name, trained(tmp_path / name, epochs=epochs, beta=0.1), card="#", manifest={"night_id": night})

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from alignment.records import STAGES
 from flows import cli
-from flows import command as shared
+from flows.cli import base as shared
 
 
 class Usage(NamedTuple):

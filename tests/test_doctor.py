@@ -23,7 +23,8 @@ from alignment.store.evidence import tables
 from alignment.store.integrity import _findings, evidence_findings, store_findings
 from alignment.store.session import REBUILD, wal_path
 from bench.tiny import make_tiny_model
-from flows import cli, command, doctor
+from flows import cli, doctor
+from flows.cli import base
 from flows.rebuild import rebuild
 from tests.conftest import child_environment
 from tests.filled import everything, fill, fill_and_export, verdict
@@ -32,7 +33,7 @@ from tests.filled import everything, fill, fill_and_export, verdict
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     # It sets environment variables, which would outlive this test.
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "prepare", lambda *_, **__: None)
     monkeypatch.setattr("flows.ingest.ingest", lambda **_: {})
 

@@ -28,7 +28,8 @@ from alignment.lineage.scrub import TEXT_COLUMNS, Scrubber
 from alignment.store import append, export, migrate, query, rewriting, session, store_path
 from alignment.store.integrity import evidence_findings, evidence_leftovers, store_findings
 from bench.tiny import make_tiny_model
-from flows import cli, command
+from flows import cli
+from flows.cli import base
 from flows.erase import erase
 from flows.night import plan_night
 from tests.conftest import NOW, child_environment, make_interaction, make_pair
@@ -218,7 +219,7 @@ def test_releases_trained_on_an_erased_person_say_so(folder: Path, monkeypatch: 
     events = query(folder, "SELECT event, actor FROM release_events WHERE release_id = ? ORDER BY recorded_at, event", [release])
     assert events[-1] == {"event": "trained_on_erased", "actor": "dpo"}
     monkeypatch.setenv("ALIGN_HOME", str(folder))
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     shown = CliRunner().invoke(cli.app, ["release", "show", release])
     assert "Training: on data erased" in shown.stdout
     listed = json.loads(CliRunner().invoke(cli.app, ["release", "list", "--json"]).stdout)
@@ -557,7 +558,7 @@ def test_scrubbing_reads_json_as_json() -> None:
 
 def test_the_command_shows_its_plan_and_what_it_did(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, "interactions", exchange("a", "ann-quill"))
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     asked = ["erase", "--subject", "ann-quill", "--reason", "ann-quill wants it"]
     planned = CliRunner().invoke(cli.app, [*asked, "--dry-run"])
     assert "to erase" in planned.stdout

@@ -21,7 +21,8 @@ from alignment.errors import ConfigError
 from alignment.release import current, rollback
 from alignment.release.approval import promote_by_hand
 from alignment.store import query
-from flows import cli, command, hooks
+from flows import cli, hooks
+from flows.cli import base
 from flows.hooks import deliver
 from tests.conftest import NOW
 from tests.test_registry import A, B, C, add, up
@@ -226,7 +227,7 @@ def test_a_slow_server_is_given_up(home: Path, server: Server, monkeypatch: pyte
 
 
 def test_the_push_command_repeats_what_failed(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     settings(monkeypatch, webhook_url=server.url)
     add(home, A)
     server.failures, server.fail = 99, 400

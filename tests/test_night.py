@@ -165,7 +165,7 @@ def test_the_gate_by_hand_neither_trains_nor_monitors(home: Path, monkeypatch: p
     asked: list[str] = []
     decided = {"decision": "block", "state": "not released", "metrics": [], "release_id": "base"}
     monkeypatch.setattr("flows.serve.start_short_server", lambda _: None)
-    monkeypatch.setattr("flows.command.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("flows.cli.base.prepare", lambda *_, **__: None)
     monkeypatch.setattr("flows.stages.FLOWS", {"gate": lambda night: asked.append(night) or decided})
     done = CliRunner().invoke(app, ["gate", "--json"])
     assert (done.exit_code, json.loads(done.stdout), asked) == (3, decided, ["n"])

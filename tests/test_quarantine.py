@@ -21,7 +21,8 @@ from alignment.ingest.replay import replay
 from alignment.sections import Ingest
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.restore import Restored, _read_logs_again
-from flows import cli, command
+from flows import cli
+from flows.cli import base
 from flows.ingest import chosen_sources
 from flows.read_files import read_file
 from tests.conftest import NOW
@@ -156,7 +157,7 @@ def test_a_file_that_stops_the_night_is_not_stored_but_can_be_looked_at(home: Pa
         {"rows_read": 0, "rows_stored": 0, "end_offset": 0}
     ]
     assert again(home) == Counter()
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     monkeypatch.setenv("ALIGN_HOME", str(home))
     told = CliRunner().invoke(cli.app, ["ingest", "--quarantine", "--json"])
     rows = json.loads(told.stdout)
@@ -425,7 +426,7 @@ def test_each_delivery_of_a_signal_counts(home: Path) -> None:
 )
 def test_options_that_do_not_fit_are_told(home: Path, monkeypatch: pytest.MonkeyPatch, status: int, options: list[str]) -> None:
     migrate(home)
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     told = CliRunner().invoke(cli.app, ["ingest", *options])
     assert told.exit_code == status
     assert told.stderr.startswith("error: ")

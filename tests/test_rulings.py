@@ -25,9 +25,8 @@ from alignment.pairs.rulings import Ruling, apply_rulings, load_rulings, rule
 from alignment.records import Pair
 from alignment.store import append, audit, migrate, query, session, sql
 from alignment.store.journal import read_journal
-from flows import command
-from flows.cli import app
-from flows.cli_pairs import _rule
+from flows.cli import app, base
+from flows.cli.pairs import _rule
 from flows.curate import standing
 from tests.conftest import NOW, make_pair
 
@@ -184,7 +183,7 @@ def test_at_a_persons_terminal_the_account_answers_and_elsewhere_a_name_is_neede
     monkeypatch.setenv("ALIGN_HOME", str(settings.home))
     refused = align("exclude", PAIRS[0].id, "--reason", "r")
     assert refused.exit_code == 2 and "who answers for this?" in refused.stderr
-    monkeypatch.setattr(command, "is_persons_account", lambda: True)
+    monkeypatch.setattr(base, "is_persons_account", lambda: True)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     copy_context().run(_rule, PAIRS[0].id, "exclude", "", "r", as_json=True)
     assert [(act["action"], act["actor"], act["how"]) for act in audit.read(settings.home)] == [("pair_exclude", account(), "account")]

@@ -214,7 +214,7 @@ def test_a_run_that_is_stopped_after_its_last_step_measures_again(tiny: Path, tm
 
 SERVES = """
     import sys, time
-    from flows.command import start
+    from flows.cli.base import start
     from flows import serve
     launch = serve._launch
     def told(*arguments):

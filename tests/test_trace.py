@@ -15,7 +15,8 @@ from alignment.ids import content_id
 from alignment.lineage import Trace, find, trace
 from alignment.lineage.trace import Node
 from alignment.store import append, migrate, session
-from flows import cli, command
+from flows import cli
+from flows.cli import base
 from tests.conftest import NOW, make_interaction, make_pair
 
 RELEASE, NIGHT = "a1" * 8, "b2" * 8
@@ -141,7 +142,7 @@ def test_what_names_nothing_is_refused(store: Path, name: str, message: str) -> 
 
 
 def test_the_tree_is_safe_to_print(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(base, "prepare", lambda *_, **__: None)
     shown = CliRunner().invoke(cli.app, ["trace", ONE.id]).stdout
     assert "[bold]" in shown.replace("\n", "")
     assert "\x1b" not in shown

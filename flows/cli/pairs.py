@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from alignment.errors import InputError
-from flows.command import Actor, Json, answering, app, command, print_rows, start
+from flows.cli.base import Actor, Json, answering, app, command, print_rows, start
 
 pairs_app = typer.Typer(no_args_is_help=True, help="Accepted preference pairs.")
 app.add_typer(pairs_app, name="pairs")

@@ -13,7 +13,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Json, Misuse, app, command, one_of, print_json, print_rows, start
+from flows.cli.base import Json, Misuse, app, command, one_of, print_json, print_rows, start
 
 if TYPE_CHECKING:
     from alignment.evals.judge_qualification import Bench

@@ -13,7 +13,7 @@ from typing import IO, Annotated
 import typer
 
 from alignment.errors import InputError
-from flows.command import Misuse, app, command
+from flows.cli.base import Misuse, app, command
 from flows.environment import quiet_models
 
 _SHOWN = 5

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from alignment.text import printable
-from flows.command import Actor, Json, answering, app, command, one_of, print_rows, start
+from flows.cli.base import Actor, Json, answering, app, command, one_of, print_rows, start
 
 seeds_app = typer.Typer(no_args_is_help=True, help="Labelled requests that are taught beside the logs.")
 app.add_typer(seeds_app, name="seeds")

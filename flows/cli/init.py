@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from alignment.text import printable
-from flows.command import app, command
+from flows.cli.base import app, command
 
 
 @command(app, "init")

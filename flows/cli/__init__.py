@@ -18,22 +18,22 @@ from alignment.config import Settings
 from alignment.errors import AlignError, InputError, StoreError
 from alignment.ids import short
 from alignment.text import cap, printable
-from flows import (  # noqa: F401 - they register their commands
-    cli_audit,
-    cli_bench,
-    cli_compare,
-    cli_constitution,
-    cli_data,
-    cli_eval,
-    cli_gate,
-    cli_init,
-    cli_pairs,
-    cli_release,
-    cli_score,
-    cli_seeds,
+from flows.cli import (  # noqa: F401 - they register their commands
+    audit,
+    bench,
+    compare,
+    constitution,
+    data,
+    eval,
+    gate,
+    init,
+    pairs,
+    release,
+    score,
+    seeds,
 )
-from flows.cli_gate import NightId, begin_night
-from flows.command import Json, Misuse, app, command, one_of, print_json, print_rows, start
+from flows.cli.base import Json, Misuse, app, command, one_of, print_json, print_rows, start
+from flows.cli.gate import NightId, begin_night
 from flows.secret import without_secret
 
 Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
@@ -347,7 +347,3 @@ def _rebuild(*, yes: bool, as_json: bool) -> None:
 def main() -> None:
     """Entry point of `align`."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alignment.errors import InputError
 from alignment.text import cap, printable
-from flows.command import Json, app, command, out, print_json, print_rows, start
+from flows.cli.base import Json, app, command, out, print_json, print_rows, start
 
 if TYPE_CHECKING:
     from alignment.config import Settings

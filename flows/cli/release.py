@@ -10,7 +10,7 @@ import typer
 
 from alignment.config import Settings
 from alignment.text import printable
-from flows.command import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
+from flows.cli.base import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
 releases = typer.Typer(no_args_is_help=True, help="The registry: what was released, and what is in production.")
 app.add_typer(releases, name="release")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from alignment.text import printable
-from flows.command import Json, app, command, print_json
+from flows.cli.base import Json, app, command, print_json
 
 
 class RuleKind(StrEnum):

@@ -9,7 +9,7 @@ import typer
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.text import printable
-from flows.command import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
+from flows.cli.base import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
 NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alignment.store.audit_chain import Head
-from flows.command import Json, Misuse, app, command, print_json, print_rows, start
+from flows.cli.base import Json, Misuse, app, command, print_json, print_rows, start
 
 audit_app = typer.Typer(no_args_is_help=True, help="The audit log: every act of people and flows, each sealed over the one before it.")
 app.add_typer(audit_app, name="audit")

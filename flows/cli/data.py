@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from alignment.text import cap, printable
-from flows.command import Actor, Json, answering, app, command, out, print_json, shown, start
+from flows.cli.base import Actor, Json, answering, app, command, out, print_json, shown, start
 
 if TYPE_CHECKING:
     from alignment.lineage.trace import Node

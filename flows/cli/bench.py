@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.command import Json, app, command, print_json, print_rows, start
+from flows.cli.base import Json, app, command, print_json, print_rows, start
 
 benches = typer.Typer(no_args_is_help=True, help="Measure the project's claims on this machine.")
 app.add_typer(benches, name="bench")
