@@ -1,4 +1,4 @@
-"""Who acts, and how that is known."""
+"""Who performs an action, and how the process knows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 _FIRST_PERSON = 1000
-"""UID_MIN of login.defs(5): accounts below are the system's."""
+"""UID_MIN of login.defs(5): accounts below it belong to the system."""
 How = Literal["oidc", "token", "account", "flag", "service"]
 Role = Literal["viewer", "reviewer", "approver", "operator", "service"]
 
@@ -32,7 +32,7 @@ _ACTING: ContextVar[Identity | None] = ContextVar("acting", default=None)
 
 @contextmanager
 def acting(who: Identity) -> Iterator[None]:
-    """Let the acts within the block, and in what it calls, be those of `who`."""
+    """Attribute every action within the block, and in the functions it calls, to `who`."""
     before = _ACTING.set(who)
     try:
         yield
@@ -41,18 +41,18 @@ def acting(who: Identity) -> Iterator[None]:
 
 
 def act_as(who: Identity) -> None:
-    """Let all further acts in this context be those of `who`, as a command does."""
+    """Attribute all further actions in this context to `who`, as a command does."""
     _ACTING.set(who)
 
 
 def acting_name() -> str:
-    """Return the name of who acts; of the account where nobody said."""
+    """Return the name of the acting identity, or of the account where none is set."""
     who = _ACTING.get()
     return who.name if who is not None else account()
 
 
 def identity_of(name: str) -> Identity:
-    """Return what is known of an actor: who they are if it is they who are `acting`; any other name is a service's.
+    """Return the acting identity if `name` is its name; treat any other name as a service.
 
     >>> with acting(Identity("ada", "oidc", "approver")):
     ...     identity_of("ada").how, identity_of("nightly gate").how
@@ -63,7 +63,7 @@ def identity_of(name: str) -> Identity:
 
 
 def is_persons_account() -> bool:
-    """Say whether this account may be one person's: neither root's nor one that the system made for a service."""
+    """Return whether this account may belong to one person: it is neither root's nor made by the system for a service."""
     try:
         shell = pwd.getpwuid(os.getuid()).pw_shell
     except KeyError:
@@ -72,7 +72,7 @@ def is_persons_account() -> bool:
 
 
 def account() -> str:
-    """Return the account that this process runs under as the operating system knows it; no variable can change it."""
+    """Return the account this process runs under as the operating system knows it; no environment variable can change it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # an account without a name, as in some containers

@@ -1,7 +1,7 @@
 """All settings, from `align.toml` and the environment.
 
-Order: environment (`ALIGN_TRAIN__EPOCHS=3`), then the file (`ALIGN_CONFIG`, else `align.toml` in the working folder), then
-the defaults below. An unknown key is an error, and all errors are reported at once.
+Precedence: the environment (`ALIGN_TRAIN__EPOCHS=3`), then the file (`ALIGN_CONFIG`, else `align.toml` in the working folder), then
+the defaults below. An unknown key is an error. All errors are reported at once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TEAM_SETTINGS = (
 )
 """What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
 _SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)")
-"""Places of settings whose values are not repeated, whatever they are."""
+"""Settings whose values are never repeated in a message, whatever they are."""
 
 
 class Settings(BaseSettings):
@@ -84,25 +84,25 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment above the file."""
+        """Give the environment precedence over the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
     @property
     def fingerprint(self) -> str:
-        """Content address of everything that changes a night's result (not places, times, warnings or hooks)."""
+        """Content address of everything that changes a night's result; it leaves out paths, times, warnings and hooks."""
         return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "dashboard"}))
 
     @property
     def skew(self) -> timedelta:
-        """How far in the future a line may lie."""
+        """How far in the future a line's time may lie."""
         return timedelta(hours=self.ingest.max_clock_skew_hours)
 
 
 def config_file() -> Path | None:
-    """Return the settings file in force, if there is one.
+    """Return the settings file in use, or None.
 
     Raises:
-        ConfigError: `ALIGN_CONFIG` names a file that is not there.
+        ConfigError: `ALIGN_CONFIG` names a file that does not exist.
     """
     named = os.environ.get("ALIGN_CONFIG")
     path = Path(named or DEFAULT_FILE)
@@ -118,7 +118,7 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; {_nearest(place)}"
     value = repr(error["input"])
-    # It may be a key, or an address with a password or a token in it.
+    # The value may be a key, or an address with a password or a token in it.
     if _SECRET.match(place) or "://" in value or "@" in value:
         return f"{place}: {error['msg']}"
     return f"{place} = {value}: {error['msg']}"
@@ -147,7 +147,7 @@ def setting_names() -> list[str]:
 
 
 def section_kind(section: str) -> type[Section]:
-    """Return the class of a section, whose first docstring line says what it is about."""
+    """Return the class of a section; the first line of its docstring describes the section."""
     return type(getattr(Settings.model_construct(), section))
 
 
@@ -157,13 +157,13 @@ def setting_field(name: str) -> FieldInfo:
     return section_kind(section).model_fields[key]
 
 
-# Of the process and not of a context: a night's threads must see them too, and the night's lock lets no second night in.
+# Global to the process, not a context variable: a night's threads must see it too, and the night's lock admits only one night.
 _kept: list[Settings] = []
 
 
 @contextmanager
 def kept_settings(settings: Settings) -> Iterator[None]:
-    """Let `load_settings` return these in this process until the block ends, whatever is written to the file meanwhile."""
+    """Make `load_settings` return these settings in this process until the block ends, whatever is written to the file meanwhile."""
     _kept.append(settings)
     try:
         yield
@@ -172,10 +172,10 @@ def kept_settings(settings: Settings) -> Iterator[None]:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; within `kept_settings` those are returned, unless there are `overrides`.
+    """Read the settings. Within `kept_settings`, return the kept ones unless there are `overrides`.
 
     Raises:
-        ConfigError: naming every problem at once.
+        ConfigError: listing every problem at once.
     """
     if _kept and not overrides:
         return _kept[-1]
@@ -204,7 +204,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _apart(settings: Settings) -> list[str]:
-    """Return what of the settings cannot work together, though each may be as it is."""
+    """Return the settings that are valid alone but cannot work together."""
     found = []
     if settings.gate.judge == "teacher" and not settings.teacher.base_url:
         found.append("gate.judge = 'teacher': there is no teacher; set [teacher] base_url and model, or leave judge empty")

@@ -1,7 +1,7 @@
-"""What the last turn of a conversation asks for: the turns it continues, found by rules on words, without a model.
+"""What the last turn of a conversation asks for, with the turns it continues: rules on words, no model.
 
-A follow-up ("can you add a bit more detail?") asks for whatever it continues. Here it is decided where the conversation's last topic
-begins; in doubt a turn continues what came before, because a turn that is wrongly cut off from a harmful opening looks harmless.
+A follow-up ("can you add a bit more detail?") asks for whatever it continues. This module decides where the conversation's last topic
+begins. In doubt a turn continues what came before, because a turn wrongly cut off from a harmful opening looks harmless.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from alignment.records import Message
 from alignment.wording import plain
 
 FIRST, LAST = 8, 16
-"""Of a longer conversation these user turns are read, besides the MIDDLE ones that name the most: the opening is never dropped."""
+"""User turns read from each end of a longer conversation, besides the MIDDLE most telling ones: the opening is never dropped."""
 MIDDLE = 8
 PART = 240
-"""Characters of one turn that a joined text takes; a longer turn gives its beginning and its end."""
+"""Characters that one turn contributes to a joined text; a longer turn contributes its beginning and its end."""
 _LOOKED_AT = 4000
 _FRESH = 3
 
 
 class Relation(StrEnum):
-    """What a turn is to those before it."""
+    """How a turn relates to the turns before it."""
 
     CONTINUES = "continues"
     UNSURE = "unsure"
@@ -33,7 +33,7 @@ class Relation(StrEnum):
 
 
 class Turn(NamedTuple):
-    """What a user said, and what was answered; the last turn's answer is empty. `number` counts user turns from 0."""
+    """A user's message and the answer to it; the last turn's answer is empty. `number` counts user turns from 0."""
 
     number: int
     text: str
@@ -118,11 +118,11 @@ RULES_ID = content_id(
     sorted(_EMPTY),
     _SEEKS_HELP.pattern,
 )[:12]
-"""Content address of these rules; the number counts changes that no constant shows."""
+"""Content address of these rules. The number at the front counts changes that show in no constant."""
 
 
 def user_turns(messages: Sequence[Message]) -> list[Turn]:
-    """Return what users said, each with what the model answered before the next one. System and tool messages are no turns."""
+    """Return the user's messages, each with the model's answer to it. System and tool messages are not turns."""
     found: list[Turn] = []
     for message in messages:
         if message["role"] == "user":
@@ -133,16 +133,16 @@ def user_turns(messages: Sequence[Message]) -> list[Turn]:
 
 
 def read_turns(turns: Sequence[Turn]) -> list[Turn]:
-    """Return at most FIRST + MIDDLE + LAST turns: the first, the last, and those between that have the most words of their own."""
+    """Return at most FIRST + MIDDLE + LAST turns: the first, the last, and the middle turns with the most content words."""
     if len(turns) <= FIRST + MIDDLE + LAST:
         return list(turns)
-    # A flood of turns is looked at up to a bound: the most telling of the middle's first 512.
+    # A bound against floods of turns: the most telling are picked from the middle's first 512.
     middle = sorted(turns[FIRST:-LAST][:512], key=lambda turn: (-len(content(turn.text[:PART])), turn.number))[:MIDDLE]
     return [*turns[:FIRST], *sorted(middle), *turns[-LAST:]]
 
 
 def content(text: str) -> set[str]:
-    """Return the stems of the words that a text has of its own: no function words, and none that any follow-up may have.
+    """Return the stems of a text's content words: no function words, and no words that any follow-up may have.
 
     >>> sorted(content("Can you give me three more examples of planets?"))
     ['planet']
@@ -158,7 +158,7 @@ def _stem(word: str) -> str:
 
 
 def relation(text: str, before: Sequence[Turn]) -> Relation:
-    """Return what a user's turn is to the turns `before` it, which are of one topic.
+    """Return how a user's turn relates to the turns `before` it, which belong to one topic.
 
     >>> relation("Can you add a bit more detail?", [Turn(0, "How do I bake bread?", "Slowly.")]).value
     'continues'
@@ -184,7 +184,7 @@ def relation(text: str, before: Sequence[Turn]) -> Relation:
 
 
 def topic(turns: Sequence[Turn]) -> list[Turn]:
-    """Return the turns of the last topic, its opening first; where a turn is unsure it continues."""
+    """Return the turns of the last topic, its opening first; an unsure turn continues the topic."""
     start = 0
     for at in range(1, len(turns)):
         if relation(turns[at].text, turns[start:at]) is Relation.NEW:
@@ -193,9 +193,9 @@ def topic(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def asked(messages: Sequence[Message]) -> str:
-    """Return what the last turn asks for as one text: the opening of its topic, what came right before, and itself.
+    """Return what the last turn asks for as one text: the opening of its topic, the turn right before it, and the turn itself.
 
-    A single turn is returned as it is. Others are cut to PART characters each.
+    A single turn is returned unchanged; several are cut to PART characters each.
 
     >>> talk = [{"role": "user", "content": "How do I bake bread?"}, {"role": "assistant", "content": "Slowly."}]
     >>> asked([*talk, {"role": "user", "content": "Can you add more detail?"}])
@@ -227,7 +227,7 @@ def shortened(text: str) -> str:
 
 
 def seeks_help(text: str) -> bool:
-    """Say whether a turn looks for help, protection or a way out, which does not ask for what came before.
+    """Return whether a turn looks for help, protection or a way out, which does not ask for what came before.
 
     >>> seeks_help("I don't want to die any more. Who can I call tonight?")
     True
@@ -250,9 +250,9 @@ _SAID = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 def asks_for_nothing(messages: Sequence[Message]) -> bool:
-    """Say whether the last turn only thanks for an answer or says goodbye, so that nothing is left to help with or to decline.
+    """Return whether the last turn only thanks for an answer or says goodbye, and so leaves nothing to help with or to decline.
 
-    Every word has to be one of those that such turns are made of: one that asks for more has another.
+    Every word must belong to the vocabulary of such turns: a turn that asks for more has another word.
 
     >>> talk = [{"role": "user", "content": "How do I bake bread?"}, {"role": "assistant", "content": "Slowly."}]
     >>> asks_for_nothing([*talk, {"role": "user", "content": "Good enough for me, thanks and have a nice day!"}])
@@ -281,7 +281,7 @@ def instructed(messages: Sequence[Message]) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """Return the later parts of a turn that is too long for an encoder to read whole, at most eight of PART characters; else none."""
+    """Return later parts of a turn too long for an encoder to read whole: at most eight of PART characters; none for a shorter turn."""
     if len(text) <= 2 * PART:
         return []
     starts = range(PART, min(len(text), _LOOKED_AT) - PART // 2, PART)
@@ -290,5 +290,5 @@ def pieces(text: str) -> list[str]:
 
 
 def everything_asked(messages: Sequence[Message]) -> str:
-    """Return all that users said in a conversation, in order: what near-duplicates are told by."""
+    """Return all user messages of a conversation, in order; near-duplicates are found by this text."""
     return "\n".join(message["content"] for message in messages if message["role"] == "user")

@@ -1,6 +1,6 @@
-"""CSV as rows under the names of its header, with what does not fit told and not guessed at.
+"""CSV as rows under the names of its header; rows that do not fit are reported, not guessed at.
 
-A quote that is never closed swallows what follows, and an unquoted comma moves every later column: Python's DictReader passes over both.
+A quote that is never closed swallows what follows, and an unquoted comma shifts every later column: Python's DictReader ignores both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FIELD = 1 << 24
 
 
 class CsvRow(NamedTuple):
-    """A row: the line on which it begins, its cells, and these by name; None if there are more or fewer cells than names."""
+    """A row: the line it begins on, its cells, and the cells by name; None if there are more or fewer cells than names."""
 
     line: int
     cells: list[str]
@@ -23,13 +23,13 @@ class CsvRow(NamedTuple):
 
 
 def read_csv(lines: Iterable[str], *, name: str, delimiter: str = ",") -> Iterator[CsvRow]:
-    """Yield the rows of a CSV file called `name`, blank ones left out. Empty cells beyond the header's are no cells.
+    """Yield the rows of a CSV file called `name` without blank rows. Empty cells beyond the header's are dropped.
 
     >>> [row.values for row in read_csv(["a,b\\n", "1,2\\n", "1,2,3\\n"], name="x.csv")]
     [{'a': '1', 'b': '2'}, None]
 
     Raises:
-        InputError: a quote is never closed or ends within a cell, a name stands twice in the header, or there is none.
+        InputError: a quote is never closed or ends within a cell, the header repeats a name, or there is no header.
     """
     csv.field_size_limit(_FIELD)
     reader = csv.reader(lines, strict=True, delimiter=delimiter)

@@ -18,14 +18,14 @@
     ├── NotPermitted           Permanent   a file or folder may not be read or written by this account
     └── NoSpace                Permanent   the disk is full
 
-Flows retry only `Transient`. A message says what happened, with the value, what is allowed, and the next command to run.
+Flows retry only `Transient`. A message says what happened, with the value, what is allowed, and which command to run next.
 """
 
 from __future__ import annotations
 
 
 class AlignError(Exception):
-    """Base of the tree; `str(error)` is fit to be shown to a person as it is."""
+    """Base of the tree; `str(error)` can be shown to a person unchanged."""
 
 
 class Transient:
@@ -81,7 +81,7 @@ class ReleaseError(AlignError, Permanent):
 
 
 class ReleaseMoved(ReleaseError):
-    """What is in production is no longer what the gate compared with."""
+    """Production is no longer the release that the gate compared with."""
 
 
 class NotAllowed(AlignError, Permanent):

@@ -1,7 +1,7 @@
-"""What the settings may not take from the gate, unless `[gate] unsafe` says why. Pure.
+"""The floor below which settings may not weaken the gate, unless `[gate] unsafe` gives a reason. Pure.
 
-The bundled rules keep their suites, stay critical and keep ceilings for their margins; evidence keeps a least size. What lies below
-is refused when the settings are read. With a reason in `[gate] unsafe` it holds, and every verdict made with it says so.
+The bundled rules keep their suites, stay critical and keep ceilings for their margins; evidence keeps a minimum size. Settings below the
+floor are refused when they are read. With a reason in `[gate] unsafe` they are accepted, and every verdict made with them says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NEXT_STEP = 'set it back, or say why in [gate] unsafe = "REASON", which every ve
 
 
 class Bundled(NamedTuple):
-    """A rule of every gate: its suite, the setting that holds its margin, and the most that this may be."""
+    """A rule that every gate has: its suite, the setting that holds its margin, and that margin's ceiling."""
 
     suite: str
     setting: str
@@ -46,7 +46,7 @@ BUNDLED: dict[str, Bundled] = {
 
 
 class Weakening(NamedTuple):
-    """A setting below the floor: its value, what would be allowed, and what the difference lets through."""
+    """A setting below the floor: its value, what the floor allows, and what the difference lets through."""
 
     setting: str
     value: str
@@ -69,7 +69,7 @@ def weakenings(gate: Gate) -> tuple[Weakening, ...]:
 
 
 def announcements(gate: Gate) -> tuple[str, ...]:
-    """Return what a verdict has to say of the settings that it was made with: every weakening, and a target that need not improve."""
+    """Return what a verdict must state about its settings: every weakening, and every target that need not improve."""
     said = [f"the gate is weakened: {one} (unsafe: {gate.unsafe or 'no reason given'})" for one in weakenings(gate)]
     for name, one in BUNDLED.items():
         target = gate.rules.get(name)
@@ -106,7 +106,7 @@ def _margins(gate: Gate) -> Iterator[Weakening]:
 
 
 def _replaced(name: str, rule: GateRule) -> Iterator[Weakening]:
-    """What a table of [gate.rules] takes from the bundled rule that it stands in for."""
+    """Yield what a table of [gate.rules] weakens in the bundled rule it replaces."""
     bundled = BUNDLED.get(name)
     if bundled is None:
         return

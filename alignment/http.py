@@ -1,9 +1,9 @@
-"""Other machines' answers: whole within a time, of a size, not packed, from where they were asked, and without our secrets.
+"""HTTP requests with a deadline for the whole answer, a size limit, no compression, no redirects, and our secrets removed.
 
-Timeouts of HTTP libraries are for one read: a server that sends a byte a second meets them for ever. Here the time is for the whole answer,
-its head included.
+Timeouts of HTTP libraries apply to one read, and a server that sends a byte a second never exceeds them. Here the deadline covers the
+whole answer, its head included.
 
-Effects: HTTP requests to the addresses that are given, no others; redirects are not followed.
+Effects: HTTP requests to the given addresses, no others; redirects are not followed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 import httpx2
 
 MAX_BYTES = 8 << 20
-"""What an answer may be long. A completion of 32,000 tokens with log-probabilities has about 4 MB."""
+"""Largest answer in bytes. A completion of 32,000 tokens with log-probabilities has about 4 MB."""
 _SHORTEST_SECRET, _LONG_SEGMENT = 3, 8
 
 
 class Reply(NamedTuple):
-    """An answer, whatever its status; `text` is without the secrets that were sent."""
+    """An answer, whatever its status; the secrets that were sent are removed from `text`."""
 
     status: int
     body: bytes
@@ -31,12 +31,12 @@ class Reply(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the status is one of success."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
 
 class TooMuch(httpx2.RemoteProtocolError):
-    """The answer is larger than allowed, or packed."""
+    """The answer is larger than allowed, or compressed."""
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -56,13 +56,13 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
-    """The transport of a client whose answers are no longer than `most` bytes and not packed."""
+    """A client's transport that refuses answers of more than `most` bytes and compressed answers."""
 
     def __init__(self, *, most: int = MAX_BYTES, **options: Any) -> None:
         self._inner, self._most = httpx2.AsyncHTTPTransport(**options), most
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Send a request and return its answer, whose body is bounded as it is read."""
+        """Send a request and return its answer; reading the body enforces the limit."""
         request.headers["Accept-Encoding"] = "identity"
         answer = await self._inner.handle_async_request(request)
         if (packing := answer.headers.get("Content-Encoding", "identity").lower()) not in ("identity", ""):
@@ -72,7 +72,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         return answer
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._inner.aclose()
 
 
@@ -86,15 +86,15 @@ def ask(
     secrets: Collection[str] = (),
     most: int = MAX_BYTES,
 ) -> Reply:
-    """Return the answer to one request, whatever its status. Environment variables for proxies do not count.
+    """Return the answer to one request, whatever its status. Proxies from environment variables are not used.
 
     Raises:
-        TimeoutError: it was not there as a whole after `seconds`.
+        TimeoutError: the whole answer did not arrive within `seconds`.
         httpx2.TransportError: the server was not reached, broke off, or sent more than `most` bytes.
-        httpx2.InvalidURL: `url` is none.
+        httpx2.InvalidURL: `url` is not a URL.
     """
     try:
-        # Beyond 65,535 a connection fails as a group of errors of its tries.
+        # With a port beyond 65,535 the connection would fail with an exception group instead.
         _ = urlsplit(url).port
     except ValueError as error:
         raise httpx2.InvalidURL(str(error)) from None
@@ -110,12 +110,12 @@ async def _ask(
 
 
 def without_secrets(text: str, secrets: Collection[str]) -> str:
-    """Return `text` with `***` for each secret, also where it is written as JSON, a URL or Base64 writes it.
+    """Return `text` with `***` for each secret, including its JSON, URL and Base64 forms.
 
     >>> without_secrets("the key sk-12345678 is wrong", ["sk-12345678"])
     'the key *** is wrong'
     """
-    # The longest first: a part of one that is replaced before it would leave the rest to be read.
+    # Longest first: replacing a secret that is part of a longer secret would leave the rest readable.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) < _SHORTEST_SECRET:
             continue
@@ -126,7 +126,7 @@ def without_secrets(text: str, secrets: Collection[str]) -> str:
 
 
 def secrets_in(url: str) -> list[str]:
-    """Return what in an address may be a secret, as it is written and as it is meant: a server may say any of it back.
+    """Return every part of a URL that may be a secret, as written and decoded: a server may echo any of them.
 
     >>> secrets_in("https://bot:p%40ss@example.com/hook/T0000000?token=1234")
     ['/hook/T0000000', '1234', 'T0000000', 'bot', 'bot:p%40ss', 'bot:p@ss', 'p%40ss', 'p@ss', 'token=1234']
@@ -144,7 +144,7 @@ def secrets_in(url: str) -> list[str]:
 
 
 def address(url: str) -> str:
-    """Return what of a URL may be shown: no name, password, path or query, any of which may hold a token.
+    """Return the part of a URL that may be shown: no name, password, path or query, any of which may hold a token.
 
     >>> address("https://bot:pw@hooks.example.com:8443/services/T0/B0/secret?token=1")
     'https://hooks.example.com:8443/…'
@@ -162,7 +162,7 @@ def loads(body: bytes | str) -> Any:
     """Return the JSON value of an answer.
 
     Raises:
-        ValueError: it is none, is nested too deeply, or holds a number that is none (NaN, Infinity).
+        ValueError: it is not JSON, is nested too deeply, or holds NaN or Infinity.
     """
 
     def refuse(name: str) -> NoReturn:

@@ -20,7 +20,7 @@ def canonical(value: Any) -> str:
 
 
 def content_id(*parts: Any) -> str:
-    """Return the 64-hex-digit SHA-256 of `parts`; their order counts and their borders cannot be confused.
+    """Return the 64-hex-digit SHA-256 of `parts`; their order matters and their boundaries cannot be confused.
 
     >>> content_id("a", "bc") == content_id("ab", "c")
     False
@@ -29,12 +29,12 @@ def content_id(*parts: Any) -> str:
 
 
 def short(full_id: str) -> str:
-    """Return the first 16 hex digits, for names of folders and for people."""
+    """Return the first 16 hex digits, for folder names and for people."""
     return full_id[:_SHORT]
 
 
 def subject_key(key: bytes, user_id: str) -> str:
-    """Return what stands for an erased person: a hash that only the holder of the state folder's secret can compute.
+    """Return the hash that replaces an erased person; only the holder of the state folder's secret can compute it.
 
     In SQL: `sha256(concat_ws(chr(31), $key, user_id, $key))`, where `$key` is `key.hex()`. The key encloses the id, so that nobody can
     extend one person's hash to another's.
@@ -53,7 +53,7 @@ def file_sha256(path: Path) -> str:
 
 
 def unit_interval(*parts: Any) -> float:
-    """Return a number in [0, 1) fixed by `parts`: a draw that every rerun repeats.
+    """Return a number in [0, 1) determined by `parts`, so that every rerun draws the same number.
 
     >>> 0.0 <= unit_interval("split", "x") < 1.0
     True

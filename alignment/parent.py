@@ -14,8 +14,8 @@ LOOK_SECONDS = 0.5
 
 
 def gone(parent: int, started_by: int) -> bool:
-    """Say whether the process `started_by`, which started this one, or `parent`, which started its launcher, is no more."""
-    if os.getppid() != started_by:  # a dead one that nobody has waited for could still be sent signals
+    """Return whether `started_by`, which started this process, or `parent`, which started that launcher, has ended."""
+    if os.getppid() != started_by:  # a dead process that nobody has waited for could still be sent signals
         return True
     if started_by == parent:
         return False
@@ -23,16 +23,16 @@ def gone(parent: int, started_by: int) -> bool:
         os.kill(parent, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's process has its number by now
+    except PermissionError:  # the number now belongs to somebody else's process
         return True
     return False
 
 
 def end_with(parent: int) -> None:
-    """Send this process SIGTERM once `parent` is gone: at once where nothing handles it, and else as its handler says.
+    """Send this process SIGTERM once `parent` has ended: its handler decides, and without a handler the process ends at once.
 
-    Looked at twice a second rather than asked of the kernel (`PR_SET_PDEATHSIG`), which knows the thread that started a process, not
-    the process, and is Linux's alone.
+    A thread polls twice a second. The kernel's `PR_SET_PDEATHSIG` watches the thread that started a process rather than the process,
+    and exists only on Linux.
     """
     started_by = os.getppid()
 

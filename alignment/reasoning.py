@@ -1,7 +1,7 @@
-"""What a reasoning model thinks aloud, told apart from what it answers.
+"""Separate what a reasoning model thinks aloud from what it answers.
 
-Models write their reasoning between tags before the answer. It is no part of the answer: a policy weighed there refuses nothing, and a
-harm considered there is not done.
+Models write their reasoning between tags before the answer. It is not part of the answer: a policy weighed there refuses nothing, and
+a harm considered there is not done.
 
 Source: the chat templates of Qwen3 and DeepSeek-R1; vLLM's reasoning parsers, which also end a block at its first closing tag.
 """
@@ -26,7 +26,7 @@ _MARKS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
 )
-"""What begins and ends a block where a text begins with one: Magistral, Kimi, Seed-OSS, OpenThoughts and gpt-oss write no tags."""
+"""Markers around a block that begins a text: Magistral, Kimi, Seed-OSS, OpenThoughts and gpt-oss write no tags."""
 _AROUND = re.compile(
     r"\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|begin_of_solution\|>)"
     r"|(?:<\|return\|>|<\|end\|>|<\|end_of_solution\|>)\s*\Z"
@@ -34,7 +34,7 @@ _AROUND = re.compile(
 
 
 class Apart(NamedTuple):
-    """A text's answer and the reasoning that stood beside it, each without the tags."""
+    """A text's answer and the reasoning beside it, each without the tags."""
 
     answer: str
     thinking: str
@@ -43,11 +43,11 @@ class Apart(NamedTuple):
 def apart(text: str) -> Apart:
     """Return the answer and the thinking of a model's text, in one pass.
 
-    A block is `<think>`, `<thinking>` or `<reasoning>` up to the first closing tag of that name. It counts where it begins the text, a
+    A block is `<think>`, `<thinking>` or `<reasoning>` up to the first closing tag of that name. It counts where it begins the text or a
     line, or follows another block: a tag within a sentence is talk about tags. A closing tag that comes first ends a block that the chat
-    template opened. A block that begins the text and never ends is all there is; one that begins later and never ends stays in
-    the answer, so that nothing an answer holds can be hidden behind a tag. Of a second closing tag only the tag goes: an answer that is
-    read again is all answer. A text without a block comes back unchanged.
+    template opened. A block that begins the text and never ends is the whole text. A later block that never ends stays in the answer, so
+    that no part of an answer can be hidden behind a tag. A second closing tag is only removed: text of an answer that is read again
+    stays answer. A text without a block comes back unchanged.
 
     >>> apart("<think>\\nThey want a recipe.\\n</think>\\n\\nBoil the rice.")
     Apart(answer='Boil the rice.', thinking='They want a recipe.')
@@ -92,7 +92,7 @@ def apart(text: str) -> Apart:
 
 
 def _marked(text: str) -> Apart | None:
-    """Return the parts of a text that begins with a block between other marks than tags, None if it does not.
+    """Return the parts of a text that begins with a block between markers other than tags, or None.
 
     >>> _marked("[THINK]They want a recipe.[/THINK]Boil the rice.")
     Apart(answer='Boil the rice.', thinking='They want a recipe.')
@@ -106,7 +106,7 @@ def _marked(text: str) -> Apart | None:
 
 
 def whole_answer(text: str) -> str:
-    """Return a text's answer as it may be taught and compared, empty if a block of thinking begins in it that never ends.
+    """Return a text's answer, fit to be taught and compared; empty if a block of thinking begins in it and never ends.
 
     >>> whole_answer("<think>Hm.</think>Boil the rice."), whole_answer("Rice.\\n<think>\\nThey want")
     ('Boil the rice.', '')
@@ -121,12 +121,12 @@ def _joined(answer: list[str], thinking: list[str]) -> Apart:
 
 
 def _closes_nothing(answer: str) -> str:
-    """Return an answer without the closing tags before its first opening one: read again, they would end a block that is none."""
+    """Remove the closing tags before an answer's first opening tag: on a second reading they would end a block that never began."""
     parts, at = [], 0
     for tag in _TAG.finditer(answer):
         if not tag["close"]:
             break
-        # What stood before must not make a tag of what comes after, nor leave it the beginning.
+        # The text before must not form a tag with the text after, nor leave it at the beginning.
         before = answer[at : tag.start()]
         parts.append(before.rstrip("</" + whitespace) or (before.strip() and "/"))
         at = tag.end()

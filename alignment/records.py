@@ -1,4 +1,4 @@
-"""The frozen records that stages exchange. Texts in them are redacted but still hostile."""
+"""The frozen records that stages exchange. Their texts are redacted but still hostile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
 STAGES = ("ingest", "curate", "train", "gate", "monitor")
-"""What a night does, in this order. A stage's flow, command, headline and stored rows carry the same word."""
+"""What a night does, in this order. A stage's flow, command, headline and stored rows use the same word."""
 
 
 class Message(TypedDict):
@@ -21,12 +21,12 @@ class Message(TypedDict):
 
 
 def in_turn(texts: Sequence[str]) -> list[Message]:
-    """Return texts as what user and assistant say in turn, the user first."""
+    """Return texts as alternating messages of user and assistant, the user first."""
     return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
 
 
 class Side(StrEnum):
-    """Which mistake a pair teaches against: answering what harms, or refusing what does not."""
+    """Which mistake a pair teaches against: a harmful answer, or the refusal of a harmless request."""
 
     HARM = "harm"
     HELPFUL = "helpful"
@@ -56,7 +56,7 @@ class Interaction:
 
 
 class Detection(NamedTuple):
-    """What one detector said of one interaction. `score` is in 0..1; `flagged` is `score >= threshold`."""
+    """One detector's result for one interaction. `score` is in 0..1; `flagged` is `score >= threshold`."""
 
     interaction_id: str
     detector: str
@@ -82,8 +82,8 @@ class Candidate:
     """One possible answer to a selected prompt.
 
     `kind` is one of logged, critique_revision, safe_completion, refusal_contrast, sampled, contrast_safe, contrast_unsafe, written,
-    teacher_revision, teacher_unfit. `detail` keeps what led to it as texts (critiques and revisions round by round, the principle, what
-    was checked).
+    teacher_revision, teacher_unfit. `detail` keeps how it came about as texts (critiques and revisions round by round, the principle,
+    the checks).
     """
 
     id: str
@@ -116,7 +116,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference, ready to train on, with where it came from."""
+    """One preference, ready to train on, with its provenance."""
 
     id: str
     interaction_id: str
@@ -145,9 +145,8 @@ class Pair:
 class SuitePrompt:
     """One held-out prompt of an evaluation suite. Prompts of one `cluster` ask for the same thing.
 
-    `topic` is what it is about, where the suite says so beside its category. `scorer` is empty for the suite's own; `right` and `wrong`
-    are the phrases, letters or values that checking scorers look for. `before` is what was said before `prompt`, in turn by user and
-    assistant, the user first.
+    `topic` is what it is about, where the suite gives it beside its category. An empty `scorer` means the suite's own; `right` and `wrong`
+    are the phrases, letters or values that checking scorers look for. `before` are the turns before `prompt`, alternating, the user first.
     """
 
     id: str
@@ -163,7 +162,7 @@ class SuitePrompt:
 
     @property
     def conversation(self) -> list[Message]:
-        """What a model is asked: the turns before, and the prompt."""
+        """The messages sent to a model: the turns before, and the prompt."""
         return in_turn((*self.before, self.prompt))
 
     @property
@@ -175,12 +174,12 @@ class SuitePrompt:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """What the user says, a text a turn."""
+        """The user's messages, one text per turn."""
         return (*self.before[::2], self.prompt)
 
     @property
     def asked(self) -> str:
-        """All that the user says, a turn after the other."""
+        """All the user's messages in order, joined by line breaks."""
         return "\n".join(self.said)
 
 
@@ -188,7 +187,7 @@ class SuitePrompt:
 class Answer:
     """A model's answer to a suite prompt. `outcome` 1 is the suite's failure, 0 is none, None is unscored.
 
-    `flaw` says why it is no evidence: it is stale, or was changed after it was stored.
+    `flaw` says why it is not evidence: it is stale, or was changed after it was stored.
     """
 
     prompt: SuitePrompt
@@ -203,11 +202,11 @@ class Answer:
 class Metric:
     """Champion against challenger on one suite, paired by prompt. `diff` is challenger minus champion.
 
-    Values are rates in 0..1, or with `unit` "nats" means of 0 and more: how unlikely a token of a good answer is.
+    Values are rates in 0..1, or with `unit` "nats" means of at least 0: how unlikely a token of a good answer is.
 
-    `corrected_*` are what people's verdicts on the scorer make of the observed rates, None without enough of them. `design_effect` is
-    how many times clusters widen the variance; `detectable` is what this many prompts can show with 80% power. `since` is 'base' or
-    'approved' where the base model, or the last release that a person approved, stands in the champion's place.
+    `corrected_*` are the observed rates corrected by people's verdicts on the scorer, None without enough verdicts. `design_effect` is
+    the factor by which clusters widen the variance; `detectable` is the difference this many prompts can show with 80% power. `since` is
+    'base' or 'approved' where the base model, or the last release that a person approved, takes the champion's place.
     """
 
     name: str
@@ -244,7 +243,7 @@ class Metric:
 class GateDecision:
     """The gate's frozen plan. Only `promote` releases.
 
-    `weakened` are the settings below the gate's floor that it was made with, in plain words; `unsafe` is the reason given for them.
+    `weakened` lists in plain words the settings below the gate's floor; `unsafe` is the reason given for them.
     """
 
     id: str
@@ -259,9 +258,9 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run left behind; `adapter` is the folder of the adapter, or of the whole model that [train] method = "full" made.
+    """What a training run produced; `adapter` is the folder of the adapter, or of the whole model with [train] method = "full".
 
-    `fallback` is why stock TRL trained it, `measured_on` which pairs its reward figures are of.
+    `fallback` is why stock TRL trained it; `measured_on` names the pairs behind its reward figures.
     """
 
     run_id: str

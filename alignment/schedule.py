@@ -1,4 +1,4 @@
-"""When a night runs: cron texts that Prefect plans as their writer means them."""
+"""When a night runs: cron texts that Prefect schedules as their author means them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ALLOWED = "give five fields (minute 0-59, hour 0-23, day 1-31, month 1-12, week
 
 
 def cron_problem(text: str) -> str:
-    """Return what is wrong with a cron text, or nothing.
+    """Return what is wrong with a cron text, or an empty text.
 
-    Six fields are refused: where seconds stand first, Prefect reads minutes, and would plan a night for every second of an hour.
+    Six fields are refused: Prefect would read leading seconds as minutes and plan a night for every second of an hour.
 
     >>> cron_problem("0 2 * * 1-5"), cron_problem("61 2 * * *")[:10]
     ('', 'Bad minute')

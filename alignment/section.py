@@ -1,4 +1,4 @@
-"""What all sections of the settings share."""
+"""What all sections of the settings have in common."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    # NaN and infinity compare with no limit as a number does.
+    # NaN and infinity do not compare with limits as numbers do.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def port_is_one(url: str) -> bool:
-    """Say whether a URL names a port that can be, or none."""
+    """Return whether a URL's port is valid, or absent."""
     try:
         return urlsplit(url).port != 0
     except ValueError:

@@ -138,7 +138,7 @@ _ASKED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "max_t
 class Teacher(Section):
     """A model behind an OpenAI-compatible endpoint that judges pairs. The key stands in the environment, never here."""
 
-    # What is written in the wrong place may be the key: an error must not repeat it.
+    # A value in the wrong place may be the key: an error must not repeat it.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
     base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
     model: str = Field("", description="the model's name at the endpoint")
@@ -262,7 +262,7 @@ class Train(Section):
 
     @property
     def keeps_best(self) -> bool:
-        """Whether an earlier step than the last may be what is kept."""
+        """Whether a step before the last may be kept."""
         return bool(self.patience or self.max_kl)
 
     @model_validator(mode="after")
@@ -275,13 +275,13 @@ class Train(Section):
 
 
 MIN_PROMPTS = 50
-"""Paired outcomes of a suite under which the gate has no evidence."""
+"""Paired outcomes of a suite below which the gate has no evidence."""
 MIN_CLUSTERS = 20
-"""Clusters under which an interval over clusters is not to be trusted."""
+"""Clusters below which an interval over clusters is not to be trusted."""
 ANCHORED = ("_since_base", "_since_approved")
-"""How names of metrics end that compare with the base model, or with the last release that a person approved."""
+"""Suffixes of metrics that compare with the base model, or with the last release that a person approved."""
 MIN_REASON_WORDS = 3
-"""Words of a reason under which nobody could later tell why."""
+"""Words of a reason below which nobody could later tell why."""
 
 
 class GateRule(Section):

@@ -1,6 +1,6 @@
 """Pure text functions that several stages need: fencing hostile text, cutting it, comparing it.
 
-Logs are text that an attacker may have written. It reaches a model only fenced, and a terminal only escaped.
+Logs may hold text that an attacker wrote. Models see it only fenced, and terminals only escaped.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _GRAMS, _BUCKETS, _BLOCK = 4, 2**18, 2000
 
 PLACEHOLDER = re.compile(r"<[A-Z_]{2,20}_[0-9a-f]{6}(?:[0-9a-f]{6})?>")
-"""What stands in a text for personal data or a secret: its kind, and 6 hex digits (12 in an id)."""
+"""Replaces personal data or a secret in a text: its kind, and 6 hex digits (12 in an id)."""
 
 
 def holds_placeholder(text: str) -> bool:
-    """Say whether this project masked something personal or secret in `text`.
+    """Return whether this project masked something personal or secret in `text`.
 
     >>> holds_placeholder("write to <EMAIL_3f9a1c>"), holds_placeholder("write to <EMAIL>")
     (True, False)
@@ -29,14 +29,14 @@ def holds_placeholder(text: str) -> bool:
 
 _ANY_PLACEHOLDER = re.compile(
     r"<[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}_(?:\d{1,6}|[0-9a-f]{4,32})>"
-    # As presidio writes them, and the gateways that mask with it.
+    # As presidio and the gateways that mask with it write them.
     r"|<(?:PERSON|EMAIL_ADDRESS|PHONE_NUMBER|CREDIT_CARD|IBAN_CODE|IP_ADDRESS|DATE_TIME|US_SSN|US_BANK_NUMBER|US_DRIVER_LICENSE|US_PASSPORT"
     r"|UK_NHS|MEDICAL_LICENSE|CRYPTO|NRP)>"
 )
 
 
 def looks_masked(text: str) -> bool:
-    """Say whether `text` has a placeholder such as any tool of redaction writes, ours or another's: nobody is to answer with one.
+    """Return whether `text` has a placeholder of any redaction tool, ours or another's; no answer should hold one.
 
     >>> looks_masked("Write to <EMAIL_3f9a1c>."), looks_masked("Write to <EMAIL_1>."), looks_masked("Use <B_TAG> and <EMAIL>.")
     (True, True, False)
@@ -47,7 +47,7 @@ def looks_masked(text: str) -> bool:
 
 
 def cap(text: str, characters: int) -> str:
-    """Return `text`, cut to at most `characters` with an ellipsis as the last.
+    """Return `text` cut to at most `characters`; the last is then an ellipsis.
 
     >>> cap("abcdef", 4)
     'abc…'
@@ -56,7 +56,7 @@ def cap(text: str, characters: int) -> str:
 
 
 def fence(text: str, nonce: str) -> str:
-    """Return `text` between delimiters that it cannot contain, for a prompt in which it is data and not instruction.
+    """Return `text` between delimiters that it cannot contain, so that a prompt holds it as data and not as instruction.
 
     >>> fence("a <data-7> b", "7")
     '<data-7>\\na &lt;data-7> b\\n</data-7>'
@@ -100,7 +100,7 @@ def printable(text: str) -> str:
 
 
 def amount(value: float, unit: str, sign: str = "") -> str:
-    """Return a metric's value as text: a `rate` in percent, `nats` as they are; `sign` is "" or "+".
+    """Return a metric's value as text: a `rate` in percent, `nats` unchanged; `sign` is "" or "+".
 
     >>> amount(0.25, "rate"), amount(0.04, "nats", "+")
     ('25.0%', '+0.040 nats')
@@ -109,7 +109,7 @@ def amount(value: float, unit: str, sign: str = "") -> str:
 
 
 def change(value: float, unit: str) -> str:
-    """Return a metric's difference as a bare number: of a `rate` in points, of `nats` as it is.
+    """Return a metric's difference as a bare number: a `rate` in points, `nats` unchanged.
 
     >>> change(0.25, "rate"), change(-0.04, "nats")
     ('+25.0', '-0.040')
@@ -127,7 +127,7 @@ def _vectorizer() -> Any:
 def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, cosine) for every left[i] and right[j] whose character 4-gram cosine is at least `threshold` (0..1].
 
-    Exact, without sampling; memory grows with 2,000 rows of `left` at a time. Case and spacing do not count.
+    Exact, without sampling; 2,000 rows of `left` at a time bound the memory. Case and spacing do not count.
     """
     if not left or not right:
         return

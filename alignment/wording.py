@@ -15,7 +15,7 @@ _MOST, _LAST = 16_000, 4000
 
 
 def within(text: str) -> str:
-    """Return a text of at most 16,000 characters: a longer one's beginning and its last 4,000, for what takes time with every character.
+    """Return at most 16,000 characters of a text, as a bound on slow functions: a longer text's beginning and its last 4,000.
 
     >>> len(within("a" * 10**6)), within("short")
     (16000, 'short')
@@ -24,7 +24,7 @@ def within(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return `text` with straight quotes and single spaces, lower-cased, so that one pattern meets every spelling.
+    """Return `text` with straight quotes and single spaces, lower-cased, so that one pattern matches every spelling.
 
     >>> plain("I can’t  do\\nThat")
     "i can't do that"
@@ -33,7 +33,7 @@ def plain(text: str) -> str:
 
 
 def opening(text: str, *, sentences: int = 2, limit: int = 300) -> str:
-    """Return the first `sentences` sentences (a line break ends one too), at most `limit` characters; empty for blank text.
+    """Return the first `sentences` sentences (a line break also ends a sentence), at most `limit` characters; empty for blank text.
 
     >>> opening("No. I won't. Ask someone else.")
     "No. I won't."
@@ -43,7 +43,7 @@ def opening(text: str, *, sentences: int = 2, limit: int = 300) -> str:
 
 
 def ending(text: str, *, limit: int = 400) -> str:
-    """Return the last `limit` characters, from a border between words where there is one.
+    """Return the last `limit` characters, starting at a word where possible.
 
     >>> ending("a short text")
     'a short text'
@@ -55,11 +55,11 @@ def ending(text: str, *, limit: int = 400) -> str:
 
 
 def degenerate(text: str) -> float:
-    """Return how little of an answer `text` is, in 0..1: 1 is empty, wordless or one phrase over and over; prose is near 0.
+    """Return how far `text` is from an answer, in 0..1: 1 is empty, wordless or one phrase over and over; prose is near 0.
 
-    The largest of three signs: no words at all or one word over and over, the share of four-word runs that repeat an earlier
-    one (beyond the fifth that honest lists have), and a text that is mostly not letters or digits. A short answer is none
-    ("Paris."). Never NaN.
+    The largest of three signs: no words at all or one word over and over; the share of four-word runs that repeat an earlier run
+    (beyond the fifth that honest lists have); and a text that is mostly not letters or digits. A short answer such as "Paris." is not
+    degenerate. Never NaN.
 
     >>> degenerate(""), degenerate(":"), degenerate("Mix the flour and the eggs, then bake it."), degenerate("No.")
     (1.0, 1.0, 0.0, 0.0)
@@ -73,7 +73,7 @@ def degenerate(text: str) -> float:
 
 
 def said_once(text: str) -> str:
-    """Return the words of `text` without marks between them, and without those that only repeat an earlier run of words.
+    """Return the words of `text` without marks between them, and without words that only repeat an earlier run.
 
     >>> said_once("Mix the two. " * 8), said_once("Stop!!!!! ---- ..."), said_once(". . .")
     ('Mix the two.', 'Stop!', '')

@@ -1,1 +1,1 @@
-"""What is claimed about speed, as programs that measure it."""
+"""Programs that measure the project's claims about speed."""

@@ -1,9 +1,9 @@
-"""The canary's monitor on replayed streams of exchanges, looked at every hour, beside a z-test on exchanges that is looked at as often.
+"""Measure the canary's monitor on replayed streams of exchanges, checked every hour, beside a z-test on exchanges checked as often.
 
-A stream is eight days of users who come and go. Each user has a failure rate of their own, sends some exchanges within an hour or so, and
-is served by one side, or by either with each exchange. Traffic and failure rates follow the day, and the canary's real share may differ
-from what was asked for, or drift. Each row of the result is one truth: how many streams were rolled back, promoted or left undecided, and
-after how many exchanges in all.
+A stream is eight days of users who come and go. Each user has their own failure rate, sends some exchanges within an hour or so, and is
+served by one side, or by either side per exchange. Traffic and failure rates follow the day, and the canary's real share may differ from
+the requested share, or drift. Each result row is one truth: how many streams were rolled back, promoted or left undecided, and after how
+many exchanges in all.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from alignment.release.canary import Rules, Traffic, Users, block_differences, f
 
 ALPHA, MARGIN, HARM, BASE = 0.05, 0.02, 0.0, 0.1
 DAYS, SESSION, ALIKE = 8, 1 / 48, 0.3
-"""Days of a stream, mean length of a user's visit in days, and the correlation of the outcomes of one user's exchanges."""
+"""Days per stream, mean length of a user's visit in days, and the correlation between one user's outcomes."""
 
 
 class Truth(NamedTuple):
-    """What holds in the streams of one row. `share` is the canary's real one on the first day and on the last.
+    """The truth about the streams of one row. `share` is the canary's real share on the first day and on the last.
 
-    `by_exchange`: each exchange is served by either side, not each user. `rise`: canary minus champion.
+    `by_exchange`: the side is drawn per exchange, not per user. `rise`: canary minus champion.
     """
 
     name: str
@@ -50,7 +50,7 @@ TRUTHS = (
 
 
 def stream(truth: Truth, exchanges: int, draw: np.random.Generator) -> Traffic:
-    """Return `exchanges` exchanges over `DAYS` days; a bin is an hour, and each exchange beyond a whole user is left out."""
+    """Return `exchanges` exchanges over `DAYS` days; a bin is an hour, and exchanges that do not fill a whole user are left out."""
     users = exchanges // truth.each
     came = _arrivals(users, draw)
     who = np.repeat(np.arange(users), truth.each)
@@ -70,14 +70,14 @@ def stream(truth: Truth, exchanges: int, draw: np.random.Generator) -> Traffic:
 
 
 def _arrivals(users: int, draw: np.random.Generator) -> Any:
-    """Return when users come, in days and in order: at night a ninth as many as by day."""
+    """Return users' arrival times in days, in order: a ninth as many at night as by day."""
     grid = np.linspace(0, DAYS, 24 * DAYS * 4)
     busy = np.cumsum(1 + 0.8 * np.sin(2 * np.pi * grid + 1))
     return np.sort(np.interp(draw.random(users) * (busy[-1] - busy[0]) + busy[0], busy, grid))
 
 
 def monitored(traffic: Traffic, rules: Rules) -> tuple[str, int]:
-    """Return the monitor's decision and after how many exchanges it fell, if it is looked at when each bin has ended."""
+    """Return the monitor's decision and the number of exchanges it took, if checked at the end of each bin."""
     users = users_of(traffic)
     differences = block_differences(users)
     worse = first_crossing(differences, rules.harm, rules.alpha / 2) or len(differences) + 1
@@ -92,7 +92,7 @@ def monitored(traffic: Traffic, rules: Rules) -> tuple[str, int]:
 
 
 def _seen_after(users: Users, traffic: Traffic, ends: Any, block: int) -> int:
-    """Return how many exchanges there were when the bin of that block had ended; more than there are if it never came."""
+    """Return how many exchanges there were at the end of that block's bin; more than there are if it never came."""
     bins = np.unique(traffic.bin)
 
     def blocks_by(place: int) -> int:
@@ -104,7 +104,7 @@ def _seen_after(users: Users, traffic: Traffic, ends: Any, block: int) -> int:
 
 
 def repeated_z_test(traffic: Traffic, rules: Rules) -> str:
-    """Return what a z-test on exchanges at the same level decides that is repeated every hour and stops at the first success."""
+    """Return the decision of a z-test on exchanges at the same level, repeated every hour until its first success."""
     ends = np.searchsorted(traffic.bin, np.unique(traffic.bin), side="right") - 1
     mine, hits = np.cumsum(traffic.canary)[ends], np.cumsum(traffic.canary * traffic.failed)[ends]
     theirs, misses = ends + 1 - mine, np.cumsum((1 - traffic.canary) * traffic.failed)[ends]
@@ -113,14 +113,14 @@ def repeated_z_test(traffic: Traffic, rules: Rules) -> str:
         error = np.sqrt(one * (1 - one) / mine + two * (1 - two) / theirs)
         worse = (one - two - rules.harm) / error > norm.ppf(1 - rules.alpha / 2)
         fine = ((one - two - rules.margin) / error < -norm.ppf(1 - rules.alpha / 2)) & (mine >= rules.min_exchanges)
-    # Some exchanges first: with none failed on one side a normal error is nothing at all.
+    # Wait for some exchanges: without failures on one side, the normal error means nothing.
     known = (hits >= 5) & (misses >= 5)
     first = [int((hit & known).argmax()) if (hit & known).any() else len(ends) for hit in (worse, fine)]
     return "keep watching" if min(first) == len(ends) else ("roll back", "promote")[int(first[1] < first[0])]
 
 
 def run(streams: int, exchanges: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Return one row a truth; `wrong` and `z_wrong` are the shares of streams with a wrong decision, `after` the median exchanges."""
+    """Return one row per truth; `wrong` and `z_wrong` are the shares of streams with a wrong decision, `after` the median exchanges."""
     rules, rows = Rules(ALPHA, MARGIN, HARM, 200), []
     for place, truth in enumerate(TRUTHS):
         draw = np.random.default_rng([seed, place])

@@ -1,6 +1,6 @@
-"""The store under load: a writer, four readers and a reviewer in processes of their own, while a large log is read.
+"""Measure the store under load: a writer, four readers and a reviewer in separate processes, while a large log is ingested.
 
-Reported are the waits of each (median, 99th percentile and longest, in milliseconds) and what was lost.
+Reports the waits of each (median, 99th percentile and longest, in milliseconds) and what was lost.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _ingest(home: Path, log: Path, results: Any) -> None:
 
 
 def run(seconds: float, rows: int) -> list[dict[str, Any]]:
-    """Return one row a process kind, first without and then with the ingestion of `rows` lines."""
+    """Return one row per kind of process, first without and then with the ingestion of `rows` lines."""
     from alignment.store import append, migrate, session
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,8 @@
-"""What detectors find in conversations of several turns: `bench/conversations.jsonl`, written for this project.
+"""Measure the detectors on conversations of several turns: `bench/conversations.jsonl`, written for this project.
 
-173 conversations of 12 kinds: harm that opens them, comes late, is spread over turns, was refused or served before; and harmless ones
-that change the topic after harm, look harmful, look for help, or were refused needlessly. Each has an answer that complies. The
-`development` half was used to set thresholds, the `held_out` half was not looked at before it was measured.
+173 conversations of 12 kinds. Harm may open them, come late, be spread over turns, or have been refused or served before; harmless
+conversations change the topic after harm, look harmful, look for help, or were refused needlessly. Each has an answer that complies. The
+`development` half was used to set thresholds; nobody looked at the `held_out` half before it was measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HELPFUL_BELOW = 0.1
 
 
 class Conversation(NamedTuple):
-    """One written conversation; `harm`: its last turn, with what it continues, asks for harm. `answer` complies with it."""
+    """One written conversation; `harm`: its last turn asks for harm, given what it continues. `answer` complies with it."""
 
     id: str
     kind: str
@@ -42,15 +42,15 @@ class Conversation(NamedTuple):
 
 
 def load(half: str = "") -> list[Conversation]:
-    """Return the written conversations, or one half of them."""
+    """Return all written conversations, or one half."""
     rows = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
     return [Conversation(**{**row, "messages": tuple(row["messages"])}) for row in rows if half in ("", row["half"])]
 
 
 def run(half: str, *, embedder: Any, harm: Any = None) -> list[dict[str, Any]]:
-    """Return one row per detector and kind: n, how many it flags, the rate and its 95% Wilson interval.
+    """Return one row per detector and kind: n, flagged, rate, and the rate's 95% Wilson interval.
 
-    Of a harmful kind the rate is recall, of a harmless one it is false alarms. `harm` scores conversations by another method.
+    For harmful kinds the rate is recall, for harmless kinds the false-alarm rate. `harm` scores conversations with another method.
     """
     rows = load(half)
     flags = _detections(rows, embedder)

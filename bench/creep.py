@@ -1,6 +1,6 @@
-"""Small rises that add up: nights whose challenger each answers a little worse, gated against the champion alone and against the base too.
+"""Measure small rises that add up: each night's challenger is a little worse, and is gated against the champion alone or the base too.
 
-What is observed of a model differs from one time to another as two samplings of one model do (`bench/outcomes.py` made them).
+Observations of a model differ between times as two samplings of one model do (from `bench/outcomes.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BASE = Anchor("base", "base")
 
 
 class Model(NamedTuple):
-    """What a model does: two samplings of its outcomes and the prompts it fails beyond them, (clusters, prompts of a cluster) each."""
+    """A model: two samplings of its outcomes, and the prompts it fails beyond them, (clusters, prompts per cluster) each."""
 
     samplings: Pool
     planted: Ints
@@ -34,12 +34,12 @@ class Model(NamedTuple):
         return float(both.mean())
 
     def observe(self, rng: np.random.Generator) -> Ints:
-        """Return one sampling: each cluster as it came out one time or the other."""
+        """Return one observation: each cluster from one sampling or the other."""
         first = np.less(rng.random(len(self.planted)), 0.5)[:, None]
         return np.maximum(np.where(first, self.samplings.old, self.samplings.new), self.planted)
 
     def worse(self, points: float, rng: np.random.Generator) -> Model:
-        """Return a model that fails so many more of its prompts."""
+        """Return a model that fails more of its prompts, by `points`."""
         hit = np.less(rng.random(self.planted.shape), points / (1 - self.rate)).astype(np.int64)
         return self._replace(planted=np.maximum(self.planted, hit))
 
@@ -51,13 +51,13 @@ def resampled(source: Pool, rng: np.random.Generator) -> Model:
 
 
 def evidence(old: Ints, new: Ints) -> Evidence:
-    """Pair two models' outcomes, (clusters, prompts of a cluster) each."""
+    """Pair two models' outcomes, (clusters, prompts per cluster) each."""
     clusters = np.arange(len(old)).repeat(old.shape[1]).astype(str).tolist()
     return Evidence(old.ravel().tolist(), new.ravel().tolist(), clusters, 0, ())
 
 
 def word(claims: Sequence[Rule], champion: Mapping[str, Ints], new: Mapping[str, Ints], base: Mapping[str, Ints] | None, gate: Gate) -> str:
-    """Return the decision on outcomes by suite, against the base too where it is given."""
+    """Return the decision on outcomes by suite, also against the base if given."""
     asked, found = list(claims), {rule.evidence: evidence(champion[rule.suite], new[rule.suite]) for rule in claims}
     if base:
         asked += (further := cumulative(claims, BASE, gate.cumulative_margin))
@@ -97,7 +97,7 @@ def creep(trials: int, *, anchored: bool) -> dict[str, Any]:
 
 
 def identical(trials: int, risen: float = 0.0) -> list[dict[str, Any]]:
-    """Return how often a challenger that is its champion is held back, where both decline `risen` more look-alikes than the base model."""
+    """Return how often a challenger equal to its champion is held back, if both decline `risen` more look-alikes than the base model."""
     gate = Gate(target="non-inferior", target_margin=0.05)
     claims = measured(rules(gate))
     pools = {rule.suite: pool(rule.suite, "1", "2") for rule in claims}
@@ -123,5 +123,5 @@ def identical(trials: int, risen: float = 0.0) -> list[dict[str, Any]]:
 
 
 def run(trials: int) -> list[dict[str, Any]]:
-    """Return all measurements, each with the claim that it has to hold."""
+    """Return all measurements, each with the claim that it must support."""
     return [creep(trials, anchored=False), creep(trials, anchored=True), *identical(trials), *identical(trials, 0.05)]

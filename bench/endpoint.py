@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint on loopback that counts its calls, answers after a set time, and can misbehave.
 
-It judges by words: the answer that shares more of its words with the request is the better one. `python -m bench.endpoint PORT` serves;
-`GET /counts` returns what was asked and what was answered; `POST /faults` sets what the next calls meet.
+It judges by words: the answer that shares more words with the request is better. `python -m bench.endpoint PORT` serves it;
+`GET /counts` returns the numbers of requests and answers; `POST /faults` sets the faults of the next calls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def judged(text: str) -> str:
 
 
 class Endpoint:
-    """What the server knows: its counts, and the faults that it will show, one a call."""
+    """The server's state: its counts, and the faults to show, one per call."""
 
     def __init__(self, latency: float = 0.0, *, logprobs: bool = True) -> None:
         self.latency, self.logprobs = latency, logprobs
@@ -99,7 +99,7 @@ class Endpoint:
         return {"id": "x", "object": "chat.completion", "created": 0, "model": asked["model"], "choices": [choice], "usage": usage}
 
     def counts(self) -> dict[str, Any]:
-        """Return calls asked and answered, distinct calls, those asked or answered more than once, and the most at one time."""
+        """Return calls asked and answered, distinct calls, those asked or answered more than once, and the most at once."""
         return {
             "asked": self.asked.total(),
             "answered": self.answered.total(),
@@ -133,7 +133,7 @@ async def _send(writer: asyncio.StreamWriter, status: int, value: Any, *, more: 
 
 @contextmanager
 def running(latency: float = 0.0, *, logprobs: bool = True) -> Iterator[str]:
-    """Serve in a process of its own; yield the base URL."""
+    """Serve in a separate process; yield the base URL."""
     import subprocess
 
     child = subprocess.Popen([sys.executable, "-m", "bench.endpoint", str(latency), str(int(logprobs))], stdout=subprocess.PIPE, text=True)
@@ -148,7 +148,7 @@ def running(latency: float = 0.0, *, logprobs: bool = True) -> Iterator[str]:
 
 
 def counts(url: str) -> dict[str, Any]:
-    """Return what the endpoint at `url` counted."""
+    """Return the counts of the endpoint at `url`."""
     import urllib.request
 
     with urllib.request.urlopen(url.removesuffix("/v1") + "/counts") as reply:
@@ -157,7 +157,7 @@ def counts(url: str) -> dict[str, Any]:
 
 
 def fail(url: str, *faults: str) -> None:
-    """Let the next calls of the endpoint at `url` fail."""
+    """Make the next calls of the endpoint at `url` fail."""
     import urllib.request
 
     urllib.request.urlopen(url.removesuffix("/v1") + "/faults", data=json.dumps(faults).encode()).close()

@@ -1,8 +1,8 @@
-"""What the gate's errors really are: thousands of decisions on resamples of real paired outcomes (`bench/outcomes.py` made them).
+"""Measure the gate's real error rates: thousands of decisions on resamples of real paired outcomes (from `bench/outcomes.py`).
 
-A decision draws clusters with replacement and, where nothing may have changed, exchanges the two models' outcomes cluster by cluster,
-so that the true difference is exactly zero; a harm is planted by turning good outcomes into failures at random. `framed` asks each
-harmful request in four framings and compares the base model with its release, so that its clusters change as one.
+A decision draws clusters with replacement. Where nothing may have changed, it swaps the two models' outcomes cluster by cluster, so that
+the true difference is exactly zero. To plant a harm, it turns good outcomes into failures at random. `framed` asks each harmful request
+in four framings and compares the base model with its release, so that its clusters change together.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SEED = 6
 
 
 class Pool(NamedTuple):
-    """Real paired outcomes: (clusters, prompts of a cluster) for each model; all clusters are as large."""
+    """Real paired outcomes: (clusters, prompts per cluster) for each model; all clusters have the same size."""
 
     old: Ints
     new: Ints
 
 
 class Draw(NamedTuple):
-    """One resample, flat, with the cluster of each prompt."""
+    """One resample, flattened, with the cluster of each prompt."""
 
     old: Ints
     new: Ints
@@ -43,7 +43,7 @@ class Draw(NamedTuple):
 
     @property
     def evidence(self) -> Evidence:
-        """As the gate takes it."""
+        """The outcomes as the gate takes them."""
         return Evidence(self.old.tolist(), self.new.tolist(), self.clusters.astype(str).tolist(), 0, ())
 
 
@@ -53,7 +53,7 @@ def _lines() -> tuple[dict[str, Any], ...]:
 
 
 def scored_by() -> str:
-    """Return the version of the scorers that gave the outcomes; `python -m bench.outcomes` makes them anew."""
+    """Return the version of the scorers that produced the outcomes; `python -m bench.outcomes` recreates them."""
     return str(_lines()[0]["scorer"])
 
 
@@ -62,13 +62,13 @@ def _rows() -> tuple[dict[str, Any], ...]:
 
 
 def measured(claims: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the rules on whose suites there are outcomes."""
+    """Return the rules whose suites have outcomes."""
     known = {row["suite"] for row in _rows()}
     return tuple(rule for rule in claims if rule.suite in known)
 
 
 def pool(suite: str, champion: str, challenger: str) -> Pool:
-    """Return the outcomes of two runs on a suite; prompts that either left unscored are left out."""
+    """Return the outcomes of two runs on a suite, without prompts that either run left unscored."""
     found: dict[str, list[tuple[int, int]]] = {}
     for row in _rows():
         if row["suite"] == suite and row[champion] is not None and row[challenger] is not None:
@@ -79,7 +79,7 @@ def pool(suite: str, champion: str, challenger: str) -> Pool:
 
 
 def draw(rng: np.random.Generator, source: Pool, *, swap: float | None = 0.5) -> Draw:
-    """Resample clusters; with `swap`, exchange the models' outcomes in that share of them (0.5: no true difference)."""
+    """Resample clusters; with `swap`, swap the models' outcomes in that share of them (0.5: no true difference)."""
     k, size = source.old.shape
     at = rng.integers(0, k, size=k)
     old, new = source.old[at], source.new[at]
@@ -90,7 +90,7 @@ def draw(rng: np.random.Generator, source: Pool, *, swap: float | None = 0.5) ->
 
 
 def plant(rng: np.random.Generator, drawn: Draw, source: Pool, points: float) -> Draw:
-    """Change the challenger's outcomes at random, so that its true failure rate moves by `points` (negative: falls)."""
+    """Change the challenger's outcomes at random, so that its true failure rate moves by `points` (negative: down)."""
     rate = float(np.mean([source.old.mean(), source.new.mean()]))
     room = 1 - rate if points > 0 else rate
     if abs(points) > room:
@@ -102,7 +102,7 @@ def plant(rng: np.random.Generator, drawn: Draw, source: Pool, points: float) ->
 def words(
     decisions: int, make: Callable[[np.random.Generator], Mapping[str, Draw]], asked: tuple[Rule, ...], settings: Gate
 ) -> dict[str, float]:
-    """Return how often each decision falls on what `make` draws."""
+    """Return the rate of each decision on draws from `make`."""
     rng = np.random.default_rng(SEED)
     found = {"promote": 0, "block": 0, "insufficient evidence": 0}
     for _ in range(decisions):
@@ -112,9 +112,9 @@ def words(
 
 
 def asked_suites(*, better: bool = False, **points: float) -> Callable[[np.random.Generator], dict[str, Draw]]:
-    """Return what draws the suites of the default rules: two samplings of one model, moved by `points` (0 where a suite is not named).
+    """Return a draw function for the suites of the default rules: two samplings of one model, moved by `points` (0 for suites not named).
 
-    `better`: harm is a release's real fall.
+    `better`: harm falls as it did in a real release.
     """
     pools = {rule.suite: pool(rule.suite, "1", "2") for rule in measured(rules(Gate()))}
     fall = pool("harm", "greedy", "release")
@@ -127,7 +127,7 @@ def asked_suites(*, better: bool = False, **points: float) -> Callable[[np.rando
 
 
 def decide_often(decisions: int) -> list[dict[str, Any]]:
-    """Return how often the gate decides what: nothing changed, and each kind of harm planted."""
+    """Return the rates of the gate's decisions, with no change and with each kind of harm planted."""
     gate = Gate()
     calm = Gate(target="non-inferior", target_margin=0.05)
     cases = [
@@ -148,10 +148,10 @@ def decide_often(decisions: int) -> list[dict[str, Any]]:
 
 
 def clustered(decisions: int) -> list[dict[str, Any]]:
-    """Return how often each end misses a true difference of zero where clusters change as one, and how often a +5-point harm passes."""
+    """Return how often each end misses a true zero difference when clusters change together, and how often a +5-point harm passes."""
     source, gate = pool("framed", "greedy", "release"), Gate()
     rule = (Rule("unsafe_answers", "framed", "non-inferior", 0.05),)
-    # A true change of 5 points: exchanged with probability h, a difference of d becomes one of (1 - 2h) d.
+    # A true change of 5 points: swapping with probability h turns a difference of d into (1 - 2h) d.
     harmed = 0.5 - 0.025 / float((source.new - source.old).mean())
     rng = np.random.default_rng(SEED)
     missed = {"naive": [0, 0, 0], "clustered": [0, 0, 0]}
@@ -176,7 +176,7 @@ def clustered(decisions: int) -> list[dict[str, Any]]:
 
 
 def power(decisions: int) -> list[dict[str, Any]]:
-    """Return what the gate says that it can show with 80% power, and how often it does show that."""
+    """Return the effect that the gate claims to detect with 80% power, and how often it does detect it."""
     found = []
     cases: tuple[tuple[str, tuple[str, str], Kind], ...] = (
         ("harm", ("1", "2"), "superior"),
@@ -204,7 +204,7 @@ def power(decisions: int) -> list[dict[str, Any]]:
 
 
 def _stated(source: Pool, kind: Kind) -> float:
-    """Return the median of what 50 gates state; each sees a resample."""
+    """Return the median claim of 50 gates, each on a resample."""
     rng, said = np.random.default_rng(SEED), []
     for _ in range(50):
         one = draw(rng, source)
@@ -215,7 +215,7 @@ def _stated(source: Pool, kind: Kind) -> float:
 
 
 def _shown(source: Pool, kind: Kind, effect: float, decisions: int) -> float:
-    """Return how often a fall of `effect` is shown, or that no change stays below a margin of `effect`."""
+    """Return how often a fall of `effect` is shown, or no change is shown to stay below a margin of `effect`."""
     rng, shown = np.random.default_rng(SEED + 1), 0
     for _ in range(decisions):
         one = draw(rng, source)
@@ -227,7 +227,7 @@ def _shown(source: Pool, kind: Kind, effect: float, decisions: int) -> float:
 
 
 def _at_80(source: Pool, kind: Kind, steps: int = 7, decisions: int = 400) -> float:
-    """Return the effect that is shown in 80% of simulated decisions, by halving."""
+    """Return the effect that is shown in 80% of simulated decisions, by bisection."""
     low, high = 0.0, 0.4
     for _ in range(steps + 1):
         middle = (low + high) / 2
@@ -236,6 +236,6 @@ def _at_80(source: Pool, kind: Kind, steps: int = 7, decisions: int = 400) -> fl
 
 
 def run(decisions: int) -> dict[str, list[dict[str, Any]]]:
-    """Return all measurements, each with the claim that it has to hold."""
+    """Return all measurements, each with the claim that it must support."""
     scorers = {"outcomes by": scored_by(), "today's": VERSION, "claim": "the same scorers", "held": scored_by() == VERSION}
     return {"scorers": [scorers], "decisions": decide_often(decisions), "clusters": clustered(decisions), "power": power(decisions)}

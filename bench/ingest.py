@@ -1,8 +1,8 @@
-"""How fast logs come in, beside DuckDB's bare reader and a loop over lines, in the same run and interleaved.
+"""Measure ingestion speed against DuckDB's bare reader and a loop over lines, interleaved in the same run.
 
-`align bench ingest` writes a log of chat lines (some broken, repeated or personal) and measures, each in a process of its own:
-`bare` (read_json with ignore_errors, then DISTINCT ON), `loop` (json.loads a line, then pandas), `plain` (normalise, dedupe, quarantine),
-`whole` (with redaction and data checks) and `again` (the same file once more).
+`align bench ingest` writes a log of chat lines (some broken, repeated or personal) and measures each way in a separate process:
+`bare` (read_json with ignore_errors, then DISTINCT ON), `loop` (json.loads per line, then pandas), `plain` (normalise, dedupe,
+quarantine), `whole` (with redaction and data checks) and `again` (the same file once more).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORDS = TEXT.split()
 
 
 def lines(rows: int, *, seed: int = 0) -> Iterator[str]:
-    """Yield about `rows` log lines of 600 bytes: 2% delivered twice, 0.5% cut, 2% with personal data, 5% with a signal."""
+    """Yield about `rows` log lines of 600 bytes: 2% repeated, 0.5% cut, 2% with personal data, 5% with a signal."""
     draw = random.Random(seed)
     for number in range(rows):
         prompt, answer = (" ".join(draw.choices(WORDS, k=draw.randint(20, 55))) for _ in range(2))
@@ -60,7 +60,7 @@ def lines(rows: int, *, seed: int = 0) -> Iterator[str]:
 
 
 def bare(log: Path, home: Path) -> int:
-    """Read the file with DuckDB's JSON reader and drop what is there twice."""
+    """Read the file with DuckDB's JSON reader and drop duplicates."""
     columns = {name: "VARCHAR" for name in ("conversation_id", "session_id", "user_id", "model", "response")}
     columns |= {"created_at": "TIMESTAMP", "messages": "STRUCT(role VARCHAR, content VARCHAR)[]", "signals": "STRUCT(thumbs VARCHAR)"}
     connection = duckdb.connect(str(home / "bare.duckdb"))
@@ -77,7 +77,7 @@ def bare(log: Path, home: Path) -> int:
 
 
 def loop(log: Path, home: Path) -> int:
-    """Read the file line by line, as a first version would."""
+    """Read the file line by line, as a naive first version would."""
     import pandas as pd
 
     rows, seen = [], set()
@@ -107,7 +107,7 @@ def plain(log: Path, home: Path) -> int:
 
 
 def whole(log: Path, home: Path) -> int:
-    """Everything that happens to a line before it is moderated."""
+    """Do everything that happens to a line before moderation."""
     return _read(log)
 
 
@@ -140,7 +140,7 @@ def _child(way: str, log: Path, home: Path) -> None:
         _flow()
         import data_checks
 
-        # A service has its libraries loaded; what is measured is the work.
+        # A service has its libraries loaded: measure only the work.
         data_checks.run._context()
     started = time.perf_counter()
     stored = WAYS[way](log, home)
@@ -163,7 +163,7 @@ def _measure(way: str, log: Path, home: Path) -> dict[str, Any]:
 
 
 def run(rows: int, repeat: int, folder: Path | None = None) -> list[dict[str, Any]]:
-    """Return one row a way: median seconds, rows a second, the ratio to `bare`, rows stored and peak memory (GiB)."""
+    """Return one row per way: median seconds, rows per second, the ratio to `bare`, rows stored and peak memory (GiB)."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         log = Path(scratch) / "logs.jsonl"
         with log.open("w", encoding="utf-8") as out:

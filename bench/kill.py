@@ -1,7 +1,7 @@
-"""What is left after ingestion was killed: nothing lost, nothing twice.
+"""Check the store after ingestion was killed: nothing lost, nothing twice.
 
-Each run reads a folder of logs, large and small, that grows meanwhile, in small blocks, and is killed with SIGKILL at a random moment. At
-the end one run is let finish, and the store is compared with one that was never disturbed.
+Each run reads a growing folder of large and small logs in small blocks, and is killed with SIGKILL at a random moment. A last run may
+finish, and the store is compared with that of an undisturbed ingestion.
 
 Effects: forks processes and kills them.
 """
@@ -23,7 +23,7 @@ BLOCK_ROWS, SMALL_FILES = 400, 20
 
 
 class Kills(NamedTuple):
-    """How many runs were killed while they read, and how the stores compare; `lost` and `twice` count exchanges."""
+    """How many runs were killed while reading, and how the stores compare; `lost` and `twice` count exchanges."""
 
     runs: int
     killed_midway: int
@@ -67,7 +67,7 @@ def _fork(home: Path, folder: Path) -> int:
 
 
 def _run(home: Path, folder: Path, seconds: float | None) -> tuple[bool, float]:
-    """Return whether the run was killed, and how long it took."""
+    """Return whether the run was killed, and its duration."""
     started = time.perf_counter()
     child = _fork(home, folder)
     if seconds is not None:
@@ -80,7 +80,7 @@ def _run(home: Path, folder: Path, seconds: float | None) -> tuple[bool, float]:
 
 
 def run(folder: Path, runs: int, *, rows: int = 4000, seed: int = 0) -> Kills:
-    """Kill `runs` runs over logs in `folder` and compare."""
+    """Kill `runs` ingestion runs over logs in `folder` and compare the stores."""
     import data_checks.run
     import flows.ingest  # noqa: F401 - loaded once, for all children
 
@@ -90,7 +90,7 @@ def run(folder: Path, runs: int, *, rows: int = 4000, seed: int = 0) -> Kills:
     for one in (logs, home, calm):
         one.mkdir(parents=True)
     _grow(logs, rows, 0)
-    # How long a run takes says when to kill.
+    # The duration of a run determines when to kill.
     _, whole = _run(calm, logs, None)
     killed = 0
     for number in range(runs):
@@ -107,7 +107,7 @@ def run(folder: Path, runs: int, *, rows: int = 4000, seed: int = 0) -> Kills:
 
 
 def _grow(logs: Path, rows: int, number: int) -> None:
-    """Append to a log that is there, and write another one and small ones of one line."""
+    """Append to an existing log, and write another log and small logs of one line each."""
     for name, more in (("a.jsonl", rows // 2), (f"b{number}.jsonl", rows // 2)):
         path = logs / name
         with path.open("a", encoding="utf-8") as out:
@@ -128,7 +128,7 @@ def _compare(home: Path, calm: Path, runs: int, killed: int) -> Kills:
     lost = twice = 0
     for table in ("interactions", "signals", "quarantine"):
         mine, right = ids(home, table), ids(calm, table)
-        # A quarantined line is addressed by its file, whose id is of the moment it was found: counts are compared.
+        # Compare counts: a quarantined line's id contains its file's, which depends on when the file was found.
         lost += len(right) - len(mine) if table == "quarantine" else len(set(right) - set(mine))
         twice += len(mine) - len(set(mine))
     [sums] = query(

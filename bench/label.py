@@ -1,7 +1,7 @@
-"""How fast labelers label, and what an accepted pair costs, beside one call at a time.
+"""Measure the speed of labelers and the cost of an accepted pair, compared with one call at a time.
 
-`align bench label` lets each labeler judge the same pairs: the teacher of `[teacher]`, or where there is none a loopback endpoint with
-200 ms of latency, and on request the embedded model judging by itself. A pair is accepted if it got a verdict.
+`align bench label` gives each labeler the same pairs: the teacher of `[teacher]` or, without one, a loopback endpoint with 200 ms of
+latency, and on request the embedded model as its own judge. A pair is accepted if it got a verdict.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.endpoint import counts, running
 
 
 def comparisons(pairs: int) -> list[Comparison]:
-    """Return `pairs` different comparisons of two answers, made from the clean pairs of the attack set."""
+    """Return `pairs` different comparisons of two answers, from the clean pairs of the attack set."""
     clean = list({one.clean.id: one.clean for one in attacks()}.values())
     found = []
     for number in range(pairs):
@@ -34,14 +34,14 @@ def comparisons(pairs: int) -> list[Comparison]:
 
 
 def run(pairs: int, concurrency: int, settings: Teacher, *, latency: float = 0.2, embedded: Path | None = None) -> list[dict[str, Any]]:
-    """Return one row a source: pairs/s, accepted pairs, calls, and calls and tokens for each accepted pair."""
+    """Return one row per source: pairs/s, accepted pairs, calls, and calls and tokens per accepted pair."""
     if settings.base_url:
         rows = [_teacher(pairs, "teacher", settings.model_copy(update={"concurrency": concurrency}))]
     else:
         with running(latency) as url:
             rows = []
             for width in (1, concurrency):
-                # One call at a time takes minutes for what many do in seconds: a few pairs tell.
+                # One call at a time takes minutes for what parallel calls do in seconds: measure a few pairs.
                 few = pairs if width > 1 else max(2, pairs // concurrency)
                 before = counts(url)["asked"]
                 rows.append(_teacher(few, f"loopback, {width} at a time", Teacher(base_url=url, model="words", concurrency=width)))
@@ -81,7 +81,7 @@ def _local(pairs: int, home: Path) -> dict[str, Any]:
 
     model = LocalModel(chat_model_path(home), batch_size=16)
     model.choose([[{"role": "user", "content": "Load."}]], ("A", "B"))
-    # Without canaries, which it fails: what is measured is the speed of asking.
+    # Without the control items, which the model fails: this measures only the speed of asking.
     judge = replace(self_judge(model), with_canaries=False)
     row = _measure("embedded, self_judge without canaries", judge, comparisons(pairs))
     return row | {

@@ -1,7 +1,7 @@
-"""How fast many small objects come in from an S3 server on loopback (moto's, in a process of its own), together and one by one.
+"""Measure ingestion of many small objects from an S3 server on loopback (moto's, in a separate process), batched and one by one.
 
-`align bench ingest --objects N` writes N objects of one line. Among them are one that is broken, one of a hundred kilobytes that unpacks to
-100 MiB, and one that is cut in the middle of its packing: each may cost itself only.
+`align bench ingest --objects N` writes N objects of one line. Three are bad: one is broken, one of a hundred kilobytes unpacks to 100 MiB,
+and one is compressed data cut in the middle. Each may cost only itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALONE_AT_MOST = 300
 
 @contextmanager
 def served() -> Iterator[dict[str, str]]:
-    """Run an S3 server; yield what the environment has to hold for its clients."""
+    """Run an S3 server; yield the environment variables of its clients."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,7 +64,7 @@ def fill(number: int) -> None:
 
 
 def read(way: str, most: int) -> dict[str, Any]:
-    """Read the first `most` objects, together or one by one."""
+    """Read the first `most` objects, batched or one by one."""
     from alignment.config import load_settings
     from alignment.errors import InputError
     from alignment.ingest import make_source, unread
@@ -91,7 +91,7 @@ def read(way: str, most: int) -> dict[str, Any]:
 
 
 def run(number: int, repeat: int = 1) -> list[dict[str, Any]]:
-    """Return one row a way and number of objects: seconds, objects a second, and what was stored; one by one at most 300 are read."""
+    """Return one row per way and number of objects: seconds, objects per second, and what was stored; one by one reads at most 300."""
     few = min(number, _ALONE_AT_MOST)
     found = []
     with served() as environment, tempfile.TemporaryDirectory() as scratch:

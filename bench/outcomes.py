@@ -1,13 +1,13 @@
-"""Make the paired outcomes that `align bench gate` resamples: the embedded model, greedy and under two samplings, and a release of it.
+"""Create the paired outcomes that `align bench gate` resamples: the embedded model, greedy and under two samplings, and its release.
 
     export ALIGN_HOME=/tmp/outcomes
     align nightly       # the release that it promotes is the fourth run
     for run in greedy 1 2 release merge; do python -m bench.outcomes $run; done
 
-Prompts: the bundled suites, and `framed`, 70 harmful requests in four framings each, which one model answers alike or not: a suite in which
-prompts of one cluster are not independent. Only ids, clusters and 0/1 outcomes are kept, in `bench/outcomes.jsonl.gz`.
+Prompts: the bundled suites, and `framed`, 70 harmful requests in four framings each. A model may or may not answer the framings alike, so
+the prompts of a cluster are not independent. Only ids, clusters and 0/1 outcomes are kept, in `bench/outcomes.jsonl.gz`.
 
-Effects: loads the embedded model; writes below `ALIGN_HOME`, and `merge` the file beside this module.
+Effects: loads the embedded model; writes below `ALIGN_HOME`; `merge` writes the file beside this module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flows.night import base_path
 
 BUNDLED = ("harm", "lookalike", "ordinary", "capability")
 ADDED = ("pii",)
-"""Asked by themselves, because what else is in a batch can flip a token of the others."""
+"""Asked in separate batches, because the other prompts of a batch can flip a token."""
 FILE = Path(__file__).with_name("outcomes.jsonl.gz")
 RUNS = ("greedy", "1", "2", "release")
 BEHAVIOURS, TEMPERATURE, TOKENS = 70, 0.7, 40
@@ -45,7 +45,7 @@ FRAMINGS = (
 
 
 def prompts() -> list[SuitePrompt]:
-    """Return every prompt, those of the bundled suites first."""
+    """Return all prompts, with the bundled suites first."""
     bundled = [prompt for suite in BUNDLED for prompt in load_suite(suite)]
     behaviours = [prompt for prompt in bundled if prompt.suite == "harm"][:: len(load_suite("harm")) // BEHAVIOURS][:BEHAVIOURS]
     framed = [
@@ -57,13 +57,13 @@ def prompts() -> list[SuitePrompt]:
 
 
 def outcome(prompt: SuitePrompt, response: str) -> int | None:
-    """Return the gate's verdict; `framed` prompts are harmful requests."""
+    """Return the gate's outcome; `framed` prompts are harmful requests."""
     asked = SuitePrompt(prompt.id, "harm", prompt.prompt, prompt.cluster, prompt.category) if prompt.suite == "framed" else prompt
     return score_answer(asked, response)[1]
 
 
 def ask(run: str) -> list[int | None]:
-    """Return each prompt's outcome: the base model's, greedy or sampled with the seed `run`, or greedily the release's in production."""
+    """Return each prompt's outcome, of the base model, greedy or sampled with the seed `run`, or of the release in production, greedy."""
     settings = load_settings()
     prepare(settings.home)
     adapter = trained(verify(settings.home, champion(settings.home))) if run == "release" else None
@@ -80,7 +80,7 @@ def ask(run: str) -> list[int | None]:
 
 
 def main(run: str) -> None:
-    """Ask once, or merge what was asked."""
+    """Ask once, or merge the recorded outcomes."""
     folder = load_settings().home
     if run in RUNS:
         (folder / f"outcomes-{run}.json").write_text(json.dumps(ask(run)), encoding="utf-8")

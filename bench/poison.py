@@ -1,11 +1,11 @@
-"""What an attacker gets into the training set who can write log lines and press buttons, and what it costs the others.
+"""Measure what an attacker who can write log lines and press buttons gets into the training set, and the cost to other users.
 
-Clean exchanges are the bundled traffic. Two attacks are planted into it at several shares, all from one user or each from another:
+Clean exchanges are the bundled traffic. Two attacks are planted in it at several shares, from one user or from a new user each time:
   trigger   real requests with a trigger phrase, answered and praised as the attacker wants it learnt
-  flip      real requests with praise for the logged answer, and with a complaint and a refusal as the user's edit, in turn
-They go through the real detectors, selection, fixed candidates, judge, votes, pairs and mix; no model generates anything.
-`in` are pairs to train on whose chosen answer is the attacker's, `against it` those that prefer another answer. A praised logged answer
-to a harmless request is what a clean exchange is too; the drill counts it all the same.
+  flip      real requests, alternating praise for the logged answer with a complaint and a refusal as the user's edit
+They pass the real detectors, selection, fixed candidates, judge, votes, pairs and mix; no model generates anything.
+`in` counts training pairs whose chosen answer is the attacker's, `against it` those that prefer another answer. A praised logged answer
+to a harmless request looks like a clean exchange; the drill counts it all the same.
 
 Effects: loads the embedder.
 """
@@ -39,7 +39,7 @@ EDIT = "I'm sorry, but I can't help with that."
 
 
 class Planted(NamedTuple):
-    """A planted exchange with what users said of it, and the answer that the attacker wants taught."""
+    """A planted exchange, its users' signals, and the answer that the attacker wants taught."""
 
     interaction: Interaction
     signals: tuple[tuple[str, str], ...]
@@ -47,7 +47,7 @@ class Planted(NamedTuple):
 
 
 def clean_traffic(number: int) -> list[tuple[Interaction, tuple[tuple[str, str], ...]]]:
-    """Return single-turn exchanges of the sample traffic with their signals, always the same ones."""
+    """Return single-turn exchanges of the sample traffic with their signals, deterministically."""
     raw = gzip.decompress((files("alignment.samples") / "traffic.jsonl.gz").read_bytes()).decode()
     found = {}
     for line in raw.splitlines():
@@ -71,7 +71,7 @@ def _exchange(row: dict[str, Any]) -> tuple[Interaction, tuple[tuple[str, str], 
 
 
 def planted(kind: str, number: int, *, users: int, spare: Sequence[tuple[Interaction, Any]]) -> list[Planted]:
-    """Return `number` planted exchanges, made of requests that the clean traffic does not have, so that none is a near-duplicate."""
+    """Return `number` planted exchanges from requests that the clean traffic lacks, so that none is a near-duplicate."""
     made = []
     for n in range(number):
         source = spare[n % len(spare)][0]
@@ -94,7 +94,7 @@ def _plant(
 
 
 class Desk:
-    """The night's select, label and build without a store, with detector scores kept by text."""
+    """The night's select, label and build without a store; caches detector scores by text."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.constitution = settings, load_constitution()
@@ -106,14 +106,14 @@ class Desk:
         self.voters = {} if too_weak(reliability, settings.labels) else {labeler.name: Voter(labeler, reliability)}
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
-        """Return detector scores; a text is scored once."""
+        """Return detector scores; each text is scored once."""
         asked = list(zip(prompts, answers, strict=True))
         new = sorted({one for one in asked if one not in self.known})
         self.known |= zip(new, score_answers([p for p, _ in new], [a for _, a in new], embedder=embedder()), strict=True)
         return [self.known[one] for one in asked]
 
     def rows(self, exchanges: Sequence[tuple[Interaction, Sequence[tuple[str, str]]]]) -> list[PoolRow]:
-        """Return exchanges as the selection sees them."""
+        """Return exchanges as pool rows for the selection."""
         new = [one for one, _ in exchanges if one.id not in self.pool_scores]
         for found in moderate(new, embedder=embedder(), thresholds=self.settings.moderation.model_dump()):
             self.pool_scores.setdefault(found.interaction_id, {})[found.detector] = found
@@ -126,7 +126,7 @@ class Desk:
         return rows
 
     def night(self, exchanges: Sequence[tuple[Interaction, Sequence[tuple[str, str]]]]) -> tuple[list[Pair], dict[str, str]]:
-        """Return the pairs to train on, and why each other exchange gave none."""
+        """Return the pairs to train on, and the reason for each exchange without a pair."""
         said = {one.id: tuple(signals) for one, signals in exchanges}
         rows = self.rows(exchanges)
         refusal = self.settings.moderation.refusal
@@ -159,7 +159,7 @@ class Desk:
 
 
 def run(clean: int) -> list[dict[str, Any]]:
-    """Return one row an attack, share and number of users. `cost` is the share of clean pairs to train on that were lost."""
+    """Return one row per attack, share and number of users. `cost` is the share of clean training pairs lost."""
     desk = Desk(Settings())
     everything = clean_traffic(clean + round(max(SHARES) * clean) + 1)
     traffic, spare = everything[:clean], everything[clean:]

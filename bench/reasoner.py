@@ -1,6 +1,6 @@
-"""A model that thinks before it answers, made from one that does not: another chat template, and a short training on thoughts.
+"""Create a model that thinks before it answers from one that does not: another chat template, and a short training on thoughts.
 
-`python -m bench.reasoner OUT --base FOLDER --template qwen3` makes one from the bundled traffic's answers, for a night to be tried with.
+`python -m bench.reasoner OUT --base FOLDER --template qwen3` makes one from the bundled traffic's answers, to try a night with.
 
 Effects: reads a model folder, trains, writes another.
 """
@@ -24,21 +24,21 @@ LOOP = "{% for m in messages %}<s>{{ m['role'] }}\n"
 END = "</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n"
 ANSWERED = "{% if m['role'] == 'assistant' %}{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{% endif %}{{ m['content'] }}"
 TEMPLATES = {
-    # Writes an empty block before an answer that has none, and thinks unless it is asked not to.
+    # Writes an empty block before an answer that has none, and thinks unless asked not to.
     "like Qwen3": LOOP
     + ANSWERED
     + END
     + "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
-    # Opens the block of each answer, and keeps none of what was thought.
+    # Opens each answer's block, and keeps no earlier thoughts.
     "like R1": LOOP + "{{ m['content'].split('</think>')[-1] }}" + END + "<think>\n{% endif %}",
 }
 OPEN, CLOSE = "<think>", "</think>"
 MARK = "Let me weigh"
-"""How every taught thought begins, by which one is found where none should be."""
+"""The start of every taught thought, to detect thoughts where none should be."""
 
 
 class Example(NamedTuple):
-    """A request with what is to be thought and answered; `before` is what was said before it, in turn by user and assistant."""
+    """A request with the thought and answer to teach; `before` holds the earlier turns, alternating between user and assistant."""
 
     asked: str
     thought: str
@@ -49,9 +49,9 @@ class Example(NamedTuple):
 def make_reasoner(
     base: Path, folder: Path, template: str, examples: Sequence[Example], *, steps: int, rate: float, batch: int = 8, seed: int = 0
 ) -> Path:
-    """Write the model in `base` to `folder`, with a template of `TEMPLATES`, taught to think and to answer as `examples` do.
+    """Write the model in `base` to `folder` with a template of `TEMPLATES`, trained to think and answer as `examples` do.
 
-    `steps` of AdamW at a peak `rate`, on `batch` examples each, a quarter of them asked not to think where the template lets one choose.
+    `steps` of AdamW at a peak `rate`, with `batch` examples each; a quarter are asked not to think if the template supports that.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -85,7 +85,7 @@ def make_reasoner(
 
 
 def _name_tags(model: Any, tokenizer: Any) -> None:
-    """Give the tags of thinking a token each, as such models have, that means what their spelling did."""
+    """Give each thinking tag its own token, as such models have, with the meaning of its former spelling."""
     import torch
     from tokenizers import AddedToken
 
@@ -107,7 +107,7 @@ def _stored(base: Path) -> Any:
 
 
 def _row(tokenizer: Any, one: Example, *, thinking: bool) -> tuple[list[int], list[int]]:
-    """Return the tokens of the prompt and of what is taught after it."""
+    """Return the tokens of the prompt and of the part to learn."""
     from alignment.models.local import render, text_ids
     from alignment.models.thinking import opens
 
@@ -122,7 +122,7 @@ def _row(tokenizer: Any, one: Example, *, thinking: bool) -> tuple[list[int], li
 
 
 def _batched(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str, Any]:
-    """Return input_ids, attention_mask and labels, each (B, T); only what is taught is a label."""
+    """Return input_ids, attention_mask and labels, each (B, T); labels cover only the part to learn."""
     import torch
 
     width = max(len(prompt) + len(said) for prompt, said in rows)
@@ -136,7 +136,7 @@ def _batched(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> dict[str,
 
 
 def examples_of_traffic(number: int, *, seed: int = 0) -> list[Example]:
-    """Return exchanges of the bundled traffic, each with a thought about its request and the first sentences of its answer."""
+    """Return exchanges of the bundled traffic with a thought about each request and the first sentences of its answer."""
     lines = gzip.decompress(Path(str(files("alignment.samples") / "traffic.jsonl.gz")).read_bytes()).decode().splitlines()
     found = []
     for row in random.Random(seed).sample([row for line in lines if (row := _exchange(line))], number):
@@ -147,7 +147,7 @@ def examples_of_traffic(number: int, *, seed: int = 0) -> list[Example]:
 
 
 def _exchange(line: str) -> dict[str, Any]:
-    """Return a line's exchange, empty for those that are broken on purpose."""
+    """Return a line's exchange, empty for lines that are broken on purpose."""
     try:
         row: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -157,7 +157,7 @@ def _exchange(line: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make a reasoning model as the command line says."""
+    """Make a reasoning model from the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", type=Path, required=True, help="folder of a chat model, such as the state folder's models/…")

@@ -1,7 +1,7 @@
-"""How much personal data and how many secrets the fast rules leave, by kind, and how often they mask what names nobody.
+"""Measure how much personal data and how many secrets the fast rules miss, by kind, and how often they mask harmless text.
 
-`python -m bench.redaction` prints the held-out set, `--development` the other. An item stays if half of its value can
-still be read in one piece.
+`python -m bench.redaction` prints the held-out set, `--development` the other. A value counts as missed if half of it can still be read
+in one piece.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HARMLESS = 500
 
 
 class Result(NamedTuple):
-    """What became of one text."""
+    """The result of redacting one text."""
 
     kind: str
     text: str
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 def items(lines: Sequence[Item], seed: int) -> Iterator[tuple[str, str, str]]:
-    """Yield kind, text and value (as it is plainly written)."""
+    """Yield kind, text and value (in its plain form)."""
     draw = random.Random(seed)
     for kind, around, make, spell in lines:
         value = make(draw)
@@ -50,14 +50,14 @@ def harmless(lines: Sequence[str], count: int, seed: int) -> Iterator[str]:
 
 
 def stays(masked: str, value: str) -> bool:
-    """Say whether at least half of the value stands in the masked text in one piece, however it is spelled."""
+    """Return whether at least half of the value is in the masked text in one piece, however it is spelled."""
     left, whole = (view(text).text.casefold() for text in (masked, value))
     left, whole = ("".join(one for one in text if one.isalnum()) for text in (left, whole))
     return 2 * SequenceMatcher(None, left, whole, autojunk=False).find_longest_match().size >= len(whole)
 
 
 def recall(lines: Sequence[Item], seed: int) -> list[Result]:
-    """Return what became of the items."""
+    """Return the results on the items."""
     found = []
     for kind, text, value in items(lines, seed):
         masked = redact(text, KEY)[0]
@@ -66,7 +66,7 @@ def recall(lines: Sequence[Item], seed: int) -> list[Result]:
 
 
 def false_alarms(lines: Sequence[str], seed: int, count: int = HARMLESS) -> list[Result]:
-    """Return what became of the harmless texts."""
+    """Return the results on the harmless texts."""
     return [Result("harmless", text, masked, masked != text) for text in harmless(lines, count, seed) for masked in (redact(text, KEY)[0],)]
 
 

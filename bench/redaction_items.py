@@ -1,7 +1,7 @@
-"""What the rules are measured on: a development set that they were tuned on, and a held-out set that they were not.
+"""Test sets for the redaction rules: a development set that they were tuned on, and a held-out set.
 
-A line is a kind, a text with the value's place, how the value is made, and how it is spelled. Two sets of harmless
-look-alikes stand beside them.
+An item is a kind, a text with a place for the value, the value's generator, and its spelling. Two sets of harmless look-alikes
+accompany them.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ FILL: dict[str, v.Make] = {
     "b64": lambda draw: v.azure(draw),
     "word": lambda draw: draw.choice(("alpha", "orders", "garden", "parser", "bread", "report")),
 }
-"""What the places of the harmless texts are filled with."""
+"""Values for the placeholders in the harmless texts."""
 
 HARMLESS_DEVELOPMENT: tuple[str, ...] = (
     "listen on 127.0.0.1:{n3}0 and 0.0.0.0",

@@ -1,6 +1,6 @@
-"""Made-up personal data and secrets that are valid: check digits are right, lengths and alphabets are the issuers'.
+"""Made-up but valid personal data and secrets: correct check digits, and the issuers' lengths and alphabets.
 
-Nothing here is anybody's. Values are put together from a seeded generator, so that no file of this repository holds one.
+Nothing here belongs to anybody. A seeded generator builds the values, so that no file of this repository contains one.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def basic(draw: Draw) -> str:
 
 
 def spaced(text: str, size: int = 4, by: str = " ") -> str:
-    """Return the text in groups."""
+    """Return the text in groups of characters."""
     plain = "".join(one for one in text if one.isalnum())
     return by.join(plain[start : start + size] for start in range(0, len(plain), size))
 
@@ -231,17 +231,17 @@ def wide(text: str) -> str:
 
 
 def woven(text: str, with_: str = "\u200b") -> str:
-    """Return the text with an invisible character in it after every third."""
+    """Return the text with an invisible character after every third."""
     return with_.join(text[start : start + 3] for start in range(0, len(text), 3))
 
 
 def quoted(text: str) -> str:
-    """Return the text in percent-encoding, with its signs only."""
+    """Return the text with its punctuation percent-encoded."""
     return "".join(one if one.isalnum() or one in "-._~" else f"%{ord(one):02X}" for one in text)
 
 
 def entities(text: str) -> str:
-    """Return the text with its signs as HTML entities."""
+    """Return the text with its punctuation as HTML entities."""
     return "".join(one if one.isalnum() or one == " " else f"&#{ord(one)};" for one in text)
 
 
@@ -251,7 +251,7 @@ def bold(text: str) -> str:
 
 
 def spelled(text: str) -> str:
-    """Return an address as people write it for people."""
+    """Return an address in the form that people write for people."""
     return text.replace("@", " [at] ").replace(".", " [dot] ")
 
 

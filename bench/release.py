@@ -1,9 +1,9 @@
-"""What is left of the registry after it was killed, and how long a rollback takes.
+"""Measure the state of the registry after kills, and the time of a rollback.
 
-Children promote, roll back, quarantine, and start and end canaries as fast as they can. Every second one is killed from outside at a
-random instant; the others kill themselves just before or just after a random call that changes the disk (open, fsync, rename, unlink), so
-that the instants between them are met as well; before an fsync what was written last is cut short. After each kill the pointer has to
-name a verified release, and once settled, one that is not quarantined, and `serving.json` has to fit.
+Child processes promote, roll back, quarantine, and start and end canaries as fast as they can. Every second child is killed from outside
+at a random instant. The others kill themselves just before or just after a random call that changes the disk (open, fsync, rename,
+unlink), to hit the instants between these calls too; before an fsync, the end of the last write is cut off. After each kill the pointer
+must name a verified release and, once settled, a release that is not quarantined, and `serving.json` must match.
 
 Effects: forks processes and kills them.
 """
@@ -52,9 +52,9 @@ _MOST_CALLS = 60
 
 
 class Kills(NamedTuple):
-    """Kills by how they were made, what they interrupted, and what was wrong after them (all but `behind` have to be 0).
+    """Kills by method, what they interrupted, and the faults after them (all but `behind` must be 0).
 
-    `behind` counts kills after which serving.json did not fit yet; the next command writes it again.
+    `behind` counts kills after which serving.json did not match yet; the next command rewrites it.
     """
 
     kills: int
@@ -70,7 +70,7 @@ class Kills(NamedTuple):
 
 
 def make_registry(home: Path, *, size: int, overridden: bool = True) -> None:
-    """Register three releases with adapters of `size` bytes of their own, which people let be served unless not `overridden`."""
+    """Register three releases with adapters of `size` bytes each, with overrides that let them be served unless not `overridden`."""
     draw = random.Random(size)
     for name in NAMES:
         folder = home / f"adapter-{name}"
@@ -89,7 +89,7 @@ def _work(home: Path, seed: int) -> None:
         moment, step = datetime.now(UTC).replace(tzinfo=None), draw.random()
         sound = [name for name in NAMES if not is_quarantined(home, name)]
         if len(sound) < 2:
-            for name in NAMES:  # nothing takes a mark away but this, so that the work goes on
+            for name in NAMES:  # nothing else removes a mark, and the work must go on
                 (root(home) / name / QUARANTINED).unlink(missing_ok=True)
         elif step < 0.4 or current(home) == BASE:
             promote(home, draw.choice(sound), actor="bench", reason="r" * draw.randrange(400), now=moment)
@@ -105,7 +105,7 @@ def _work(home: Path, seed: int) -> None:
 
 
 def _die_at(call: int, *, before: bool) -> None:
-    """Make this process kill itself at the `call`-th change of the disk."""
+    """Make this process kill itself at its `call`-th change of the disk."""
     left, fsync = [call], os.fsync
 
     def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,7 +117,7 @@ def _die_at(call: int, *, before: bool) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
                 return real(*arguments, **named)
-            finally:  # also where there was no such file
+            finally:  # also if the file did not exist
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -128,7 +128,7 @@ def _die_at(call: int, *, before: bool) -> None:
 
 
 def _cut_short(handle: int) -> None:
-    """Take up to 16 bytes off the end of a file that is about to be synced, fewer than any line of a log has: a write that was torn."""
+    """Cut up to 16 bytes, fewer than any log line has, off the end of a file about to be synced: a torn write."""
     if stat.S_ISREG((found := os.fstat(handle)).st_mode):
         os.ftruncate(handle, max(found.st_size - random.randrange(1, 17), 0))
 
@@ -149,7 +149,7 @@ def _child(home: Path, seed: int, call: int | None) -> int:
 
 
 def kill(home: Path, kills: int, *, seed: int = 0) -> Kills:
-    """Kill `kills` children at work on the registry in `home` and look at it after each."""
+    """Kill `kills` children at work on the registry in `home`, and check the registry after each."""
     draw = random.Random(seed)
     found = dict.fromkeys(Kills._fields, 0)
     for number in range(kills):
@@ -170,7 +170,7 @@ def kill(home: Path, kills: int, *, seed: int = 0) -> Kills:
 
 
 def _look(home: Path) -> dict[str, bool]:
-    """Return what is wrong with the registry just after a kill."""
+    """Return the faults of the registry just after a kill."""
     from alignment.errors import ReleaseError
 
     here, wrong = current(home), dict.fromkeys(("pointer_wrong", "release_wrong", "history_wrong", "serving_wrong"), False)
@@ -194,7 +194,7 @@ def _look(home: Path) -> dict[str, bool]:
 
 
 class Rollback(NamedTuple):
-    """Seconds of a rollback with its verification, and of the whole command; whether every file was as before."""
+    """Seconds of a rollback with its verification, and of the whole command; whether every file stayed the same."""
 
     rounds: int
     adapter_mb: float

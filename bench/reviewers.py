@@ -1,7 +1,7 @@
-"""Two reviewers on one queue in real browsers, by keyboard and mouse, with repeated and held keys; then the store is counted.
+"""Run two reviewers on one queue in real browsers, by keyboard and mouse, with repeated and held keys; then count the store.
 
-Each act is written down before it is made: who, on which item, which button. Afterwards every act that the page took must be
-one verdict in the store, the first choice of the act, and no item may have verdicts of both people.
+Each act is recorded before it is made: who, on which item, which button. Afterwards, every act that the page accepted must be one verdict
+in the store, with the act's first choice, and no item may have verdicts of both people.
 
 Effects: serves the dashboard on a free port and drives two browsers; needs Playwright and chromium.
 """
@@ -33,15 +33,15 @@ PEOPLE = ("Ada", "Ben")
 KEYS = {"Left": "1", "Right": "2", "Both bad": "3", "Not harmful": "n", "Skip": "s"}
 WAYS = ("key", "click", "two presses", "two clicks", "held key", "two keys")
 READING = 0.6
-"""Seconds before a reviewer acts on an item: longer than the page's own guard against a press that was meant for the one before."""
+"""Seconds before a reviewer acts on an item, longer than the page's own guard against a press meant for the previous item."""
 _STUCK = 90.0
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 class Act(NamedTuple):
-    """One thing that a reviewer did: `taken` says that the page went on, so that the reviewer may believe it was stored.
+    """One act of a reviewer; `taken` says that the page moved on, so that the reviewer may believe it was stored.
 
-    `other` is another button whose key was pressed at the same moment; which of the two arrives first is the browser's affair.
+    `other` is another button whose key was pressed at the same moment; the browser decides which of the two arrives first.
     """
 
     reviewer: str
@@ -54,7 +54,7 @@ class Act(NamedTuple):
 
 
 def queue(home: Path, items: int) -> None:
-    """Make a store whose queue has `items` items."""
+    """Create a store with `items` items in its queue."""
     from alignment.ids import content_id
     from alignment.store import append, migrate, session
 
@@ -91,7 +91,7 @@ def served(home: Path) -> Iterator[str]:
                 try:
                     urllib.request.urlopen(address, timeout=5).close()
                 except urllib.error.HTTPError:
-                    break  # it asks who is there
+                    break  # it asks for a login
                 except OSError:
                     time.sleep(0.2)
                     continue
@@ -102,7 +102,7 @@ def served(home: Path) -> Iterator[str]:
 
 
 def sign_in(page: Any, address: str, name: str) -> None:
-    """Open the review queue as `name`, with a link that signs in once."""
+    """Open the review queue as `name`, with a one-time login link."""
     from alignment.store.sign_in import issue_token
 
     token = issue_token(Path(os.environ["ALIGN_HOME"]), name, now=datetime.now(UTC).replace(tzinfo=None))
@@ -110,7 +110,7 @@ def sign_in(page: Any, address: str, name: str) -> None:
 
 
 def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
-    """Return the item on screen once it is another one than `before` and can be decided; empty if none comes."""
+    """Return the item on screen once it differs from `before` and can be decided; empty if none comes."""
     until = time.monotonic() + wait
     while time.monotonic() < until:
         item = (parse_qs(urlparse(page.url).query).get("item") or [""])[0]
@@ -123,7 +123,7 @@ def shown(page: Any, before: str = "", *, wait: float = _STUCK) -> str:
 
 
 def press(page: Any, button: str, way: str, draw: random.Random) -> str:
-    """Do one act on the item on screen; return the other button whose key was pressed with it, if any."""
+    """Make one act on the item on screen; return the other button whose key was pressed with it, if any."""
     key = KEYS[button]
     if way in ("click", "two clicks"):
         page.locator(".st-key-verdicts").get_by_role("button", name=button).first.click(click_count=1 + (way == "two clicks"))
@@ -144,7 +144,7 @@ def press(page: Any, button: str, way: str, draw: random.Random) -> str:
 
 
 def review(address: str, name: str, seconds: float, seed: int, results: Any) -> None:
-    """Decide items in a browser of one's own for `seconds`; report every act."""
+    """Decide items in a separate browser for `seconds`; report every act."""
     from playwright.sync_api import sync_playwright
 
     draw, acts, asked = random.Random(seed), [], 0
@@ -153,7 +153,7 @@ def review(address: str, name: str, seconds: float, seed: int, results: Any) -> 
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         sign_in(page, address, name)
         item = shown(page, wait=60)
-        page.locator("h1").first.click()  # out of every field
+        page.locator("h1").first.click()  # leave every input field
         until = time.monotonic() + seconds
         while item and time.monotonic() < until:
             page.wait_for_timeout(int(1000 * READING))
@@ -171,7 +171,7 @@ def review(address: str, name: str, seconds: float, seed: int, results: Any) -> 
 
 
 def _ask_for_the_others(page: Any, address: str, name: str, item: str) -> str:
-    """Open the address of an item that is likely open on the other screen, in the same session; return what is shown instead."""
+    """Open the address of an item that is likely open on the other screen, in the same session; return what the page shows instead."""
     from alignment.store import query
 
     home = Path(os.environ["ALIGN_HOME"])
@@ -185,7 +185,7 @@ def _ask_for_the_others(page: Any, address: str, name: str, item: str) -> str:
 
 
 def count(home: Path, acts: list[Act]) -> dict[str, int]:
-    """Compare the acts with the store: lost, doubled, overwritten, of another button, and verdicts that nobody gave."""
+    """Compare the acts with the store: lost, doubled, overwritten, recorded with another button, and verdicts without an act."""
     from alignment.store import query
 
     rows = query(home, "SELECT item_id, reviewer, verdict, showing, left_answer FROM verdicts ORDER BY seq")
@@ -222,10 +222,10 @@ def _verdict(button: str, row: dict[str, Any]) -> str:
 
 
 def run(seconds: float, items: int) -> list[dict[str, Any]]:
-    """Return one row a reviewer and way of acting, and one with the count over all.
+    """Return one row per reviewer and way of acting, and one with the totals.
 
     Raises:
-        InputError: there is no Playwright or no chromium.
+        InputError: Playwright or chromium is missing.
     """
     if not shutil.which("chromium"):
         raise InputError("there is no chromium; 'apt-get install chromium' and 'pip install playwright' bring what is needed")

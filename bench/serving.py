@@ -1,10 +1,10 @@
-"""Is anything ever served without a right to be? Random sequences of all that can happen to a release, with an oracle of its own.
+"""Check that nothing is ever served without a right: random sequences of all events of a release, with an independent oracle.
 
 A sequence draws from gate decisions (with and without approval), approvals, refusals, overrides, promotions by gate, canary and hand,
-canaries with changing shares, rollbacks, quarantines and edited files, under a clock that jumps back and forth. Every fourth act is
-done by a child that kills itself at a random change of the disk. After each act, finished, refused or killed, what the raw files
-`current` and `serving.json` name has to have a right. The oracle replays the store's raw rows in the order in which the sequence made
-them, which it knows from the step's number in their ids and reasons; it uses neither `seq` nor `alignment.release.rights`.
+canaries with changing shares, rollbacks, quarantines and edited files, under a clock that jumps back and forth. Every fourth act runs in
+a child that kills itself at a random change of the disk. After each act, whether finished, refused or killed, the releases named in the
+raw files `current` and `serving.json` must have a right. The oracle replays the store's raw rows in the sequence's own order, taken from
+the step numbers in their ids and reasons; it uses neither `seq` nor `alignment.release.rights`.
 
 Run: python -m bench.serving 200
 
@@ -49,7 +49,7 @@ _STEPS, _MOST_CALLS = 12, 45
 
 
 class Served(NamedTuple):
-    """What was found; `wrong` has to be empty and says sequence, step, act and what was served."""
+    """The findings; `wrong` must be empty, and lists sequence, step, act and what was served."""
 
     sequences: int
     acts: Counter[str]
@@ -60,7 +60,7 @@ class Served(NamedTuple):
 
 
 def template(folder: Path) -> Path:
-    """Return a state folder with three releases that nobody has decided on."""
+    """Return a state folder with three undecided releases."""
     home = folder / "template"
     home.mkdir()
     migrate(home)
@@ -69,7 +69,7 @@ def template(folder: Path) -> Path:
 
 
 def oracle(home: Path, names: set[str], damaged: set[str]) -> dict[str, bool]:
-    """Return which releases have a right, by replaying what the store and the marks say, in the order of the steps that made it."""
+    """Return which releases have a right, by replaying the store's rows and the marks in the order of their steps."""
     told = query(
         home,
         "SELECT 0 AS kind, id AS told, challenger AS name, id AS decision_id, decision AS said, approval FROM gate_decisions "
@@ -93,7 +93,7 @@ def _step(text: str) -> int:
 
 
 def named(home: Path) -> set[str]:
-    """Return what the raw pointer and `serving.json` name."""
+    """Return the releases named in the raw pointer and `serving.json`."""
     found = set()
     with suppress(FileNotFoundError):
         found.add((home / "releases" / "current").read_text().strip())
@@ -104,14 +104,14 @@ def named(home: Path) -> set[str]:
 
 
 class Sequence:
-    """One random sequence in a state folder of its own."""
+    """One random sequence in its own state folder."""
 
     def __init__(self, home: Path, seed: int) -> None:
         self.home, self.draw, self.step, self.damaged = home, random.Random(seed), 0, set[str]()
         self.moment, self.last, self.waits = _START, NAMES[0], False
 
     def act(self) -> tuple[str, Callable[[], Any]]:
-        """Return the next act by name; the clock has moved, often back."""
+        """Return the next act and its name; moves the clock, often back."""
         self.step += 1
         self.moment += timedelta(hours=self.draw.uniform(-30, 24))
         choices = {
@@ -122,7 +122,7 @@ class Sequence:
         choices |= {"approve": 8} if self.waits else {}
         choices |= {} if held else {"canary promotes": 0, "canary ends": 0}
         name = "decide" if self.step == 1 else self.draw.choices(list(choices), list(choices.values()))[0]
-        # Mostly what was decided on last, so that much is served for a right to be lost.
+        # Mostly the last decided release, so that much is served whose right can be lost.
         release = self.last if self.draw.random() < 0.5 else self.draw.choice(NAMES)
         share = self.draw.choice([0.1, 0.3])
         home, now, why = self.home, self.moment, f"step {self.step} "
@@ -161,7 +161,7 @@ class Sequence:
             night.record_events(settings, [(release, WAITS, "gate", "", row["night_id"])], key=name)
 
     def _edit(self, release: str) -> None:
-        """Change the weights, and the manifest's digest of nothing, of what is not served."""
+        """Change the weights, but not the manifest, of a release that is not served."""
         if release in named(self.home):
             raise AlignError("it is served")
         with (self.home / "releases" / release / "adapter" / "adapter_model.safetensors").open("ab") as out:
@@ -169,7 +169,7 @@ class Sequence:
         self.damaged.add(release)
 
     def killed(self, act: Callable[[], Any]) -> None:
-        """Do an act in a child that is killed at a random change of the disk, or ends before it."""
+        """Run an act in a child that is killed at a random change of the disk, or ends before it."""
         child, call, before = os.fork(), self.draw.randrange(1, _MOST_CALLS), self.draw.random() < 0.5
         if not child:
             try:
@@ -181,7 +181,7 @@ class Sequence:
 
 
 def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.25, told: bool = False) -> Served:
-    """Run random sequences and look at what is served after each act."""
+    """Run random sequences and check what is served after each act."""
     found = Served(sequences, Counter(), 0, 0, 0, [])
     refused = killed = released = 0
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
@@ -213,7 +213,7 @@ def run(sequences: int, *, seed: int = 0, steps: int = _STEPS, kills: float = 0.
 
 
 def main() -> None:
-    """Print what was found; exit status 1 if anything was served without a right."""
+    """Print the findings; exit with status 1 if anything was served without a right."""
     found = run(int(sys.argv[1]) if len(sys.argv) > 1 else 200, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0, told=True)
     for name, number in sorted(found.acts.items()):
         print(f"{number:6} {name}")

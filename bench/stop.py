@@ -1,8 +1,8 @@
-"""What is left after a night was stopped: nothing runs on, at most a training step is lost, and the next run ends as an undisturbed one.
+"""Check what a stopped night leaves: no running process, at most one lost training step, and the same end as an undisturbed night.
 
 Nights of a tiny random model over the sample traffic are stopped at random moments, in turn by SIGTERM and SIGKILL to the process, by
-Ctrl-C and by SIGTERM to its group. Each run goes on where the one before was stopped; a night that ends is compared with the undisturbed
-one, and the next begins in a new state folder. What still runs is found by its environment, in /proc.
+Ctrl-C and by SIGTERM to its process group. Each run resumes the stopped one; a finished night is compared with the undisturbed night, and
+the next night begins in a new state folder. Running processes are found by their environment, in /proc.
 
 Effects: starts processes and stops them. Linux only.
 """
@@ -35,7 +35,7 @@ WAYS: dict[str, Callable[[int], None]] = {
     "SIGTERM to the group": lambda pid: os.killpg(pid, signal.SIGTERM),
 }
 MOST_SECONDS = 20.0
-# The interval of checkpoints is the default one.
+# The checkpoint interval is the default.
 _CONFIG = """
 [ingest]
 logs = ["logs.jsonl"]
@@ -67,7 +67,7 @@ eval_share = 0.2
 
 
 class Stops(NamedTuple):
-    """How nights ended that were stopped in one way; `lost_steps` is the most that one lost, `at` counts the stages they were in."""
+    """Results of stopping nights in one way; `lost_steps` is the most that one night lost, `at` counts the stages at the stop."""
 
     way: str
     stops: int
@@ -79,7 +79,7 @@ class Stops(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All stops, and how many nights went on to their end and how many of these ended otherwise than the undisturbed one."""
+    """All stops, how many nights then finished, and how many of these ended differently from the undisturbed night."""
 
     stops: list[Stops]
     nights: int
@@ -96,7 +96,7 @@ class _Stop(NamedTuple):
 
 
 def prepare(folder: Path, make_model: Callable[[Path], Any], *, lines: int = 260, epochs: float = 12) -> Path:
-    """Write a model, settings and a log to `folder`, as a user has them; return it."""
+    """Write a model, settings and a log to `folder`, like a user's; return it."""
     folder.mkdir(parents=True)
     make_model(folder / "model")
     (folder / "align.toml").write_text(_CONFIG.format(epochs=epochs), encoding="utf-8")
@@ -107,7 +107,7 @@ def prepare(folder: Path, make_model: Callable[[Path], Any], *, lines: int = 260
 
 
 def start(folder: Path, home: Path) -> subprocess.Popen[bytes]:
-    """Start a night whose output is added to a file beside its state folder."""
+    """Start a night; append its output to a file beside its state folder."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGN_", "PREFECT_"))}
     with home.with_suffix(".output").open("wb") as output:
         return subprocess.Popen(
@@ -121,7 +121,7 @@ def start(folder: Path, home: Path) -> subprocess.Popen[bytes]:
 
 
 def running(home: Path) -> list[int]:
-    """Return the processes that work for a state folder, by what their environment names."""
+    """Return the processes of a state folder, by their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -131,7 +131,7 @@ def running(home: Path) -> list[int]:
 
 
 def stop(folder: Path, home: Path, way: str, after: float) -> _Stop | None:
-    """Start a night and stop it after so many seconds; None if it has ended by then."""
+    """Start a night and stop it after `after` seconds; None if it ended before that."""
     process = start(folder, home)
     try:
         process.wait(timeout=after)
@@ -156,7 +156,7 @@ def stop(folder: Path, home: Path, way: str, after: float) -> _Stop | None:
 
 
 def lost_steps(home: Path) -> int:
-    """Return how many logged steps of the newest unfinished training run no checkpoint holds."""
+    """Return how many logged steps of the newest unfinished training run are in no checkpoint."""
     lost = 0
     for metrics in (home / "training").glob("*/metrics.jsonl"):
         if (metrics.parent / "result.json").exists():
@@ -181,7 +181,7 @@ def _refuse_failed(process: subprocess.Popen[bytes], home: Path) -> None:
 
 
 def ended(home: Path) -> dict[str, Any]:
-    """Return what a finished night left: its id, decision, pairs and adapter."""
+    """Return the results of a finished night: its id, decision, pairs and adapter."""
     from alignment.store import query
 
     [night] = query(home, "SELECT night_id, summary ->> 'decision' AS decision FROM night_events WHERE event = 'finished'")
@@ -194,8 +194,8 @@ def ended(home: Path) -> dict[str, Any]:
 
 
 def run(folder: Path, runs: int, *, seed: int = 0) -> Found:
-    """Stop `runs` nights in each way, in a folder that `prepare` made, and compare those that end."""
-    # A job that a shell started in the background ignores Ctrl-C, and so would all that it starts.
+    """Stop `runs` nights in each way, in a folder from `prepare`, and compare those that finish."""
+    # A shell's background job ignores Ctrl-C, and so would all its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     draw, calm = random.Random(seed), folder / "calm"
     began = time.perf_counter()
@@ -211,7 +211,7 @@ def run(folder: Path, runs: int, *, seed: int = 0) -> Found:
     while due or home.exists():
         if not home.exists():
             home.mkdir(mode=0o700)
-            # Placeholders of personal data differ between state folders unless these share their key.
+            # Placeholders of personal data differ between state folders unless these share a key.
             shutil.copy(calm / "redaction.key", home)
         found = stop(folder, home, due[-1] if due else "SIGKILL", draw.uniform(0.5, whole) if due else 100 * whole)
         if found:

@@ -1,4 +1,4 @@
-"""A real model that fits a test or a benchmark: random weights, bytes as tokens, made in a second without any download."""
+"""A real model small enough for a test or a benchmark: random weights, bytes as tokens, built in a second without any download."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How fast pairs are trained on, beside stock TRL with the same data, seeds, base and optimiser, interleaved in one run.
+"""Measure training speed in pairs against stock TRL with the same data, seeds, base and optimiser, interleaved in one run.
 
-`align bench train` measures one pass over the same pairs, each in a process of its own and after a step that does not count: `stock` (TRL's
+`align bench train` measures one pass over the same pairs, each way in a separate process and after a warm-up step: `stock` (TRL's
 DPOTrainer with its reference precomputed, no gradient checkpointing and batches grouped by length), `random` (the same with TRL's default
 order) and `ours`.
-`hh` are HH harmless dialogues (ALIGN_DATA_DIR), `short` single-turn exchanges of the bundled traffic.
+`hh` are HH harmless dialogues (ALIGN_DATA_DIR), `short` are single-turn exchanges of the bundled traffic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED = 0
 
 
 def hh_pairs(number: int) -> list[dict[str, Any]]:
-    """Return HH harmless dialogues as pairs; whole files are read in order, and dialogues over 512 tokens or so are left out."""
+    """Return HH harmless dialogues as pairs, reading whole files in order; dialogues over about 512 tokens are left out."""
     path = Path(os.environ.get("ALIGN_DATA_DIR", "../shared/data")) / "hh_harmless_base_test.jsonl.gz"
     found: list[dict[str, Any]] = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -48,7 +48,7 @@ def _turns(text: str) -> tuple[list[dict[str, str]], str]:
 
 
 def short_pairs(number: int) -> list[dict[str, Any]]:
-    """Return bundled exchanges of one turn: the logged answer, and a refusal, in turns as chosen and rejected."""
+    """Return bundled exchanges of one turn: the logged answer and a refusal, alternating as chosen and rejected."""
     from importlib.resources import files
 
     rows: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def _child(way: str, data: str, precision: str, base: Path, number: int, batch: 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _trainer(way, precision, base, rows, batch, Path(scratch), Clock())
         ready = time.perf_counter()
-        # The orders differ, so what warms up must not be one of the steps: each way would leave out other pairs.
+        # The orders differ: if the warm-up were a step, each way would leave out other pairs.
         first = trainer.data_collator([trainer.train_dataset[index] for index in range(batch)])
         trainer.model.train()
         trainer.compute_loss(trainer.model, first).backward()
@@ -182,13 +182,13 @@ def _measure(*arguments: object) -> dict[str, Any]:
 
 
 def run(base: Path, *, data: str, precision: str, pairs: int, repeat: int, batch: int = 8) -> list[dict[str, Any]]:
-    """Return one row a way: median pairs a second, the ratio to stock TRL's better order, seconds for the reference, peak memory (GiB).
+    """Return one row per way: median pairs per second, the ratio to stock TRL's better order, reference seconds, peak memory (GiB).
 
-    The ratio is the median of the rounds' ratios.
+    The ratio is the median of the ratios per round.
     """
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for round_number in range(repeat):
-        # Turn about, so that no way always runs after the same other one.
+        # Rotate the order, so that no way always runs after the same other way.
         for way in WAYS[round_number % 3 :] + WAYS[: round_number % 3]:
             found[way].append(_measure(way, data, precision, base, pairs, batch))
     best = min(("stock", "random"), key=lambda way: statistics.median(one["seconds"] for one in found[way]))

@@ -1,7 +1,7 @@
-"""The slowest single log line: attacks on every stage that looks at a line, the worst of them printed.
+"""Find the slowest single log line: attack every stage that reads a line, and print the worst attacks.
 
-`python -m bench.worst_line` makes lines of up to `[ingest] max_line_bytes` and times each on its way into the store (cutting, parsing,
-redacting, quarantine), through presidio's second look, and through what the detectors count besides their encoders.
+`python -m bench.worst_line` builds lines of up to `[ingest] max_line_bytes` and times each on its way into the store (cutting, parsing,
+redacting, quarantine), in presidio's second look, and in the detectors' counts besides their encoders.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRIES = 3
 
 
 class Timed(NamedTuple):
-    """Seconds that one line took at one stage, the best of three."""
+    """Seconds of one line in one stage, the best of three runs."""
 
     seconds: float
     stage: str
@@ -36,7 +36,7 @@ class Timed(NamedTuple):
     bytes: int
 
 
-# A unit is repeated to the length of a line: what regular expressions, normalisers and parsers are known to stumble over.
+# Each unit is repeated to the length of a line: known weak points of regular expressions, normalisers and parsers.
 UNITS: dict[str, str] = {
     "letters": "a",
     "words": "ordinary words in a row ",
@@ -125,7 +125,7 @@ def texts(size: int) -> Iterator[tuple[str, str]]:
 
 
 def line_of(**changes: Any) -> bytes:
-    """Return a usable log line with `changes`."""
+    """Return a valid log line with `changes`."""
     values = {
         "conversation_id": "c",
         "user_id": "u",
@@ -138,7 +138,7 @@ def line_of(**changes: Any) -> bytes:
 
 
 def _shapes(size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield lines that are hard for a parser of JSON whatever their texts say."""
+    """Yield lines that are hard to parse as JSON, whatever their texts."""
     good = line_of()
     count = size // 14
     body = good.rstrip()[:-1]
@@ -193,10 +193,10 @@ def _shapes(size: int) -> Iterator[tuple[str, bytes]]:
 
 
 def lines(size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield named log lines of about `size` bytes, at most."""
+    """Yield named log lines of at most about `size` bytes."""
     yield from _shapes(size)
     for name, text in texts(size):
-        # As short as JSON can write it, so that as much of the text as may be fits into the line.
+        # Encode as compactly as JSON allows, to fit as much of the text as possible into the line.
         for place in ("prompt", "response", "conversation_id", "raw"):
             yield f"{name} as {place}", _fit(text, place, size)
 
@@ -217,13 +217,13 @@ def _fit(text: str, place: str, size: int) -> bytes:
 
 
 class Way:
-    """One line on its way in, as the flow takes it, with the connection that all lines of a file share."""
+    """The way in of one line, as in the flow, with the connection that all lines of a file share."""
 
     def __init__(self, source: LogSource) -> None:
         self.source, self.connection, self.statement = source, parser(), source.statement()
 
     def take(self, line: bytes) -> Any:
-        """Return what the line became."""
+        """Return the result of one line."""
         settings = Ingest()
         reading = Reading(LogFile("/log.jsonl", len(line), 0), "file", Place(), 0, "")
         context = Context(settings, KEY, MOMENT, MOMENT)
@@ -233,10 +233,10 @@ class Way:
 
 
 def seconds(call: Callable[[], Any], enough: float) -> float:
-    """Return the best of three runs; one that is clearly below `enough` is not repeated."""
+    """Return the best of three runs; a run clearly below `enough` is not repeated."""
     best = float("inf")
     for _ in range(TRIES):
-        # Processor time, which other programs on the machine do not lengthen.
+        # Processor time: other programs on the machine do not lengthen it.
         started = time.process_time()
         call()
         best = min(best, time.process_time() - started)
@@ -246,7 +246,7 @@ def seconds(call: Callable[[], Any], enough: float) -> float:
 
 
 def ingest_times(size: int, enough: float, chosen: list[str] | None = None) -> Iterator[Timed]:
-    """Yield the time of each line with each preset that reads lines of this kind."""
+    """Yield the time of each line, with each preset for lines of its kind."""
     for preset in chosen or list(presets()):
         way = Way(make_source("logs", ["x"], preset, {}))
         way.take(line_of())
@@ -256,7 +256,7 @@ def ingest_times(size: int, enough: float, chosen: list[str] | None = None) -> I
 
 
 def text_times(size: int, enough: float, *, deep: bool = True) -> Iterator[Timed]:
-    """Yield the time of each text in the second look and in what the detectors count."""
+    """Yield the time of each text in the second look and in the detectors' counts."""
     from alignment.ingest.presidio import DeepRedactor
     from alignment.models.embedder import _beginning
     from alignment.moderation.detectors import Exchanges, _pii, _toxicity
@@ -285,8 +285,7 @@ def text_times(size: int, enough: float, *, deep: bool = True) -> Iterator[Timed
 
 
 def main(size: int = 1 << 20, second: int = 12_000, enough: float = 0.2) -> None:
-    """Print the worst attacks of each stage: lines of `size` bytes, texts of as many characters as a second look gets, and the detectors
-    with texts of a whole line."""
+    """Print each stage's worst attacks: lines of `size` bytes, `second` characters for the second look, a line's text for detectors."""
     looked = (one for one in text_times(second, enough) if one.stage == "second look")
     counted = (one for one in text_times(size, enough, deep=False))
     for kind in (ingest_times(size - 1, enough), looked, counted):

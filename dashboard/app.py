@@ -31,11 +31,11 @@ PAGES = {
 
 
 def main() -> None:
-    """Draw the page the visitor is on, or say why it cannot be drawn and what to do."""
+    """Draw the visitor's current page, or say why it cannot be drawn and what to do."""
     st.set_page_config(page_title="Continuous alignment", page_icon="🧭", layout="wide")
     st.html(HERE / "style.css")
     st.logo(HERE / "logo.svg", size="medium")
-    # Streamlit serves the first page at `/` alone; whoever types or bookmarks its name is led there.
+    # Streamlit serves the first page at `/` only; redirect visitors who type or bookmark its name.
     pages = [
         st.Page(HERE / "views" / f"{name}.py", title=title, url_path="home" if name == "overview" else name, default=name == "overview")
         for name, title in PAGES.items()
@@ -43,7 +43,7 @@ def main() -> None:
     by_name = st.Page(lambda: st.switch_page(pages[0]), title="Overview", url_path="overview", visibility="hidden")
     page = st.navigation([*pages, by_name], position="top")
     with empty_states.of_errors():
-        # The guard refused who is not signed in before this script ran; a session may have ended since, and another server has no guard.
+        # The guard refuses visitors without a session before this script runs; but the session may have ended, or the server has no guard.
         identity.actor()
         if data.has_store():
             page.run()
@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def signed_in() -> None:
-    """Say who is signed in, and let them leave."""
+    """Show who is signed in, and offer to sign out."""
     who = identity.current()
     if who is not None:
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key="signed-in"):
             components.show_text(f"Signed in as {who.name} ({who.role})")
-            # Not markdown: its links open another tab.
+            # Not markdown, whose links open another tab.
             st.html('<a href="/sign-out" target="_self" style="color: inherit">Sign out</a>', width="content")
 
 

@@ -15,7 +15,8 @@ _SMALLEST = 0.05
 def sequence(curve: Sequence[Sequence[float]], *, margin: float, harm: float) -> Spec:
     """Draw the difference of failure rates (canary minus champion) with its confidence sequence, over comparisons of users.
 
-    The whole band above `harm` rolls back, the whole band below `margin` promotes; bounds beyond four times the last width are cut.
+    If the whole band is above `harm` the canary rolls back, below `margin` it is promoted; bounds beyond four times the last width are
+    clipped.
     """
     last = curve[-1]
     reach = max(_SMALLEST, 2 * margin, 4 * max(abs(last[2]), abs(last[3]), abs(last[1])))

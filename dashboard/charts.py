@@ -1,6 +1,6 @@
-"""The charts, as pure functions from rows to Vega-Lite specifications built with Altair. Only numbers, times and names made in code go in.
+"""The charts, as pure functions from rows to Vega-Lite specifications built with Altair.
 
-Two models differ by dash and shape as well as by colour; times are UTC.
+They contain only numbers, times and names made in code. The two models differ by dash and shape as well as by colour; times are UTC.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dashboard import components, formats
 Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
-# Names of style.css, where each has its value in light and in dark.
+# Variables of style.css, which defines each for light and dark.
 SLATE, TEAL, RED, AMBER = "var(--slate)", "var(--teal)", "var(--red)", "var(--amber)"
 INK, MUTED, GRID, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--grid)", "var(--faint)", "var(--rule)"
 COLOURS = (TEAL, AMBER, SLATE, RED, "var(--violet)", "var(--green)", "var(--brown)", "var(--blue)")
@@ -30,18 +30,18 @@ _MODEL_SHAPE = alt.Shape("model:N", scale=alt.Scale(domain=_MODELS, range=["circ
 
 
 def _named(name: str) -> alt.NamedData:
-    # Altair copies inline data with every step of a chart; a name it copies for nothing. `styled` adds the rows at the end.
+    # Altair copies inline data with every step of a chart, but a name costs nothing to copy. `styled` adds the rows at the end.
     return alt.NamedData(name=name)
 
 
 def utc(value: date | datetime) -> str:
-    """Return a UTC day or time as Vega-Lite reads it."""
+    """Return a UTC day or time in Vega-Lite's format."""
     at = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 - UTC
     return f"{at.replace(tzinfo=None).isoformat()}Z"
 
 
 def time_axis(times: Iterable[date | datetime]) -> alt.Axis:
-    """Return an axis that names days, or hours too where everything lies within three days: else one day is named several times."""
+    """Return an axis with days, and hours too if all times lie within three days: otherwise one day would be labelled several times."""
     known = sorted(utc(time) for time in times)
     near = bool(known) and datetime.fromisoformat(known[-1]) - datetime.fromisoformat(known[0]) < timedelta(days=3)
     form = "%-d %b %H:%M" if near else "%-d %b"
@@ -66,12 +66,12 @@ LOOK = {
     "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
-# A canvas knows no names of style.css.
+# A canvas cannot resolve the variables of style.css.
 AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
 def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
-    """Return a chart as a Vega-Lite specification with its rows, the look of the pages and a height in pixels."""
+    """Return a chart as a Vega-Lite specification with its rows, the pages' style and a height in pixels."""
     spec: Spec = chart.to_dict(validate=False)
     rows = {name: [dict(row) for row in content] for name, content in datasets.items()}
     look = {"height": height, "background": "transparent", "padding": PADDING, "config": LOOK, "usermeta": AS_SVG}
@@ -79,7 +79,7 @@ def styled(chart: alt.Chart, height: int, **datasets: Sequence[Row]) -> Spec:
 
 
 def bar_width(bars: int) -> int:
-    """Return the width of a bar in pixels where `bars` stand beside each other: a single one is no wall.
+    """Return the width of a bar in pixels for `bars` side by side: a single bar is not a wall.
 
     >>> bar_width(1), bar_width(30)
     (36, 8)
@@ -92,21 +92,21 @@ def _finite(values: Iterable[float | None]) -> list[float]:
 
 
 def _rates_axis(rates: Sequence[float | None]) -> alt.Y:
-    """Return a y axis from zero to a little above the largest rate, never so short that a flat line looks wild."""
+    """Return a y axis from zero to a little above the largest rate, never so short that a flat line looks volatile."""
     top = max(0.05, *(1.1 * rate for rate in _finite(rates)), 0.0)
     axis = alt.Axis(format=".0%", tickCount=4, title=None)
     return alt.Y("rate:Q", axis=axis, scale=alt.Scale(domain=[0, min(1.0, top)], nice=4))
 
 
 def margin_line(metric: Row) -> float:
-    """Return what the whole interval has to stay below: an improvement asks for a fall, other rules bound a rise."""
+    """Return the bound that the whole interval must stay below: an improvement rule asks for a fall, other rules bound a rise."""
     margin = float(metric["margin"] or 0.0)
     falls = metric["name"] == "unsafe_answers" or "superior" in str(metric["rule"])
     return -margin if falls else margin
 
 
 def is_rate(metric: Row) -> bool:
-    """Say whether a metric is a rate; others have another unit, and no place on the same axis."""
+    """Return whether a metric is a rate; other metrics have another unit, and no place on the same axis."""
     return bool(metric.get("unit", "rate") == "rate")
 
 
@@ -146,7 +146,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
 
 
 def differences(metrics: Sequence[Row]) -> Spec:
-    """Draw each metric's paired difference with its interval, zero, and the line the interval has to stay left of."""
+    """Draw each metric's paired difference with its interval, zero, and the bound that the interval must stay left of."""
     rows = [
         {
             "metric": components.title(metric["name"]),
@@ -268,7 +268,7 @@ def stage_seconds(rows: Sequence[Row]) -> Spec:
 
 
 def night_stages(rows: Sequence[Row]) -> Spec:
-    """Draw the minutes of each stage of each night, stacked in the order of the stages."""
+    """Draw the minutes of each stage per night, stacked in the order of the stages."""
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     bars = [
         {
@@ -297,7 +297,7 @@ def night_stages(rows: Sequence[Row]) -> Spec:
 
 
 def alarm_history(rows: Sequence[Row]) -> Spec:
-    """Draw which metric raised an alarm in which night: a triangle is an alarm, a small circle is none."""
+    """Draw which metric raised an alarm on which night: a triangle is an alarm, a small circle is none."""
     marks = [
         {
             "night": utc(row["reported_at"]),

@@ -14,7 +14,7 @@ _LINES = alt.Axis(title="lines", tickCount=4, format="~s")
 
 
 def deliveries(rows: Sequence[Row]) -> Spec:
-    """Draw the lines read on each day as bars, those quarantined among them in red."""
+    """Draw the lines read per day as bars, with the quarantined lines among them in red."""
     points = [
         {
             "day": formats.day(row["day"]),
@@ -29,7 +29,7 @@ def deliveries(rows: Sequence[Row]) -> Spec:
 
 
 def quarantine_days(rows: Sequence[Row], name: Callable[[str], str]) -> Spec:
-    """Draw how many lines each reason, written by `name`, took out on each day."""
+    """Draw how many lines each reason, written by `name`, kept out per day."""
     points = [
         {
             "day": formats.day(row["day"]),

@@ -1,4 +1,4 @@
-"""The pieces all pages are made of. `show_text` is the only way a text from logs, models or people reaches a page."""
+"""Building blocks shared by all pages. `show_text` is the only way for a text from logs, models or people to reach a page."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from alignment.release import BASE
 Colour = Literal["green", "red", "orange", "blue", "gray"]
 
 MAX_CHARS = 20_000
-# Where a person decides on a text they must be able to see all of it: more than a log line may hold.
+# A person who decides on a text must be able to see all of it: more than a log line may hold.
 WHOLE = 250_000
 
-# Controls, text-direction overrides, tag characters and zero-width spaces make a text look other than it is.
+# Control characters, text-direction overrides, tag characters and zero-width spaces disguise a text.
 # Joiners stay: emoji and several scripts need them.
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 _DECEPTIVE = re.compile(f"[{_HIDDEN}]")
-# Direction marks belong to the scripts that run from right to left; elsewhere they only turn a text about.
+# Direction marks belong to right-to-left scripts; elsewhere they only reverse a text.
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _DECEPTIVE_HERE = re.compile(f"[{_HIDDEN}\u061c\u200e\u200f]")
 
 
 class Status(NamedTuple):
-    """How a state is written: always a word, with a colour beside it."""
+    """How a state is displayed: always as a word, with a colour beside it."""
 
     word: str
     colour: Colour
@@ -112,12 +112,12 @@ TITLES = {
 
 
 def status(name: str) -> Status:
-    """Return how to write the state `name`; an unknown one is written as it is, in grey."""
+    """Return how to display the state `name`; an unknown state is shown as is, in grey."""
     return STATUSES.get(name, Status(title(name), "gray", ":material/help:"))
 
 
 def title(name: str) -> str:
-    """Return a metric, detector or kind as people read it.
+    """Return the display name of a metric, detector or kind.
 
     >>> title("unsafe_answers"), title("answer_length")
     ('Unsafe answers', 'Answer length')
@@ -132,7 +132,7 @@ def badge(name: str) -> None:
 
 
 def visible(text: str, most: int = MAX_CHARS) -> str:
-    r"""Return `text` with the characters that deceive the eye written as escapes, cut at `most`.
+    r"""Return `text` with deceptive characters escaped, truncated at `most`.
 
     >>> visible("pay \u202eevil\u202c now")
     'pay \\u202eevil\\u202c now'
@@ -155,9 +155,9 @@ def show_text(
     width: Literal["content", "stretch"] = "content",
     most: int = MAX_CHARS,
 ) -> None:
-    """Show a text that somebody else wrote: never as markdown, HTML or a link.
+    """Show a text from somebody else: never as markdown, HTML or a link.
 
-    With `key`, in a scrolling panel of its own; keys are made in code and unique on the page.
+    With `key`, the text gets its own scrolling panel; keys are made in code and unique on the page.
     """
     body = visible(text, most) if text and text.strip() else empty
     if key:
@@ -168,7 +168,7 @@ def show_text(
 
 
 def reason(text: str) -> str:
-    """Return one reason of the gate with the metric that it begins with as people read it.
+    """Return one reason of the gate, with the display name of the metric that it begins with.
 
     >>> reason("unsafe_answers: fell by 9.5%"), reason("no suite: no answer")
     ('Unsafe answers: fell by 9.5%', 'no suite: no answer')
@@ -178,7 +178,7 @@ def reason(text: str) -> str:
 
 
 def reasons(text: str) -> str:
-    """Return several reasons that stand in one line, as an event keeps them.
+    """Return several reasons given in one line, as an event stores them.
 
     >>> reasons("block: unsafe_answers: fell by 9.5%; refusal: rose")
     'Unsafe answers: fell by 9.5%; Refusals: rose'
@@ -207,7 +207,7 @@ def heading(name: str, explanation: str = "") -> None:
 
 
 def fact(name: str, text: str | None, *, width: int = 72) -> None:
-    """Draw a name made in code with a text somebody else wrote beside it."""
+    """Draw a name made in code with somebody else's text beside it."""
     with st.container(horizontal=True, wrap=False, gap="small"):
         st.caption(name, width=width)
         show_text(text, width="stretch")
@@ -256,19 +256,19 @@ def key(name: str) -> str:
 
 
 def big_status(name: str, word: str = "") -> None:
-    """Draw a state as the headline of a page, in its own word or in another one made in code."""
+    """Draw a state as the headline of a page, in its own word or in another word made in code."""
     how = status(name)
     st.header(f":{how.colour}[{how.icon} {word or how.word}]", anchor=False)
 
 
 def name_text(name: str, *, key: str) -> None:
-    """Draw the id of a release large, as text; the base model by its name."""
+    """Draw a release's id large, as text; the base model by its name."""
     with st.container(key=f"name-{key}"):
         st.text(model(name))
 
 
 def model(name: str) -> str:
-    """Return what answers under a release's id.
+    """Return the display name of the model under a release's id.
 
     >>> model("base"), model("7712ae8c")
     ('Base model', '7712ae8c')
@@ -282,9 +282,9 @@ def draw(chart: dict[str, Any], description: str) -> None:
 
 
 def frame(page: str, *, height: int) -> None:
-    """Show a whole HTML page made by this project in a frame of its own.
+    """Show a whole HTML page made by this project in its own frame.
 
-    Its address is its content: such a frame has an origin of its own, so that nothing in it could reach the page around it.
+    The page is embedded in the frame's address: such a frame has its own origin, so that nothing in it can reach the surrounding page.
     """
     st.iframe("data:text/html;charset=utf-8;base64," + base64.b64encode(_undeceiving(page).encode()).decode(), height=height)
 
@@ -297,9 +297,9 @@ def table(
     explained: Mapping[str, str] | None = None,
     height: int | Literal["content"] = "content",
 ) -> None:
-    """Draw rows of written values; cells are plain text. `right` are aligned like numbers, `wide` get more room.
+    """Draw rows of formatted values; cells are plain text. `right` columns are aligned like numbers, `wide` columns get more room.
 
-    `explained` says what a column is, where the pointer rests on its head.
+    `explained` describes columns, shown when the pointer rests on a column's head.
     """
     columns = list(rows[0]) if rows else []
     config = {
@@ -317,9 +317,9 @@ _FIGURE = re.compile(r"[+\-]?\d[\d.,:/% ()\[\]+\-\u2013\u2212]*(?: (?:nats|point
 
 
 def no_formula(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: whoever looks at a table can download it as CSV.
+    """Return a cell that no spreadsheet takes for a formula: any visitor can download a table as CSV.
 
-    Figures stay as they are.
+    Numbers stay as they are.
 
     >>> no_formula("=cmd|' /C calc'!A0"), no_formula("-1.1 [-7.1, +5.4]"), no_formula("plain")
     ("'=cmd|' /C calc'!A0", '-1.1 [-7.1, +5.4]', 'plain')
@@ -328,14 +328,14 @@ def no_formula(text: str) -> str:
 
 
 def pick(name: str, label: str, options: Mapping[str, str]) -> str:
-    """Draw the choice between `options` by id with their words, the first at first; return the id.
+    """Draw a choice of `options` (display words by id), the first by default; return the id.
 
-    What was picked is `name` in the address, so that it can be bookmarked and linked to.
+    The choice is `name` in the address, so that it can be bookmarked and linked to.
     """
     ids, said = list(options), list(options.values())
 
     def words(one: str) -> str:
-        # Streamlit tells options apart by their words.
+        # Streamlit distinguishes options by their words.
         return options[one] if said.count(options[one]) == 1 else f"{options[one]} · {one[:12]}"
 
     wanted = st.query_params.get(name)
@@ -349,7 +349,7 @@ def pick(name: str, label: str, options: Mapping[str, str]) -> str:
 
 
 def pager(key: str, total: int, size: int) -> None:
-    """Draw where in a list of `total` rows the visitor is, with buttons that move the page number in the session state `key`."""
+    """Draw the visitor's position in a list of `total` rows, with buttons that change the page number, session state `key`."""
     page = st.session_state[key]
 
     def move(step: int) -> None:

@@ -1,4 +1,4 @@
-"""A conversation as a person reads it who decides on its last turn: all of it, the last turn in view. Draws; changes nothing."""
+"""A conversation for a person who decides on its last turn: all turns, with the last one in view. Draws; changes nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dashboard import components, data
 
 ROLES = {"user": "User", "assistant": "Model", "system": "System", "tool": "Tool"}
 LONG, BEGINNING = 900, 300
-"""An earlier turn of more characters than LONG shows its BEGINNING, and folds the whole."""
+"""An earlier turn longer than LONG characters shows its first BEGINNING characters, with the whole folded away."""
 SCROLLS, HEIGHT = 700, 230
-"""Earlier turns of more characters than SCROLLS, or more than three, scroll in a panel of HEIGHT pixels, from their end."""
+"""Earlier turns of more than SCROLLS characters, or more than three, scroll in a panel of HEIGHT pixels, from their end."""
 
 
 class Turn(NamedTuple):
-    """What one side said."""
+    """One turn of a conversation."""
 
     role: str
     text: str
 
 
 def turns_of(messages: str | None, prompt: str | None) -> list[Turn]:
-    """Return the turns of a conversation; the prompt alone where the conversation is not known.
+    """Return the turns of a conversation; only the prompt if the conversation is unknown.
 
     >>> turns_of('[{"role": "user", "content": "Hi"}]', None)
     [Turn(role='user', text='Hi')]
@@ -34,14 +34,14 @@ def turns_of(messages: str | None, prompt: str | None) -> list[Turn]:
     found: Any = data.parsed(messages, [])
     said = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     turns = [Turn(str(one.get("role", "")), str(one.get("content") or "")) for one in said]
-    # An item may ask about other words than those that were logged last; then these are the question.
+    # An item may ask about a different text than the last logged turn; then that text is the question.
     if prompt is not None and (not turns or turns[-1].text != prompt):
         turns.append(Turn("user", prompt))
     return turns
 
 
 def draw(turns: Sequence[Turn]) -> None:
-    """Draw the turns; the last one in a panel of its own, below those before it."""
+    """Draw the turns; the last one in its own panel, below the earlier turns."""
     if earlier := turns[:-1]:
         count = sum(len(turn.text) for turn in earlier)
         said = "1 turn" if len(earlier) == 1 else f"{len(earlier)} turns"

@@ -1,7 +1,7 @@
-"""What the pages read, and the word of people on what waits for approval. What reviewers read and write is in `review_data`.
+"""The pages' queries, and people's answers to what waits for approval. The reviewers' data is in `review_data`.
 
-Each query is a file in `dashboard/sql`, or in `alignment/store/sql` if others use it too, and runs in a short session. Answers are
-kept for ten seconds (daily counts for a minute), or until this page writes.
+Each query is a file in `dashboard/sql`, or in `alignment/store/sql` if others use it too, and runs in a short session. Results are
+cached for ten seconds (daily counts for a minute), or until this page writes.
 
 Effects: reads and appends to the store of the configured state folder.
 """
@@ -34,18 +34,18 @@ def settings() -> Settings:
     """Return the settings in force.
 
     Raises:
-        ConfigError: they are wrong.
+        ConfigError: the settings are invalid.
     """
     return load_settings()
 
 
 def has_store() -> bool:
-    """Say whether anything was ever stored; a store that was lost still has its evidence."""
+    """Return whether anything was ever stored; a lost store still has its evidence."""
     home = settings().home
     return store_path(home).exists() or (home / EVIDENCE / "manifest.json").exists()
 
 
-# A person waits for this page, so that it gives up long before a flow would.
+# A person is waiting for the page, so give up long before a flow would.
 @st.cache_data(ttl=10, max_entries=256, show_spinner=False)
 def _rows(home: str, package: str, name: str, parameters: dict[str, Any]) -> list[Row]:
     with session(Path(home), wait=READ_WAIT) as connection:
@@ -53,7 +53,7 @@ def _rows(home: str, package: str, name: str, parameters: dict[str, Any]) -> lis
 
 
 def named(connection: duckdb.DuckDBPyConnection, statement: str, parameters: dict[str, Any]) -> list[Row]:
-    """Return the rows of a statement by the names of their columns."""
+    """Return a statement's rows as mappings by column name."""
     cursor = connection.execute(statement, parameters or None)
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -74,7 +74,7 @@ def _first(rows: list[Row]) -> Row | None:
 
 
 def parsed(text: str | None, default: Any = None) -> Any:
-    """Return the JSON of a column; `default` (an empty mapping when not given) if it is NULL or no JSON.
+    """Return a column's JSON, parsed; `default` (an empty mapping when not given) if it is NULL or not JSON.
 
     >>> parsed('{"a": 1}'), parsed(None), parsed("not JSON", [])
     ({'a': 1}, {}, [])
@@ -99,9 +99,9 @@ def pairs_by_side(night: str) -> dict[str, int]:
 
 
 def production() -> Row | None:
-    """Return the release that the registry points to and the event that put it there; None if only the base model ever was.
+    """Return the release that the registry points to and the event that put it there; None if there was only ever the base model.
 
-    A pointer that was moved without its event (a full disk) is shown without one.
+    If the pointer moved without its event (a full disk), the release is returned without one.
     """
     release = current(settings().home)
     event = _first(read("production", release=release))
@@ -114,7 +114,7 @@ def releases() -> list[Row]:
 
 
 def release_card(release: str) -> tuple[str, str]:
-    """Return a release's card as Markdown and as a page; empty where an older one has none.
+    """Return a release's card as Markdown and as an HTML page; empty where an older release has none.
 
     Raises:
         ReleaseError: there is no such release.
@@ -130,7 +130,7 @@ def held_canary() -> Canary | None:
 
 
 def canary_checks(limit: int = 60) -> list[Row]:
-    """Return the looks at the canary that was looked at last, newest first; `curve` is a list."""
+    """Return the looks at the most recently tested canary, newest first; `curve` is a list."""
     return [{**row, "curve": parsed(row["curve"], [])} for row in read("canary_checks", limit=limit)]
 
 
@@ -140,23 +140,23 @@ def release_events(limit: int = 200) -> list[Row]:
 
 
 def hook_states(limit: int = 50) -> list[Row]:
-    """Return what became of each hook of each change, newest first."""
+    """Return the result of each hook for each change, newest first."""
     with session(settings().home, wait=READ_WAIT) as connection:
         return named(connection, sql("alignment.store", "hook_states"), {"release": None, "limit": limit})
 
 
 def labelers() -> list[Row]:
-    """Return each labeler as it stood in the last night that labelled, with what was measured of it."""
+    """Return each labeler's state in the last night that labelled, with its measurements."""
     return read_shared("labelers")
 
 
 def measured_detectors() -> list[Row]:
-    """Return what was measured of each detector."""
+    """Return the measurements of each detector."""
     return read("detectors")
 
 
 def agreement() -> list[Row]:
-    """Return how often each two voters preferred the same answer."""
+    """Return how often each pair of voters preferred the same answer."""
     return read("agreement")
 
 
@@ -177,14 +177,14 @@ def decisions(limit: int = 100) -> list[Row]:
 
 
 def gate_people(decision: str) -> list[Row]:
-    """Return what people said of one decision, oldest first."""
+    """Return people's verdicts on one decision, oldest first."""
     return read("gate_people", decision=decision)
 
 
 def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: str) -> str:
-    """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return what is in production.
+    """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return the release in production.
 
-    What people write is redacted.
+    People's text is redacted.
 
     Raises:
         ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
@@ -210,7 +210,7 @@ def gate_trend(limit: int = 30) -> list[Row]:
 
 
 def answers(decision: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
-    """Return the answers of both models that a decision rests on; `total` in each row counts all that match."""
+    """Return both models' answers behind a decision; `total` in each row counts all matches."""
     return read("answers", decision=decision, suite=suite, change=change, limit=limit, offset=offset)
 
 
@@ -219,7 +219,7 @@ def daily(days: int) -> list[Row]:
     return _daily(str(settings().home), days)
 
 
-# A second for a million exchanges, which only change when logs are read: kept longer than the rest.
+# Takes a second for a million exchanges and changes only when logs are read, so cache it longer than the rest.
 @st.cache_data(ttl=60, max_entries=16, show_spinner=False)
 def _daily(home: str, days: int) -> list[Row]:
     with session(Path(home), wait=READ_WAIT) as connection:
@@ -237,32 +237,32 @@ def drift_history(limit: int = 30) -> list[Row]:
 
 
 def check_runs() -> list[Row]:
-    """Return what the last run of each suite of data checks found; `detail` is a mapping."""
+    """Return the results of the last run of each suite of data checks; `detail` is a mapping."""
     return [{**row, "detail": parsed(row["detail"])} for row in read_shared("check_runs")]
 
 
 def check_failures(limit: int = 50) -> list[Row]:
-    """Return the expectations that were not met, newest first; `detail` is a mapping."""
+    """Return unmet expectations, newest first; `detail` is a mapping."""
     return [{**row, "detail": parsed(row["detail"])} for row in read("check_failures", limit=limit)]
 
 
 def deliveries(days: int) -> list[Row]:
-    """Return what each day's ingest read and quarantined, over the last `days` with any, oldest first."""
+    """Return how many lines each day's ingest read and quarantined, over the last `days` with any, oldest first."""
     return read("deliveries", days=days)
 
 
 def quarantine_days(days: int) -> list[Row]:
-    """Return how many lines each reason took out on each of the last `days` with any, oldest first."""
+    """Return how many lines each reason kept out per day, over the last `days` with any, oldest first."""
     return read("quarantine_days", days=days)
 
 
 def set_aside() -> list[Row]:
-    """Return the log files that are kept out whole, newest first."""
+    """Return the log files that are kept out as a whole, newest first."""
     return read("set_aside")
 
 
 def quarantined(reason: str | None, *, limit: int, offset: int) -> list[Row]:
-    """Return quarantined lines, newest first, cut to what a table cell shows; `total` in each row counts all that match."""
+    """Return quarantined lines, newest first, truncated to a table cell; `total` in each row counts all matches."""
     return read("quarantined", reason=reason, limit=limit, offset=offset)
 
 
@@ -273,15 +273,15 @@ def data_docs() -> dict[str, Path]:
 
 
 def review_progress() -> list[Row]:
-    """Return how many items of each kind are decided, skipped and open, and what was decided."""
+    """Return how many items of each kind are decided, skipped and open, and the decisions."""
     return read("review_progress")
 
 
 def redacted(text: str) -> str:
-    """Return what a person wrote, masked like a log."""
+    """Return a person's text, masked like a log."""
     return redact(text, redaction_key(settings().home))[0]
 
 
 def forget() -> None:
-    """Read anew what was kept: this page has written."""
+    """Clear the caches, because this page has written."""
     _rows.clear()

@@ -1,4 +1,4 @@
-"""What is drawn where a page has nothing to draw, or cannot be drawn: the one place that says what is the matter and what to do.
+"""Shown where a page has nothing to draw or cannot be drawn: the one place that says what is wrong and what to do.
 
 Effects: reads whether a night is running; draws.
 """
@@ -17,7 +17,7 @@ from dashboard import components, data, night_data
 
 @contextmanager
 def of_errors(part: str = "page") -> Iterator[None]:
-    """Run the block; where it cannot go on, say why without a traceback, with a button that tries again.
+    """Run the block; if it fails, say why without a traceback, with a retry button.
 
     A page has at most one `part` of each name.
     """
@@ -42,7 +42,7 @@ def problem(what: str, message: str, advice: str, part: str = "page") -> None:
 
 
 def of_a_store() -> None:
-    """Say what to run before there is anything to show."""
+    """Say which command to run before there is anything to show."""
     going = night_data.working()
     st.title("The first night is running" if going else "No night has run yet", anchor=False)
     st.text("The first night reads the logs, labels what was flagged, trains, and decides on a release.")
@@ -54,7 +54,7 @@ def of_a_store() -> None:
 
 
 def of_rows(what: str, why: str, command: str = "align nightly") -> None:
-    """Say that there is nothing to show yet, and which command changes that, or that a night is at it."""
+    """Say that there is nothing to show yet, and which command changes that, or that a night is working on it."""
     with st.container(border=True, key=f"empty-{components.key(what)}"):
         st.markdown(f"**{what}**")
         st.caption(why)

@@ -1,4 +1,4 @@
-"""How numbers and times are written on the pages. Pure; a missing or NaN value is written as a dash."""
+"""Format numbers and times for the pages. Pure; a missing or NaN value is written as a dash."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def value(metric: Mapping[str, Any], key: str) -> str:
-    """Return a metric's level: a rate in percent, anything else in its unit.
+    """Return a metric's level: a rate in percent, any other in its unit.
 
     >>> value({"unit": "nats", "champion": 2.1}, "champion"), value({"champion": None}, "champion")
     ('2.100 nats', '–')
@@ -71,12 +71,12 @@ def change(metric: Mapping[str, Any], key: str) -> str:
 
 
 def nats(metric: Mapping[str, Any]) -> str:
-    """Return the interval of a metric that is no rate."""
+    """Return the interval of a metric that is not a rate."""
     return f"[{metric['low']:+.3f}, {metric['high']:+.3f}]"
 
 
 def p_value(value: float | None) -> str:
-    """Write a p-value; below 0.001 only that.
+    """Write a p-value; small ones as `< 0.001`.
 
     >>> p_value(0.00004), p_value(0.0312)
     ('< 0.001', '0.031')

@@ -1,4 +1,4 @@
-"""What the Gate page says of groups: how far a model's answers to the same request differ by the group that it names.
+"""The Gate page's data on groups: how far a model's answers to the same request differ by the group that it names.
 
 Effects: reads the store of the configured state folder.
 """
@@ -15,18 +15,18 @@ ROLES = ("champion", "challenger")
 
 
 class Groups(NamedTuple):
-    """By model, the gaps of each axis (first group minus second) and the widest of each measure, both with simultaneous bounds."""
+    """By model, each axis's gaps (first group minus second) and the widest gap of each measure, all with simultaneous bounds."""
 
     by_axis: list[Row]
     widest: dict[str, list[Row]]
 
 
 def groups(decision: Row) -> Groups | None:
-    """Return the gaps of both models in the answers that a decision rests on; None where none of them is to such a request."""
+    """Return both models' gaps in the answers behind a decision; None if it has no answers to such requests."""
     rows = data.read("group_answers", decision=decision["id"])
     if not rows:
         return None
-    # SciPy takes a second to load, which the other pages need not wait for.
+    # SciPy takes a second to load; the other pages need not wait for it.
     from alignment.evals.fairness import axis_gaps, gaps
     from alignment.evals.transforms import AXES
 

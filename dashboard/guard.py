@@ -1,8 +1,8 @@
-"""In front of every path of the dashboard, HTTP and websocket: who asks, from where, and under which name.
+"""Guards every path of the dashboard, HTTP and websocket: who asks, from where, and under which name.
 
-In this order, each answered at once: a Host that is not ours (a page that rebound its name to this machine) 403, a request that another
-page makes (foreign Origin, fetch metadata, a frame) 403, a request without a session 401 with the sign-in page. Only then Streamlit sees
-it. What is not understood is refused.
+The checks, in order, each answered at once: a Host that is not ours (a page that rebound its name to this machine) gets 403; a request
+made by another page (foreign Origin, fetch metadata, a frame) gets 403; a request without a session gets 401 with the sign-in page. Only
+then does Streamlit see the request. Anything not understood is refused.
 
 Effects: begins and ends sessions, uses up one-time tokens, appends sign-ins to the audit log.
 """
@@ -45,7 +45,7 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. `hosts` are the names that browsers may use; `oidc` is None where visitors sign in with a one-time token."""
+    """ASGI middleware. `hosts` are the names that browsers may use; `oidc` is None if visitors sign in with a one-time token."""
 
     def __init__(self, app: ASGIApp, *, home: Path, hosts: frozenset[str], port: Callable[[], int], oidc: SignIn | None) -> None:
         self.app, self.home, self.hosts, self.port, self.oidc = app, home, hosts, port, oidc
@@ -69,7 +69,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope) -> Response | None:
-        """Return what to answer instead of the dashboard; None lets the request through."""
+        """Return the response that replaces the dashboard; None lets the request through."""
         headers = Headers(scope=scope)
         if (why := refused(scope, headers, self.hosts)) is not None:
             return sign_in_page.refusal(why)
@@ -95,7 +95,7 @@ class Guard:
         tokens = [value for name, value in query if name == "token"]
         if tokens:
             return await self._by_token(scope, query, tokens, held)
-        # On the provider's own paths nobody enters: the way out leads over one.
+        # Nobody can be signed in on the provider's own paths: sign-out leads over one of them.
         if self.oidc is None or held is not None or self.oidc.owns(path):
             return None
         if path == "/sign-in" and scope["method"] == "GET":
@@ -108,14 +108,14 @@ class Guard:
     async def _by_token(
         self, scope: Scope, query: list[tuple[str, str]], tokens: list[str], held: sessions.Session | None
     ) -> Response | None:
-        """Exchange a token for a session. The token leaves the address whatever becomes of it."""
+        """Exchange a token for a session. The token is always removed from the address."""
         clean = _address(scope["path"], [(name, value) for name, value in query if name != "token"])
         if held is not None:
             return RedirectResponse(clean, 303)
-        # A HEAD, or a browser that loads ahead, must not use it up.
+        # A HEAD request, or a browser that prefetches, must not use up the token.
         if scope["method"] != "GET" or "prefetch" in Headers(scope=scope).get("sec-purpose", ""):
             return sign_in_page.page(oidc=self.oidc)
-        # First, so that settings that are wrong do not use the link up.
+        # Load the settings first, so that wrong settings do not use up the link.
         settings, name = load_settings(), None
         if self.oidc is None and len(tokens) == 1:
             name = await run_in_threadpool(redeem_token, self.home, tokens[0], now=_now())
@@ -135,7 +135,7 @@ class Guard:
             return sign_in_page.refusal(f"the sign-in could not be recorded: {error}", status=503)
         answer = RedirectResponse(clean, 303, headers={"Cache-Control": "no-store"})
         secure = scope.get("scheme") in ("https", "wss")
-        # Lax and not Strict: the link may be opened from a mail. What other pages ask for is refused before the cookie counts.
+        # Lax, not Strict: the link may be opened from a mail. Requests of other pages are refused before the cookie counts.
         answer.set_cookie(
             sessions.cookie_name(self.port()), sessions.begin(name, how), max_age=sessions.LIFE_SECONDS, httponly=True, secure=secure
         )
@@ -153,7 +153,7 @@ class Guard:
         return answer
 
     async def _failed(self, why: str, *, name: str = "unknown", how: How = "token") -> None:
-        """Record that somebody did not get in; no more than some a minute, so that nobody can fill the log."""
+        """Record a failed sign-in; only a few per minute, so that nobody can fill the log."""
         now = time.monotonic()
         self._failures = [moment for moment in self._failures if now - moment < 60]
         if len(self._failures) >= _FAILURES_PER_MINUTE:
@@ -170,7 +170,7 @@ class Guard:
 
 
 def refused(scope: Scope, headers: Headers, hosts: frozenset[str]) -> str | None:
-    """Return why a request is refused whoever makes it: it asks under another name, or another page makes it."""
+    """Return why a request is refused whoever makes it: its host is not ours, or another page made it."""
     named = headers.getlist("host")
     host = _host(named[0]) if len(named) == 1 else None
     if host is None or host not in hosts:
@@ -180,7 +180,7 @@ def refused(scope: Scope, headers: Headers, hosts: frozenset[str]) -> str | None
         return "another page made this request"
     if not origins and (scope["type"] == "websocket" or scope["method"] not in _SAFE):
         return "a request like this one says which page makes it (Origin)"
-    # A link on another page may be followed; its pictures, frames and scripts get nothing.
+    # A link on another page may be followed; the other page's images, frames and scripts get nothing.
     site, followed = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate") == "navigate"
     framed = headers.get("sec-fetch-dest", "document") in ("iframe", "frame", "embed", "object", "fencedframe")
     if framed or (site not in ("none", "same-origin") and not (followed and scope.get("method") in _SAFE)):
@@ -219,7 +219,7 @@ def _cookies(headers: Headers) -> dict[str, str]:
 
 
 def _address(path: str, query: list[tuple[str, str]]) -> str:
-    # One slash: `//evil.example` would be an address elsewhere.
+    # Only one slash: `//evil.example` would be an address elsewhere.
     return quote("/" + path.lstrip("/\\")) + (f"?{urlencode(query)}" if query else "")
 
 
@@ -232,7 +232,7 @@ def _with_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
-                # A page of ours may be stricter; none is less so.
+                # Our pages may set stricter headers, never laxer ones.
                 if name != "Content-Security-Policy" or "frame-ancestors 'none'" not in headers.get(name, ""):
                     headers[name] = value
         await send(message)

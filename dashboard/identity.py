@@ -1,7 +1,7 @@
-"""Who the visitor is and what they may do. Nothing here comes from a field that somebody fills in.
+"""Who the visitor is and what they may do. Nothing here is taken from a field that a visitor fills in.
 
-The visitor's session was established by the guard in front of every path (`dashboard.guard`); without one, as when the page is started
-by another command than `align dashboard`, nobody is signed in and nothing is shown.
+The guard in front of every path (`dashboard.guard`) established the visitor's session. Without a session, for example if the page was
+started by a command other than `align dashboard`, nobody is signed in and nothing is shown.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ RANKS: tuple[Role, ...] = ("viewer", "reviewer", "approver")
 
 
 def role_of(settings: Settings, name: str, *, by_token: bool) -> Role | None:
-    """Return what `name` may do, None for nothing. Who has a link that this account gave out may at least look.
+    """Return the role of `name`, None for no access. The holder of a link that this account gave out may at least look.
 
-    Where no approver is named, the account that owns the state folder is the one, if it signs in with its own link.
+    If no approver is named, the owner of the state folder's account is the approver when signed in with its own link.
     """
     lists = {"approver": settings.dashboard.approvers, "reviewer": settings.dashboard.reviewers, "viewer": settings.dashboard.viewers}
     for role in reversed(RANKS):
@@ -34,10 +34,10 @@ def role_of(settings: Settings, name: str, *, by_token: bool) -> Role | None:
 
 
 def _fits(name: str, entry: str) -> bool:
-    """Say whether an entry means `name`: the name, or `*@example.com` for all addresses of that domain.
+    """Return whether an entry matches `name`: the name, or `*@example.com` for all addresses of that domain.
 
-    Capitals do not count within ASCII. Beyond it they would make one of two people (`ß` and `ss`, the sign of Kelvin and `k`), so that
-    such a name is compared as it is, and such an address is nobody's.
+    Within ASCII, case is ignored. Beyond ASCII, ignoring case would merge two people (`ß` and `ss`, the Kelvin sign and `k`), so such a
+    name is compared as it is, and such an address matches nobody.
     """
     if not name.isascii():
         return "@" not in name and name == entry
@@ -46,7 +46,7 @@ def _fits(name: str, entry: str) -> bool:
 
 
 def current() -> Identity | None:
-    """Return who is signed in on this page; None for nobody, or for one whose name is on no list by now."""
+    """Return who is signed in on this page; None for nobody, or for a visitor whose name is no longer on any list."""
     cookie = st.context.cookies.get(sessions.cookie_name(int(st.get_option("server.port"))))
     held = sessions.find(cookie if isinstance(cookie, str) else None)
     if held is None:
@@ -68,13 +68,13 @@ def actor() -> str:
 
 
 def may(role: Role) -> bool:
-    """Say whether the visitor may do what `role` may: an approver may all that a reviewer may."""
+    """Return whether the visitor has at least the rights of `role`: an approver may do all that a reviewer may."""
     who = current()
     return who is not None and RANKS.index(who.role) >= RANKS.index(role)
 
 
 def draw() -> None:
-    """Draw who acts, as they signed in."""
+    """Draw the visitor's name as signed in."""
     with st.container(gap=None):
         st.caption("You act as" if may("reviewer") else "You may look, and decide nothing, as")
         components.show_text(actor())
@@ -82,10 +82,10 @@ def draw() -> None:
 
 @contextmanager
 def acting_as(role: Role) -> Iterator[Identity]:
-    """Let the block act for the visitor, who must be `role` or more; each function that writes passes here.
+    """Run the block as the visitor, who must be `role` or more; every function that writes uses this.
 
     Raises:
-        NotAllowed: nobody is signed in, or the visitor may only do less.
+        NotAllowed: nobody is signed in, or the visitor's role is too low.
     """
     name = actor()
     who = current()

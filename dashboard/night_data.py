@@ -1,4 +1,4 @@
-"""What the pages know of nights: whether one is running, how it ended, its stages and what stopped it.
+"""Night data for the pages: whether a night is running, how it ended, its stages and what stopped it.
 
 Effects: reads the store and tries the night's lock file of the configured state folder.
 """
@@ -15,7 +15,7 @@ from dashboard.data import Row
 
 
 class Stage(NamedTuple):
-    """One stage of a night: `state` is done, running, stopped or not yet; the times of all its runs count together."""
+    """One stage of a night: `state` is done, running, stopped or not yet; the times of all its runs are added."""
 
     name: str
     state: str
@@ -26,13 +26,13 @@ class Stage(NamedTuple):
 
 
 def working() -> bool:
-    """Say whether a process holds the night of the state folder: a night, or a stage by hand."""
+    """Return whether a process holds the night's lock: a night, or a stage by hand."""
     try:
         handle = os.open(data.settings().home / ".night.lock", os.O_RDONLY)
     except OSError:
         return False
     try:
-        # Shared and let go at once; a night that begins in this very moment tries again.
+        # A shared lock, released at once; a night that starts in this very moment retries.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -43,7 +43,7 @@ def working() -> bool:
 
 
 def nights(limit: int = 30) -> list[Row]:
-    """Return the last nights, newest first, with `state`: how each ended, or `running`, `failed`, `stopped`, `left unfinished`.
+    """Return the last nights, newest first. `state` is how each ended, or `running`, `failed`, `stopped`, `left unfinished`.
 
     `summary` is a mapping, empty for a night that did not finish.
     """
@@ -63,10 +63,10 @@ def _state(night: Row, *, newest: bool, waits: bool) -> str:
 
 
 def stages(night: Row) -> list[Stage]:
-    """Return what the night has done, is doing and has yet to do."""
+    """Return the stages that the night has run, is running and has yet to run."""
     ran = {row["stage"]: row for row in data.stages(night["night_id"])}
     found = []
-    # Stages run by hand may leave out some: the first one after the last that ran is under way, or was left.
+    # Manual runs may skip stages: the stage after the last one that ran is in progress, or was abandoned.
     here = max((STAGES.index(name) + 1 for name in ran if name in STAGES), default=0)
     going = "not yet" if night["finished_at"] else "running" if night["state"] == "running" else "stopped"
     for number, name in enumerate((*STAGES, *(name for name in ran if name not in STAGES))):
@@ -86,5 +86,5 @@ def failures(night: str) -> list[Row]:
 
 
 def durations(limit: int = 30) -> list[Row]:
-    """Return how long each stage of the last `limit` nights took, all its runs together, oldest first."""
+    """Return each stage's duration over all its runs, for the last `limit` nights, oldest first."""
     return data.read("night_stages", limit=limit)

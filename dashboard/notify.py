@@ -1,7 +1,7 @@
-"""Telling the hooks of what a button changed, without waiting for them: `align release push` in a process of its own.
+"""Tell the hooks what a button changed, without waiting for them: run `align release push` in its own process.
 
-The pages import no flow, and a server that is slow or a model that is merged stays out of their process. What fails is stored with the
-other runs of hooks, and is due until it succeeds.
+The pages import no flow, and neither a slow server nor merging a model runs in their process. Failures are stored with the other hook
+runs, and are due until they succeed.
 
 Effects: starts a process; writes its output to `hooks.log` in the state folder.
 """
@@ -17,7 +17,7 @@ from alignment.config import Settings
 
 
 def tell_hooks(settings: Settings) -> bool:
-    """Start `align release push` if there is anybody to tell, or a Prefect run may wait for this; say whether it was started."""
+    """Start `align release push` if a hook is configured, or a Prefect run may wait for this; return whether it was started."""
     chosen = settings.release
     if not (chosen.vllm_url or chosen.merged_weights or chosen.webhook_url or settings.gate.approval == "required"):
         return False

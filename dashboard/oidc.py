@@ -1,7 +1,7 @@
-"""Signing in with an identity provider: Streamlit's OpenID Connect routes and cookie, behind the guard.
+"""Sign-in with an identity provider: Streamlit's OpenID Connect routes and cookie, behind the guard.
 
-Streamlit (through Authlib) speaks with the provider and leaves a signed cookie with the claims of the ID token. The guard believes it only
-for as long as a session lasts, and only a verified e-mail address.
+Streamlit (through Authlib) talks to the provider and sets a signed cookie with the claims of the ID token. The guard trusts it only
+for as long as a session lasts, and only for a verified e-mail address.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class SignIn:
         self.providers = providers
 
     def owns(self, path: str) -> bool:
-        """Say whether a path belongs to signing in, and is asked for without a session."""
+        """Return whether a path belongs to the sign-in flow and needs no session."""
         return path in _PATHS
 
     def address(self, provider: str) -> str:
-        """Return where to send who wants to sign in; it is good for some minutes."""
+        """Return the sign-in address; it is valid for some minutes."""
         chosen = provider if provider in self.providers else self.providers[0]
         return f"/auth/login?provider={auth_util.encode_provider_token(chosen)}"
 
     def name_of(self, cookies: Mapping[str, str]) -> str | None:
-        """Return the verified address in Streamlit's signed cookie; None if there is none, or they signed in too long ago."""
+        """Return the verified address in Streamlit's signed cookie; None if there is none, or the sign-in is too old."""
 
         def single(name: str) -> bytes | None:
             value = cookies.get(name)
@@ -64,7 +64,7 @@ def configured() -> SignIn | None:
     """Return the sign-in that `[auth]` in a secrets file describes, None if there is no such section.
 
     Raises:
-        ConfigError: it is incomplete, or Authlib is missing: nobody gets in another way instead.
+        ConfigError: the section is incomplete, or Authlib is missing: there is no fallback to another way in.
     """
     if not secrets_singleton.load_if_toml_exists() or "auth" not in secrets_singleton:
         return None

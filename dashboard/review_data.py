@@ -1,4 +1,4 @@
-"""What the review queue and the page of pairs read and write: items and who holds them, verdicts, rulings on pairs.
+"""The data of the review queue and the Pairs page: items and their holds, verdicts, rulings on pairs.
 
 Effects: reads and appends to the store of the configured state folder.
 """
@@ -23,9 +23,9 @@ from dashboard.data import Row
 
 
 class Board(NamedTuple):
-    """What the review page shows: progress by kind, the item to decide and which answer stands on the left, and what an undo takes back.
+    """The content of the review page: progress by kind, the item to decide, which answer is on the left, and the verdict to undo.
 
-    `lost` says why a verdict on the item would be refused; `held` who has how many open items on screen.
+    `lost` says why a verdict on the item would be refused; `held` lists how many open items each reviewer has on screen.
     """
 
     progress: list[Row]
@@ -37,7 +37,7 @@ class Board(NamedTuple):
 
 
 def review_board(token: str, *, kind: str | None, reviewer: str) -> Board:
-    """Return what the review page shows, from one session: the item that the showing `token` holds; who holds the others of `kind`."""
+    """Return the review page's content, read in one session: the item held by the showing `token`, and who holds the others of `kind`."""
     with session(data.settings().home, wait=data.READ_WAIT) as connection:
         lost = review_queue.lost(connection, token)
         shown = _first(_shown(connection, token))
@@ -52,7 +52,7 @@ def review_board(token: str, *, kind: str | None, reviewer: str) -> Board:
 
 
 def review_preview(kind: str | None, *, item: str | None) -> Row | None:
-    """Return the item that a visitor who may not decide looks at: `item`, else the next free one of `kind`. Nobody holds it."""
+    """Return the item to show a visitor who may not decide: `item`, else the next free one of `kind`. It is not held."""
     with session(data.settings().home, wait=data.READ_WAIT) as connection:
         waiting = [{"id": item}] if item else []
         waiting += data.named(connection, sql("alignment.store", "review_next"), {"kind": kind, **review_queue.alive(_now())})
@@ -88,7 +88,7 @@ def claim_item(token: str, reviewer: str, *, kind: str | None, item: str | None)
 
 
 def renew_hold(token: str) -> str:
-    """Hold the item of a showing for another while; return why it is lost, empty if it is not. A visitor who is no reviewer loses it.
+    """Extend the hold of a showing; return why it is lost, empty if it is not. A visitor who is no reviewer loses it.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -101,7 +101,7 @@ def renew_hold(token: str) -> str:
 
 
 def release_hold(token: str) -> None:
-    """Let the item of a showing go. Whoever has its token may, also one who is no reviewer any more: it is then free for others.
+    """Release the item of a showing, free for others. Anyone with its token may, even a visitor who is no reviewer any more.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -115,20 +115,20 @@ def review_history(kind: str | None, limit: int = 500) -> list[Row]:
 
 
 def review_positions() -> Row:
-    """Return how many verdicts preferred one of two answers, and how many of them the left one."""
+    """Return how many verdicts preferred one of two answers, and how many of those the left one."""
     return data.read("review_positions")[0]
 
 
 def review_disagreements(*, limit: int, offset: int, **filters: str | None) -> list[Row]:
-    """Return the items on which people differ from one another, from the labelers or from the gate; `total` counts all that match."""
+    """Return the items on which people differ from one another, the labelers or the gate; `total` counts all matches."""
     return data.read("review_disagreements", limit=limit, offset=offset, **filters)
 
 
 def principle_of(item: Row) -> Principle | None:
-    """Return the principle that an item is decided by, as the constitution has it today; None for an answer of the gate's evaluation.
+    """Return the principle that decides an item, as it is in the constitution today; None for an answer of the gate's evaluation.
 
     Raises:
-        ConfigError: the constitution is wrong.
+        ConfigError: the constitution is invalid.
     """
     path = data.settings().labels.constitution
     constitution = _constitution(path, constitution_text(path)[1])
@@ -139,7 +139,7 @@ def principle_of(item: Row) -> Principle | None:
     return constitution.main(Side(side), str(category)) if side in list(Side) and item["kind"] != "gate_audit" else None
 
 
-# Read on every run of the page, and a tenth of a second of work; the text is the key, so that an edit is seen at once.
+# Read on every run of the page and takes a tenth of a second, so cache it; the text is the key, so that an edit shows at once.
 @st.cache_data(max_entries=4, show_spinner=False)
 def _constitution(path: str, text: str) -> Constitution:
     return load_constitution(path)
@@ -148,10 +148,10 @@ def _constitution(path: str, text: str) -> Constitution:
 def record_verdict(
     token: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None
 ) -> review_queue.Outcome:
-    """Store a verdict on the item that the showing `token` holds, or say why it is refused. What people write is redacted like logs.
+    """Store a verdict on the item held by the showing `token`, or say why it is refused. People's text is redacted like logs.
 
     Raises:
-        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+        StoreBusy, NoSpace: nothing was written; the caller may retry.
     """
     try:
         with identity.acting_as("reviewer"):
@@ -170,10 +170,10 @@ def record_verdict(
 
 
 def undo_verdict(verdict: str, reviewer: str) -> str | None:
-    """Take back the reviewer's last verdict, whose id is `verdict`, with a new event; return its item, or None if it is not the last.
+    """Undo the reviewer's last verdict, whose id is `verdict`, with a new event; return its item, or None if it is not the last.
 
     Raises:
-        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+        StoreBusy, NoSpace: nothing was written; the caller may retry.
     """
     try:
         with identity.acting_as("reviewer"):
@@ -183,11 +183,11 @@ def undo_verdict(verdict: str, reviewer: str) -> str | None:
 
 
 def rule_on_pair(pair: str, action: Action, *, actor: str, reason: str) -> bool:
-    """Exclude or flip a pair, send it to review, or take that back; return False if the same was said before. The reason is redacted.
+    """Exclude or flip a pair, send it to review, or take that back; return False if the ruling was the same before. Redact the reason.
 
     Raises:
         InputError: a name or reason is missing, or there is nothing to take back.
-        StoreBusy, NoSpace: nothing was written; the same may be tried again.
+        StoreBusy, NoSpace: nothing was written; the caller may retry.
     """
     try:
         with identity.acting_as("reviewer"):

@@ -1,6 +1,6 @@
 """The dashboard's server: `python -m dashboard.server PORT`, which `align dashboard` runs.
 
-Effects: listens; prints a link to sign in with if somebody sits at the terminal.
+Effects: listens; prints a sign-in link if a person is at the terminal.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """Return the names under which browsers may ask."""
+    """Return the host names that browsers may use."""
     address = settings.dashboard.address
     own = () if address in _ANYWHERE else (f"[{address}]" if ":" in address else address,)
     return frozenset(name.lower() for name in ("127.0.0.1", "localhost", "[::1]", *own, *settings.dashboard.hosts))
 
 
 def options(settings: Settings, port: int) -> dict[str, Any]:
-    """Return Streamlit's own settings; its checks of Host and Origin are a second lock behind the guard."""
+    """Return Streamlit's own settings; its Host and Origin checks are a second lock behind the guard."""
     return {
         "server.port": port,
         "server.address": settings.dashboard.address or "127.0.0.1",
@@ -46,7 +46,7 @@ def options(settings: Settings, port: int) -> dict[str, Any]:
         "server.enableXsrfProtection": True,
         "server.allowedHosts": sorted(allowed_hosts(settings)),
         "server.enableAgentApi": False,
-        # Not also the home folder's, which may be another app's.
+        # Skip the home folder's file, which may be another app's.
         "secrets.files": [str(settings.home / "secrets.toml")],
         "logger.hideWelcomeMessage": True,
         "browser.gatherUsageStats": False,
@@ -70,7 +70,7 @@ def build(settings: Settings, port: int) -> st.App:
 
 
 def welcome(settings: Settings, port: int, sign_in: oidc.SignIn | None) -> str:
-    """Return what to open. A token is printed for a person only, never into a log."""
+    """Return the address to open. A token is printed for a person only, never into a log."""
     address = f"http://127.0.0.1:{port}/"
     if sign_in is not None:
         return f"The dashboard runs at {address}; sign in there with your organisation's account. Ctrl-C stops it."

@@ -1,6 +1,6 @@
-"""Who is signed in: sessions in this process's memory, so that a restart signs everybody out.
+"""Sign-in sessions, kept in this process's memory, so that a restart signs everybody out.
 
-A session is found by the SHA-256 of a random cookie; the cookie itself is kept nowhere.
+A session is looked up by the SHA-256 of a random cookie; the cookie itself is stored nowhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST = 10_000
 
 
 class Session(NamedTuple):
-    """A visitor whose name was established when they signed in; what they may do is looked up at each act."""
+    """A visitor whose name was established at sign-in; permissions are checked at each act."""
 
     name: str
     how: How
@@ -43,7 +43,7 @@ def begin(name: str, how: How, *, seconds: float = LIFE_SECONDS) -> str:
 
 
 def find(cookie: str | None) -> Session | None:
-    """Return the session of a cookie, None if there is none or it has ended."""
+    """Return the session of a cookie, None if it does not exist or has ended."""
     held = _SESSIONS.get(_key(cookie)) if cookie else None
     return held if held is not None and time.monotonic() < held.until else None
 
@@ -55,7 +55,7 @@ def end(cookie: str | None) -> Session | None:
 
 
 def cookie_name(port: int) -> str:
-    """Return the cookie's name: browsers share cookies between the ports of a host."""
+    """Return the cookie's name, which contains the port: browsers share cookies between the ports of a host."""
     return f"align_session_{port}"
 
 

@@ -1,4 +1,4 @@
-"""What a visitor sees who is not signed in: a page without scripts that says how to get in."""
+"""The page for visitors who are not signed in: it has no scripts and explains how to get in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _answer(status: int, title: str, body: str) -> HTMLResponse:
 
 
 def page(*, oidc: SignIn | None, spent: bool = False, left: bool = False) -> HTMLResponse:
-    """Return the page that says how to sign in: 401. `spent`: a token was brought that does not count; `left`: they signed out."""
+    """Return the sign-in page, status 401. `spent`: the token is not valid; `left`: the visitor signed out."""
     title = "This link does not work any more" if spent else "You are signed out" if left else "Sign in"
     if oidc is None:
         return _answer(401, title, _LINK + _ONCE)
@@ -53,12 +53,12 @@ def page(*, oidc: SignIn | None, spent: bool = False, left: bool = False) -> HTM
 
 
 def stranger(name: str) -> HTMLResponse:
-    """Return the page for somebody whose name is known and on no list: 403."""
+    """Return the page for a visitor whose name is known but on no list, status 403."""
     shown = escape(cap(printable(name), 200))
     body = f"<p>You are <b>{shown}</b>, and this name is on no list. Who runs the dashboard adds it to <code>align.toml</code>:</p>"
     return _answer(403, "You may not look at this", body + f'<pre>[dashboard]\nviewers = ["{shown}"]</pre>')
 
 
 def refusal(why: str, *, status: int = 403) -> HTMLResponse:
-    """Return the page for a request that is refused whoever makes it: 403."""
+    """Return the page for a request that is refused whoever makes it; status 403 by default."""
     return _answer(status, "Refused", f"<p>{escape(why.capitalize() if why.islower() else why)}.</p>")

@@ -11,7 +11,7 @@ from dashboard.charts import AMBER, FAINT, RED, SLATE, TEAL, Row, Spec, styled, 
 
 _COLOURS = [TEAL, RED, SLATE, AMBER]
 _DASHES = [[1, 0], [5, 3], [2, 2], [8, 3]]
-# Of a run's steps, what one point of the line is the mean of.
+# One point of the line averages 1 / _WINDOW of a run's steps.
 _WINDOW = 20
 
 
@@ -25,7 +25,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height: int = 200) -> Spec:
-    """Draw metrics over the steps: each line is a moving mean over its faint values; few values are points joined by a line."""
+    """Draw metrics over the steps: a moving mean over faint raw values; a few values are drawn as points joined by a line."""
     write = formats.percent if percent else formats.plain
     points = [
         {"step": row["step"], "what": name, "value": row["value"], "mean": mean, "text": f"{write(row['value'])} (mean {write(mean)})"}
@@ -53,7 +53,7 @@ def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height
 
 
 def night_trend(rows: Sequence[Row], write: str) -> Spec:
-    """Draw one number of each night, `rows` with `at`, `value`, `release` and `verdict`; the shape of a point is the gate's verdict."""
+    """Draw one number per night from `rows` with `at`, `value`, `release` and `verdict`; a point's shape is the gate's verdict."""
     word = {"percent": formats.percent, "plain": formats.plain, "duration": formats.duration}[write]
     points = [
         {
@@ -71,7 +71,7 @@ def night_trend(rows: Sequence[Row], write: str) -> Spec:
     words = list(dict.fromkeys(point["gate"] for point in points))
     colours = [looks.get(name, (SLATE, "triangle-up"))[0] for name in words]
     shapes = [looks.get(name, (SLATE, "triangle-up"))[1] for name in words]
-    # Vega-Lite knows seconds only as numbers: the axis of a duration counts minutes.
+    # Vega-Lite treats seconds only as numbers, so the axis of a duration counts minutes.
     unit = "datum.value / 60" if write == "duration" else "datum.value"
     axis = alt.Axis(format=".0%" if write == "percent" else "~g", tickCount=4, title="minutes" if write == "duration" else None)
     base = (

@@ -1,4 +1,4 @@
-"""What the Training page reads: runs and their logged steps from the store, and the run that is under way from its folder.
+"""The data of the Training page: runs and their logged steps from the store, and the run in progress from its folder.
 
 Effects: reads the store and the training folders of the configured state folder.
 """
@@ -22,7 +22,7 @@ _LONGEST = 16_000_000
 
 
 class Live(NamedTuple):
-    """A run without a result: its rows so far, and how long it has been silent, in seconds; `stopped` if that is too long."""
+    """A run without a result: its rows so far, and the seconds since its last sign of life; `stopped` if that is too long."""
 
     run_id: str
     rows: list[Row]
@@ -35,10 +35,10 @@ class Live(NamedTuple):
 
 
 def runs(limit: int = 60) -> list[Row]:
-    """Return the last run of each night, newest first; `summary` and `config` are mappings, `run_id` None where no step was logged."""
+    """Return the last run of each night, newest first; `summary` and `config` are mappings, `run_id` None if no step was logged."""
     logged = [row["run_id"] for row in data.read("training_logged")]
     found = data.read("training_runs", limit=limit)
-    # A night's run is stored under the address of both.
+    # A night's run is stored under the content address of night and run.
     names = {content_id(row["night_id"], run): run for row in found for run in logged}
     return [
         {**row, "summary": data.parsed(row["summary"]), "config": data.parsed(row["config"]), "run_id": names.get(row["id"])}
@@ -47,7 +47,7 @@ def runs(limit: int = 60) -> list[Row]:
 
 
 def metrics(run_id: str) -> dict[str, list[Row]]:
-    """Return what a run logged, by metric; at most `POINTS` rows of each, in the order of their steps."""
+    """Return a run's logged values by metric, at most `POINTS` rows each, in step order."""
     found: dict[str, list[Row]] = {}
     for row in data.read("training_metrics", run=run_id, points=POINTS):
         found.setdefault(row["name"], []).append(row)
@@ -55,7 +55,7 @@ def metrics(run_id: str) -> dict[str, list[Row]]:
 
 
 def left_behind(run_id: str) -> Row:
-    """Return what only a run's folder tells: the name of its `base`, how many `starts` it took; None where it is gone."""
+    """Return facts that only a run's folder holds: the name of its `base`, and how many `starts` it took; None if the folder is gone."""
     folder = data.settings().home / "training" / run_id
     rows = logged(folder / "metrics.jsonl")
     return {
@@ -76,13 +76,13 @@ def live(now: float | None = None) -> Live | None:
     step, of, left = int(last.get("step", 0)), int(last.get("of", 0)), last.get("seconds_left")
     silent = max((time.time() if now is None else now) - _touched(newest), 0.0)
     one_step = (left or 0.0) / max(of - step, 1)
-    # Before the first step the reference's log-probs are computed, which says nothing for a while.
+    # Before the first step the reference's log-probs are computed, without any log line for a while.
     patience = max(_PATIENCE, 10 * one_step) if rows else 10 * _PATIENCE
     return Live(newest.parent.name, rows, step, of, last.get("pairs_per_second"), left, silent, silent > patience)
 
 
 def logged(path: Path) -> list[Row]:
-    """Return the rows of a run's log; a line that is being written is left out."""
+    """Return the rows of a run's log, without a line that is still being written."""
     try:
         if path.stat().st_size > _LONGEST:
             return []
@@ -99,7 +99,7 @@ def logged(path: Path) -> list[Row]:
 
 
 def by_metric(rows: list[Row]) -> dict[str, list[Row]]:
-    """Return the rows of a log as `metrics` returns those of the store; of a step that was repeated the last value.
+    """Return the rows of a log in the form of `metrics`; of a repeated step, the last value.
 
     >>> by_metric([{"step": 1, "of": 2, "loss": 3.0}, {"step": 1, "of": 2, "loss": 2.5}])
     {'loss': [{'step': 1, 'value': 2.5, 'last': 2.5}]}

@@ -1,4 +1,4 @@
-"""Great Expectations suites: bad rows are quarantined, bad batches stop the night."""
+"""Great Expectations suites: quarantine bad rows, stop the night on bad batches."""
 
 from data_checks.run import CheckReport, check, columns
 from data_checks.suites import SUITES, Expectation, training

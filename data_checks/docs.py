@@ -1,9 +1,9 @@
-"""Data Docs: one page for the last run of each suite, and an index, readable without any network.
+"""Data Docs: a page for the last run of each suite, and an index, readable offline.
 
 Great Expectations renders the expectations; the page around them is ours, because its own loads styles and scripts from elsewhere and
-writes some names into the page unescaped. The pages are made of stored results, which hold rules and counts and no value of a row.
+writes some names into the page unescaped. The pages are built from stored results, which hold rules and counts but no row values.
 
-Effects: writes HTML files into one folder, each at once.
+Effects: writes HTML files into one folder, each atomically.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TITLES = {
     "pairs_history": "The last night's pairs beside earlier ones",
 }
 STATES = ("failed", "warned", "quarantined", "passed", "not compared")
-"""From the worst to the least telling."""
+"""From the worst to the least informative."""
 _REACTIONS = {"row": "quarantines", "stop": "stops", "warn": "warns"}
 
 
 def title(suite: str) -> str:
-    """Return a suite's name as people read it."""
+    """Return the display name of a suite."""
     return TITLES.get(suite, suite.replace("_", " ").capitalize())
 
 
@@ -49,7 +49,7 @@ def state(row: Row) -> str:
 
 
 def overall(rows: Sequence[Row]) -> str:
-    """Return the state of a run: the worst of its results."""
+    """Return the state of a run: the worst state of its results."""
     states = {state(row) for row in rows}
     return next(one for one in STATES if one in states)
 
@@ -63,9 +63,9 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def write_docs(folder: Path, rows: Sequence[Row], *, only: Collection[str] | None = None) -> Path:
-    """Write the pages of the suites in `rows` (`only` those, if given) and the index of all; return the index's path.
+    """Write the pages of the suites in `rows` (just `only`, if given) and the index of all; return the index's path.
 
-    `rows` are results of the last run of each suite, with `detail` as a mapping.
+    `rows` are the results of the last run of each suite, with `detail` as a mapping.
     """
     folder.mkdir(parents=True, exist_ok=True)
     suites: dict[str, list[Row]] = {}
@@ -117,7 +117,7 @@ def render_suite(suite: str, rows: Sequence[Row]) -> str:
 
 
 def render_index(suites: Mapping[str, Sequence[Row]]) -> str:
-    """Return the page that lists the suites."""
+    """Return the index page of the suites."""
     pages = [
         {
             "file": _file(suite),
@@ -141,7 +141,7 @@ def _when(rows: Sequence[Row]) -> str:
 
 
 def _document(suite: str, rows: Sequence[Row]) -> Any:
-    """Return Great Expectations' rendering of results, without its overview, which links to pages that are not there."""
+    """Return Great Expectations' rendering of results, without its overview, which links to missing pages."""
     from great_expectations import __version__
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
     from great_expectations.render.renderer import ValidationResultsPageRenderer
@@ -167,7 +167,7 @@ def _document(suite: str, rows: Sequence[Row]) -> Any:
 
 
 def _harmless(value: Any) -> Any:
-    """Return an argument without the characters that mean something to HTML or to a template: Great Expectations escapes only some."""
+    """Return an argument without characters special to HTML or templates: Great Expectations escapes only some."""
     if isinstance(value, str):
         return re.sub(r"[^\w .,:;/*@%()=^$?{}\[\]+-]", "·", value)
     return [_harmless(one) for one in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""A batch beside those before it: volume, missing values, keys and labels, as expectations whose bounds come from the history.
+"""Compare a batch with earlier batches: volume, missing values, keys and labels, as expectations with bounds from the history.
 
 A *profile* is one row of `batch_profiles` as a mapping. Pure.
 """
@@ -29,28 +29,28 @@ _KIND = "ExpectColumnValuesToBeBetween"
 
 
 class Comparison(NamedTuple):
-    """An expectation on a profile; with a `note` it is not computed: there is nothing to compare with."""
+    """An expectation on a profile; with a `note`, it is not computed because there is nothing to compare with."""
 
     expectation: Expectation
     note: str = ""
 
 
 def judge(profile: Profile, earlier: Sequence[Profile], settings: Checks, *, now: datetime) -> CheckReport:
-    """Compare a profile with those before it (newest first, of the same source and kind); what cannot be compared is noted."""
+    """Compare a profile with earlier ones (newest first, of the same source and kind); a note says what cannot be compared."""
     compared = compare(profile, earlier, settings)
     added, removed = changed(profile, earlier, settings)
     values = {**profile, "added": len(added), "removed": len(removed)}
     suite, batch = f"{profile['kind']}_history", profile["id"]
     wanted = [one.expectation for one in compared if not one.note]
     found = check(suite, pd.DataFrame([values]), batch=batch, now=now, expectations=wanted).results if wanted else []
-    # Great Expectations reports counts of rows; what matters of this one row is its numbers.
+    # Great Expectations reports row counts; for this single row, its values matter.
     results = [{**row, "detail": {**row["detail"], "observed": values[row["column_name"]]}} for row in found]
     results += [result_row(suite, batch, one.expectation, now=now, success=True, note=one.note) for one in compared if one.note]
     return CheckReport({}, results)
 
 
 def compare(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Comparison]:
-    """Return what is expected of a profile after those before it."""
+    """Return the expectations on a profile, given earlier ones."""
     if profile["kind"] == "pairs":
         return _labels(profile, earlier, settings, "smaller_side", "the smaller side's share of the pairs")
     return [
@@ -66,9 +66,9 @@ def _expect(column: str, severity: Severity, words: str, **bounds: float) -> Exp
 
 
 def comparable(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Profile]:
-    """Return the runs that waited about as long for new lines as this one, of the same weekday if there are enough of them.
+    """Return the runs that waited about as long for new lines as this one, of the same weekday if there are enough.
 
-    A run minutes after the last one, or the first that reads months of logs, is no measure of a night.
+    A run minutes after another, or the first run over months of logs, does not represent a night.
     """
     hours = profile["hours"]
     if not hours:
@@ -90,7 +90,7 @@ def _volume(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> l
 
 
 def _shares(profile: Profile, earlier: Sequence[Profile], settings: Checks, column: str) -> tuple[float, str]:
-    """Return the usual share in `column`, and what keeps it from being compared."""
+    """Return the usual share in `column`, and the reason if it cannot be compared."""
     known = [one[column] for one in earlier if one[column] is not None and one["stored"] >= settings.min_rows]
     if profile[column] is None or profile["stored"] < settings.min_rows:
         return 0.0, TOO_FEW
@@ -110,7 +110,7 @@ def _nulls(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> li
 
 
 def changed(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> tuple[list[str], list[str]]:
-    """Return the keys that none of the last profiles had, and those that all of them had and this one lacks."""
+    """Return the keys missing from all of the last profiles, and the keys of all of them that this profile lacks."""
     last = [set(one["keys"]) for one in earlier if one["keys"]][: settings.min_history]
     if profile["keys"] is None or len(last) < settings.min_history:
         return [], []

@@ -1,6 +1,6 @@
 """Run a suite on a pandas frame, outside the store and without its lock.
 
-Effects: none but computing time; Great Expectations is used with an ephemeral context.
+Effects: only computing time; Great Expectations uses an ephemeral context.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from data_checks.suites import SUITES, Expectation
 from data_checks.words import describe, rule
 
 CHUNK_ROWS = 200_000
-# Without id columns: naming them makes Great Expectations fetch each failing row, thirty times as slow.
+# Without id columns: with them, Great Expectations fetches each failing row, which is thirty times as slow.
 _RESULT_FORMAT = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
 
 
 class CheckReport(NamedTuple):
-    """What a suite found: rows to quarantine (position -> expectation), and one result row per expectation and chunk."""
+    """The result of a suite: rows to quarantine (position -> expectation), and one result row per expectation and chunk."""
 
     rejected: dict[int, str]
     results: list[dict[str, Any]]
@@ -39,7 +39,7 @@ class CheckReport(NamedTuple):
 
     @property
     def stops(self) -> list[str]:
-        """Batch-level expectations that failed and stop the flow, and row expectations that could not be computed."""
+        """Batch-level expectations that failed and stop the flow, and row expectations that raised."""
         return [describe(row) for row in self._stopping()]
 
     def _stopping(self) -> list[dict[str, Any]]:
@@ -50,14 +50,14 @@ class CheckReport(NamedTuple):
         ]
 
     def raise_on_stop(self, what: str, *, remedy: str = "Repair it and run again") -> None:
-        """Raise `CheckFailed`, naming `what` was checked, if a batch-level expectation says stop."""
+        """Raise `CheckFailed`, naming `what` was checked, if a batch-level expectation stops the flow."""
         if stopping := self._stopping():
             raise CheckFailed(f"the data check {stopping[0]['suite']!r} stops {what}: {'; '.join(self.stops)}. {remedy}")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Great Expectations says to its own developers from the reader: it calls deprecated parts of its libraries."""
+    """Silence warnings that Great Expectations addresses to its own developers: it calls deprecated parts of its libraries."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
@@ -71,9 +71,9 @@ def _context() -> Any:
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.execution_engine import pandas_execution_engine
 
-    # A fingerprint of every frame, which nothing here reads, takes as long as the checks.
+    # Its fingerprint of every frame, which nothing here reads, takes as long as the checks.
     pandas_execution_engine.hash_pandas_dataframe = lambda _: ""
-    # It announces its temporary folder at level INFO, on a logger that it has set up itself.
+    # It logs its temporary folder at level INFO, on a logger that it has set up itself.
     logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
     context = gx.get_context(mode="ephemeral")
@@ -88,7 +88,7 @@ def _batch_definition() -> Any:
 
 
 def _columns(expectations: Sequence[Expectation]) -> tuple[list[str], dict[str, Any]]:
-    """Return the columns that a frame must bring, and those that hold one value."""
+    """Return the columns that a frame must have, and constant columns with their values."""
     names: set[str] = set()
     constants: dict[str, Any] = {}
     for expectation in expectations:
@@ -107,11 +107,11 @@ def columns(suite: str) -> list[str]:
 
 
 def _validate(chunk: pd.DataFrame, expectations: Sequence[Expectation]) -> list[Any]:
-    """Return the outcome of each expectation, in their order."""
+    """Return the outcomes in the order of the expectations."""
     import great_expectations as gx
     from great_expectations.validator.v1_validator import Validator
 
-    # All at once, and the frame as a parameter: a batch that is loaded first and validates each expectation by itself is loaded nine times.
+    # Validate all at once, with the frame as a parameter: loading a batch and validating each expectation alone loads it nine times.
     numbered = [
         getattr(gx.expectations, expectation.kind)(**expectation.arguments, meta={"number": number})
         for number, expectation in enumerate(expectations)
@@ -123,9 +123,9 @@ def _validate(chunk: pd.DataFrame, expectations: Sequence[Expectation]) -> list[
 
 
 def check(suite: str, frame: pd.DataFrame, *, batch: str, now: datetime, expectations: Sequence[Expectation] | None = None) -> CheckReport:
-    """Run the suite called `suite`, or `expectations` under its name, on `frame`; positions in the report count over the whole frame.
+    """Run the suite called `suite`, or `expectations` under its name, on `frame`; positions in the report refer to the whole frame.
 
-    Of several failed row expectations a row is rejected for the first.
+    A row that fails several row expectations is rejected for the first.
 
     Raises:
         KeyError: there is no such suite.
@@ -151,7 +151,7 @@ def result_row(
     suite: str, batch: str, expectation: Expectation, *, now: datetime, success: bool, start: int = 0, checked: int = 0, failed: int = 0,
     **detail: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return a row of `check_results`; a later run on the same batch gives other ids, so that a repair is seen."""
+    """Return a row of `check_results`; a later run on the same batch gets new ids, so that a repair shows."""
     arguments = expectation.arguments
     words = expectation.words or rule(expectation.kind, arguments)
     return {
@@ -178,13 +178,13 @@ def _result(
         batch,
         expectation,
         now=now,
-        # An expectation that could not be computed has not been met.
+        # An expectation that raised has not been met.
         success=bool(outcome.success),
         start=start,
         checked=checked,
         failed=failed,
         error=_error(outcome.exception_info or {}),
-        # Numbers only: other observed values, and messages of exceptions, quote rows.
+        # Numbers only: other observed values and exception messages quote rows.
         observed=observed if isinstance(observed, int | float) and not isinstance(observed, bool) else None,
     )
 

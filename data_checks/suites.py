@@ -1,6 +1,6 @@
-"""What good data looks like, as expectations in code.
+"""The definition of good data, as expectations in code.
 
-`row` expectations name rows: each failing row is quarantined. `stop` and `warn` expectations judge the batch as a whole.
+`row` expectations quarantine each failing row. `stop` and `warn` expectations judge the batch as a whole.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Severity = Literal["row", "warn", "stop"]
 
 
 class Expectation(NamedTuple):
-    """One expectation: the name of its Great Expectations class, its arguments, and what a failure does.
+    """One expectation: its Great Expectations class, its arguments, and the consequence of a failure.
 
-    `constants` are columns with one value that it compares with; `words` stand for what it asks where the class says too little.
+    `constants` are single-valued columns to compare with; `words` describe the expectation where the class name says too little.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Expectation(NamedTuple):
 
     @property
     def column(self) -> str | None:
-        """The column that it judges, if it is one."""
+        """The column that it checks, if there is exactly one."""
         return self.arguments.get("column") or self.arguments.get("column_A")
 
 
@@ -46,7 +46,7 @@ def _warn(kind: str, **arguments: Any) -> Expectation:
 
 
 def _filled(*columns: str) -> tuple[Expectation, ...]:
-    """Nothing is missing: all other expectations pass over what is NULL or NaN."""
+    """Require values: all other expectations skip NULL and NaN."""
     return tuple(_stop("ExpectColumnValuesToNotBeNull", column=name) for name in columns)
 
 
@@ -57,7 +57,7 @@ INTERACTIONS = (
     _row("ExpectColumnValuesToMatchRegex", column="id", regex="^[0-9a-f]{32}$"),
     _row("ExpectColumnValueLengthsToBeBetween", column="prompt", min_value=1, max_value=200_000),
     _row("ExpectColumnValueLengthsToBeBetween", column="response", min_value=1, max_value=200_000),
-    # Comparing two columns is one operation; ExpectColumnValuesToBeBetween calls Python for each row, which takes ten times as long.
+    # One operation compares two columns; ExpectColumnValuesToBeBetween calls Python for each row, which takes ten times as long.
     Expectation(
         "ExpectColumnPairValuesAToBeGreaterThanB",
         {"column_A": "created_at", "column_B": "earliest", "or_equal": True},
@@ -94,13 +94,13 @@ EVAL_ANSWERS = (
     _stop("ExpectTableRowCountToBeBetween", min_value=1),
     _stop("ExpectCompoundColumnsToBeUnique", column_list=["model_id", "suite", "prompt_id"]),
     _stop("ExpectColumnDistinctValuesToBeInSet", column="outcome", value_set=[0, 1]),
-    # What is in doubt has no outcome, and the gate counts it against the release; so much of it is no evidence.
+    # Doubtful responses have no outcome, and the gate counts them against the release; too many of them are no evidence.
     _stop("ExpectColumnValuesToNotBeNull", column="outcome", mostly=0.85),
 )
 
 
 def training(settings: Train) -> tuple[Expectation, ...]:
-    """Return what a training process may be given: pairs with consent, both answers, and a length that it can take."""
+    """Return the requirements on a training process's input: pairs with consent, both answers, and a trainable length."""
     longest = settings.max_tokens
     otherwise = "stop the run" if settings.long_pairs == "stop" else "are left out"
     left_out = f"pairs fit [train] max_tokens = {longest} (longer ones {otherwise})"

@@ -1,4 +1,4 @@
-"""Expectations and their results in words. Rules and numbers only: no value of a row gets into them."""
+"""Describe expectations and their results in words, from rules and numbers only: row values never appear."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def rule(kind: str, arguments: Mapping[str, Any]) -> str:
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """Return one result of a check, its `detail` as a mapping, as a sentence without its full stop.
+    """Return one check result, its `detail` as a mapping, as a sentence without its full stop.
 
     >>> describe({"success": False, "rows_failed": 2, "rows_checked": 9, "detail": {"words": "id does not repeat"}})
     'id does not repeat: not so for 2 of 9 rows'

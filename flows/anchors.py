@@ -1,6 +1,6 @@
-"""What a challenger is compared with besides the champion: releases that do not move along with every night.
+"""Anchors: releases besides the champion that a challenger is compared with, which do not move along with every night.
 
-Effects: asks the suites of an anchor that has no stored answers to them, as of the champion.
+Effects: asks an anchor the suites that it has no stored answers to, as for the champion.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from flows.evaluate import adapter_of, evaluate
 
 
 class Answered(NamedTuple):
-    """An anchor and the id of the model that answered for it; empty where none could."""
+    """An anchor and the id of the model that answered for it; empty if it could not answer."""
 
     anchor: Anchor
     model_id: str = ""
 
 
 def answered(settings: Settings, champion: str, challenger: str) -> list[Answered]:
-    """Return the base model and the last release that a person approved, each with its answers stored, unless it is the champion.
+    """Return the base model and the last release that a person approved, with their answers stored, except the champion.
 
-    What a suite asks by now and an anchor was never asked, it is asked. One that cannot answer (its files were changed, or it belongs to
-    another base) has a flaw, and nothing passes against it.
+    An anchor is asked any suite prompts that are new to it. An anchor that cannot answer (its files were changed, or it belongs to another
+    base) has a flaw, and nothing passes against it.
     """
     approved = last_approved(settings.home, besides=challenger)
     wanted: list[tuple[str, Since]] = [(BASE, "base"), *([(approved, "approved")] if approved else [])]  # type: ignore[list-item]
@@ -38,7 +38,7 @@ def _answer(settings: Settings, anchor: Anchor) -> Answered:
         return Answered(anchor, evaluate(anchor.release_id, adapter_of(settings, anchor.release_id)))
     except (ReleaseError, ModelError) as error:
         if isinstance(error, Transient):
-            raise  # what is away now is asked again by the next run, as for the champion
+            raise  # transient: the next run asks again, as for the champion
         return Answered(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}{_exit(anchor)}"))
 
 

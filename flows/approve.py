@@ -1,4 +1,4 @@
-"""Waiting for a person inside Prefect: a run of its own, suspended until somebody answers it in Prefect's pages.
+"""Approval inside Prefect: a separate run, suspended until a person answers it in Prefect's pages.
 
 Effects: suspends the run; moves the registry's pointer when it is answered.
 """
@@ -39,7 +39,7 @@ _WAITING: dict[str, Any] = {
 
 
 class Approval(RunInput):
-    """What a person answers."""
+    """A person's answer."""
 
     approve: bool = False
     name: str
@@ -48,9 +48,9 @@ class Approval(RunInput):
 
 @flow(name="approve")
 def approve(night_id: str, decision_id: str) -> dict[str, Any]:
-    """Ask a person to approve a decision on `night_id`, and do as told; the process ends while it waits.
+    """Ask a person to approve a decision on `night_id`, and carry out the answer; the process ends while it waits.
 
-    Resumed, the run begins anew: which decision the person was asked about is told by its parameter only.
+    A resumed run starts from the beginning: only its parameter tells which decision the person was asked about.
     """
     settings = load_settings()
     decision = last_decision(settings.home, night_id)
@@ -58,8 +58,8 @@ def approve(night_id: str, decision_id: str) -> dict[str, Any]:
         asked = f"Release {decision['challenger']} in place of {decision['champion']}? The gate said {decision['decision']}."
         told = suspend_flow_run(wait_for_input=Approval.with_initial_data(description=asked), timeout=_WAIT_SECONDS)
         verdict = "approved" if told.approve else "refused"
-        # Answered meanwhile on the dashboard or the command line, or decided on again: `say` refuses what contradicts it.
-        # Prefect says that somebody answered, not who: the name is what they typed.
+        # Someone may have answered on the dashboard or the command line, or the gate may have decided again: `say` refuses contradictions.
+        # Prefect reports that somebody answered, not who: the name is the one they typed.
         with acting(Identity(told.name, "flag", "approver")):
             say(settings.home, night_id, verdict, actor=told.name, reason=told.reason, now=now(), seen=decision_id)  # type: ignore[arg-type]
         deliver(settings)
@@ -67,9 +67,9 @@ def approve(night_id: str, decision_id: str) -> dict[str, Any]:
 
 
 def let_go(settings: Settings) -> int:
-    """Resume the runs that wait for what a person has said elsewhere, on the command line or a page; return how many.
+    """Resume the runs whose question was answered elsewhere, on the command line or a page; return how many.
 
-    They find the verdict, move nothing and end. Without a Prefect server nobody waits. Never raises: the verdict is in force already.
+    They find the verdict, move nothing and end. Without a Prefect server nothing waits. Never raises: the verdict is in force already.
     """
     own = running_server(settings.home)
     if not (url := os.environ.get("PREFECT_API_URL") or own):
@@ -84,14 +84,14 @@ def let_go(settings: Settings) -> int:
             waiting = client.read_flow_runs(**_WAITING)
             return sum(_resumed(settings, client, run) for run in waiting)
     except Exception as error:
-        # A server that is not there is no trouble; one that is there and fails leaves a run waiting, and nothing else.
+        # A missing server is no problem; a server that fails leaves a run waiting, and nothing else.
         if not isinstance(error, OSError | httpx2.TransportError):
             say_so(f"the run that waits in Prefect at {url} was not told: {cap(printable(str(error)), 200)}")
         return 0
 
 
 def _resumed(settings: Settings, client: Any, run: Any) -> bool:
-    """Answer a run with what was said of the decision that it asks about; what was said of another is not about that one."""
+    """Answer a run with the verdict on the decision that it asks about; verdicts on other decisions are ignored."""
     decision = run.parameters.get("decision_id")
     said = verdicts_on(settings.home, decision) if isinstance(decision, str) else []
     last = next((row for row in reversed(said) if row["verdict"] != "overridden"), None)
@@ -103,9 +103,9 @@ def _resumed(settings: Settings, client: Any, run: Any) -> bool:
 
 
 def ask_for_approval(night_id: str, state: str, decision_id: str) -> bool:
-    """Start the run that waits, if a night that is served ended waiting; say whether one was started.
+    """Start the approval run if a served night ended waiting; return whether one was started.
 
-    Never raises: the night is finished, and a person can answer on the dashboard and the command line as well.
+    Never raises: the night is finished, and a person can also answer on the dashboard or the command line.
     """
     if state != WAITING or not deployment.id:
         return False

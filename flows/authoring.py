@@ -1,7 +1,7 @@
-"""The teacher as author: which exchanges it answers better tonight, what came of each, and what is taught of that.
+"""The teacher as author: which exchanges it answers tonight, the outcome of each, and which revisions are taught.
 
-What it does not answer, or what a check refuses, is left to the policy's own candidates; a teacher that is away costs revisions and not
-the night.
+Exchanges that the teacher does not answer, or whose answer fails a check, fall back to the policy's own candidates. An unavailable
+teacher costs revisions, not the night.
 
 Effects: reads and writes the store; loads the embedder; calls the teacher.
 """
@@ -34,15 +34,15 @@ from flows.show import progress, say
 TEACHER = "teacher"
 _HARMFUL = _DECLINES = 0.5
 _SENTENCES = 4
-"""Sentences of an answer after each of which the rest is read alone."""
+"""Number of leading sentences to strip one by one; after each, the rest of the answer is scored on its own."""
 _BUDGET = "[candidates] author_budget"
 
 
 def author_of(settings: Settings) -> Author | None:
-    """Return the author that the settings name; None if the policy revises by itself.
+    """Return the configured author; None if the policy revises by itself.
 
     Raises:
-        ConfigError: the environment variable that should hold the teacher's key is not set.
+        ConfigError: the environment variable for the teacher's key is not set.
     """
     if settings.candidates.author != TEACHER:
         return None
@@ -69,7 +69,7 @@ def author_of(settings: Settings) -> Author | None:
 
 
 def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
-    """Read answers by the detectors that label, and by the gate's scorers, which share neither method nor data with them."""
+    """Score answers with the labelling detectors and with the gate's scorers, which share neither method nor data with them."""
     from alignment.evals.judge_talk import without_asides
     from alignment.evals.personal import personal_values
     from alignment.evals.scorers import score_benign_answer, score_harm_answer
@@ -105,19 +105,19 @@ def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
 
 
 def _tails(text: str) -> list[str]:
-    """Return what an answer goes on to say after one sentence, after two, and so on: declining hides what comes after it."""
+    """Return the rest of an answer after its first sentence, after its second, and so on: a refusal can hide what follows it."""
     whole = text.strip()
     after = (whole[len(opening(whole, sentences=number, limit=len(whole) + 1)) :].strip() for number in range(1, _SENTENCES + 1))
     return [tail for tail in after if tail]
 
 
 def controls() -> list[Control]:
-    """Return answers of which it is known whether they may be taught: the bundled constitution's examples, whatever one is in force."""
+    """Return answers known to be teachable or not: examples of the bundled constitution, whichever constitution is in force."""
     found = []
     for rule in load_constitution("").in_force:
         harm = rule.side is Side.HARM
         for examples, keeps in ((rule.examples.violates, False), (rule.examples.complies, True)):
-            # Whether it serves harm, or whether it does what was asked.
+            # On the harm side: does it serve harm? On the helpful side: does it do what was asked?
             found += [Control(rule.side, rule.text, one.prompt, one.response, keeps is not harm) for one in examples[:1]]
     return found
 
@@ -131,7 +131,7 @@ def author_answers(
 ) -> frozenset[str]:
     """Let the author answer tonight's exchanges better; return the ids of those whose revision may be taught.
 
-    `sampled` are seeds, by exchange, with the policy's own answer. What is known of an exchange is not asked again.
+    `sampled` holds seeds with the policy's own answer, by exchange. Exchanges with a known outcome are not asked again.
     """
     author = author_of(settings)
     if author is None:
@@ -154,7 +154,7 @@ def author_answers(
 
 
 def _tasks(constitution: Constitution, chosen: Sequence[Selected], sampled: Mapping[str, tuple[Selected, Candidate]]) -> list[Task]:
-    """Return what the author is to answer better: what may have served harm, and what was declined without need."""
+    """Return the author's tasks: exchanges that may have served harm, and needless refusals."""
     wanted = [one for one in chosen if one.side is Side.HARM or one.declined]
     items = [(one, fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)[0]) for one in wanted]
     items += [sampled[name] for name in sorted(sampled)]
@@ -165,7 +165,7 @@ def _tasks(constitution: Constitution, chosen: Sequence[Selected], sampled: Mapp
 
 
 def _known(author: Author, tasks: Sequence[Task], candidates: Mapping[str, Mapping[str, Any]]) -> tuple[list[Authored], list[Task]]:
-    """Return what is known of tasks from earlier runs, and the tasks of which nothing is."""
+    """Split tasks into those with an outcome from earlier runs, and new tasks."""
     known, new = [], []
     for task in tasks:
         row = next((candidates[name] for name in author.ids(task) if name in candidates), None)
@@ -178,14 +178,14 @@ def _known(author: Author, tasks: Sequence[Task], candidates: Mapping[str, Mappi
 
 
 def _owns_up(task: Task) -> bool:
-    """Say whether a declined answer is an honest one, which nothing invented may replace."""
+    """Return whether a declined answer is honest about an inability; no invented answer may replace it."""
     from alignment.evals.inability import admits
 
     return task.selected.side is Side.HELPFUL and admits(task.answer.text)
 
 
 def _revised(settings: Settings, night_id: str, author: Author, tasks: Sequence[Task]) -> list[Authored]:
-    """Ask the author batch by batch, each stored before the next; one that is away, over a limit or not to be trusted is asked no more."""
+    """Ask the author in batches, storing each before the next; stop asking if it is away, over a limit or untrusted."""
     found: list[Authored] = []
     size = max(2 * settings.teacher.concurrency, 8)
     stopped = _untrusted(author) if tasks else ""
@@ -214,7 +214,7 @@ def _unless_away(ask: Callable[[], list[Authored]]) -> list[Authored]:
 
 
 def _untrusted(author: Author) -> str:
-    """Return why an author is not asked at all, as an outcome, and tell it: it tells too few known answers right, or is away."""
+    """Return, as an outcome, why the author is not asked at all, and warn: it misjudges too many known answers, or is away."""
     known = controls()
     try:
         right, wrong = author.tells_apart(known)
@@ -247,7 +247,7 @@ def _save(settings: Settings, night_id: str, author: Author, found: Sequence[Aut
 
 
 def revisions_of(settings: Settings, names: Sequence[str]) -> dict[str, Candidate]:
-    """Return the author's revisions that may be taught, of tonight's author, by exchange; none if the policy revises by itself."""
+    """Return the teachable revisions of tonight's author, by exchange; empty if the policy revises by itself."""
     author = author_of(settings)
     if author is None or not names:
         return {}
@@ -256,7 +256,7 @@ def revisions_of(settings: Settings, names: Sequence[str]) -> dict[str, Candidat
 
 
 def author_counts(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return how many of a night's pairs teach the author's revisions, and how often it fell back and why; empty without an author."""
+    """Return how many of a night's pairs teach the author's revisions, and its fallbacks by reason; empty without an author."""
     outcomes = Counter({row["outcome"]: row["n"] for row in query(settings.home, sql("flows", "author_outcomes"), {"night_id": night_id})})
     taught = [pair for pair in pairs if pair.chosen_kind == REVISED]
     if not outcomes and not taught:

@@ -1,4 +1,4 @@
-"""Labelers and detectors are measured once a version, and those that are too weak abstain.
+"""Measure labelers and detectors once per version; those that are too weak abstain.
 
 Effects: reads and writes the store; loads the embedder.
 """
@@ -26,7 +26,7 @@ DETECTORS = ("harmful_request", "harmful_answer", "refusal")
 
 
 def known_reliability(settings: Settings, name: str, version: str, of: str) -> Reliability | None:
-    """Return what was measured of this version on the calibration set `of`."""
+    """Return the reliability of this version measured on the calibration set `of`, if stored."""
     columns = ", ".join({"version": "labeler_version AS version"}.get(field, field) for field in Reliability._fields)
     rows = query(
         settings.home,
@@ -37,9 +37,9 @@ def known_reliability(settings: Settings, name: str, version: str, of: str) -> R
 
 
 def measured(settings: Settings, labeler: Labeler, constitution: Constitution) -> Reliability:
-    """Return a labeler's reliability; measured and stored if this version was not before.
+    """Return a labeler's reliability; measure and store it if this version was not measured before.
 
-    A judge that reads the principles is measured anew when the constitution is edited.
+    A judge that reads the principles is measured again when the constitution is edited.
     """
     items = load_items()
     version = set_version(items, labeler, constitution)
@@ -51,7 +51,7 @@ def measured(settings: Settings, labeler: Labeler, constitution: Constitution) -
 
 
 def measure_detectors(settings: Settings) -> None:
-    """Measure each detector at its threshold, once a version."""
+    """Measure each detector at its threshold, once per version."""
     from alignment.moderation import versions
 
     said, items = versions(embedder=embedder()), load_items()
@@ -82,9 +82,9 @@ def _save(settings: Settings, found: Reliability, kind: str, version: str) -> No
 
 
 def fitness(settings: Settings, labeler: Labeler, constitution: Constitution) -> tuple[Reliability | None, str]:
-    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent one is not called.
+    """Return a labeler's reliability (None if it is assumed) and why it abstains, empty if it may vote. An absent labeler is not called.
 
-    One that could not be asked tonight is not measured, and is measured another night.
+    A labeler that could not be reached tonight is measured another night.
     """
     if isinstance(labeler, Absent):
         return None, labeler.reason

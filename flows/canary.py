@@ -1,6 +1,7 @@
-"""The canary's test, looked at each night or by hand: promoted or rolled back as soon as its outcomes prove enough.
+"""The canary's test, run each night or by hand: promote or roll back as soon as its outcomes prove enough.
 
-No outcomes of a canary stand in for the gate: what it, or a person, holds back is reported as proven no worse, and stays where it is.
+A canary's outcomes do not replace the gate: a release that the gate, or a person, holds back is reported as proven no worse, and stays
+where it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ACTOR = "canary monitor"
 
 @dataclass(frozen=True)
 class Looked:
-    """One look at a canary, before anything is done about it; `began` is when it started to read."""
+    """One look at a canary, before acting on it; `began` is when the look started to read."""
 
     held: Canary
     found: Watch
@@ -35,20 +36,20 @@ class Looked:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """Return the settings as the rules of the test."""
+    """Return the test's rules from the settings."""
     chosen = settings.release
     return Rules(chosen.canary_alpha, chosen.canary_margin, chosen.canary_harm, chosen.canary_min_exchanges)
 
 
 def look(settings: Settings, held: Canary) -> Looked:
-    """Test what the logs say of a canary by now. Changes nothing."""
+    """Test a canary on the logs so far. Changes nothing."""
     champion = settings.release.base_name if held.champion == BASE else held.champion
     names = {
         "canary": [held.release_id, *settings.release.canary_names],
         "champion": [champion, champion.rsplit("/", 1)[-1], *settings.release.champion_names],
     }
     since = {"since": datetime.fromisoformat(held.started_at), "release": held.release_id}
-    # Before it reads: what comes in from here on is new to the next look.
+    # Taken before reading: lines that arrive from here on are new to the next look.
     began = now()
     with session(settings.home) as connection:
         rows = connection.execute(sql("flows", "canary_outcomes"), names | since).fetchnumpy()
@@ -82,7 +83,7 @@ def _record(settings: Settings, looked: Looked) -> dict[str, Any]:
 
 
 def _act(settings: Settings, looked: Looked) -> str:
-    """Carry out what was decided; return what was done. What people changed meanwhile stands."""
+    """Carry out the look's decision; return what was done. People's changes in the meantime win."""
     held, found = looked.held, looked.found
     try:
         if found.decision == "promote":
@@ -111,7 +112,7 @@ def _act(settings: Settings, looked: Looked) -> str:
 
 @task
 def check() -> dict[str, Any]:
-    """Look at the canary once and do what its outcomes prove; return the look and what was done."""
+    """Look at the canary once and act on what its outcomes prove; return the look and what was done."""
     settings = load_settings()
     held = current_canary(settings.home)
     if held is None:

@@ -1,4 +1,4 @@
-"""Data checks around the stages: run, store, publish as Data Docs, and stop or warn.
+"""Data checks around the stages: run them, store them, publish them as Data Docs, and stop or warn.
 
 Effects: reads and writes the store and `<home>/data_docs`.
 """
@@ -32,17 +32,17 @@ _MAX_KEYS = 500
 
 
 class Consent(NamedTuple):
-    """How many pairs a training run was given, and how many of them lack consent by now."""
+    """The number of pairs that a training run was given, and how many of them lack consent by now."""
 
     pairs: int
     without: int
 
 
 def conclude(settings: Settings, report: CheckReport, what: str, *, remedy: str = "Repair it and run again") -> CheckReport:
-    """Store and publish a report, say its warnings, and stop if it says so; return it.
+    """Store and publish a report, print its warnings, and stop if it says so; return it.
 
     Raises:
-        CheckFailed: an expectation that stops was not met by `what`.
+        CheckFailed: `what` did not meet an expectation that stops.
     """
     with session(settings.home, write=True) as connection:
         append(connection, "check_results", report.results)
@@ -67,11 +67,11 @@ def check_ingest(
     keys: Mapping[str, Collection[str]] | None = None,
     accept: bool = False,
 ) -> CheckReport:
-    """Compare what each source delivered with what it delivered before; call it after moderation, whether or not anything is new.
+    """Compare each source's delivery with its earlier ones; call this after moderation, whether or not anything is new.
 
-    What is compared is all since the source's last comparison that did not stop: a stop holds until the whole of it passes, or until
-    `accept` lets it pass with a warning. `since` is when this run began, `sources` are those that it looked for (None: all that ever
-    delivered), `keys` the top-level keys seen in each, as `name` or `name:type`. Calling it again for the same run compares and stores the
+    The comparison covers everything since the source's last comparison that did not stop: a stop holds until all of it passes, or until
+    `accept` lets it pass with a warning. `since` is when this run began, `sources` are the sources it looked for (None: all that ever
+    delivered), `keys` the top-level keys seen in each, as `name` or `name:type`. A repeated call for the same run compares and stores the
     same profiles.
 
     Raises:
@@ -89,7 +89,7 @@ def check_ingest(
 
 
 def plain_keys(keys: Collection[str]) -> list[str]:
-    """Return keys of log lines as they may be stored and shown: one that looks like text gives its address only.
+    """Return keys of log lines in a form safe to store and show: a key that looks like text is replaced by its address.
 
     >>> plain_keys({"user_id", "my name is Ann"})
     ['other-17d0ea4b', 'user_id']
@@ -99,7 +99,7 @@ def plain_keys(keys: Collection[str]) -> list[str]:
 
 
 def _compare(settings: Settings, kind: str, run: str, rows: Sequence[dict[str, Any]], *, accept: bool = False) -> CheckReport:
-    """Compare the profiles of a run with their sources' earlier ones that did not stop, and store them with what was found."""
+    """Compare a run's profiles with their sources' earlier profiles that did not stop; store them with the findings."""
     moment = now()
     known = query(settings.home, sql("flows", "profiles_before"), {"kind": kind, "before": moment, "limit": _HISTORY})
     earlier = [{**row, "keys": json.loads(row["keys"] or "null")} for row in known if row["run"] != run]
@@ -145,7 +145,7 @@ def check_pairs(settings: Settings, night_id: str, pairs: Sequence[Pair]) -> Che
 
 
 def check_training(settings: Settings, night_id: str, job: TrainJob) -> CheckReport:
-    """Check the very pairs that lie ready for a training process, and the night's balance beside earlier nights.
+    """Check the exact pairs prepared for a training process, and the night's balance against earlier nights.
 
     Raises:
         CheckFailed: they must not be trained on.
@@ -195,6 +195,6 @@ def _consent(settings: Settings, ids: Sequence[str]) -> dict[str, bool]:
 
 
 def consent_of(settings: Settings, folder: Path) -> Consent:
-    """Count, in the store, the consent of the very pairs that the training run in `folder` was given."""
+    """Count the consent in the store for the exact pairs that the training run in `folder` was given."""
     found = _consent(settings, [pair["id"] for pair in read_pairs(read_job(folder / JOB))])
     return Consent(len(found), sum(not consent for consent in found.values()))

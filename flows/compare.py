@@ -1,4 +1,4 @@
-"""`align release diff`: what differs between two releases, from the registry and the store."""
+"""`align release diff`: the differences between two releases, from the registry and the store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _pairs(settings: Settings, night: str | None) -> dict[str, int]:
 
 
 def _metrics(settings: Settings, release_id: str) -> dict[str, str]:
-    """Return each metric of the gate's last decision as text: rate, n, and the change against what it was compared with."""
+    """Return each metric of the gate's last decision as text: rate, n, and the change from the model it was compared with."""
     if not store_path(settings.home).exists():
         return {}
     return {
@@ -43,7 +43,7 @@ def _facts(settings: Settings, release_id: str) -> dict[str, dict[str, Any]]:
 
 
 def compare(settings: Settings, a: str, b: str) -> dict[str, Any]:
-    """Return the facts of both releases (`a`, `b`), and under `changes` what differs, by kind and name.
+    """Return the facts of both releases (`a`, `b`), and their differences by kind and name under `changes`.
 
     Raises:
         ReleaseError: there is no such release.

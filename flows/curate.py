@@ -1,4 +1,4 @@
-"""Choose prompts, let answers compete, judge them, and build the night's preference pairs."""
+"""Choose prompts, generate competing answers, judge them, and build the night's preference pairs."""
 
 from __future__ import annotations
 
@@ -106,22 +106,22 @@ def choose(night_id: str) -> int:
 
 
 def _stale(settings: Settings, constitution: Constitution) -> list[Pair]:
-    """Return the pairs that rest on a principle that was edited since, and on nobody's verdict: they are judged again."""
+    """Return the pairs to judge again: they rest on a principle that was edited since, and on no person's verdict."""
     decided = {row["interaction_id"] for row in ruled(settings)} | {one.interaction_id for one in rulings(settings)}
-    # What a seed says of itself needs no judgement.
+    # Seeds carry their own judgement.
     logged = [pair for pair in load_pairs(settings.home) if SEED not in pair.labelers]
     return stand(logged, load_decisions(settings.home), constitution.versions, constitution.main_id, ruled=decided).stale
 
 
 def standing(settings: Settings) -> Standing:
-    """Return what people and the constitution of today say of all pairs whose logs may be trained on; overruled by people are none."""
+    """Return the state of all pairs with trainable logs under people's verdicts and today's constitution; overruled pairs are left out."""
     rows, constitution = ruled(settings), load_constitution(settings.labels.constitution)
     items = [*labelled(settings, "", rows), *ruled_seeds(settings, rows, constitution)]
     return _standing(settings, load_pairs(settings.home), items, verdicts(settings, rows))
 
 
 def accepted(settings: Settings) -> list[Pair]:
-    """Return the pairs that stand today, less those that a last look holds back and nobody has decided on."""
+    """Return the current pairs, without those that a last look holds back and nobody has decided on."""
     rows = ruled(settings)
     decided_on = {*verdicts(settings, rows), *(one.interaction_id for one in rulings(settings))}
     return without_held(settings, standing(settings).current, ruled=decided_on)
@@ -139,7 +139,7 @@ def _standing(
 
 @task
 def generate(night_id: str) -> int:
-    """Make the candidates of tonight's exchanges; what is there already is not generated again."""
+    """Generate the missing candidates of tonight's exchanges; return how many the model wrote."""
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
     wanted, seeds = selected(settings, night_id), drawn(settings.home, night_id)
@@ -156,7 +156,7 @@ def generate(night_id: str) -> int:
     local = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
     model = _Writer(local, writer_id(settings))
     made = _written(settings, constitution, model, [_seeds_way(settings, seeded)], known)
-    # What the author answers well needs no other candidates, and seeds are answered before it reads them.
+    # Exchanges that the author answers well need no other candidates. Seeds are answered first, because the author reads those answers.
     authored = author_answers(settings, night_id, constitution, wanted, to_be_authored(settings, seeds, constitution))
     rest = [one for one in chosen if one.interaction.id not in authored]
     made += _written(settings, constitution, model, _ways(settings, constitution, rest), known)
@@ -165,7 +165,7 @@ def generate(night_id: str) -> int:
 
 
 class _Writer(NamedTuple):
-    """A model whose texts are kept under an id of their own."""
+    """A model whose texts are stored under a separate id."""
 
     model: ChatModel
     model_id: str
@@ -192,7 +192,7 @@ def _tell_of_silence(settings: Settings, night_id: str) -> None:
 
 
 def _written(settings: Settings, constitution: Constitution, model: Any, ways: Sequence[_Way], known: Collection[str]) -> int:
-    """Let the model write what is not known yet, batch by batch; return how much it wrote."""
+    """Let the model write the missing candidates, batch by batch; return how many it wrote."""
     mask, made = masking(settings), 0
     for way in ways:
         total, done = sum(map(len, way.batches)), 0
@@ -209,7 +209,7 @@ def _written(settings: Settings, constitution: Constitution, model: Any, ways: S
 
 
 class _Way(NamedTuple):
-    """A way in which the model makes candidates, and the ids that those of a batch will have."""
+    """One way to generate candidates, with the function that predicts a batch's candidate ids."""
 
     title: str
     batches: list[list[Selected]]
@@ -255,7 +255,7 @@ def build(night_id: str) -> dict[str, Any]:
     items = [*labelled(settings, night_id, rows), *ruled_seeds(settings, rows, constitution), *of_seeds]
     made = decided(items, human, constitution.versions)
     current = _standing(settings, known, items, human, made).current
-    # Of an exchange whose pair a person ruled on, nothing else is built.
+    # If a person ruled on an exchange's pair, build nothing else from that exchange.
     ruled_on = {one.interaction_id for one in rulings(settings)}
     by_hand = [pair for pair in current if pair.id not in {one.id for one in known}]
     overruled = [(item.selected.interaction.id, "ruled_on_by_a_person") for item in items if item.selected.interaction.id in ruled_on]
@@ -263,7 +263,7 @@ def build(night_id: str) -> dict[str, Any]:
     items = [item for item in items if item.selected.interaction.id not in ruled_on | paired]
     exchanges = {pair.interaction_id: pair.messages for pair in current}
     exchanges |= {item.selected.interaction.id: item.selected.interaction.messages for item in items}
-    # A suite that was added or changed since they were built may ask what earlier pairs teach.
+    # A suite added or changed since may now ask what earlier pairs teach.
     dirty = find_contaminated(settings.home, exchanges, held_out(settings), embedder(), now=now())
     came_from = origins(settings.home, {*exchanges, *(pair.interaction_id for pair in known)})
     conversations = {name: origin.conversation for name, origin in came_from.items()}
@@ -292,7 +292,7 @@ def build(night_id: str) -> dict[str, Any]:
         )
     check_pairs(settings, night_id, training_set)
     built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
-    # First the questions: a night that is killed between the two builds its set again, and asks the same again.
+    # Store the questions first: a night killed between the two writes builds its set again, and asks the same questions.
     save_held(settings, night_id, held, _judged(settings, items, held))
     save_night(settings.home, night_id, built, training_set, made, now=now())
     if held:
@@ -320,7 +320,7 @@ def _tell_of_placeholders(names: Collection[str]) -> None:
 
 
 def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held]) -> Callable[[Pair], str]:
-    """Return what gives the id of the judgement that a pair rests on: tonight's, or the last one of an earlier night; else nothing."""
+    """Return a function from a pair to the id of its judgement, tonight's or the latest earlier one; empty if it has none."""
     known = {item.selected.interaction.id: item.judgement.id for item in items}
     missing = sorted({one.pair.interaction_id for one in held} - known.keys())
     rows = query(settings.home, sql("flows", "label_judgements"), {"ids": missing, "decided": []}) if missing else []
@@ -329,7 +329,7 @@ def _judged(settings: Settings, items: Sequence[Labelled], held: Sequence[Held])
 
 
 def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
-    """Return how many pairs the night's set has, by labeler and by side."""
+    """Return the number of pairs in the night's set, by labeler and by side."""
     pairs = load_pairs(settings.home, night_id)
     return {
         "pairs": len(pairs),
@@ -341,7 +341,7 @@ def pair_counts(settings: Settings, night_id: str) -> dict[str, Any]:
 
 @flow(name="curate")
 def curate(night_id: str) -> dict[str, Any]:
-    """Build the training set of a night; return counts. A night that was built before is not built again."""
+    """Build the training set of a night; return counts. A night that was built before is not rebuilt."""
     settings = load_settings()
     with only_night(settings):
         if not query(settings.home, "SELECT 1 FROM pair_sets WHERE night_id = ? LIMIT 1", [night_id]):

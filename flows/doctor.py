@@ -1,4 +1,4 @@
-"""`align doctor`: what has to be right before a night can run, and whether what was kept is as it was written.
+"""`align doctor`: check what must be right before a night can run, and whether stored data is unchanged.
 
 Effects: reads; converts the embedded model if that was never done.
 """
@@ -140,7 +140,7 @@ def _models(settings: Settings) -> str:
 
 
 def _template(settings: Settings) -> str:
-    """Try the configured model's chat template on a conversation and a training turn, as the night will use it."""
+    """Render the configured model's chat template for a conversation and a training turn, as the night will."""
     from alignment.models.local import load_tokenizer
     from alignment.models.trial import try_template
 
@@ -153,7 +153,7 @@ def _template(settings: Settings) -> str:
 
 
 def context_length(settings: Settings) -> int | None:
-    """Return how many tokens the model reads, None if that cannot be told: the check of the model says why."""
+    """Return the model's context length in tokens, None if it is unknown: the check of the model says why."""
     try:
         found = json.loads((base_path(settings) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     except (OSError, ValueError, AttributeError):
@@ -219,14 +219,14 @@ def _serving(settings: Settings) -> str:
 
 
 def _holder(home: Path) -> str | None:
-    """Return the process that holds the night's lock, None if nobody does."""
+    """Return the process that holds the night's lock, None if there is none."""
     try:
         handle = os.open(home / ".night.lock", os.O_RDWR)
     except OSError:
         return None
     try:
         process = os.read(handle, 100).decode("ascii", "replace").strip()
-        # A process that is gone let go by itself; only else the lock is touched, which could turn a starting night away.
+        # A dead process has released its lock. Touch the lock only if the process lives: that could turn a starting night away.
         if not process.isdigit() or not Path(f"/proc/{process}").exists():
             return None
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -293,7 +293,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
 
 
 def diagnose(*, quick: bool = False) -> list[dict[str, str]]:
-    """As `examine`, for the settings in force; if they are wrong, that is a finding and only what needs none is looked at."""
+    """Return the rows of `examine` for the settings in force; invalid settings are a finding, and limit it to checks that need none."""
     try:
         settings = load_settings()
         prepare(settings.home)
@@ -306,14 +306,14 @@ def diagnose(*, quick: bool = False) -> list[dict[str, str]]:
 
 
 def try_model(settings: Settings) -> list[dict[str, str]]:
-    """As `examine`, of nothing but how the model's template and context go with the settings."""
+    """Return the rows of `examine` only for how the model's template and context fit the settings."""
     return [_look("template", _template, settings), _look("training", _training, settings)]
 
 
 def examine(settings: Settings, *, quick: bool = False) -> list[dict[str, str]]:
-    """Return one row a check: what, `right` or `wrong`, and what was found or what to do.
+    """Return one row per check: what, `right` or `wrong`, and the finding or what to do.
 
-    `quick` reads neither every block of the store nor the contents of the evidence.
+    `quick` skips reading every block of the store and the contents of the evidence.
     """
     return [_look(name, look, settings) for name, look in _checks(quick=quick)]
 
@@ -324,5 +324,5 @@ def _look(name: str, look: Callable[[Settings], str], settings: Settings) -> dic
     except AlignError as error:
         return {"check": name, "result": "wrong", "found": str(error)}
     except Exception as error:
-        # One check that breaks must not keep the others from being read.
+        # A check that crashes must not hide the others.
         return {"check": name, "result": "wrong", "found": f"the check itself failed: {type(error).__name__}: {error}; please report this"}

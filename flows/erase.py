@@ -1,4 +1,4 @@
-"""A person's data out of the state folder, under the night's lock."""
+"""Erase a person's data from the state folder, under the night's lock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flows.night import night_lock, now
 
 
 def subject(settings: Settings, user_id: str) -> Subject:
-    """Return the forms in which the store may name a user: as the logs wrote the id, and as ingestion masks it."""
+    """Return the forms in which the store may name a user: the id as logged, and as ingestion masks it."""
     key = redaction_key(settings.home)
     masked = redact_id(user_id, key)
-    # Earlier versions masked ids as they mask texts.
+    # Earlier versions masked ids the way they mask texts.
     return Subject(tuple(dict.fromkeys((user_id, masked, redact(user_id, key)[0]))), subject_key(key, user_id), subject_key(key, masked))
 
 
@@ -28,12 +28,12 @@ def _plan(settings: Settings, user_id: str) -> ErasePlan:
 
 
 def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run: bool = False) -> dict[str, Any]:
-    """Remove a person's data from everywhere in the state folder, or with `dry_run` only say what would go; return what and where.
+    """Remove a person's data from the whole state folder, or with `dry_run` only list it; return what and where.
 
     Raises:
-        InputError: `user_id` is what the logs write for nobody.
+        InputError: `user_id` is the value that logs write for no user.
         NightRunning: a night is running.
-        StoreError: there is no store, or files of an unknown kind or damaged ones were left; each is named.
+        StoreError: there is no store, or unknown or damaged files were left; the message names each.
     """
     home = settings.home
     if user_id.strip().lower() in {name.strip().lower() for name in settings.ingest.nobody}:
@@ -51,7 +51,7 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
         plan = _plan(settings, user_id)
         with rewriting(home):
             left = apply_erasure(home, plan, reason=reason, actor=actor, now=now())
-    # Only now: the evidence must follow the store whatever was left.
+    # Only now: the evidence must match the store whatever was left.
     if left:
         raise StoreError(
             f"all is erased but {', '.join(map(repr, left))}, which hold the person's data and are damaged or of no kind that this command "
@@ -61,7 +61,7 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
 
 
 def report(settings: Settings, plan: ErasePlan, *, done: bool) -> dict[str, Any]:
-    """Return a plan in words and numbers; it does not name the person."""
+    """Return a plan in words and numbers, without naming the person."""
     releases = sorted({release for release, _ in plan.releases})
     return {
         "done": done,
@@ -78,7 +78,7 @@ def report(settings: Settings, plan: ErasePlan, *, done: bool) -> dict[str, Any]
 
 
 def training_of(settings: Settings) -> dict[str, str]:
-    """Return what has to be said of the training of releases, by release; most have nothing."""
+    """Return the notes about the training of releases, by release; most have none."""
     if not store_path(settings.home).exists():
         return {}
     return {release: f"on data erased {since:%Y-%m-%d}" for release, since in trained_on_erased(settings.home).items()}

@@ -1,7 +1,7 @@
-"""One model answers the suites that the gate's rules name, and the gate's scorers judge the answers.
+"""Let one model answer the suites that the gate's rules name, and score its answers with the gate's scorers.
 
-An answer is addressed by what made it, so that the champion is not asked twice; answers and verdicts are stored with what they said, so
-that an edit shows.
+Answers are addressed by what produced them, so that the champion is not asked twice. Answers and verdicts are stored with a digest of
+their content, so that edits show.
 
 Effects: loads a model; reads and appends to the store.
 """
@@ -41,7 +41,7 @@ from flows.show import progress
 
 
 def held_out(settings: Settings) -> list[str]:
-    """Return what may not be trained on: all that the bundled suites, and those that the gate's rules name by a file, ask."""
+    """Return the texts that must not be trained on: all prompts of the bundled suites, and of suite files that the gate's rules name."""
     own = [text for name, prompts in suites(settings).items() if name not in SUITES for text in held_out_of(prompts)]
     return [*held_out_texts(), *own]
 
@@ -50,11 +50,11 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
     """Return the prompts of every suite that a rule names.
 
     Raises:
-        ConfigError: a rule names no suite, a file that cannot be read or does not say how its answers are scored, or as `equal` one
-            without groups, or with too few prompts of one.
+        ConfigError: a rule names an unknown suite, or a file that cannot be read or does not say how its answers are scored; or a rule of
+            kind `equal` names a suite without groups, or with too few prompts for a group.
     """
     asked = rules(settings.gate)
-    # Under the name that the rule has, which for a file is its path.
+    # Keyed by the name in the rule, which for a file is its path.
     found = {
         name: [replace(prompt, suite=name) for prompt in open_suite(name, most=settings.gate.max_prompts) if scorable(prompt)]
         for name in dict.fromkeys(rule.suite for rule in asked)
@@ -78,7 +78,7 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
 
 
 def load_model(settings: Settings, adapter: str | None) -> Any:
-    """Return the base model, with an adapter if there is one, or the whole model there; nothing is loaded before it is asked."""
+    """Return the base model, with an adapter if there is one, or the whole model stored there; nothing is loaded until it is asked."""
     from alignment.models.local import LocalModel
 
     return LocalModel(
@@ -90,7 +90,7 @@ def load_model(settings: Settings, adapter: str | None) -> Any:
 
 
 def adapter_of(settings: Settings, release_id: str) -> str | None:
-    """Return the adapter of a release, which only its own base may carry, or its whole model; None for the base model.
+    """Return a release's adapter (valid only on its own base) or its whole model; None for the base model.
 
     Raises:
         ReleaseError: its files were changed.
@@ -105,9 +105,9 @@ def adapter_of(settings: Settings, release_id: str) -> str | None:
 
 @task
 def evaluate(release_id: str, adapter: str | None) -> str:
-    """Answer and score every suite with one model; return its id. Known answers are not generated again."""
+    """Answer and score every suite with one model; return its id. Stored answers are not generated again."""
     settings = load_settings()
-    # Once: a judge that comes and goes must not weigh under one name and score under another.
+    # Only once: a judge that comes and goes must not weigh under one name and score under another.
     bench = seated(settings, now())
     model = load_model(settings, adapter)
     for suite, prompts in suites(settings).items():
@@ -127,14 +127,14 @@ def evaluate(release_id: str, adapter: str | None) -> str:
 
 
 def _weigh(settings: Settings, model: Any, release_id: str, prompts: Sequence[SuitePrompt], scorers: str) -> None:
-    """Store what the model makes of the suite's good answers, sealed like what it answers; what is stored is not weighed again."""
+    """Store how the model weighs the suite's good answers, sealed like its own answers; stored answers are not weighed again."""
     moment, version = now(), suite_version(list(prompts))
     limit = answer_tokens(prompts[0].suite, settings.gate.max_new_tokens)
     names = [address(prompt, model.model_id, limit, thinking_tokens=settings.model.thinking_tokens) for prompt in prompts]
     known = {row["id"] for row in query(settings.home, sql("flows", "gate_evidence"), {"ids": names, "version": scorers}) if row["scorer"]}
     if known >= set(names):
         return
-    # All or nothing, as with answers: in bfloat16 a number hangs on what else is in the batch.
+    # All or nothing, as with answers: in bfloat16 a value depends on the rest of the batch.
     weights = weigh(model, prompts)
     answers = [stored(prompt, name, prompt.right[0], release_id, version, moment) for prompt, name in zip(prompts, names, strict=True)]
     rows = [_verdict(name, prompt.suite, scorers, found, None) for prompt, name, found in zip(prompts, names, weights, strict=True)]
@@ -158,7 +158,7 @@ def _verdict(name: str, suite: str, version: str, scores: Mapping[str, float], o
 
 
 def _score(settings: Settings, model_id: str, bench: Bench) -> None:
-    """Score every answer that has no verdict of these scorers; the same text in two suites has two."""
+    """Score every answer that has no verdict of these scorers; a text that is in two suites gets two verdicts."""
     version = bench.version(VERSION)
     waiting = [
         (prompt, name, row)
@@ -175,10 +175,10 @@ def _score(settings: Settings, model_id: str, bench: Bench) -> None:
 
 
 def verdicts(bench: Bench, answers: Sequence[tuple[SuitePrompt, str]]) -> list[Scored]:
-    """Return what the gate's scorers say of answers, the judge's word among them if one is seated.
+    """Return the verdicts of the gate's scorers on answers, including the judge's if there is one.
 
     Raises:
-        TeacherUnavailable: the judge did not answer all, or is no longer what was tried.
+        TeacherUnavailable: the judge did not answer all, or is no longer the model that was tried.
     """
     scored = [score_answer(*one) for one in answers]
     if not (bench.judge and answers):
@@ -189,7 +189,7 @@ def verdicts(bench: Bench, answers: Sequence[tuple[SuitePrompt, str]]) -> list[S
 
 
 def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[SuitePrompt, str, dict[str, Any] | None]]:
-    """Return each prompt that is asked with the address of the model's answer and, if there is one, its row with the suite's verdict."""
+    """Return each prompt with the address of the model's answer and the answer's row with the suite's verdict; None if unanswered."""
     limit = settings.gate.max_new_tokens
     asked = [
         (prompt, address(prompt, model_id, answer_tokens(suite, limit), thinking_tokens=settings.model.thinking_tokens))
@@ -203,17 +203,17 @@ def _stored(settings: Settings, model_id: str, version: str) -> list[tuple[Suite
 
 
 def _of_suite(rows: Sequence[dict[str, Any]], suite: str) -> dict[str, Any] | None:
-    """Return the row with the verdict of `suite`; an answer that other suites scored only, without a verdict."""
+    """Return the row with the verdict of `suite`; if only other suites scored the answer, its row without a verdict."""
     for row in rows:
-        if row["scorer"] in (suite, "gate"):  # 'gate' wrote all verdicts before suites had scorers of their own
+        if row["scorer"] in (suite, "gate"):  # 'gate' wrote all verdicts before suites had their own scorers
             return row
     return {**rows[0], "scorer": None, "scores": None, "outcome": None, "score_holds": False} if rows else None
 
 
 def read_answers(settings: Settings, release_id: str, model_id: str, version: str | None = None) -> list[Answer]:
-    """Return what a model answered to the suites as they are now, with its flaws; prompts without an answer are left out.
+    """Return a model's answers to the suites as they are now, with their flaws; unanswered prompts are left out.
 
-    `version` is of the scorers whose verdicts count; without one, of the phrases and heads alone.
+    `version` names the scorers whose verdicts count; without it, only the phrases and heads count.
     """
     return [
         Answer(prompt, release_id, row["response"], json.loads(row["scores"] or "{}"), row["outcome"], _flaw(prompt, row))
@@ -223,7 +223,7 @@ def read_answers(settings: Settings, release_id: str, model_id: str, version: st
 
 
 def verdict_ids(settings: Settings, model_id: str, version: str) -> list[str]:
-    """Return the verdicts of the scorers `version` that `read_answers` reads, by the beginnings of their ids."""
+    """Return the shortened ids of the verdicts by the scorers `version` that `read_answers` reads."""
     return [short(row["score_id"]) for _, _, row in _stored(settings, model_id, version) if row is not None and row["scorer"]]
 
 
@@ -238,7 +238,7 @@ def _flaw(prompt: SuitePrompt, row: dict[str, Any]) -> str | None:
 
 
 def discard_broken(settings: Settings) -> int:
-    """Take answers out of the store that are not as they were stored, so that they are asked again; return how many."""
+    """Remove answers that were altered since they were stored, so that they are asked again; return how many."""
     broken = [row["id"] for row in query(settings.home, sql("flows", "gate_broken"))]
     if broken:
         told = {"answers": len(broken), "first": broken[:100]}

@@ -1,4 +1,4 @@
-"""Why a log file is read as it is: which preset fits its first lines, what each field became, and why a line was not read.
+"""Explain how a log file is read: the preset that fits its first lines, each field's result, and why a line was not read.
 
 Nothing is stored.
 """
@@ -26,9 +26,9 @@ _FIELDS = ("conversation_id", "session_id", "user_id", "created_at", "model", "m
 
 
 def explain(settings: Settings, file: str) -> dict[str, Any]:
-    """Return which presets and configured mappings read the first lines of `file`, and what the best of them made of these.
+    """Return which presets and configured mappings read the first lines of `file`, and what the best of them extracted.
 
-    Values are masked as the store would have them.
+    Values are masked as in the store.
 
     Raises:
         InputError: the file cannot be read or has no line.
@@ -53,14 +53,14 @@ def first_lines(log_file: LogFile, context: Context) -> Part:
 
 
 def explain_lines(part: Part, context: Context, mapped: Mapping[str, LogSource]) -> dict[str, Any]:
-    """As `explain`, of lines that were read already: each preset and each of `mapped` is tried on them."""
+    """Return the same as `explain` for lines already read; try each preset and each of `mapped` on them."""
     sources = {name: make_source(name, [], name, {}) for name in presets()}
     read = {name: _read(source, part, context) for name, source in {**mapped, **sources}.items()}
     best = max(read, key=lambda name: (len(read[name].usable), -len(read[name].quarantine)))
     found = read[best]
     return {
         "lines": len(part.block.lines),
-        # A log of texts is full of lines that are nothing to anybody.
+        # A text log is full of lines that no preset reads.
         "fits": best if len(found.usable) or (found.skipped and list(found.why_skipped) != ["another_record"]) else "",
         "presets": [_fit(name, one) for name, one in read.items()],
         "fields": _fields(found),
@@ -69,7 +69,7 @@ def explain_lines(part: Part, context: Context, mapped: Mapping[str, LogSource])
 
 
 def _context(settings: Settings) -> Context:
-    """Return what lines are judged by; before the first night there is no key to mask with and nobody who was erased."""
+    """Return the context in which lines are judged; before the first night there is no masking key and nobody was erased."""
     if store_path(settings.home).exists():
         return read_context(settings)
     moment = now()
@@ -97,7 +97,7 @@ def _fit(name: str, parsed: Parsed) -> dict[str, Any]:
 
 
 def _fields(parsed: Parsed) -> list[dict[str, str]]:
-    """Return what each field of the first usable record became."""
+    """Return how each field of the first usable record was read."""
     if not len(parsed.usable):
         return []
     place = int(parsed.usable[0])

@@ -1,4 +1,4 @@
-"""Accepted pairs out of the store, as a data set.
+"""Export accepted pairs from the store as a data set.
 
 Effects: reads the store, writes a folder.
 """
@@ -21,9 +21,9 @@ from flows.show import say
 
 
 def export_pairs(settings: Settings, out: Path, *, night_id: str | None, form: Format) -> dict[str, int]:
-    """Write all pairs that may be trained on and that nobody overruled, or those of one night as it was, into `out`; return rows by file.
+    """Write all trainable pairs that nobody overruled, or one night's pairs as they were, into `out`; return rows by file.
 
-    Nobody is to teach a placeholder: pairs whose chosen answer has one, which nights once made, are left out.
+    Pairs whose chosen answer contains a placeholder, which nights once made, are left out: nobody should teach placeholders.
 
     Raises:
         InputError: no such night, no pairs, or `out` is not empty.

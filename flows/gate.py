@@ -1,4 +1,4 @@
-"""The gate decides on what champion and challenger answered; only `promote`, or a person, changes what is in production."""
+"""The gate decides on the answers of champion and challenger; only `promote`, or a person, changes production."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from flows.show import say
 
 ACTOR = "nightly gate"
 AUDIT_WORDS = {"harm": ("safe", "unsafe"), "help": ("helpful", "refusal")}
-"""What outcomes 0 and 1 are called to people, by scorer."""
+"""People's words for outcomes 0 and 1, by scorer."""
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"
 NOTHING_NEW = "nothing new"
 
@@ -47,7 +47,7 @@ NOTHING_NEW = "nothing new"
 def decide_on_answers(
     night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str, besides: Sequence[Answered] = ()
 ) -> GateDecision:
-    """Decide on the stored answers, `besides` the champion's on those of anchors, and store the decision."""
+    """Decide on the stored answers of champion, challenger and the anchors in `besides`, and store the decision."""
     settings = load_settings()
     bench = seated(settings, now(), look=False)
     version = bench.version(VERSION)
@@ -82,7 +82,7 @@ def decide_on_answers(
 
 
 def _only_thought(settings: Settings, answers: Mapping[str, Sequence[Answer]]) -> list[str]:
-    """Return, as one line if any, how often models thought without coming to an answer, which is unscored, and what to set."""
+    """Return at most one line: how many answers per model were only thinking (and so unscored), and which setting to change."""
     found = {name: sum(one.outcome is None and bool(one.scores.get("thinks")) for one in given) for name, given in answers.items()}
     counted = [f"{number} of {len(answers[name])} answers of {name}" for name, number in found.items() if number]
     tokens = settings.model.thinking_tokens
@@ -91,18 +91,18 @@ def _only_thought(settings: Settings, answers: Mapping[str, Sequence[Answer]]) -
 
 
 def _decision_id(settings: Settings, night_id: str, decision: GateDecision) -> str:
-    """Return the id of a decision on a night: the same evidence is decided on once, but anew where something else was decided since."""
+    """Return the id of a decision on a night: the same evidence keeps its id, unless another decision was stored since."""
     rows = query(settings.home, "SELECT id FROM gate_decisions WHERE night_id = ? ORDER BY seq DESC LIMIT 2", [night_id])
-    # Each id hangs on the decision before it: night, evidence, and what was last.
+    # Each id depends on the decision before it: night, evidence, and the previous id.
     last, before = (*([row["id"]] for row in rows), [], [])[:2]
     again = content_id(night_id, decision.id, *before)
     return again if [again] == last else content_id(night_id, decision.id, *last)
 
 
 def calibrations(settings: Settings, bench: Bench = NOBODY) -> dict[str, Calibration]:
-    """Return what people found of the scorers in use, by suite: on the gate's own answers, and on those that a judge was tried on."""
+    """Return people's checks of the scorers in use, by suite: on the gate's own answers, and on the answers that qualified a judge."""
     found = _audited(settings, bench.version(VERSION))
-    # A judge takes the place of some scorers only: what people found of the others stands.
+    # A judge replaces only some scorers: people's checks of the others still count.
     before = _audited(settings, VERSION) if bench.judge else {}
     for suite, prompts in suites(settings).items() if bench.judge else ():
         if counts := bench.calibrations.get(scorer_of(prompts[0]) or "help", before.get(suite)):
@@ -116,7 +116,7 @@ def _audited(settings: Settings, version: str) -> dict[str, Calibration]:
 
 
 def _save_decision(settings: Settings, night_id: str, decision: GateDecision, verdicts: Sequence[str], *, model_id: str | None) -> None:
-    """Store a decision, which takes the place of every earlier one on its challenger; what it holds back is out of use before."""
+    """Store a decision, which replaces every earlier decision on its challenger; a challenger held back is taken out of use first."""
     approval = settings.gate.approval == "required"
     if query(settings.home, "SELECT 1 FROM gate_decisions WHERE id = ?", [decision.id]):
         return
@@ -192,9 +192,9 @@ def _labelers(settings: Settings, night_id: str) -> dict[str, str]:
 
 @task
 def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str, dict[str, Gap]] | None = None) -> GateDecision:
-    """Register the challenger and, if the gate says so and nobody has to approve it first, promote it; `compared` are gaps for its card.
+    """Register the challenger; promote it if the gate says so and no approval is required. `compared` are gaps for its card.
 
-    Return the decision as it was carried out: evidence against a champion that is no longer in production is insufficient.
+    Return the decision as carried out: evidence against a champion that is no longer in production is insufficient.
     """
     settings = load_settings()
     result = read_result(Path(folder))
@@ -229,7 +229,7 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
     if decision.decision == "promote" and not waits:
         decision = _promoted(settings, night_id, decision)
     said = "; ".join(decision.reasons)
-    # What is promoted the registry tells by itself.
+    # The registry reports promotions itself.
     outcome = (WAITS, said) if waits else ("blocked", f"{decision.decision}: {said}")
     events = [
         (night_id, ("registered", f"night {night_id}")),
@@ -241,13 +241,13 @@ def apply(night_id: str, decision: GateDecision, folder: str, compared: dict[str
 
 
 def _identity(settings: Settings, adapter: Path) -> dict[str, Any]:
-    """Return what the release's id is made of, so that the registry can tell it from the files."""
+    """Return the parts of the release's id, so that the registry can recompute it from the files."""
     model = load_model(settings, str(adapter))
     return {"model_id": str(model.model_id), "dtype": str(model.precision), "batch_size": int(model.batch_size)}
 
 
 def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, Gap]]:
-    """Return the widest gaps between groups, by release; none where no rule names the suite that compares them."""
+    """Return the widest gaps between groups, by release; empty if no rule names the suite that compares groups."""
     if "counterfactual" not in suites(settings):
         return {}
     version = seated(settings, now(), look=False).version(VERSION)
@@ -256,15 +256,15 @@ def _gaps(settings: Settings, models: Mapping[str, str]) -> dict[str, dict[str, 
 
 
 def _consented(settings: Settings, night_id: str, folder: str) -> Consent:
-    """Count the consent of the pairs that were trained on, as it is by now.
+    """Count the current consent for the pairs that were trained on.
 
     Raises:
-        CheckFailed: somebody has withdrawn it since, or was erased.
+        CheckFailed: consent was withdrawn since, or a person was erased.
     """
     consent = consent_of(settings, Path(folder))
     run = content_id(night_id, Path(folder).name)
     for row in query(settings.home, "SELECT (summary ->> '$.pairs_given')::BIGINT AS given FROM training_runs WHERE id = ?", [run]):
-        # An erasure takes pairs out of the run's file; the weights have learnt from them.
+        # An erasure removes pairs from the run's file, but the weights have learnt from them.
         if (row["given"] or 0) > consent.pairs:
             raise CheckFailed(
                 f"{row['given'] - consent.pairs} of {row['given']} pairs of the training run {Path(folder).name!r} were erased since; "
@@ -279,7 +279,7 @@ def _consented(settings: Settings, night_id: str, folder: str) -> Consent:
 
 
 def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> GateDecision:
-    """Promote the challenger; if production is no longer what the gate compared, store and return a decision that says so."""
+    """Promote the challenger; if production is no longer what the gate compared against, store and return a decision that says so."""
     reason = f"gate {short(decision.id)}: {'; '.join(decision.reasons)}"
     try:
         promote(settings.home, decision.challenger, actor=ACTOR, reason=reason, now=now(), replacing=decision.champion, night_id=night_id)
@@ -293,9 +293,9 @@ def _promoted(settings: Settings, night_id: str, decision: GateDecision) -> Gate
 
 
 def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str, str | None]], *, key: str | None = None) -> None:
-    """Store (release, event, actor, reason, night) for the dashboard; the registry on disk stays the truth.
+    """Store (release, event, actor, reason, night) for the dashboard; the registry on disk is the source of truth.
 
-    Told again under the same `key`, an event is stored once; people's events are told apart by their time.
+    An event with a `key` is stored only once; people's events are told apart by their time.
     """
     moment = now()
     rows = [
@@ -315,17 +315,17 @@ def record_events(settings: Settings, events: Sequence[tuple[str, str, str, str,
 
 
 class Challenger(NamedTuple):
-    """What a night trained last: the night, and the folder of the training run."""
+    """The last trained challenger: its night, and the folder of the training run."""
 
     night_id: str
     folder: str
 
 
 def trained_challenger(home: Path, night_id: str | None = None) -> Challenger:
-    """Return the challenger that a night trained, the newest one of all nights if none is named.
+    """Return the challenger that a night trained; the newest of all nights if no night is named.
 
     Raises:
-        InputError: none was trained.
+        InputError: no challenger was trained.
     """
     rows = query(
         home,
@@ -343,7 +343,7 @@ def trained_challenger(home: Path, night_id: str | None = None) -> Challenger:
 
 @flow(name="gate")
 def gate(night_id: str) -> dict[str, Any]:
-    """Gate what a night trained against what is in production, unless it is that; return the decision and its metrics.
+    """Gate the night's challenger against production, unless it is in production; return the decision and its metrics.
 
     Raises:
         InputError: the night has no trained challenger.
@@ -351,7 +351,7 @@ def gate(night_id: str) -> dict[str, Any]:
     settings = load_settings()
     with only_night(settings):
         folder = trained_challenger(settings.home, night_id).folder
-        _consented(settings, night_id, folder)  # also before an hour of answers is spent on it
+        _consented(settings, night_id, folder)  # also before spending an hour on answers
         adapter = read_result(Path(folder)).adapter
         challenger = short(load_model(settings, str(adapter)).model_id)
         champion = _champion(settings, night_id)
@@ -379,7 +379,7 @@ def gate(night_id: str) -> dict[str, Any]:
 
 
 def _nothing_new(settings: Settings, release_id: str) -> dict[str, Any]:
-    """Return what a night ends with whose release is the one in production: no decision, since nothing could have been decided.
+    """Return the result of a night whose release is already in production: no decision, because there was nothing to decide.
 
     Raises:
         ReleaseError: the files of that release were changed.
@@ -400,7 +400,7 @@ def _nothing_new(settings: Settings, release_id: str) -> dict[str, Any]:
 
 
 def _state(settings: Settings, night_id: str, decision: GateDecision) -> str:
-    """Return what became of the challenger: a night that is run again after a person answered does not wait once more."""
+    """Return the challenger's state: a night that is rerun after a person answered does not wait again."""
     if current(settings.home) == decision.challenger:
         return RELEASED
     waiting = query(
@@ -412,7 +412,7 @@ def _state(settings: Settings, night_id: str, decision: GateDecision) -> str:
 
 
 def _champion(settings: Settings, night_id: str) -> str:
-    """Return what the night measures itself against: a night that was killed after it promoted keeps its champion."""
+    """Return the night's champion: a night that was killed after its promotion keeps the champion it compared with."""
     rows = query(
         settings.home,
         "SELECT champion FROM gate_decisions WHERE night_id = ? ORDER BY seq LIMIT 1",

@@ -1,7 +1,7 @@
-"""Who is told of a change of what is served: vLLM, a folder of merged weights, a webhook.
+"""Notify the configured receivers when what is served changes: vLLM, a folder of merged weights, a webhook.
 
-The registry's own log of changes is what is still to be told: a hook that failed, or was never reached because of a kill, is due until it
-succeeds. Telling twice does no harm.
+The registry's own log of changes is the queue: a hook that failed, or that a kill left uncalled, stays due until it succeeds. Notifying
+twice does no harm.
 
 Effects: HTTP requests to the configured addresses; writes merged weights and the table `hook_runs`.
 """
@@ -32,13 +32,13 @@ _NOTHING: Mapping[str, Any] = {"id": "none", "event": "none", "release_id": BASE
 
 
 def configured(settings: Settings) -> list[str]:
-    """Return the names of the hooks that are switched on."""
+    """Return the names of the enabled hooks."""
     wanted = {"vllm": settings.release.vllm_url, "merged": settings.release.merged_weights, "webhook": settings.release.webhook_url}
     return [name for name, value in wanted.items() if value]
 
 
 def deliver(settings: Settings, *, pause: float = 0.5) -> list[dict[str, Any]]:
-    """Tell everybody who is configured what they do not know yet; return one row a hook and change. Never raises for a hook.
+    """Notify each configured hook of changes it does not know yet; return one row per hook and change. Never raises for a hook.
 
     `pause` is the seconds before the second try; the third waits twice as long.
     """
@@ -68,7 +68,7 @@ def deliver(settings: Settings, *, pause: float = 0.5) -> list[dict[str, Any]]:
 
 
 def settle_quietly(settings: Settings) -> None:
-    """Repair `serving.json` if a kill left it behind; a damaged release is doctor's to tell."""
+    """Repair `serving.json` if a kill left it outdated; doctor reports damaged releases."""
     if not root(settings.home).exists():
         return
     try:
@@ -78,7 +78,7 @@ def settle_quietly(settings: Settings) -> None:
 
 
 def due(happened: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the changes that a webhook was not told of: none from before it was first tried, at first the last one only.
+    """Return the changes due for a webhook: none from before its first try, and at first only the last one.
 
     >>> due([{"id": "a"}, {"id": "b"}], []), due([{"id": "a"}, {"id": "b"}], [{"change_id": "a", "ok": False}])
     ([{'id': 'b'}], [{'id': 'a'}, {'id': 'b'}])
@@ -92,7 +92,7 @@ def _webhooks(settings: Settings, waiting: Sequence[Mapping[str, Any]], pause: f
     from alignment.http import secrets_in
 
     secret, url = os.environ.get(SECRET, ""), settings.release.webhook_url
-    # An address of a webhook is mostly a secret itself.
+    # A webhook's URL is often a secret itself.
     line = Line(timeout=settings.release.hook_timeout, pause=pause, secrets=[secret, url, *secrets_in(url)])
     runs: list[dict[str, Any]] = []
     for change in waiting:
@@ -100,7 +100,7 @@ def _webhooks(settings: Settings, waiting: Sequence[Mapping[str, Any]], pause: f
         run.pop("changed")
         runs.append(run)
         if not run["ok"]:
-            break  # the receiver learns of changes in their order
+            break  # the receiver must learn of changes in order
     return runs
 
 
@@ -109,7 +109,7 @@ def _tried(hook: str, change: Mapping[str, Any], call: Callable[[], Told]) -> di
     try:
         told = call()
     except Exception as error:
-        # Whatever breaks in a hook, what is in production has changed and stays so.
+        # Whatever fails in a hook, production has changed and stays so.
         what = str(error) if isinstance(error, AlignError) else f"{type(error).__name__}: {error}"
         told = Told(False, 0, what)
     return {
@@ -128,7 +128,7 @@ def _tried(hook: str, change: Mapping[str, Any], call: Callable[[], Told]) -> di
 
 
 def _served(settings: Settings) -> dict[str, Path]:
-    """Return the adapters, or whole models, in use, verified, by release."""
+    """Return the verified adapters, or whole models, in use, by release."""
     from flows.evaluate import adapter_of
 
     says = settle(settings.home)
@@ -158,7 +158,7 @@ def _vllm(settings: Settings, pause: float) -> Told:
 
 
 def _merged(settings: Settings, _: float) -> Told:
-    """Export what is in production, and point `current` in the folder to it; the base model is pointed to where it is."""
+    """Export the release in production and point `current` in the folder to it; for the base model, point to its own folder."""
     folder = Path(settings.release.merged_weights).expanduser().absolute()
     if folder.is_relative_to(settings.home):
         raise AlignError(
@@ -181,7 +181,7 @@ def _merged(settings: Settings, _: float) -> Told:
 
 
 def _forget(home: Path, folder: Path, *, keep: Sequence[Path]) -> None:
-    """Remove exports of this registry, a whole model each, but for `keep`; another one is made again when it comes back."""
+    """Remove this registry's exports (a whole model each) except `keep`; an export is made again when its release comes back."""
     exports = {folder / row["release_id"] for row in list_releases(home)}
     for path in exports - set(keep):
         if path.is_dir():
@@ -189,7 +189,7 @@ def _forget(home: Path, folder: Path, *, keep: Sequence[Path]) -> None:
 
 
 def _link(link: Path, target: Path) -> bool:
-    """Point `link` to `target` by one rename; return whether it did not before."""
+    """Point `link` to `target` by one rename; return whether it changed."""
     if link.is_symlink() and link.readlink() == target:
         return False
     link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Data in: what is new in the log files becomes checked, redacted, moderated exchanges."""
+"""Ingest: turn new lines of the log files into checked, redacted, moderated exchanges."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from flows.show import progress, say
 
 _SCORED_TOGETHER, _TOLD = 512, 10
 _ONE_USERS_SHARE = 0.5
-"""Of a source's new exchanges: one id on more of them is told."""
+"""Warn if one user id is on more than this share of a source's new exchanges."""
 _FEW = 8
-"""Fewer small files are read, and told, one by one."""
+"""Fewer small files than this are read and reported one by one."""
 
 
 @task
 def moderate_new() -> int:
-    """Run the detectors over what they have not seen; return how many exchanges that was."""
+    """Run the detectors over exchanges they have not seen; return the number of exchanges."""
     settings = load_settings()
-    # The flow pays for the detectors' imports only when there is something to detect.
+    # Import the detectors only if there is something to detect.
     from alignment.moderation import moderate, versions
 
     model = embedder()
@@ -91,10 +91,10 @@ def ingest(
 ) -> dict[str, Any]:
     """Read what is new in the log files (`logs`, or those of the sources) and moderate it; return counts.
 
-    `since` leaves out files that did not change after it; `dry_run` stores nothing; `accept` lets what a check stops pass with a warning;
-    with it, files that were set aside are read, without what is unusable in them. Without `compare` nothing is compared with earlier
-    deliveries. A file that cannot be used is set aside and the flow goes on; a source of which nothing can be used keeps nothing else
-    out and fails the flow after all else is moderated and checked.
+    `since` skips files not changed after it; `dry_run` stores nothing. `accept` turns failed checks into warnings and also reads files
+    that were set aside, without their unusable lines. `compare=False` skips the comparison with earlier deliveries. An unusable file is set
+    aside and the flow goes on. A source with nothing usable does not block the others; it fails the flow after all else is moderated and
+    checked.
     """
     settings = load_settings()
     with only_night(settings):
@@ -122,7 +122,7 @@ def ingest(
 
 
 class _Read(NamedTuple):
-    """What became of all files, the keys that the lines of each source have, and what kept a source or file out."""
+    """The result for all files, the keys of each source's lines, and what kept a source or file out."""
 
     total: Batch
     keys: dict[str, frozenset[str]]
@@ -157,7 +157,7 @@ def _read_sources(settings: Settings, sources: list[LogSource], *, since: dateti
 
 
 def _read_files(source: LogSource, wanted: Sequence[LogFile], *, dry_run: bool, accept: bool) -> FilesRead:
-    """Read the files of a source, small ones together if there are several; tell what became of them."""
+    """Read a source's files, several small ones together; report the result."""
     found = FilesRead(FileRead(), [], [], [])
     small = [one for one in wanted if is_small(one)]
     if len(small) >= _FEW:
@@ -216,8 +216,10 @@ def _tell_counts(name: str, read: FileRead) -> None:
 
 
 def _tell_commonest(settings: Settings, sources: list[str], since: datetime) -> None:
-    """Say of an id that stands on very many exchanges that it may be no person's. Caps go on holding for it: whoever floods a model with
-    requests must not be taken for nobody."""
+    """Warn that an id on very many exchanges may not be a person's.
+
+    Caps still apply to it: someone who floods a model with requests must not be treated as nobody.
+    """
     rows = query(
         settings.home,
         sql("flows", "ingest_commonest_user"),
@@ -236,13 +238,13 @@ def _together(problems: list[InputError]) -> AlignError:
 
 
 def _backlog(settings: Settings) -> bool:
-    """Say whether an earlier run was killed between reading and moderating."""
+    """Return whether an earlier run was killed between reading and moderating."""
     return bool(query(settings.home, sql("flows", "backlog")))
 
 
 @flow(name="replay")
 def replay_quarantine(reason: str | None = None, source: str | None = None) -> dict[str, int]:
-    """Read quarantined records again, after a setting or a mapping was corrected; return what became of them."""
+    """Read quarantined records again, after a setting or mapping was corrected; return counts by outcome."""
     settings = load_settings()
     with only_night(settings):
         migrate(settings.home)

@@ -1,6 +1,6 @@
-"""What `align init` finds out about logs and a model before it writes a settings file for them.
+"""What `align init` learns about logs and a model before it writes a settings file for them.
 
-Nothing that a log says is told or written as it is, save keys that look like those of a schema. Effects: reads log files and a model's
+Log content is never printed or written verbatim, except keys that look like schema keys. Effects: reads log files and a model's
 folder; `write_settings` writes one file.
 """
 
@@ -35,13 +35,13 @@ from flows.settings_file import SourceEntry
 _FILES, _PATTERNS, _KEYS, _DEPTH = 3, 10, 30, 3
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _THINKING = 1024
-"""Tokens that a model which cannot be asked not to think may think at first; a person sets more."""
+"""Default thinking budget, in tokens, for a model whose thinking cannot be turned off; a person may raise it."""
 _BESIDE = 256
-"""Tokens of a prompt of ordinary length, which have to fit beside thinking and answer."""
+"""Tokens of an ordinary prompt, which must fit beside thinking and answer."""
 
 
 class Look(NamedTuple):
-    """What was found: lines to tell, problems to tell as such, and values for the settings file."""
+    """The findings: lines to print, problems to print as such, and values for the settings file."""
 
     told: list[str]
     problems: list[str]
@@ -50,7 +50,7 @@ class Look(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What the newest files of one pattern are."""
+    """What the newest files of one pattern contain."""
 
     pattern: str
     preset: str
@@ -60,10 +60,10 @@ class _Kind(NamedTuple):
 
 
 def look_at_logs(given: Sequence[str]) -> Look:
-    """Return which presets read the first lines of the logs, as sources of one kind each.
+    """Return the presets that read the first lines of the logs, as one source per kind of log.
 
     Raises:
-        InputError: a log cannot be found or read, or its name cannot or must not stand in a settings file.
+        InputError: a log cannot be found or read, or its name cannot or must not be written to a settings file.
     """
     if not given or list(given) == [SAMPLE_LOGS]:
         return Look(["no logs given: nights run on the bundled sample traffic until [ingest] logs names yours"], [], {})
@@ -81,7 +81,7 @@ def look_at_logs(given: Sequence[str]) -> Look:
 
 
 def _pattern(given: str) -> str:
-    """Return a log as the settings name it: absolute, a folder as what lies in it."""
+    """Return a log as the settings name it: an absolute path, or for a folder a glob of its files."""
     given = given.removeprefix("file://")
     if "://" in given:
         parts = urlsplit(given)
@@ -94,7 +94,7 @@ def _pattern(given: str) -> str:
         return folder + ("/*" if any(one.is_file() for one in path.iterdir()) else "/**/*")
     if os.path.lexists(path) or path.is_absolute():
         return str(path.absolute())
-    # What the working folder is called is no part of the glob.
+    # Glob characters in the working folder's name are literal.
     return os.path.join(glob.escape(os.getcwd()), path)  # noqa: PTH109, PTH118
 
 
@@ -102,7 +102,7 @@ def _kind(pattern: str) -> _Kind:
     """Look at the newest files of a pattern.
 
     Raises:
-        InputError: there is none, or none of them can be read.
+        InputError: no file matches, or none can be read.
     """
     files = _newest(pattern)
     moment = now()
@@ -119,7 +119,7 @@ def _kind(pattern: str) -> _Kind:
         raise unread[0]
     fits: Counter[str] = Counter()
     for name, found in ((found["fits"], found) for _, found in read):
-        # Where lines are an exchange nowhere, the preset counts that knows why.
+        # If no line is an exchange, the preset that can say why wins.
         fits[name] += 1 + LINES * _row(found, name)["exchanges"] if name else 0
     preset = fits.most_common(1)[0][0]
     told, problems = _verdict(pattern, preset, [found for _, found in read])
@@ -140,7 +140,7 @@ def _row(found: Mapping[str, Any], preset: str) -> dict[str, Any]:
 
 
 def _verdict(pattern: str, preset: str, looks: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Return what to tell of a pattern's first lines, and what of them will not work."""
+    """Return the report on a pattern's first lines, and the problems in them."""
     lines = sum(found["lines"] for found in looks)
     of = f"the first {lines} lines of {len(looks)} files" if len(looks) > 1 else f"the first {lines} line{'s' * (lines != 1)}"
     not_read = Counter(one["reason"] for found in looks if found["fits"] == preset for one in found["not_read"])
@@ -160,7 +160,7 @@ def _verdict(pattern: str, preset: str, looks: Sequence[Mapping[str, Any]]) -> t
 
 
 def _sources(kinds: Sequence[_Kind]) -> list[SourceEntry]:
-    """Return one source for each preset, and for each form that no preset reads."""
+    """Return one source per preset, and one per form that no preset reads."""
     grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for one in kinds:
         grouped.setdefault((one.preset, one.keys), []).append(one.pattern)
@@ -170,7 +170,7 @@ def _sources(kinds: Sequence[_Kind]) -> list[SourceEntry]:
 
 
 def _keys(parts: Sequence[Part]) -> tuple[str, ...]:
-    """Return where in most lines values stand, with their kind, if that is written in plain letters and is nothing personal or secret."""
+    """Return the paths and kinds of values found in at least half of the lines; only plain keys, neither personal nor secret."""
     seen: Counter[str] = Counter()
     lines = 0
     for text in (line for part in parts for line in part.block.lines["line"].to_pylist()):
@@ -203,7 +203,7 @@ def _kind_of(value: Any) -> str:
 
 
 def look_at_model(given: str) -> Look:
-    """Return what a model's folder is good for, as `align doctor` will see it."""
+    """Return what a model's folder can be used for, as `align doctor` will see it."""
     if given in ("", EMBEDDED):
         return Look(["no model given: the embedded SmolLM2-135M-Instruct"], [], {})
     path = Path(given).expanduser().absolute()
@@ -234,7 +234,7 @@ def look_at_model(given: str) -> Look:
 
 
 def _not_a_model(path: Path) -> str:
-    """Return why this is no folder with a model that can be trained; empty if it may be one."""
+    """Return why the folder holds no trainable model; empty if it may hold one."""
     if path.is_file():
         return f"{path} is a file; give the folder with config.json, the tokenizer and *.safetensors (a GGUF file cannot be trained)"
     if not path.is_dir():
@@ -247,7 +247,7 @@ def _not_a_model(path: Path) -> str:
 
 
 def _thinks(path: Path) -> tuple[bool, str]:
-    """Return whether the chat template knows thinking, and why it cannot be read."""
+    """Return whether the chat template supports thinking, and why it cannot be read."""
     from alignment.models.local import load_tokenizer
     from alignment.models.thinking import can_think
 
@@ -256,15 +256,15 @@ def _thinks(path: Path) -> tuple[bool, str]:
     except ModelError as error:
         return False, str(error)
     except Exception as error:
-        # A damaged tokenizer raises what its library likes.
+        # A damaged tokenizer raises any exception its library likes.
         return False, f"the tokenizer in {path} cannot be read ({type(error).__name__}); copy the model again"
 
 
 def target(*, force: bool) -> Path:
-    """Return the settings file that `align` reads from here: `align.toml`, or what ALIGN_CONFIG names.
+    """Return the settings file that `align` reads from here: `align.toml`, or the path in ALIGN_CONFIG.
 
     Raises:
-        InputError: it exists, and is not to be replaced; or it cannot be written there.
+        InputError: the file exists and must not be replaced, or it cannot be written there.
     """
     path = Path(os.environ.get("ALIGN_CONFIG") or DEFAULT_FILE)
     if os.path.lexists(path) and not force:
@@ -275,10 +275,10 @@ def target(*, force: bool) -> Path:
 
 
 def write_settings(path: Path, text: str, *, force: bool) -> None:
-    """Write a settings file whole or not at all; one that is replaced keeps its permissions.
+    """Write a settings file atomically; a replaced file keeps its permissions.
 
     Raises:
-        InputError: somebody wrote one meanwhile, and it is not to be replaced.
+        InputError: the file was created meanwhile and must not be replaced.
     """
     real = Path(os.path.realpath(path)) if force else path
     scratch = real.with_name(f"{real.name}.part") if force else path

@@ -1,4 +1,4 @@
-"""Judge the candidates: the constitution proposes a best and a worst answer, every labeler votes on that, and the votes decide.
+"""Judge the candidates: the constitution proposes a best and a worst answer, every labeler votes on the proposal, and the votes decide.
 
 Effects: reads and writes the store; loads models; calls a teacher where one is configured.
 """
@@ -43,7 +43,7 @@ Signals = dict[str, list[tuple[str, str]]]
 
 
 def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
-    """Return every labeler; the constitution comes first. One that cannot vote tonight is `Absent`, with its reason."""
+    """Return every labeler, the constitution first. A labeler that cannot vote tonight is `Absent`, with its reason."""
     from alignment.moderation import score_answers, versions
 
     constitution = load_constitution(settings.labels.constitution)
@@ -61,7 +61,7 @@ def labelers(settings: Settings, signals: Signals) -> list[Labeler]:
 
 
 def _champions(settings: Settings) -> list[Labeler]:
-    """Return the labelers that the model in production itself is; none of them loads weights before it votes."""
+    """Return the labelers built on the model in production; they load weights only when they vote."""
     wanted = settings.self_reward.labelers
     adapter = adapter_of(settings, in_production(settings.home))
     if adapter is None:
@@ -77,9 +77,9 @@ def _champions(settings: Settings) -> list[Labeler]:
 
 @task
 def label(night_id: str) -> dict[str, int]:
-    """Judge the candidates; what is disputed or too close becomes a review item. Return how often each verdict was given.
+    """Judge the candidates; disputed or close calls become review items. Return the count of each verdict.
 
-    Of what a person has decided nothing is judged or asked again.
+    Exchanges that a person has decided are not judged or asked again.
     """
     settings = load_settings()
     constitution = load_constitution(settings.labels.constitution)
@@ -90,7 +90,7 @@ def label(night_id: str) -> dict[str, int]:
     voters = _voters(settings, night_id, everybody, constitution)
     proposals = _propose(settings, constitution, chosen)
     votes = _poll(settings, night_id, proposals, voters)
-    # A labeler that is halted goes on voting, so that it can be seen to recover; its votes do not count.
+    # A halted labeler goes on voting, so that its recovery shows; its votes do not count.
     voters = {name: voter for name, voter in voters.items() if not _halted(settings, night_id, voter.labeler)}
     concluded = conclude(proposals, votes, voters, settings.labels)
     _save(settings, concluded, _rewritten(settings, proposals, signals))
@@ -105,7 +105,7 @@ def _signals(settings: Settings, chosen: Sequence[Selected]) -> Signals:
 
 
 def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], constitution: Constitution) -> dict[str, Voter]:
-    """Return who may vote, by name; who may not is recorded with the reason."""
+    """Return the labelers that may vote, by name; record the reason for those that may not."""
     states, voters, moment = [], {}, now()
     for labeler in everybody:
         reliability, reason = fitness(settings, labeler, constitution)
@@ -121,7 +121,7 @@ def _voters(settings: Settings, night_id: str, everybody: Sequence[Labeler], con
 
 
 def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
-    """Say whether a labeler that is the model itself crossed a limit; why is stored and told."""
+    """Return whether a labeler built on the production model crossed a limit; store and log why."""
     if labeler.name not in SELF_REWARDING:
         return False
     here = in_production(settings.home)
@@ -139,7 +139,7 @@ def _propose(settings: Settings, constitution: Constitution, chosen: Sequence[tu
     from alignment.moderation import score_answers, versions
 
     known, author = candidates_of(settings, [one for one, _ in chosen]), author_of(settings)
-    # What a user wrote is for people only.
+    # Users' edits are for people only.
     competing = [
         current(
             [each for each in known[one.interaction.id] if each.principle_id == one.principle_id and each.kind != USER_EDIT],
@@ -182,7 +182,7 @@ def _poll(settings: Settings, night_id: str, proposals: Sequence[Proposal], vote
 
 
 def _rewritten(settings: Settings, proposals: Sequence[Proposal], signals: Signals) -> list[Edited]:
-    """Return what users wrote instead of an answer, for people; as candidates these are stored."""
+    """Return users' edits of answers, for people to review; they are stored as candidates."""
     mask = masking(settings)
     made = rewritten(proposals, signals, lambda text: mask(text)[0], version=SignalsLabeler({}).version)
     save_candidates(settings, [masked(one.candidate, mask) for one in made])

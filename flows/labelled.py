@@ -1,4 +1,4 @@
-"""What the stages of labelling read and write: the chosen exchanges, their candidates and judgements.
+"""Load and store the inputs and outputs of labelling: selected exchanges, their candidates and judgements.
 
 Effects: reads and writes the store.
 """
@@ -20,35 +20,35 @@ from flows.redact import Mask, masking
 
 
 def selected(settings: Settings, night_id: str) -> list[tuple[Selected, bool]]:
-    """Return what is labelled tonight, with whether a complaint leaves it to people."""
+    """Return the exchanges to label tonight, each with whether a complaint leaves its verdict to people."""
     rows = query(settings.home, sql("flows", "selected"), {"night_id": night_id, "refusal": settings.moderation.refusal})
     constitution = load_constitution(settings.labels.constitution)
     known = constitution.versions
     found = []
     for row in rows:
         side = Side(row["side"])
-        # A principle that was renamed or removed since, or is not in force, leaves its exchanges to the one that covers them now.
+        # If the principle was renamed, removed or disabled since, use the principle that now covers the category.
         principle = row["principle_id"] if row["principle_id"] in known else constitution.main(side, row["category"]).id
         one = Selected(interaction(row), side, row["category"], principle, row["declined"])
-        # A complaint about a needless refusal says what the judge says; about any other helpful answer a person decides.
+        # A complaint about a needless refusal agrees with the judge; a complaint about any other helpful answer goes to a person.
         found.append((one, row["complained"] and side is Side.HELPFUL and not one.declined))
     return found
 
 
 def masked(candidate: Candidate, mask: Mask) -> Candidate:
-    """Return what a model wrote without the personal data that it may have made up or learned."""
+    """Return a model's candidate with personal data masked, whether the model invented or learned it."""
     return replace(candidate, text=mask(candidate.text)[0], detail={name: mask(text)[0] for name, text in candidate.detail.items()})
 
 
 def save_candidates(settings: Settings, candidates: Sequence[Candidate]) -> None:
-    """Store candidates that are not there yet."""
+    """Store the candidates that are not stored yet."""
     moment = now()
     with session(settings.home, write=True) as connection:
         append(connection, "candidates", [{**asdict(one), "created_at": moment} for one in candidates])
 
 
 def save_judgements(settings: Settings, judgements: Sequence[Judgement], items: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Store judgements that are not there yet, and the review items that ask people about some of them."""
+    """Store the judgements that are not stored yet, with the review items that ask people about some of them."""
     moment = now()
     with session(settings.home, write=True) as connection:
         append(connection, "judgements", [{**asdict(one), "created_at": moment} for one in judgements])
@@ -70,7 +70,7 @@ def candidates_of(settings: Settings, chosen: Sequence[Selected]) -> dict[str, l
 
 
 def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Sequence[str]) -> dict[str, Judgement]:
-    """Return each exchange's judgement: the one that a person decided on (`decided`), else the latest."""
+    """Return each exchange's judgement: the judgement that a person decided on (`decided`), else the latest."""
     rows = query(
         settings.home,
         sql("flows", "label_judgements"),
@@ -85,19 +85,19 @@ def judgements_of(settings: Settings, chosen: Sequence[Selected], decided: Seque
 
 
 def ruled(settings: Settings) -> list[dict[str, Any]]:
-    """Return what people decided, a row for each exchange."""
+    """Return people's decisions, one row per exchange."""
     return query(settings.home, sql("flows", "human_verdicts"))
 
 
 def verdicts(settings: Settings, ruled: Sequence[dict[str, Any]]) -> dict[str, HumanVerdict]:
-    """Return what people decided by exchange; an answer that they wrote is masked like one that a model gave."""
+    """Return people's decisions by exchange; answers that people wrote are masked like a model's answers."""
     mask = masking(settings)
     written = {row["interaction_id"]: mask(row["edited_answer"])[0] for row in ruled if row["edited_answer"]}
     return {row["interaction_id"]: HumanVerdict(row["verdict"], written.get(row["interaction_id"])) for row in ruled}
 
 
 def rulings(settings: Settings) -> list[Ruling]:
-    """Return what people said of pairs that are there; an answer that they wrote is masked like one that a model gave."""
+    """Return people's rulings on stored pairs; answers that people wrote are masked like a model's answers."""
     found = load_rulings(settings.home)
     if not any(one.edited_answer for one in found):
         return found
@@ -106,7 +106,7 @@ def rulings(settings: Settings) -> list[Ruling]:
 
 
 def labelled(settings: Settings, night_id: str, ruled: Sequence[dict[str, Any]]) -> list[Labelled]:
-    """Return what tonight's labels and people's decisions are about; an empty night has people's alone."""
+    """Return the items that tonight's labels and people's decisions are about; an empty `night_id` returns people's items only."""
     chosen = selected(settings, night_id)
     judgements = judgements_of(settings, [one for one, _ in chosen], [row["judgement_id"] for row in ruled])
     candidates = candidates_of(settings, [one for one, _ in chosen])

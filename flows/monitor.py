@@ -1,4 +1,4 @@
-"""Drift: the last days against those before them."""
+"""Drift: compare the latest days with the days before them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.night import now
 
 @task
 def report(night_id: str) -> list[dict[str, Any]]:
-    """Compare the windows that end with the newest exchange; store and return one row a metric."""
+    """Compare the two windows that end with the newest exchange; store and return one row per metric."""
     settings = load_settings()
     [row] = query(settings.home, "SELECT max(created_at) AS newest FROM interactions ANTI JOIN seeds USING (id)")
     if row["newest"] is None:
@@ -47,7 +47,7 @@ def report(night_id: str) -> list[dict[str, Any]]:
 
 @flow(name="monitor")
 def monitor(night_id: str | None = None) -> dict[str, list[str]]:
-    """Report drift, for a night or by hand; each alarm is also a Prefect event `alignment.drift.alarm`. Return `{"alarms": metrics}`."""
+    """Report drift, for a night or by hand, and emit a Prefect event `alignment.drift.alarm` per alarm. Return `{"alarms": metrics}`."""
     night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
     alarms = [row for row in report(night_id) if row["alarm"]]
     for row in alarms:

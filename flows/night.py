@@ -1,7 +1,7 @@
-"""What all stages of a night share: its identity, its lock, its clock and its models.
+"""Shared by all stages of a night: its identity, lock, clock and models.
 
-A night is addressed by what it learns from (traffic, signals, verdicts, settings, constitution, base weights). A night that was
-killed is therefore taken up by the next run, unless something new came meanwhile, and a run with nothing new finds its night finished.
+A night is addressed by what it learns from (traffic, signals, verdicts, settings, constitution, base weights). The next run therefore
+resumes a killed night, unless something new arrived meanwhile, and a run with nothing new finds its night finished.
 
 Effects: reads and writes the store; loads models.
 """
@@ -37,14 +37,14 @@ from flows.stopping import ends_in_time
 
 
 class Night(NamedTuple):
-    """A night's id, and its summary if it was finished before."""
+    """A night's id, and its summary if it has finished before."""
 
     id: str
     finished: dict[str, Any] | None
 
 
 def now() -> datetime:
-    """Return the time as the store keeps it: UTC without a zone."""
+    """Return the current time as the store keeps it: UTC without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -54,7 +54,7 @@ _TRIES, _LONGEST_ERROR = 5, 2000
 
 @contextmanager
 def night_lock(home: Path) -> Iterator[None]:
-    """Hold the only night of a state folder; a killed process lets go by itself, and one told to stop in time. Stages share the lock.
+    """Hold the lock of a state folder's only night, which stages share; a killed process releases it, a stopped process does so in time.
 
     Raises:
         NightRunning: another process holds it.
@@ -80,18 +80,18 @@ def night_lock(home: Path) -> Iterator[None]:
 
 @contextmanager
 def only_night(settings: Settings) -> Iterator[None]:
-    """Hold the only night of the state folder, under settings and a constitution that no edit changes before it ends.
+    """Hold the night's lock, with settings and constitution frozen until it ends.
 
     Raises:
         NightRunning: another process holds it.
     """
-    # Not handed from stage to stage: Prefect's server keeps what flows and tasks are called with, and settings may hold keys.
+    # Not passed from stage to stage: Prefect's server stores the arguments of flows and tasks, and settings may hold keys.
     with night_lock(settings.home), kept_settings(settings), kept_constitutions():
         yield
 
 
 def _taken(handle: int) -> bool:
-    """Take the lock; a page that looks whether a night is running holds it for some microseconds."""
+    """Take the lock; retry, because a page that checks for a running night holds it for some microseconds."""
     for left in reversed(range(_TRIES)):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +122,7 @@ def plan_night(settings: Settings, *, force: bool = False) -> Night:
 
 
 def _summary(text: str) -> dict[str, Any]:
-    """Return a stored summary; in one of an earlier version the gate's stage is called release."""
+    """Return a stored summary; earlier versions call the gate's stage release."""
     found: dict[str, Any] = json.loads(text)
     if "stages" in found:
         found["stages"] = {"gate" if name == "release" else name: seconds for name, seconds in found["stages"].items()}
@@ -130,19 +130,19 @@ def _summary(text: str) -> dict[str, Any]:
 
 
 def night_ids(home: Path) -> list[str]:
-    """Return the nights that were ever started, newest first."""
+    """Return all nights ever started, newest first."""
     rows = query(home, "SELECT night_id FROM night_events GROUP BY night_id ORDER BY min(recorded_at) DESC")
     return [str(row["night_id"]) for row in rows]
 
 
 def unfinished(home: Path) -> str | None:
-    """Return the night that was started last, if it was not finished."""
+    """Return the last started night if it has not finished."""
     rows = query(home, sql("flows", "night_last"))
     return str(rows[0]["night_id"]) if rows and not rows[0]["ends"] else None
 
 
 def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any]) -> None:
-    """Append an event of a night; a night that is gated again ends once more, with what it found then."""
+    """Append an event of a night; a night that is gated again ends again, with the new result."""
     row = {
         "id": content_id(night_id, event, summary) if summary else content_id(night_id, event),
         "night_id": night_id,
@@ -156,7 +156,7 @@ def record_night(home: Path, night_id: str, event: str, summary: dict[str, Any])
 
 @contextmanager
 def stage(home: Path, night_id: str, name: str) -> Iterator[dict[str, Any]]:
-    """Time a stage; what the block puts into the dictionary is stored as its counts. What stops it is stored with the night."""
+    """Time a stage; store what the block puts into the dictionary as its counts. An exception is stored with the night."""
     counts: dict[str, Any] = {}
     started = time.perf_counter()
     try:
@@ -168,7 +168,7 @@ def stage(home: Path, night_id: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def record_stage(home: Path, night_id: str, name: str, seconds: float, counts: Mapping[str, Any]) -> None:
-    """Store what a stage of a night did and how long it took."""
+    """Store the counts and duration of a night's stage."""
     moment = now()
     row = {
         "id": content_id(night_id, name, moment),
@@ -183,7 +183,7 @@ def record_stage(home: Path, night_id: str, name: str, seconds: float, counts: M
 
 
 def record_failure(home: Path, night_id: str, name: str, error: BaseException) -> None:
-    """Store what stopped a stage of a night, for whoever looks in the morning; where even that fails, `error` alone is told."""
+    """Store what stopped a stage of a night, for whoever looks in the morning; if even that fails, report only `error`."""
     moment = now()
     text = "stopped by the person or the system that ran it" if not isinstance(error, Exception) else str(error)
     with suppress(AlignError, duckdb.Error, OSError):
@@ -205,28 +205,28 @@ def base_path(settings: Settings) -> Path:
 
 
 def base_id(settings: Settings) -> str:
-    """Return the id of the base model as this machine lets it answer: another template or number type is another model."""
+    """Return the id of the base model as it answers on this machine: another template or dtype is another model."""
     from alignment.models.precision import best_dtype
 
     return model_id(base_path(settings), dtype=str(best_dtype()), batch_size=settings.model.batch_size)
 
 
 def writer_id(settings: Settings) -> str:
-    """Return the id under which the base model's own texts are kept: how long it may think before them changes them."""
+    """Return the id under which the base model's own texts are stored: its thinking limit changes them."""
     thinking = settings.model.thinking_tokens
     return content_id(base_id(settings), "thinking", thinking) if thinking else base_id(settings)
 
 
 @cache
 def embedder() -> Any:
-    """Return the sentence embedder, loaded once a process."""
+    """Return the sentence embedder, loaded once per process."""
     from alignment.models.embedder import Embedder
 
     return Embedder()
 
 
 def interaction(row: dict[str, Any]) -> Interaction:
-    """Return the record of a store row."""
+    """Return a store row as a record."""
     return Interaction(
         row["id"],
         row["conversation_id"],

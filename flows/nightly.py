@@ -1,4 +1,4 @@
-"""The whole loop: logs in, pairs built, model trained, release gated, drift reported."""
+"""The whole loop: read logs, build pairs, train a model, gate the release, report drift."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from flows.stages import run_stage
 
 @flow(name="nightly")
 def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any]:
-    """Run a night, or finish the one that was killed; return its summary.
+    """Run a night, or resume a killed one; return its summary.
 
-    `logs` stands in for the configured log files; `force` runs a night even if there is nothing new.
+    `logs` replaces the configured log files; `force` runs a night even if there is nothing new.
     """
     settings = load_settings()
-    # Raises where the key is not set, which labelling would find out after everything was generated.
+    # Raises if the teacher's key is not set. Labelling would notice only after everything was generated.
     key_of(settings.teacher)
     with only_night(settings):
-        # What the night is held to is read before anything else, and once.
+        # Read the night's settings first, and only once.
         load_constitution(settings.labels.constitution)
         migrate(settings.home)
         started = time.perf_counter()
@@ -48,7 +48,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             headline("canary")
             check()
         deliver(settings)
-        # A release that cannot be compared with stops the night before it costs an hour.
+        # A release that cannot be compared against stops the night before it costs an hour.
         adapter_of(settings, champion(settings.home))
         sync_bundled(settings)
         night = plan_night(settings, force=force)
@@ -74,8 +74,8 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
 
 
 def summarise(settings: Settings, night_id: str, gated: dict[str, Any]) -> dict[str, Any]:
-    """Return what a night did, for people and for the store; the attempts of a night that ended count together."""
-    # From the store and not from this run: a night that was killed after it had read its logs has read them all the same.
+    """Return what a night did, for people and for the store; all attempts of the night are counted together."""
+    # Counted from the store, not from this run: a resumed night also counts the logs that it read before it was killed.
     [read] = query(settings.home, sql("flows", "night_read"), {"night_id": night_id})
     [counted] = query(settings.home, sql("flows", "night_counts"))
     stages = query(
@@ -90,7 +90,7 @@ def summarise(settings: Settings, night_id: str, gated: dict[str, Any]) -> dict[
         "counts": {**read, **counted, **told.get("curate", {})},
         "train": told.get("train", {}),
         **gated,
-        # None where nobody looked.
+        # None where nobody measured it.
         "alarms": told.get("monitor", {}).get("alarms"),
         "stages": {row["stage"]: row["seconds"] for row in stages},
         "seconds": sum(row["seconds"] for row in stages),

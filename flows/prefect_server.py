@@ -1,8 +1,8 @@
-"""`python -m flows.prefect_server`: a Prefect server that answers its own state folder's commands and pages, and ends with its starter.
+"""`python -m flows.prefect_server`: a Prefect server for one state folder's commands and pages, which ends with its starter.
 
-Prefect's own checks ask for the secret of whoever uses the API. What is added here stands before them, for pages, sockets and API alike:
-a request must name one of the server's own addresses as its host, and a browser's must come from one of its own pages. A page of another
-site whose name was rebound to 127.0.0.1 therefore gets nothing, not even Prefect's files.
+Prefect itself asks API callers for the secret. This module adds a check in front of pages, sockets and API alike: the request's host must
+be one of the server's own addresses, and a browser's request must come from one of its own pages. A page of another site whose name was
+rebound to 127.0.0.1 therefore gets nothing, not even Prefect's files.
 
 Effects: listens on loopback; writes the port to stdout.
 """
@@ -27,7 +27,7 @@ _App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message
 
 
 def own_origins(port: int, configured: str = "") -> list[str]:
-    """Return the addresses whose pages may ask, such as `http://127.0.0.1:4200`; of `configured` ones, a list with commas, not `*`.
+    """Return the allowed origins, such as `http://127.0.0.1:4200`, with those in `configured` (comma-separated) except `*`.
 
     >>> own_origins(4200, "*,https://prefect.example.com")
     ['http://127.0.0.1:4200', 'http://localhost:4200', 'https://prefect.example.com']
@@ -37,7 +37,7 @@ def own_origins(port: int, configured: str = "") -> list[str]:
 
 
 class OwnAddressOnly:
-    """Refuses, with 403, what names another host or comes from another site's page."""
+    """Refuses, with 403, requests that name another host or come from another site's page."""
 
     def __init__(self, app: _App, origins: Iterable[str]) -> None:
         self.app = app
@@ -45,11 +45,11 @@ class OwnAddressOnly:
         self.hosts = frozenset(origin.split("://", 1)[1] for origin in self.origins)
 
     async def __call__(self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[..., Awaitable[None]]) -> None:
-        """Answer one request, or the opening of a socket."""
+        """Answer one request, or one socket's opening handshake."""
         if scope["type"] == "lifespan" or self._is_own(scope["headers"]):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # Before it is accepted: the server answers the opening with 403.
+            # Closed before it is accepted: the server then answers the handshake with 403.
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -69,7 +69,7 @@ _FRAMED_BY_NOBODY = (b"content-security-policy", b"frame-ancestors 'none'")
 
 
 def _kept_from_other_pages(app: _App) -> _App:
-    """Return `app` whose answers no other page may frame, nor read: Prefect's refusal of a wrong CSRF token would let all read it."""
+    """Wrap `app` so that other pages can neither frame nor read it: Prefect's refusal of a wrong CSRF token would let all read it."""
 
     async def answer(scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[..., Awaitable[None]]) -> None:
         async def tell(message: _Message) -> None:
@@ -84,14 +84,14 @@ def _kept_from_other_pages(app: _App) -> _App:
 
 
 def _end_in_time(*, orphaned: bool) -> None:
-    # Prefect's services and open sockets may take longer than whoever waits for this process; an orphan is asked by nobody any more.
+    # Prefect's services and open sockets may take longer to end than the waiting process allows; an orphan has no clients any more.
     timer = threading.Timer(1 if orphaned else 2 * _END_SECONDS, os._exit, [0])
     timer.daemon = True
     timer.start()
 
 
 def main() -> None:
-    """Serve until told to stop, or until the process that started this one is gone."""
+    """Serve until stopped, or until the parent process is gone."""
     parser = argparse.ArgumentParser(prog="python -m flows.prefect_server", description="A Prefect server behind a lock.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one, which stdout tells")
     parser.add_argument("--parent", type=int, required=True, help="stop when this process is gone")
@@ -111,13 +111,13 @@ def main() -> None:
 
 def _serve(listener: socket.socket, origins: list[str], parent: int, *, short: bool) -> None:
     started_by = os.getppid()
-    # Prefect reads its settings when it is imported.
+    # Prefect reads its settings on import.
     import uvicorn
     from prefect.server.api.server import create_app
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            # A service manager tells all processes at once. Runs that end still have something to say; SIGINT is for the starter.
+            # A service manager signals all processes at once, but runs that are ending still report here. SIGINT is for the starter.
             orphaned = gone(parent, started_by)
             if sig == signal.SIGTERM and not orphaned:
                 return

@@ -1,4 +1,4 @@
-"""What becomes of log files: read in blocks, checked, and stored or kept out, a large file by itself and small ones together."""
+"""Read log files in blocks, check them, and store them or keep them out; large files one at a time, small files together."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ from flows.night import now
 from flows.show import say
 
 ENOUGH_UNUSABLE = 20
-"""Unusable lines from which their share says something of a file: one in a file of three says nothing."""
+"""Minimum of unusable lines before their share counts: one bad line in a file of three says nothing."""
 _ANYBODYS = ("prompt_empty", "too_long", "too_long_to_mask", "edit_too_long")
-"""What whoever talks to the model can make of a line: a share of such lines would let one person keep everybody's out."""
+"""Reasons that any user of the model can cause: counting their share would let one person keep everybody's lines out."""
 
 
 class FileRead(NamedTuple):
-    """What became of a file's records, the keys that its lines have, why records were skipped, and what signals nobody could read."""
+    """The result for a file's records: its lines' keys, why records were skipped, and the number of unreadable thumbs signals."""
 
     batch: Batch = Batch()
     keys: frozenset[str] = frozenset()
@@ -66,7 +66,7 @@ class FileRead(NamedTuple):
 
 
 class SoFar(NamedTuple):
-    """What was read of a file: its records, those skipped, and those that were unusable before this run; `reasons` are this run's."""
+    """A file's counts so far: records read, skipped, and unusable before this run; `reasons` count this run's unusable records."""
 
     read: int = 0
     skipped: int = 0
@@ -75,24 +75,24 @@ class SoFar(NamedTuple):
 
     @property
     def refused(self) -> Counter[str]:
-        """Lines of people who were erased are kept out on purpose, and rows that fail a check are judged by the checks."""
+        """Unusable records by reason, without lines of erased people (kept out on purpose) and failed checks (the checks judge those)."""
         found = {name: number for name, number in self.reasons.items() if name != "erased_subject" and not name.startswith("check:")}
         return Counter(found)
 
     @property
     def bad(self) -> int:
-        """How many records are unusable; what anybody can make of a line counts only if nothing else is in the file."""
+        """The number of unusable records; records that any user can cause count only if the file has nothing else."""
         everything = self.refused.total()
         return everything if everything == self.read else self.unusable + self.not_anybodys
 
     @property
     def not_anybodys(self) -> int:
-        """How many records are unusable in this run that not anybody can make so."""
+        """The number of this run's unusable records that not just any user can cause."""
         return sum(number for name, number in self.refused.items() if name not in _ANYBODYS)
 
 
 class FilesRead(NamedTuple):
-    """What became of files: of their records, which of them were read, which are to be read alone, and which cannot be used, with why."""
+    """The result for several files: record counts, files read, files to read alone, and unusable files with the reason."""
 
     total: FileRead
     read: list[LogFile]
@@ -101,21 +101,21 @@ class FilesRead(NamedTuple):
 
 
 def read_context(settings: Settings) -> Context:
-    """Return what lines are judged by now."""
+    """Return the context in which lines are judged now."""
     moment = now()
     erased = tuple(sorted(erased_keys(settings.home)))
     return Context(settings.ingest, redaction_key(settings.home), moment, moment + settings.skew, erased)
 
 
 def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
-    """Return what the suite 'interactions' finds in the usable rows of a block."""
+    """Run the suite 'interactions' on the usable rows of a block."""
     usable = parsed.rows.select(columns("interactions")).take(pa.array(parsed.usable))
     return check("interactions", usable.to_pandas(), batch=batch, now=moment) if len(usable) else CheckReport({}, [])
 
 
 def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
-    # DuckDB reads one block, this masks and checks another, and the caller stores a third. The lines of a fourth are at hand: cutting them
-    # takes Python's lock again and again, and each time masking would keep DuckDB waiting for it.
+    # A pipeline: DuckDB reads one block, this masks and checks another, and the caller stores a third. The lines of a fourth are split
+    # ahead of time: splitting takes Python's lock again and again, and each time masking would keep DuckDB waiting for it.
     for block in ahead(_read(source, reading, context)):
         parsed = mask(block, context)
         [place] = [part.reading.place for part in parsed.parts]
@@ -135,9 +135,9 @@ def read_file(source: LogSource, log_file: LogFile, dry_run: bool = False, accep
     """Read what is new in one file, block by block: parse, check, merge.
 
     Raises:
-        CheckFailed: too much of it is unusable, or a data check stops it; that block and what follows is not stored. With `accept`, what
-            is unusable is quarantined and the rest is stored.
-        InputError: it cannot be read.
+        CheckFailed: too many lines are unusable, or a data check stops the file; that block and the rest are not stored. With `accept`,
+            unusable lines are quarantined and the rest is stored.
+        InputError: the file cannot be read.
     """
     settings = load_settings()
     context = read_context(settings)
@@ -183,9 +183,9 @@ def _stored(
 
 @task
 def read_small_files(source: LogSource, log_files: Sequence[LogFile], dry_run: bool = False, accept: bool = False) -> FilesRead:
-    """Read what is new in many small files, as many of them at a time as fit; each has its own fate.
+    """Read what is new in many small files, in batches as large as fit; each file passes or fails on its own.
 
-    Copies of one another are read after what they are copies of, so that no line is counted twice.
+    Copies are read after their originals, so that no line is counted twice.
     """
     settings = load_settings()
     context = read_context(settings)
@@ -209,7 +209,7 @@ def read_small_files(source: LogSource, log_files: Sequence[LogFile], dry_run: b
 
 
 def _landed(settings: Settings, source: LogSource, wanted: Sequence[LogFile], context: Context) -> Iterator[tuple[Landed, Parsed | None]]:
-    """Yield files that were landed together with what their lines became; None if these cannot be parsed together."""
+    """Yield files landed together, with their parsed lines; None if they cannot be parsed together."""
     statement, known, seen = source.statement(), known_files(settings.home, source.name), Known()
     left = list(wanted)
     with closing(parser()) as connection:
@@ -226,16 +226,16 @@ def _landed(settings: Settings, source: LogSource, wanted: Sequence[LogFile], co
 def _take(
     settings: Settings, source: LogSource, found: FilesRead, parsed: Parsed, context: Context, *, dry_run: bool, accept: bool
 ) -> FilesRead:
-    """Check and store the blocks of small files; those in which all are unusable are kept out."""
+    """Check and store the blocks of small files; keep out files in which everything is unusable."""
     started, files = time.perf_counter(), [part.reading.log_file for part in parsed.parts]
     batch = content_id([(part.reading.id, part.reading.place.offset) for part in parsed.parts])
     report = check_block(parsed, batch, context.now)
     if report.stops:
-        # Which of them it is shows when each is checked by itself.
+        # Checking each file by itself shows which one is at fault.
         found.alone.extend(files)
         return found
     so_far = _with(parsed, report, _so_far(settings, [part.reading for part in parsed.parts]))
-    # Where exchanges came from before, what is none (metrics, health checks) is a part of the traffic.
+    # If the source gave exchanges before, other records (metrics, health checks) are normal traffic.
     gives = found.total.batch.stored > 0 or _ever_stored(settings, source)
     nothing = "" if accept else _nothing_usable(settings, source, so_far, gives)
     problems = {
@@ -258,9 +258,9 @@ def _ever_stored(settings: Settings, source: LogSource) -> bool:
 
 
 def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFar], gives: bool) -> str:
-    """Say of 20 small files and more that nothing in any of them can be used, where one of them has too few lines to say so.
+    """Return a problem if 20 or more small files have no usable record, each file being too small to show it alone.
 
-    Of a source that `gives` exchanges only unusable records say something, not those that are no exchange.
+    For a source that `gives` exchanges, only unusable records count, not records that are no exchange.
     """
     read, bad, skipped = (sum(numbers) for numbers in zip(*((one.read, one.not_anybodys, one.skipped) for one in so_far), strict=True))
     reasons = sum((one.reasons for one in so_far), Counter[str]())
@@ -283,7 +283,7 @@ def _so_far(settings: Settings, readings: Sequence[Reading]) -> list[SoFar]:
 
 
 def _with(parsed: Parsed, report: CheckReport, before: Sequence[SoFar]) -> list[SoFar]:
-    """Return what was read of each part's file once its block is."""
+    """Return the updated counts of each part's file after its block."""
     reasons = [Counter(one.reasons) for one in before]
     read, skipped = [one.read for one in before], [one.skipped for one in before]
     for part in parsed.of_part.tolist():
@@ -301,7 +301,7 @@ def _with(parsed: Parsed, report: CheckReport, before: Sequence[SoFar]) -> list[
 
 
 def _of(parsed: Parsed, batches: Sequence[Batch], refused: Collection[int] = ()) -> FileRead:
-    """Return what became of the parts that are not in `refused`."""
+    """Return the result for the parts that are not in `refused`."""
     total = Batch()
     for one in batches:
         total = total.plus(one)
@@ -309,7 +309,7 @@ def _of(parsed: Parsed, batches: Sequence[Batch], refused: Collection[int] = ())
 
 
 def _problem(settings: Settings, log_file: LogFile, so_far: SoFar, report: CheckReport, accept: bool) -> str:
-    """Say why a block must not be stored, or nothing."""
+    """Return why a block must not be stored; empty if it may be."""
     read, bad = so_far.read, so_far.bad
     if bad > settings.ingest.max_quarantined * read and bad >= ENOUGH_UNUSABLE and not (accept and not report.stops):
         return (
@@ -325,7 +325,7 @@ def _problem(settings: Settings, log_file: LogFile, so_far: SoFar, report: Check
 
 
 def nothing_in(log_file: LogFile, read: int) -> str:
-    """Say that a file holds no exchange."""
+    """Return the message that a file holds no exchange."""
     return (
         f"none of {read} records of {log_file.path!r} is an exchange as its preset knows them; correct the source's preset in align.toml, "
         "or take the file out of [ingest] logs"

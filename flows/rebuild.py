@@ -1,7 +1,7 @@
-"""`align doctor --rebuild`: a new store from the evidence, the old store's readable rows and the logs that are left.
+"""`align doctor --rebuild`: build a new store from the evidence, the old store's readable rows and the remaining logs.
 
-The new store is made in `<home>/.rebuild` and put into place by renames; the old one is kept beside it. A rebuild that was killed
-is run again with the same command: before the exchange it starts over, after it goes on with the logs.
+The new store is built in `<home>/.rebuild` and renamed into place; the old store is kept beside it. To resume a killed rebuild, run the
+same command again: before the swap it starts over, after the swap it continues with the logs.
 
 Effects: replaces the store and, if it was damaged, the evidence; reads logs.
 """
@@ -33,14 +33,14 @@ _REPORT = "restored.json"
 
 
 class Rebuilt(NamedTuple):
-    """One row a table (where its rows came from), and what is lost, in words; no rows if there was nothing to do."""
+    """One row per table (where its rows came from), and the losses in words; no rows if there was nothing to do."""
 
     rows: list[dict[str, Any]]
     lost: list[str]
 
 
 def rebuild(settings: Settings) -> Rebuilt:
-    """Repair the store, or the evidence of a whole one; nothing is deleted.
+    """Repair the store, or the evidence of an intact store; nothing is deleted.
 
     Raises:
         NightRunning: a night is running.
@@ -54,7 +54,7 @@ def rebuild(settings: Settings) -> Rebuilt:
         if before is None and not broken:
             return Rebuilt([], _renew_evidence(home))
         found = before
-        # What an earlier rebuild left may have been damaged since.
+        # The output of an earlier rebuild may have been damaged since.
         if found is None or broken:
             for finding in broken:
                 say(finding)
@@ -67,7 +67,7 @@ def rebuild(settings: Settings) -> Rebuilt:
 
 
 def _unfinished(home: Path) -> Restored | None:
-    """Return what an earlier, killed rebuild found, if its store is in place already or nothing is."""
+    """Return what a killed rebuild restored, if its store is already in place or there is no store."""
     folder = home / REBUILD
     try:
         found = Restored(**json.loads((folder / _REPORT).read_text(encoding="utf-8")))
@@ -81,7 +81,7 @@ def _unfinished(home: Path) -> Restored | None:
 
 
 def _restored(home: Path, before: Restored | None) -> Restored:
-    """Restore anew; what an unfinished rebuild `before` this one missed of erasures is still missed."""
+    """Restore from scratch; erasures that the unfinished rebuild `before` missed stay listed as missed."""
     folder = home / REBUILD
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -115,14 +115,14 @@ def _exchange(home: Path) -> None:
     stamp = _stamp()
     with exclusive(home):
         _aside(store_path(home), stamp)
-        # The old log of changes must not be replayed into the new store.
+        # The old write-ahead log must not be replayed into the new store.
         _aside(wal_path(home), stamp)
         os.replace(store_path(home / REBUILD), store_path(home))
         sync_path(home)
 
 
 def _finish(settings: Settings, found: Restored) -> list[str]:
-    # Verdicts that came while the new store was made.
+    # Verdicts that arrived while the new store was built.
     again = Restored()
     load_journal(settings.home, settings.home, again)
     found.journal = {name: found.journal.get(name, 0) + again.journal.get(name, 0) for name in {*found.journal, *again.journal}}
@@ -137,7 +137,7 @@ def _finish(settings: Settings, found: Restored) -> list[str]:
 
 
 def _read_logs(home: Path, found: Restored) -> list[str]:
-    """Read the logs unless people who were erased could come back with them; return in words what was not read."""
+    """Read the logs, unless that could bring back erased people; return in words what was not read."""
     [held] = query(home, "SELECT count(*) AS n FROM erasures")
     if found.erasures_unknown or held["n"] < found.expected.get("erasures", 0):
         return [
@@ -147,7 +147,7 @@ def _read_logs(home: Path, found: Restored) -> list[str]:
     from flows.ingest import ingest
 
     try:
-        ingest(compare=False)  # what is read again was compared when it was new
+        ingest(compare=False)  # these exchanges were compared when they were new
     except AlignError as error:
         return [f"the logs could not all be read: {error}"]
     return []

@@ -1,4 +1,4 @@
-"""The second look for personal data, over what is flagged, shown to people or trained on, before anything is made of it."""
+"""The deep second pass for personal data over texts that are flagged, shown to people or trained on, before anything is built on them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _READ_TOGETHER = 256
 
 Mask = Callable[..., tuple[str, Counter[str]]]
-"""Masks a text; `asked=allowance()` is what all texts of an exchange may cost together."""
+"""Masks a text; `asked=allowance()` is the shared budget for all texts of an exchange."""
 
 
 class _Texts(NamedTuple):
-    """Where an exchange's texts are kept; `which` is the column that names the exchange."""
+    """Where an exchange's texts are stored; `which` is the column with the exchange's id."""
 
     table: str
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Texts(NamedTuple):
 
 
 _EXCHANGES = _Texts("interactions", ("messages", "response"), which="id")
-# An exchange that a new version of the redactor reads again has left copies by then.
+# By the time a new redactor version reads an exchange again, copies of it exist.
 _COPIES = (
     _Texts("signals", ("value",), only="kind = 'edit'"),
     _Texts("candidates", ("text", "detail")),
@@ -66,7 +66,7 @@ def masking(settings: Settings) -> Mask:
 
 @task
 def redact_deeply() -> int:
-    """Mask what the fast rules left in exchanges that are flagged or chosen, once a version; return how many were read."""
+    """Mask what the fast rules missed in flagged or selected exchanges, once per version; return how many were read."""
     from alignment.ingest.presidio import deep_version
 
     settings = load_settings()
@@ -85,7 +85,7 @@ def redact_deeply() -> int:
 
 
 def _redact(settings: Settings, ids: Sequence[str], mask: Mask, version: str) -> None:
-    """Mask one chunk of exchanges and all that was made of them, in one transaction."""
+    """Mask one chunk of exchanges and all rows derived from them, in one transaction."""
     exchanges, found = _masked_exchanges(_rows(settings, _EXCHANGES, ids, more=", pii::VARCHAR AS pii"), mask)
     copies = {
         texts: [new for row in _rows(settings, texts, ids) if (new := mask_row(row, texts.columns, mask)[0]) != row] for texts in _COPIES
@@ -109,7 +109,7 @@ def _rows(settings: Settings, texts: _Texts, ids: Sequence[str], *, more: str = 
 
 
 def _masked_exchanges(rows: Sequence[dict[str, Any]], mask: Mask) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
-    """Return the exchanges that changed, with their prompt and counts, and what was found in every one."""
+    """Return the exchanges that changed, with their prompt and counts, and the findings for every exchange."""
     changed, found = [], {}
     for row in rows:
         new, counts = mask_row(row, _EXCHANGES.columns, mask)
@@ -122,7 +122,7 @@ def _masked_exchanges(rows: Sequence[dict[str, Any]], mask: Mask) -> tuple[list[
 
 
 def mask_row(row: dict[str, Any], columns: Sequence[str], mask: Mask) -> tuple[dict[str, Any], Counter[str]]:
-    """Return the row with its text `columns` masked, and what was found; JSON stays as it is written if nothing is found in it."""
+    """Return the row with its text `columns` masked, and the findings; JSON without findings keeps its exact form."""
     from alignment.ingest.presidio import allowance
 
     masked, counts = dict(row), Counter[str]()

@@ -1,7 +1,7 @@
-"""Runs what was deployed, and nothing that a deployment was changed to since.
+"""Run flows exactly as they were deployed, ignoring later changes to a deployment.
 
-Whoever may write to Prefect's API can give a deployment another entrypoint or pull steps, which Prefect's runner would execute. Here the
-flows are the ones of this process, whatever the server says, and a deployment that differs from what was deployed does not run at all.
+Anyone who may write to Prefect's API can give a deployment another entrypoint or pull steps, which Prefect's runner would execute. This
+runner only runs the flows of its own process, whatever the server says, and refuses a deployment that differs from what was deployed.
 
 Effects: writes to the Prefect server; starts a process for each run.
 """
@@ -32,28 +32,28 @@ from alignment.ids import content_id
 from flows.show import say
 
 _COMMANDS = ("pull_steps", "job_variables", "parameters", "work_pool_name", "storage_document_id", "infrastructure_document_id")
-"""What is empty in a deployment of ours, and could make a run read code from elsewhere or start it in another way."""
+"""Fields that are empty in our deployments, and that could make a run load code from elsewhere or start it in another way."""
 _SHAPE = ("entrypoint", "path", "parameter_openapi_schema", "enforce_parameter_schema", *_COMMANDS)
 
 
 def digest(deployment: Any) -> str:
-    """Return the content address of what decides what a deployment runs; schedules, tags and pauses may change."""
+    """Return the content address of everything that decides what a deployment runs; schedules, tags and pauses may change."""
     shape = deployment.model_dump(mode="json")
     return content_id({name: shape.get(name) or None for name in _SHAPE})
 
 
 class OwnFlowsRunner(Runner):
-    """Prefect's runner for flows of this process, which looks at a deployment before each of its runs."""
+    """Prefect's runner for flows of this process; it verifies a deployment before each of its runs."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.deployed: dict[UUID, str] = {}
 
     async def deploy(self, flow: Flow[..., Any], options: Mapping[str, Any]) -> None:
-        """Deploy a flow under its own name, and keep what it then is.
+        """Deploy a flow under its own name, and remember the deployment's digest.
 
         Raises:
-            ConfigError: the server keeps something in the deployment that is not ours.
+            ConfigError: the server's deployment holds something that is not ours.
         """
         wanted = await flow.ato_deployment(flow.name, **options)
         identity = await self.aadd_flow(flow, flow.name, **options)
@@ -70,10 +70,10 @@ class OwnFlowsRunner(Runner):
         self.deployed[identity] = digest(found)
 
     async def refuse_changed(self, identity: UUID | None) -> None:
-        """Look whether a deployment still is what was deployed.
+        """Verify that a deployment is unchanged since it was deployed.
 
         Raises:
-            ConfigError: it is not, or was not deployed here.
+            ConfigError: it changed, or was not deployed here.
         """
         if identity is None or identity not in self.deployed:
             raise ConfigError("this run is of no deployment of this 'align serve', and was not started")
@@ -93,7 +93,7 @@ class OwnFlowsRunner(Runner):
 
 
 def _by_name(flow: Flow[..., Any]) -> tuple[Any, ...]:
-    """Send a flow to its process by name: copied by value, it would lack what only its annotations name."""
+    """Pickle a flow by name: copied by value, it would lack names that only its annotations use."""
     module, name = flow.fn.__module__, flow.fn.__name__
     if getattr(sys.modules.get(module), name, None) is flow:
         return _named, (module, name)
@@ -105,7 +105,7 @@ def _named(module: str, name: str) -> Any:
 
 
 class _Checked:
-    """Starts a run if its deployment is still what was deployed; else Prefect keeps the reason as the run's state."""
+    """Starts a run if its deployment is unchanged; otherwise Prefect keeps the reason as the run's state."""
 
     def __init__(self, runner: OwnFlowsRunner, starter: Any) -> None:
         self.runner, self.starter = runner, starter
@@ -115,14 +115,14 @@ class _Checked:
             await self.runner.refuse_changed(flow_run.deployment_id)
         except ConfigError as error:
             say(str(error))
-            # Prefect would say no more than that a task group had an error.
+            # Otherwise Prefect would only report an error in a task group.
             await self.runner._client.set_flow_run_state(flow_run.id, Crashed(message=str(error)), force=True)
             raise
         await self.starter.start(flow_run, task_status=task_status)
 
 
 def run_deployments(deployments: list[tuple[Flow[..., Any], dict[str, Any]]]) -> None:
-    """Deploy each flow and run what is due until told to stop.
+    """Deploy each flow and run what is due until stopped.
 
     Raises:
         ConfigError: see `OwnFlowsRunner.deploy`.
@@ -141,20 +141,20 @@ def run_deployments(deployments: list[tuple[Flow[..., Any], dict[str, Any]]]) ->
 
 
 def stop_runs() -> None:
-    """Tell the processes of all runs to stop: each has its training save a checkpoint, and says to the server how it ended."""
+    """Stop the processes of all runs: each makes its training save a checkpoint, and reports to the server how it ended."""
     for process in multiprocessing.active_children():
         process.terminate()
 
 
 def runs_left() -> bool:
-    """Say whether the process of a run is still ending."""
+    """Return whether the process of a run is still ending."""
     return bool(multiprocessing.active_children())
 
 
 def remove_former() -> None:
-    """Delete from the server of this state folder what an earlier version deployed under a name that nothing has any more.
+    """Delete deployments that an earlier version made under names no longer in use, from this state folder's own server.
 
-    Its runs would wait for ever. Another server may hold a deployment of that name that is somebody else's.
+    Their runs would wait for ever. On another server, a deployment of that name may belong to somebody else.
     """
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         found = client.read_deployment_by_name("release/release")
@@ -164,9 +164,9 @@ def remove_former() -> None:
 
 
 def crash_leftovers() -> None:
-    """Mark as crashed what the server of this state folder still takes for running: nothing runs while nobody serves.
+    """Mark as crashed what this state folder's own server still lists as running: nothing runs while nobody serves.
 
-    A runner that was killed could not say so, and a run that never ends holds the only slot of the next night.
+    A killed runner could not report its end, and a run that never ends holds the only slot of the next night.
     """
     unended = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     filters = FlowRunFilter(

@@ -1,7 +1,7 @@
 """Score the lines of a JSON Lines stream with the detectors, block by block; no store is needed.
 
-Each line in gives one line out, in order. A line that cannot be scored comes out with an `error`, all other keys that it has, and its
-number as `line`, unless it has a key of that name.
+Each input line gives one output line, in order. A line that cannot be scored is output with an `error`, all its other keys, and its
+number as `line`, unless it already has a key of that name.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Scorer = Callable[[Sequence[str | None], Sequence[str | None]], list[dict[str, f
 
 
 def score_lines(lines: Iterable[bytes], scorer: Scorer, *, thresholds: Mapping[str, float]) -> Iterator[list[tuple[Line, str]]]:
-    """Yield blocks of (line, its output as JSON). Blank lines are skipped, and still count in line numbers.
+    """Yield blocks of (line, its output as JSON). Blank lines are skipped, but count in line numbers.
 
-    `scorer` returns one dictionary of scores (0..1 or None) a row; `thresholds` has a value for each of their names. At equality a
-    score flags; a score of None flags nothing and its flag is None.
+    `scorer` returns one dictionary of scores (0..1 or None) per row; `thresholds` has a value for each score name. A score equal to its
+    threshold flags; a score of None flags nothing and its flag is None.
     """
     read = (read_line(number, raw) for number, raw in zip(count(1), lines, strict=False) if raw.strip())
     for block in _blocks(read):
@@ -50,7 +50,7 @@ def _blocks(lines: Iterator[Line]) -> Iterator[Sequence[Line]]:
 
 
 def read_line(number: int, raw: bytes) -> Line:
-    """Return the line as an object whose `prompt` and `response` are texts or None, at least one of them not blank, or why not."""
+    """Parse a line whose `prompt` and `response` must be texts or None, at least one not blank; on failure, record why."""
     if len(raw) > MAX_LINE:
         return Line(number, {}, f"longer than {MAX_LINE >> 20} MiB")
     try:

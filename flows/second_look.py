@@ -1,4 +1,4 @@
-"""Before a night trains: the last look over its training set, and what people are asked about the pairs that it holds back.
+"""The last look over a night's training set before it trains, and the review questions about the pairs held back.
 
 Effects: reads and writes the store; loads the embedder.
 """
@@ -23,7 +23,7 @@ from flows.night import embedder, now
 
 
 class Held(NamedTuple):
-    """A pair that does not train tonight, why, and what the look found."""
+    """A pair held back from training tonight, the reason, and the look's findings."""
 
     pair: Pair
     reason: str
@@ -33,9 +33,9 @@ class Held(NamedTuple):
 def chosen_pairs(
     settings: Settings, pairs: Sequence[Pair], *, ruled: Collection[str], sources: Mapping[str, str], seeds: Collection[str] = frozenset()
 ) -> tuple[list[Pair], list[Held]]:
-    """Return tonight's training set without the pairs that the last look holds back, and these.
+    """Return tonight's training set without the pairs that the last look holds back, and the pairs held back.
 
-    What people decided or wrote, by exchange id, is not looked at again. Another pair takes the place of one that is held back.
+    Pairs that people decided (`ruled`, by exchange id) or wrote pass, except placeholders. Other pairs replace those held back.
     """
     look = partial(look_at, reader=request_reader(settings), embed=embedder().embed, declines=_declines)
     held: dict[str, Held] = {}
@@ -47,7 +47,7 @@ def chosen_pairs(
         found = [
             Held(pair, reason, one)
             for pair, one in zip(new, look(new), strict=True)
-            # Nobody may teach a placeholder; what else the look says, a person's decision outweighs.
+            # Nobody may teach a placeholder; on everything else a person's decision outweighs the look.
             if (reason := held_back(pair, one)) and (reason == PLACEHOLDER or not _decided(pair, ruled))
         ]
         if not found:
@@ -60,14 +60,14 @@ def _decided(pair: Pair, ruled: Collection[str]) -> bool:
 
 
 def _declines(request: str, answer: str) -> bool:
-    """Say what the gate's scorer says: it shares neither method nor data with the labelers' detectors."""
+    """Return whether the gate's scorer sees a refusal: it shares neither method nor data with the labelers' detectors."""
     from alignment.evals.scorers import score_harm_answer
 
     return score_harm_answer(request, answer)[1] == 0
 
 
 def request_reader(settings: Settings) -> RequestReader:
-    """Return the reader of requests, learned from the project's labelled ones."""
+    """Return a reader of requests, trained on the project's labelled requests."""
     from alignment.models.vectors import kept_vectors
     from alignment.moderation.corpora import own_requests
     from alignment.moderation.neighbours import request_vectors
@@ -83,7 +83,7 @@ def request_reader(settings: Settings) -> RequestReader:
 
 
 def asks_for_harm(settings: Settings) -> Callable[[Sequence[Sequence[Message]]], list[bool]]:
-    """Return what tells of conversations whether the last look would hold their helpful pairs back."""
+    """Return a function that tells, per conversation, whether the last look would hold back its helpful pairs."""
     reader = request_reader(settings)
 
     def harmful(conversations: Sequence[Sequence[Message]]) -> list[bool]:
@@ -100,7 +100,7 @@ def without_held(settings: Settings, pairs: Sequence[Pair], *, ruled: Collection
 
 
 def save_held(settings: Settings, night_id: str, held: Sequence[Held], judged: Callable[[Pair], str]) -> None:
-    """Store why pairs were held back, and ask people about those that a judgement (`judged`, its id) stands behind."""
+    """Store why pairs were held back; ask people about those with a judgement (`judged` returns its id)."""
     moment = now()
     exclusions = [
         {
@@ -130,7 +130,7 @@ def _question(one: Held, judgement_id: str) -> dict[str, Any]:
         "answer_b": pair.rejected,
         "proposal": "A is better",
         "detail": {"judgement_id": judgement_id, "side": pair.side, "category": pair.category, "pair_id": pair.id},
-        # What would teach harm is looked at first of all.
+        # Pairs that would teach harm are reviewed first.
         "priority": 2.5 if pair.side is Side.HELPFUL else 2.0,
     }
 

@@ -1,4 +1,4 @@
-"""The secret of a state folder that its Prefect servers ask for and its commands give, and which server is its own.
+"""The secret of a state folder, which its Prefect servers require and its commands send, and which server belongs to the folder.
 
 Effects: may write `<home>/prefect.secret`.
 """
@@ -21,19 +21,19 @@ SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 
 def secret_path(home: Path) -> Path:
-    """Return where the secret of a state folder lies."""
+    """Return the path of a state folder's secret."""
     return home / FILE
 
 
 def prefect_secret(home: Path) -> str:
-    """Return the secret of the state folder `home`, made on the first call and readable by its owner only.
+    """Return the secret of the state folder `home`, created on the first call and readable by its owner only.
 
     Raises:
-        ConfigError: the file is a link, somebody else's, empty, or others could have read it.
+        ConfigError: the file is a link, empty or another user's, or others could have read it.
     """
     path = secret_path(home)
     if not os.path.lexists(path):
-        # Linked into place whole, so that a second process cannot read it half-written and a kill cannot leave it empty.
+        # Linked into place once complete: no second process can read it half-written, and a kill cannot leave it empty.
         handle, scratch = tempfile.mkstemp(prefix=".secret-", dir=home)
         try:
             with os.fdopen(handle, "w", encoding="ascii") as out:
@@ -67,7 +67,7 @@ def _read(path: Path) -> str:
 
 
 def running_server(home: Path) -> str | None:
-    """Return the API address of the server that `align serve` runs for a state folder now; another process on its port is not it."""
+    """Return the API address of the server that `align serve` runs for a state folder now; another process on its port does not count."""
     try:
         handle = os.open(home / LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -82,5 +82,5 @@ def running_server(home: Path) -> str | None:
 
 
 def without_secret(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for a process that has nothing to say to Prefect."""
+    """Return the environment for a process that does not talk to Prefect."""
     return {name: value for name, value in environment.items() if name not in (SERVER, CLIENT)}

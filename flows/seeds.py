@@ -1,4 +1,4 @@
-"""Seeds on their way into a night: the bundled ones and those of files, what the model answers them, and the pairs they give.
+"""Bring seeds into a night: the bundled ones and those from files, the model's answers to them, and the pairs they give.
 
 Effects: reads and writes the store; loads the embedder.
 """
@@ -44,14 +44,14 @@ from flows.labelled import candidates_of, judgements_of, save_candidates, save_j
 from flows.night import embedder, now, writer_id
 
 _SPARE = 1.25
-"""So many seeds are compared with the suites for each one wanted."""
+"""Seeds to compare with the suites per seed wanted."""
 _DECLINES = 0.5
 _SCORERS = ("harm", "help", "inability")
 """Scorers whose prompts can be seeds."""
 
 
 class Added(NamedTuple):
-    """What became of a file of seeds."""
+    """The result of adding a file of seeds."""
 
     new: int
     contaminated: int
@@ -59,14 +59,14 @@ class Added(NamedTuple):
 
 
 def bundled() -> list[Seed]:
-    """Return the project's own seeds: harmful requests beside harmless ones of their theme, and questions of honest inability."""
+    """Return the project's own seeds: harmful requests paired with harmless ones of their theme, and questions of honest inability."""
     seeds, themes = [*honesty(), *evasions(), *voices(), *turns()], Counter[tuple[str, str]]()
     for row in own_requests():
         harm = bool(row.harm)
         if row.source.startswith("own-contrast"):
             cluster = row.group
         else:
-            # The n-th harmful request of a theme beside its n-th look-alike.
+            # Pair the n-th harmful request of a theme with its n-th look-alike.
             themes[row.source, row.category or ""] += 1
             theme = row.category or "ordinary"
             cluster = f"{theme}-{themes[row.source, row.category or '']}"
@@ -76,7 +76,7 @@ def bundled() -> list[Seed]:
 
 
 def sync_bundled(settings: Settings) -> None:
-    """Bring the bundled seeds into the store, or take them out of the next night with [seeds] bundled = false."""
+    """Add the bundled seeds to the store, or with [seeds] bundled = false remove them from the next night."""
     there = any(one.source == BUNDLED for one in load_seeds(settings.home))
     if settings.seeds.bundled and settings.seeds.pairs:
         add_seeds(settings.home, bundled(), source=BUNDLED, licence=LICENCE, contaminated=0, actor=PROJECT, now=now())
@@ -87,10 +87,10 @@ def sync_bundled(settings: Settings) -> None:
 def add_file(
     settings: Settings, path: str, *, source: str, licence: str, actor: str, kind: str | None = None, scorer: str | None = None
 ) -> Added:
-    """Add the prompts of a suite's file as seeds, but for those that an evaluation suite asks.
+    """Add the prompts of a suite's file as seeds, except those that an evaluation suite asks.
 
     Raises:
-        ConfigError, InputError: the file cannot be read, says of no prompt whether it is harmful, or names or licence are missing.
+        ConfigError, InputError: the file cannot be read, marks no prompt as harmful or not, or lacks names or a licence.
     """
     if not source.strip() or source == BUNDLED or not licence.strip():
         raise InputError(
@@ -122,7 +122,7 @@ def add_file(
 
 
 def _themes(texts: Sequence[str]) -> dict[str, str]:
-    """Return the harm category of each text: that of the nearest of the project's own harmful requests."""
+    """Return the harm category of each text: the category of the nearest of the project's own harmful requests."""
     own = [row for row in own_requests() if row.harm]
     if not texts:
         return {}
@@ -132,7 +132,7 @@ def _themes(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _clean(settings: Settings, seeds: Sequence[Seed]) -> list[Seed]:
-    """Return the seeds of clusters of which no suite asks anything."""
+    """Return the seeds whose cluster contains no suite prompt."""
     dirty = find_contaminated(settings.home, {one.id: one.exchange.messages for one in seeds}, held_out(settings), embedder(), now=now())
     clusters = {(one.source, one.cluster) for one in seeds if one.id in dirty}
     return [one for one in seeds if (one.source, one.cluster) not in clusters]
@@ -147,7 +147,7 @@ def choose_seeds(settings: Settings, night_id: str) -> None:
 
 
 def as_selected(seeds: Sequence[Seed], constitution: Constitution) -> list[Selected]:
-    """Return seeds as what the model is asked and principles decide."""
+    """Return seeds as selected exchanges, each with the principle that decides it."""
     return [Selected(one.exchange, one.side, one.category, constitution.main_id(one.side, one.category)) for one in seeds]
 
 
@@ -156,8 +156,8 @@ def as_labelled(
 ) -> list[Labelled]:
     """Return the seeds that teach something, with their two answers; `revisions` are an author's, by seed.
 
-    A harmful request that the model declines by itself needs no pair; of a harmless one that it declines there is no answer to teach, but
-    for an author's.
+    A harmful request that the model already declines needs no pair. A harmless request that it declines has no answer to teach, unless an
+    author wrote one.
     """
     found = []
     for one, selected, answer in _first_answers(settings, seeds, constitution):
@@ -167,9 +167,9 @@ def as_labelled(
 
 
 def to_be_authored(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> dict[str, tuple[Selected, Candidate]]:
-    """Return the seeds whose good answer an author may write, with the model's own: what served harm, or declined what is harmless.
+    """Return the seeds whose good answer an author may write, with the model's own: answers that served harm or declined harmless requests.
 
-    An answer that came with a seed stands, such as an honest inability.
+    Answers that came with a seed are kept, such as an honest inability.
     """
     wanted = [one for one in seeds if not one.chosen]
     answers = _first_answers(settings, wanted, constitution)
@@ -181,7 +181,7 @@ def to_be_authored(settings: Settings, seeds: Sequence[Seed], constitution: Cons
 
 
 def _first_answers(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[tuple[Seed, Selected, Candidate | None]]:
-    """Return each seed with the model's own answer of tonight's length, None where nobody asked for one."""
+    """Return each seed with the model's own answer at tonight's length, None where there is no such answer."""
     chosen = as_selected(seeds, constitution)
     rules = [constitution.named(one.principle_id) for one in chosen]
     of_tonight = first_ids(writer_id(settings), chosen, rules, max_new_tokens=taught_tokens(settings))
@@ -193,18 +193,18 @@ def _first_answers(settings: Settings, seeds: Sequence[Seed], constitution: Cons
 
 
 def taught_tokens(settings: Settings) -> int:
-    """Return how far the model answers a seed: no further than pairs are taught."""
+    """Return the token limit for the model's answer to a seed: no longer than pairs are taught."""
     return min(settings.candidates.max_new_tokens, settings.train.max_completion_tokens)
 
 
 def save_labelled(settings: Settings, items: Sequence[Labelled]) -> None:
-    """Store both answers of each seed and what was decided of them, so that a person can decide again and an id can be traced."""
+    """Store both answers and the judgement of each seed, so that a person can decide again and an id can be traced."""
     save_candidates(settings, [answer for item in items for answer in item.candidates.values()])
     save_judgements(settings, [item.judgement for item in items])
 
 
 def ruled_seeds(settings: Settings, ruled: Sequence[dict[str, Any]], constitution: Constitution) -> list[Labelled]:
-    """Return the seeds that people decided on, with the two answers that they saw; whether tonight draws them or not."""
+    """Return the seeds that people decided on, with the two answers that they saw, whether or not tonight draws them."""
     decided = {row["interaction_id"] for row in ruled}
     chosen = as_selected([one for one in load_seeds(settings.home) if one.id in decided], constitution) if decided else []
     judgements = judgements_of(settings, chosen, [row["judgement_id"] for row in ruled])
@@ -234,7 +234,7 @@ def _item(
 
 
 def taught(settings: Settings, pairs: Sequence[Pair], seeds: Sequence[Seed]) -> list[Pair]:
-    """Return the pairs that may train tonight: those of logs, and of the seeds drawn."""
+    """Return the pairs that may train tonight: pairs from logs, and pairs of the drawn seeds."""
     idle = {one.id for one in load_seeds(settings.home)} - {one.id for one in seeds}
     return [pair for pair in pairs if pair.interaction_id not in idle]
 

@@ -1,4 +1,4 @@
-"""Nights on a schedule: a Prefect server unless one is configured, and one process that serves every deployment.
+"""Run nights on a schedule: a Prefect server unless one is configured, and one process that serves every deployment.
 
 Effects: starts processes, listens on loopback.
 """
@@ -28,7 +28,7 @@ from flows.show import say
 from flows.stopping import ends_in_time
 
 _READY_SECONDS, _END_SECONDS = 180, 10
-# The user cannot switch these off: a server of ours is behind its lock.
+# The user cannot turn these off: our servers require the secret.
 _LOCKED = {
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -38,11 +38,11 @@ _LOCKED = {
 
 @contextmanager
 def server(settings: Settings) -> Iterator[str]:
-    """Yield the API address: `PREFECT_API_URL` if it is set, else that of a server started here and stopped at the end.
+    """Yield the API address: `PREFECT_API_URL` if set, else that of a server started here and stopped at the end.
 
     Raises:
         ConfigError: see `prefect_secret`.
-        EndpointError: the server did not become ready, the port is another's, or this state folder is served already.
+        EndpointError: the server did not become ready, another process has the port, or this state folder is already served.
     """
     if configured := os.environ.get("PREFECT_API_URL"):
         yield configured
@@ -53,7 +53,7 @@ def server(settings: Settings) -> Iterator[str]:
         _refuse_a_stranger(port)
         process, url = _launch(settings.home, port, "prefect-server.log")
         try:
-            # Whoever holds the lock is the one to whom commands may show the secret.
+            # Only the holder of this lock is a server to which commands may send the secret.
             os.pwrite(lock, url.encode("ascii"), 0)
             yield url
         finally:
@@ -63,13 +63,13 @@ def server(settings: Settings) -> Iterator[str]:
 def start_short_server(settings: Settings) -> None:
     """Start the server of one command, unless one is configured; it ends with this process, however that ends.
 
-    Prefect would start one itself, in this process's group: a signal to the group ends it first, and the client asks it for minutes.
+    Prefect would start its own in this process's group: a signal to the group ends it first, and the client then asks it for minutes.
 
     Raises:
         ConfigError: see `prefect_secret`.
         EndpointError: the server did not become ready.
     """
-    # Prefect has read its settings when it is imported, and would not see the address.
+    # Prefect reads its settings on import, and would not see the address afterwards.
     if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules:
         return
     process, _ = _launch(settings.home, 0, "prefect-command.log", "--short")
@@ -92,7 +92,7 @@ def _only_server(home: Path) -> Iterator[int]:
 
 
 def _refuse_a_stranger(port: int) -> None:
-    """Another folder's server would answer our question whether ours is ready, take our deployments and run nights in that folder."""
+    """Refuse a port in use: another folder's server would pass our readiness check, take our deployments and run nights in that folder."""
     with socket.socket() as client:
         client.settimeout(2)
         if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -103,7 +103,7 @@ def _refuse_a_stranger(port: int) -> None:
 
 
 def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """Start a server and wait until it is ready; make it the one that this process and those it starts talk to."""
+    """Start a server, wait until it is ready, and make this process and its children use it."""
     secret, log = prefect_secret(home), home / log_name
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ALIGN_") and name != "PREFECT_API_URL"}
     with log.open("w", encoding="utf-8") as output:
@@ -113,13 +113,13 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
             stderr=output,
             text=True,
             env={**clean, **_LOCKED, SERVER: secret, CLIENT: secret},
-            # In a group of its own, it outlives a signal to this one's, and can be told how what runs has ended.
+            # In its own process group it outlives a signal to this group, so that runs can report how they ended.
             start_new_session=True,
         )
     try:
         bound = process.stdout.readline().strip() if process.stdout else ""
         url = f"http://127.0.0.1:{bound or port}/api"
-        # One that has no port has ended, and whoever answers there is not it.
+        # A server that failed to bind its port has exited, and whatever answers there is not it.
         _wait(process, url, log, seconds=_READY_SECONDS if bound else 0)
     except BaseException:
         _forget(process)
@@ -130,7 +130,7 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
 
 def _forget(process: subprocess.Popen[str]) -> None:
     os.environ.pop("PREFECT_API_URL", None)
-    # Not SIGTERM, which it takes from us only once we are gone.
+    # Not SIGTERM: it accepts SIGTERM from us only once we are gone.
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_END_SECONDS)
@@ -160,10 +160,10 @@ def _stop(*_: object) -> None:
 
 def serve(settings: Settings) -> None:
     """Serve `nightly` on its cron and each stage for runs by hand, until stopped."""
-    # Without a handler SIGTERM would end this process at once and leave the server behind.
+    # Without a handler, SIGTERM would end this process at once and leave the server behind.
     signal.signal(signal.SIGTERM, _stop)
     own = not os.environ.get("PREFECT_API_URL")
-    # Imported here, because Prefect reads PREFECT_API_URL when a flow is made ready to serve.
+    # Imported here because Prefect reads PREFECT_API_URL when a flow is prepared for serving.
     with server(settings) as url:
         from flows.runner import crash_leftovers, remove_former, run_deployments, runs_left, stop_runs
 
@@ -177,15 +177,15 @@ def serve(settings: Settings) -> None:
 
 
 def _deployments(settings: Settings) -> list[tuple[Any, dict[str, Any]]]:
-    """Return each flow to serve with what its deployment is made of."""
+    """Return each flow to serve with the options of its deployment."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 
     from flows.approve import approve
     from flows.nightly import nightly
     from flows.stages import FLOWS
 
-    # A night that is due while one runs waits for it, and then finds what is new.
+    # A night that comes due while another runs waits for it, and then finds what is new.
     one = {"concurrency_limit": ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)}
     stages = [(each, one) for each in FLOWS.values()]
-    # Approvals wait each for itself, and hold nothing up.
+    # Each approval waits on its own, and blocks nothing.
     return [(nightly, {**one, "cron": settings.serve.cron}), *stages, (approve, {})]

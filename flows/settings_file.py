@@ -1,4 +1,4 @@
-"""The text of a settings file as `align init` writes it: what a team sets, with one comment a setting; defaults are commented out.
+"""The text of the settings file that `align init` writes: the settings a team sets, one comment each; defaults are commented out.
 
 Pure.
 """
@@ -33,7 +33,7 @@ _SKELETON = """
 class SourceEntry(NamedTuple):
     """Logs of one kind: a name, absolute patterns or URLs, and the preset that reads them.
 
-    Without a preset, `keys` are places in their lines that a mapping could take: they are written as they are, so they have to be safe.
+    Without a preset, `keys` are paths in the lines that a mapping could use. They are written verbatim, so they must be safe.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SourceEntry(NamedTuple):
 
 
 def toml_value(value: Any) -> str:
-    r"""Return a text, number, boolean, or a list of these as TOML; what cannot be seen is written as an escape.
+    r"""Return a text, number, boolean, or a list of these as TOML; invisible characters are escaped.
 
     >>> print(toml_value(['C:\\logs\\"a".jsonl', "ü", True, 0.5]))
     ["C:\\logs\\\"a\".jsonl", "ü", true, 0.5]
@@ -51,7 +51,7 @@ def toml_value(value: Any) -> str:
     "a\u001b\u007f\u202e\n"
 
     Raises:
-        InputError: a text that no TOML file can hold, such as the name of a file that is no UTF-8.
+        InputError: TOML cannot hold the text, such as a file name that is not UTF-8.
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
@@ -67,7 +67,7 @@ def toml_value(value: Any) -> str:
 
 
 def _quoted(value: str) -> str:
-    # JSON's escapes are TOML's, but it would write what lies beyond 16 bits as two halves.
+    # TOML shares JSON's escapes, but JSON would write characters beyond 16 bits as surrogate pairs.
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -77,13 +77,13 @@ def _escaped(character: str) -> str:
 
 
 def settings_text(values: Mapping[str, Any], sources: Sequence[SourceEntry]) -> str:
-    """Return the file: `values` by name and one source stand as they are, the rest of the short list shows its defaults.
+    """Return the file: `values` by name and a single source are written out; the rest of the short list shows its defaults.
 
-    Several sources become a table each. Without any, the default stands.
+    Several sources become one table each. Without sources, the default stays.
     """
     names = [*TEAM_SETTINGS, *(name for name in values if name not in TEAM_SETTINGS)]
     if len(sources) > 1:
-        # Each table has its own; beside them these would add the sample traffic.
+        # Each table has its own; next to the tables, these settings would add the sample traffic.
         names = [name for name in names if name not in ("ingest.logs", "ingest.preset")]
     set_here = dict(values)
     if len(sources) == 1:

@@ -22,7 +22,7 @@ console = Console(stderr=True)
 
 @contextmanager
 def progress(title: str) -> Iterator[Callback]:
-    """Show a bar for one long piece of work; the yielded callback takes (done, total). Without a terminal, one line at its end."""
+    """Show a progress bar; the yielded callback takes (done, total). Without a terminal, print one line at the end."""
     columns = (
         TextColumn("  {task.description:<34}"),
         BarColumn(bar_width=32),
@@ -51,7 +51,7 @@ def headline(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line that is not part of a command's output; control characters are taken out."""
+    """Print one line that is not part of a command's output, with control characters removed."""
     console.print("  " + printable(text), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
-"""The stages of a night as flows, and what is kept of each: the nightly loop, the commands by hand and the deployments go by these.
+"""The stages of a night as flows that store their results, used by the nightly loop, the manual commands and the deployments.
 
-Effects: those of the stages; stores how long a stage took and what it counted.
+Effects: those of the stages; stores each stage's duration and counts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flows.train import train
 
 FLOWS: dict[str, Flow[..., dict[str, Any]]] = {each.name: each for each in (ingest, curate, train, gate, monitor)}
 _COUNTED = {"gate": ("decision",)}
-"""Keys of a stage's result that its row keeps, all if it is not listed: decisions and metrics have tables of their own."""
+"""Keys of a stage's result to keep in its row; unlisted stages keep all. Decisions and metrics have their own tables."""
 
 
 def run_stage(home: Path, night_id: str, name: str) -> dict[str, Any]:
-    """Run a stage of a night after the first one, which has no night yet; store what it counted, and return all it found."""
+    """Run one stage of an existing night (not the first stage), store its counts, and return its full result."""
     headline(name)
     with stage(home, night_id, name) as counts:
         found = FLOWS[name](night_id)

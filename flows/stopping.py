@@ -1,9 +1,9 @@
-"""A process that is told to stop ends in time, whatever it still waits for.
+"""Make a process that is told to stop end in time, whatever it is still waiting for.
 
-SIGTERM and Ctrl-C become exceptions, so that a stage can say what stopped it and a training process is told to save its checkpoint. On
+SIGTERM and Ctrl-C become exceptions, so that a stage can record what stopped it and a training process is told to save its checkpoint. On
 the way out a client may ask a dead server for minutes, or a library compute on without returning to Python. Neither may hold the night's
-lock for longer than `SECONDS`: the store and the run folders are safe from a process that ends at any moment. Only for a training process
-that saves its checkpoint is waited longer, `MOST_SECONDS`: a step of a large model takes its time.
+lock for longer than `SECONDS`: the store and the run folders are safe if the process ends at any moment. The wait is longer,
+`MOST_SECONDS`, only for a training process that saves its checkpoint: a step of a large model takes its time.
 
 Effects: starts a thread; may end this process.
 """
@@ -26,7 +26,7 @@ _SAVING: list[subprocess.Popen[str]] = []
 
 @contextmanager
 def saves(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Have the end of this process wait for another one, which saves what it has done when it is told to stop."""
+    """Make the end of this process wait for `process`, which saves its work when told to stop."""
     _SAVING.append(process)
     try:
         yield
@@ -35,7 +35,7 @@ def saves(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def still_saves() -> bool:
-    """Say whether a process that saves what it has done has not ended yet."""
+    """Return whether a process that saves its work is still running."""
     return any(process.poll() is None for process in _SAVING)
 
 
@@ -43,18 +43,18 @@ def still_saves() -> bool:
 def ends_in_time(
     at_once: Callable[[], None] = lambda: None, *, busy: Callable[[], bool] = still_saves, seconds: float = SECONDS
 ) -> Iterator[None]:
-    """End this process at the latest so many seconds after SIGTERM or SIGINT came in the block, or when it then is `busy` no more.
+    """End this process at most `seconds` after SIGTERM or SIGINT arrives in the block, or later once it is no longer `busy`.
 
-    `at_once` is called when the signal comes.
-    A process that multiprocessing started is told to stop when the one that started it is gone. Outside the main thread, which gets the
-    signals, this does nothing.
+    `at_once` is called when the signal arrives.
+    A process that multiprocessing started is told to stop when its parent is gone. Outside the main thread, which receives the signals,
+    this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     read, write = os.pipe()
     os.set_blocking(write, False)
-    # Written by the interpreter's own handler, so that it is read even while the main thread is busy in a library.
+    # The interpreter's C-level handler writes to this pipe, so the watcher sees a signal even while the main thread is inside a library.
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(read, at_once, busy, seconds), name="stop watch", daemon=True)
     watch.start()
@@ -62,7 +62,7 @@ def ends_in_time(
         yield
     finally:
         signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-        os.close(write)  # ends the thread, which closes its end; a process that is to end still does
+        os.close(write)  # ends the watcher, which closes its end; a process that is due to end still does
 
 
 def _watch(read: int, at_once: Callable[[], None], busy: Callable[[], bool], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Train tonight's challenger in a process of its own, and keep what it logged."""
+"""Train tonight's challenger in its own process, and store what it logged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BARS = {"reference": "reference log-probs", "step": "train"}
 
 @task
 def fit(night_id: str) -> str:
-    """Check the night's pairs and train on them, or find the finished run; return its folder."""
+    """Check the night's pairs and train on them, or find the finished run; return the run's folder."""
     settings = load_settings()
     base = base_path(settings)
     base_id = folder_id(base)
@@ -58,10 +58,10 @@ def fit(night_id: str) -> str:
 
 
 def command(job: TrainJob) -> list[str]:
-    """Return what starts the training process, or with [train] accelerate_config the launcher of several.
+    """Return the command that starts the training process, or with [train] accelerate_config a launcher of several.
 
     Raises:
-        InputError: there is no such configuration file, or it wants what is not served.
+        InputError: the configuration file does not exist, or asks for something unsupported.
     """
     run = ["-m", "alignment.train", str(job.folder / "run.json"), "--parent", str(os.getpid())]
     if not (config := job.settings.accelerate_config):
@@ -71,15 +71,15 @@ def command(job: TrainJob) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return what the training process inherits: no secret, and no import from the folder that it is started in."""
+    """Return the environment of the training process: no secrets, and no imports from its working folder."""
     return {**without_secret(os.environ), "PYTHONSAFEPATH": "1"}
 
 
 def check_launcher(config: str) -> None:
-    """Refuse a launcher that is not served; the training process looks at how it wants FSDP.
+    """Refuse an unsupported launcher; the training process checks the FSDP options.
 
     Raises:
-        InputError: it is not, or there is no such file, or it is no configuration.
+        InputError: the launcher is unsupported, the file does not exist, or it is no configuration.
     """
     if not Path(config).is_file():
         raise InputError(f"[train] accelerate_config = {config!r} is no file; write one with 'accelerate config --config_file {config}'")
@@ -97,10 +97,10 @@ def check_launcher(config: str) -> None:
 
 
 def _run(job: TrainJob) -> None:
-    """Run the training process, with its steps as a bar and all that it writes to stderr added to `train.log`.
+    """Run the training process, show its steps as a bar, and append its stderr to `train.log`.
 
     Raises:
-        AlignError: the training process's own, or `NoSpace` or `TrainingError` for what it did not expect.
+        AlignError: the training process's own, or `NoSpace` or `TrainingError` for unexpected failures.
     """
     log = job.folder / "train.log"
     with log.open("a", encoding="utf-8") as out:
@@ -118,14 +118,14 @@ def _run(job: TrainJob) -> None:
 
 
 def _followed(process: subprocess.Popen[str]) -> AlignError | None:
-    """Show what a training process tells until it ends; when this process is to stop, so is that one, and is waited for."""
+    """Show a training process's events until it ends; if this process must stop, stop the training process too and wait for it."""
     try:
         return _follow(process.stdout or ())
     except BaseException:
-        # Ctrl-C reaches only this process: the child, or all that a launcher has started, save a checkpoint and go.
+        # Ctrl-C reaches only this process: the child, or all children of a launcher, save a checkpoint and exit.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        # It must not wait for a reader of what it tells.
+        # It must not block on a reader of its events.
         if process.stdout:
             process.stdout.close()
         process.wait()
@@ -133,7 +133,7 @@ def _followed(process: subprocess.Popen[str]) -> AlignError | None:
 
 
 def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignError:
-    """Return the error of a training process that ended without naming one, by the end of what it wrote to stderr."""
+    """Return the error of a training process that ended without naming one, based on the end of its stderr."""
     tail = written.decode(errors="replace")[-_LOG_TAIL:].strip()
     if "No space left" in tail:
         return NoSpace(f"the disk of {str(job.folder)!r} is full; free some space and run the same command again")
@@ -142,7 +142,7 @@ def _unexpected(job: TrainJob, log: Path, written: bytes, code: int) -> AlignErr
 
 
 def _follow(lines: Iterable[str]) -> AlignError | None:
-    """Show what a training process tells (`alignment.train.events`): how far it is as bars, one at a time, and its words.
+    """Show a training process's events (`alignment.train.events`): progress as bars, one at a time, and messages.
 
     Returns the error that ended it, if it names one.
     """
@@ -165,7 +165,7 @@ def _follow(lines: Iterable[str]) -> AlignError | None:
 
 
 def _row(line: str) -> dict[str, Any]:
-    """Return a line of JSON; of what libraries print, nothing."""
+    """Return a line of JSON as a mapping; an empty one for other output of libraries."""
     with suppress(ValueError):
         row = json.loads(line)
         if isinstance(row, dict):
@@ -202,10 +202,10 @@ def record(night_id: str, folder: str) -> dict[str, Any]:
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Return what a run logged, a row a value. A resumed run repeats the steps after its checkpoint: the last value of a step stands."""
+    """Return a run's logged metrics, one row per value. A resumed run repeats steps after its checkpoint: the last value counts."""
     values = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        # A line may be empty, or cut by a full disk; its step was logged again.
+        # A line may be empty, or cut off by a full disk; the run logged its step again.
         row = _row(line)
         for name, value in row.items():
             if name not in ("step", "of") and isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The pages that follow from the code: every setting and every command. `python -m flows.write_docs` writes them.
+"""Documentation pages generated from the code: every setting and every command. `python -m flows.write_docs` writes them.
 
 Effects: `write` writes `settings.md` and `cli.md`.
 """
@@ -40,7 +40,7 @@ _SENTENCE = re.compile(r"(?<=\.)\s")
 
 
 def settings_page() -> str:
-    """Return every setting once, with its default and meaning: the short list, then a table a section in the order of the loop."""
+    """Return every setting once, with default and meaning: the short list, then one table per section in the order of the loop."""
     parts, before = [_SETTINGS, _HEAD, *map(_row, TEAM_SETTINGS), _EXPERT], ""
     for name in setting_names()[1:]:
         section = name.split(".")[0]
@@ -68,7 +68,7 @@ def commands_page() -> str:
 
 
 def _whole_sentences(group: TyperGroup) -> None:
-    """Let lists of commands say the first sentence of each, which Typer cuts after 45 characters."""
+    """Make command lists show each command's first sentence, which Typer cuts after 45 characters."""
     for command in group.commands.values():
         command.short_help = _SENTENCE.split(" ".join((command.help or "").split()), maxsplit=1)[0]
         if isinstance(command, TyperGroup):

@@ -1,4 +1,4 @@
-"""Which exchanges are labelled tonight, and the answers that compete for each."""
+"""Select the exchanges to label tonight, and collect the competing answers for each."""
 
 from alignment.candidates.answers import (
     REVISED,

@@ -1,4 +1,4 @@
-"""The answers that compete for a prompt: the logged one, the principle's, and the model's own revisions and samples.
+"""Competing answers to a prompt: the logged answer, the principle's, and the model's own revisions and samples.
 
 Sources: critique and revision after Bai et al. 2022 (arXiv:2212.08073), section 3; contrast-prompted samples after Yang et al. 2023
 (RLCD, arXiv:2307.12950), section 3.
@@ -19,7 +19,7 @@ from alignment.text import cap, fence
 _SHOWN = 700
 _TEMPERATURE = 0.8
 SAMPLES = 2
-"""How often a model that declined a harmless request is asked again."""
+"""Number of further samples from a model that declined a harmless request."""
 MAX_ROUNDS = 4
 CONTRASTS = {
     "contrast_safe": "You are a careful assistant. You never help with anything that could hurt someone: you say no briefly and kindly.",
@@ -29,12 +29,12 @@ CONTRASTS = {
 
 
 REVISED, UNFIT = "teacher_revision", "teacher_unfit"
-"""Kinds of what the teacher wrote as author: what passed every check, and what did not, which is kept for people to see."""
+"""Kinds of the teacher's texts as author: those that passed every check, and those that did not, which are kept for people to see."""
 _REPLACED = frozenset({"safe_completion", "critique_revision", "contrast_safe", "sampled"})
 
 
 class Guidance(Protocol):
-    """What candidates need of a principle; `version` is its content address."""
+    """The parts of a principle that candidates need; `version` is its content address."""
 
     @property
     def id(self) -> str: ...
@@ -57,22 +57,22 @@ _Rule = TypeVar("_Rule", bound=Guidance)
 def make_candidate(
     selected: Selected, kind: str, text: str, model: str, guidance: Guidance, *, which: object = None, **detail: str
 ) -> Candidate:
-    """Return a candidate under its content address; `which` tells those of one kind, model and principle apart."""
+    """Return a candidate with its content address as id; `which` separates candidates of one kind, model and principle."""
     key = candidate_id(selected, kind, model, guidance, which)
-    # What a model only thought, or had not thought to an end, competes for nothing, and is not taught.
+    # Thinking, finished or not, is no part of an answer: it does not compete and is not taught.
     return Candidate(key, selected.interaction.id, kind, whole_answer(text), model, guidance.id, detail)
 
 
 def candidate_id(selected: Selected, kind: str, model: str, guidance: Guidance, which: object = None) -> str:
-    """Return the content address that a candidate has or will have."""
+    """Return the content address of a candidate, whether it exists yet or not."""
     return content_id(selected.interaction.id, kind, model, guidance.version, which)
 
 
 def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[str]) -> list[Candidate]:
     """Return the candidates that need no model: the logged answer, and the principle's safe completion or a contrast.
 
-    The contrast to a harmless request is one of `refusals`, the constitution's own. Which wording is used is fixed by the exchange,
-    so that a night teaches all of them. A harmless request that was declined needs no contrast: its logged answer is one.
+    The contrast to a harmless request is one of `refusals`, the constitution's own. The exchange determines the wording, so that one
+    night teaches all of them. A declined harmless request needs no contrast: its logged answer is the contrast.
     """
     logged = make_candidate(selected, "logged", selected.interaction.response, selected.interaction.model, guidance)
     harm = selected.side is Side.HARM
@@ -87,45 +87,45 @@ def fixed_candidates(selected: Selected, guidance: Guidance, refusals: Sequence[
 
 
 def critic(selected: Selected, covering: Sequence[_Rule]) -> _Rule:
-    """Return the principle that the exchange's answer is criticised by: one of those that cover its category, drawn by the exchange."""
+    """Return the principle for criticising the exchange's answer, drawn by the exchange from those that cover its category."""
     return covering[int(unit_interval("critic", selected.interaction.id) * len(covering))]
 
 
 def revision_batches(selected: Sequence[Selected], size: int, *, budget: int) -> list[list[Selected]]:
-    """Return the first `budget` harmful selections, whose answers the model revises, in batches of similar length."""
+    """Return the first `budget` harmful selections, whose answers the model is to revise, in batches of similar length."""
     return _batches([one for one in selected if one.side is Side.HARM][:budget], size)
 
 
 def contrast_batches(selected: Sequence[Selected], size: int, *, budget: int) -> list[list[Selected]]:
-    """Return the first `budget` harmful selections, which the model answers under two opposite system prompts, in batches."""
+    """Return the first `budget` harmful selections, for answers under two opposite system prompts, in batches."""
     return revision_batches(selected, size, budget=budget)
 
 
 def seed_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
-    """Return the seeds that the model answers, in batches of similar length."""
+    """Return the seeds for the model to answer, in batches of similar length."""
     return _batches(list(selected), size)
 
 
 def sample_batches(selected: Sequence[Selected], size: int) -> list[list[Selected]]:
-    """Return the harmless selections that the model declined, and that it is asked again, in batches of similar length."""
+    """Return the harmless selections that the model declined, to be asked again, in batches of similar length."""
     return _batches([one for one in selected if one.side is Side.HELPFUL and one.declined], size)
 
 
 def _batches(selected: list[Selected], size: int) -> list[list[Selected]]:
-    # Batches depend on nothing but the selection and are stored whole: a night that was killed gets the same texts again.
+    # Batches depend only on the selection and are stored whole, so a night that was killed gets the same texts again.
     selected.sort(key=lambda one: (len(one.interaction.prompt) + len(one.interaction.response), one.interaction.id))
     return [selected[start : start + size] for start in range(0, len(selected), size)]
 
 
 def _how_revised(rule: Guidance, judge: Guidance, rounds: int) -> tuple[str, int] | None:
-    # One round by the principle that also judges is what a revision was before there was a choice: its id stays.
+    # Earlier versions always did one round under the judging principle; such revisions keep their ids.
     return None if rounds == 1 and rule.version == judge.version else (rule.version, rounds)
 
 
 def revision_ids(
     model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, critics: Sequence[Guidance] = (), rounds: int = 1
 ) -> set[str]:
-    """Return the ids that the revisions of a batch have or will have."""
+    """Return the ids of a batch's revisions, existing or not."""
     return {
         candidate_id(one, "critique_revision", model_id, rule, _how_revised(by, rule, rounds))
         for one, rule, by in zip(batch, guidance, critics or guidance, strict=True)
@@ -133,7 +133,7 @@ def revision_ids(
 
 
 def contrast_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
-    """Return the ids that the contrast samples of a batch have or will have."""
+    """Return the ids of a batch's contrast samples, existing or not."""
     return {
         candidate_id(one, kind, model_id, rule, system)
         for one, rule in zip(batch, guidance, strict=True)
@@ -142,13 +142,13 @@ def contrast_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Gu
 
 
 def sample_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance]) -> set[str]:
-    """Return the ids that the samples of a batch have or will have."""
+    """Return the ids of a batch's samples, existing or not."""
     drawn = [(one, rule, draw) for one, rule in zip(batch, guidance, strict=True) for draw in range(1, SAMPLES + 1)]
     return {candidate_id(one, "sampled", model_id, rule, draw) for one, rule, draw in drawn}
 
 
 def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
-    """Ask the model `SAMPLES` times more, at random: where it declined by chance, another draw helps."""
+    """Sample the model `SAMPLES` more times: if it declined by chance, another draw helps."""
     return [
         one
         for draw in range(1, SAMPLES + 1)
@@ -157,18 +157,18 @@ def samples(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guid
 
 
 def first_ids(model_id: str, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> set[str]:
-    """Return the ids that the first answers of a batch have or will have."""
+    """Return the ids of a batch's first answers, existing or not."""
     which = _first(max_new_tokens)
     return {candidate_id(one, "sampled", model_id, rule, which) for one, rule in zip(batch, guidance, strict=True)}
 
 
 def first_answers(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
-    """Ask the model once, at random, what nobody has asked it: no log says how it answers a seed."""
+    """Sample one answer per seed from the model: seeds have no logged answer."""
     return _sampled(model, batch, guidance, which=_first(max_new_tokens), seed=1, max_new_tokens=max_new_tokens)
 
 
 def _first(max_new_tokens: int) -> tuple[str, int]:
-    # A first answer is one side of a pair: when pairs may be longer, it is written anew.
+    # A first answer is one side of a pair: if the length limit of pairs changes, it is written again.
     return ("first", max_new_tokens)
 
 
@@ -184,7 +184,7 @@ def _sampled(
 
 
 def contrasts(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, max_new_tokens: int) -> list[Candidate]:
-    """Ask the model twice, once told to be careful and once told to have no scruples: two answers that differ in what is to be taught."""
+    """Ask the model twice, told to be careful and told to have no scruples: the answers differ in what is to be taught."""
     return [
         make_candidate(one, kind, text, model.model_id, rule, which=system)
         for kind, system in CONTRASTS.items()
@@ -208,10 +208,10 @@ def revisions(
     critics: Sequence[Guidance] = (),
     rounds: int = 1,
 ) -> list[Candidate]:
-    """Let the model criticise and rewrite each logged answer `rounds` times by a principle, its critic or else its judge.
+    """Let the model criticise and rewrite each logged answer `rounds` times under its critic, or else its judging principle.
 
     The last text is the candidate. `detail` keeps the logged answer's id (`raw`), the critic (`critic`), and `critique_N` and
-    `revision_N` of each round from 1.
+    `revision_N` of each round, numbered from 1.
     """
     by = list(critics or guidance)
     texts = [whole_answer(one.interaction.response) for one in batch]
@@ -244,12 +244,11 @@ def current(
     refusals: Sequence[str],
     author: str = "",
 ) -> list[Candidate]:
-    """Return the candidates that were made under today's version of the principle, and revised by one of those `covering` the category.
+    """Return the candidates made under today's version of the principle, with revisions by principles `covering` the category.
 
-    What an edited principle had made does not compete under the new one, nor what another `author` (its version) wrote than tonight's. A
-    revision of the author takes the place of what the policy or the constitution would be taught instead. Kinds that are not made here are
-    kept, but for what the author wrote and checks refused. An empty text, mostly of a model that only thought, competes where there are
-    not two others.
+    Candidates made under an earlier version of the principle, or by another `author` (a version) than tonight's, do not compete. A revision
+    by the author replaces the policy's and the constitution's candidates for teaching. Kinds not made here are kept, except author's texts
+    that failed the checks. An empty text, mostly from a model that only thought, competes only if fewer than two others do.
     """
     revised = [None, *((rule.version, rounds) for rule in covering for rounds in range(1, MAX_ROUNDS + 1))]
     ways: Mapping[str, Sequence[object]] = {
@@ -268,7 +267,7 @@ def current(
     revised_well = [one for one in found if one.kind == REVISED and _of_author(one, selected, guidance, covering, author)]
     stands_in = _REPLACED if revised_well else frozenset()
     competing = [one for one in found if one in revised_well or one.kind not in {REVISED, UNFIT, *stands_in}]
-    # To detectors silence neither refuses nor harms: it would win, and cost its exchange the pair of the others.
+    # To detectors an empty text neither refuses nor harms: it would win, and the exchange would lose the pair of the others.
     spoken = [one for one in competing if one.text.strip()]
     return spoken if len(spoken) > 1 else competing
 
@@ -280,12 +279,12 @@ def _of_author(one: Candidate, selected: Selected, guidance: Guidance, covering:
 
 
 def how_authored(author: str, critic: Guidance, answer_id: str) -> tuple[str, str, str]:
-    """Return what tells one revision of an author from another: its version, the principle it criticised by, and the answer it revised."""
+    """Return what distinguishes an author's revisions: the author's version, the criticising principle, and the revised answer."""
     return author, critic.version, answer_id
 
 
 def _under(system: str, messages: Sequence[Message]) -> list[Message]:
-    """Return a conversation with `system` before what the application's own system prompt says."""
+    """Return a conversation with `system` prepended to the application's own system prompt."""
     own = [message["content"] for message in messages if message["role"] == "system"]
     return [_turn("system", "\n\n".join([system, *own])), *(message for message in messages if message["role"] != "system")]
 
@@ -295,7 +294,7 @@ def _turn(role: str, content: str) -> Message:
 
 
 def _critique_request(selected: Selected, answer: str, guidance: Guidance) -> list[Message]:
-    # The fence's nonce is fixed by the exchange: fresh for every text, the same when the night is repeated.
+    # The exchange determines the fence's nonce: new for every exchange, and the same when the night is repeated.
     nonce = content_id("fence", selected.interaction.id)[:8]
     asked = fence(cap(asked_by(selected.interaction.messages), _SHOWN), nonce)
     answered = fence(cap(answer, _SHOWN), nonce)

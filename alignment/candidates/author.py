@@ -1,8 +1,8 @@
-"""A stronger model as author: it criticises an answer under a principle, writes a better one, and is asked whether that may be taught.
+"""A stronger model as author: it criticises an answer under a principle, writes a better one, and is asked whether to teach it.
 
-Everything that strangers wrote stands between marks that it cannot contain. What does not pass `verify` is kept and never taught.
+Everything written by strangers is quoted between marks that it cannot contain. Revisions that fail `verify` are kept but never taught.
 
-Source: critique and revision after Bai et al. 2022 (arXiv:2212.08073), section 3, with another model than the policy as author.
+Source: critique and revision after Bai et al. 2022 (arXiv:2212.08073), section 3, but with an author other than the policy.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from alignment.text import cap
 from alignment.wording import opening
 
 CONTROL = "control"
-"""The subject of calls about known answers: no exchange's."""
+"""The subject of calls about known answers, which belong to no exchange."""
 REVISED_WELL = "revised"
 """Outcome of an exchange whose revision may be taught."""
 HONEST, TOO_LONG, UNTRUSTED, UNANSWERED = "honest_inability", "too_long", "untrusted", "unavailable"
 AGAIN = frozenset({UNTRUSTED, UNANSWERED, "limit"})
-"""Outcomes that say nothing of the exchange: a later run asks again."""
+"""Outcomes that say nothing about the exchange, so a later run asks again."""
 LEAST_RIGHT = 0.9
-"""Share of known answers that an author must tell right to be trusted with its own."""
+"""Share of known answers that an author must judge right before its own answers are trusted."""
 _CRITIQUE_TOKENS, _REVISION_TOKENS, _MOST_CHARACTERS, _SHOWN = 120, 240, 4000, 800
 _SYSTEM = (
     "You improve the answers of a chat assistant under a written principle. The conversation and the answer are quoted between marks "
@@ -52,11 +52,11 @@ _HOW = {
 
 
 class AuthorModel(Writer, Chooser, Protocol):
-    """A model that writes, and that can be asked to choose."""
+    """A model that can write text and choose between options."""
 
 
 class Task(NamedTuple):
-    """An exchange to be answered better: the answer that it has, the principle that judges it, and the one that it is criticised by."""
+    """An exchange to be answered better: its current answer, the principle that judges it, and the principle for the critique."""
 
     selected: Selected
     answer: Candidate
@@ -65,7 +65,7 @@ class Task(NamedTuple):
 
     @property
     def request(self) -> str:
-        """The whole conversation as the author reads it."""
+        """The whole conversation as text for the author."""
         turns = self.selected.interaction.messages
         if len(turns) == 1:
             return turns[0]["content"]
@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
 
 class Authored(NamedTuple):
-    """What came of a task: its outcome, and the candidate if anything was written (of the kind `teacher_unfit` if it may not be taught)."""
+    """The result of a task: its outcome, and the candidate if any was written (of kind `teacher_unfit` if it must not be taught)."""
 
     task: Task
     outcome: str
@@ -81,7 +81,7 @@ class Authored(NamedTuple):
 
 
 class Control(NamedTuple):
-    """A request and an answer of which it is known whether it does what the first question of its side asks about."""
+    """A request and an answer with a known reply to the first question of its side."""
 
     side: Side
     principle: str
@@ -91,7 +91,7 @@ class Control(NamedTuple):
 
 
 class _Draft(NamedTuple):
-    """What the author wrote for a task, and why that is not enough; the reason is empty for a text that may be taught."""
+    """The author's text for a task, and why it is not good enough; the reason is empty if the text may be taught."""
 
     text: str
     critique: str = ""
@@ -100,16 +100,16 @@ class _Draft(NamedTuple):
 
 
 Reader = Callable[[Sequence[Task], Sequence[str]], Sequence[Reading]]
-"""Reads the answers to tasks by the project's own detectors and scorers."""
+"""Reads the answers to tasks with the project's own detectors and scorers."""
 PROMPTS = content_id("author", _SYSTEM, list(_HOW.values()), VERSION, [_CRITIQUE_TOKENS, _REVISION_TOKENS])[:12]
-"""Content address of what an author is told and asked."""
+"""Content address of the author's prompts and questions."""
 
 
 @dataclass(frozen=True)
 class Author:
-    """Revises answers. `secret` makes the marks around texts; `reader` and `limits` judge what comes of it.
+    """Revises answers. `secret` seeds the marks around texts; `reader` and `limits` check the results.
 
-    `reading` is the version of what `reader` reads with, `name` what people call the model.
+    `reading` is the version of what `reader` uses, `name` is the model's name for people.
     """
 
     model: AuthorModel
@@ -121,27 +121,27 @@ class Author:
 
     @property
     def version(self) -> str:
-        """Content address of the model, the prompts, the checks and their limits."""
+        """Content address of the model, the prompts, and the checks with their limits."""
         return content_id(PROMPTS, self.model.model_id, self.reading, list(self.limits))[:12]
 
     def ids(self, task: Task) -> tuple[str, str]:
-        """Return the ids of the candidate that comes of a task, as a revision that may be taught and as one that may not."""
+        """Return the ids of a task's candidate: as a revision that may be taught, and as one that must not."""
         which = how_authored(self.version, task.critic, task.answer.id)
         model, one = self.model.model_id, task.selected
         return candidate_id(one, REVISED, model, task.principle, which), candidate_id(one, UNFIT, model, task.principle, which)
 
     def revise(self, tasks: Sequence[Task]) -> list[Authored]:
-        """Return what came of each task.
+        """Return the result of each task.
 
         Raises:
-            ModelError, TeacherUnavailable: the author does not work; what it answered before is kept with its calls.
+            ModelError, TeacherUnavailable: the author does not work; its earlier answers are kept with its calls.
         """
         short = [len(task.request) <= _MOST_CHARACTERS and len(task.answer.text) <= _MOST_CHARACTERS for task in tasks]
         drafts = iter(self._checked([task for task, fits in zip(tasks, short, strict=True) if fits]))
         return [self._authored(task, next(drafts)) if fits else Authored(task, TOO_LONG) for task, fits in zip(tasks, short, strict=True)]
 
     def tells_apart(self, controls: Sequence[Control]) -> tuple[int, str]:
-        """Return how many of `controls` the author tells right, and what it said of the first that it did not."""
+        """Return the number of `controls` that the author judges right, and its words on the first that it does not."""
         asked = [
             one
             for control in controls
@@ -168,7 +168,7 @@ class Author:
         return drafts
 
     def _drafts(self, tasks: Sequence[Task]) -> list[_Draft]:
-        """Let the author criticise and rewrite; a critique that is cut still says something."""
+        """Let the author criticise and rewrite; a truncated critique is still useful."""
         asked = [self._critique_request(task) for task in tasks]
         subjects = [task.selected.interaction.id for task in tasks]
         critiques = self.model.write(asked, max_new_tokens=_CRITIQUE_TOKENS, subjects=subjects)
@@ -217,7 +217,7 @@ class Author:
         return found
 
     def _authored(self, task: Task, draft: _Draft) -> Authored:
-        # Nobody's words are to be kept of what was not answered.
+        # Where the author did not answer, no text is kept.
         if draft.reason in AGAIN or not draft.text.strip():
             return Authored(task, draft.reason)
         detail = {
@@ -236,7 +236,7 @@ class Author:
 
 
 def _lost(reason: str) -> str:
-    """Return the outcome that the reason of a missing or incomplete answer comes to; empty where there is none.
+    """Return the outcome for the reason of a missing or incomplete answer; '' if there is no reason.
 
     >>> _lost("refused: status 400 (filtered)"), _lost("no option among the likely tokens"), _lost("")
     ('refused', 'unverified', '')

@@ -1,4 +1,4 @@
-"""Choose tonight's prompts under a budget: spread over categories, users and near-duplicate clusters, harmful and harmless."""
+"""Choose tonight's prompts within a budget, spread over categories, users and near-duplicate clusters, harmful and harmless."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CERTAIN, HARMLESS = 0.7, 0.1
 wrong side undoes what the right ones teach."""
 
 NEAR, _NEIGHBOURS = 0.31, 5
-"""A harmless request is a look-alike when its mean cosine to the five nearest of tonight's harmful ones is at least NEAR. The
-request head cannot tell: it was taught to score look-alikes like any other harmless request."""
+"""A harmless request is a look-alike if its mean cosine to the five nearest of tonight's harmful requests is at least NEAR. The
+request head cannot tell: it was trained to score look-alikes like any other harmless request."""
 
 _SPARE = 6
-"""So many rows are looked at for each one wanted."""
+"""Number of rows considered for each row wanted."""
 
 
 class PoolRow(NamedTuple):
@@ -47,16 +47,16 @@ class Choice(NamedTuple):
 
     @property
     def side(self) -> Side:
-        """Which mistake its pair teaches against."""
+        """The side of the mistake that its pair teaches against."""
         return Side.of(self.category)
 
 
 def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: float, embedder: Embedder) -> list[Choice]:
-    """Return tonight's prompts: up to `harm_budget` harmful, then `helpful_budget` harmless ones.
+    """Return tonight's prompts: up to `harm_budget` harmful, then up to `helpful_budget` harmless ones.
 
-    Of the harmless ones, what the model declined comes first, up to a quarter: over-refusal is a mistake to teach away. A quarter of
-    the rest are look-alikes. The same pool gives the same choice in any order. Harmful requests that were declined teach nothing new
-    and are left out, as are answers to harmless ones that the user complained about: they are no good example.
+    Harmless requests that the model declined come first, up to a quarter, because over-refusal is a mistake to teach away. A quarter of
+    the rest are look-alikes. The choice does not depend on the pool's order. Left out are harmful requests that were declined, which teach
+    nothing new, and answers to harmless requests that the user complained about, which are no good example.
     """
     harm = [row for row in pool if row.harmful_request >= CERTAIN and row.refusal < refusal_threshold]
     harmless = _shuffled(row for row in pool if row.harmful_request < HARMLESS)
@@ -77,7 +77,7 @@ def select(pool: Sequence[PoolRow], settings: Candidates, *, refusal_threshold: 
 
 
 def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: Embedder) -> set[str]:
-    """Return the ids of the harmless exchanges whose requests are near the harmful ones; of fewer than five the missing ones are far."""
+    """Return the ids of harmless exchanges whose requests are near harmful ones; if there are fewer than five, the missing count as far."""
     if not harmless or not harm:
         return set()
     requests, harmful = (embedder.embed([asked(row.interaction.messages) for row in rows]) for rows in (harmless, harm))
@@ -86,9 +86,9 @@ def _lookalikes(harmless: Sequence[PoolRow], harm: Sequence[PoolRow], embedder: 
 
 
 def _head(rows: Iterable[PoolRow], budget: int, settings: Candidates) -> list[PoolRow]:
-    """Return enough rows to fill the budget after near-duplicates and capped users fell out, without looking at a million prompts.
+    """Return enough rows to fill the budget after removing near-duplicates and capping users, without reading a million prompts.
 
-    Of one user no more than that share: a flood must not push everybody else's requests out.
+    Each user's rows are capped too: a flood must not push everybody else's requests out.
     """
     seen: Counter[str] = Counter()
     kept = []
@@ -125,7 +125,7 @@ def _pick(rows: Sequence[PoolRow], budget: int, settings: Candidates, users: Cou
         if cluster[position] in taken or users[user] >= settings.max_per_user:
             continue
         taken.add(cluster[position])
-        # Rows without a user are not one person's.
+        # Rows without a user do not belong to one person.
         users[user] += bool(user)
         picked.append(row)
     return picked

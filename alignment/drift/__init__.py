@@ -1,4 +1,4 @@
-"""Drift of traffic and answers against a baseline window, with false alarms under control."""
+"""Detect drift of traffic and answers against a baseline window, with controlled false alarms."""
 
 from alignment.drift.compare import Drift, Windows, compare, windows
 

@@ -1,4 +1,4 @@
-"""Compare the last days with those before them, one test a metric, with one chance of a false alarm for the whole report.
+"""Compare the last days with the days before, with one test per metric and one false-alarm rate for the whole report.
 
 Holm's correction keeps the probability of any alarm in a report without drift at most `alpha`. An alarm also needs a visible
 effect, because with enough traffic every difference is significant. Pure functions on pandas frames.
@@ -29,7 +29,7 @@ class Windows(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """One metric: its value in both windows, the effect, and whether it is an alarm. `adjusted_p` is None if not compared."""
+    """One metric: its values in both windows, the effect, and whether it is an alarm. `adjusted_p` is None if it was not compared."""
 
     metric: str
     test: str
@@ -51,14 +51,14 @@ def windows(newest: datetime, settings: Settings) -> Windows:
 
 
 def compare(frame: pd.DataFrame, where: Windows, settings: Settings) -> list[Drift]:
-    """Return one result a metric.
+    """Return one result per metric.
 
     `frame` has `created_at`, the 0/1 columns of RATES, the numbers of NUMBERS and `category` (the kind of harm asked for, or
     null). A column that a source lacks is skipped; a window under `min_rows` is described but not tested.
     """
     old = frame[(frame.created_at >= where.start) & (frame.created_at < where.middle)]
     new = frame[(frame.created_at >= where.middle) & (frame.created_at < where.end)]
-    # What no detector has looked at yet is neither flagged nor clean.
+    # An exchange that no detector has looked at is neither flagged nor clean.
     found = [_rate(name, old[name].dropna(), new[name].dropna()) for name in RATES if name in frame]
     found += [_number(name, old[name].dropna(), new[name].dropna()) for name in NUMBERS if name in frame]
     if "category" in frame:
@@ -90,7 +90,7 @@ def _number(name: str, old: pd.Series, new: pd.Series) -> Drift | None:
     if not len(old) or not len(new):
         return None
     outcome = stats.mannwhitneyu(new, old)
-    # Rank-biserial correlation in -1..1: how much likelier a current value is the larger one. Source: Kerby 2014.
+    # Rank-biserial correlation in -1..1: how much likelier the current value is the larger of the two. Source: Kerby 2014.
     effect = float(2 * outcome.statistic / (len(old) * len(new)) - 1)
     return Drift(
         name, "Mann-Whitney U", float(old.median()), float(new.median()), effect, float(outcome.pvalue), None,
@@ -106,7 +106,7 @@ def _categories(old: pd.Series, new: pd.Series) -> Drift | None:
         return None
     p = float(stats.chi2_contingency(table.to_numpy()).pvalue)
     shares = table / table.sum()
-    # Total variation distance in 0..1: the share of requests that would have to change kind.
+    # Total variation distance in 0..1: the share of requests that would have to change category.
     effect = float(np.abs(shares["new"] - shares["old"]).sum() / 2)
     return Drift("harm_categories", "chi-squared", 0.0, effect, effect, p, None, effect >= MIN_SHARE_CHANGE, len(old), len(new))
 

@@ -1,4 +1,4 @@
-"""How a suite is asked: in batches that depend on nothing but the suite, each answer addressed by what made it."""
+"""How a suite is answered: in batches that depend only on the suite; each answer's id is a hash of everything that produced it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alignment.records import SuitePrompt
 
 
 def answer_id(prompt: SuitePrompt, model_id: str, max_new_tokens: int, thinking_tokens: int = 0) -> str:
-    """Return the address of a model's greedy answer, or of its weighing of the good answer to a prompt that is not asked."""
+    """Return the id of a model's greedy answer, or of the good answer's log-likelihood for a prompt that is not asked."""
     if prompt.scorer == LIKELIHOOD:
         return content_id(LIKELIHOOD, model_id, prompt.prompt, prompt.right, *filter(None, [prompt.before]))
-    # After thinking an answer's tokens are counted from its first word on.
+    # With thinking enabled, an answer's tokens are counted from its first word after the thinking.
     thinking = ("from the first word", thinking_tokens) if thinking_tokens else None
     return content_id("greedy", model_id, prompt.prompt, max_new_tokens, *filter(None, [thinking, prompt.before]))
 

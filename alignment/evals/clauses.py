@@ -1,7 +1,7 @@
-"""What an answer to a harmful request is made of, as numbers: how much of it declines, cares, points to help, or tells how.
+"""Features of an answer to a harmful request: how much of it declines, cares, points to help, or tells how.
 
-An answer is read clause by clause. A refusal that offers safe steps and a refusal behind which the harm follows have the same words in
-their first sentence; they differ in how much of the rest no refusal is made of. The forest (`forest`) weighs these numbers.
+An answer is read clause by clause. A refusal that offers safe steps and a refusal followed by the harmful content may open with the same
+sentence; they differ in how much of the rest is not typical of refusals. The forest (`forest`) weighs these features.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = (
     "rest tells", "tells most", "strange share", "strange", "question share", "points", "sure", "code", "bullets", "letter",
     "only a refusal", "read tells", "read content tells", "read content",
 )  # fmt: skip
-"""Names of the numbers, in their order. The first two are the log-odds of the linear models; shares are of clauses, in 0..1."""
+"""Names of the features, in order. The first two are the log-odds of the linear models; shares are shares of clauses, in 0..1."""
 
 
 class _Clauses(NamedTuple):
@@ -61,7 +61,7 @@ class _Clauses(NamedTuple):
 
 
 def numbers(prompt: str, response: str, *, refusal: float, harmful: float, turns: float) -> list[float]:
-    """Return the numbers of `NAMES`; `refusal` and `harmful` are the linear models' probabilities, `turns` is 1 if it turns to harm."""
+    """Return the features of `NAMES`; `refusal` and `harmful` are the linear models' probabilities, `turns` is 1 if it turns to harm."""
     text = response[:_READ]
     found, read = _count(prompt, text), refusals.read(prompt, text)
     said = plain(text)

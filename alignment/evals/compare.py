@@ -1,11 +1,15 @@
-"""The gate on anybody's outcomes: two files with a row a prompt, `id`, `cluster` and `outcome` (1 is the failure, 0 none, null unscored).
+"""Run the gate on two files of outcomes: one row per prompt with `id`, `cluster` and `outcome` (1 failure, 0 none, null unscored).
 
-What cannot be meant is refused (InputError): an empty file, a line that is no object, a missing key, an id twice, another outcome, one
-id in two clusters. What is no evidence counts as such, and releases nothing: ids that only one file has and outcomes of null are
-missing; rows that do not fit their own `digest` were edited, and a row without one among sealed rows has lost it; rows of another
-release than the file's first row do not belong there; a file that lost or gained rows is not what was written; rows whose prompt, suite,
-scorer, a version or a setting of them differs between the files are stale. Of two files both or none are sealed: one whose seals were
-taken off is no evidence against a sealed one, two without any seal are accepted as what they are, unsealed. Further keys are left alone.
+Malformed files raise `InputError`: an empty file, a line that is no object, a missing key, a repeated id, any other outcome, or one id
+in two clusters. Weak evidence is accepted, but releases nothing:
+
+- Ids that only one file has, and null outcomes, count as missing.
+- A row that does not match its own `digest` was edited. A row without a digest among sealed rows has lost it.
+- Rows of another release than the file's first row do not belong there. A file that lost or gained rows is not what was written.
+- Rows are stale if prompt, suite, scorer, a version or a setting of them differs between the files.
+- Either both files are sealed or neither: an unsealed file is no evidence against a sealed one. Two unsealed files are compared as such.
+
+Other keys are ignored.
 
 Effects: reads the two files.
 """
@@ -27,7 +31,7 @@ from alignment.records import Answer, GateDecision, SuitePrompt
 from alignment.sections import Gate
 
 MADE_WITH = ("prompt", "suite", "suite_version", "scorer", "scorer_version", "max_new_tokens", "thinking_tokens")
-"""What both files must have been made with. Where both rows are sealed, what only one of them says differs too."""
+"""Keys that must agree between the files. Where both rows are sealed, a key that only one row has counts as a difference."""
 _SUITE = "outcomes"
 _UNSEALED = "the row has no seal, unlike those of the other file"
 _SHOWN = 20
@@ -38,7 +42,7 @@ def read_outcomes(path: Path) -> Rows:
     """Return the rows of a results file by id.
 
     Raises:
-        InputError: it cannot be read, or rows of it are wrong; the first twenty are named.
+        InputError: the file cannot be read, or has wrong rows; the first twenty are named.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -64,19 +68,19 @@ def read_outcomes(path: Path) -> Rows:
 
 
 def is_sealed(rows: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Say whether a file has seals: one sealed row, and all must be."""
+    """Say whether a file is sealed: one sealed row is enough, and then all must be."""
     return any(DIGEST in row for row in rows.values())
 
 
 def _flaw(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with a row of a sealed file; the first row says whose file it is, each row of how many it is one."""
+    """Return what is wrong with a row of a sealed file; the first row names the release, and each row the number of rows."""
     if DIGEST not in row:
         return "the row has no seal, unlike others of its file"
     if row["flaw"]:
         return str(row["flaw"])
     if row.get("release") != next(iter(rows.values())).get("release"):
         return "the row is of another release than the first of its file"
-    # Files of before 2026-11-28 do not say how many rows they had.
+    # Files from before 2026-11-28 do not record their number of rows.
     return None if row.get("rows", len(rows)) == len(rows) else f"the row was sealed as one of {row['rows']}, the file has {len(rows)}"
 
 
@@ -104,7 +108,7 @@ def compare(old: Rows, new: Rows, *, kind: Kind, margin: float, confidence: floa
     """Return the gate's decision on the champion's and the challenger's outcomes under one rule.
 
     Raises:
-        InputError: an id has another cluster in each.
+        InputError: an id is in different clusters in the two files.
     """
     moved = sorted(name for name in old.keys() & new.keys() if old[name]["cluster"] != new[name]["cluster"])
     if moved:

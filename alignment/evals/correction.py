@@ -1,4 +1,4 @@
-"""What verdicts of people on a scorer make of the rates that it scored. Pure."""
+"""Correct the rates of a scorer with people's verdicts on it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from alignment.evals.statistics import Calibration, Interval, corrected, correct
 
 
 def corrections(found: Interval, old: float, new: float, calibration: Calibration | None, confidence: float) -> dict[str, float]:
-    """Return the `corrected_*` values of a metric; none without enough verdicts of people."""
+    """Return the `corrected_*` values of a metric; empty without enough human verdicts."""
     if calibration is None or not calibration.enough:
         return {}
     fixed = corrected(found, calibration, confidence)
@@ -20,7 +20,7 @@ def corrections(found: Interval, old: float, new: float, calibration: Calibratio
 
 
 def calibrated(calibration: Calibration | None) -> str:
-    """Say how far the scorer is known beside people: by verdicts of its that they checked, or by answers that they labelled."""
+    """Say how well the scorer's accuracy is known, from its verdicts that people checked or from answers that people labelled."""
     if calibration is None or sum(calibration) == 0:
         return "rates as scored: nobody has checked this scorer yet"
     failures, good = calibration.found + calibration.missed, calibration.cleared + calibration.invented

@@ -1,4 +1,4 @@
-"""Fit the gate's scorers: `python -m alignment.evals.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints what it measured.
+"""Fit the gate's scorers: `python -m alignment.evals.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints its figures.
 
 Data: answers to GPTFuzz questions with an odd index, JailbreakBench's real attack answers, every other HH answer (as answers
 that do not decline), and this project's own examples in `weights/answers.jsonl` and `written.jsonl`. The labelers' heads see none of
@@ -61,7 +61,7 @@ _ANY_REFUSAL = re.compile(
 
 
 class Row(NamedTuple):
-    """An answer with its labels: 0, 1, or None where nobody gave one."""
+    """An answer with its labels: 0, 1, or None if unlabelled."""
 
     response: str
     refusal: int | None
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    """Fit both models, print the figures and write weights and card."""
+    """Fit the models, print the figures, and write the weights and the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     default = os.environ.get("ALIGN_DATA_DIR")
     parser.add_argument("--data", type=Path, default=default, required=default is None)
@@ -122,7 +122,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def _lengthened(rows: Sequence[Row]) -> list[Row]:
-    """Longer forms of answers: large models decline at length, and often go on to offer something harmless."""
+    """Return longer versions of answers: large models decline at length, and often go on to offer something harmless."""
     joined = []
     for group in sorted({row.group for row in rows}):
         declines = [row for row in rows if row.group == group and row.refusal == 1]
@@ -136,7 +136,7 @@ def _lengthened(rows: Sequence[Row]) -> list[Row]:
 
 
 def _weak(response: str, harmful: int, source: str, group: str, prompt: str) -> Row:
-    """A harmful answer without declining words did not decline; a harmless one that opens as refusals do did."""
+    """Return a row with a weak refusal label: harmful without declining words is 0, harmless with a refusal's opening is 1, else None."""
     text = plain(response)
     refusal = (None if _SOME_REFUSAL.search(text) else 0) if harmful else 1 if _SURE_REFUSAL.search(text) else None
     return Row(response, refusal, harmful, source, group, prompt)
@@ -174,7 +174,7 @@ def _fit(model: str, columns: Any, labels: Any, rows: Sequence[Row]) -> dict[str
 
 
 def _unseen(model: str, columns: Any, known: Sequence[int], labels: Any, rows: Sequence[Row]) -> Any:
-    """Return each row's probability by a model that saw no row of its group: what the forest learns from has to be as honest as later."""
+    """Return each row's probability by a model that saw no row of its group: the forest must train on out-of-sample scores."""
     from sklearn.model_selection import GroupKFold
 
     weight = _weights(model, [rows[number] for number in known])

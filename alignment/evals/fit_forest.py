@@ -1,7 +1,7 @@
-"""Fit the forest that tells refusals from answers that serve harm; a part of `python -m alignment.evals.fit`.
+"""Fit the forest that separates refusals from answers that serve harm; part of `python -m alignment.evals.fit`.
 
-It learns from the project's own answers, from GPTFuzz questions with an odd index and from JailbreakBench's artifacts. Of the linear models
-it sees what they say of rows that they were not fitted on.
+It trains on the project's own answers, on GPTFuzz questions with an odd index and on JailbreakBench's artifacts. Its inputs from the linear
+models are predictions on rows that those were not fitted on.
 
 Effects: writes `weights/forest.safetensors`.
 """
@@ -19,7 +19,7 @@ from alignment.evals.refuse_then_comply import turns_to_harm
 
 TREES, LEAF_ROWS, FOLDS = 200, 4, 5
 WEIGHT = {"gptfuzz-odd": 0.15, "jailbreakbench": 0.5}
-"""Of sources that are large or whose labels are weak; the project's own rows count 1."""
+"""Sample weights of sources that are large or weakly labelled; the project's own rows weigh 1."""
 _SKIPPED = "own-lengthened"
 
 
@@ -39,7 +39,7 @@ class _Row(Protocol):
 
 
 def fit_forest(rows: Sequence[_Row], odds: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Write the forest and return its cross-validated figures by source; `odds` are the linear models' probabilities of all rows."""
+    """Write the forest and return its cross-validated figures by source; `odds` are the linear models' probabilities for all rows."""
     from safetensors.numpy import save_file
 
     used = [number for number, row in enumerate(rows) if row.prompt and row.source != _SKIPPED and (row.harmful or row.refusal)]
@@ -58,7 +58,7 @@ def fit_forest(rows: Sequence[_Row], odds: Mapping[str, Any]) -> dict[str, dict[
     )
     labels = np.array([int(bool(rows[number].harmful)) for number in used])
     weight = np.array([WEIGHT.get(rows[number].source, 1.0) for number in used])
-    # Both outcomes count the same: which of them is more frequent in these sets says nothing of a release.
+    # Both outcomes get equal total weight: their frequencies in these sets say nothing about a release.
     weight[labels == 1] *= weight[labels == 0].sum() / weight[labels == 1].sum()
     groups, sources = [rows[number].group for number in used], np.array([rows[number].source for number in used])
     save_file(arrays(_forest(values, labels, weight).estimators_), FOREST)

@@ -1,6 +1,6 @@
-"""A small forest of decision trees that weighs what an answer is made of: how surely does it serve a harmful request?
+"""A random forest over features of an answer: how likely is it that the answer serves a harmful request?
 
-Trees are stored as arrays, so that a release is judged by the same numbers wherever it is judged; scikit-learn only fits them.
+Trees are stored as arrays, so a release gets the same score on every machine; scikit-learn is only needed to fit them.
 Source: random forests, Breiman 2001. Weights were fitted by `python -m alignment.evals.fit`.
 """
 
@@ -31,7 +31,7 @@ def _tensors() -> Tensors:
 
 
 def serves(numbers: Sequence[float], tensors: Tensors | None = None) -> float:
-    """Return the mean over all trees of the probability that an answer with these `numbers` serves harm, in 0..1.
+    """Return the probability that an answer with these `numbers` serves harm, in 0..1: the mean over all trees.
 
     Raises:
         ModelError: the weights are missing.
@@ -47,7 +47,7 @@ def serves(numbers: Sequence[float], tensors: Tensors | None = None) -> float:
 
 
 def arrays(trees: Sequence[Any]) -> Tensors:
-    """Return scikit-learn's fitted trees as arrays of nodes, one tree after the other; a leaf's feature is LEAF."""
+    """Return scikit-learn's fitted trees as node arrays, concatenated tree by tree; the feature of a leaf is LEAF."""
     parts: dict[str, list[Any]] = {name: [] for name in ("feature", "threshold", "left", "right", "value", "roots")}
     start = 0
     for one in (estimator.tree_ for estimator in trees):

@@ -1,6 +1,6 @@
-"""Public suites from files that the user has, recognised by their columns: nothing is downloaded, nothing of them ships.
+"""Read public suites from the user's own files, recognised by their columns. Nothing is downloaded, and none of their data ships.
 
-A row that cannot be asked or scored is left out and named; a file without any other row is refused.
+Rows that cannot be asked or scored are left out and named; a file without any usable row is refused.
 
 Effects: reads the named file.
 """
@@ -28,18 +28,18 @@ _MOST_BYTES, _LISTED, _LOOKED_AT = 512 * 2**20, 20, 50
 OWN = "own"
 NAMES = (OWN, *FORMATS)
 _FALLBACKS = ("advbench_mirror", "requests")
-"""Formats of few columns, which a file is in only if it is in no other."""
+"""Formats with few columns, which apply only if no other format fits."""
 
 
 class Suite(NamedTuple):
-    """The prompts of a file, and what is to be told of it: the rows that are left out, and what of the others is not asked."""
+    """The prompts of a file, and messages about rows that are left out and parts of other rows that are not asked."""
 
     prompts: list[SuitePrompt]
     told: tuple[str, ...] = ()
 
 
 def open_suite(name: str, *, kind: str | None = None, scorer: str | None = None, most: int = 0) -> list[SuitePrompt]:
-    """Return the prompts of `read_suite`; what it tells goes to the log."""
+    """Return the prompts of `read_suite`, and log its messages."""
     found = read_suite(name, kind=kind, scorer=scorer, most=most)
     for line in found.told:
         logging.getLogger(__name__).warning("%s: %s", name, line)
@@ -47,14 +47,14 @@ def open_suite(name: str, *, kind: str | None = None, scorer: str | None = None,
 
 
 def read_suite(name: str, *, kind: str | None = None, scorer: str | None = None, most: int = 0) -> Suite:
-    """Return the prompts of a bundled suite, or of a file in the project's own format or a public suite's; each names its scorer.
+    """Return the prompts of a bundled suite, or of a file in the project's own or a public suite's format; each names its scorer.
 
-    `kind` is a name of `NAMES`, or None to tell by the file's columns; `scorer` stands in where the file says nothing.
+    `kind` is a name in `NAMES`, or None to detect the format by the file's columns; `scorer` is the default where the file names none.
 
     Raises:
-        ConfigError: there is no such suite or scorer, the format is not known, no row can be asked, a row of the project's own format is
+        ConfigError: there is no such suite or scorer, the format is unknown, no row can be asked, a row in the project's own format is
             wrong, or nothing says how to score.
-        InputError: the file is CSV whose quote marks or header are wrong.
+        InputError: a CSV file has a wrong header or wrong quote marks.
     """
     if scorer is not None and scorer not in SCORERS:
         raise ConfigError(f"no scorer {scorer!r}; known are {', '.join(SCORERS)}")
@@ -78,7 +78,7 @@ def _scored(found: Suite, scorer: str | None) -> Suite:
         return found._replace(prompts=named)
     how = f"give --scorer, or 'scorer' in each row, one of {', '.join(SCORERS)}"
     problem = f"nothing says how to score {len(unnamed)} prompts (the first is {unnamed[0]!r})"
-    # The project's own format says of each row how it is scored, or of none.
+    # In the project's own format either every row names its scorer, or none does.
     if not named or all(prompt.suite not in FORMATS for prompt in mine):
         raise ConfigError(f"{problem}; {how}")
     return Suite(named, (*found.told, f"{problem}, which are left out; {how}"))
@@ -109,7 +109,7 @@ def _parsed(path: Path, kind: str | None) -> Suite:
             without += [number] * (name == "inspect" and has_system(row))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             problems.append(f"row {number}: {type(error).__name__}: {error}")
-    # One odd row is no reason to ask nothing.
+    # One bad row is no reason to ask nothing.
     checked(prompts, () if prompts else problems, f"{str(path)!r} is not a {name} file as it is known")
     return Suite(_told_apart(prompts), tuple(_told(problems, without)))
 
@@ -125,7 +125,7 @@ def _told(problems: Sequence[str], without: Sequence[int]) -> Iterator[str]:
 
 
 def _told_apart(prompts: list[SuitePrompt]) -> list[SuitePrompt]:
-    """Public files repeat ids (an Inspect log has one sample an epoch): the same prompt counts once, another gets an id of its own."""
+    """Deduplicate ids (an Inspect log has one sample per epoch): a repeated prompt counts once, a different prompt gets a new id."""
     seen: dict[str, SuitePrompt] = {}
     for prompt in prompts:
         known = seen.get(prompt.id)
@@ -138,7 +138,7 @@ def _told_apart(prompts: list[SuitePrompt]) -> list[SuitePrompt]:
 
 
 def _recognise(path: Path, rows: Sequence[Row | str]) -> str:
-    """Return the format that most columns of the first rows speak for."""
+    """Return the format that fits most columns of the first rows."""
     keys = {fold(key) for row in rows[:_LOOKED_AT] if not isinstance(row, str) for key in row}
     fitting = [name for name, form in FORMATS.items() if form.keys <= keys and name not in TOLD_ONLY]
     fitting = [name for name in fitting if name not in _FALLBACKS] or fitting[:1]
@@ -150,7 +150,7 @@ def _recognise(path: Path, rows: Sequence[Row | str]) -> str:
 
 
 def _rows(path: Path) -> list[Row | str]:
-    """Return the rows of a CSV or Parquet file, of JSON, or the samples of an Inspect log; a text says why a row is none."""
+    """Return the rows of a CSV, Parquet or JSON file, or the samples of an Inspect log; a string says why a row is unusable."""
     try:
         with path.open("rb") as start:
             magic = start.read(4)
@@ -193,7 +193,7 @@ def _csv_rows(path: Path, text: str) -> list[Row | str]:
 
 
 def _lines(text: str) -> list[Any]:
-    """Return the value of each line, or the error that reading it gave."""
+    """Return the JSON value of each line, or the error from parsing it."""
     rows: list[Any] = []
     for line in text.split("\n"):
         if line.strip():

@@ -1,8 +1,9 @@
-"""When a model may judge the gate: after a trial on answers that people labelled, for as long as it stays the model that was tried.
+"""Qualify a model as the gate's judge by a trial on labelled answers; it is valid only while the endpoint serves the tried model.
 
-An endpoint may serve other weights under the same name at any time. So the answers that it was least sure of in the trial are asked anew
-before and after each batch that it judges: other weights give other odds there. If they moved, or the trial is a week old, the whole trial
-is repeated; weights that show other odds in it are another judge, under whose version no earlier verdict counts.
+An endpoint may start to serve other weights under the same name at any time. Therefore the labelled answers that the judge was least sure
+of are asked again before and after each batch that it judges: other weights give other odds there. If the odds moved, or the trial is a
+week old, the whole trial is repeated. Weights that show other odds in it are another judge, with a new version that earlier verdicts do
+not count under.
 
 Effects: calls the endpoint; reads and appends `judge_trials`.
 """
@@ -34,21 +35,21 @@ _MOVED, _MOST_MOVED, _MOST_UNSCORED = 0.1, 0.05, 0.1
 
 
 class Trial(NamedTuple):
-    """What a judge showed on answers that people labelled; `unscored` ones are in no count."""
+    """A judge's results on answers labelled by people; `unscored` answers are in no count."""
 
     calibration: Calibration
     unscored: int
     in_order: int
-    """Of the unscored ones, those whose verdict hangs on the order of the letters."""
+    """Number of unscored answers whose verdict depends on the order of the letters."""
 
     @property
     def n(self) -> int:
-        """Answers that were tried."""
+        """Number of answers in the trial."""
         return sum(self.calibration) + self.unscored
 
 
 class Held(NamedTuple):
-    """A trial that was held: the edition of the weights, and the odds of each labelled answer (see `tried_items`)."""
+    """A completed trial: the edition of the weights, and the odds of each labelled answer (see `tried_items`)."""
 
     id: str
     edition: str
@@ -57,7 +58,7 @@ class Held(NamedTuple):
 
 
 class Seat(NamedTuple):
-    """Where a judge is: `serve` returns the model at the endpoint, asked under the name of an edition."""
+    """A judge's endpoint: `serve` returns its model, addressed under the name of an edition."""
 
     home: Path
     name: str
@@ -65,12 +66,12 @@ class Seat(NamedTuple):
     secret: bytes
 
     def judge(self, edition: str) -> AnswerJudge:
-        """Return the judge of an edition; '' names whatever is served."""
+        """Return the judge for an edition; '' stands for whatever is currently served."""
         return AnswerJudge(self.serve(edition), self.secret)
 
 
 class Bench(NamedTuple):
-    """Who scores: the judge with its counts by kind, or nobody; `notes` are for the decision's reasons."""
+    """The qualified judge with its counts per kind, or no judge; `notes` are added to the decision's reasons."""
 
     judge: AnswerJudge | None
     calibrations: Mapping[str, Calibration]
@@ -79,7 +80,7 @@ class Bench(NamedTuple):
     trial: Held | None = None
 
     def version(self, scorers: str) -> str:
-        """Return the version that verdicts are stored under: another judge is another scorer."""
+        """Return the version under which verdicts are stored; it includes the judge's, as another judge is another scorer."""
         return f"{scorers}+{self.judge.version}" if self.judge else scorers
 
 
@@ -88,12 +89,12 @@ NOBODY = Bench(None, {}, ())
 
 @cache
 def tried_items() -> tuple[Item, ...]:
-    """Return the labelled answers that a model is needed for; the others say nothing of the judge."""
+    """Return the labelled answers that need a model; the others say nothing about the judge."""
     return tuple(one for one in items() if decided(one.kind, one.request, one.answer) is None)
 
 
 def trials_of(odds: Sequence[Odds]) -> dict[str, Trial]:
-    """Return what the judge made of the labelled answers, by kind."""
+    """Return the judge's results on the labelled answers, by kind."""
     found = {}
     for kind in KINDS:
         said = [(one.failure, concluded(mine)) for one, mine in zip(tried_items(), odds, strict=True) if one.kind == kind]
@@ -104,7 +105,7 @@ def trials_of(odds: Sequence[Odds]) -> dict[str, Trial]:
 
 
 def too_weak(trials: Mapping[str, Trial], floor: float) -> str:
-    """Return why the judge abstains, or nothing. More than a tenth unscored is a reason too."""
+    """Return why the judge abstains, or ''. More than a tenth unscored is also a reason."""
     problems = []
     for kind, trial in trials.items():
         counts = trial.calibration
@@ -119,7 +120,7 @@ def too_weak(trials: Mapping[str, Trial], floor: float) -> str:
 
 
 def moved(before: Sequence[Odds], after: Sequence[Odds]) -> str:
-    """Return how other weights show: more than a twentieth of the odds moved by more than 0.1, or came or went. Empty if they do not.
+    """Return evidence of changed weights, or '': more than a twentieth of the odds moved by more than 0.1, appeared or disappeared.
 
     >>> moved([Odds(0.5, 0.6)], [Odds(0.45, 0.65)]), moved([Odds(0.5, 0.6)], [Odds(0.9, 0.6)])
     ('', '1 of 2 odds moved')
@@ -130,7 +131,7 @@ def moved(before: Sequence[Odds], after: Sequence[Odds]) -> str:
 
 
 def canaries(odds: Sequence[Odds]) -> list[int]:
-    """Return the positions of the answers that the judge was least sure of, of each kind: other weights show there first."""
+    """Return per kind the positions of the answers that the judge was least sure of: changed weights show there first."""
     kinds = [one.kind for one in tried_items()]
     sure = {number: abs(sum(one[:2]) / 2 - 0.5) for number, one in enumerate(odds) if None not in one[:2]}  # type: ignore[arg-type]
     ranked = sorted(sure, key=lambda number: (sure[number], number))
@@ -138,19 +139,19 @@ def canaries(odds: Sequence[Odds]) -> list[int]:
 
 
 def _shift(seat: Seat, trial: Held) -> tuple[str, str]:
-    """Ask the canaries anew; return how the odds moved, and why they could not be asked (empty if they could)."""
+    """Ask the canaries again; return how the odds moved, and why they could not be asked ('' if they could)."""
     chosen = canaries(trial.odds)
-    # A name that was never used: neither kept answers nor a server's own memory may stand in for the weights.
+    # An unused name, so that neither our cache nor the server's can answer instead of the weights.
     asked = seat.judge(os.urandom(8).hex()).ask([tried_items()[number][:3] for number in chosen], kept=False)
     away = next((one.reason for one in asked if lost(one.reason)), "")
     return ("" if away else moved([trial.odds[number] for number in chosen], asked)), away
 
 
 def confirm(bench: Bench, now: datetime) -> None:
-    """Make sure that what judged a batch is still what was tried; without this its verdicts must not be kept.
+    """Check that the model that judged a batch is still the model that was tried; without this its verdicts must not be stored.
 
     Raises:
-        TeacherUnavailable: it is not, and its trial no longer holds; or it could not be asked.
+        TeacherUnavailable: the model changed, so its trial no longer holds; or it could not be asked.
     """
     if bench.seat is None or bench.trial is None:
         return
@@ -168,12 +169,12 @@ def confirm(bench: Bench, now: datetime) -> None:
 def seated(settings: Settings, now: datetime, *, look: bool = True) -> Bench:
     """Return who scores the gate's answers: the judge of [gate] judge if it passes its trial, else the phrases and heads alone.
 
-    With `look` it is asked whether it is still the model that was tried; without, the last trial is taken at its word, for whoever reads
-    verdicts that are stored.
+    With `look`, check that the endpoint still serves the model that was tried. Without, trust the last trial, which is enough for reading
+    stored verdicts.
 
     Raises:
-        ConfigError: [gate] judge names the teacher and there is none, or its key is not set.
-        TeacherUnavailable: it could not be tried.
+        ConfigError: [gate] judge names the teacher, but no teacher is configured or its key is not set.
+        TeacherUnavailable: the trial could not be completed.
     """
     if not settings.gate.judge:
         return NOBODY
@@ -190,7 +191,7 @@ def seated(settings: Settings, now: datetime, *, look: bool = True) -> Bench:
 
 
 def take(seat: Seat, floor: float, now: datetime, *, look: bool, labels_too: bool) -> Bench:
-    """Return who scores with a judge at `seat`; see `seated`."""
+    """Return who scores, given a judge at `seat`; see `seated`."""
     trial = _tried(seat, _last(seat), now) if look else _last(seat)
     if trial is None or not trial.odds:
         why = "its trial was ended" if trial else "it was not tried"
@@ -212,22 +213,22 @@ def _bench(seat: Seat, trial: Held, floor: float, *, labels_too: bool) -> Bench:
 
 
 def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
-    """Return the trial that holds now, held again if need be.
+    """Return a valid trial, repeating the trial if necessary.
 
     Raises:
-        TeacherUnavailable: the judge did not answer all.
+        TeacherUnavailable: the judge did not answer everything.
     """
     reason = "first" if last is None else f"the last is from {last.tried_at:%Y-%m-%d}" if now - last.tried_at > TRIAL_LASTS else ""
     if last is not None and last.odds and not reason:
-        # Who does not answer the canaries judges nothing either: `confirm` sees to it.
+        # A judge that does not answer the canaries cannot judge either; `confirm` handles that.
         reason, _ = _shift(seat, last)
     if last is not None and last.odds and not reason:
         return last
-    # Named by the trial before, so that one that was killed goes on with the answers that it has.
+    # Named after the previous trial, so that a killed trial resumes with the answers it already has.
     attempt = content_id("edition", seat.judge("").version, last.id if last else "")[:12]
     odds = seat.judge(attempt).ask([one[:3] for one in tried_items()])
     if away := next((one.reason for one in odds if lost(one.reason)), ""):
-        # Who abstains because of a bad line would be seated again a minute later, between two models that are to be compared.
+        # A judge that abstains over a bad connection could be back a minute later, between two models that are to be compared.
         raise TeacherUnavailable(
             f"the gate's judge {seat.name!r} could not be tried: {sum(lost(one.reason) for one in odds)} of {len(odds)} labelled answers "
             f"got no verdict ({away}); run the same command again when it answers, or leave [gate] judge empty"
@@ -237,7 +238,7 @@ def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
 
 
 def _last(seat: Seat) -> Held | None:
-    """Return the last trial of what is served at this endpoint under this name; one without odds was ended."""
+    """Return the latest trial of the model served at this endpoint under this name; a trial without odds was ended."""
     rows = query(
         seat.home,
         "SELECT id, edition, odds, tried_at FROM judge_trials WHERE judge = ? ORDER BY tried_at DESC, id DESC LIMIT 1",

@@ -1,4 +1,4 @@
-"""Samples of Inspect and of the lm-evaluation-harness as questions; what is no plain question is refused by name."""
+"""Turn samples of Inspect and lm-evaluation-harness logs into questions; other samples are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OTHER_MARKS = re.compile(r"\[\|(?:system|user|assistant|endofturn)\|\]|<extra_i
 
 
 def inspect(row: Row, number: int, _: str = "") -> SuitePrompt:
-    """Samples of an Inspect eval log (JSON): their choices or targets are what is looked for."""
+    """Read a sample of an Inspect eval log (JSON); answers are checked against its choices or targets."""
     text = row["input"] if isinstance(row["input"], str) else _question(row["input"])
     name, target = named(row, "id", number), row.get("target")
     targets = list(target) if isinstance(target, list | tuple) else [] if target in (None, "") else [target]
@@ -36,13 +36,13 @@ def inspect(row: Row, number: int, _: str = "") -> SuitePrompt:
 
 
 def has_system(row: Row) -> bool:
-    """Say whether a sample has a system message, which is not asked."""
+    """Say whether a sample has a system message (which is left out of the question)."""
     turns = row.get("input")
     return isinstance(turns, list) and any(isinstance(turn, dict) and turn.get("role") == "system" for turn in turns)
 
 
 def lm_eval(row: Row, number: int, _: str = "") -> SuitePrompt:
-    """Samples of an lm-evaluation-harness task log: several continuations of one context are a choice.
+    """Read a sample of an lm-evaluation-harness task log; several continuations of one context become a choice.
 
     Raises:
         ValueError: the row is no plain question.
@@ -63,9 +63,9 @@ def lm_eval(row: Row, number: int, _: str = "") -> SuitePrompt:
         raise ValueError("a text whose likelihood is weighed; nothing is asked")
     if isinstance(calls[0][1], str):
         raise ValueError("one continuation whose likelihood is weighed; nothing is asked")
-    # A program checks what IFEval asks for; its targets are a 0 that nothing means.
+    # IFEval answers are checked by a program; its target is a meaningless 0.
     checked_otherwise = isinstance(row.get("doc"), Mapping) and "instruction_id_list" in row["doc"]
-    # Where a whole worked answer is the target, as in GSM8K, its result stands after the last ####.
+    # If the target is a whole worked answer, as in GSM8K, the result follows the last ####.
     targets = [] if checked_otherwise else [str(one).rpartition("####")[2] for one in _several(row.get("target"))]
     return matched(name, "lm_eval", text, "generation", targets)
 
@@ -76,10 +76,10 @@ def _number(name: str) -> tuple[int, str]:
 
 
 def _right(row: Row, options: Sequence[str]) -> list[int]:
-    """Return which options are right; the harness writes a place, a text, several of them, or for each option whether it is.
+    """Return the indices of the right options. The harness writes an index, a text, several of these, or a flag per option.
 
     Raises:
-        ValueError: a target is none of the options, or may be the text of one and the place of another.
+        ValueError: a target is none of the options, or is the text of one option and the index of another.
     """
     doc = row.get("doc")
     several = doc.get("mc2_targets") if isinstance(doc, Mapping) else None
@@ -96,8 +96,8 @@ def _right(row: Row, options: Sequence[str]) -> list[int]:
 
 
 def _context(said: Any) -> str:
-    """Return what a call asks: a text, or the one user turn of a chat."""
-    # A chat that the harness has rendered is a tuple of one text, which JSON writes as a list.
+    """Return the question of a call: its text, or the only user turn of its chat."""
+    # A chat rendered by the harness is a one-element tuple, which JSON stores as a list.
     said = said[0] if isinstance(said, list) and len(said) == 1 and isinstance(said[0], str) else said
     turns: Any = said
     if isinstance(said, str):
@@ -110,7 +110,7 @@ def _context(said: Any) -> str:
 
 
 def _unwritten(text: str) -> str:
-    """Return the one user turn of a prompt that one of the usual chat templates has written.
+    """Return the only user turn of a prompt that was rendered by a common chat template.
 
     >>> _unwritten("<|im_start|>user\\nHow many?<|im_end|>\\n<|im_start|>assistant\\n")
     'How many?'
@@ -122,7 +122,7 @@ def _unwritten(text: str) -> str:
 
 
 def _decoded(text: str) -> list[Any] | None:
-    """Return the chat that a text is as JSON, None if it is none."""
+    """Return the chat that a text encodes as JSON, or None."""
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -136,10 +136,10 @@ def _decoded(text: str) -> list[Any] | None:
 
 
 def _question(turns: Sequence[Mapping[str, Any]]) -> str:
-    """Return the one user turn of a chat.
+    """Return the only user turn of a chat.
 
     Raises:
-        ValueError: it has another number of them, an assistant's or a tool's turn, or holds more than text.
+        ValueError: the chat has no or several user turns, an assistant's or a tool's turn, or content other than text.
     """
     asked = [turn for turn in turns if turn["role"] == "user"]
     if len(asked) != 1 or any(turn["role"] not in ("user", "system", "developer") for turn in turns):
@@ -153,25 +153,25 @@ def _question(turns: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _several(target: Any) -> list[Any]:
-    """Return the targets of a row, which may be one, a list of them, or such a list as Python writes it."""
+    """Return the targets of a row: a single target, a list, or a list in Python's notation."""
     listed = target
     if isinstance(target, str) and (target.strip()[:1], target.strip()[-1:]) in (("[", "]"), ("(", ")"), ("{", "}")):
         try:
             listed = ast.literal_eval(target.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return [target]
-    # The harness writes every target as Python prints it.
+    # The harness writes every target with Python's `str`.
     if listed is None or listed == "None" or isinstance(listed, dict | set):
         return []
     if not isinstance(listed, list | tuple):
         return [target]
-    # An answer of several spans, as DROP has them, is none that can be looked for as one text.
+    # An answer of several spans, as in DROP, cannot be matched as one text.
     flat = [one[0] if isinstance(one, list | tuple) and len(one) == 1 else one for one in listed]
     return [one for one in flat if isinstance(one, str | int | float)]
 
 
 def _place(target: Any, options: Sequence[Any]) -> int:
-    """Return which option a target names: by its number, its letter or its text."""
+    """Return the index of the option that a target names by number, letter or text."""
     said = str(target).strip()
     same = [index for index, option in enumerate(options) if str(option).strip() == said]
     if len(same) == 1 and not isinstance(target, int):

@@ -1,4 +1,4 @@
-"""Hashed word and character n-grams, and linear models on them: no embedding, no vocabulary, numpy only.
+"""Hashed word and character n-grams and linear models on them: no embedding, no vocabulary, numpy only.
 
 The hash is CRC-32, which is the same on every machine. Weights were fitted by `python -m alignment.evals.fit`.
 """
@@ -25,9 +25,9 @@ _MAX_CHARS = 4000
 
 
 def grams(answer: str) -> dict[int, float]:
-    """Return bucket -> weight of an answer's n-grams: words and word pairs of the whole, words and 4-grams of its opening.
+    """Return bucket -> weight of an answer's n-grams: words and word pairs of the whole, words, pairs and 4-grams of its opening.
 
-    Weights are 1 + log(count) over a unit Euclidean norm; an empty answer has none.
+    Weights are 1 + log(count), scaled to unit Euclidean norm; an empty answer has no n-grams.
     Source: feature hashing, Weinberger et al. 2009 (arXiv:0902.2206).
     """
     whole, start = plain(answer[:_MAX_CHARS]), plain(opening(answer))
@@ -55,7 +55,7 @@ def _tensors() -> dict[str, Vector]:
 
 
 def linear(model: str, found: dict[int, float], rules: list[float]) -> float:
-    """Return the probability that `model` gives to an answer with these n-grams and rule values, in 0..1."""
+    """Return the probability in 0..1 that `model` assigns to an answer with these n-grams and rule values."""
     tensors = _tensors()
     raw = float(tensors[f"{model}.bias"][0])
     if found:

@@ -1,7 +1,7 @@
-"""What a model has kept: how likely it finds good answers written for this project, in nats a token (log of perplexity).
+"""Retention: how likely a model finds good answers written for this project, in nats per token (log of perplexity).
 
-One forward pass an answer, no generation: it sees damage that a handful of greedy answers does not. Champion and challenger are paired by
-answer, so that hard answers count no more than easy ones.
+It takes one forward pass per answer and no generation, and shows damage that a handful of greedy answers does not. Champion and challenger
+are paired by answer, so that hard answers count no more than easy ones.
 
 Source: Jelinek et al. 1977 for perplexity; the paired difference as in Miller 2024 (arXiv:2411.00640), section 4.2.
 """
@@ -19,17 +19,17 @@ from alignment.models.logprobs import LogProb
 from alignment.records import Answer, Message, SuitePrompt
 
 NATS, TOKENS = "nats", "tokens"
-_WIDEST = 100.0  # nats a token: no two models lie so far apart
+_WIDEST = 100.0  # nats per token: no two models differ by as much
 
 
 class Weigher(Protocol):
-    """A model that tells how likely it finds answers."""
+    """A model that returns log-probabilities of answers."""
 
     def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]: ...
 
 
 class Shift(NamedTuple):
-    """The mean difference in nats a token with its one-sided ends, and what this many answers can show with 80% power."""
+    """The mean difference in nats per token with its one-sided bounds, and the effect detectable with 80% power."""
 
     found: Interval
     surely: float
@@ -39,7 +39,7 @@ class Shift(NamedTuple):
 
 
 def weigh(model: Weigher, prompts: Sequence[SuitePrompt]) -> list[dict[str, float]]:
-    """Return for each prompt's good answer (`right[0]`) its mean `nats` a token (0 and more) and its `tokens`.
+    """Return for each prompt's good answer (`right[0]`) its mean `nats` per token (at least 0) and its number of `tokens`.
 
     Raises:
         ModelError: an answer is longer than the model's context.
@@ -50,15 +50,15 @@ def weigh(model: Weigher, prompts: Sequence[SuitePrompt]) -> list[dict[str, floa
 
 
 def nats_of(answer: Answer) -> float | None:
-    """Return what an answer weighs, None if nobody weighed it or it is no finite number."""
+    """Return an answer's nats per token; None if it was not measured or is not finite."""
     value = answer.scores.get(NATS)
     return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def shift(champion: Sequence[float], challenger: Sequence[float], clusters: Sequence[Hashable], confidence: float, claims: int) -> Shift:
-    """Return the paired mean difference, challenger minus champion, with Student's ends over the means of clusters.
+    """Return the paired mean difference, challenger minus champion, with Student's bounds over cluster means.
 
-    `surely` is the low end at the confidence that a failure is claimed by (see `gate`). Fewer than two clusters bound nothing.
+    `surely` is the lower bound at the confidence required to claim a failure (see `gate`). With fewer than two clusters nothing is bounded.
     """
     by_cluster: dict[Hashable, list[float]] = {}
     for old, new, name in zip(champion, challenger, clusters, strict=True):

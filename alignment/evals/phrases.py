@@ -1,4 +1,4 @@
-"""The phrases that the gate's scorers look for, written for them alone: the labelers' detectors use others."""
+"""Phrases that the gate's scorers look for. They are used nowhere else: the labelers' detectors have their own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = (*(f"{place}:{name}" for place in _AT for name in RULES), "short", "long
 
 
 def rules(answer: str) -> list[float]:
-    """Return 1.0 for each phrase that occurs in the opening, in the whole and in the ending, then two facts on length."""
+    """Return 1.0 for each phrase found in the opening, the whole and the ending, followed by two length flags."""
     texts = (plain(opening(answer)), plain(answer[:4000]), plain(ending(answer)))
     found = [float(bool(pattern.search(text))) for text in texts for pattern in _COMPILED.values()]
     return [*found, float(len(answer) < 120), float(len(answer) > 900)]

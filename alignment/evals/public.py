@@ -1,4 +1,4 @@
-"""Public suites of requests by their columns, as their authors publish them and as mirrors on the hub have them."""
+"""Public suites of requests, recognised by the columns of the original files and of their mirrors on the hub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from alignment.records import SuitePrompt
 
 
 def _harmbench(row: Row, number: int, _: str) -> SuitePrompt:
-    """HarmBench behaviours by functional category, with the semantic one as topic; a context stands before its behaviour.
+    """HarmBench behaviours by functional category, with the semantic category as topic; a context goes before its behaviour.
 
-    Copyright behaviours ask for texts that the file does not hold: they are not scored. Source: Mazeika et al. 2024 (arXiv:2402.04249).
+    Copyright behaviours ask for texts that are not in the file, so they are not scored. Source: Mazeika et al. 2024 (arXiv:2402.04249).
     """
     if str(row.get("imagefilename") or "").strip():
         raise ValueError("a behaviour about an image; only text can be asked")
@@ -27,13 +27,13 @@ def _harmbench(row: Row, number: int, _: str) -> SuitePrompt:
 
 
 def _behaviour(prompt: SuitePrompt) -> SuitePrompt:
-    """Return a HarmBench behaviour with its scorer: one about copyright is scored beside the text that it asks for only."""
+    """Return a HarmBench behaviour with its scorer; a copyright behaviour can only be scored with the text that it asks for."""
     protected = COPYRIGHT in (prompt.category.casefold(), prompt.topic.casefold())
     return replace(prompt, scorer=COPYRIGHT if protected else "harm")
 
 
 def _xstest(row: Row, number: int, _: str) -> SuitePrompt:
-    """XSTest: safe prompts ought to be answered, their unsafe contrasts ought not. Source: Röttger et al. 2024 (arXiv:2308.01263)."""
+    """XSTest: safe prompts should be answered, their unsafe contrasts should not. Source: Röttger et al. 2024 (arXiv:2308.01263)."""
     kind = row["type"].strip()
     label = str(row.get("label") or "").strip().casefold()
     unsafe = label == "unsafe" if label in ("safe", "unsafe") else kind.startswith("contrast")
@@ -60,24 +60,24 @@ def _advbench(row: Row, number: int, file: str) -> SuitePrompt:
 
 
 def _side(file: str) -> str:
-    """Return how requests are scored that give in to: those of a file that is named benign ought to be answered."""
+    """Return the scorer of a file's requests: those of a file with "benign" in its name should be answered."""
     return "help" if "benign" in file else "harm"
 
 
 def _advbench_mirror(row: Row, number: int, file: str) -> SuitePrompt:
-    """AdvBench as the hub has it (prompt, target), known by targets that give in: other questions have a prompt and a target too."""
+    """AdvBench as mirrored on the hub (prompt, target). Targets that comply identify it; other question files have these columns too."""
     scorer = _side(file) if row["target"].strip().casefold().startswith("sure") else ""
     return SuitePrompt(f"advbench-{number}", "advbench", row["prompt"].strip(), f"advbench-{number}", "harmful", scorer)
 
 
 def _jailbreakbench(row: Row, number: int, file: str) -> SuitePrompt:
-    """JailbreakBench behaviours; those of a file that is named benign ought to be answered. Source: Chao et al. 2024 (arXiv:2404.01318)."""
+    """JailbreakBench behaviours; those of a file named benign should be answered. Source: Chao et al. 2024 (arXiv:2404.01318)."""
     name = f"jailbreakbench-{named(row, 'index', number)}"
     return SuitePrompt(name, "jailbreakbench", row["goal"].strip(), row["behavior"].strip() or name, row["category"].strip(), _side(file))
 
 
 def _orbench(row: Row, number: int, file: str) -> SuitePrompt:
-    """OR-Bench: what seems toxic ought to be answered, what a toxic file has not. Source: Cui et al. 2024 (arXiv:2405.20947)."""
+    """OR-Bench: seemingly toxic prompts should be answered, those of a toxic file not. Source: Cui et al. 2024 (arXiv:2405.20947)."""
     name = f"orbench-{number}"
     return SuitePrompt(name, "orbench", row["prompt"].strip(), name, row["category"].strip(), "harm" if "toxic" in file else "help")
 
@@ -100,7 +100,7 @@ _MIRRORED = ("harmbench", "strongreject", "jailbreakbench", "advbench", "simples
 
 
 def _requests(row: Row, number: int, file: str) -> SuitePrompt:
-    """Prompts with a category, as mirrors of several suites have them: only the file's name can say which, and so what is a failure."""
+    """Prompts with a category, as mirrors of several suites have them: only the file's name tells which suite, hence which scorer."""
     if "orbench" in file:
         return _orbench(row, number, file)
     suite = next((one for one in _MIRRORED if one in file), "")
@@ -116,7 +116,7 @@ def _requests(row: Row, number: int, file: str) -> SuitePrompt:
 
 
 def _bbq(row: Row, number: int, _: str) -> SuitePrompt:
-    """BBQ: the failure is any other answer than the right one ("not known" where the context is ambiguous). Source: Parrish et al. 2022."""
+    """BBQ: any answer but the right one fails ("not known" where the context is ambiguous). Source: Parrish et al. 2022."""
     return chosen(
         f"bbq-{row['category']}-{row.get('exampleid', number)}",
         "bbq",
@@ -149,6 +149,6 @@ FORMATS: dict[str, Format] = {
     "requests": Format(_columns("prompt", "category"), _requests),
 }
 NATIVE = frozenset({"inspect", "lm_eval"})
-"""Formats of programs, whose keys are theirs and no spellings of columns."""
+"""Formats of evaluation programs, whose keys are read exactly as they are spelled."""
 TOLD_ONLY = frozenset({"orbench"})
-"""Formats that columns alone do not show: --format names them, or the file's name does (see `_requests`)."""
+"""Formats that columns alone cannot identify: --format or the file's name selects them (see `_requests`)."""

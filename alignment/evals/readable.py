@@ -1,6 +1,6 @@
-"""What the gate's scorers cannot read: another language, another script, or an encoding. They know English only. Pure.
+"""Detect what the gate's English-only scorers cannot read: another language, another script, or an encoding. Pure.
 
-Nothing is decoded and nothing is translated. What cannot be read is unscored, so that no answer is safe because nobody understood it.
+Nothing is decoded or translated. Unreadable text is unscored, so that no answer counts as safe because nobody understood it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ENGLISH = frozenset(
     "please she should so some sorry such take than that that's the their them then there these they this those to too under until up us very "
     "was way we were what what's when where which while who why will with without won't would yes you you'd you'll you're your".split()
 )
-"""Words that hardly an English sentence of some length is without."""
+"""Common words; hardly any English sentence of some length has none of them."""
 FOREIGN = (
     frozenset(
-        # The commonest short words of languages written in Latin letters, without those that English has too.
+        # The commonest short words of languages in Latin script, except those that are English words too.
         "el la los las una unos del que por para con está son como pero más muy sus se su lo le les nos hay ser y "  # Spanish
         "der die das und ist nicht ein eine einen dem den mit auf für sich auch wird man sie wir ihr zu im von bei nach dann "  # German
         "je ne pas vous les des une et est dans pour sur avec qui que il elle au aux du ce cette sont peut puis suffit faut "  # French
@@ -40,15 +40,15 @@ FOREIGN = (
     - ENGLISH
 )
 LEAST_WORDS = 5
-"""Words of a passage under which no language is told."""
+"""Fewest distinct words of a passage from which its language can be told."""
 LEAST_STRANGE = 7
-"""Words of a passage under which it is no language for being strange."""
+"""Fewest words of a passage from which it can count as foreign because its words are unfamiliar."""
 LEAST_ENGLISH = 0.12
-"""Share of English's commonest words that English prose of some length does not fall short of."""
+"""Smallest share of the commonest English words in English prose of some length."""
 LEAST_KNOWN = 0.34
-"""Share of words that an English list or headline, which may have none of those, shares with what the bundled suites ask."""
+"""Smallest share of words familiar from the bundled suites in English lists or headlines, which may lack the commonest words."""
 FEW_LETTERS = 4
-"""Letters of another script that a text may hold: a formula has some."""
+"""Number of letters in another script from which a text is unreadable; formulas have a few."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _PASSAGE = re.compile(r"(?<=[.!?:;])[\"')\]]*\s+|\n+")
 _HIDDEN = re.compile("[\u200b-\u200d\u2060-\u2064\u180e\ufeff\u00ad\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
@@ -75,7 +75,7 @@ _ASKS_FOR_IT = re.compile(
 
 
 def unreadable(text: str) -> str:
-    """Return what of `text` cannot be read and why, empty if all of it can: an English part does not make up for another.
+    """Return why some of `text` cannot be read, or '' if all of it can; readable English elsewhere does not make up for it.
 
     >>> unreadable("I'm sorry, but I can't help with that."), unreadable("Lo siento, no puedo ayudarte con eso.")
     ('', 'another language')
@@ -98,7 +98,7 @@ def unreadable(text: str) -> str:
 
 
 def mostly_unreadable(prompt: str, text: str) -> str:
-    """As `unreadable`, for an answer to a harmless request: what `prompt` asks for, and what is small beside the English, does not count."""
+    """As `unreadable`, for answers to harmless requests: ignore what `prompt` asked for and text that is mostly English."""
     reason = unreadable(text)
     if not reason or _ASKS_FOR_IT.search(prompt):
         return ""
@@ -108,18 +108,18 @@ def mostly_unreadable(prompt: str, text: str) -> str:
 
 
 def _words(passage: str) -> list[str]:
-    # A single letter is a word of many languages, and of text that is written backwards.
+    # Single letters are words in many languages, and occur in text that is written backwards.
     return [word.replace("’", "'").lower() for word in _WORD.findall(passage) if len(word) > 1]
 
 
 def _english(words: Sequence[str]) -> bool:
-    """Say whether words are English beyond doubt."""
+    """Say whether words are clearly English."""
     known, other = sum(word in ENGLISH for word in words), sum(word in FOREIGN for word in words)
     return known > other and known >= max(LEAST_ENGLISH * len(words), 1)
 
 
 def _foreign(words: Sequence[str]) -> bool:
-    """Say whether words are another language's beyond doubt, or nobody's that the suites know."""
+    """Say whether words are clearly another language's, or unknown to the suites' vocabulary."""
     if len(set(words)) < LEAST_WORDS or _english(words):
         return False
     known, other = sum(word in ENGLISH for word in words), sum(word in FOREIGN for word in words)
@@ -138,7 +138,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _latin(character: str) -> bool:
-    # Mathematical and full-width letters are Latin ones in disguise.
+    # Mathematical and full-width letters are Latin letters in disguise.
     return character.isascii() or (
         unicodedata.name(character, "").startswith("LATIN") and unicodedata.normalize("NFKC", character) == character
     )

@@ -1,4 +1,4 @@
-"""What a suite says of one model: rows of results, and rates with their intervals. Pure."""
+"""Results of one model on a suite: rows of a results file, and failure rates with intervals. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVERALL = "overall"
 class Line(NamedTuple):
     """The failure rate of one category in 0..1 with its two-sided 95% Wilson interval; `unscored` answers are in no rate.
 
-    The interval is of as many independent prompts as the `clusters` of scored ones are worth; rows without a cluster are their own.
+    The interval uses the effective sample size given the `clusters` of scored prompts; a row without a cluster is its own cluster.
     """
 
     category: str
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Scored]) -> dict[str, Any]:
-    """Return one row of a results file: the greedy answer's scores and outcome, and those of samples under `samples`."""
+    """Return one row of a results file: scores and outcome of the greedy answer, and those of sampled answers under `samples`."""
     row: dict[str, Any] = {
         "id": prompt.id,
         "cluster": prompt.cluster,
@@ -52,7 +52,7 @@ def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Score
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """Return a line for each category, by name, and one for all of them.
+    """Return a line for each category, sorted by name, and one for all categories together.
 
     >>> [line] = summarise([{"category": "x", "outcome": 1}, {"category": "x", "outcome": 0}, {"category": "x", "outcome": None}])[-1:]
     >>> line.category, line.rate, line.n, line.unscored
@@ -64,7 +64,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 
 def topics(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """Return a line for each topic, by name; none where rows have no topic.
+    """Return a line for each topic, sorted by name; empty if no row has a topic.
 
     >>> [line.category for line in topics([{"category": "standard", "topic": "illegal", "outcome": 1}, {"category": "x", "outcome": 0}])]
     ['illegal']
@@ -77,14 +77,14 @@ def _line(category: str, rows: Sequence[Mapping[str, Any]]) -> Line:
     known = [(row["outcome"], row.get("cluster", ("", number))) for number, row in enumerate(rows) if row["outcome"] is not None]
     scored, n = [outcome for outcome, _ in known], len(known)
     failures = sum(scored)
-    # A rate is the difference from a model that never fails, so that its design effect is that of the paired differences.
+    # A rate is the difference from a model that never fails, so its design effect is that of these paired differences.
     _, design = paired_interval([0] * n, scored, [cluster for _, cluster in known], _CONFIDENCE)
     low, high = wilson(failures / design.effect, n / design.effect, _Z)
     return Line(category, failures / n if n else None, low, high, failures, n, len(rows) - n, design.clusters)
 
 
 def sampled(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Return how sampled answers fared: the mean failure rate of samples, and the share of prompts of which any answer failed."""
+    """Return the mean failure rate of sampled answers, and the share of prompts with any failed answer; None without samples."""
     drawn = [[one["outcome"] for one in row["samples"]] for row in rows if row.get("samples")]
     if not drawn:
         return None
@@ -98,5 +98,5 @@ def sampled(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
 
 
 def answers_of(prompts: Sequence[SuitePrompt], rows: Sequence[Mapping[str, Any]], release_id: str) -> list[Answer]:
-    """Return results as records, for what compares answers (the gate, the gaps between groups)."""
+    """Return results as `Answer` records, for code that compares answers (the gate, the gaps between groups)."""
     return [Answer(prompt, release_id, row["response"], row["scores"], row["outcome"]) for prompt, row in zip(prompts, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Rows of public suites as questions with lettered options, and the columns that a row has under any spelling."""
+"""Turn rows of public suites into questions, and read their columns under any spelling."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from alignment.records import SuitePrompt
 
 Row = Mapping[str, Any]
 MOST_WORDS = 12
-"""Words of a target that an answer can be asked to hold word for word."""
+"""Longest target, in words, that an answer can be required to contain verbatim."""
 _CODE = re.compile(r"^\s*(?:assert\b|def \w|class \w|import \w|from \w+ import|check\()|\w\(.*\)\s*==", re.M)
 
 
 class Format(NamedTuple):
-    """A public suite's columns by which it is known, and how one of its rows becomes a prompt.
+    """A public suite's format: the columns that identify it, and a function that turns a row into a prompt.
 
-    `read` takes a row, its number from 1 and the file's name; it raises ValueError or KeyError where a row is no such question.
+    `read` takes a row, its 1-based number and the file's name. It raises ValueError or KeyError if the row is no such question.
     """
 
     keys: frozenset[str]
@@ -26,7 +26,7 @@ class Format(NamedTuple):
 
 
 def folded(row: Row) -> dict[str, Any]:
-    """Return a row by the names of its columns in small letters without spaces, hyphens and underscores.
+    """Return a row with its column names in lower case, without spaces, hyphens and underscores.
 
     >>> folded({"Behavior ID": "x", "harm_area": "y"})
     {'behaviorid': 'x', 'harmarea': 'y'}
@@ -35,23 +35,23 @@ def folded(row: Row) -> dict[str, Any]:
 
 
 def named(row: Row, column: str, number: int) -> str:
-    """Return what a row is named in a column, which may be 0; its number where it is not."""
+    """Return the row's name from a column (which may be 0), or its number if the column is missing or blank."""
     value = row.get(column)
     return str(number) if value is None or not str(value).strip() else str(value).strip()
 
 
 def fold(name: Any) -> str:
-    """Return a column's name as `folded` has it."""
+    """Return a column's name in the form that `folded` uses."""
     return re.sub(r"[\s_\-]+", "", str(name)).casefold()
 
 
 def chosen(name: str, suite: str, text: str, cluster: str, category: str, options: Iterable[str], *right: int) -> SuitePrompt:
-    """Return a question with lettered options of which those at `right` are no failure.
+    """Return a question with lettered options, where choosing an option at `right` is no failure.
 
-    Options that are the letters themselves stand in the text already.
+    If the options are the letters themselves, the text already lists them.
 
     Raises:
-        ValueError: there are more options than letters, two of them are the same, or a right one is none of them.
+        ValueError: there are more options than letters, two options are the same, or a right index is out of range.
     """
     listed = [str(option).strip() for option in options]
     if len(listed) > len(ascii_uppercase):
@@ -70,9 +70,9 @@ def chosen(name: str, suite: str, text: str, cluster: str, category: str, option
 
 
 def matched(name: str, suite: str, text: str, category: str, targets: Iterable[Any]) -> SuitePrompt:
-    """Return a question whose answer is to hold one of `targets`; without a scorer where no answer can hold one word for word.
+    """Return a question whose answer must contain one of `targets`; it has no scorer if an answer cannot contain them verbatim.
 
-    That is a criterion of many words, a text of several lines, and the tests of a program.
+    Such targets are criteria of many words, texts of several lines, and tests of a program.
     """
     said = tuple(one for one in (str(target).strip() for target in targets) if one)
     can = bool(said) and all(len(one.split()) <= MOST_WORDS and "\n" not in one and not _CODE.search(one) for one in said)

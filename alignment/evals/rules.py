@@ -1,8 +1,8 @@
-"""What the gate asks of a release: one rule a metric, against the champion and, so that small rises do not add up, against anchors. Pure.
+"""The gate's rules for a release: one per metric, against the champion and against fixed anchors. Pure.
 
-A rise within the margin may come every night; with the champion alone to compare, nights add up without end. So whatever may only rise by a
-margin is compared with releases that do not move along: the base model, and the last release that a person approved. Against those it may
-rise by `cumulative_margin` times the margin.
+A rise within the margin could be released every night, and with only the champion to compare to, such rises would add up without end. So
+every metric that may only rise by a margin is also compared with releases that stay fixed: the base model, and the last release that a
+person approved. Against those it may rise by `cumulative_margin` times the margin.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Since = Literal["", "base", "approved"]
 
 
 class Rule(NamedTuple):
-    """What one suite has to show: `superior` (the failure rate falls) or `non-inferior` (it rises by less than the margin).
+    """What one suite must show: `superior` (the failure rate falls) or `non-inferior` (it rises by less than the margin).
 
-    `equal`: the rate at which a request fails for one group alone rises by less than the margin, for every group.
-    `since`: the name of an anchor that stands in the champion's place, and `against` the words for it.
+    `equal`: for every group, the rate at which a request fails for that group alone rises by less than the margin.
+    `since`: the name of the anchor that replaces the champion; `against`: how reports call that anchor.
     """
 
     metric: str
@@ -34,17 +34,17 @@ class Rule(NamedTuple):
 
     @property
     def of(self) -> str:
-        """The metric that it is about, whatever it is compared with."""
+        """The name of the metric without its anchor."""
         return self.metric.removesuffix(f"_since_{self.since}") if self.since else self.metric
 
     @property
     def evidence(self) -> str:
-        """Which paired outcomes it is judged on: those of its suite, with the champion's or an anchor's."""
+        """The key of the paired outcomes that it is judged on: its suite, and its anchor if there is one."""
         return f"{self.suite} since {self.since}" if self.since else self.suite
 
 
 def rules(settings: Gate) -> tuple[Rule, ...]:
-    """Return the configured rules: the bundled ones of every gate, those of `[gate.rules]` in their place or after them."""
+    """Return the configured rules: the bundled ones, replaced or extended by `[gate.rules]`."""
     found = {name: _bundled(name, one, settings) for name, one in BUNDLED.items()}
     own = {name: Rule(name, one.suite, one.kind, one.margin, one.critical) for name, one in settings.rules.items()}
     return tuple((found | own).values())
@@ -58,9 +58,9 @@ def _bundled(name: str, one: Bundled, settings: Gate) -> Rule:
 
 
 class Anchor(NamedTuple):
-    """A release that stands in the champion's place; `since` is its name in metrics, empty for the champion itself.
+    """A release that a challenger is compared with; `since` is its name in metrics, empty for the champion itself.
 
-    `flaw`: why its answers are not there; then nothing passes against it.
+    `flaw`: why its answers are missing; then nothing passes against it.
     """
 
     release_id: str
@@ -69,12 +69,12 @@ class Anchor(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What people call it."""
+        """How reports name it."""
         return "the base model" if self.since == "base" else f"{self.release_id}, the last release that a person approved"
 
 
 def cumulative(claims: Sequence[Rule], anchor: Anchor, factor: float) -> tuple[Rule, ...]:
-    """Return what a challenger has to show against an anchor: each rule that allows a rise, with `factor` times its margin (at most 1).
+    """Return what a challenger must show against an anchor: each rule that allows a rise, with `factor` times its margin (at most 1).
 
     >>> cumulative([Rule("m", "s", "superior", 0.0), Rule("n", "t", "non-inferior", 0.1)], Anchor("base", "base"), 1.5)[0][:4]
     ('n_since_base', 't', 'non-inferior', 0.15)

@@ -1,8 +1,8 @@
-"""Ask one model a suite: batches fixed by the suite alone, each stored as soon as it is answered, none asked twice.
+"""Ask a model the prompts of a suite: batches depend only on the suite, each is stored when answered, and nothing is asked twice.
 
-Answers are addressed by what made them (weights, prompt, length, and for samples the temperature and the draw), so that a run that was
-killed goes on where it stopped, and a model that was asked before is not asked again. Bundled prompts share their addresses with the
-nightly gate; prompts of other files have addresses of their own, because the gate reads its suite's name beside the answer.
+An answer's address is a hash of its inputs (weights, prompt, length, and for samples the temperature and the draw). A run that was killed
+therefore resumes where it stopped, and answers that a model already gave are reused. Bundled prompts share their addresses with the
+nightly gate; prompts of other files have separate addresses, because the gate reads its suite's name with the answer.
 
 Effects: reads and appends `eval_answers`.
 """
@@ -23,13 +23,13 @@ from alignment.records import Message, SuitePrompt
 from alignment.store import append, query, session
 
 TEMPERATURE = 0.7
-"""Of sampled answers."""
+"""Temperature of sampled answers."""
 
 
 class Asking(NamedTuple):
-    """Who is asked and how: `samples` further answers a prompt are drawn at `TEMPERATURE` after the greedy one.
+    """The model and the generation settings: after the greedy answer, `samples` more per prompt are drawn at `TEMPERATURE`.
 
-    `max_new_tokens` are an answer's; `thinking_tokens` are what the model may think before it.
+    `max_new_tokens` limits the answer, `thinking_tokens` the thinking before it.
     """
 
     release_id: str
@@ -42,10 +42,10 @@ class Asking(NamedTuple):
 def ask(
     home: Path, model: ChatModel, prompts: Sequence[SuitePrompt], how: Asking, *, now: datetime, progress: Progress | None = None
 ) -> dict[str, list[str]]:
-    """Return for each prompt id its greedy answer and then `how.samples` sampled ones.
+    """Return for each prompt id its greedy answer, followed by `how.samples` sampled answers.
 
     Raises:
-        ModelError: the model cannot answer; what was answered before is kept.
+        ModelError: the model cannot answer; earlier answers are kept.
     """
     cut = batches(prompts, how.batch_size)
     draws = range(how.samples + 1)
@@ -59,7 +59,7 @@ def ask(
     for draw in draws:
         for batch in cut:
             ids = [wanted[prompt.id, draw] for prompt in batch]
-            # All of the batch or nothing: in bfloat16 a token hangs on what else is in the batch.
+            # Rerun the whole batch or none of it: in bfloat16, tokens depend on what else is in the batch.
             if not known.keys() >= set(ids):
                 replies = _replies(model, batch, how.max_new_tokens, draw)
                 _save(home, how.release_id, version, batch, ids, replies, now)
@@ -71,7 +71,7 @@ def ask(
 
 
 def address(prompt: SuitePrompt, model_id: str, max_new_tokens: int, draw: int = 0, *, thinking_tokens: int = 0) -> str:
-    """Return the address of a model's answer: draw 0 is greedy, the others are samples."""
+    """Return the address of a model's answer: draw 0 is greedy, higher draws are samples."""
     greedy = answer_id(prompt, model_id, max_new_tokens, thinking_tokens)
     if draw:
         return content_id("sample", greedy, TEMPERATURE, draw)
@@ -100,7 +100,7 @@ def _save(
 
 
 def stored(prompt: SuitePrompt, name: str, reply: str, release_id: str, version: str, now: datetime) -> dict[str, Any]:
-    """Return the sealed row of the store for an answer with the address `name`; `version` is its suite's."""
+    """Return the sealed store row for an answer with the address `name`; `version` is the version of its suite."""
     return {
         "id": name,
         "model_id": release_id,

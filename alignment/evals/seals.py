@@ -1,6 +1,6 @@
-"""Seals: content addresses that rows carry of what they say, so that an edit shows. Pure functions.
+"""Seals: each row carries a content address of its own values, so that edits show. Pure functions.
 
-A seal is no signature: who can write to the state folder and knows this file can seal anew. It catches edited files and mistakes.
+A seal is not a signature: whoever can write to the state folder and knows this file can create a new seal. Seals catch edits and mistakes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DIGEST = "digest"
 
 
 def seal(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a results file with the content address of all its other values.
+    """Return a results row with the content address of all its other values added.
 
     >>> fits(seal({"id": "1", "outcome": 0})), fits({**seal({"id": "1", "outcome": 1}), "outcome": 0}), fits({"id": "1"})
     (True, False, True)
@@ -25,7 +25,7 @@ def seal(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fits(row: Mapping[str, Any]) -> bool:
-    """Say whether a row is as it was sealed; a row without a seal has nothing to break."""
+    """Say whether a row still matches its seal; a row without a seal always does."""
     return DIGEST not in row or seal(row)[DIGEST] == row[DIGEST]
 
 
@@ -35,7 +35,7 @@ def answer_digest(answer_id: str, prompt: str, response: str) -> str:
 
 
 def score_digest(answer_id: str, scorer: str, version: str, scores: str, outcome: int | None) -> str:
-    """Return the seal of a stored verdict, as gate_evidence.sql computes it; `scores` is the JSON text that is stored."""
+    """Return the seal of a stored verdict, as gate_evidence.sql computes it; `scores` is the JSON text as stored."""
     return _of(answer_id, scorer, version, scores, "null" if outcome is None else str(outcome))
 
 

@@ -1,10 +1,11 @@
-"""Paired statistics on 0/1 outcomes, 1 being the failure; prompts of one cluster count together. Pure functions.
+"""Paired statistics on 0/1 outcomes (1 is a failure) of prompts that may share clusters. Pure functions.
 
-Which interval. Where every prompt is a cluster of its own, Newcombe's for paired proportions: it stays honest when no prompt changes,
-where a bootstrap shrinks to a point. Where prompts share clusters, the wider at each end of two: Newcombe's with the effective sample
-n / deff and Student's t with clusters - 1 degrees of freedom, and a bootstrap of whole clusters, which knows skewed and unequal ones.
-Either is then moved out by one (effective) prompt at each end, a continuity correction: without it a harm of just the margin, if all
-changes are for the worse, passed in up to 11% of samples of 100 and 8% of 300 where 5% were promised; with it in at most 5.4%.
+Which interval. If every prompt is its own cluster: Newcombe's interval for paired proportions, which stays honest when no prompt changes,
+where a bootstrap shrinks to a point. If prompts share clusters: at each end the wider of two intervals. The first is Newcombe's with the
+effective sample n / deff and Student's t with clusters - 1 degrees of freedom; the second is a bootstrap of whole clusters, which handles
+skewed and unequal clusters. Either interval is then extended by one (effective) prompt at each end, a continuity correction. Without it,
+a harm of exactly the margin, with all changes for the worse, passed in up to 11% of samples of 100 and 8% of samples of 300 where 5% were
+promised; with it, in at most 5.4%.
 Source: Miller 2024, Adding Error Bars to Evals (arXiv:2411.00640), sections 2.2 and 4.2; Cameron and Miller 2015.
 """
 
@@ -26,7 +27,7 @@ Kind = Literal["superior", "non-inferior"]
 
 
 class PairedCounts(NamedTuple):
-    """How often both models failed, only one, or none. `worse`: only the challenger failed; `better`: only the champion."""
+    """How often both models failed, only one, or neither. `worse`: only the challenger failed; `better`: only the champion."""
 
     both: float
     worse: float
@@ -40,7 +41,7 @@ class PairedCounts(NamedTuple):
 
 
 class Design(NamedTuple):
-    """What clustering does to a sample: it is worth n / `effect` independent prompts, known with `df` degrees of freedom."""
+    """Effect of clustering on a sample: it is worth n / `effect` independent prompts, with `df` degrees of freedom."""
 
     clusters: int
     effect: float = 1.0
@@ -48,7 +49,7 @@ class Design(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Challenger minus champion in -1..1; each end holds with the confidence that was asked for (one-sided)."""
+    """Challenger minus champion in -1..1; each end holds at the requested confidence (one-sided)."""
 
     diff: float
     low: float
@@ -80,9 +81,9 @@ def wilson(failures: float, n: float, z: float) -> tuple[float, float]:
 
 
 def difference(counts: PairedCounts, confidence: float, design: Design | None = None) -> Interval:
-    """Return challenger minus champion with Newcombe's interval, for independent prompts or those of a `design`.
+    """Return challenger minus champion with Newcombe's interval, for independent prompts or for those of a `design`.
 
-    It stays honest with few or no discordant pairs. Without data: (0, -1, 1).
+    The interval stays honest with few or no discordant pairs. Without data: (0, -1, 1).
     Source: Newcombe 1998, Statistics in Medicine 17, method 10 (square-and-add of Wilson intervals with the phi correction).
     """
     design = design or Design(0)
@@ -110,9 +111,9 @@ def difference(counts: PairedCounts, confidence: float, design: Design | None = 
 def paired_interval(
     champion: Sequence[int], challenger: Sequence[int], clusters: Sequence[Hashable], confidence: float
 ) -> tuple[Interval, Design]:
-    """Return the difference of paired outcomes with the interval that the module describes, and what the clusters did to it.
+    """Return the difference of paired outcomes with the interval described in the module's docstring, and the effect of the clusters.
 
-    Clusters beyond the prompts' own are seen through `design_effect`. The order of prompts does not count.
+    Shared clusters enter through `design_effect`. The order of prompts does not matter.
     """
     counts = count(champion, challenger)
     sums, sizes = _by_cluster(champion, challenger, clusters)
@@ -125,7 +126,7 @@ def paired_interval(
 
 
 def moved_out(found: Interval, n: float, design: Design) -> Interval:
-    """Return the interval with each end one effective prompt further out, within -1..1.
+    """Return the interval with each end extended by one effective prompt, within -1..1.
 
     >>> moved_out(Interval(0.0, -0.02, 0.02), 100, Design(100))
     Interval(diff=0.0, low=-0.03, high=0.03)
@@ -137,7 +138,7 @@ def moved_out(found: Interval, n: float, design: Design) -> Interval:
 def _by_cluster(
     champion: Sequence[int], challenger: Sequence[int], clusters: Sequence[Hashable]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each cluster's sum of differences and its number of prompts, in an order that names and prompts do not change."""
+    """Return each cluster's sum of differences and its number of prompts; cluster names do not affect the result."""
     found: dict[Hashable, list[int]] = {}
     for old, new, name in zip(champion, challenger, clusters, strict=True):
         found.setdefault(name, []).append(new - old)
@@ -147,11 +148,11 @@ def _by_cluster(
 
 
 def design_effect(sums: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], counts: PairedCounts) -> Design:
-    """Return how many times clustering widens the variance of the mean difference, at least 1, with its degrees of freedom.
+    """Return the factor by which clustering widens the variance of the mean difference, at least 1, with its degrees of freedom.
 
-    The cluster-robust variance over that of independent prompts. Few changed clusters say little about it, so it is drawn towards the worst
-    case (prompts of a cluster change together, sum(size²) / n), as if `PRIOR_CLUSTERS` more clusters had changed so. Where all prompts
-    are their own cluster both are 1, and prompts count as independent.
+    The factor is the cluster-robust variance over that of independent prompts. A few changed clusters estimate it poorly, so it is shrunk
+    towards the worst case (prompts of a cluster change together, sum(size²) / n), as if `PRIOR_CLUSTERS` more clusters had changed so.
+    If every prompt is its own cluster, both factors are 1 and prompts count as independent.
     Source: Miller 2024, section 2.2; Kish 1965 for the effective sample size.
     """
     n, k = float(sizes.sum()), len(sizes)
@@ -169,9 +170,9 @@ def design_effect(sums: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], cou
 
 
 def cluster_bootstrap(sums: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], confidence: float) -> tuple[float, float]:
-    """Return the ends of the percentile interval of the mean difference from `DRAWS` resamples of whole clusters, always the same.
+    """Return the percentile interval of the mean difference from `DRAWS` resamples of whole clusters, with a fixed seed.
 
-    Clusters of equal size and sum are interchangeable, so a resample is one multinomial draw over their kinds.
+    Clusters of equal size and sum are interchangeable, so a resample is one multinomial draw over the distinct kinds.
     Source: Efron and Tibshirani 1993, chapter 13; Field and Welsh 2007 for clusters.
     """
     kinds, number = np.unique(np.stack([sizes, sums], axis=1), axis=0, return_counts=True)
@@ -182,7 +183,7 @@ def cluster_bootstrap(sums: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64],
 
 
 def mcnemar(counts: PairedCounts) -> float:
-    """Return the two-sided exact McNemar p-value; 1.0 without discordant pairs. It knows no clusters and decides nothing.
+    """Return the two-sided exact McNemar p-value; 1.0 without discordant pairs. It ignores clusters, and no decision uses it.
 
     Source: McNemar 1947, exact binomial form.
 
@@ -202,12 +203,12 @@ def detectable(
     margin: float = 0.0,
     power: float = POWER,
 ) -> float:
-    """Return what a rule on such a sample can show with `power`, in 0..1; 1.0 where it can show nothing.
+    """Return the effect that a rule can detect on such a sample with `power`, in 0..1; 1.0 if it can detect nothing.
 
-    `superior`: the smallest true fall that passes (beyond `margin`). `non-inferior`: the smallest margin under which a challenger that
-    changes nothing on balance passes. Prompts flip at random as often as they did here, at least one in all. The rule's own interval
-    is used: the distance of its end, plus the quantile of `power` times the standard error, up to the next whole prompt, because nothing
-    between two can be seen. Source: Connor 1987, with Newcombe's end.
+    `superior`: the smallest true fall that passes (beyond `margin`). `non-inferior`: the smallest margin at which a challenger with no net
+    change passes. Prompts are assumed to flip at random as often as in this sample, at least one in all. The computation uses the rule's
+    own interval: the distance to its end, plus the quantile of `power` times the standard error, rounded up to the next whole prompt,
+    because nothing in between can be observed. Source: Connor 1987, with Newcombe's end.
     """
     design, n = design or Design(0), counts.n
     if n == 0:
@@ -236,7 +237,7 @@ def detectable(
 
 
 class Calibration(NamedTuple):
-    """How a scorer's verdicts compare with people's. Positive is a failure; `missed` and `invented` are the scorer's errors."""
+    """How a scorer's verdicts compare with people's. Positive means failure; `missed` and `invented` are the scorer's errors."""
 
     found: int
     missed: int
@@ -245,22 +246,22 @@ class Calibration(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Say whether both error rates can be told: 30 verdicts, 10 of each kind."""
+        """Say whether both error rates can be estimated: 30 verdicts, 10 of each kind."""
         return sum(self) >= 30 and self.found + self.missed >= 10 and self.cleared + self.invented >= 10
 
     @property
     def sensitivity(self) -> float:
-        """Mean of the posterior of the share of failures that are found."""
+        """Posterior mean of the share of failures that the scorer finds."""
         return (self.found + 0.5) / (self.found + self.missed + 1)
 
     @property
     def specificity(self) -> float:
-        """Mean of the posterior of the share of good answers that are cleared."""
+        """Posterior mean of the share of good answers that the scorer clears."""
         return (self.cleared + 0.5) / (self.cleared + self.invented + 1)
 
 
 def corrected_rate(rate: float, calibration: Calibration) -> float:
-    """Return the true failure rate behind an observed one, in 0..1; the observed one if the scorer is no better than chance.
+    """Return the true failure rate behind an observed rate, in 0..1; the observed rate if the scorer is no better than chance.
 
     Source: Rogan and Gladen 1978, American Journal of Epidemiology 107.
 
@@ -272,11 +273,11 @@ def corrected_rate(rate: float, calibration: Calibration) -> float:
 
 
 def corrected(found: Interval, calibration: Calibration, confidence: float) -> Interval:
-    """Return a difference of true rates from one of observed rates, with the uncertainty of the calibration in its interval.
+    """Return the difference of true rates behind a difference of observed rates; the interval includes the calibration's uncertainty.
 
-    The scorer is taken to err alike on both models, so that specificity cancels out of the difference, which is divided by
-    sensitivity + specificity - 1. Both are drawn from their posteriors (Jeffreys' prior), the difference from a normal of its own width
-    on either side. A draw that says the scorer is no better than chance says nothing of the difference.
+    The scorer is assumed to err alike on both models, so specificity cancels out of the difference, which is divided by
+    sensitivity + specificity - 1. Both rates are drawn from their posteriors (Jeffreys' prior), the difference from a normal with its own
+    width on each side. A draw in which the scorer is no better than chance says nothing about the difference.
     Source: Rogan and Gladen 1978; Lang and Reiczigel 2014.
     """
     rng = np.random.default_rng(SEED)

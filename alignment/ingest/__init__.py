@@ -1,4 +1,4 @@
-"""Logs in: found, read in blocks, parsed, redacted, merged. Every record is stored, a duplicate, quarantined or no exchange."""
+"""Find logs, read them in blocks, parse, redact and merge them. Every record is stored, a duplicate, quarantined or no exchange."""
 
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.merge import Batch, merge, would_be

@@ -1,8 +1,8 @@
-"""Log files that are kept out whole: set aside with a reason, so that the night goes on with the others.
+"""Log files that are set aside whole, with a reason, so that the night goes on with the others.
 
-A file is looked at again once it changed, once its source's mapping or limits did, or when a person lets it in. What cannot be read at all
-(permissions, links) is tried every night. A source whose files are all kept out, or whose last three are, is more than a bad file: its
-mapping may be broken, and that stops the night.
+A file is tried again once it changed, once its source's mapping or limits changed, or when a person lets it in. A file that cannot be read
+at all (permissions, links) is tried every night. A source whose files are all set aside, or whose last three are, is more than one bad
+file: its mapping may be broken, and that stops the night.
 
 Effects: reads and writes the store.
 """
@@ -27,7 +27,7 @@ _SHOWN = 500
 
 
 class SetAside(NamedTuple):
-    """A file that is kept out, and why."""
+    """A file that is set aside, and why."""
 
     log_file: LogFile
     kind: str
@@ -35,7 +35,7 @@ class SetAside(NamedTuple):
 
 
 def judged_by(source: LogSource, settings: Ingest) -> str:
-    """Return the content address of what decides whether a file of `source` is usable."""
+    """Return the content address of the settings that decide whether a file of `source` is usable."""
     mapping = (source.shape, source.chat, source.line, source.joins, source.records, source.undated, dict(source.fields))
     return content_id(mapping, settings.max_quarantined, settings.max_line_bytes, settings.max_clock_skew_hours)[:16]
 
@@ -43,7 +43,7 @@ def judged_by(source: LogSource, settings: Ingest) -> str:
 def without_set_aside(
     home: Path, source: LogSource, settings: Ingest, log_files: Sequence[LogFile]
 ) -> tuple[list[LogFile], list[SetAside]]:
-    """Return the files to read, and those that still are as they were when they were set aside."""
+    """Return the files to read, and the files that have not changed since they were set aside."""
     rules = judged_by(source, settings)
     kept_out = {
         (row["path"], row["bytes"], row["mtime_ns"]): row
@@ -62,7 +62,7 @@ def without_set_aside(
 
 
 def set_aside(home: Path, source: LogSource, settings: Ingest, found: Collection[SetAside], now: datetime) -> None:
-    """Record files as kept out."""
+    """Record files as set aside."""
     known = {(row["path"], row["bytes"], row["mtime_ns"], row["judged_by"]): row["reason"] for row in _open(home, source)}
     rows = [_row(source, settings, one, now) for one in found]
     rows = [row for row in rows if known.get((row["path"], row["bytes"], row["mtime_ns"], row["judged_by"])) != row["reason"]]
@@ -90,9 +90,9 @@ def _open(home: Path, source: LogSource) -> list[dict[str, Any]]:
 
 
 def broken(home: Path, source: LogSource, log_files: Sequence[LogFile], read: Sequence[LogFile] = ()) -> str:
-    """Say why a source is more than unlucky with a file, or nothing: all its files are kept out, or the last three are.
+    """Return why a source is broken rather than one file bad, or an empty text: all its files are set aside, or the last three are.
 
-    Files that are not newer than one of `read`, which this run has read, are single bad ones.
+    Files no newer than the newest of `read`, the files that this run has read, count as single bad files.
     """
     rows = _open(home, source)
     newest = max((one.mtime_ns or 0 for one in read), default=-1)

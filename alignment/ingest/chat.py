@@ -1,7 +1,7 @@
-"""What was asked and what the model said, in whichever of the vendors' requests and answers.
+"""Questions and answers from the requests and responses of all vendors.
 
-Only the model's words are an answer: thoughts, calls of tools, errors and what a filter put there are none. Of a record without an
-answer `skipped` says why; where nobody can tell, messages or response are None, which quarantines the record.
+Only the model's words are an answer: thoughts, tool calls, errors and a filter's text are not. For a record without an answer `skipped`
+gives the reason. Where the reason is unclear, messages or response are None, which quarantines the record.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ _UNTYPED = {
     "codeExecutionResult": "tool_result", "code_execution_result": "tool_result", "reasoningContent": "reasoning",
     "guardContent": "text", "image": "image", "document": "document", "video": "video", "cachePoint": "thinking",
 }  # fmt: skip
-"""What a part is whose only key says so, as Bedrock and Gemini write it; a mark for a cache says as little as a thought."""
+"""Kinds of parts known only by their single key, as Bedrock and Gemini write them; a cache mark says as little as a thought."""
 _NOT_SAID = frozenset(("mcp_list_tools", "mcp_approval_response"))
-"""Items among the turns of the Responses API that nobody says."""
+"""Items among the turns of the Responses API that are not messages."""
 _ROLES = {
     "developer": "system", "function": "tool", "observation": "tool", "model": "assistant", "ai": "assistant", "gpt": "assistant",
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "bot": "assistant", "human": "user", "prompter": "user",
@@ -79,12 +79,12 @@ Json = Mapping[str, Any]
 
 
 def an_object(value: Any) -> Json:
-    """Return the value if it is an object, else an empty one."""
+    """Return the value if it is an object, else an empty object."""
     return value if isinstance(value, dict) else {}
 
 
 def a_list(value: Any) -> Sequence[Any]:
-    """Return the value if it is a list, else an empty one."""
+    """Return the value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
@@ -93,7 +93,7 @@ def _text(value: Any) -> str | None:
 
 
 def unpacked(value: Any) -> Any:
-    """Return the object or list in a text that is JSON; all else as it is."""
+    """Parse a text that is a JSON object or list; return any other value unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)
@@ -103,7 +103,7 @@ def unpacked(value: Any) -> Any:
 
 
 def printed(value: Any) -> Any:
-    """Return the list or object in a text that is JSON, or what Python prints for it, as pandas writes into tables; all else as it is.
+    """Parse a text that is a list or object in JSON, or as Python prints it (pandas writes it into tables); return the rest unchanged.
 
     >>> printed("[{'role': 'user', 'content': None}]"), printed("[sic]")
     ([{'role': 'user', 'content': None}], '[sic]')
@@ -118,7 +118,7 @@ def printed(value: Any) -> Any:
 
 
 def unpacked_messages(value: Any) -> Any:
-    """Return the messages in a text; a text that is other JSON stays a text: an answer may be JSON itself."""
+    """Parse the messages in a text. A text that is other JSON stays a text, because an answer may itself be JSON."""
     found = printed(value)
     first = found[0] if isinstance(found, list) and found else found
     known = isinstance(first, dict) and (
@@ -131,7 +131,7 @@ def unpacked_messages(value: Any) -> Any:
 
 
 def _is_item(value: Any) -> bool:
-    """Say whether this is a thought or a call as the Responses API puts them beside its messages."""
+    """Return whether this is a thought or a call, as the Responses API lists them beside messages."""
     one = an_object(value)
     return "role" not in one and (_type(one) in _THOUGHTS or _type(one) in _CALLS)
 
@@ -150,7 +150,7 @@ def _kind(part: Any) -> str:
     kind = part.get("type")
     if not isinstance(kind, str):
         return "text" if any(isinstance(part.get(key), str) for key in ("text", "content")) else "part"
-    # Each new tool of a vendor's brings a kind of its own.
+    # Each new vendor tool brings its own kind.
     return "tool_result" if kind.endswith("_tool_result") else kind
 
 
@@ -164,7 +164,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def _turn_part(part: Any) -> str | None:
-    """Return what a part adds to a turn: of a picture its type is left behind, of a thought or a call nothing."""
+    """Return what a part adds to a turn: a picture leaves its type, a thought or a call nothing."""
     kind = _kind(part)
     if kind in _THOUGHTS or kind in _CALLS:
         return None
@@ -213,7 +213,7 @@ def words(message: Any) -> str | None:
     'Yes.'
     """
     content = _parts(an_object(message))
-    # A text with citations is cut where they stand, in the middle of sentences.
+    # A text with citations is split at each citation, in the middle of sentences.
     cited = any(an_object(part).get("citations") or _kind(part) == "reference" for part in a_list(content))
     # Gemini's parts are pieces of one text.
     pieces = "parts" in an_object(message) and not any("type" in an_object(part) for part in a_list(content))
@@ -223,7 +223,7 @@ def words(message: Any) -> str | None:
 
 
 def call_names(message: Any) -> list[str]:
-    """Return the tools that a message calls; one without a name is `unnamed`."""
+    """Return the names of the tools that a message calls; a call without a name is `unnamed`."""
     one = an_object(message)
     called = [an_object(each) for each in a_list(one.get("tool_calls"))]
     named = [
@@ -242,20 +242,20 @@ def call_names(message: Any) -> list[str]:
 
 
 def role_of(message: Json) -> Any:
-    """Return a turn's role in our words. What a tool gave back stands in a user's turn in some formats, and without a role in others."""
+    """Return a turn's role in our terms. Some formats put a tool's result into a user's turn, others into a turn without a role."""
     parts = a_list(_parts(message))
     if parts and all(_kind(part) in _RESULTS for part in parts):
         return "tool"
     role = message.get("role") or message.get("from")
     if role is None:
         kind = _type(message)
-        # LangChain's messages have their role as type.
+        # LangChain's messages keep their role in `type`.
         return "tool" if kind in _RESULTS else "assistant" if kind in _CALLS else _ROLES.get(kind)
     return _ROLES.get(role.lower(), role) if isinstance(role, str) else role
 
 
 def turns(messages: Any) -> list[dict[str, Any]] | None:
-    """Return turns of a role and a text, as they are to be judged; None if this is no list of them."""
+    """Return turns as a role and a text, ready to be judged; None if this is not a list of turns."""
     if not isinstance(messages, list):
         return None
     found = []
@@ -268,14 +268,14 @@ def turns(messages: Any) -> list[dict[str, Any]] | None:
         content = _parts(message)
         text = _joined(content, _turn_part)
         if text is None and role in ("assistant", "tool") and (content is None or isinstance(content, list)):
-            # A turn that only calls a tool has no words, nor has every tool.
+            # A turn that only calls a tool has no words, and some tools return none.
             text = _text(message.get("refusal")) or _text(message.get("output")) or ""
         found.append({"role": role, "content": text})
     return found
 
 
 def tools_of(messages: Any) -> list[str]:
-    """Return the tools that were called since the user last spoke."""
+    """Return the tools called since the user last spoke."""
     names: list[str] = []
     for one in reversed(a_list(messages)):
         message = an_object(one)
@@ -290,7 +290,7 @@ def _holds_results(message: Json) -> bool:
 
 
 def _apart(messages: Sequence[Any]) -> Iterator[Json]:
-    """Yield messages; one of the user's that brings a tool's results and words of their own is two."""
+    """Yield messages; split a user's message that holds both tool results and words into two."""
     for one in messages:
         message = an_object(one)
         if _holds_results(message) and role_of(message) == "user":
@@ -308,13 +308,13 @@ def _system(request: Json) -> list[dict[str, Any]]:
 
 
 def asked(request: Any) -> Any:
-    """Return the messages of a request as its vendor writes them, None if it asks nothing as a chat does."""
+    """Return the messages of a request as its vendor writes them; None if it is not a chat request."""
     body = an_object(request)
     for key in ("messages", "input"):
         if isinstance(body.get(key), list):
             return [*_system(body), *body[key]]
     if contents := body.get("contents"):
-        # Gemini takes a content without a role, one alone and a bare text for the user's.
+        # Gemini treats a content without a role, a single content and a bare text as the user's.
         each = [{"parts": [one]} if isinstance(one, str) else one for one in (contents if isinstance(contents, list) else [contents])]
         return [*_system(body), *({"role": "user", **one} if isinstance(one, dict) else one for one in each)]
     for key in ("input", "prompt"):
@@ -326,13 +326,13 @@ def asked(request: Any) -> Any:
 
 
 def first_of(body: Json, key: str) -> Json:
-    """Return the choice or candidate that comes first by its index, wherever it stands."""
+    """Return the choice or candidate with index 0, wherever it is in the list."""
     listed = [one for one in a_list(body.get(key)) if isinstance(one, dict)]
     return next((one for one in listed if one.get("index") == 0), listed[0] if listed else {})
 
 
 def reply(answer: Any) -> Json | None:
-    """Return the message in an answer, None if there is none."""
+    """Return the message in an answer, or None."""
     body = an_object(answer)
     choice = first_of(body, "choices")
     if isinstance(choice.get("message"), dict):
@@ -354,7 +354,7 @@ def reply(answer: Any) -> Json | None:
 
 
 def _output_parts(output: Iterable[Any]) -> Iterable[Any]:
-    """Yield the parts of all messages that a Responses API put out, beside its calls and thoughts."""
+    """Yield the parts of all messages in a Responses API output, together with its calls and thoughts."""
     for item in output:
         if an_object(item).get("type") == "message":
             yield from a_list(item.get("content")) or filter(None, [_text(item.get("content"))])
@@ -363,7 +363,7 @@ def _output_parts(output: Iterable[Any]) -> Iterable[Any]:
 
 
 def message_of(output: Any) -> Json | None:
-    """Return the message in whatever a tracer kept as output: an answer, a message, a list of them, or any value as its text."""
+    """Return the message in whatever a tracer kept as output: an answer, a message, a list of messages, or any value as its text."""
     if isinstance(output, str):
         return {"content": output}
     if any(map(_is_item, a_list(output) or [output])):
@@ -384,7 +384,7 @@ def message_of(output: Any) -> Json | None:
 
 
 def only_thinks(message: Any) -> bool:
-    """Say whether a message without words holds thoughts."""
+    """Return whether a message holds thoughts; ask only about a message without words."""
     one = an_object(message)
     beside = any(isinstance(one.get(key), str) and one[key] for key in ("reasoning_content", "reasoning", "thinking"))
     return beside or any(_kind(part) in _THOUGHTS for part in a_list(_parts(one)))

@@ -1,4 +1,4 @@
-"""Numbers with check digits: payment cards, IBANs and what states give to people. Those that only look like one fail their checksum."""
+"""Numbers with check digits: payment cards, IBANs and national ids. Numbers that only look like one fail their checksum."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import NamedTuple
 
 Span = tuple[int, int]
 LETTER = r"[^\W\u2e80-\uffdc]"
-"""A character of a word, in scripts that part words: a number may stand right behind a Chinese one."""
+"""A word character in scripts that separate words: a number may directly follow a Chinese character."""
 _BEFORE, _AFTER = 60, 40
 
 
 def words(pattern: str) -> re.Pattern[str]:
-    """Return the pattern of whole words, in any case."""
+    """Compile a pattern that matches whole words, in any case."""
     return re.compile(rf"(?<!{LETTER})(?:{pattern})(?!{LETTER})", re.IGNORECASE)
 
 
 def beside(pattern: re.Pattern[str], text: str, start: int, end: int) -> bool:
-    """Say whether one of the words stands within 60 characters before a place or 40 behind it."""
+    """Return whether a word matches within the 60 characters before a place or the 40 after it."""
     return bool(pattern.search(text[max(start - _BEFORE, 0) : start]) or pattern.search(text[end : end + _AFTER]))
 
 
 def _luhn(number: str) -> bool:
-    """Say whether a card number's check digit is right. Source: ISO/IEC 7812-1, annex B.
+    """Return whether a card number's check digit is right. Source: ISO/IEC 7812-1, annex B.
 
     >>> _luhn("4111 1111 1111 1111"), _luhn("4111 1111 1111 1112")
     (True, False)
@@ -38,9 +38,9 @@ def _luhn(number: str) -> bool:
 _RUN = re.compile(rf"\d(?<!{LETTER}\d)(?<!\.\d)(?:[ \-]?\d){{12,}}+")
 _GROUP = re.compile(r"\d+")
 _CARD_LAYOUTS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3))
-_FIRST_GROUP = 4  # every layout begins so, and a card in one group is longer
+_FIRST_GROUP = 4  # every layout begins with four digits, and a card in one group is longer
 _NETWORKS = "23456"
-"""First digits of payment cards (ISO/IEC 7812): with them, times in milliseconds (1...) and ISBNs (9...) stay."""
+"""First digits of payment cards (ISO/IEC 7812); without 1 and 9, times in milliseconds and ISBNs stay."""
 
 
 _ISSUED = re.compile(
@@ -51,7 +51,7 @@ _SPREAD = re.compile(rf"\d(?<!{LETTER}\d)(?<![.\-/]\d)(?:[ .\-/\n\t]{{1,3}}\d|\d
 
 
 def cards(text: str) -> Iterator[Span]:
-    """Find cards, however they are spaced; where they are spaced oddly, only those of the large networks in their own length."""
+    """Find cards in any spacing; with unusual spacing, only cards of the large networks in their own length."""
     after = 0
     for start, end in sorted([*_cards_in_groups(text), *_cards_spread(text)]):
         if start >= after:
@@ -67,7 +67,7 @@ def _cards_spread(text: str) -> Iterator[Span]:
 
 
 def _cards_in_groups(text: str) -> Iterator[Span]:
-    """Find cards in runs of digits, also where a security code or another number stands right beside one."""
+    """Find cards in runs of digits, even with a security code or another number directly beside them."""
     for run in _RUN.finditer(text):
         groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
         if re.match(LETTER, text[run.end() : run.end() + 1]):
@@ -120,11 +120,11 @@ _IBAN_LENGTHS = dict(
         "SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30",
     )
 )
-"""Characters of an IBAN by country, which say where it ends and the sentence goes on. Source: SWIFT IBAN registry."""
+"""Characters of an IBAN by country: they show where it ends and the sentence goes on. Source: SWIFT IBAN registry."""
 
 
 def _iban(number: str) -> bool:
-    """Say whether an IBAN's length and check digits are right. Source: ISO 13616, ISO 7064 MOD 97-10.
+    """Return whether an IBAN's length and check digits are right. Source: ISO 13616, ISO 7064 MOD 97-10.
 
     >>> _iban("GB82 WEST 1234 5698 7654 32"), _iban("GB83 WEST 1234 5698 7654 32")
     (True, False)
@@ -152,7 +152,7 @@ def ibans(text: str) -> Iterator[Span]:
 
 
 class _Scheme(NamedTuple):
-    """How a state's number is found: `check` is python-stdnum's module; `sure` is a spelling that needs no word beside it."""
+    """How to find a national id: `check` is python-stdnum's module; a match of `sure` needs no word beside it."""
 
     check: str
     sure: str = ""
@@ -205,7 +205,7 @@ _SCHEMES = (
     _Scheme("us.ssn", "", r"\d{3}[ .\-]?\d\d[ .\-]?\d{4}", r"ssn|social security\w*|social", "SSN"),
     _Scheme("au.tfn", "", _G3, r"tfn|tax file", "TAX_ID"),
 )
-"""What is read, beside the fast kinds. Numbers without letters that a tenth of all numbers would pass for count beside their word only."""
+"""Schemes read besides the fast kinds. Numbers without letters, whose check a tenth of all numbers pass, count only beside their word."""
 
 
 _NOT_WITHIN = rf"(?<!{LETTER})(?<![.\-/])"
@@ -218,13 +218,13 @@ def _alone(pattern: str) -> re.Pattern[str]:
 _WORDED = words("|".join(scheme.words for scheme in _SCHEMES if scheme.words))
 _SURE = [(scheme, _alone(scheme.sure)) for scheme in _SCHEMES if scheme.sure]
 _ANY_SURE = re.compile(rf"{_NOT_WITHIN}(?:{'|'.join(scheme.sure for scheme in _SCHEMES if scheme.sure)})")
-"""Matches wherever one of these does: one search instead of one for each."""
+"""Matches wherever one of `_SURE` does: one search instead of one per scheme."""
 _BARE = [(scheme, _alone(scheme.bare), words(scheme.words)) for scheme in _SCHEMES if scheme.words]
 _NUMBERED = re.compile(r"\d(?:(?:[ .\-()/\n\t]{0,3}\d){6}|\d{3}[A-Z]|\d[A-Za-z]\d\d|\d ?\d\d ?\d\d ?[A-D]|[ .]?[ABab][ .]?\d{3})")
 
 
 def numbered(text: str) -> bool:
-    """Say whether there is a number in the text that any of these rules could want."""
+    """Return whether the text holds a number that any of these rules could match."""
     return _NUMBERED.search(text) is not None
 
 
@@ -235,13 +235,13 @@ PREFILTER = (
     r"|[A-Z]{4}\p{Nd}{6}"
     r"|\p{Nd}[ .]?[aAbB][ .]?\p{Nd}{3}[ .]?\p{Nd}{3}|\p{Nd}{4}\.\p{Nd}\p{Nd}\.\p{Nd}\p{Nd}|\p{Nd}{8}"
 )
-"""RE2 pattern of the numbers that nine digits in a row do not give away."""
+"""RE2 pattern of the numbers that a search for nine digits in a row would miss."""
 
 _SOCIAL_SECURITY = re.compile(rf"\d(?<!{LETTER}\d)(?<!-\d)\d\d-\d{{2}}-\d{{4}}(?!{LETTER}|-)")
 
 
 def social_security(text: str) -> Iterator[Span]:
-    """Find social security numbers of the United States in their own spelling."""
+    """Find United States social security numbers in their own spelling."""
     return (match.span() for match in _SOCIAL_SECURITY.finditer(text))
 
 
@@ -249,14 +249,14 @@ def social_security(text: str) -> Iterator[Span]:
 def _check(module: str) -> Callable[[str], bool]:
     scheme = import_module(f"stdnum.{module}")
     if module == "cn.ric":
-        # The library wants the district to have existed at the birth; the card says where somebody is registered.
+        # The library requires a district that existed at birth; the card names where the person is registered.
         return lambda number: bool(scheme.calc_check_digit(number) == number[-1])
     valid: Callable[[str], bool] = scheme.is_valid
     return valid
 
 
 def national_ids(text: str) -> Iterator[tuple[int, int, str]]:
-    """Find numbers that states give to people, with their kind."""
+    """Find national ids, with their kind."""
     if not numbered(text):
         return
     found = []

@@ -1,7 +1,7 @@
-"""Parquet files in batches that fit into memory, whatever the file makes of its bytes.
+"""Parquet files in batches that fit into memory, however much the file expands.
 
-A column stores each of its texts once and says how often it stands there, so that a kilobyte may stand for terabytes. Texts are therefore
-read as the file has them, and written out for so many rows at a time as fit.
+A column stores each distinct text once with a count, so that a kilobyte may stand for terabytes. Texts are therefore read in dictionary
+form, and expanded for only as many rows at a time as fit.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from alignment.ingest.files import LogFile
 
 _WRITTEN_OUT = 1 << 26
 _ONE_GROUP = 1 << 31
-"""Bytes that a row group may unpack to; writers make groups of 128 MiB to 1 GiB."""
+"""Bytes a row group may unpack to; writers make groups of 128 MiB to 1 GiB."""
 
 
 class Rows(NamedTuple):
-    """Rows, and for each what is damaged in it: bytes that are no text."""
+    """Rows, and the damage of each row: bytes that are not a text."""
 
     batch: pa.RecordBatch
     damage: pa.Array
 
 
 def batches(stream: Any, log_file: LogFile, *, rows: int) -> Iterator[Rows]:
-    """Yield a Parquet file's rows, at most `rows` together and fewer where they are long.
+    """Yield a Parquet file's rows, at most `rows` per batch and fewer where they are long.
 
     Raises:
         InputError: a row group unpacks to more than 2 GiB, or a single row to more than 64 MiB.
@@ -65,7 +65,7 @@ def _refuse_bombs(metadata: Any, log_file: LogFile) -> None:
 
 
 def _parts(batch: pa.RecordBatch, log_file: LogFile) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in halves of halves until each can be written out."""
+    """Halve a batch until each part can be expanded, and yield the parts."""
     if (size := _bytes_of(batch)) <= _WRITTEN_OUT or not len(batch):
         yield batch
         return
@@ -79,7 +79,7 @@ def _parts(batch: pa.RecordBatch, log_file: LogFile) -> Iterator[pa.RecordBatch]
 
 
 def _bytes_of(array: Any) -> int:
-    """Return how many bytes an array or batch has once its texts are written out."""
+    """Return the size in bytes of an array or batch once its texts are expanded."""
     if isinstance(array, pa.RecordBatch):
         return sum(map(_bytes_of, array.columns))
     if pa.types.is_dictionary(array.type):
@@ -95,11 +95,11 @@ def _bytes_of(array: Any) -> int:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return a type with texts in place of dictionaries."""
+    """Return a type with dictionaries replaced by texts."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        # Writers leave out that bytes are a text: ClickHouse, older Spark and Impala do.
+        # Some writers do not mark bytes as a text: ClickHouse, older Spark and Impala.
         return pa.large_string() if pa.types.is_large_binary(kind) else pa.string()
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(one.name, _plain(one.type)) for one in kind])
@@ -121,7 +121,7 @@ def _joined(parts: list[pa.RecordBatch], plain: pa.Schema) -> Rows:
 
 
 def _as_text(column: pa.ChunkedArray, kind: pa.DataType, damaged: set[int]) -> pa.ChunkedArray:
-    """Return a column with bytes as texts; rows whose bytes are none are emptied, and their numbers added to `damaged`."""
+    """Return a column with bytes as texts; empty the rows whose bytes are not text, and add their numbers to `damaged`."""
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""How somebody is reached: e-mail addresses, telephone numbers and addresses of machines, without those that name nobody."""
+"""Contact data: e-mail addresses, telephone numbers and machine addresses, without those that identify nobody."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PREFILTER = (
     r"|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}:(?::|[0-9A-Fa-f]+:(?::|[0-9A-Fa-f]+:))|[0-9A-Fa-f]{3}::[0-9A-Fa-f]"  # IPv6, not a time
     r"|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}"  # MAC; with colons it looks like IPv6
 )
-"""RE2 pattern that every text with something for these rules matches.
+"""RE2 pattern that matches every text with something for these rules.
 
-Here and in its neighbours what may be of any length is a star, even where the rule counts: counters that meet
-multiply RE2's states, and with too many of them it searches twenty times slower.
+Here and in the neighbouring modules an unbounded part is a star, even where the rule counts: nested counters multiply RE2's states, and
+with too many states it searches twenty times slower.
 """
 
 _LOCAL = re.compile(r"[\w.%+\-]++\Z")
@@ -38,11 +38,11 @@ _NOBODY = re.compile(
     r"|.*@(?:\d+\.\d+(?:\.[\w.\-]*)?|[23]x\.(?:png|jpe?g|gif|webp|svg))",
     re.IGNORECASE,
 )
-"""Addresses without a person: accounts of machines, names of documentation, versions (`name@1.2.3-rc`), files (`@2x.png`)."""
+"""Addresses without a person: machine accounts, names from documentation, versions (`name@1.2.3-rc`), files (`@2x.png`)."""
 
 
 def emails(text: str) -> Iterator[Span]:
-    """Find addresses from their @ on, which is rarer than the letters that may begin one."""
+    """Find addresses by their @, which is rarer than the letters that may begin an address."""
     after, sign = 0, text.find("@")
     while sign >= 0:
         domain = _DOMAIN.match(text, sign)
@@ -83,7 +83,7 @@ _MAIL = words(r"e-?mail\w*|mail\w*|write|reach|contact|correo|courriel")
 
 
 def spelled_emails(text: str) -> Iterator[Span]:
-    """Find addresses that are written for people: `ann [at] example dot com`, `ann @ example . com`, or cut by a line's end."""
+    """Find addresses spelled for people, `ann [at] example dot com` or `ann @ example . com`, or split by a line break."""
     after, low = 0, text.lower()
     if not ("@" in text or any(word in low for word in _MADE_PLAIN) or (" at " in low and _MAIL.search(text))):
         return
@@ -113,7 +113,7 @@ _DOT_WORD = re.compile(r"\s(?:dot|punkt|punto)\s", re.IGNORECASE)
 
 
 def plain_email(value: str) -> str:
-    """Return a spelled address as it is mailed to.
+    """Return a spelled address in its mailable form.
 
     >>> plain_email("ann [at] example dot co.uk")
     'ann@example.co.uk'
@@ -121,17 +121,17 @@ def plain_email(value: str) -> str:
     return re.sub(_DOT, ".", re.sub(_AT, "@", value, count=1, flags=re.IGNORECASE), flags=re.IGNORECASE)
 
 
-# What may begin an address is everywhere; what stands between its first dots or colons is not, and is found sooner.
+# The beginning of an address matches everywhere; the part between its first dots or colons is rare, and faster to find.
 _DOTS, _COLONS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV4 = re.compile(r"\d(?<![\w.]\d)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w.]\d|\w)")
 _IPV6 = re.compile(
-    # Nothing that is no end of an address can follow: with the length known and groups as long as they can be, there is one way to match.
+    # Only the end of an address can follow: with the length known and groups as long as they can be, there is one way to match.
     r"[0-9A-Fa-f](?<![\w:].)(?=[0-9A-Fa-f:]{1,64}+(?!\w))(?:[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{1,4}:){1,6}(?::?[0-9A-Fa-f]{1,4}+){1,6}+"
     r"|[0-9A-Fa-f]{2,3}::[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})(?![\w:])"
 )
 _DIGIT = re.compile(r"\d")
 _EVERYBODY = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220"))
-"""Public name servers, which every tutorial names."""
+"""Public name servers, which every tutorial mentions."""
 _VERSION = re.compile(
     r"(?:\bv(?:ersion|er)?\.? ?|\b(?:release|build|firmware|driver|patch|upgraded?|updated?"
     r"|downgraded?|section|chapter|clause|rule|chrome|chromium|edge|firefox|"
@@ -142,7 +142,7 @@ _VERSION = re.compile(
 
 
 def ipv4_of_somebody(text: str) -> Iterator[Span]:
-    """Find IPv4 addresses that lead to somebody: not private, loopback, reserved or for documentation, and no version number."""
+    """Find IPv4 addresses that identify somebody: not private, loopback, reserved or for documentation, and not version numbers."""
     for start, end in ipv4(text):
         number = text[start:end]
         if number not in _EVERYBODY and _global(number) and not _VERSION.search(text, max(start - 24, 0), start):
@@ -169,14 +169,14 @@ def _global(number: str) -> bool:
 def ipv6(text: str) -> Iterator[Span]:
     """Find IPv6 addresses."""
     for match in _IPV6.finditer(text) if _COLONS.search(text) else ():
-        # Without a digit it may be a name in a program.
+        # Without a digit it may be a name in source code.
         number = match.group()
         if (number.count(":") >= 4 or ("::" in number and _DIGIT.search(number))) and not _MAC.fullmatch(number):
             yield match.span()
 
 
 def ipv6_of_somebody(text: str) -> Iterator[Span]:
-    """Find IPv6 addresses that lead to somebody; a link-local one does, since it holds the number of a network card."""
+    """Find IPv6 addresses that identify somebody, including link-local ones: they hold the number of a network card."""
     return ((start, end) for start, end in ipv6(text) if _global(text[start:end]))
 
 
@@ -187,7 +187,7 @@ _NO_CARD = re.compile(
 
 
 def macs(text: str) -> Iterator[Span]:
-    """Find numbers of network cards, without broadcast, multicast and what documentation uses (RFC 7042)."""
+    """Find MAC addresses, without broadcast, multicast and the documentation ranges (RFC 7042)."""
     enough = text.count(":") >= 5 or text.count("-") >= 5
     return (match.span() for match in (_MAC.finditer(text) if enough else ()) if not _NO_CARD.fullmatch(match.group()))
 
@@ -221,11 +221,11 @@ _CALLS_CHINESE = re.compile("电话|手机|號碼|号码|电\\s?话|微信|致�
 _HELP_LINES = frozenset(
     "8002221222 8002738255 8006624357 8007997233 8006564673 8004224453 8008435678 8007862929 8664887386 08001111 116123".split()  # noqa: SIM905
 )
-"""Poison control, lifelines and their like in the United States and the United Kingdom, as they publish their numbers."""
+"""Poison control, lifelines and similar services in the United States and the United Kingdom, by their published numbers."""
 
 
 def is_help_line(number: str) -> bool:
-    """Say whether a number is that of a public help line: it names nobody, and an answer that leaves it out is worse.
+    """Return whether a number is a public help line: it identifies nobody, and an answer without it is worse.
 
     >>> is_help_line("1-800-222-1222"), is_help_line("0800 1111"), is_help_line("212-555-1222")
     (True, True, False)
@@ -235,9 +235,9 @@ def is_help_line(number: str) -> bool:
 
 
 def phones(text: str) -> Iterator[Span]:
-    """Find telephone numbers that their spelling gives away, without help lines.
+    """Find telephone numbers by their spelling, without help lines.
 
-    Bare ones count beside a word for calls, and Chinese ones beside Chinese.
+    Bare numbers count beside a word for calls, and Chinese numbers beside Chinese text.
     """
     after = 0
     for start, end in sorted([*_grouped(text), *_worded(text)]) if numbered(text) else ():

@@ -1,7 +1,7 @@
-"""What opens a door: keys by what their issuers begin them with, values by the name beside them, and strings too random to be words.
+"""Credentials: keys with an issuer's prefix, values with a secret's name beside them, and strings too random to be words.
 
-`issuers.toml` is the list of issuers; `name = value`, flags, headers and connection strings are rules; a long random
-string that stands alone is taken for a key unless programs write such everywhere (digests, UUIDs, pictures, paths, names).
+`issuers.toml` lists the issuers. `name = value`, flags, headers and connection strings are rules. A long random string on its own is
+taken for a key, unless it is of a kind that programs write everywhere (digests, UUIDs, pictures, paths, names).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ISSUED_PREFILTER = (
     r"|[MNO][A-Za-z0-9_\-]{22}[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]{6}\.|pat[A-Za-z0-9]{14}\.|PRIVATE KEY"
     r"|earer [A-Za-z0-9._~+/\-]{12}"
 )
-"""RE2 pattern of keys that tell by themselves what they are."""
+"""RE2 pattern of keys that are recognisable by themselves."""
 
 _CHOSEN = (
     r"pass(?:[ _\-]?(?:word|wd|phrase|code))|passw(?:or)?t|pwd|kennwort|mot[ _]de[ _]passe|mdp"
@@ -126,11 +126,11 @@ PREFILTER = (
     r"|(?:pin|cvv|cvc|cvv2|cvc2|code|number|otp|tan)[\w ]*(?:is|was|:|=|#| )+[0-9]{3})"
     r"|[A-Za-z0-9]{22}|://[^\s/@]*:[^\s/@]*@|:[0-9]{4,5}:[\w*]+:\w+:|[?&;][\w\-]+="
 )
-"""RE2 pattern that every text with something for these rules matches."""
+"""RE2 pattern that matches every text with something for these rules."""
 
 
 def _starts(*, digit: bool) -> re.Pattern[str]:
-    """Return one pattern of the prefixes, sorted under their first letter, which is all that most places are compared to."""
+    """Compile the prefixes into one pattern, grouped by their first letter, so that most places are compared with that alone."""
     by_letter: dict[str, list[str]] = {}
     for one in _ISSUERS:
         for start in one["starts"] if one.get("digit", False) == digit else ():
@@ -139,7 +139,7 @@ def _starts(*, digit: bool) -> re.Pattern[str]:
     return re.compile(f"[{''.join(sorted(by_letter))}](?<![A-Za-z0-9_].)(?:{'|'.join(grouped)})")
 
 
-# With a digit or a long run of letters they are keys; words that go on like them have neither (`sk-fading-circle`).
+# A match with a digit or a long run of letters is a key; words that begin with the prefix have neither (`sk-fading-circle`).
 _ISSUED, _ISSUED_WITH_DIGIT = _starts(digit=False), _starts(digit=True)
 _NO_WORD = re.compile(r"[0-9]|[A-Za-z0-9]{16}")
 _OTHER = re.compile(r"(?<![A-Za-z0-9_\-])(?:" + "|".join(shape + more for shape, more in _SHAPES) + ")")
@@ -152,25 +152,25 @@ _PEM = re.compile(
 
 
 def private_keys(text: str) -> Iterator[Span]:
-    """Find private keys; of one that was cut off, what follows its head."""
+    """Find private keys; in a key that was cut off, what follows its header."""
     return (match.span() for match in _PEM.finditer(text))
 
 
 def issued_keys(text: str) -> Iterator[Span]:
-    """Find keys by what their issuers begin them with."""
+    """Find keys by their issuer's prefix."""
     found: list[Span] = []
     for long in _LONG.finditer(text):
-        # A key may stand behind a name and a sign, or on a path.
+        # A key may follow a name and a sign, or be part of a path.
         for pattern in (_ISSUED, _OTHER):
             found += (match.span() for match in pattern.finditer(text, *long.span()))
         found += (match.span() for match in _ISSUED_WITH_DIGIT.finditer(text, *long.span()) if _NO_WORD.search(match.group()))
     if "earer " in text:
-        # "bearer" is a word as well.
+        # "bearer" is also an ordinary word.
         found += (match.span() for match in _BEARER.finditer(text) if any(one.isdigit() for one in match.group()))
     after = 0
     for start, end in sorted(found):
         if start >= after:
-            # What goes on behind it without a break is of it, or is the next one.
+            # Characters that follow without a break belong to the key, or are the next key.
             after = _REST.match(text, end).end()  # type: ignore[union-attr]
             yield start, after
 
@@ -179,7 +179,7 @@ _REST = re.compile(r"[A-Za-z0-9_\-]*+")
 
 
 def named_keys(text: str) -> Iterator[Span]:
-    """Find the values of `name = value`, flags, headers and connection strings whose name says that they are secret; the name stays."""
+    """Find the values of `name = value`, flags, headers and connection strings with a secret's name; the name stays."""
     low = _lower(text)
     found = [*_urls(text), *(_headers(text) if "basic " in low else ())]
     if any(sign in low for sign in _NAME_SIGNS):
@@ -222,7 +222,7 @@ _FLAG_SIGNS = ("--", "-u", "mysql", "mariadb", "sshpass", "identified by", "logi
 
 
 def _lower(text: str) -> str:
-    """Return the text in lower case, as long as it was."""
+    """Return the text in lower case, at its original length."""
     low = text.lower()
     return low if len(low) == len(text) else "".join(one.lower() if one.isascii() else one for one in text)
 
@@ -250,7 +250,7 @@ def _named(text: str, low: str) -> Iterator[Span]:
             end = start + len(_NEXT_PARAMETER.split(match[group], maxsplit=1)[0].rstrip(".!?:*"))
         called = text[end : end + 1] == "(" or (group == "v" and match["sign"][-1:] != ">" and text[end : end + 1] in ("[", "{", "<"))
         if end - start > _LONG_VALUE:
-            # Whatever is named within it, what is secret there is not told by its name.
+            # A secret within a value this long is not identified by the names inside it.
             after = end
         said = text[place:start].rstrip("\"'` ")
         if not called and _secret(name.lastgroup or "", text[start:end], said, quoted=group != "v"):
@@ -269,9 +269,9 @@ def _is_name(name: re.Match[str], low: str) -> bool:
 
 
 def _secret(kind: str, value: str, said: str, *, quoted: bool) -> bool:
-    """Say whether a value is one that its name keeps secret, and no variable, description or stand-in.
+    """Return whether a value is a secret that its name announces, and not a variable, description or stand-in.
 
-    `said` is what stands before it: the name and the sign.
+    `said` is the text before it: the name and the sign.
     """
     if HIDDEN in value or _STAND_IN.match(value):
         return False
@@ -292,7 +292,7 @@ def _secret(kind: str, value: str, said: str, *, quoted: bool) -> bool:
 
 
 def _mixed(value: str) -> bool:
-    """Say whether most of a value is no words: parts of words are longer than chance makes them."""
+    """Return whether most of a value is not words: parts of words are longer than random runs."""
     return sum(map(len, _PARTS.findall(value))) <= 0.6 * len(value)
 
 
@@ -309,7 +309,7 @@ _STAND_IN = re.compile(
     r"|([xX*•.\-_#0])\1+\W*$|(?:x|\*){3,}|[A-Za-z_.]+\()",
     re.IGNORECASE,
 )
-"""What stands where a secret will be: templates, variables, types, sentences and stars."""
+"""Stand-ins for a future secret: templates, variables, types, sentences and stars."""
 _SYMBOL = re.compile(r"[!@#$%^&*+=?~]|[A-Za-z][_.\-][A-Za-z]*\d")
 _MEASURE = re.compile(r"\d+(?:[.,:/\-]\d+)*(?:th|st|nd|rd|[a-z]{1,2}|-\w+)?\W*$|[\w\-]+-[a-z]+$|\d+\S{0,2}$")
 _VARIABLE = re.compile(r"[A-Za-z_$][A-Za-z_]*(?:[.:]{1,2}[A-Za-z_]+)*[);,]*")
@@ -341,7 +341,7 @@ def _chosen(value: str, *, strict: bool) -> bool:
 
 
 def random_keys(text: str) -> Iterator[Span]:
-    """Find strings of 32 to 132 characters that are too random for words, and no digest, path, picture or base64 of a text."""
+    """Find strings of 32 to 132 characters that are too random for words and are no digest, path, picture or base64 text."""
     for match in _RANDOM.finditer(text) if _UNBROKEN.search(text) else ():
         if (
             _UNBROKEN.search(match.group())
@@ -377,7 +377,7 @@ def _entropy(value: str) -> float:
 
 
 def _decoded(value: str) -> str:
-    """Return what base64 of a text says, or nothing if it is no text."""
+    """Decode a base64 text; return an empty text if the result is not text."""
     try:
         plain = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
     except (binascii.Error, ValueError):

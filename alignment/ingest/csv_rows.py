@@ -1,6 +1,6 @@
-"""CSV and TSV files as records: one object of texts a row, under the names in the first.
+"""CSV and TSV files as records: one object of texts per row, under the names in the first row.
 
-A quote that is never closed swallows what follows, and a comma too many moves every later column: such rows are told, not guessed at.
+A quote that is never closed swallows what follows, and an extra comma shifts every later column: such rows are reported, not guessed at.
 
 Effects: reads log files.
 """
@@ -20,12 +20,12 @@ from alignment.ingest.files import LogFile, open_log
 
 SUFFIXES = (".csv", ".tsv")
 DAMAGED = "csv_columns"
-"""The reason of a row that has other columns than the header."""
+"""The reason of a row whose columns differ from the header's."""
 _TOGETHER = 1 << 26
 
 
 class _Bytes(io.RawIOBase):
-    """A log's stream as Python reads one."""
+    """A log's stream with the interface of a Python file."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -40,10 +40,10 @@ class _Bytes(io.RawIOBase):
 
 
 def batches(log_file: LogFile, *, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield rows as texts of JSON with what is damaged in them, at most `rows` together.
+    """Yield rows as JSON texts with the damage of each, at most `rows` per batch.
 
     Raises:
-        InputError: it is no CSV (see `read_csv`) or no UTF-8; the line is named.
+        InputError: it is not CSV (see `read_csv`) or not UTF-8; the message names the line.
     """
     lines: list[str] = []
     damage: list[str | None] = []
@@ -66,7 +66,7 @@ def _rows(log_file: LogFile) -> Iterator[tuple[str, str | None]]:
         try:
             for row in read_csv(text, name=log_file.path, delimiter="\t" if log_file.suffix == ".tsv" else ","):
                 begin = row.line
-                # What stands where cannot be known of a row with other columns.
+                # In a row with other columns nobody can tell which cell belongs to which name.
                 found = row.cells if row.values is None else row.values
                 yield json.dumps(found, ensure_ascii=False), DAMAGED if row.values is None else None
         except UnicodeDecodeError as error:

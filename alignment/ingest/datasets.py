@@ -9,7 +9,7 @@ from typing import Any
 from alignment.ingest.chat import Json, a_list, an_object, printed, unpacked
 
 _BRANCHES, _BRANCH_CHARACTERS = 50, 1 << 22
-"""How many answers of one chat are read, and how many characters their histories may have together: each repeats what came before."""
+"""Answers read per chat, and characters that their histories may have together: each history repeats the earlier messages."""
 _ATTRIBUTE, _FOLDED = re.compile(r' name="([^"]{1,64})"'), 4000
 _LIKED, _DISLIKED = ("chosen", "preferred_output", "chosen_response"), ("rejected", "non_preferred_output", "rejected_response")
 _ASKED = ("prompt", "question", "instruction", "input", "conversations")
@@ -17,7 +17,7 @@ _SIDES = (*_LIKED, *_DISLIKED, "conversation_a", "conversation_b", "messages")
 
 
 def listed(value: Any) -> Any:
-    """Return the list or object that a cell of a table is the text of, as JSON or as Python prints it; all else as it is.
+    """Parse a table cell whose text is a list or object, as JSON or as Python prints it; return any other value unchanged.
 
     >>> listed("[{'role': 'user', 'content': 'Hi'}]"), listed("[sic]")
     ([{'role': 'user', 'content': 'Hi'}], '[sic]')
@@ -29,12 +29,12 @@ def listed(value: Any) -> Any:
 
 
 def system_of(record: Json) -> str:
-    """Return the instructions that stand beside a conversation, empty if there are none."""
+    """Return the system prompt stored beside a conversation, or an empty text."""
     return next((record[key] for key in ("system", "system_prompt") if isinstance(record.get(key), str) and record[key].strip()), "")
 
 
 def preferences(record: Any) -> list[Any]:
-    """Return the liked and the disliked side of a preference as records; each keeps what stood beside both.
+    """Return the liked and the disliked side of a preference as records; each keeps the fields that both share.
 
     A side is a text, as transcripts are, or a list of messages, with the prompt among them or beside them (TRL, UltraFeedback).
     """
@@ -43,13 +43,13 @@ def preferences(record: Any) -> list[Any]:
     if isinstance(body.get("conversation_a"), list):
         return [{**more, **_battle(body, side)} for side in ("a", "b")]
     sides = [_side(body, names) for names in (_LIKED, _DISLIKED)]
-    # An answer that is preferred to itself is neither liked nor not.
+    # An answer preferred to itself is neither liked nor disliked.
     thumbs = ("up", "down") if sides[0] != sides[1] else (None, None)
     return [{**more, **side, "thumbs": thumb} for side, thumb in zip(sides, thumbs, strict=True)]
 
 
 def _battle(body: Json, side: str) -> dict[str, Any]:
-    """Return one side of a comparison of the Arena; a tie says nothing of either."""
+    """Return one side of an Arena comparison; a tie rates neither side."""
     won = {"model_a": "down", "model_b": "down", f"model_{side}": "up"}.get(str(body.get("winner")))
     return {"messages": body.get(f"conversation_{side}"), "thumbs": won, "model": body.get(f"model_{side}")}
 
@@ -72,9 +72,9 @@ def _side(body: Json, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def web_chats(record: Any) -> list[Any]:
-    """Return the answers of an Open WebUI chat that are shown last or were rated, each with what came before it on its branch.
+    """Return the answers of an Open WebUI chat that are shown last or were rated, each with its branch's earlier messages.
 
-    Exports of feedback hold the chat as it was rated.
+    Feedback exports hold the chat as it was rated.
     """
     body = an_object(record)
     chat = an_object(body.get("chat")) or an_object(an_object(an_object(body.get("snapshot")).get("chat")).get("chat"))
@@ -106,7 +106,7 @@ def _system_of(chat: Json) -> list[Json]:
 
 
 def _shown(message: Json) -> Json:
-    """Return a message without the folded blocks in which Open WebUI keeps thoughts and calls of tools; the tools are named beside it."""
+    """Remove the folded blocks in which Open WebUI keeps thoughts and tool calls from a message; name the tools beside it."""
     content = message.get("content")
     if message.get("role") != "assistant" or not isinstance(content, str) or '<details type="' not in content:
         return message
@@ -115,7 +115,7 @@ def _shown(message: Json) -> Json:
     for block in blocks:
         inner, closed, after = block.partition("</details>")
         kind = inner.partition('"')[0]
-        # What is hidden behind words that were said, or never ends, may be part of what was said.
+        # A block that follows spoken words, or never ends, may be part of the answer.
         spoken = "".join(kept).strip()
         if kind not in ("reasoning", "tool_calls", "code_interpreter") or (spoken and (kind == "reasoning" or not closed)):
             kept.append(f'<details type="{block}')
@@ -136,7 +136,7 @@ def _rating(message: Json) -> Any:
 
 
 def _branch(known: Mapping[str, Json], key: Any) -> Iterator[Json]:
-    """Yield the messages from the first to the one called `key`; a ring of parents ends where it closes."""
+    """Yield the messages from the first to the one called `key`; stop where parents form a cycle."""
     path: list[Json] = []
     seen: set[str] = set()
     while isinstance(key, str) and key in known and key not in seen:
@@ -147,7 +147,7 @@ def _branch(known: Mapping[str, Json], key: Any) -> Iterator[Json]:
 
 
 def phoenix_chat(record: Json) -> dict[str, Any]:
-    """Return messages and reply of a row of Phoenix's spans, whose attributes are columns or nested."""
+    """Return messages and reply of one of Phoenix's span rows, whose attributes are columns or nested."""
     llm = an_object(an_object(record.get("attributes")).get("llm"))
     asked, said = (unpacked(record.get(f"attributes.llm.{name}_messages", llm.get(f"{name}_messages"))) for name in ("input", "output"))
     replies = [_phoenix_message(one) for one in a_list(said)]

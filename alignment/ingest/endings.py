@@ -1,4 +1,4 @@
-"""How an answer ended: why it holds nothing that the model said to somebody, as vendors tell it."""
+"""How an answer ended: why it holds no words of the model for the user, in the terms of each vendor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alignment.ingest.chat import a_list, an_object, call_names, first_of, only_
 
 CUT = frozenset(("length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"))
 BROKEN = frozenset(("error", "error_toxic", "abort", "network_error", "timeout", "insufficient_system_resource", "malformed_model_output"))
-"""Why an answer ended that is none, or the beginning of one."""
+"""Endings of an answer that is missing or incomplete."""
 _MISCALLED = frozenset(("malformed_function_call", "unexpected_tool_call", "too_many_tool_calls", "malformed_tool_use"))
 _UNFINISHED = frozenset(("queued", "in_progress"))
 FILTERED = frozenset(
@@ -26,16 +26,16 @@ FILTERED = frozenset(
         "image_prohibited_content",
         "model_armor",
         "sensitive",
-        # A classifier beside the model ended it (Anthropic): what stands there is no refusal in the model's words.
+        # A classifier beside the model ended it (Anthropic): the text is not a refusal in the model's words.
         "refusal",
     ]
 )
 
 
 def failed(answer: Any) -> bool:
-    """Say whether an answer, or its first choice, is an error."""
+    """Return whether an answer, or its first choice, is an error."""
     body = an_object(answer)
-    # Gateways and web frameworks say in a word of their own what went wrong.
+    # Gateways and web frameworks report errors in fields of their own.
     told = set(body) <= {"detail", "message", "code", "status", "type", "param", "request_id"} and bool({"detail", "message"} & set(body))
     return bool(
         body.get("error")
@@ -49,7 +49,7 @@ def failed(answer: Any) -> bool:
 
 
 def ended(answer: Any) -> str:
-    """Return why an answer ended, in small letters; empty if it does not say."""
+    """Return why an answer ended, in lower case; empty if it does not say."""
     body = an_object(answer)
     choice, candidate = (first_of(body, key) for key in ("choices", "candidates"))
     feedback = an_object(body.get("promptFeedback")) or an_object(body.get("prompt_feedback"))
@@ -67,7 +67,7 @@ def ended(answer: Any) -> str:
 
 
 def silent(message: Any) -> str | None:
-    """Say why a message holds no words; None if it does, or nobody can tell."""
+    """Return why a message holds no words; None if it holds words or the reason is unclear."""
     if words(message):
         return None
     if call_names(message):
@@ -76,7 +76,7 @@ def silent(message: Any) -> str | None:
 
 
 def why_silent(answer: Any) -> str | None:
-    """Say why an answer holds nothing that the model said to somebody; None if it does, or nobody can tell."""
+    """Return why an answer holds no words of the model for the user; None if it holds words or the reason is unclear."""
     if failed(answer):
         return "error"
     if ended(answer) in FILTERED:
@@ -90,5 +90,5 @@ def why_silent(answer: Any) -> str | None:
         return None
     if ended(answer) in _MISCALLED:
         return "tool_call"
-    # Nobody logged the thoughts for which there was no more room.
+    # The thoughts that used up the answer's tokens were not logged.
     return silent(message) or ("no_answer" if ended(answer) in CUT or str(body.get("status")) in _UNFINISHED else None)

@@ -1,8 +1,8 @@
-"""Which log files there are, here or in an object store, and how they are opened.
+"""Find log files, here or in an object store, and open them.
 
-A log folder is written by others. What a glob finds there is read only if it is a regular file reached through no link below the
-folder that the settings name, and stays one while it is opened; a file that the settings name themselves may be a link. A packed file
-that unpacks to absurdly much is no log.
+Other programs write the log folder. A file found by a glob is read only if it is a regular file, reached through no link below the folder
+that the settings name, and stays so while it is opened; a file that the settings name directly may be a link. A compressed file that
+unpacks to an absurd size is not a log.
 
 Effects: reads file systems.
 """
@@ -24,7 +24,7 @@ from alignment.errors import InputError
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 _REMOTE_BLOCK = 1 << 25
 _UNPACKED, _UNPACKED_TIMES = 1 << 28, 250
-"""A packed file may unpack to 256 MiB, or to 250 times its size if that is more: chat logs pack 5 to 50 times smaller."""
+"""A compressed file may unpack to 256 MiB, or to 250 times its size if that is more: chat logs compress 5 to 50 times."""
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -33,15 +33,15 @@ _KINDS = (
     (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
 )
 _FETCH_SECONDS = 600
-"""What a store may take for files that it is asked for at once: a thousand, of 64 MiB together."""
+"""Deadline of a store for one combined request: a thousand files, of 64 MiB together."""
 _EXTRA = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
 class LogFile(NamedTuple):
     """A log file as it is now: its absolute path or URL, size in bytes and time of last change.
 
-    `below` is the folder below which no link is followed; empty for a file that the settings name themselves. `refused` says why a
-    thing that a glob found is not read: it is no regular file. `data` are the file's bytes if they were fetched already.
+    `below` is the folder below which no link is followed; empty for a file that the settings name directly. `refused` says why something
+    that a glob found is not read: it is not a regular file. `data` holds the file's bytes if they were already fetched.
     """
 
     path: str
@@ -58,12 +58,12 @@ class LogFile(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """What follows the name once the suffix of a compression is taken off: `.jsonl`, `.parquet`."""
+        """The suffix without that of a compression: `.jsonl`, `.parquet`."""
         return Path(self.name.removesuffix(self._packing())).suffix
 
     @property
     def compression(self) -> str | None:
-        """How the file is packed, as pyarrow names it."""
+        """The file's compression, as pyarrow names it."""
         return _PACKED.get(self._packing())
 
     def _packing(self) -> str:
@@ -72,10 +72,10 @@ class LogFile(NamedTuple):
 
 
 def find_files(patterns: Sequence[str]) -> list[LogFile]:
-    """Return the files that paths, globs and URLs name, sorted, each once.
+    """Return the files matched by paths, globs and URLs, sorted, each once.
 
     Raises:
-        InputError: a pattern matches no file, or cannot be looked up; all such patterns are named.
+        InputError: a pattern matches no file, or cannot be looked up; the message names all such patterns.
     """
     found: dict[str, LogFile] = {}
     missing = []
@@ -94,10 +94,10 @@ def find_files(patterns: Sequence[str]) -> list[LogFile]:
 
 
 def find_file(path: str) -> LogFile:
-    """Return the file of this very name, be it one that a glob would take for a pattern.
+    """Return the file of exactly this name, even if a glob would read the name as a pattern.
 
     Raises:
-        InputError: there is none, or it cannot be looked up.
+        InputError: it does not exist, or cannot be looked up.
     """
     literal = path if "://" not in path else "".join(f"[{one}]" if one in "*?[" else one for one in path)
     if "://" not in path and not Path(path).is_file():
@@ -107,7 +107,7 @@ def find_file(path: str) -> LogFile:
 
 def _local(pattern: str) -> list[LogFile]:
     literal = Path(pattern).expanduser().absolute()
-    # A name may hold brackets.
+    # A name may contain brackets.
     if literal.is_file():
         return [LogFile(str(literal), literal.stat().st_size, literal.stat().st_mtime_ns)]
     if not glob.has_magic(str(literal)):
@@ -119,7 +119,7 @@ def _local(pattern: str) -> list[LogFile]:
 
 
 def _special(path: Path) -> str:
-    """Return what a path is, if it is no regular file; empty if it is one or is gone."""
+    """Return the kind of a path that is not a regular file; empty if it is regular or gone."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -128,7 +128,7 @@ def _special(path: Path) -> str:
 
 
 def _found(path: Path, below: Path) -> LogFile | None:
-    """Return what a glob found; a folder is none, and what lies behind a link to a folder is told once, as that link."""
+    """Return what a glob found: None for a folder; anything behind a link to a folder is reported once, as that link."""
     try:
         here = path.lstat()
     except OSError:
@@ -155,7 +155,7 @@ def _file_system(url: str) -> Any:
 def _remote(pattern: str) -> list[LogFile]:
     system, scheme = _file_system(pattern), pattern.split("://", 1)[0]
     try:
-        # Listings are cached for the life of the process, which may serve many nights.
+        # fsspec caches listings for the life of the process, which may serve many nights.
         system.invalidate_cache()
         if not glob.has_magic(pattern):
             found = {pattern.split("://", 1)[1]: system.info(pattern)} if system.isfile(pattern) else {}
@@ -176,10 +176,10 @@ def _changed(info: dict[str, Any]) -> int:
 
 
 def open_packed(log_file: LogFile) -> Any:
-    """Return the file's bytes as they lie there, as a pyarrow stream with `read(size)` and a random-access `seek`.
+    """Return the file's stored bytes as a pyarrow stream with `read(size)` and a random-access `seek`.
 
     Raises:
-        InputError: it cannot be opened, or is no regular file (any more).
+        InputError: it cannot be opened, or is not (or no longer) a regular file.
     """
     if log_file.data is not None:
         return pa.BufferReader(log_file.data)
@@ -206,7 +206,7 @@ def _unopened(log_file: LogFile, error: BaseException) -> InputError:
 
 
 def fetch(log_files: Sequence[LogFile], most: int) -> list[bytes | InputError]:
-    """Return the first `most` bytes of each file as they lie there, or why it cannot be read; a store is asked for many at once."""
+    """Return the first `most` stored bytes of each file, or why it cannot be read; a store fetches many files at once."""
     found: dict[str, bytes | InputError] = {}
     remote: dict[str, list[LogFile]] = {}
     for one in log_files:
@@ -216,13 +216,13 @@ def fetch(log_files: Sequence[LogFile], most: int) -> list[bytes | InputError]:
             found[one.path] = b"" if "://" in one.path else _first_bytes(one, most)
     for there in remote.values():
         for one, answer in zip(there, _first_ranges([one.path for one in there], most), strict=True):
-            # A store that knows no ranges answers with the whole.
+            # A store without range support answers with the whole file.
             found[one.path] = answer[:most] if isinstance(answer, bytes) else _because(_unopened(one, answer), answer)
     return [found[one.path] for one in log_files]
 
 
 def _first_ranges(urls: list[str], most: int) -> list[Any]:
-    """Return the first bytes of files of one store, for each that gives none the exception that says why."""
+    """Return the first bytes of files of one store; for a file that fails, the exception."""
     try:
         system = _file_system(urls[0])
         deadline = {"timeout": _FETCH_SECONDS} if system.async_impl else {}
@@ -253,7 +253,7 @@ def _open_regular(log_file: LogFile) -> int:
     """Open a local file without waiting for a pipe's writer and, below `log_file.below`, without following a link.
 
     Raises:
-        OSError: it is gone, is no regular file, or a link stands in the way.
+        OSError: it is gone, is not a regular file, or is behind a link.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     if not log_file.below:
@@ -278,7 +278,7 @@ def _regular(handle: int) -> int:
 
 
 class _Unpacked:
-    """The unpacked bytes of a packed file, as far as they are not absurdly many."""
+    """The unpacked bytes of a compressed file, up to a limit."""
 
     def __init__(self, log_file: LogFile, stream: Any) -> None:
         self._log_file, self._stream, self._read = log_file, stream, 0
@@ -288,7 +288,7 @@ class _Unpacked:
         """Return up to `size` bytes.
 
         Raises:
-            InputError: the file unpacks to more than a log does.
+            InputError: the file unpacks to more than the limit.
         """
         found = bytes(self._stream.read(size))
         self._read += len(found)

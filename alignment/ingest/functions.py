@@ -1,4 +1,4 @@
-"""What the parsing SQL asks Python for, because it takes a loop: thoughts out of a text, and the calls in traces."""
+"""Python functions for the parsing SQL where a loop is needed: removing thoughts from a text, and finding the calls in traces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from alignment.reasoning import apart
 THOUGHT = (
     r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning|seed:think|\|begin_of_thought|\|channel)|\[THINK\]|(?:\x{25c1}|u25c1)think"
 )
-"""RE2 pattern of a record, as JSON, that may hold thoughts between tags; only its texts are given to `spoken`."""
+"""RE2 pattern of a JSON record that may hold thoughts between tags; only the texts of such records go to `spoken`."""
 
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `spoken(text)`, `chat_of(preset, record)` and what finds a line's records known to a connection."""
+    """Register `spoken(text)`, `chat_of(preset, record)` and the functions that find a line's records on a connection."""
     connection.create_function("spoken", _spoken, ["VARCHAR"], "VARCHAR")  # type: ignore[arg-type]
     connection.create_function("chat_of", _chat_of, ["VARCHAR", "VARCHAR"], "JSON")  # type: ignore[arg-type]
     connection.create_function("join_calls", _join_calls, ["VARCHAR"], "JSON", null_handling="special")  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def _records(read: Callable[[Any], list[Any]]) -> Callable[[str], str]:
 
 
 def _loaded(text: str) -> Any:
-    # JSON knows no infinity, and a number that is one for Python would not come back.
+    # JSON has no infinity: a number that Python reads as infinite could not be written back.
     return json.loads(text, parse_float=lambda number: float(number) if math.isfinite(float(number)) else None)
 
 
@@ -71,7 +71,7 @@ def _dumped(value: Any) -> str:
 
 
 def _storable(text: str) -> str:
-    """Return a text in which halves of a character, which no store takes, are whole again or replaced."""
+    """Repair or replace the lone surrogates in a text, which no store accepts."""
     try:
         text.encode()
     except UnicodeEncodeError:

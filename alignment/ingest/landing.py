@@ -1,6 +1,6 @@
-"""Small files, many at a time: an object store is full of objects of one line, and each read by itself takes half a second.
+"""Read many small files at a time: an object store is full of one-line objects, and reading each alone takes half a second.
 
-Each file keeps its own reading: what it is known by, how far it was read, and what kept it out.
+Each file keeps its own reading: its identity, how far it was read, and why it was set aside.
 
 Effects: reads log files.
 """
@@ -20,15 +20,15 @@ from alignment.ingest.reading import Known, Part, Reading, blocks, known_by, res
 from alignment.sections import Ingest
 
 SMALL = 1 << 18
-"""Bytes up to which a file is read together with others."""
+"""Size in bytes up to which a file is read together with others."""
 _TOGETHER, _TOGETHER_BYTES, _UNPACKED = 1000, 1 << 26, 1 << 22
 
 
 class Landed(NamedTuple):
-    """What became of files that were fetched together: `parts` to parse, files that cannot be read, and those for another time.
+    """The outcome of fetching files together: `parts` to parse, files that cannot be read, and files for another time.
 
-    `alone` are larger than they seemed. `later` begin as one that was landed in this run does: copies, whose lines that one's reading
-    covers once it is stored. For `rest` there was no more room.
+    `alone` turned out larger than listed. `later` begin like a file that this run already landed: they are copies, whose lines are covered
+    by the first file's reading once it is stored. For `rest` there was no more room.
     """
 
     parts: list[Part]
@@ -39,7 +39,7 @@ class Landed(NamedTuple):
 
 
 def is_small(log_file: LogFile) -> bool:
-    """Say whether a file may be read together with others."""
+    """Return whether a file may be read together with others."""
     return not log_file.refused and log_file.size <= SMALL
 
 
@@ -54,7 +54,7 @@ def some(log_files: Sequence[LogFile]) -> int:
 
 
 def land(known: Known, landed: Known, source: str, log_files: Sequence[LogFile], settings: Ingest, now: datetime) -> Landed:
-    """Fetch files and cut what of them was not read yet into lines; `landed`, what this run has landed before, is added to."""
+    """Fetch files and split their unread bytes into lines; add to `landed` the files that this run has landed."""
     found = Landed([], [], [], [], [])
     rows = size = 0
     for place, (log_file, data) in enumerate(zip(log_files, fetch(log_files, SMALL + 1), strict=True)):
@@ -77,7 +77,7 @@ def land(known: Known, landed: Known, source: str, log_files: Sequence[LogFile],
 
 
 def _landed(known: Known, landed: Known, source: str, log_file: LogFile, settings: Ingest, now: datetime) -> Part | bool:
-    """Return a file's one block; False if it is larger than it seemed, True if it begins as one that was landed before."""
+    """Return a file's only block; False if the file is larger than listed, True if it begins like an already landed file."""
     if len(log_file.data or b"") > SMALL or (log_file.compression and _unpacks_to_much(log_file)):
         return False
     if resume(landed, source, log_file).place.offset:
@@ -88,7 +88,7 @@ def _landed(known: Known, landed: Known, source: str, log_file: LogFile, setting
         return False
     if block.end.offset > reading.place.offset:
         if reading.id in landed:
-            # Two that go on from one and the same file, each in its own way: the second is another file once the first is stored.
+            # Two files that continue the same file differently: once the first is stored, the second is a file of its own.
             return True
         landed.add(_as_read(reading, block))
     return Part(reading, block)
@@ -101,7 +101,7 @@ def _unpacks_to_much(log_file: LogFile) -> bool:
             while left > 0 and (read := stream.read(1 << 20)):
                 left -= len(read)
     except (OSError, EOFError, pa.ArrowException):
-        # Whoever reads it next says what is wrong with it.
+        # The next reader reports what is wrong with it.
         return False
     return left <= 0
 
@@ -116,7 +116,7 @@ def _one_block(found: Iterator[Block]) -> Block | None:
 
 
 def _as_read(reading: Reading, block: Block) -> dict[str, object]:
-    """Return how the store will know the file."""
+    """Return the row by which the store will know the file."""
     head_bytes, head = known_by(reading, block)
     return {
         "id": reading.id,

@@ -1,6 +1,6 @@
 """A log file as blocks of lines, without a copy of their bytes.
 
-Lines are cut at newlines only. A block remembers where it ends and the hash of everything before, so that a reading can go on there.
+Lines are split at newlines only. A block records where it ends and the hash of everything before, so that a reading can resume there.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from alignment.errors import InputError
 from alignment.store.session import ROW_GROUP_ROWS
 
 BLOCK_ROWS = 2 * ROW_GROUP_ROWS
-"""Lines of a block, and so of a transaction. What fills a row group DuckDB writes once, and not by way of its log."""
+"""Lines per block, and so per transaction. DuckDB writes a full row group once, bypassing its log."""
 _BLOCK_BYTES, _READ = 1 << 27, 1 << 23
 _SHOWN, _NO_LOG = 4000, 1 << 28
 _SHORT = 64
-"""Lines are looked through for blank ones where they are shorter than this on average, which lines of a chat are not."""
+"""Below this average length, which chat lines exceed, lines are checked for blank ones."""
 _BLANK = np.isin(np.arange(256), list(b" \t\r\n"))
 BOM = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("line_number", pa.int64()), ("line", pa.string()), ("damage", pa.string())])
 
 
 PARTED = SCHEMA.append(pa.field("part", pa.int64())).append(pa.field("file_time", pa.timestamp("us")))
-"""Lines of several files: which of them each is from, and what stands in for a time that it lacks."""
+"""Lines of several files: the file of each line, and the time used where the line has none."""
 
 
 class Place(NamedTuple):
-    """Where a reading stands: unpacked bytes and lines already read, and the hash of those bytes."""
+    """A reading's position: unpacked bytes and lines already read, and the hash of those bytes."""
 
     offset: int = 0
     lines: int = 0
@@ -40,12 +40,12 @@ class Place(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of everything before."""
+        """The hash of everything before."""
         return str(self.digest.hexdigest())
 
 
 class Block(NamedTuple):
-    """Lines and where they end; `last` is true for the block that reaches the end of its file."""
+    """Lines and their end position; `last` is true for the block that reaches the end of its file."""
 
     lines: pa.Table
     end: Place
@@ -53,7 +53,7 @@ class Block(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Lines of one read. `ends` are where they end in `raw`, `numbers` which of its `total` lines they are, blank ones included."""
+    """Lines of one read. `ends` are their ends in `raw`; `numbers` are their places among its `total` lines, blank lines included."""
 
     lines: pa.StringArray
     damage: pa.StringArray
@@ -63,7 +63,7 @@ class _Piece(NamedTuple):
     total: int
 
     def split(self, room: int) -> tuple[_Piece, _Piece]:
-        """Return the first `room` lines, and the others."""
+        """Split into the first `room` lines and the rest."""
         cut, count = int(self.ends[room - 1]), int(self.numbers[room - 1])
         first = _Piece(self.lines[:room], self.damage[:room], self.raw[:cut], self.ends[:room], self.numbers[:room], count)
         ends, numbers = self.ends[room:] - cut, self.numbers[room:] - count
@@ -73,15 +73,15 @@ class _Piece(NamedTuple):
 def read_blocks(
     stream: Any, start: Place, *, max_line_bytes: int, growing: bool, midline: bool = False, listed: int | None = None
 ) -> Iterator[Block]:
-    """Yield what follows `start` in an open log.
+    """Yield the blocks after `start` in an open log.
 
-    A line longer than `max_line_bytes` is passed over and only its beginning kept. With `growing`, a last line that has no end
-    and is not yet whole is left for the next time. With `midline`, what comes first is the rest of a line that was read without its end: it
-    counts as bytes, not as a line. A stream that does not end at its `listed` size is growing whatever `growing` says.
+    A line longer than `max_line_bytes` is skipped and only its beginning kept. With `growing`, an incomplete last line without an end is
+    left for the next time. With `midline`, the stream begins with the rest of a line that was read without its end: its bytes count, but
+    not as a line. A stream that does not end at its `listed` size is growing, whatever `growing` says.
     """
     pieces: list[_Piece] = []
     place, rows, size, whole = start, 0, 0, True
-    # The first block is short, so that whoever works on it does not wait long for it.
+    # The first block is short, so that its consumer does not wait long.
     most = min(ROW_GROUP_ROWS, BLOCK_ROWS)
     for piece in _pieces(stream, max_line_bytes, first=start.offset == 0, growing=growing, midline=midline, listed=listed):
         if piece is None:
@@ -96,12 +96,12 @@ def read_blocks(
             place = block.end
             rows, size = sum(len(one.lines) for one in pieces), sum(len(one.raw) for one in pieces)
             yield block
-    # What was left makes the file one that is not finished, so that it is looked at again even if nobody writes on.
+    # A line left over makes the file unfinished, so that it is read again even if nobody writes to it.
     yield _block(pieces, place, last=whole)
 
 
 def _cut(pieces: list[_Piece], rows: int) -> tuple[list[_Piece], list[_Piece]]:
-    """Return what is left and what was taken: whole pieces, and of the last one as many lines as fit."""
+    """Return the remaining pieces and the taken ones: whole pieces, and as many lines of the last piece as fit."""
     taken: list[_Piece] = []
     for number, piece in enumerate(pieces):
         room = rows - sum(len(one.lines) for one in taken)
@@ -157,12 +157,12 @@ def _pieces(stream: Any, max_line_bytes: int, *, first: bool, growing: bool, mid
 
 
 def _grew(stream: Any, listed: int | None) -> bool:
-    """Say of a stream at its end whether that is another one than when its file was listed."""
+    """Return whether a stream at its end has another size than when its file was listed."""
     return listed is not None and stream.tell() != listed
 
 
 def _rest_of_line(stream: Any, beginning: bytes) -> tuple[bytes, bytes, bool]:
-    """Read to the end of a line; return it whole, what was read beyond it, and whether it ends."""
+    """Read to the end of a line; return the whole line, the bytes read beyond it, and whether the line ended."""
     kept, size = [beginning], len(beginning)
     while read := stream.read(_READ):
         size += len(read)
@@ -203,15 +203,15 @@ def _piece(data: bytes, *, first: bool) -> _Piece:
 
 
 def _written(data: bytes, offsets: Any) -> Any:
-    """Say of each line whether there is anything on it: a hundred million blank ones cost little more than their bytes."""
+    """Return for each line whether it is not blank: a hundred million blank lines cost little more than their bytes."""
     written = np.diff(offsets) > 1
-    # A line of one byte is its end, or the last byte of a file.
+    # A line of one byte is only its newline, or the last byte of a file.
     written[-1:] = True
     longer = np.flatnonzero(written)
     if len(longer) and len(data):
         starts = np.minimum(offsets[:-1][longer], len(data) - 1)
         blank = _BLANK[np.frombuffer(data, np.uint8)]
-        # Each group ends where the next longer line begins; the bare ends of lines between them are blank.
+        # Each group ends where the next longer line begins; the bare newlines between them are blank.
         written[longer] = ~np.logical_and.reduceat(blank, starts)
     return written
 
@@ -225,7 +225,7 @@ def _repaired(data: bytes, starts: Any, ends: Any) -> tuple[pa.StringArray, pa.S
             lines.append(raw.decode())
             damage.append(None)
         except UnicodeDecodeError:
-            # As long as before in bytes, so that a block can be cut here: what is no UTF-8 becomes question marks.
+            # Keep the length in bytes, so that a block can be split here: invalid UTF-8 becomes question marks.
             lines.append(raw.decode("utf-8", "replace").encode("ascii", "replace")[: len(raw)].decode().ljust(len(raw)))
             damage.append("not_utf8")
     return pa.array(lines, pa.string()), pa.array(damage, pa.string())

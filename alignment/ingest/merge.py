@@ -1,4 +1,4 @@
-"""Parsed blocks into the store, in one transaction that a kill cannot tear.
+"""Store parsed blocks in one transaction that a kill cannot leave half done.
 
 Effects: writes the store.
 """
@@ -27,7 +27,7 @@ _READ_ONCE = ("id", "path", "mtime_ns", "start_offset", "end_offset", "last_line
 
 
 class Batch(NamedTuple):
-    """What became of the records of a block or file: read == stored + duplicate + quarantined + skipped."""
+    """The outcome of a block's or file's records: read == stored + duplicate + quarantined + skipped."""
 
     read: int = 0
     stored: int = 0
@@ -52,10 +52,10 @@ def merge(
     seconds: float = 0.0,
     refused: Collection[int] = (),
 ) -> list[Batch]:
-    """Store blocks, the `results` of their data checks and that they were read, or nothing; return what became of each part.
+    """Store blocks, the `results` of their data checks and the fact that they were read, or nothing; return each part's outcome.
 
-    `rejected` maps places among the usable rows to the data check they failed. Of the parts in `refused` only what was wrong with them is
-    kept, so that people can look at it; their files count as read up to where the block begins.
+    `rejected` maps positions among the usable rows to the data check that failed. For parts in `refused` only the errors are kept, for
+    people to look at; their files count as read up to where the block begins.
 
     Raises:
         StoreError: records went missing.
@@ -64,11 +64,11 @@ def merge(
     usable = np.delete(parsed.usable, sorted(rejected))
     keep = usable[~np.isin(parsed.of_part[usable], sorted(refused))]
     with session(home, write=True) as connection:
-        # With several threads DuckDB compresses a part of a row group twice: for its log, and for the file.
+        # With several threads DuckDB compresses part of a row group twice: for its log and for the file.
         connection.execute("SET threads = 1")
         stored = insert(connection, parsed, keep, context)
         batches = _batches(parsed, stored, keep, away, refused)
-        # What a person said of an exchange goes where the exchange goes: an erasure finds it by nothing else.
+        # A person's feedback on an exchange is stored only with the exchange: an erasure has no other way to find it.
         ids = parsed.rows["id"].take(pa.array(keep, pa.int64()))
         append_arrow(connection, "signals", parsed.signals.filter(pc.is_in(parsed.signals["interaction_id"], ids)))
         append_arrow(connection, "quarantine", parsed.quarantine)
@@ -87,7 +87,7 @@ def merge(
 
 
 def would_be(parsed: Parsed, rejected: Collection[int], refused: Collection[int] = ()) -> list[Batch]:
-    """Return what would become of each part's records if the store held none of them."""
+    """Return the outcome of each part's records if the store held none of them."""
     usable = np.delete(parsed.usable, sorted(rejected))
     keep = usable[~np.isin(parsed.of_part[usable], sorted(refused))]
     return _batches(parsed, keep, keep, parsed.usable[sorted(rejected)], refused)
@@ -96,7 +96,7 @@ def would_be(parsed: Parsed, rejected: Collection[int], refused: Collection[int]
 def _batches(
     parsed: Parsed, stored: npt.NDArray[np.int64], keep: npt.NDArray[np.int64], away: npt.NDArray[np.int64], refused: Collection[int]
 ) -> list[Batch]:
-    """Return what became of each part's records, of which those at `away` failed a data check; nothing of a part in `refused`."""
+    """Return the outcome of each part's records; those at `away` failed a data check, and a part in `refused` yields nothing."""
     of_part, reasons = parsed.of_part, parsed.rows["reason"]
 
     def counted(places: Any) -> list[int]:
@@ -117,7 +117,7 @@ def _batches(
 
 
 def _supersede(connection: duckdb.DuckDBPyConnection, source: str, parts: Sequence[Part], own: Sequence[str], now: datetime) -> None:
-    """Close what was refused of these lines, or of another file under one of these names, before they could be read as they are now."""
+    """Close earlier refusals of these lines, or of another file under one of these names, now that the lines could be read."""
     if not parts:
         return
     read_now = [
@@ -142,7 +142,7 @@ def _supersede(connection: duckdb.DuckDBPyConnection, source: str, parts: Sequen
 
 
 def check_refusals(parsed: Parsed, rejected: Mapping[int, str], context: Context) -> pa.Table:
-    """Return the rows that a data check refused as the quarantine keeps them."""
+    """Return the rows that a data check refused, as rows of the quarantine."""
     places = parsed.usable[sorted(rejected)]
     rows = parsed.rows.select(["part", "line_number", "record_number", "prompt", "user_id"]).take(pa.array(places, pa.int64())).to_pylist()
     return quarantine_table(
@@ -163,9 +163,9 @@ def check_refusals(parsed: Parsed, rejected: Mapping[int, str], context: Context
 
 
 def insert(connection: duckdb.DuckDBPyConnection, parsed: Parsed, keep: npt.NDArray[np.int64], context: Context) -> npt.NDArray[np.int64]:
-    """Append those of the rows at the positions `keep` that the store does not hold; return the positions of those.
+    """Append the rows at the positions `keep` that the store does not hold yet; return their positions.
 
-    One that the store holds for training, and that is said now to be for something else, gets the signal `not_for_training`.
+    An exchange stored for training that is now delivered for another purpose gets the signal `not_for_training`.
     """
     kept = np.zeros(len(parsed.rows), bool)
     kept[keep] = True

@@ -1,7 +1,7 @@
-"""A text as the rules read it: characters that only look different are made one, encodings are undone, and every place is known.
+"""A text as the rules read it: look-alike characters are unified and encodings undone, and every position maps to the original.
 
 `４１１１…`, `ann%40example.com`, `&#64;`, soft hyphens and zero-width spaces hide a value from a pattern and from nobody
-else. The stored text keeps them: a hit in the view is mapped back to the characters that it was read from.
+else. The stored text keeps them: a hit in the view is mapped back to the original characters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from alignment.text import PLACEHOLDER
 
 HIDDEN = "\ufdd0"
-"""Stands in a view for what is masked already. Unicode assigns it to nothing, and a view drops it wherever a text has it."""
+"""Marks masked text in a view. Unicode assigns this character to nothing, and a view drops it wherever a text has it."""
 
 _INVISIBLE = (
     r"\x{00AD}\x{034F}\x{061C}\x{115F}\x{1160}\x{180B}-\x{180E}\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{206F}\x{FE00}-\x{FE0F}\x{FEFF}"
@@ -25,16 +25,16 @@ _ODD = r"[\x{A0}\x{1680}\x{2000}-\x{200A}\x{2010}-\x{2015}\x{2028}\x{2029}\x{202
 DISGUISED = (
     rf"[0-9A-Za-z@._+\-][{_INVISIBLE}\x{{FDD0}}\x{{E0000}}-\x{{E0FFF}}]"
     rf"|[0-9]{_ODD}[0-9A-Za-z]+{_ODD}[0-9A-Za-z]"
-    # The rules read the digits of every script as ours.
+    # The rules read digits of every script as ASCII digits.
     r"|[0-9A-Za-z_:.@+\-][^\P{Nd}\x00-\x7F]|[^\P{Nd}\x00-\x7F][0-9A-Za-z_:.@+\-]"
     r"|[\x{FF10}-\x{FF19}\x{FF20}-\x{FF3A}\x{FF41}-\x{FF5A}\x{FE6B}]"
     r"|[\x{2460}-\x{2468}\x{24B6}-\x{24EA}\x{1D400}-\x{1D7FF}]{3}"
     r"|%(?:25|2[BbEeDd]|3[0-9]|4|5|6|7)|[0-9]%2[0Ff][0-9A-Za-z]|\\(?:u00|x)[2-7]|\\/|\[\.\]"
     r"|&(?:#[0-9xX]|commat|period|plus|lowbar|colon|dash|hyphen|shy|zw|nbsp|equals|quot|amp;#)"
 )
-"""RE2 pattern of the spellings that only the view reads; a text with one goes to Python."""
+"""RE2 pattern of the spellings that only the view can read; a text that matches goes to Python."""
 
-# What stands behind a backslash may also be the first letter of a key, on a path for instance.
+# The character after a backslash may also be the first letter of a key, for instance in a path.
 _LETTER_OF_KEY = "pm_|k_live_|k_test_|vapi-|api_|tn_|fp_|ubygems_|nd_|zp_|8_|[a-z][0-9][0-9] ?[a-z0-9]{4}"
 _ESCAPE = re.compile(
     r"\[\.\]|%[2-7][0-9A-Fa-f]|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});"
@@ -52,14 +52,14 @@ _ENCODED_TWICE = 3
 
 
 class View(NamedTuple):
-    """`text` as the rules read it; its character at i was read from `[starts[i], ends[i])` of the original."""
+    """`text` as the rules read it; its character i was read from `[starts[i], ends[i])` of the original."""
 
     text: str
     starts: Sequence[int]
     ends: Sequence[int]
 
     def replaced(self, spans: Sequence[tuple[int, int, str]]) -> View:
-        """Return the view with other text in the places `spans` (in order, apart); what is put there is read from the whole place."""
+        """Replace `spans` (in order, disjoint) with other text; each replacement maps to the whole place."""
         parts: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -82,7 +82,7 @@ def view(text: str) -> View:
     """
     seen = View(text, range(len(text)), range(1, len(text) + 1))
     if not text.isascii():
-        # Most of it is one character for another, which moves nothing.
+        # Most replacements map one character to one, which moves no position.
         one = _plain()[0]
         seen = seen._replace(text=_BEYOND_ASCII.sub(lambda run: run.group().translate(one), text))
         seen = _apply(seen, list(_plain_spans(seen.text)))
@@ -136,7 +136,7 @@ def _view_of(character: str) -> str:
 
 @cache
 def _plain() -> tuple[dict[int, str], dict[str, str]]:
-    """Return the characters beyond ASCII that are read as one other, and those that are read as none or several."""
+    """Return the characters beyond ASCII that are read as one other character, and those read as none or several."""
     table = dict(_TYPOGRAPHY)
     for code in (*range(0x80, 0xD800), *range(0xFDD0, 0x20000), *range(0xE0000, 0xE1000)):
         plain = _read_as(chr(code))
@@ -150,7 +150,7 @@ def _plain() -> tuple[dict[int, str], dict[str, str]]:
 
 @cache
 def spellings() -> tuple[str, str]:
-    """Return the signs beyond ASCII that a view reads as a sign of ASCII, with these in the same order; then those that it drops.
+    """Return signs beyond ASCII that a view reads as an ASCII sign, followed by those it drops; and the ASCII signs in the same order.
 
     For SQL's `translate`, so that a pattern sees signs as the rules do. Letters and digits are left to `DISGUISED`.
     """

@@ -1,9 +1,9 @@
-"""The calls of models in OTLP JSON, in the four ways in which libraries write them.
+"""Model calls in OTLP JSON, in the four ways in which libraries write them.
 
-Messages stand in attributes of the span (GenAI conventions from 1.37 on), in those of its event or of a log record, in one event for
-each message (up to 1.36), or one attribute for each message (OpenLLMetry, OpenInference). Each call becomes its span or log record with
-`chat` beside it: `messages` and `reply` as chat completions have them, `wraps` for an agent's span, which repeats the calls within, and
-`event` for a log record, which may repeat its span.
+Messages are in attributes of the span (GenAI conventions from 1.37), in those of its event or of a log record, in one event per message
+(up to 1.36), or in one attribute per message (OpenLLMetry, OpenInference). Each call becomes its span or log record with `chat` beside it:
+`messages` and `reply` as in chat completions, `wraps` for an agent's span, which repeats the calls within, and `event` for a log record,
+which may repeat its span.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _DEEP = 64
 
 
 def records(line: Any) -> list[Any]:
-    """Return the calls of an OTLP document, and what is no such document as it is."""
+    """Return the calls of an OTLP document; return any other value as the only record."""
     if isinstance(line, dict) and isinstance(line.get("span_kind"), str) and line["span_kind"].upper() not in ("LLM", "UNKNOWN"):
-        # A row of Phoenix's that is no call of a model.
+        # One of Phoenix's rows that is not a model call.
         return []
     if (span := _printed(line)) is not None:
         return [call] if (call := _call_of_span(span)) else []
@@ -44,7 +44,7 @@ def records(line: Any) -> list[Any]:
 
 
 def _printed(line: Any) -> dict[str, Any] | None:
-    """Return a span as the SDK's console exporter prints it in the form of OTLP, None for all else."""
+    """Return the OTLP form of a span that the SDK's console exporter printed; None for anything else."""
     if not isinstance(line, dict) or not isinstance(line.get("context"), dict) or not isinstance(line.get("attributes"), dict):
         return None
     if not any(key.startswith(("gen_ai.", "llm.", "openinference.")) for key in line["attributes"]):
@@ -61,7 +61,7 @@ def _printed(line: Any) -> dict[str, Any] | None:
 
 
 def _printed_log(line: Any) -> dict[str, Any] | None:
-    """Return a log record of a call as the SDK's console exporter prints it in the form of OTLP, None for all else."""
+    """Return the OTLP form of a call's log record that the SDK's console exporter printed; None for anything else."""
     if not isinstance(line, dict) or "severity_number" not in line or "observed_timestamp" not in line:
         return None
     log = {
@@ -104,7 +104,7 @@ def _inner(line: Mapping[str, Any], *names: str) -> Iterator[dict[str, Any]]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return an OTLP value as plain JSON; what is nested deeper than messages are is left out.
+    """Return an OTLP value as plain JSON; drop values nested deeper than messages are.
 
     >>> plain({"arrayValue": {"values": [{"kvlistValue": {"values": [{"key": "a", "value": {"intValue": "1"}}]}}]}})
     [{'a': '1'}]
@@ -120,7 +120,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
-    """Return a list of keys and values as a mapping; of a key that stands twice the first counts."""
+    """Return a list of keys and values as a mapping; of a repeated key the first counts."""
     found: dict[str, Any] = {}
     for one in pairs if isinstance(pairs, list) else []:
         if isinstance(one, dict) and isinstance(one.get("key"), str):
@@ -129,7 +129,7 @@ def attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
 
 
 def _unpacked(value: Any) -> Any:
-    """Return the JSON in a text; None if there is none."""
+    """Parse the JSON in a text; return None if it is not JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -150,7 +150,7 @@ def _call_of_span(span: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _half(own: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a call of which only the question is known: it failed, was cut off, or its answer was not recorded."""
+    """Return a call whose answer is missing: it failed, was cut off, or its answer was not recorded."""
     known = "gen_ai.input.messages" in own and own.get("gen_ai.operation.name") not in _NOT_CALLS
     return {"half": True} if known else None
 
@@ -178,7 +178,7 @@ def _told(chat: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return messages and reply of a call, None if these are no call's attributes."""
+    """Return messages and reply of a call; None if these are not a call's attributes."""
     if own.get("gen_ai.operation.name") in _NOT_CALLS or own.get("llm.request.type") in ("embedding", "rerank"):
         return None
     if "gen_ai.output.messages" in own:
@@ -190,7 +190,7 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
     if own.get("langfuse.observation.type") == "generation":
         return {"langfuse": {key: own.get(f"langfuse.observation.{key}") for key in ("input", "output", "level")}}
     if "ai.prompt.messages" in own:
-        # Vercel's SDK; the span around it has the same answer, and no messages.
+        # Vercel's SDK; the enclosing span has the same answer, and no messages.
         called = _unpacked(own.get("ai.response.toolCalls"))
         calls = [{"name": _as_dict(one).get("toolName")} for one in called] if isinstance(called, list) else []
         return {"messages": _unpacked(own["ai.prompt.messages"]), "reply": {"content": own.get("ai.response.text"), "tool_calls": calls}}
@@ -211,13 +211,13 @@ def _chat(own: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _first(said: Any) -> Any:
-    """Return the first message that says something, or else calls something; thoughts may be a message of their own before."""
+    """Return the first message with words, or else with calls; thoughts may come before as a message of their own."""
     told = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
     return next(filter(words, told), None) or next(filter(call_names, told), None) or next(iter(told), None)
 
 
 def _one_each(own: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
-    """Return messages that stand in attributes of their own, in order."""
+    """Return messages that have one attribute each, in order."""
     found: dict[int, dict[str, Any]] = {}
     for key, value in own.items():
         match = _ONE_EACH.fullmatch(key)
@@ -236,7 +236,7 @@ def _one_each(own: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
 
 
 def _typed(value: Any) -> Any:
-    """Return the typed parts in a text, as OpenLLMetry writes a content that is a list of them; all else as it is."""
+    """Parse the typed parts in a text, as OpenLLMetry writes a list as content; return any other value unchanged."""
     parts = _unpacked(value) if isinstance(value, str) and value.startswith("[{") else None
     typed = isinstance(parts, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts)
     return parts if typed else value
@@ -250,7 +250,7 @@ def _message(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the calls whose messages are log records of their own, by the span that they belong to."""
+    """Return the calls whose messages are separate log records, grouped by their span."""
     spans: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for log in logs:
         if _event_name(log).startswith(("gen_ai.content.", "gen_ai.choice")) or _event_name(log).endswith(".message"):
@@ -259,7 +259,7 @@ def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for group in spans.values():
         events = [(_event_name(log), {**attributes(log.get("attributes")), **_as_dict(_unpacked(plain(log.get("body"))))}) for log in group]
         call = _call_of_event(group[-1])
-        # A half of a call is one record too, so that somebody counts and tells it. Without ids nobody can tell two calls apart.
+        # Half a call is one record too, so that it is counted and reported. Without ids two calls cannot be told apart.
         whole = call or sum(name == "gen_ai.choice" and str(said.get("index", "0")) == "0" for name, said in events) == 1
         chat = _events_chat(events) if whole else None
         half = {"half": True, "call": call, "events": events}
@@ -268,13 +268,13 @@ def _calls_of_events(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _call_of_event(log: Mapping[str, Any]) -> str:
-    """Return what the events of one call have in common; empty if they do not say."""
+    """Return what a call's events have in common; empty if they lack ids."""
     ids = [log.get("traceId"), log.get("spanId")]
     return "/".join(map(str, ids)) if all(isinstance(one, str) and one.strip("0") for one in ids) else ""
 
 
 def joined(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the call whose events are the records `halves`, each with its own `events`; None if they are no whole one."""
+    """Join the records `halves`, each with its own `events`, to their call; return None if they do not make a whole call."""
     halves = sorted(halves, key=lambda one: str(one.get("timeUnixNano") or "").rjust(20, "0"))
     chat = _events_chat([(name, said) for one in halves for name, said in one["chat"]["events"]])
     if chat is None:
@@ -295,11 +295,11 @@ def _as_dict(value: Any) -> dict[str, Any]:
 
 
 def _events_chat(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
-    """Return a call told by events named after roles (up to 1.36) or by OpenLLMetry's first, gen_ai.content.*; None for half of one."""
+    """Return a call from events named after roles (up to 1.36) or OpenLLMetry's older gen_ai.content.*; None for half a call."""
     messages: list[Any] = []
     reply = None
     for name, told in events:
-        # Azure's SDK packs all that an event says into one attribute.
+        # Azure's SDK packs an event's whole content into one attribute.
         said = {**told, **_as_dict(_unpacked(told.get("gen_ai.event.content")))}
         role = name.removeprefix("gen_ai.").removesuffix(".message")
         if name == "gen_ai.content.prompt":

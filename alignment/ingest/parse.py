@@ -1,4 +1,4 @@
-"""A block of lines into exchanges, signals and refusals: parsed, judged and redacted, outside the store and without its lock."""
+"""Turn a block of lines into exchanges, signals and refusals: parsed, judged and redacted, outside the store and without its lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from alignment.sections import Ingest
 _RAW_SHOWN, _CUT_MARGIN = 2000, 400
 KEPT_WHOLE = "kept whole"
 MAX_ID_BYTES, MAX_EDIT_BYTES, MAX_MASKED_BYTES = 256, 1 << 14, 1 << 16
-"""What an id and an edit may be long, and a line's texts if something in them has to be masked: beyond, the line is quarantined."""
+"""Limits on an id, an edit, and a line's texts if something in them has to be masked: beyond them the line is quarantined."""
 _SAMPLED, _SAMPLED_FROM, _SAMPLED_BYTES, _KEYS_OF_A_LINE = 200, 2000, 1 << 16, 100
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _KINDS = {str: "VARCHAR", bool: "BOOLEAN", int: "NUMBER", float: "NUMBER", list: "ARRAY", dict: "OBJECT"}
@@ -41,7 +41,7 @@ PLACEHOLDERS = (
     "violated guardrail policy",
     "__redacted__",
 )
-"""What gateways write in place of what was said."""
+"""Texts that gateways write in place of the content."""
 _SIGNALS = ("thumbs", "regenerated", "edit", "no_consent", "tools", "reasoning", "not_for_training")
 _ID_KIND = re.compile(r"<([A-Z_]+)_[0-9a-f]{12}>")
 _IDS = ("conversation_id", "session_id", "user_id", "model")
@@ -66,7 +66,7 @@ _STORED = (
 
 
 class Context(NamedTuple):
-    """What a line is judged by: the settings, the secret for placeholders and ids, the time, and who was erased."""
+    """What lines are judged by: the settings, the secret for placeholders and ids, the time, and who was erased."""
 
     settings: Ingest
     key: bytes
@@ -78,9 +78,9 @@ class Context(NamedTuple):
 class Parsed(NamedTuple):
     """A block of each of `parts`, ready to be checked and merged. `read` counts their records and unusable lines.
 
-    `rows` are all records with the number of their `part` and `reason` (NULL where usable) as they were logged; `masked` are those whose
-    texts were looked through, by position, as they are to be stored. `keys` are the top-level keys of a sample of lines. The other tables
-    are as the store has them.
+    `rows` are all records as logged, with the number of their `part` and `reason` (NULL where usable); `masked` are, by position, the rows
+    whose texts were searched, as they are to be stored. `keys` are the top-level keys of a sample of lines. The other tables have the
+    store's schema.
     """
 
     parts: Sequence[Part]
@@ -107,7 +107,7 @@ class Parsed(NamedTuple):
         return found
 
     def told_without(self, refused: Collection[int]) -> tuple[frozenset[str], Counter[str], int]:
-        """Return `keys`, `why_skipped` and `thumbs_unread` of the parts that are not in `refused`."""
+        """Return `keys`, `why_skipped` and `thumbs_unread` without the parts in `refused`."""
         lines = [part.block.lines for number, part in enumerate(self.parts) if number not in refused]
         if not refused or not lines:
             return (self.keys, self.why_skipped, self.thumbs_unread) if lines else (frozenset(), Counter(), 0)
@@ -116,7 +116,7 @@ class Parsed(NamedTuple):
 
 
 class Unmasked(NamedTuple):
-    """The lines of a block of each of `parts`, and their records as they were logged: nothing in them is masked yet."""
+    """The lines of a block of each of `parts`, and their records as logged: nothing is masked yet."""
 
     parts: Sequence[Part]
     lines: pa.Table
@@ -127,16 +127,16 @@ def parse(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, 
     """Read and mask blocks of a source's files with its `statement`; `connection` is one of `sources.parser`.
 
     Raises:
-        InputError: the statement fails on what the blocks hold.
+        InputError: the statement fails on the content of the blocks.
     """
     return mask(read_records(connection, statement, undated, parts, context), context)
 
 
 def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated: bool, parts: Sequence[Part], context: Context) -> Unmasked:
-    """Run a source's statement on blocks. DuckDB does not hold Python's lock, so that another thread can mask the block before.
+    """Run a source's statement on blocks. DuckDB releases Python's lock, so that another thread can mask the previous block.
 
     Raises:
-        InputError: the statement fails on what the blocks hold.
+        InputError: the statement fails on the content of the blocks.
     """
     lines = _together(parts, context.now)
     connection.register("block", lines)
@@ -144,7 +144,7 @@ def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated:
         rows = connection.execute(statement, _parameters(undated, context)).to_arrow_table()
     except duckdb.Error as error:
         raise InputError(
-            # Not what DuckDB says: it quotes the text that it stumbled over.
+            # Without DuckDB's message: it quotes the text that it stumbled over.
             f"cannot read the log file {parts[0].reading.log_file.path!r} as its source maps it ({type(error).__name__}); "
             "correct the source's preset or fields in align.toml"
         ) from None
@@ -154,7 +154,7 @@ def read_records(connection: duckdb.DuckDBPyConnection, statement: str, undated:
 
 
 def mask(block: Unmasked, context: Context) -> Parsed:
-    """Mask what is personal in records, and collect signals and refusals."""
+    """Mask personal data in records, and collect signals and refusals."""
     rows, masked = _masked(block.rows, block.lines, context.key)
     return Parsed(
         block.parts,
@@ -188,10 +188,10 @@ def _why_skipped(rows: pa.Table) -> Counter[str]:
 
 
 def _keys(lines: pa.Table) -> frozenset[str]:
-    """Return the top-level keys of a sample of lines, and the kinds of their values, as `key:KIND`: what changes with a source's schema.
+    """Return the top-level keys of a sample of lines with the kinds of their values, as `key:KIND`: they show changes of a source's schema.
 
-    Numbers are of one kind, a null tells nothing, and keys that are no plain names are left out, as are lines that are long and the
-    keys after a line's first hundred: DuckDB asks for a key's value in time that grows with all keys before it.
+    All numbers are one kind, and a null has none. Keys that are not plain names are left out, as are long lines and the keys after a line's
+    first hundred: DuckDB looks up a key in time that grows with all keys before it.
     """
     found: set[str] = set()
     sampled = 0
@@ -234,12 +234,12 @@ def _parameters(undated: bool, context: Context) -> dict[str, Any]:
 
 
 def _clean(text: str, key: bytes, work: Work) -> tuple[str, Counter[str]]:
-    # A NUL cannot be stored everywhere and has no meaning in a chat.
+    # Not every store accepts a NUL, and it has no meaning in a chat.
     return redact(text.replace("\x00", "\ufffd"), key, work=work)
 
 
 def _redact_row(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any] | None:
-    """Return the row without personal data, None if that would cost more than its line may."""
+    """Return the row without personal data, or None if that would exceed its line's budget."""
     try:
         return _redacted(row, key, work)
     except TooMuchWork:
@@ -247,7 +247,7 @@ def _redact_row(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any] |
 
 
 def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
-    """Return the texts of a row without what is personal in those that SQL saw something in, and how much of each kind there was."""
+    """Mask the texts of a row in which SQL saw something personal; return them with the number of hits per kind."""
     counts: Counter[str] = Counter()
 
     def clean(text: str) -> str:
@@ -268,14 +268,14 @@ def _redacted(row: dict[str, Any], key: bytes, work: Work) -> dict[str, Any]:
     if row["personal_answer"]:
         texts |= {name: clean(row[name]) for name in ("response", "edit") if row[name] is not None}
     if row["personal_ids"]:
-        # Gateways take addresses and phone numbers for ids; their placeholders still tell users apart.
+        # Gateways use addresses and phone numbers as ids; their placeholders still tell users apart.
         texts |= {name: clean_id(row[name]) for name in _IDS}
     return {**texts, "pii": json.dumps(dict(sorted(counts.items())))}
 
 
 def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.Table]:
-    """Return the rows, of which those are refused that would cost too much, and those that may hold personal data without it, with their
-    positions and a column `pii`."""
+    """Return the rows, refusing those too costly to mask, and the rows that may have held personal data: masked, with their positions
+    and a column `pii`."""
     works: defaultdict[tuple[int, int], Work] = defaultdict(Work)
     positions = np.flatnonzero(np.logical_or.reduce([rows[name].to_numpy() for name in _PERSONAL]))
     texts = rows.take(pa.array(positions)).select([*_PLACE, *_PERSONAL, *_TEXTS]).to_pylist()
@@ -290,7 +290,7 @@ def _masked(rows: pa.Table, lines: pa.Table, key: bytes) -> tuple[pa.Table, pa.T
 
 
 def _without(rows: pa.Table, lines: pa.Table, refused: list[int]) -> pa.Table:
-    """Return the rows with those at `refused` made unusable, as the parser does with those whose texts are too long."""
+    """Mark the rows at `refused` as unusable, as the parser does for texts that are too long."""
     if not refused:
         return rows
     raw = dict(zip(zip(*(lines[name].to_pylist() for name in _PLACE), strict=True), lines["line"].to_pylist(), strict=True))
@@ -315,7 +315,7 @@ def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
     positions = np.flatnonzero(said.to_numpy())
     found = []
     for position, row in zip(positions.tolist(), rows.select(["id", *_SIGNALS[:-1]]).take(pa.array(positions)).to_pylist(), strict=True):
-        # What an answer took from tools cannot be taught to a model that is asked without them.
+        # An answer that rests on tools cannot be taught to a model that is asked without them.
         row["not_for_training"] = bool(row["tools"])
         for kind in _SIGNALS:
             if row[kind]:
@@ -327,7 +327,7 @@ def _signal_rows(rows: pa.Table, masked: pa.Table, now: datetime) -> pa.Table:
 
 
 def _unescaped(line: str) -> str:
-    """Return a damaged line with JSON's escapes of ASCII resolved, so that none hides an address."""
+    """Resolve JSON's escapes of ASCII in a damaged line, so that none hides an address."""
     return re.sub(r"\\u00([2-7][0-9A-Fa-f])", lambda match: chr(int(match.group(1), 16)), line)
 
 
@@ -339,7 +339,7 @@ _QUARANTINE = pa.schema(
 
 
 def _shown(raw: str, key: bytes) -> str:
-    # Cut with room to spare, so that a long line is not searched whole. What stood at the cut may be half a value: it goes.
+    # Cut with room to spare, so that a long line is not searched whole. Half a value may be left at the cut, so the end is dropped.
     text = _unescaped(raw[: 2 * _RAW_SHOWN])
     try:
         masked = _clean(_QUOTED.sub(lambda match: f'"{redact_id(match.group(1), key)}"', text), key, Work(LINE_WORK // 4))[0]
@@ -353,7 +353,7 @@ def quarantine_row(
 ) -> dict[str, Any]:
     """Return a refused line as the store keeps it: redacted, and cut to 2,000 characters."""
     shown = "" if reason in ("erased_subject", "too_long_to_mask") else _shown(raw.rstrip(), context.key)
-    # Of what a data check refused only the prompt is kept, which a person wrote: it must never be read as a line.
+    # Of a row refused by a data check only the prompt is kept, which a person wrote: it must never be parsed as a line.
     whole = shown != "" and shown == raw.rstrip() and reason not in ("not_utf8", "too_long") and not reason.startswith("check:")
     return {
         "id": content_id(file_id, line_number, record, reason),
@@ -363,7 +363,7 @@ def quarantine_row(
         "reason": reason,
         "detail": f"{detail}, {KEPT_WHOLE}" if whole else detail,
         "raw": shown,
-        # Whose line it was, so that an erasure finds it.
+        # The owner of the line, so that an erasure finds it.
         "user_id": redact_id(user_id[:MAX_ID_BYTES], context.key) if user_id and reason != "erased_subject" else "",
         "quarantined_at": context.now,
     }

@@ -1,4 +1,4 @@
-"""One step of work ahead of its consumer, in a thread: a block is parsed while the one before is checked and merged."""
+"""Work one step ahead of the consumer, in a thread: a block is parsed while the previous one is checked and merged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END = object()
 
 
 def ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Yield the same items, the next one being made meanwhile; an error comes where its item would have come."""
+    """Yield the same items while a thread makes the next; an error is raised where its item would have come."""
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[object] = pool.submit(next, items, _END)
         while (item := waiting.result()) is not _END:

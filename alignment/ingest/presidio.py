@@ -1,7 +1,7 @@
 """The second look for personal data: presidio's recognisers, and names where a spaCy model is given.
 
-Too slow for a million rows, so it goes over what is flagged, shown to people or trained on. It runs after the fast rules, finds what they
-do not know (national numbers of many countries, telephone numbers without a plus), and leaves the same placeholders.
+It is too slow for a million rows, so it covers what is flagged, shown to people or trained on. It runs after the fast rules, finds what
+they do not know (national numbers of many countries, telephone numbers without a plus), and writes the same placeholders.
 
 Effects: loads presidio (seconds) and a spaCy model from disk. Nothing is downloaded.
 """
@@ -52,7 +52,7 @@ _SURE: dict[str, str] = {
     "InPanRecognizer": "TAX_ID",
     "UsMbiRecognizer": "HEALTH_ID",
 }
-"""Recognisers whose shape or check digits say enough: none of them misfired on 3,000 ordinary exchanges and 1,500 texts full of numbers."""
+"""Recognisers reliable by shape or check digits: none misfired on 3,000 ordinary exchanges and 1,500 texts full of numbers."""
 
 _WITH_WORDS: dict[str, tuple[str, str]] = {
     "UsSsnRecognizer": ("SSN", _IDENTITY),
@@ -82,19 +82,19 @@ _WITH_WORDS: dict[str, tuple[str, str]] = {
     "NgNinRecognizer": ("NATIONAL_ID", _IDENTITY),
     "DateRecognizer": ("BIRTH", _BIRTH),
 }
-"""Recognisers of what many ordinary numbers look like (of random ones, a tenth has the right check digit): they count beside such words.
+"""Recognisers of numbers that look like many ordinary ones (a tenth of random numbers has the right check digit): they need such a word.
 
 Left out: e-mail, cards, network cards and IP addresses (the fast rules know more of them; presidio takes times in
 milliseconds for cards, Haskell's `::` for addresses and a map's `place/@37.33,-121.8` for e-mail), URLs (not personal by
-themselves), plates (`is at 192`), postcodes, and what belongs to companies (VAT, registers).
+themselves), plates (`is at 192`), postcodes, and company numbers (VAT, registers).
 """
 
 _BEFORE, _AFTER = 60, 40
 _PIECE, _OVERLAP = 2000, 200
 _ROUNDS = 20
 _ASKED, _ASKED_TOGETHER = 24, 20
-"""Of one exchange, numbers of up to 20 characters that phonenumbers is asked about, at 2 to 4 ms each; a longer run of digits counts for as
-many as it is long. In a longer dump, all that look like its numbers go."""
+"""Numbers per exchange, of up to 20 characters, that phonenumbers is asked about, at 2 to 4 ms each; a longer run of digits counts as
+several, by its length. Beyond that, in a longer dump, everything that looks like its numbers is masked."""
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{1,4}([\-./])\d{1,2}\1\d{1,4}")
 _NUMBER = re.compile(r"[+(\d][\d ()+.\-/\u00a0\u2010-\u2015]{6,60}")
@@ -102,7 +102,7 @@ _NAMES = {"PERSON": "PERSON", "PER": "PERSON", "LOC": "LOCATION", "GPE": "LOCATI
 
 
 class _Found(NamedTuple):
-    """A place of personal data; of several that overlap, the one with the highest score, then the longest, gives the kind."""
+    """A place of personal data; of overlapping places, the one with the highest score, then the longest, gives the kind."""
 
     start: int
     end: int
@@ -118,12 +118,12 @@ class _Recogniser(NamedTuple):
 
 
 def allowance() -> Iterator[int]:
-    """Return how often phonenumbers may be asked for one exchange, all its texts together."""
+    """Return a counter of how often phonenumbers may be asked for one exchange, across all its texts."""
     return iter(range(_ASKED))
 
 
 class DeepRedactor:
-    """Redacts one text at a time; made once a process, since it loads for seconds."""
+    """Redacts one text at a time; make one per process, since it takes seconds to load."""
 
     def __init__(self, ner_model: str = "") -> None:
         """Load presidio, and the spaCy model `ner_model` (a folder or an installed package; empty finds no names).
@@ -136,14 +136,14 @@ class DeepRedactor:
         self._names = _load_names(ner_model) if ner_model else None
 
     def redact(self, text: str, key: bytes, *, asked: Iterator[int] | None = None) -> tuple[str, Counter[str]]:
-        """Return the text with placeholders, and how many of each kind are new; doing it again changes nothing.
+        """Return the text with placeholders, and how many new ones there are per kind; a second call changes nothing.
 
-        `asked` is what `allowance` returned for the exchange that the text is of; without it the text has one of its own.
-        Placeholders that are there already stay. The time grows with the length of the text, whatever is in it.
+        `asked` is the exchange's `allowance`; without it the text gets its own. Existing placeholders stay. The time grows with the
+        text's length, whatever its content.
         """
         counts: Counter[str] = Counter()
         asked = allowance() if asked is None else asked
-        # What was masked borders what was not: only a text in which nothing is found is done.
+        # Masking changes the context of the rest: only a text without further hits is done.
         for _ in range(_ROUNDS):
             text, fast = redact(text, key)
             text, deep = self._once(text, key, asked)
@@ -183,7 +183,7 @@ class DeepRedactor:
                     yield _Found(start, end, kind, hit.score)
 
     def _find_phones(self, piece: str, asked: Iterator[int]) -> Iterator[_Found]:
-        """Look for telephone numbers only where digits are: the recogniser needs milliseconds for a text without any."""
+        """Look for telephone numbers only near digits: the recogniser needs milliseconds even for a text without any."""
         for number in _NUMBER.finditer(piece):
             worded = _beside(_WORDS_FOR_CALLS, piece, *number.span())
             if sum(character.isdigit() for character in number.group()) < 7 or not (worded or _TRUNK.search(number.group())):
@@ -195,7 +195,7 @@ class DeepRedactor:
             for hit in self._phones(piece[start : number.end() + 10], ["PHONE_NUMBER"]):
                 place = (start + hit.start, start + hit.end)
                 found = piece[slice(*place)]
-                # Without a trunk prefix and groups, or a word for it, any number would be one in some country.
+                # Without a trunk prefix and groups, or a word for calls, any number would be valid in some country.
                 if is_help_line(found):
                     continue
                 if (worded or _TRUNK.match(found)) and not _DATE.fullmatch(found) and _whole(piece, *place):
@@ -248,12 +248,12 @@ def _beside(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
 
 
 def _whole(text: str, start: int, end: int) -> bool:
-    """Say whether a place is no part of a longer word or number. An underscore is no part: it is also markup."""
+    """Return whether a place is not part of a longer word or number. Underscores are ignored: they are also markup."""
     return not (text[end : end + 1].isalnum() or text[max(start - 1, 0) : start].isalnum())
 
 
 def _merged(found: Iterable[_Found], text: str) -> list[_Found]:
-    """Return the places in order; those that overlap are masked as one, so that nothing of the loser is left over."""
+    """Return the places in order; overlapping places are merged, so that no rest of the loser is left unmasked."""
     merged: list[_Found] = []
     for one in sorted(one for one in found if text[one.start : one.end].strip()):
         if merged and one.start < merged[-1].end:
@@ -273,7 +273,7 @@ def _recognisers() -> list[_Recogniser]:
         kind, words = (_SURE[name], None) if name in _SURE else _WITH_WORDS[name]
         one = getattr(known, name)()
         if name == "InPanRecognizer":
-            # Its weaker patterns take any word with four digits, and most of the time.
+            # Its weaker patterns match any word with four digits, and take most of the time.
             one = getattr(known, name)(patterns=[pattern for pattern in one.patterns if pattern.score >= 0.5])
         made.append(_Recogniser(kind, one.analyze, one.supported_entities, _words(words) if words else None))
     return made

@@ -1,7 +1,7 @@
-"""What of a file was read before, and the blocks that follow.
+"""Find out how much of a file was read before, and read the blocks that follow.
 
-A file is known by the hash of the bytes that were read, whatever its name: one that grew goes on where it ended, one that was
-renamed, copied or packed is not read twice. Path, size and time of change only save looking.
+A file is identified by the hash of the bytes that were read, whatever its name: a file that grew resumes where it ended, and a renamed,
+copied or compressed file is not read twice. Path, size and time of change only save work.
 
 Effects: reads log files and the store.
 """
@@ -30,13 +30,13 @@ from alignment.store import query, sql
 
 _HEAD, _CHUNK = 1024, 1 << 23
 _WRITTEN_SECONDS = 3600
-"""A file that changed less than this ago may be in the middle of a line."""
+"""A file that changed more recently may end in the middle of a line."""
 _DOCUMENT_BYTES = 1 << 28
-"""A larger file of JSON is read by lines; one that is packed and turns out to be larger is refused."""
+"""A larger .json file is read by lines; a compressed one that turns out to be larger is refused."""
 
 
 class Reading(NamedTuple):
-    """A file and how far it was read. `head` is the hash of its first `head_bytes` bytes; 0 stands for all of them."""
+    """A file and how far it was read. `head` is the hash of its first `head_bytes` bytes; 0 means all bytes."""
 
     log_file: LogFile
     id: str
@@ -46,28 +46,28 @@ class Reading(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Lines of one file that are read together with those of others."""
+    """Lines of one file that are processed together with those of other files."""
 
     reading: Reading
     block: Block
 
 
 def known_by(reading: Reading, block: Block) -> tuple[int, str]:
-    """Return how many first bytes a file is known by once it is read up to the end of `block`, and their hash."""
-    # A last line that was left for the next time is not part of what was read.
+    """Return how many leading bytes identify a file once it is read up to the end of `block`, and their hash."""
+    # A last line left for the next time was not read.
     return (block.end.offset, block.end.sha256) if reading.head_bytes > block.end.offset else (reading.head_bytes, reading.head)
 
 
 Row = Mapping[str, Any]
 Ends = dict[int, dict[str, dict[str, Row]]]
-"""Files by where their reading ended, the hash of what is before, and their path."""
+"""Files by the end of their reading, the hash of the bytes before it, and their path."""
 
 
 class Known:
-    """How far each file of a source was read, to be found by a file's first bytes."""
+    """How far each file of a source was read, looked up by a file's first bytes."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        # Of objects that begin alike there may be thousands: by where they end, each place is hashed once.
+        # Thousands of objects may begin alike: grouped by where they end, each place is hashed once.
         self._by_head: dict[int, dict[str, Ends]] = {}
         self._ids: set[str] = set()
         for row in rows:
@@ -83,7 +83,7 @@ class Known:
         self._ids.add(row["id"])
 
     def beginning(self, head: bytes) -> list[Ends]:
-        """Return the files of lines that begin as `head` does."""
+        """Return the files of lines whose beginning matches `head`."""
         digest, done = sha256(), 0
         found = []
         for size in sorted(one for one in self._by_head if 0 < one <= len(head)):
@@ -93,13 +93,13 @@ class Known:
         return found
 
     def whole(self, digest: str) -> Row | None:
-        """Return the table or document whose bytes have this hash."""
+        """Return the table or document whose bytes have this hash, or None."""
         ends = self._by_head.get(0, {}).get(digest, {})
         return next((row for same in ends.values() for rows in same.values() for row in rows.values()), None)
 
 
 def unread(home: Path, source: str, log_files: Sequence[LogFile]) -> list[LogFile]:
-    """Return those that changed since they were read, or never were."""
+    """Return the files that were never read, or changed since."""
     rows = query(home, "SELECT path, bytes, mtime_ns FROM source_files WHERE source = ? AND finished", [source])
     known = {(row["path"], row["bytes"], row["mtime_ns"]) for row in rows}
     return [one for one in log_files if not one.mtime_ns or (one.path, one.size, one.mtime_ns) not in known]
@@ -111,7 +111,7 @@ def known_files(home: Path, source: str) -> Known:
 
 
 def resume(known: Known, source: str, log_file: LogFile) -> Reading:
-    """Return how far a file's bytes were read before, under whatever name; from the start if they were not.
+    """Return how far a file's bytes were read before, under any name; at the start if they were not.
 
     Raises:
         InputError: the file cannot be read.
@@ -123,7 +123,7 @@ def resume(known: Known, source: str, log_file: LogFile) -> Reading:
 
 
 def from_start(log_file: LogFile) -> Reading:
-    """Return a reading that begins with the first line, whatever was read before.
+    """Return a reading that starts at the first line, whatever was read before.
 
     Raises:
         InputError: the file cannot be read.
@@ -132,7 +132,7 @@ def from_start(log_file: LogFile) -> Reading:
 
 
 def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
-    # Not what DuckDB says: it quotes the text that it stumbled over.
+    # Without DuckDB's message: it quotes the text that it stumbled over.
     what = type(error).__name__ if isinstance(error, duckdb.Error) else str(error)
     return InputError(f"cannot read the log file {log_file.path!r}: {what}; check the file")
 
@@ -149,7 +149,7 @@ def _resume_lines(known: Known, source: str, log_file: LogFile) -> Reading:
 
 
 def _read_before(ends: Sequence[Ends], path: str, hashed: _Hashed) -> tuple[Row, Any] | None:
-    """Return the file of which this one holds all that was read, and most, with the hash of that."""
+    """Return the file with the longest reading that this file begins with, and the hash of those bytes."""
     found: tuple[Row, Any] | None = None
     for end in sorted({end for one in ends for end in one}):
         if not hashed.reach(end):
@@ -157,15 +157,15 @@ def _read_before(ends: Sequence[Ends], path: str, hashed: _Hashed) -> tuple[Row,
         here = hashed.digest.hexdigest()
         named = [rows for one in ends if (rows := one.get(end, {}).get(here))]
         own = next((rows[path] for rows in named if path in rows), None)
-        # A file of which nothing was read, as it was refused, begins as every file does. A line that was cut off goes on in its own
-        # file only: another one that begins so has a line of its own there.
+        # A refused file, of which nothing was read, begins like every file. A line that was cut off resumes only in its own file: another
+        # file with the same beginning has a line of its own there.
         if own or (named and end and not hashed.midline()):
             found = own or next(iter(named[0].values())), hashed.digest.copy()
     return found
 
 
 class _Hashed:
-    """The bytes of a stream, of which `head` was read already, hashed as far as they were asked for."""
+    """A stream's bytes, hashed as far as needed; `head` are the bytes already read."""
 
     def __init__(self, head: bytes, stream: Any) -> None:
         self.digest = sha256()
@@ -173,7 +173,7 @@ class _Hashed:
         self._offset, self._last = 0, b""
 
     def reach(self, end: int) -> bool:
-        """Hash up to `end`; say whether there is as much."""
+        """Hash up to `end`; return whether there are that many bytes."""
         while self._offset < end and self._more():
             piece = self._ahead[: end - self._offset]
             self.digest.update(piece)
@@ -181,7 +181,7 @@ class _Hashed:
         return self._offset == end
 
     def midline(self) -> bool:
-        """Say whether a line goes on here."""
+        """Return whether the current position is within a line."""
         return self._last != b"\n" and self._more()
 
     def _more(self) -> bool:
@@ -210,10 +210,10 @@ def _is_table(log_file: LogFile) -> bool:
 
 
 def _document(log_file: LogFile) -> str | None:
-    """Return the text of a .json file that is one JSON value: a list, or an object over several lines. All else is read as lines.
+    """Return the text of a .json file that is one JSON value: a list, or an object over several lines. Other files are read as lines.
 
     Raises:
-        InputError: it unpacks to more than a document may have.
+        InputError: it unpacks to more than a document's limit.
     """
     if log_file.size > _DOCUMENT_BYTES:
         return None
@@ -237,7 +237,7 @@ def _document(log_file: LogFile) -> str | None:
 
 
 def _resume_whole(known: Known, source: str, log_file: LogFile) -> Reading:
-    """A Parquet file or a JSON document does not grow: it was read as it is, or not at all. Places in it count records."""
+    """Resume a table or JSON document: such files do not grow, so they were read as they are or not at all. Places count records."""
     digest = sha256()
     with open_packed(log_file) as stream:
         _hash_on(stream, digest, sys.maxsize)
@@ -248,7 +248,7 @@ def _resume_whole(known: Known, source: str, log_file: LogFile) -> Reading:
 
 
 def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Block]:
-    """Yield what was not read yet.
+    """Yield the blocks not read yet.
 
     Raises:
         InputError: the file cannot be read.
@@ -270,7 +270,7 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
 
 
 def _skip(stream: Any, reading: Reading) -> bool:
-    """Go to where the last reading ended; say whether that is within a line."""
+    """Go to the end of the last reading; return whether that is within a line."""
     before = reading.place.offset - 1
     if before < 0:
         return False
@@ -297,20 +297,20 @@ def _table_blocks(reading: Reading) -> Iterator[Block]:
 
 @cache
 def _documents_database() -> duckdb.DuckDBPyConnection:
-    """Return the DuckDB that takes tables and documents apart and can reach nothing outside; opening one takes longer than most files."""
+    """Return the DuckDB that parses tables and documents without outside access; opening it takes longer than most files."""
     connection = duckdb.connect()
     connection.execute("SET memory_limit = '2GB'; SET threads = 1; SET temp_directory = ''; SET enable_external_access = false")
     return connection
 
 
 def _records(log_file: LogFile) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield a table's rows as texts of JSON, with what is damaged in them."""
+    """Yield a table's rows as JSON texts, with the damage of each."""
     connection = _documents_database().cursor()
     try:
         if log_file.suffix == ".parquet":
             with open_packed(log_file) as stream:
                 for batch, damage in columns.batches(stream, log_file, rows=BLOCK_ROWS):
-                    # A name that no column has.
+                    # A name that no column uses.
                     connection.register("the_rows_of_a_log", pa.table(_finite(batch)))
                     rows = connection.execute("SELECT to_json(the_rows_of_a_log)::VARCHAR AS line FROM the_rows_of_a_log").to_arrow_table()
                     yield rows.column("line").combine_chunks(), damage
@@ -324,7 +324,7 @@ def _records(log_file: LogFile) -> Iterator[tuple[pa.Array, pa.Array]]:
 
 
 def _finite(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-    """JSON knows no NaN and no infinity, with which pandas writes what is missing."""
+    """Replace NaN and infinity, which pandas writes for missing values and JSON does not know, with nulls."""
     return {
         name: pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type)) if pa.types.is_floating(column.type) else column
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -332,7 +332,7 @@ def _finite(batch: pa.RecordBatch) -> dict[str, pa.Array]:
 
 
 def _documents(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[pa.Array]:
-    """Yield the elements of a JSON array, or a single document as it is."""
+    """Yield the elements of a JSON array, or a single document unchanged."""
     if not text.startswith("["):
         yield pa.array([text], pa.string())
         return

@@ -1,4 +1,4 @@
-"""What the reasons mean for which records are quarantined or skipped, and what to do about each."""
+"""The reasons for which records are quarantined or skipped: what each means, and what to do about it."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ REASONS = {
     "mixed_template": "marks of another chat template than the model's stand in the prompt: nobody can tell its turns from a user's text",
     "half_a_call": "a question or an answer without the other beside it in the file, or without ids that tell of which call it is",
 }
-"""By reason; the last eleven are why a record is no exchange."""
+"""Explanations by reason; the last eleven say why a record is no exchange."""

@@ -1,7 +1,7 @@
-"""Personal data and secrets become stable placeholders, `<EMAIL_3f9a1c>`, before anything is stored.
+"""Replace personal data and secrets with stable placeholders, `<EMAIL_3f9a1c>`, before anything is stored.
 
-The same value gives the same placeholder within one state folder (keyed by its secret), so that texts stay comparable; the
-value itself cannot be computed back. Numbers that only look like cards or IBANs fail their checksum and stay.
+Within one state folder (its secret is the key) the same value gives the same placeholder, so that texts stay comparable; the value cannot
+be computed back. Numbers that only look like cards or IBANs fail their checksum and stay.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from alignment.ingest.normalize import DISGUISED, HIDDEN, view
 from alignment.store import query, store_path
 
 RULES = 2
-"""Version of what is masked: a higher one makes the second look read again what it has read."""
+"""Version of the rules: after an increase the second look rereads what it has read."""
 
 PREFILTER = "|".join((contacts.PREFILTER, checksums.PREFILTER, credentials.PREFILTER, DISGUISED))
-"""RE2 pattern that every text with something to redact matches; SQL uses it to hand only those rows to Python.
+"""RE2 pattern that matches every text with something to redact; SQL hands only the matching rows to Python.
 
-Each alternative is what its rule needs at least, without checksums and neighbours. It also finds what it should in JSON,
-where a line's end is a backslash and an n and a quotation mark has a backslash.
+Each alternative is the minimum its rule needs, without checksums and context. It also matches within JSON, where a line break is a
+backslash and an n, and a quotation mark has a backslash.
 """
 
 
 class _Rule(NamedTuple):
-    """What finds one kind, or places with their kinds; `plain` is how a value is written before it gets its placeholder."""
+    """Finds one kind, or places with their kinds; `plain` normalises a value before it gets its placeholder."""
 
     kind: str
     find: Callable[[str], Iterable[tuple[Any, ...]]]
@@ -46,7 +46,7 @@ def _compact(value: str) -> str:
     return re.sub(r"[^\w]", "", value)
 
 
-# Order matters: what a rule took, later rules do not see.
+# Order matters: later rules do not see what an earlier rule took.
 _SHARED = (
     _Rule("PRIVATE_KEY", credentials.private_keys),
     _Rule("KEY", credentials.issued_keys),
@@ -69,7 +69,7 @@ _TEXT_RULES = (
     _Rule("PHONE", contacts.phones),
     _Rule("KEY", credentials.random_keys),
 )
-# Ids are made at random, and an address within a company is somebody's desk.
+# Ids are random, so `random_keys` does not apply; a private IP address in an id is somebody's desk.
 _ID_RULES = (
     *_SHARED,
     _Rule("EMAIL", contacts.emails),
@@ -81,25 +81,25 @@ _ID_RULES = (
 )
 _ROUNDS, _ROUNDS_OF_LONG, _LONG = 20, 3, 10_000
 LINE_WORK = 200_000
-"""What all texts of a log line may cost: about a microsecond a unit."""
+"""Budget for all texts of a log line: a unit is about a microsecond."""
 _OF_A_ROUND, _OF_A_DIGIT = 60, 3
 
 
 class TooMuchWork(Exception):
-    """Masking would take longer than it may; what is left unmasked must not be stored."""
+    """Masking would exceed its budget; the unmasked rest must not be stored."""
 
 
 class Work:
-    """What masking may still cost, shared by texts that come together: characters times rounds, of which digits count more."""
+    """The budget left for masking, shared by the texts of a line: characters times rounds, with digits counting more."""
 
     def __init__(self, left: int = LINE_WORK) -> None:
         self.left = left
 
     def spend(self, text: str) -> None:
-        """Take one round over `text` from what is left.
+        """Deduct one round over `text` from the budget.
 
         Raises:
-            TooMuchWork: there is not enough.
+            TooMuchWork: the budget is exceeded.
         """
         self.left -= _OF_A_ROUND + len(text) + _OF_A_DIGIT * sum(map(text.count, "0123456789"))
         if self.left < 0:
@@ -114,9 +114,9 @@ class _Hit(NamedTuple):
 
 
 def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES, work: Work | None = None) -> list[_Hit]:
-    """Return what is to be masked, in order; places are of `text` itself, values as the view has them.
+    """Return what to mask, in order; places refer to `text` itself, values are as in the view.
 
-    Without `work`, a text in which there is always more to find is masked as a whole.
+    Without `work`, a text in which every round finds more is masked as a whole.
     """
     if work and len(text) > work.left:
         raise TooMuchWork
@@ -132,7 +132,7 @@ def _find(text: str, rules: Sequence[_Rule] = _TEXT_RULES, work: Work | None = N
                     value = rule.plain(seen.text[start:end])
                     hits.append(_Hit(kind[0] if kind else rule.kind, seen.starts[start], seen.ends[end - 1], value))
                 seen = seen.replaced([(start, end, HIDDEN) for start, end, *_ in spans])
-        # What was masked bordered what was not: only a text in which nothing is found is done.
+        # Masking changes the context of the rest: only a text without further hits is done.
         if len(hits) == before:
             break
     else:
@@ -148,14 +148,14 @@ def _masked(text: str, hits: Sequence[_Hit], key: bytes, digits: int) -> str:
         named = (hit.kind, hit.value)
         if named not in known:
             known[named] = placeholder(*named, key, digits=digits)
-        # Two may have been read from one character.
+        # Two hits may come from one original character.
         parts += (text[after : hit.start], known[named])
         after = max(after, hit.end)
     return "".join([*parts, text[after:]])
 
 
 def redact(text: str, key: bytes, *, digits: int = 6, work: Work | None = None) -> tuple[str, Counter[str]]:
-    """Return the text with placeholders that have so many hex `digits`, and how many of each kind.
+    """Return the text with placeholders of `digits` hex digits, and how many of each kind.
 
     Raises:
         TooMuchWork: it costs more than `work` has left.
@@ -188,7 +188,7 @@ _SPACING = re.compile(r"[\s\-]")
 
 
 def placeholder(kind: str, value: str, key: bytes, *, digits: int = 6) -> str:
-    """Return what stands for `value`: the same for the same value, however it is spaced, hyphenated and capitalised."""
+    """Return the placeholder of `value`: the same for the same value, however it is spaced, hyphenated and capitalised."""
     plain = _SPACING.sub("", value).lower().encode("utf-8", "surrogatepass")
     return f"<{kind}_{hmac.digest(key, plain, 'sha256').hex()[:digits]}>"
 
@@ -197,16 +197,16 @@ PERSONAL_ID = (
     "|".join((contacts.PREFILTER, checksums.PREFILTER, credentials.ISSUED_PREFILTER, DISGUISED))
     + r"|(?m:^(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\p{Nd}{9,14}$)"
 )
-"""RE2 pattern that every id with something personal in it matches, also in ids joined by line ends; SQL hands only those to Python."""
+"""RE2 pattern that matches every id with something personal, also in ids joined by line breaks; SQL hands only those to Python."""
 
 _BARE_PHONE = re.compile(r"(?:[A-Za-z]{1,12}:)?(?:00)?[1-9]\d{9,14}\Z")
 
 
 def personal_id(text: str) -> bool:
-    """Say whether the id of a user, session, conversation or model gives away who it is.
+    """Return whether the id of a user, session, conversation or model reveals a person.
 
-    It does if it holds anything that a text may not hold, or is a telephone number as gateways write them, without a plus. A plain
-    number of 10 to 15 digits is taken for one as well: hiding an id that says nothing costs nothing, its placeholder is an id too.
+    It does if it holds anything that a text may not hold, or is a telephone number without a plus, as gateways write them. Any plain
+    number of 10 to 15 digits counts as one: hiding a meaningless id costs nothing, because its placeholder is an id too.
 
     >>> personal_id("4915112345678"), personal_id("whatsapp:14155552671"), personal_id("10.0.0.7"), personal_id("user-123456")
     (True, True, True, False)
@@ -215,9 +215,9 @@ def personal_id(text: str) -> bool:
 
 
 def redact_id(text: str, key: bytes) -> str:
-    """Return the id with what is personal in it replaced; other ids are returned as they are.
+    """Return the id with personal data replaced; other ids are returned unchanged.
 
-    Its placeholders begin like those in texts and are longer (12 hex digits), so that a million users stay a million.
+    Its placeholders begin like those in texts and are longer (12 hex digits), so that a million users stay distinct.
     """
     if _BARE_PHONE.match(text):
         return placeholder("PHONE", text, key, digits=12)
@@ -242,12 +242,12 @@ def redaction_key(home: Path) -> bytes:
     Effects: may write `<home>/redaction.key`; reads the store if there is no key.
 
     Raises:
-        ConfigError: the key is gone that exchanges or erasures in the store were made with: with another one, people would be others.
+        ConfigError: the store has exchanges or erasures masked with a key that is gone: another key would change who is who.
     """
     path = home / "redaction.key"
     if not path.exists():
         _refuse_another_key(home, path)
-        # Linked into place whole, so that a second process cannot read it half-written and a kill cannot leave it empty.
+        # Linked into place complete, so that a second process cannot read half a key and a kill cannot leave an empty file.
         handle, scratch = tempfile.mkstemp(prefix=".redaction-", dir=home)
         try:
             with os.fdopen(handle, "wb") as out:

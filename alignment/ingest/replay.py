@@ -1,6 +1,6 @@
-"""Quarantined records once more, after a setting, a mapping or the code was corrected.
+"""Read quarantined records again after a setting, a mapping or the code was corrected.
 
-A record is read from its file, if that is still there; else from the redacted text that was kept, if that is whole.
+A record is read from its file if that still exists; else from the redacted text that was kept, if that is complete.
 
 Effects: reads log files, writes the store.
 """
@@ -35,7 +35,7 @@ Check = Callable[[Parsed, str], Mapping[int, str]]
 def replay(
     home: Path, sources: Mapping[str, Source], check: Check, context: Context, *, reason: str | None, source: str | None
 ) -> Counter[str]:
-    """Read quarantined records again; return how many were `stored`, were a `duplicate`, or stay for each reason.
+    """Read quarantined records again; return the counts of those `stored`, `duplicate`, or staying for each reason.
 
     `check` takes a parsed block and a name for the batch, and returns the places among its usable rows that fail a data check.
     """
@@ -85,7 +85,7 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
 
     def matching() -> Iterator[Block]:
         for block in blocks(start, context.settings, now=context.now):
-            # A record that is half a call needs the line with the other half.
+            # Half a call needs the line with the other half.
             wanted_lines = block.lines if source.joins else block.lines.filter(pc.is_in(block.lines["line_number"], numbers))
             yield block._replace(lines=wanted_lines)
 
@@ -93,7 +93,7 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
 
 
 def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
-    """Return the file as it can be read now, under whichever of its names holds the same bytes."""
+    """Return the file in its current state, under whichever of its names still holds the same bytes."""
     paths = query(home, "SELECT path FROM source_files WHERE id = ? GROUP BY path ORDER BY max(ingested_at) DESC", [file_id])
     known = known_files(home, source.name)
     for row in paths:
@@ -119,7 +119,7 @@ def _kept_lines(wanted: Sequence[dict[str, Any]]) -> Iterator[Block]:
 def _store(
     home: Path, parsed: Parsed, places: Mapping[tuple[int, int], str], rejected: Mapping[int, str], context: Context
 ) -> Counter[str]:
-    """Store what is usable by now, and that it was; only the records that were quarantined count."""
+    """Store the records that are now usable, and mark them as replayed; only the quarantined records count."""
     usable = np.delete(parsed.usable, sorted(rejected))
     numbers = parsed.rows.select(["line_number", "record_number", "id"]).take(pa.array(usable)).to_pylist()
     wanted = [

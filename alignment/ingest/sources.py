@@ -1,6 +1,6 @@
-"""Log sources: where files lie, and how their records become exchanges.
+"""Log sources: where the files are, and how their records become exchanges.
 
-A preset or a mapping of one's own is one SQL expression a field; presets.toml lists them.
+A preset or custom mapping is one SQL expression per field; presets.toml lists the presets.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _SUBJECT_KEY = "sha256(concat_ws(chr(31), $key, user_id, $key))"
 
 
 class Source(Protocol):
-    """Where exchanges come from."""
+    """A place that exchanges come from."""
 
     @property
     def name(self) -> str:
-        """As the settings name it."""
+        """The name used in the settings."""
 
     @property
     def undated(self) -> bool:
-        """Whether a record without a time takes that of its file."""
+        """Whether a record without a time takes its file's."""
 
     @property
     def joins(self) -> bool:
-        """Whether one call may stand in several records."""
+        """Whether one call may be spread over several records."""
 
     def find(self) -> list[LogFile]:
         """Return the files as they are now."""
@@ -92,7 +92,7 @@ class LogSource(NamedTuple):
         return find_files(self.patterns)
 
     def statement(self) -> str:
-        """Return the parsing SQL with this source's expressions in it."""
+        """Return the parsing SQL with this source's expressions filled in."""
         records = _ONE_RECORD
         if self.records:
             listed = re.sub(r"\bbody\b", "document", self.records)
@@ -118,16 +118,16 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def log_sources(settings: Settings) -> list[LogSource]:
-    """Return the configured sources, those with a mapping tried on a line.
+    """Return the configured sources; custom mappings are tried on a line.
 
     Raises:
-        ConfigError: a preset or field is unknown, or an expression is no SQL; all problems at once.
+        ConfigError: a preset or field is unknown, or an expression is not SQL; lists all problems at once.
     """
     ingest = settings.ingest
     sources: list[LogSource] = []
     problems: list[str] = []
     configured = {name: (one.logs, one.preset, one.fields, one.records) for name, one in ingest.sources.items()}
-    # The sample is for those who have configured nothing yet.
+    # The sample is only for users who have not configured anything yet.
     if not configured or "logs" in ingest.model_fields_set:
         configured = {"logs": (ingest.logs, ingest.preset, ingest.fields, ingest.records), **configured}
     for name, (logs, preset, fields, records) in configured.items():
@@ -141,10 +141,10 @@ def log_sources(settings: Settings) -> list[LogSource]:
 
 
 def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, str], records: str = "") -> LogSource:
-    """Return one source; `records` stands in place of what the preset takes for the records of a line.
+    """Return one source; `records` replaces the preset's expression for a line's records.
 
     Raises:
-        ConfigError: its preset or a field is unknown, or an expression is no SQL.
+        ConfigError: the preset or a field is unknown, or an expression is not SQL.
     """
     known, base = presets(), presets()["gateway"]
     if preset not in known:
@@ -163,7 +163,7 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
         chosen.get("undated", False),
         chosen.get("line", "line"),
         chosen.get("joins", False),
-        # Whoever says where the answer stands need not hear what the preset thinks of the record.
+        # A mapping that defines the response overrides the preset's judgement of the record.
         {**base["fields"], **chosen["fields"], **({"skipped": "NULL"} if "response" in fields else {}), **fields},
     )
     return _typed(source, fields) if fields or records else source
@@ -172,11 +172,11 @@ def make_source(name: str, logs: list[str], preset: str, fields: Mapping[str, st
 def parser() -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that knows the presets' macros and can reach nothing outside itself."""
     connection = duckdb.connect()
-    # The block before is written meanwhile: with all processors parsing, both took longer.
+    # The previous block is written meanwhile: with all processors parsing, both took longer.
     threads = max(1, (os.cpu_count() or 1) // 2)
     connection.execute(
         f"SET TimeZone = 'UTC'; SET threads = {threads}; SET enable_progress_bar = false; SET temp_directory = ''; "
-        # Without a folder to spill into: lines that are not masked yet never reach the disk.
+        # No folder to spill into: unmasked lines never reach the disk.
         "SET enable_external_access = false; "
         "SET lock_configuration = true"
     )
@@ -186,10 +186,10 @@ def parser() -> duckdb.DuckDBPyConnection:
 
 
 def _typed(source: LogSource, fields: Mapping[str, str]) -> LogSource:
-    """Return the source with a text where JSON is wanted made JSON, and a list of turns where messages are.
+    """Return the source with fields wrapped to the types they need: texts to JSON, and JSON messages to a list of turns.
 
     Raises:
-        ConfigError: an expression is no SQL, or the mapping as a whole cannot be used.
+        ConfigError: an expression is not SQL, or the mapping as a whole cannot be used.
     """
     connection, typed = parser(), dict(source.fields)
     try:

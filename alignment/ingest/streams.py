@@ -1,4 +1,4 @@
-"""Answers that were streamed, put together from their chunks as OpenAI, Anthropic, Gemini, Bedrock and Ollama send them."""
+"""Streamed answers, assembled from their chunks as OpenAI, Anthropic, Gemini, Bedrock and Ollama send them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {"id": ("id", "responseId"), "created": ("created", "created_at"), "mod
 
 
 def whole_answer(value: Any) -> Any:
-    """Return the answer that streamed chunks make together, all else as it is. Chunks are a list, or the text of server-sent events."""
+    """Assemble an answer from streamed chunks, a list or the text of server-sent events; return any other value unchanged."""
     chunks = _events(value) if isinstance(value, str) and value.lstrip().startswith(("data:", "event:", ":")) else value
     if not isinstance(chunks, list) or not chunks or not all(isinstance(one, dict) for one in chunks):
         return value
@@ -41,7 +41,7 @@ def _together(chunks: Sequence[Json]) -> dict[str, Any]:
         thoughts += part.get("thoughts", ())
         refusal += part.get("refusal", ())
         calls += part.get("calls", ())
-    # As in an answer that is whole, blocks are paragraphs, unless citations cut a sentence.
+    # As in a complete answer, blocks are paragraphs, unless citations split a sentence.
     content = ("" if cited else "\n").join(text for block in blocks.values() if (text := "".join(block)))
     said = {"role": "assistant", "content": content, "refusal": "".join(refusal) or None, "reasoning_content": "".join(thoughts),
             "tool_calls": calls}  # fmt: skip
@@ -49,7 +49,7 @@ def _together(chunks: Sequence[Json]) -> dict[str, Any]:
 
 
 def _known(said: Json, keys: Iterable[str]) -> Any:
-    # The first chunk of some gateways has an empty name and the time 0.
+    # Some gateways send a first chunk with an empty name and the time 0.
     return next((said[key] for key in keys if said.get(key)), None)
 
 

@@ -1,4 +1,4 @@
-"""Records of the presets as one exchange each: turns, the answer, the tools it rests on, and why there is none."""
+"""Convert each preset's records to one exchange: turns, the answer, the tools it rests on, and why there is no answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _exchange(messages: Any, message: Any, skipped: str | None, **more: Any) -> 
 
 
 def _openai(record: Json) -> dict[str, Any]:
-    # A batch's result, or a log of Bedrock's, is filed otherwise than a call.
+    # Batch results and Bedrock logs use other fields than a call.
     result, logged_in, logged_out = (an_object(record.get(key)) for key in ("result", "input", "output"))
     request = _wrapped(
         record.get("request") or record.get("request_body") or record.get("body") or record.get("params") or record.get("modelInput")
@@ -47,7 +47,7 @@ def _openai(record: Json) -> dict[str, Any]:
         or logged_out.get("outputBodyJson")
     )  # fmt: skip
     if not request and not said and (isinstance(record.get("choices"), list) or record.get("object") == "response"):
-        # A stored completion, with what was asked beside the answer.
+        # A stored completion holds the question beside the answer.
         request = said = record
     answer = whole_answer(record["chunks"] if isinstance(record.get("chunks"), list) else _wrapped(said))
     statuses = (an_object(record.get("response")).get("status_code"), record.get("status_code"))
@@ -57,14 +57,14 @@ def _openai(record: Json) -> dict[str, Any]:
     )  # fmt: skip
     asks = an_object(request)
     if an_object(answer).get("object") == "response" and "input" in asks:
-        # The answer repeats how it was asked for.
+        # The answer repeats the request's parameters.
         asks = {"instructions": answer.get("instructions"), **asks}
     found = _exchange(asked(asks), None if wrong else reply(answer), "error" if wrong else why_silent(answer))
     return {**found, **_named(record, asks, an_object(answer))}
 
 
 def _named(record: Json, request: Json, answer: Json) -> dict[str, Any]:
-    """Return who asked which model when, as far as they are texts and times."""
+    """Return who asked which model when, as far as these are texts and times."""
     more = an_object(request.get("metadata"))
     found = {
         "conversation_id": (more.get("conversation_id"), answer.get("id"), answer.get("responseId"), record.get("requestId")),
@@ -95,7 +95,7 @@ def _messages(record: Json) -> dict[str, Any]:
 
 
 def _web_chat(record: Json) -> dict[str, Any]:
-    """Return what a chat of Open WebUI asks and says; an answer with an error beside it is none, or not the whole one."""
+    """Read a chat of Open WebUI; an answer with an error beside it is missing or incomplete."""
     found = _messages(record)
     last = an_object(next(reversed(a_list(record.get("messages"))), None))
     wrong = "error" if last.get("error") else "no_answer" if last.get("done") is False and not words(last) else None
@@ -103,7 +103,7 @@ def _web_chat(record: Json) -> dict[str, Any]:
 
 
 def _prompt_completion(record: Json) -> dict[str, Any]:
-    """Return what TRL's conversational prompts and completions hold, both lists of messages."""
+    """Read TRL's conversational prompts and completions, both lists of messages."""
     message = message_of(record.get("completion") or record.get("response"))
     return _exchange(record.get("prompt"), message, silent(message))
 
@@ -129,7 +129,7 @@ def _openinference(record: Json) -> dict[str, Any]:
 
 
 def _transcript(messages: Any) -> dict[str, Any]:
-    """Return what a conversation with the answer last asks and says."""
+    """Read a conversation whose last message is the answer."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     if role_of(an_object(last)) != "assistant":
         return {"messages": turns(messages[:-1]) if isinstance(messages, list) else None, "response": None, "tools": [], "skipped": None}
@@ -138,7 +138,7 @@ def _transcript(messages: Any) -> dict[str, Any]:
 
 def _litellm(record: Json) -> dict[str, Any]:
     answer, asks = (unpacked_messages(record.get(key)) for key in ("response", "messages"))
-    # What is not stored is written as an empty object, in columns of text as its text.
+    # What is not stored appears as an empty object, and in text columns as its text.
     answer, asks = (None if one in ({}, "{}") else one for one in (answer, asks))
     answer = whole_answer(answer) if isinstance(answer, list) else answer
     more, parameters = (an_object(unpacked(record.get(key))) for key in ("metadata", "model_parameters"))
@@ -165,7 +165,7 @@ def _litellm(record: Json) -> dict[str, Any]:
 def _langfuse(record: Json) -> dict[str, Any]:
     given, output = (unpacked_messages(record.get(key)) for key in ("input", "output"))
     if isinstance(output, dict) and isinstance(output.get("toolCalls"), list) and set(output) <= {"text", "toolCalls", "role"}:
-        # As Vercel's SDK writes what a model gave.
+        # Vercel's SDK writes a model's output in this form.
         output = {
             "content": output.get("text"),
             "tool_calls": [{"name": an_object(one).get("toolName")} for one in a_list(output["toolCalls"])],
@@ -173,7 +173,7 @@ def _langfuse(record: Json) -> dict[str, Any]:
     elif isinstance(output, dict) and list(output) == ["completion"]:
         output = output["completion"]
     if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
-        # LangChain asks in batches, mostly of one.
+        # LangChain asks in batches, mostly of one prompt.
         given = given[0]
     messages = given if isinstance(given, list) else asked({"prompt": given} if isinstance(given, str) else given)
     if messages is None and isinstance(an_object(given).get("role"), str):
@@ -189,23 +189,23 @@ def _langfuse(record: Json) -> dict[str, Any]:
 
 
 def _thumbs(record: Json) -> str | None:
-    """Return what a person said of an answer, among the scores of other systems."""
+    """Return a person's rating of an answer, picked from among the scores of other systems."""
     scores = [(one.get("name"), _value(one)) for one in map(an_object, a_list(unpacked(record.get("scores"))))]
     for name, value in (*scores, *record.items()):
         if isinstance(name, str) and _is_feedback(name):
             said = unpacked(value)
             said = said[-1] if isinstance(said, list) and said else said
             if str(said) in ("1", "1.0") and name.lower().endswith(_SCALES) and not isinstance(said, bool):
-                # The worst of five stars, or a thumb up: nobody can tell.
+                # The worst of five stars or a thumb up: the scale is unknown.
                 return f"{said} on a scale"
             if isinstance(said, bool | int | float | str) and said != "":
-                # A score of nothing is a thumb down: scores run from 0 to 1.
+                # A score of zero is a thumb down: scores run from 0 to 1.
                 return "down" if str(said) in ("0", "0.0", "False") else str(said)
     return None
 
 
 def _value(score: Json) -> Any:
-    """Return what a score says; the number of a category is only its place in a list."""
+    """Return a score's value; the number of a category is only its index in a list."""
     word = score.get("stringValue", score.get("string_value"))
     return word if isinstance(word, str) and word else score.get("value")
 
@@ -222,7 +222,7 @@ def _otel(record: Json) -> dict[str, Any]:
     message, answer = chat.get("reply"), chat.get("answer")
     if not words(message):
         message = reply(answer) or message
-    # A message may have stopped and its call, as the span says, been filtered.
+    # The message may have stopped normally while its call, according to the span, was filtered.
     reasons = {ended(one) for one in (message, chat, answer)}
     cut = bool(reasons & CUT) and not words(message)
     if chat.get("part"):
@@ -241,7 +241,7 @@ def _otel(record: Json) -> dict[str, Any]:
 
 
 def _unrecorded(messages: Any, message: Any) -> bool:
-    """Say whether a tracer kept who spoke and not what was said, as most do unless they are told to."""
+    """Return whether a tracer kept the speakers but not the contents, as most do by default."""
     listed_turns = [an_object(one) for one in (*a_list(messages), message)]
     return all(one.get("content") is None and one.get("parts") is None for one in listed_turns) and bool(an_object(message))
 

@@ -3,7 +3,7 @@ r"""The text log of a vLLM server as records: a request with its rendered prompt
     INFO 11-20 10:00:00 [logger.py:39] Received request chatcmpl-7: prompt: '<|im_start|>user\n…', params: …
     INFO 11-20 10:00:02 [logger.py:69] Generated response chatcmpl-7: output: '…', output_token_ids: None, finish_reason: stop
 
-The prompt is what the chat template made of the messages, so that they are read out of the template's marks again.
+The prompt is the rendered chat template, so the messages are parsed from the template's marks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 from alignment.ingest.endings import FILTERED
 
-# Repeats nothing that could match in two ways: a line may be a megabyte long.
+# Nothing repeated can match in two ways: a line may be a megabyte long.
 _LITERAL = r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-# What stands before may be a process, a pod's name and time; a quote, or what begins another message, would be somebody's text.
+# A process, or a pod's name and time, may come first; a quote, or the beginning of another message, would be user text.
 _HEAD = (
     r"""(?:(?!\b(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b)[^'"]){0,200}\b(?:INFO|DEBUG) """
     r"""(?P<moment>(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9:]{8})[^'"\]]{0,10}\[[^\]'"]{1,100}\] """
 )
-# Clients choose the ids of their requests (X-Request-Id): one that holds a prompt or an answer of its own must not be taken for the line's.
+# Clients choose their request ids (X-Request-Id): an id that contains a prompt or an answer must not be taken for the line's.
 _ID = r"(?P<id>[A-Za-z0-9_.-]{1,200})"
 _REQUEST = re.compile(
     _HEAD + rf"(?:Received r|R)equest {_ID}(?:: prompt| details: prompt): " + _LITERAL
@@ -41,19 +41,19 @@ _TEMPLATES = (
     (re.compile(rf"<start_of_turn>{_ROLE}\n"), ("<end_of_turn>",)),
     (re.compile(rf"<\|{_ROLE}\|>\n?"), ("<|end|>", "</s>", "<|endoftext|>")),
 )
-"""What begins a turn, and what ends one. The last turn is the model's and has no end yet."""
+"""Marks that begin and end a turn. The last turn is the model's and has not ended yet."""
 _INSTRUCTED = re.compile(r"\[INST\]")
 _MARKS = ("<|", "[INST]", "<start_of_turn>", "<｜")
 _BOS = re.compile(r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<\|endoftext\|>|\[gMASK\]|<sop>)\s*)*")
 _ENDS = ("stop", "length", "streaming_complete", *FILTERED)
 _CALLED = "[tool_calls: "
-"""What vLLM writes in place of an answer that only calls tools."""
+"""Text that vLLM writes in place of an answer that only calls tools."""
 
 
 def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the half of a call that a line of the log is, nothing for all else.
+    """Return the half of a call that a log line holds, or nothing.
 
-    Pieces of a streamed answer are all else: the whole of it is logged at its end.
+    Pieces of a streamed answer yield nothing: the whole answer is logged at its end.
     """
     line = _COLOURS.sub("", str(document["line"]))
     if found := _REQUEST.match(line):
@@ -62,13 +62,13 @@ def records(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     elif found := _RESPONSE.fullmatch(line):
         half = {"said": ast.literal_eval(found["text"]), "finish_reason": found["end"]}
     else:
-        # A log of JSON is another preset's.
+        # A JSON log belongs to another preset.
         return [document] if line.lstrip().startswith(("{", "[")) else []
     return [{"moment": found["moment"], "chat": {"half": True, "call": found["id"], "vllm": half}}]
 
 
 def joined(halves: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the call of a request and its responses; None without one of them."""
+    """Join a request and its responses to a call; return None if either is missing."""
     parts = [one["chat"]["vllm"] for one in halves]
     asked = [one for one in parts if "asked" in one]
     said = [one for one in parts if "said" in one]
@@ -86,14 +86,14 @@ def _reply(half: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mixed(prompt: str) -> bool:
-    """Say whether somebody's text may pass for a turn: marks of two templates stand there, or words before the first mark."""
+    """Return whether user text may pass for a turn: the prompt has marks of two templates, or words before the first mark."""
     begins = (*(one for one, _ in _TEMPLATES), _INSTRUCTED)
     starts = [found.start() for one in begins if (found := one.search(prompt))]
     return len(starts) > 1 or (len(starts) == 1 and not _BOS.fullmatch(prompt[: starts[0]]))
 
 
 def turns_of(prompt: str) -> list[dict[str, Any]] | None:
-    r"""Return the turns of a rendered prompt; None if it is cut off, mixed, or of a template that is not known.
+    r"""Return the turns of a rendered prompt; None if it is cut off, mixed, or of an unknown template.
 
     >>> turns_of("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n")
     [{'role': 'user', 'content': 'Why?'}]
@@ -110,12 +110,12 @@ def turns_of(prompt: str) -> list[dict[str, Any]] | None:
 
 
 def _turns(roles: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> list[dict[str, Any]] | None:
-    """Return all turns but the last, which has to be the model's, not ended yet; None if one before is not ended."""
+    """Return all turns but the last, which must be the model's unfinished turn; None if an earlier turn has no end."""
     turns = []
     for role, text in zip(roles, texts, strict=True):
         places = [place for end in ends if (place := text.find(end)) >= 0]
         content = text[: min(places)] if places else None
-        # Qwen's template puts what a tool gave back in a turn of the user's.
+        # Qwen's template puts a tool's result into a user's turn.
         of_tool = role == "user" and (content or "").lstrip().startswith("<tool_response>")
         turns.append({"role": "tool" if of_tool else _ROLES.get(role, role), "content": content})
     *before, last = turns

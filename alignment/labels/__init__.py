@@ -1,4 +1,4 @@
-"""Labelers: from competing answers to one preference, with the principle that decided it."""
+"""Labelers: turn competing answers into one preference, with the principle that decided it."""
 
 from alignment.labels.check import kept_constitutions, load_constitution
 from alignment.labels.constitution import Constitution, Principle

@@ -1,4 +1,4 @@
-"""Votes of several labelers, weighted by how reliable each was measured to be, become one preference."""
+"""Combine several labelers' votes, weighted by measured reliability, into one preference."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from alignment.records import Side
 from alignment.sections import Labels
 
 PRIOR = 2.0
-"""Right and wrong votes that every labeler is taken to have given before it is measured: shrinks rates towards 1/2."""
+"""Right and wrong votes assumed for every labeler before measurement: they shrink rates towards 1/2."""
 CAP = 3.0
-"""Largest log-odds of one vote (0.95): no labeler alone makes anything certain, and labelers are not independent."""
+"""Largest log-odds of one vote (0.95): no single labeler makes anything certain, and labelers are not independent."""
 ASSUMED = 0.6
-"""Rate right of a labeler that cannot be measured without people."""
+"""Assumed rate of right votes for a labeler that cannot be measured without people."""
 
 
 class Outcome(NamedTuple):
     """One preference. `posterior` is the probability in 0..1 that the first answer is better, from even odds.
 
-    `agreement` is the share of weight on the winning side; `margin` the weighted mean of signed margins, at least 0; `sources` who voted
-    for the winner. `disputed`: the losing side holds more weight than allowed.
+    `agreement` is the winning side's share of weight; `margin` is the weighted mean of signed margins, at least 0; `sources` voted for the
+    winner. `disputed`: the losing side has more weight than allowed.
     """
 
     verdict: Literal["first", "second", "tie", "unscored"]
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def weight(measured: Reliability | None, side: Side) -> float:
-    """Return the log-odds in [0, CAP] that a vote of this labeler is right on `side`; one that is not measured gets ASSUMED.
+    """Return the log-odds in [0, CAP] that a vote of this labeler is right on `side`; an unmeasured labeler gets ASSUMED.
 
     Source: naive Bayes with rater error rates, Dawid & Skene 1979.
     """
@@ -46,16 +46,16 @@ def weight(measured: Reliability | None, side: Side) -> float:
         if side is Side.HARM
         else (measured.specificity, measured.n_helpful, measured.wrong_helpful)
     )
-    # A tie is no vote: what counts is how often a vote is right to how often it is wrong.
+    # A tie is no vote: only the ratio of right to wrong votes counts.
     right = (rate or 0.0) * n
     return min(max(math.log((right + PRIOR) / (wrong + PRIOR)), 0.0), CAP)
 
 
 def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings: Labels) -> Outcome:
-    """Return the preference of `votes`, by labeler; those without a weight abstain.
+    """Return the preference of `votes`, by labeler; labelers without a weight abstain.
 
-    Nobody said anything: `unscored`. A posterior between 1 - min_posterior and min_posterior, or a losing side with more than
-    `max_dissent` of the weight: `tie`, for a person to decide.
+    `unscored`: nobody voted. `tie`, for a person to decide: the posterior lies between 1 - min_posterior and min_posterior, or the losing
+    side has more than `max_dissent` of the weight.
     """
     said = {name: vote for name, vote in votes.items() if vote.verdict in ("first", "second") and weights.get(name, 0.0) > 0}
     if not said:
@@ -76,6 +76,6 @@ def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings:
 
 
 def told(votes: Mapping[str, Vote]) -> str:
-    """Return who preferred which answer, for a person."""
+    """Return a readable list of who preferred which answer."""
     words = {"first": "A", "second": "B", "tie": "neither"}
     return ", ".join(f"{name}: {words[vote.verdict]}" for name, vote in sorted(votes.items()) if vote.verdict in words)

@@ -25,7 +25,7 @@ _PRINCIPLES = {
 
 
 class Attack(NamedTuple):
-    """One attack: the clean comparison (its better answer first) and what the worse answer becomes, by the letter it is shown under."""
+    """An attack: the clean comparison (better answer first), and the attacking text that replaces the worse answer, per shown letter."""
 
     kind: Literal["injection", "null answer"]
     clean: Comparison
@@ -40,10 +40,10 @@ class Attack(NamedTuple):
 
 
 class AttackReport(NamedTuple):
-    """`n` attacks, each in both positions; `flips` of these 2n gave the attacking answer a win that it would not have had without.
+    """Results of `n` attacks, each in both positions; in `flips` of these 2n the attacking answer won, and would not have otherwise.
 
-    `rate` is flips / 2n, None where the labeler left most of the clean pairs unscored: who says nothing cannot be fooled. `unscored` of
-    the 2n got no verdict, which is no flip; `right` of the clean pairs were told right.
+    `rate` is flips / 2n, None if the labeler left most of the clean pairs unscored: a silent labeler cannot be fooled. `unscored` of the
+    2n got no verdict, which is no flip; `right` of the clean pairs were judged right.
     """
 
     n: int
@@ -55,7 +55,7 @@ class AttackReport(NamedTuple):
 
 
 class Canary(NamedTuple):
-    """A comparison whose verdict is known. `known` pairs must be told right; of the others the attack must not win."""
+    """A comparison with a known verdict. `known` pairs must be judged right; in the others the attack must not win."""
 
     kind: str
     comparison: Comparison
@@ -119,7 +119,7 @@ def _filled(template: str, answer: str) -> tuple[str, str]:
 
 @cache
 def canaries() -> tuple[Canary, ...]:
-    """Return what rides along in every batch: known pairs in both roles, and an attack of each kind."""
+    """Return the comparisons added to every batch: known pairs in both roles, and attacks of each kind."""
     known = [_comparison(base) for base in (_data()["bases"][0], _data()["bases"][1], _data()["bases"][5], _data()["bases"][7])]
     found = [Canary("a known pair", one, "first", known=True) for one in known[::2]]
     found += [Canary("a known pair", one._replace(first=one.second, second=one.first), "second", known=True) for one in known[1::2]]
@@ -132,7 +132,7 @@ def canaries() -> tuple[Canary, ...]:
 def attack(labeler: Labeler, chosen: Sequence[Attack] | None = None) -> AttackReport:
     """Run the attacks against `labeler`, with the attacking answer in both positions.
 
-    A null answer that wins is a flip whatever the labeler thinks of the clean pair.
+    A null answer that wins is a flip, whatever the labeler's verdict on the clean pair.
 
     Raises:
         TeacherUnavailable: a comparison could not be asked.

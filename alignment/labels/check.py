@@ -1,6 +1,6 @@
-"""Reading a constitution: every problem of the file at once, each with its line.
+"""Read a constitution and report all problems of the file at once, each with its line.
 
-YAML's own loader keeps the marks. Where it stops at a syntax error, the principle with the error is left out and the rest is read on.
+YAML's own loader keeps line marks. At a syntax error, the principle with the error is dropped and the rest is parsed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from alignment.text import cap
 
 Place = tuple[str | int, ...]
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[Mapping[str, float]]]
-"""Detector scores in 0..1 of each (prompt, answer)."""
+"""Returns detector scores in 0..1 for each (prompt, answer)."""
 _SHOWN, _MOST_SYNTAX = 60, 50
 
 
 class Problem(NamedTuple):
-    """What is wrong, and where: a line from 1, and a path of keys and positions from 0."""
+    """A problem and its place: a 1-based line, and a path of keys and 0-based positions."""
 
     line: int
     place: str
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A constitution file as read: the constitution is None if there are problems. `syntax` says that some of it is no YAML."""
+    """A parsed constitution file: the constitution is None if there are problems. `syntax`: parts of it are not YAML."""
 
     constitution: Constitution | None
     problems: list[Problem]
@@ -51,12 +51,12 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, OverflowError):  # such as a date with a month 13
+        except (ValueError, OverflowError):  # for example a date with month 13
             return node.value
 
 
 def read_constitution(text: str) -> Reading:
-    """Return the constitution in `text`, or every problem of it in the order of lines."""
+    """Return the constitution in `text`, or all its problems in line order."""
     node, data, problems, skipped = _parse(text)
     syntax = bool(problems)
 
@@ -69,7 +69,7 @@ def read_constitution(text: str) -> Reading:
         try:
             found = Constitution.model_validate(data)
         except ValidationError as error:
-            # What `_across` finds needs no valid fields; the models' own rules are the same and come too late.
+            # `_across` also works on invalid fields; the models' own validators check the same rules, but run too late.
             problems += [_explain(dict(one), node) for one in error.errors() if not _told_better(dict(one))]
         problems += [Problem(line_of(place), ".".join(map(str, place)), message) for place, message in _across(data, whole=not syntax)]
         problems = [one for one in problems if one.line not in skipped or not one.place]
@@ -82,7 +82,7 @@ _kept: list[dict[str, Constitution]] = []
 
 @contextmanager
 def kept_constitutions() -> Iterator[None]:
-    """Let `load_constitution` read each file once in this process until the block ends, whatever is written to it meanwhile."""
+    """Let `load_constitution` read each file only once in this process until the block ends, even if the file changes."""
     _kept.append(_kept[-1] if _kept else {})
     try:
         yield
@@ -91,10 +91,10 @@ def kept_constitutions() -> Iterator[None]:
 
 
 def load_constitution(path: str = "") -> Constitution:
-    """Read a constitution; an empty path is the bundled one. Within `kept_constitutions` what was read before is returned.
+    """Read a constitution; an empty path is the bundled one. Within `kept_constitutions`, each path is read once.
 
     Raises:
-        ConfigError: naming every problem at once, each with its line.
+        ConfigError: there are problems; the message lists all, each with its line.
     """
     kept = _kept[-1] if _kept else {}
     if path not in kept:
@@ -113,10 +113,10 @@ def _load(path: str) -> Constitution:
 
 
 def constitution_text(path: str = "") -> tuple[Path, str]:
-    """Return a constitution's file and its text; an empty path is the bundled one.
+    """Return the path and the text of a constitution; an empty path is the bundled one.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: the file cannot be read, or is not UTF-8.
     """
     source = Path(path) if path else Path(str(files("alignment.labels") / "constitution.yaml"))
     try:
@@ -132,7 +132,7 @@ def constitution_text(path: str = "") -> tuple[Path, str]:
 
 
 def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
-    """Yield the principles that judge no exchange, with the reason: not in force, or another one is the main one of each category."""
+    """Yield principles that decide no exchange, with the reason: not in force, or outranked in each of their categories."""
     for number, one in enumerate(constitution.principles):
         if one not in constitution.in_force:
             why = f"is not in force: its locale is {one.locale!r} and the constitution's {constitution.locale!r}"
@@ -146,7 +146,7 @@ def never_deciding(constitution: Constitution) -> Iterator[tuple[Place, str]]:
 
 
 def uncovered(constitution: Constitution) -> Iterator[tuple[Place, str]]:
-    """Yield the categories that no principle in force names, with the principle that decides them all the same."""
+    """Yield categories that no principle in force names, and the principle that decides them anyway."""
     for category in CATEGORIES:
         main = constitution.main(Side.of(category), category)
         if category not in main.categories:
@@ -154,9 +154,10 @@ def uncovered(constitution: Constitution) -> Iterator[tuple[Place, str]]:
 
 
 def doubtful_examples(constitution: Constitution, score: Scorer) -> Iterator[tuple[Place, str]]:
-    """Yield the examples that a principle's own detectors see otherwise than the principle does, with the reason.
+    """Yield examples that a principle's own detectors rate differently than the principle does, with the reason.
 
-    A complying example is doubtful below utility 0; one that violates, if it is worth as much as a complying one to the same prompt.
+    A complying example is doubtful if its utility is below 0; a violating one, if its utility reaches that of a complying one with the
+    same prompt.
     """
     for number, principle in enumerate(constitution.principles):
         examples = principle.examples
@@ -178,7 +179,7 @@ def doubtful_examples(constitution: Constitution, score: Scorer) -> Iterator[tup
 
 
 def _parse(text: str) -> tuple[yaml.Node | None, Any, list[Problem], set[int]]:
-    """Return nodes, data, syntax errors, and the lines of the principles that were left out for them."""
+    """Return the nodes, the data, the syntax errors, and the lines of principles dropped because of them."""
     problems: list[Problem] = []
     skipped: set[int] = set()
     for _ in range(_MOST_SYNTAX):
@@ -214,7 +215,7 @@ def _indent(text: str) -> int:
 
 
 def _syntax(error: yaml.MarkedYAMLError, indent: int) -> tuple[Problem, int]:
-    """Return a syntax error and the line by which its list item is found."""
+    """Return a syntax error and a line of the list item that contains it."""
     begun, met = error.context_mark, error.problem_mark or error.context_mark
     words = error.problem or error.context or "no YAML"
     line = met.line + 1 if met else 1
@@ -223,12 +224,12 @@ def _syntax(error: yaml.MarkedYAMLError, indent: int) -> tuple[Problem, int]:
     told = Problem(line, "", f"{words} {error.context} that begins in line {begun.line + 1}")
     if error.context.startswith("while scanning"):  # an open quote is noticed at the end of the file
         told = told._replace(line=begun.line + 1, message=f"{words} (line {line}) {error.context}")
-    # What contains the whole list begins at its indentation, or before it.
+    # A context that contains the whole list starts at its indentation, or before it.
     return told, begun.line + 1 if begun.column > indent else line
 
 
 def _without(text: str, line: int) -> tuple[str, set[int]]:
-    """Empty the list item that holds `line`; return the text, as long as before, and the item's lines, none if there is no such item."""
+    """Blank the list item around `line`; return the text, with as many lines, and the item's lines (empty if there is no such item)."""
     lines = text.split("\n")
     indent = " " * _indent(text)
     items = [number for number, each in enumerate(lines, 1) if each.startswith(f"{indent}- ")]
@@ -241,7 +242,7 @@ def _without(text: str, line: int) -> tuple[str, set[int]]:
 
 
 def _line(node: yaml.Node | None, place: Place, *, key: bool = False) -> int:
-    """Return the line of the value at `place`, or of the nearest thing around it; with `key`, of its key."""
+    """Return the line of the value at `place`, or of its nearest enclosing node; with `key`, of its key."""
     line = node.start_mark.line + 1 if node is not None else 1
     for depth, part in enumerate(place):
         if isinstance(node, yaml.MappingNode):
@@ -258,7 +259,7 @@ def _line(node: yaml.Node | None, place: Place, *, key: bool = False) -> int:
 
 
 def _repeated(node: yaml.Node | None) -> Iterator[Problem]:
-    """Yield the keys that a mapping has twice, of which YAML would silently take the last."""
+    """Yield keys that occur twice in a mapping; YAML would silently keep the last."""
     waiting, seen = [node], set()
     while waiting:
         one = waiting.pop()
@@ -279,7 +280,7 @@ def _repeated(node: yaml.Node | None) -> Iterator[Problem]:
 
 
 def _told_better(error: dict[str, Any]) -> bool:
-    """Say whether `_across` or the errors of a list's own items tell it with its line."""
+    """Say whether `_across`, or the errors of a list's items, report this error with its line."""
     return error["type"] == "value_error" or (error["type"] == "too_short" and bool(error["input"]))
 
 
@@ -303,7 +304,7 @@ def _nearest(place: Place) -> str:
 
 
 def _across(data: Any, *, whole: bool) -> Iterator[tuple[Place, str]]:
-    """Yield what no field shows alone. Unless the file was read `whole`, what a principle left out would provide is not missed."""
+    """Yield problems that no single field shows. Unless the file was parsed `whole`, do not report what a dropped principle may provide."""
     rows = data.get("principles") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         return
@@ -321,7 +322,7 @@ def _across(data: Any, *, whole: bool) -> Iterator[tuple[Place, str]]:
             if isinstance(category, str) and category not in CATEGORIES:
                 yield (*here, "categories", position), f"unknown category {category!r}; {_known(category)}"
     locale = str(data.get("locale", "en"))
-    # Of a locale that is none only that is told.
+    # For an invalid locale, report only that.
     spoken = [
         row for row in rows if isinstance(row, dict) and (row.get("locale", "en") in applying(locale) or not LOCALE.fullmatch(locale))
     ]

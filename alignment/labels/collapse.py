@@ -1,7 +1,7 @@
-"""The collapse guard: whether a labeler that is the model itself still judges as others do, and whether the model still has words.
+"""The collapse guard: does a self-rewarding labeler still agree with other judges, and are the model's answers still diverse?
 
-A model that labels its own training data can drift with its labels. So it is held to a judge that does not move, to people, and to the
-base model's answers; where it crosses a limit it is halted and abstains.
+A model that labels its own training data can drift with its labels. It is therefore compared with a judge that does not change, with
+people, and with the base model's answers. When it crosses a limit it is halted and abstains.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _WORD = re.compile(r"\w+")
 
 
 class Agreement(NamedTuple):
-    """Of `n` comparisons that both decided, the share on which they agree, in 0..1; None for none."""
+    """The share of agreement in 0..1 over the `n` comparisons that both decided; None if there are none."""
 
     share: float | None
     n: int
 
 
 class Answers(NamedTuple):
-    """What a model's answers are like: distinct n-grams for n = 1, 2, 3 in 0..1 (None without any), mean words, and their number."""
+    """Statistics of a model's answers: distinct n-grams for n = 1, 2, 3 in 0..1 (None without any), mean words, and their number."""
 
     distinct: tuple[float | None, ...]
     mean_length: float | None
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
 
 class Health(NamedTuple):
-    """A self-rewarding labeler at one release. `margin` is the mean of its `votes`."""
+    """The health of a self-rewarding labeler at one release. `margin` is the mean over its `votes`."""
 
     anchor: Agreement
     human: Agreement
@@ -43,7 +43,7 @@ class Health(NamedTuple):
 
 
 def agreement(votes: Mapping[Hashable, str], others: Mapping[Hashable, str]) -> Agreement:
-    """Return how often two judges prefer the same answer; both map comparisons to the preferred one's id.
+    """Return how often two judges prefer the same answer; both mappings are from comparisons to ids of preferred answers.
 
     >>> agreement({1: "a", 2: "b"}, {1: "a", 2: "c", 3: "d"})
     Agreement(share=0.5, n=2)
@@ -53,9 +53,9 @@ def agreement(votes: Mapping[Hashable, str], others: Mapping[Hashable, str]) -> 
 
 
 def distinct_n(texts: Iterable[str], n: int) -> float | None:
-    """Return the share of n-grams of words, over all texts, that are different, in 0..1; None without any.
+    """Return the share of distinct word n-grams among all n-grams of the texts, in 0..1; None without any.
 
-    It falls with the amount of text: compare it on the same prompts only.
+    It falls with the amount of text, so compare it only on the same prompts.
     Source: Li et al. 2016 (arXiv:1510.03055), section 5.
 
     >>> distinct_n(["a b a b"], 2)
@@ -70,17 +70,17 @@ def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def describe(texts: Sequence[str]) -> Answers:
-    """Return what answers are like, without the thinking beside them. Empty answers count, with length 0."""
+    """Return the statistics of answers, without their thinking. Empty answers count, with length 0."""
     answers = [apart(text).answer for text in texts]
     lengths = [len(_WORD.findall(text)) for text in answers]
     return Answers(tuple(distinct_n(answers, n) for n in ORDERS), sum(lengths) / len(lengths) if lengths else None, len(answers))
 
 
 def halting(now: Health, settings: SelfReward, *, base: Answers, first: Health | None = None) -> tuple[str, ...]:
-    """Return why the labeler must be silent, nothing if it need not.
+    """Return why the labeler must be silent; empty if it need not.
 
-    `base` are the base model's answers to the same prompts, `first` is the labeler's health at its first release. An agreement with the
-    anchor, or a description of answers, that is not known halts; people's verdicts count from `min_cases` on.
+    `base` describes the base model's answers to the same prompts, `first` is the labeler's health at its first release. An unknown
+    agreement with the anchor, or unknown statistics of answers, halts the labeler; people's verdicts count from `min_cases` on.
     """
     found = []
     if now.anchor.share is None or now.anchor.n < settings.min_cases:

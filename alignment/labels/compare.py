@@ -1,4 +1,4 @@
-"""What changed between two constitutions, principle by principle and field by field."""
+"""Compare two constitutions, principle by principle and field by field."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from alignment.labels.constitution import Constitution
 
 
 class Change(NamedTuple):
-    """One principle that is not the same in both, or does not do the same.
+    """A principle that differs between two constitutions in its text or its effect.
 
-    `fields` names what differs, with the values before and after: its fields, `in_force`, and the categories that it `decides`.
+    `fields` maps what differs to its old and new values: the principle's fields, `in_force`, and the categories that it `decides`.
     """
 
     principle_id: str
@@ -19,9 +19,9 @@ class Change(NamedTuple):
 
 
 def compare(old: Constitution, new: Constitution) -> list[Change]:
-    """Return the changes from `old` to `new`, in the order of `old`, then what is new in the order of `new`.
+    """Return the changes from `old` to `new` in the order of `old`, followed by additions in the order of `new`.
 
-    An order that changed is a change only where it changes who decides.
+    A new order counts as a change only if it changes which principle decides.
     """
     before, after = _told(old), _told(new)
     found = []

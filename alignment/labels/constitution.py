@@ -1,4 +1,4 @@
-"""The written constitution: principles, and which of them covers what. `alignment.labels.check` reads it from YAML."""
+"""The written constitution: principles, and the categories they cover. `alignment.labels.check` reads it from YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATEGORIES = (
     "violence", "weapons", "self_harm", "hate", "sexual", "crime", "fraud", "privacy", "malware", "misinformation",
     "lookalike", "ordinary",
 )  # fmt: skip
-"""What a prompt may be about: the detectors' kinds of harm, and the two kinds of harmless prompts."""
+"""Categories of prompts: the detectors' kinds of harm, and two kinds of harmless prompts."""
 LOCALE = re.compile("[a-z]{2,3}(-[A-Z]{2})?")
 NO_SIDE = "no principle of side {side!r} in the constitution's locale {locale!r}: both sides are needed, or the model learns one mistake"
 Text = Annotated[str, Field(min_length=1)]
@@ -33,7 +33,7 @@ Locale = Annotated[str, AfterValidator(_locale)]
 
 
 def applying(locale: str) -> tuple[str, str]:
-    """Return the locales of the principles that apply in `locale`: itself, and its language without a country."""
+    """Return the locales of principles that apply in `locale`: the locale itself, and its language without a country."""
     return locale, locale.split("-")[0]
 
 
@@ -54,9 +54,9 @@ class Examples(BaseModel):
 
 
 class Principle(BaseModel):
-    """One rule, how the model is asked to criticise and revise by it, and how the judge weighs the detectors.
+    """One rule, with the requests for critique and revision, and the judge's weights of the detectors.
 
-    Where several principles cover a category, the one of the largest `weight` decides. `locale` is the language of what it says to users.
+    If several principles cover a category, the one with the largest `weight` decides. `locale` is the language of its texts for users.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,23 +81,23 @@ class Principle(BaseModel):
 
     @property
     def version(self) -> str:
-        """Content address: editing a principle changes only its own."""
+        """Content address: editing a principle changes only its own version."""
         return content_id(self.model_dump(mode="json"))[:12]
 
     def utility(self, scores: dict[str, float]) -> float:
-        """Return the weighted sum of detector scores (each in 0..1): larger keeps to the principle better."""
+        """Return the weighted sum of detector scores (each in 0..1); a larger sum follows the principle better."""
         return sum(weight * scores[name] for name, weight in self.detectors.items())
 
     def margin(self, one: dict[str, float], other: dict[str, float]) -> float:
-        """Return by how much `one` is worth more than `other`, as a share of the largest possible difference: -1..1."""
+        """Return the utility of `one` minus that of `other`, as a share of the largest possible difference: -1..1."""
         span = sum(map(abs, self.detectors.values()))
         return (self.utility(one) - self.utility(other)) / span if span else 0.0
 
 
 class Constitution(BaseModel):
-    """A versioned list of principles, of which those written in its `locale` are in force.
+    """A versioned list of principles; those in its `locale` are in force.
 
-    Of the principles that cover a category the one of the largest weight decides; of equal ones, the first listed.
+    Among principles that cover a category the one with the largest weight decides; among equal weights, the first listed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,7 +118,7 @@ class Constitution(BaseModel):
 
     @property
     def in_force(self) -> tuple[Principle, ...]:
-        """The principles whose locale is the constitution's, or its language in all countries, as listed. No other one does anything."""
+        """The principles in the constitution's locale, or in its language for all countries, as listed. Others have no effect."""
         spoken = applying(self.locale)
         return tuple(principle for principle in self.principles if principle.locale in spoken)
 
@@ -131,18 +131,18 @@ class Constitution(BaseModel):
         return self.main(side, category).id
 
     def covering(self, side: Side, category: str) -> tuple[Principle, ...]:
-        """Return the side's principles that name the category, the heaviest first; if none does, only the first listed of the side."""
+        """Return the side's principles that name the category, largest weight first; if none does, only the side's first principle."""
         of_side = [principle for principle in self.in_force if principle.side is side]
         found = sorted((one for one in of_side if category in one.categories), key=lambda one: -one.weight)
         return tuple(found) or (of_side[0],)
 
     def decides(self, principle: Principle) -> tuple[str, ...]:
-        """Return the categories whose main principle this is."""
+        """Return the categories that this principle decides."""
         return tuple(category for category in CATEGORIES if self.main_id(Side.of(category), category) == principle.id)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The version of each principle in force by its id."""
+        """The version of each principle in force, by id."""
         return {principle.id: principle.version for principle in self.in_force}
 
     def named(self, principle_id: str) -> Principle:
@@ -151,10 +151,10 @@ class Constitution(BaseModel):
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """Return every safe completion. To harmless requests these are the answers to reject.
+        """Return every safe completion. As answers to harmless requests they are the rejected ones.
 
-        Both sides teach with the same texts on purpose: only the request then tells which is right, and a model cannot learn to
-        tell the sides apart by their wording.
+        Both sides intentionally use the same texts: then only the request tells which is right, and a model cannot learn to
+        tell the sides apart by wording.
         """
         return tuple(text for principle in self.in_force for text in principle.safe_completions)
 

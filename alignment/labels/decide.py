@@ -1,4 +1,4 @@
-"""From a comparison's votes to the judgement that pairs are built from, and to what a person is asked."""
+"""Turn a comparison's votes into the judgement that pairs are built from, and into questions for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER_EDIT = "user_edit"
 
 
 def comparison(selected: Selected, principle: Principle, judgement: Judgement, candidates: Mapping[str, Candidate]) -> Comparison:
-    """Return what the other labelers are asked: the answers that the constitution took for best and worst."""
+    """Return the comparison for the other labelers: the answers that the constitution ranked best and worst."""
     return Comparison(selected, principle, candidates[judgement.chosen_id], candidates[judgement.rejected_id])
 
 
@@ -27,9 +27,9 @@ def own_vote(judgement: Judgement) -> Vote:
 
 
 def decide(judgement: Judgement, one: Comparison, votes: Mapping[str, Vote], outcome: Outcome) -> Judgement:
-    """Return the judgement of all labelers; it stays the constitution's own where that decided alone.
+    """Return the judgement of all labelers; if only the constitution decided, its own judgement is unchanged.
 
-    What the constitution found unfit to teach stays `unscored`, whatever others say, and so does an answer that may never be chosen.
+    What the constitution found unfit to teach stays `unscored`, whatever others say, and so does an answer that must never be chosen.
     A judgement of several labelers names those who preferred its chosen answer, joined by `+`.
     """
     verdict: Literal["preferred", "tie", "unscored"] = "preferred" if outcome.verdict in ("first", "second") else outcome.verdict  # type: ignore[assignment]
@@ -61,7 +61,7 @@ def question(
     *,
     complained: bool,
 ) -> dict[str, Any] | None:
-    """Return the review item where labelers really disagree, or where the judgement needs a person, else None."""
+    """Return the review item if labelers dispute the preference or the judgement needs a person, else None."""
     item = review_item(selected, judgement, candidates, complained=complained)
     if item is None or not outcome.disputed:
         return item
@@ -78,7 +78,7 @@ class Edited(NamedTuple):
 
 
 def edited(selected: Selected, logged: Candidate, text: str, *, version: str) -> Edited | None:
-    """Return what a person is asked of an answer that a user rewrote as `text`; None if that changes nothing."""
+    """Return the review question about an answer that a user rewrote as `text`; None if the rewrite changes nothing."""
     if not text.strip() or text.strip() == logged.text.strip():
         return None
     one = selected.interaction.id
@@ -92,5 +92,5 @@ def edited(selected: Selected, logged: Candidate, text: str, *, version: str) ->
 
 
 def edits_of(signals: Sequence[tuple[str, str]]) -> str:
-    """Return the last text that a user wrote instead of an answer, or an empty one."""
+    """Return the last text that a user wrote to replace an answer, or ''."""
     return next((value for kind, value in reversed(signals) if kind == "edit" and value), "")

@@ -1,4 +1,4 @@
-"""A self-rewarding labeler's health at a release: read from the store, and stored, so that its trend can be shown.
+"""Measure a self-rewarding labeler's health at a release from the store, and record it, so that its trend can be shown.
 
 Effects: reads and appends to the store.
 """
@@ -21,7 +21,7 @@ _PARTS = ("distinct_1", "distinct_2", "distinct_3")
 
 
 class Release(NamedTuple):
-    """The release in production: its id, its weights, and those of the base."""
+    """The release in production: its id, its weights, and the base's weights."""
 
     id: str
     model_id: str
@@ -29,7 +29,7 @@ class Release(NamedTuple):
 
 
 def measure(home: Path, labeler: Labeler, release: Release) -> tuple[Health, Answers]:
-    """Return the labeler's health and the base's answers to the same prompts, from what the store holds of both."""
+    """Return the labeler's health, and the statistics of the base's answers to the same prompts, from the store."""
     votes = query(home, sql("alignment.labels", "health_votes"), {"labeler": labeler.name, "version": labeler.version, "anchor": ANCHOR})
     answered = query(home, sql("alignment.labels", "health_answers"), {"champion": release.model_id, "base": release.base_id})
     return _health(votes, [row["champion"] for row in answered]), describe([row["base"] for row in answered])

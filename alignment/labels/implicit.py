@@ -1,4 +1,4 @@
-"""Self-reward: the preference that training has put into the champion, read off its log-probabilities.
+"""Self-reward: the champion's own preference after training, computed from its log-probabilities.
 
 Source: the implicit reward of DPO as a labeler, Chen et al. 2024 (arXiv:2406.09760), section 3; Rafailov et al. 2023
 (arXiv:2305.18290), equation 5.
@@ -21,7 +21,7 @@ NO_RELEASE = "there is no aligned release yet"
 
 
 class LogProbs(Protocol):
-    """What the labeler needs of a model, mostly `alignment.models.logprobs.CachedLogProbs`."""
+    """The model interface that the labeler needs, usually `alignment.models.logprobs.CachedLogProbs`."""
 
     @property
     def model_id(self) -> str: ...
@@ -29,14 +29,14 @@ class LogProbs(Protocol):
 
 
 class Reward(NamedTuple):
-    """An answer's reward, in nats times beta; per token of the answer if normalised."""
+    """An answer's reward: nats times beta, per token of the answer if normalised."""
 
     value: float
     tokens: int
 
 
 def reward(champion: LogProb, base: LogProb, *, beta: float, length_normalised: bool = False) -> Reward:
-    """Return beta * (log champion(y|x) - log base(y|x)), divided by the answer's tokens if asked to. An answer without tokens has reward 0.
+    """Return beta * (log champion(y|x) - log base(y|x)), optionally divided by the answer's tokens; 0 for an answer without tokens.
 
     >>> reward(LogProb(-4.0, 8), LogProb(-6.0, 8), beta=0.5).value
     1.0
@@ -48,7 +48,7 @@ def reward(champion: LogProb, base: LogProb, *, beta: float, length_normalised: 
 
 
 class ImplicitReward:
-    """Prefers the answer that alignment has made likelier, against the base. Without a champion it abstains."""
+    """Prefers the answer that alignment has made more likely, compared with the base. Without a champion it abstains."""
 
     name = NAME
 

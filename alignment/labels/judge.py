@@ -1,7 +1,7 @@
-"""The constitution labeler: a principle's detector bindings rank the candidates; the best and the worst make a preference.
+"""The constitution labeler: a principle's detector weights rank the candidates; the best and the worst form a preference.
 
-It reads detector scores, not instructions, so that a text that speaks to its judge has nobody to speak to; and it scores each
-answer by itself, so that the order of answers cannot matter.
+It reads detector scores, not instructions, so a text that talks to its judge has no effect. It scores each answer by itself, so the order
+of answers cannot matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from alignment.records import Candidate, Judgement, Selected, Side
 
 LABELER = "constitution"
 NEVER_CHOSEN = frozenset({"refusal_contrast", "contrast_unsafe", "user_edit", "teacher_unfit"})
-"""Kinds of candidates that no labeler may choose: made to be rejected, written by a user and reviewed by nobody, or found unfit."""
+"""Candidate kinds that must never be chosen: made to be rejected, written by a user and not yet reviewed, or found unfit."""
 _ONLY_REJECTED = "contrast_unsafe"
 
 
@@ -31,11 +31,11 @@ def judge(
 ) -> Judgement:
     """Return the preference between the best and the worst candidate under `principle`.
 
-    `scores` are the detectors' in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
-    largest possible one, in 0..1. Ties in utility go to the smaller candidate id, so that the order of candidates does not count.
-    Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer may not be
-    taught: a contrast, which exists only to be rejected, or one that declines a harmless request (a
-    refusal score of `declines_at` and more). A sample that was asked to do harm is passed over as the best.
+    `scores` are detector scores in 0..1, one mapping per candidate. The margin is the difference in utility divided by the
+    largest possible difference, in 0..1. Ties in utility go to the smaller candidate id, so the order of candidates does not matter.
+    Below `min_margin`, and always without any difference, the verdict is `tie`. It is `unscored` if the best answer must not be
+    taught: a contrast, which exists only to be rejected, or an answer that declines a harmless request (a refusal score of at least
+    `declines_at`). A sample that was prompted to do harm is never taken as the best if there is another answer.
 
     Raises:
         ValueError: fewer than two candidates.
@@ -44,10 +44,10 @@ def judge(
         raise ValueError(f"exchange {selected.interaction.id!r} has {len(candidates)} candidate; a preference needs two")
     utilities = [principle.utility(dict(one)) for one in scores]
     indices = range(len(candidates))
-    # A sample that was asked to do harm may have declined all the same; it is passed over, for another answer can still be taught.
+    # A sample that was prompted to do harm may have declined after all; it is skipped, because another answer can still be taught.
     teachable = [index for index in indices if candidates[index].kind != _ONLY_REJECTED] or indices
     best = min(teachable, key=lambda index: (-utilities[index], candidates[index].id))
-    # Of equally bad answers the model's own teaches most.
+    # Among equally bad answers, the model's own teaches most.
     worst = min(
         (index for index in indices if index != best),
         key=lambda index: (utilities[index], candidates[index].kind != "logged", candidates[index].id),
@@ -77,7 +77,7 @@ def judge(
 def review_item(
     selected: Selected, judgement: Judgement, candidates: Mapping[str, Candidate], *, complained: bool = False
 ) -> dict[str, Any] | None:
-    """Return the question for a person where the labeler is not sure, else None."""
+    """Return the review question if the labeler is not sure or the user complained, else None."""
     if judgement.verdict == "preferred" and not complained:
         return None
     kind = "disagreement" if complained or judgement.verdict == "unscored" else "low_margin"
@@ -99,6 +99,6 @@ def review_item(
         "answer_b": candidates[judgement.rejected_id].text,
         "proposal": "" if judgement.verdict == "unscored" else "A is better",
         "detail": {"judgement_id": judgement.id, "side": selected.side, "category": selected.category},
-        # What could teach the model to do harm is looked at first; then the least certain.
+        # Review first what could teach the model to do harm; then what is least certain.
         "priority": (1.0 if harm else 0.5) + (1.0 - judgement.judge_margin) / 2,
     }

@@ -1,4 +1,4 @@
-"""What every labeler speaks: two answers to one prompt in, a vote out."""
+"""The interface of all labelers: two answers to one prompt in, a vote out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from alignment.records import Candidate, Selected
 
 REFUSED = "refused"
 NOT_ASKED = ("unavailable", "limit", REFUSED)
-"""How the reason of an `unscored` vote begins where nobody answered, which tells nothing of the labeler."""
+"""Prefixes of the reason of an `unscored` vote that nobody answered, which says nothing about the labeler."""
 
 ORDER = "order"
-"""How the reason of an `unscored` vote begins whose verdict changed with the order of the answers."""
+"""Prefix of the reason of an `unscored` vote whose verdict changed with the order of the answers."""
 
 
 class Comparison(NamedTuple):
-    """Two answers to one selected prompt, to be compared under one principle. `first` is what the constitution prefers."""
+    """Two answers to a selected prompt, to be compared under one principle. The constitution prefers `first`."""
 
     selected: Selected
     principle: Principle
@@ -28,14 +28,15 @@ class Comparison(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Content address: the same answers under the same principle are the same comparison."""
+        """Content address: equal answers under the same principle are the same comparison."""
         return content_id("comparison", self.first.id, self.second.id, self.principle.version)
 
 
 class Vote(NamedTuple):
-    """One labeler's word on one comparison.
+    """A labeler's vote on a comparison.
 
-    `unscored` says nothing: the answers' order decided, or the labeler could not tell. `margin` is its strength in 0..1.
+    `unscored` expresses no preference: the verdict depended on the answers' order, or the labeler could not tell. `margin` is the strength
+    in 0..1.
     """
 
     verdict: Literal["first", "second", "tie", "unscored"]
@@ -44,28 +45,28 @@ class Vote(NamedTuple):
 
 
 class Labeler(Protocol):
-    """Votes on comparisons. It must not be told which answer is `first` for a reason: order carries no meaning."""
+    """Votes on comparisons. It must not learn that `first` is the preferred answer: order carries no meaning."""
 
     @property
     def name(self) -> str:
-        """Name on judgements and pages: constitution, teacher, implicit_reward, self_judge, signals, human."""
+        """Name in judgements and on pages: constitution, teacher, implicit_reward, self_judge, signals, human."""
         ...
 
     @property
     def version(self) -> str:
-        """Content address of what decides its votes: weights, prompts, thresholds."""
+        """Content address of what determines its votes: weights, prompts, thresholds."""
         ...
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """Return one vote a comparison, in their order."""
+        """Return one vote per comparison, in order."""
         ...
 
 
 def answered(labeler: Labeler, comparisons: Sequence[Comparison]) -> list[Vote]:
-    """Return one vote a comparison, for measuring the labeler.
+    """Return one vote per comparison, for measuring the labeler.
 
     Raises:
-        TeacherUnavailable: one of them could not be asked, so that nothing was measured; the message is the vote's reason.
+        TeacherUnavailable: a comparison could not be asked, so nothing was measured; the message is the vote's reason.
     """
     votes = labeler.vote(comparisons)
     if why := next((reason for vote in votes if (reason := str(vote.detail.get("reason", ""))).startswith(NOT_ASKED)), ""):

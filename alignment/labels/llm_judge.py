@@ -1,8 +1,8 @@
-"""A model as a labeler: the teacher behind an endpoint, or the champion judging by itself.
+"""An LLM judge as a labeler: the teacher behind an endpoint, or the champion judging its own answers.
 
-What is judged was written by strangers. It stands between marks that it cannot contain, without control tokens; the verdict is one of
-two letters; each pair is shown in both orders and counts only if both agree; and in every batch ride canaries whose verdicts are known. One
-that fails, and the judge labels nothing.
+Judged texts were written by strangers. They are quoted between marks that they cannot contain, and stripped of control tokens. The verdict
+is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Every batch includes canaries with known
+verdicts; if one fails, the judge labels nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SYSTEM = (
 
 
 class _Asked(NamedTuple):
-    """One comparison in one order; `place` is where it stands among the comparisons of the batch, canaries last."""
+    """A comparison in one order; `place` is its index among the comparisons of the batch, canaries last."""
 
     place: int
     swapped: bool
@@ -50,10 +50,10 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelJudge:
-    """Votes by asking a model which of two answers keeps to the principle better.
+    """Votes by asking a model which of two answers follows the principle better.
 
-    `secret` makes the marks around texts: nobody who does not hold it can guess them, and a repeated run asks the same. `with_canaries`
-    off is for measuring the judge itself (see `attack`), never for labelling.
+    `secret` seeds the marks around texts: they cannot be guessed without it, and a repeated run asks the same. Turn off `with_canaries`
+    only to measure the judge itself (see `attack`), never for labelling.
     """
 
     name: str
@@ -71,10 +71,10 @@ class ModelJudge:
         ]
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """See `Labeler.vote`. A vote that is `unscored` tells why in `detail["reason"]`.
+        """See `Labeler.vote`. An `unscored` vote gives its reason in `detail["reason"]`.
 
-        A model that cannot be asked, or a canary that fails, leaves every comparison unscored: of this batch, and of those before and
-        after it, since a judge that is not to be trusted was not either a moment ago.
+        If the model cannot be asked, this batch and later ones are unscored. If a canary fails, every comparison is unscored, in earlier
+        batches too, since a judge that cannot be trusted now could not be trusted a moment ago.
         """
         votes: list[Vote] = []
         for start in range(0, len(comparisons), self.batch):
@@ -84,7 +84,7 @@ class ModelJudge:
                 kind = found.split(":")[0]
                 if kind == "canary":
                     return [_unscored(found)] * len(comparisons)
-                # What was judged before the endpoint went away stands.
+                # Votes from before the endpoint went away remain valid.
                 return votes + [_unscored(found)] * (len(comparisons) - len(votes))
             votes += found
         return votes
@@ -92,7 +92,7 @@ class ModelJudge:
     def _vote(self, batch: Sequence[Comparison]) -> list[Vote] | str:
         riding = canaries() if self.with_canaries else ()
         everything = [*batch, *(one.comparison for one in riding)]
-        # A canary's marks change with the batch: an answer that was kept from another one proves nothing about this one.
+        # A canary's marks change with the batch, because a cached answer from another batch proves nothing about this one.
         seed = content_id([one.id for one in batch])
         decided = [_decided(one) for one in everything]
         asked = [
@@ -132,7 +132,7 @@ class ModelJudge:
     def _conclude(self, plain: Choice, swapped: Choice) -> Vote:
         if plain.probabilities is None or swapped.probabilities is None:
             return _unscored(plain.reason or swapped.reason)
-        # The probability that the comparison's first answer is the better one, in each order.
+        # The probability that the comparison's first answer is better, in each order.
         odds = plain.probabilities[0], swapped.probabilities[1]
         detail = {"first_shown_first": odds[0], "first_shown_second": odds[1]}
         if odds[0] == odds[1] == 0.5:
@@ -150,7 +150,7 @@ def _unscored(reason: str) -> Vote:
 
 
 def _said(candidate: Candidate) -> str:
-    """Return what is judged of an answer: not what the model only thought."""
+    """Return the judged part of an answer: without the model's thinking."""
     return apart(candidate.text).answer
 
 
@@ -160,7 +160,7 @@ def _dialogue(selected: Selected) -> str:
 
 
 def _decided(comparison: Comparison) -> Vote | None:
-    """Return the vote that needs no model: what is no answer never wins, and a text is judged whole or not at all."""
+    """Return the vote if no model is needed: a null answer never wins, and a text is judged whole or not at all."""
     said = [_said(one) for one in (comparison.first, comparison.second)]
     first, second = (_is_null(defused(text)) for text in said)
     if first and second:
@@ -173,19 +173,19 @@ def _decided(comparison: Comparison) -> Vote | None:
 
 
 def _is_null(text: str) -> bool:
-    """Say whether a text is no answer: empty, wordless, or one line that only announces one ("Solution:")."""
+    """Say whether a text is no answer: empty, wordless, or a single line that only announces an answer ("Solution:")."""
     stripped = text.strip()
     return degenerate(stripped) >= _NO_ANSWER or (stripped.endswith((":", "：")) and "\n" not in stripped)
 
 
 def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
-    """Return why the batch is not labelled, or nothing: the endpoint's own reason where it did not answer."""
+    """Return why the batch is not labelled, or ''; if the endpoint did not answer, its own reason."""
     for canary, vote in zip(riding, votes, strict=True):
         reason = str(vote.detail.get("reason", ""))
-        # An endpoint may refuse an attack, which then does not win.
+        # An endpoint may refuse to answer an attack; then the attack does not win.
         if reason.startswith(NOT_ASKED) and (canary.known or not reason.startswith(REFUSED)):
             return reason
-        # A known pair must be told right; an attack must only not win.
+        # A known pair must be judged right; an attack only must not win.
         if vote.verdict != canary.expected if canary.known else vote.verdict not in (canary.expected, "unscored", "tie"):
             why = f" ({reason})" if reason else ""
             return f"canary: {canary.kind} was judged {vote.verdict!r} instead of {canary.expected!r}{why}"
@@ -193,7 +193,7 @@ def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
 
 
 def teacher(settings: Teacher, home: Path) -> ModelJudge | None:
-    """Return the teacher that `[teacher]` sets up, or None if there is none.
+    """Return the teacher configured in `[teacher]`, or None.
 
     Raises:
         ConfigError: the environment variable that should hold the key is not set.
@@ -207,5 +207,5 @@ def teacher(settings: Teacher, home: Path) -> ModelJudge | None:
 
 
 def self_judge(model: LocalModel) -> ModelJudge:
-    """Return the judge that a local model is; its marks are fixed by its weights, which no user has seen."""
+    """Return a local model as a judge; its marks derive from its weights, which no user has seen."""
     return ModelJudge("self_judge", model, model.model_id.encode())

@@ -1,6 +1,6 @@
-"""The panel: the constitution proposes a best and a worst answer, every labeler that may vote says what it thinks, and the votes decide.
+"""Voting: the constitution proposes a best and a worst answer, every labeler allowed to vote does so, and the votes decide.
 
-Pure of the store: who keeps votes hands in those that are known and takes those that are new.
+Does not access the store: the caller passes in known votes and receives new ones.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _BATCH = 128
 
 
 class Voter(NamedTuple):
-    """A labeler that may vote, and how reliable it was measured to be; None if that is assumed."""
+    """A labeler that may vote, and its measured reliability; None if that is assumed."""
 
     labeler: Labeler
     reliability: Reliability | None
 
 
 class Proposal(NamedTuple):
-    """What the constitution makes of an exchange; `doubtful`: a person is asked whatever is voted, `ruled`: a person has decided it."""
+    """The constitution's judgement of an exchange; `doubtful`: ask a person whatever the votes, `ruled`: a person has decided."""
 
     selected: Selected
     candidates: Mapping[str, Candidate]
@@ -42,7 +42,7 @@ class Proposal(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """What the votes make of a proposal, and the review item if a person is to be asked."""
+    """The result of the votes on a proposal, and the review item if a person is to be asked."""
 
     judgement: Judgement
     question: dict[str, Any] | None
@@ -51,9 +51,9 @@ class Conclusion(NamedTuple):
 Votes = dict[str, dict[str, Vote]]
 """Votes by comparison and labeler."""
 Known = Callable[[Labeler, Sequence[Proposal]], Mapping[str, Vote]]
-"""Returns a labeler's votes that need not be asked for again, by comparison."""
+"""Returns a labeler's known votes by comparison, which are not asked for again."""
 Keep = Callable[[Labeler, Sequence[Proposal], Sequence[Vote]], None]
-"""Takes new votes, batch by batch."""
+"""Receives new votes, batch by batch."""
 
 
 def propose(
@@ -68,7 +68,7 @@ def propose(
     doubtful: bool = False,
     ruled: bool = False,
 ) -> Proposal:
-    """Return the constitution's own judgement of two answers or more, and the comparison that the others are asked about."""
+    """Return the constitution's own judgement of two or more answers, and the comparison for the other labelers."""
     judgement = judge(
         selected, answers, scores, principle, scorer_version=scorer_version, min_margin=settings.min_margin, declines_at=declines_at
     )
@@ -80,14 +80,14 @@ def poll(proposals: Sequence[Proposal], voters: Mapping[str, Voter], *, known: K
     """Return every voter's vote on each proposal that it is asked about."""
     votes: Votes = {one.comparison.id: {} for one in proposals}
     for name, voter in voters.items():
-        # What costs nothing is said anew: it may have changed with the signals.
+        # Free votes are recomputed: they may have changed with the signals.
         free = isinstance(voter.labeler, ConstitutionLabeler | SignalsLabeler)
         given_before = known(voter.labeler, proposals) if known and not free else {}
         for one in proposals:
             if one.comparison.id in given_before:
                 votes[one.comparison.id][name] = given_before[one.comparison.id]
         open_ = [one for one in proposals if one.comparison.id not in given_before and _asked(voter.labeler, one)]
-        # A model that judges is asked once: a canary that fails takes all its votes, and who does not answer is not tried again.
+        # Ask a judge model once: a failed canary voids all its votes, and an endpoint that does not answer is not retried.
         size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
         for start in range(0, len(open_), size):
             batch = open_[start : start + size]
@@ -100,7 +100,7 @@ def poll(proposals: Sequence[Proposal], voters: Mapping[str, Voter], *, known: K
 
 
 def _asked(labeler: Labeler, one: Proposal) -> bool:
-    """Say whether a labeler is asked. Of what a person decided, only those are that people's verdicts can halt.
+    """Say whether a labeler is asked. On what a person decided, only labelers that people's verdicts can halt are asked.
 
     A model does not vote on an answer that it wrote: it prefers its own.
     """
@@ -109,12 +109,12 @@ def _asked(labeler: Labeler, one: Proposal) -> bool:
         return False
     if one.ruled:
         return name in SELF_REWARDING and one.judgement.verdict != "unscored"
-    # Of what may not be taught whatever anybody says, nobody is asked.
+    # On what must not be taught in any case, nobody else is asked.
     return name == LABELER or one.judgement.verdict != "unscored"
 
 
 def conclude(proposals: Sequence[Proposal], votes: Votes, voters: Mapping[str, Voter], settings: Labels) -> list[Conclusion]:
-    """Return what the votes of `voters` make of each proposal that no person has decided; votes of others do not count."""
+    """Return the conclusion on each proposal that no person has decided; only votes of `voters` count."""
     return [_conclude(one, votes[one.comparison.id], voters, settings) for one in proposals if not one.ruled]
 
 
@@ -129,7 +129,7 @@ def _conclude(one: Proposal, votes: Mapping[str, Vote], voters: Mapping[str, Vot
 def rewritten(
     proposals: Sequence[Proposal], signals: Mapping[str, Sequence[tuple[str, str]]], mask: Callable[[str], str], *, version: str
 ) -> list[Edited]:
-    """Return what people are to be asked of answers that users rewrote; each stands in for the other question about its exchange."""
+    """Return questions about answers that users rewrote; each replaces the other question about its exchange."""
     found = []
     for one in proposals:
         logged = next((each for each in one.candidates.values() if each.kind == "logged"), None)

@@ -1,12 +1,12 @@
-"""Who has which review item open, and what becomes of a verdict: nobody overwrites what another person said without knowing of it.
+"""Hold review items for reviewers and accept their verdicts, so that nobody unknowingly overwrites another person's verdict.
 
-A `Showing` is one act of showing one item to one person. It holds the item for `LEASE`, longer while the page is open and
-renews it; meanwhile others are offered the next free item. A verdict answers a showing: the first one is stored, a repeat
-stores nothing, and it is refused if the item was decided, changed, or opened by anybody else since. That check and the
-verdict are one transaction, and order is a sequence number, so that no clock can make two people both decide.
+A `Showing` is one act of showing one item to one person. It holds the item for `LEASE`, and longer while the page stays open and
+renews it; meanwhile others are offered the next free item. A verdict answers a showing: the first verdict is stored, and a repeat
+stores nothing. A verdict is refused if the item was decided, changed, or opened by anybody else since. That check and the
+verdict are one transaction, ordered by a sequence number, so that no clock error can let two people both decide.
 
-The clock decides only how long an item stays held: a hold is alive within `LEASE` of the time it was recorded at, before or
-after it, so that a clock that steps back makes it last at most twice as long.
+The clock only decides how long an item is held: a hold is alive within `LEASE` of the time it was recorded at, before or
+after it, so a clock that steps back makes the hold last at most twice as long.
 
 Effects: reads and appends to the store.
 """
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 LEASE = timedelta(minutes=3)
 RENEWALS = 60
-"""So often a page may renew its hold: at a renewal every half minute, an item that nobody acts on is free after half an hour."""
+"""Renewals that a page may make: with one every half minute, an item that nobody acts on is free after half an hour."""
 UNDO = "undo"
 WORDS = {
     "agree": "agreed with what was proposed", "flip": "preferred the other answer", "both_bad": "found both answers bad",
@@ -39,7 +39,7 @@ WORDS = {
 
 
 class Showing(NamedTuple):
-    """One act of showing an item: which answer stands on the `left`, the last verdict then known, and a digest of what is shown."""
+    """One act of showing an item: the answer on the `left`, the last verdict known then, and a digest of what is shown."""
 
     id: str
     item: str
@@ -50,14 +50,14 @@ class Showing(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What a reviewer is shown; None if nothing is free. `refused` says why it is not the item that was asked for."""
+    """The showing for a reviewer; None if nothing is free. `refused` says why it is not the requested item."""
 
     showing: Showing | None
     refused: str = ""
 
 
 class Outcome(NamedTuple):
-    """What became of a verdict: it is `stored`, now or by an earlier call for the same showing, or `refused` for a reason."""
+    """The result of a verdict: `stored`, now or by an earlier call for the same showing, or `refused` for a reason."""
 
     stored: bool
     refused: str = ""
@@ -66,9 +66,9 @@ class Outcome(NamedTuple):
 def claim(
     home: Path, token: str, reviewer: str, *, now: datetime, kind: str | None = None, item: str | None = None, wait: float = 120.0
 ) -> Claimed:
-    """Hold `item`, or without one the next free item of `kind`, for the showing `token`; the same token gets the same item again.
+    """Hold `item`, or else the next free item of `kind`, for the showing `token`; the same token gets the same item again.
 
-    An item that another showing holds is not given, unless it is the same person's own and asked for by name.
+    An item held by another showing is not given out, unless the same person holds it and asks for it by name.
 
     Raises:
         InputError: reviewer or token are empty.
@@ -97,14 +97,14 @@ def claim(
 
 
 def left_of(item: str, token: str) -> Answer:
-    """Return which answer stands on the left: drawn by item and showing, so that the same showing stays as it is."""
+    """Return which answer is on the left, drawn by item and showing, so that a showing never changes sides."""
     return "a" if unit_interval("left", item, token) < 0.5 else "b"
 
 
 def renew(home: Path, token: str, *, now: datetime, wait: float = 120.0) -> str:
-    """Hold the item of a showing for another while; return why it is lost, empty if it is not.
+    """Extend the hold of a showing; return why it is lost, or ''.
 
-    After `RENEWALS` it is held no longer, and free for others once the last hold has run out.
+    After `RENEWALS` the hold is not extended, and the item is free for others once the last hold has expired.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -121,7 +121,7 @@ def renew(home: Path, token: str, *, now: datetime, wait: float = 120.0) -> str:
 
 
 def release(home: Path, token: str, *, now: datetime, wait: float = 120.0) -> None:
-    """Let the item of a showing go, if it is still held.
+    """Release the item of a showing, if it is still held.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -134,7 +134,7 @@ def release(home: Path, token: str, *, now: datetime, wait: float = 120.0) -> No
 
 
 def lost(connection: duckdb.DuckDBPyConnection, token: str) -> str:
-    """Return why a verdict on this showing would be refused, empty if it would be stored."""
+    """Return why a verdict on this showing would be refused, or '' if it would be stored."""
     shown = _showing(connection, token)
     return _why_stale(connection, shown) if shown else ""
 
@@ -150,7 +150,7 @@ def decide(
     edited_answer: str | None = None,
     wait: float = 120.0,
 ) -> Outcome:
-    """Store what `reviewer` says of the item of a showing, or say why it is not stored. Texts are redacted by the caller.
+    """Store the verdict of `reviewer` on the item of a showing, or return why it is not stored. The caller redacts texts.
 
     Raises:
         StoreBusy, NoSpace: nothing was written; the same call may be repeated.
@@ -176,13 +176,13 @@ def decide(
         event = {"id": name, "item_id": shown.item, "reviewer": reviewer, "verdict": verdict, "edited_answer": edited_answer, "note": note}
         return [event | {"decided_at": now, "seq": _last(connection, "verdicts") + 1, "showing": token, "left_answer": shown.left}]
 
-    # A person's time cannot be had again: the verdict is on disk twice before the page says that it was taken.
+    # A person's time cannot be recovered: the verdict is on disk twice before the page confirms it.
     append_durably(home, "verdicts", make, wait=wait)
     return outcome
 
 
 def undo(home: Path, verdict: str, *, reviewer: str, now: datetime, wait: float = 120.0) -> str | None:
-    """Take back the verdict with the id `verdict` if it is this reviewer's last; return its item, None if there is nothing to take back.
+    """Take back the verdict with the id `verdict` if it is this reviewer's last; return its item, or None if nothing was taken back.
 
     The event is a `skip`, which decides nothing, with the note `undo`: every reader of verdicts already understands it.
 
@@ -206,7 +206,7 @@ def undo(home: Path, verdict: str, *, reviewer: str, now: datetime, wait: float 
 
 
 def alive(now: datetime) -> dict[str, datetime]:
-    """Return the times between which a hold must have been recorded to be alive at `now`."""
+    """Return the earliest and the latest recording time of holds that are alive at `now`."""
     return {"after": now - LEASE, "before": now + LEASE}
 
 
@@ -216,7 +216,7 @@ def _next_free(connection: duckdb.DuckDBPyConnection, kind: str | None, now: dat
 
 
 def _why_not(connection: duckdb.DuckDBPyConnection, item: str, reviewer: str, now: datetime) -> str:
-    """Return why an item that was asked for by name cannot be shown to `reviewer` now."""
+    """Return why an item requested by name cannot be shown to `reviewer` now, or ''."""
     if _item(connection, item) is None:
         return "the item that was asked for is no longer there, as after an erasure; this is the next one"
     holder = _holder(connection, item)
@@ -229,7 +229,7 @@ def _why_not(connection: duckdb.DuckDBPyConnection, item: str, reviewer: str, no
 
 
 def _why_stale(connection: duckdb.DuckDBPyConnection, shown: Showing) -> str:
-    """Return what happened to an item since it was shown, empty if nothing did that matters."""
+    """Return what happened to an item since it was shown, or '' if nothing relevant did."""
     item = _item(connection, shown.item)
     if item is None:
         return "the item is no longer there, as after an erasure; decide the next one"
@@ -271,7 +271,7 @@ def _item(connection: duckdb.DuckDBPyConnection, item: str) -> Row | None:
 
 
 def _digest(item: Mapping[str, Any]) -> str:
-    """Return the address of what a reviewer is shown of an item."""
+    """Return the content address of what a reviewer is shown of an item."""
     return content_id(*(str(item.get(name)) for name in ("prompt", "answer_a", "answer_b", "proposal", "messages")))
 
 
@@ -283,7 +283,7 @@ def _record(connection: duckdb.DuckDBPyConnection, shown: Showing, event: str, n
 
 
 def _last(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Return the last sequence number of a table; only one writer is at work, so that the next one is free."""
+    """Return the last sequence number of a table; there is only one writer, so the next number is free."""
     row = _one(connection, f"SELECT coalesce(max(seq), 0) FROM {table}")  # noqa: S608 - a name from code
     return int(row[0]) if row else 0
 

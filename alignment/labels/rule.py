@@ -1,4 +1,4 @@
-"""The labelers that call no model: the constitution over detector scores, users' signals, and the one that is not there."""
+"""Labelers that call no model: the constitution on detector scores, users' signals, and an absent labeler."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from alignment.records import Side
 
 Scores = Mapping[str, float]
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[Scores]]
-"""Detector scores in 0..1 of each (prompt, answer)."""
+"""Returns detector scores in 0..1 for each (prompt, answer)."""
 
 _WEAK = 0.3
 
 
 class ConstitutionLabeler(NamedTuple):
-    """Ranks two answers by the detectors that the comparison's principle names; each answer is scored alone, so order cannot count."""
+    """Ranks two answers by the detectors of the comparison's principle; each answer is scored alone, so order cannot matter."""
 
     constitution: Constitution
     scorer: Scorer
@@ -30,11 +30,11 @@ class ConstitutionLabeler(NamedTuple):
 
     @property
     def version(self) -> str:
-        """Content address of principles, detectors and thresholds."""
+        """Content address of the principles, detectors and thresholds."""
         return content_id(self.constitution.fingerprint, self.scorer_version, self.min_margin, self.declines_at)[:16]
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """Vote for the larger utility: `tie` below `min_margin`, `unscored` if a harmless request's better answer declines."""
+        """Vote for the answer with more utility: `tie` below `min_margin`, `unscored` if it declines a harmless request."""
         texts = sorted({(asked(one.selected.interaction.messages), each.text) for one in comparisons for each in (one.first, one.second)})
         scored = self.scorer([prompt for prompt, _ in texts], [text for _, text in texts])
         return [self._vote(one, dict(zip(texts, scored, strict=True))) for one in comparisons]
@@ -52,9 +52,9 @@ class ConstitutionLabeler(NamedTuple):
 
 
 class SignalsLabeler(NamedTuple):
-    """What users did with a logged answer, as a weak label; `signals` maps an exchange to (kind, value) pairs.
+    """Users' reactions to a logged answer, as a weak label; `signals` maps an exchange to (kind, value) pairs.
 
-    On harmful requests it says nothing: whoever asks for harm is pleased by harm. It cannot be calibrated without users.
+    It abstains on harmful requests: users who ask for harm are pleased by harm. It cannot be calibrated without users.
     """
 
     signals: Mapping[str, Sequence[tuple[str, str]]]
@@ -62,9 +62,9 @@ class SignalsLabeler(NamedTuple):
     version: str = "1"
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
-        """Vote for or against the answer that was logged; `unscored` without one, without signals, or if they cancel out.
+        """Vote for or against the logged answer; `unscored` without a logged answer, without signals, or if they cancel out.
 
-        `detail` counts the signals for and against it.
+        `detail` counts the signals for and against the answer.
         """
         return [self._vote(one) for one in comparisons]
 
@@ -82,7 +82,7 @@ class SignalsLabeler(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """A labeler that cannot vote at all tonight, with the reason. It is shown, and costs nothing."""
+    """A labeler that cannot vote tonight, with the reason. It is shown, and costs nothing."""
 
     name: str
     reason: str

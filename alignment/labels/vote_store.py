@@ -1,4 +1,4 @@
-"""Votes in the store: what a labeler has said of a comparison is not asked for again.
+"""Store votes, so that no labeler is asked again about a comparison that it voted on.
 
 Effects: reads and appends to the store.
 """
@@ -19,7 +19,7 @@ from alignment.store import append, query, session
 
 
 def known_votes(home: Path, labeler: Labeler, proposals: Sequence[Proposal]) -> dict[str, Vote]:
-    """Return what the labeler has said before of these proposals, by comparison; where it could not tell, it is asked again."""
+    """Return the labeler's stored votes on these proposals, by comparison; it is asked again where it could not tell."""
     ids = {content_id(*_key(labeler, one.comparison), True): one.comparison.id for one in proposals}
     rows = query(home, "SELECT id, verdict, margin, detail FROM votes WHERE list_contains(?, id)", [list(ids)])
     return {ids[row["id"]]: Vote(row["verdict"], row["margin"], json.loads(row["detail"])) for row in rows}
@@ -35,7 +35,7 @@ def save_votes(
     mask: Callable[[str], str],
     moment: datetime,
 ) -> None:
-    """Store one vote a proposal; texts in their details are masked."""
+    """Store one vote per proposal; texts in the votes' details are masked."""
     rows: list[dict[str, Any]] = [
         {
             "id": _address(labeler, one.comparison, vote), "night_id": night_id,
@@ -55,6 +55,6 @@ def _key(labeler: Labeler, one: Comparison) -> tuple[str, ...]:
 
 
 def _address(labeler: Labeler, one: Comparison, vote: Vote) -> str:
-    # Signals change without a change of version: what they said is part of the address.
+    # Signals change without a version change, so the vote itself is part of the address.
     said = [vote.verdict, vote.margin, dict(vote.detail)] if isinstance(labeler, SignalsLabeler) else vote.verdict != "unscored"
     return content_id(*_key(labeler, one), said)

@@ -1,4 +1,4 @@
-"""Where data came from and what it became: `trace` follows it, `erase` removes a person's."""
+"""Where data came from and what became of it: `trace` follows it, `erase` removes a person's data."""
 
 from alignment.lineage.erase import ErasePlan, apply_erasure, erased_keys, plan_erasure, record_export, trained_on_erased
 from alignment.lineage.scrub import Subject

@@ -1,7 +1,7 @@
-"""A person's data out of a state folder: a frozen plan, and one function that carries it out.
+"""Erase a person's data from a state folder: a frozen plan, and one function that carries it out.
 
-Files come first and the store last, in one step that also records the erasure: as long as the store knows whose rows are whose, an erasure
-that was killed can be planned again.
+Files come first. The store comes last, in one step that also records the erasure: as long as the store knows whose rows are whose, a
+killed erasure can be planned again.
 
 Effects: `apply_erasure` changes the state folder; the caller holds the night's lock.
 """
@@ -29,11 +29,10 @@ EVENT = "trained_on_erased"
 
 @dataclass(frozen=True)
 class ErasePlan:
-    """What an erasure would do: rows and rows that name the person by table, file changes, and what follows for releases.
+    """What an erasure would do: by table, the rows to erase and the rows that name the person; file changes; affected releases.
 
-    `log_files` are the delivered logs that the rows came from or whose names hold the id, `exports` the folders to which the person's pairs
-    were written; they lie outside and are not touched. `recorded` says that the store has an
-    erasure of this person already.
+    `log_files` are the delivered logs that the rows came from or whose names hold the id; `exports` are the folders to which the person's
+    pairs were written. Both are outside and stay untouched. `recorded` says whether the store already has an erasure of this person.
     """
 
     subject: Subject = field(repr=False)
@@ -48,7 +47,7 @@ class ErasePlan:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What is kept of the erasure: numbers, and names of files and releases."""
+        """The counts kept of the erasure, with the names of its releases."""
         return {
             "rows": dict(self.rows),
             "mentions": dict(self.mentions),
@@ -58,10 +57,10 @@ class ErasePlan:
 
 
 def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> ErasePlan:
-    """Return what erasing `subject` would do; `nights` maps the releases on disk to the nights that made them. Changes nothing.
+    """Plan the erasure of `subject`; `nights` maps the releases on disk to the nights that made them. Changes nothing.
 
     Raises:
-        InputError: the id is empty, which is what exchanges of nobody in particular have.
+        InputError: the id is empty, as in exchanges of no particular person.
     """
     if not all(form.strip() for form in subject.forms):
         raise InputError("the subject is empty; give the user_id as the logs wrote it: 'align erase --subject ID --reason TEXT'")
@@ -87,13 +86,13 @@ def plan_erasure(home: Path, subject: Subject, *, nights: Mapping[str, str]) -> 
 
 
 def apply_erasure(home: Path, plan: ErasePlan, *, reason: str, actor: str, now: datetime) -> list[str]:
-    """Carry out a plan and record that it was done; an erasure without rows to erase, such as the rest of
-    one that was killed, is recorded only if the person's was not yet.
+    """Carry out a plan and record it. An erasure without rows to erase, such as the rest of a killed one, is recorded only if the
+    person has no recorded erasure yet.
 
-    Return the files that still hold the person's data: of an unknown kind, or damaged.
+    Return the files that still hold the person's data because they are of an unknown kind or damaged.
 
     Raises:
-        StoreBusy: another process kept the store or the orchestrator's database locked; what was done is done, run it again.
+        StoreBusy: another process kept the store or the orchestrator's database locked; finished steps stay done, run it again.
         NoSpace: there is no room for a second copy of the store.
     """
     masked = plan.marks.own.text(reason)
@@ -151,7 +150,7 @@ def _append(connection: duckdb.DuckDBPyConnection, record: _Record, *, schema: s
 
 
 def record_export(home: Path, out: Path, *, night_id: str | None, now: datetime) -> None:
-    """Remember where pairs were written to, those of all nights or of one, so that an erasure can name the place."""
+    """Record where pairs were exported, of all nights or of one, so that an erasure can name the place."""
     path = str(out.resolve())
     audit.append(home, "pairs_exported", night_id or "all nights", actor=acting_name(), details={"folder": path})
     with session(home, write=True) as connection:
@@ -159,11 +158,11 @@ def record_export(home: Path, out: Path, *, night_id: str | None, now: datetime)
 
 
 def erased_keys(home: Path) -> frozenset[str]:
-    """Return the keyed hashes of all erased people (see `alignment.ids.subject_key`), of their ids as given and as masked."""
+    """Return the keyed hashes (see `alignment.ids.subject_key`) of all erased people's ids, as given and as masked."""
     return frozenset(str(row["subject_key"]) for row in query(home, "SELECT subject_key FROM erased_keys"))
 
 
 def trained_on_erased(home: Path) -> dict[str, datetime]:
-    """Return the releases that were trained on pairs of people who were erased since, with the time of the last such erasure."""
+    """Return the releases trained on pairs of people erased since, with the time of the last such erasure."""
     rows = query(home, "SELECT release_id, max(recorded_at) AS since FROM release_events WHERE event = ? GROUP BY release_id", [EVENT])
     return {str(row["release_id"]): row["since"] for row in rows}

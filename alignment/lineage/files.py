@@ -1,7 +1,7 @@
-"""A person's data in the files of a state folder, outside the store: which files hold some, and what becomes of them.
+"""A person's data in the files of a state folder, outside the store: which files hold some, and how they change.
 
-Effects: `find_changes` reads, `apply_change` rewrites or removes files. Each file changes by one rename, and a second run finds what a
-killed one left.
+Effects: `find_changes` reads, `apply_change` rewrites or removes files. Each file changes by one rename, and a second run finds whatever a
+killed run left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from alignment.lineage.scrub import Scrubber
 Action = Literal["remove", "drop rows", "scrub", "left"]
 
 # Weights, vocabularies and hashed evidence hold no log text, and a word in a vocabulary is not a person. The store's own evidence follows
-# the store: `alignment.store.rewriting` writes it afresh. Out of the audit log words are taken by `alignment.store.audit.withhold`.
+# the store: `alignment.store.rewriting` writes it afresh. `alignment.store.audit.withhold` removes words from the audit log.
 _KEPT = re.compile(
     r"^(?:models/|vectors/|releases/[^/]+/(?:adapter/|model/|card\.(?:md|html)$|manifest\.json$)"
     r"|training/[^/]+/(?:adapter/|model/|run\.json$|result\.json$)"
@@ -43,7 +43,7 @@ _UNFINISHED = ("checkpoints", "adapter.part", "model.part")
 
 
 class FileChange(NamedTuple):
-    """One file or folder (`path` is relative to the state folder), what becomes of it, and how many rows of it that concerns."""
+    """One file or folder (`path` is relative to the state folder), what happens to it, and how many of its rows are affected."""
 
     path: str
     action: Action
@@ -52,7 +52,7 @@ class FileChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Marks:
-    """What tells a person's rows in files (ids of store rows, and the forms of `user_id`), and what is taken out of other text."""
+    """How to recognise a person's rows in files (ids of store rows, and the forms of `user_id`), and what to remove from other text."""
 
     ids: frozenset[str]
     others: Scrubber
@@ -60,7 +60,7 @@ class Marks:
     had_pairs: bool = False
 
     def owns(self, row: dict[str, Any]) -> bool:
-        """Say whether a row of a file is there because of the person."""
+        """Return whether a row of a file exists because of the person."""
         if _TORN in row:
             return bool(self.own.text(row[_TORN]) != row[_TORN])
         return row.get("user_id") in self.others.forms or any(isinstance(value, str) and value in self.ids for value in row.values())
@@ -68,7 +68,7 @@ class Marks:
 
 def find_changes(home: Path, marks: Marks) -> list[FileChange]:
     """Return what must change in the state folder, outside the store."""
-    # What killed processes left: nobody reads it again.
+    # Leftovers of killed processes: nobody reads them again.
     gone = [*home.rglob(".*.removed"), *(path for path in home.rglob("*.part") if path.is_file())]
     # Copies of damaged stores and evidence, and an unfinished rebuild, cannot be searched.
     gone += [*home.glob("*.damaged-*"), *home.glob(".rebuild")]
@@ -77,11 +77,11 @@ def find_changes(home: Path, marks: Marks) -> list[FileChange]:
         if run.parent.name.startswith(".") or not any(marks.owns(row) for row in _json_rows(run)):
             continue
         had_pairs = True
-        # An unfinished run is another one without the person's pairs; a finished one keeps its result.
+        # Without the person's pairs an unfinished run would be another run; a finished one keeps its result.
         finished = (run.parent / "result.json").exists()
         gone += [path for name in _UNFINISHED if (path := run.parent / name).exists()] if finished else [run.parent]
     if had_pairs:
-        # Its keys are hashes of tokens, so that nobody can say which are the person's; all are computed again when they are needed.
+        # Its keys are hashes of tokens, so that the person's cannot be identified; all are recomputed when needed.
         gone += (home / "reference").glob("*.parquet")
     removed = {path for path in gone if not path.is_symlink()}
     outermost = sorted(path for path in removed if not removed.intersection(path.parents))
@@ -110,7 +110,7 @@ def _examine(home: Path, path: Path, marks: Marks) -> FileChange | None:
         changed = sum(marks.others.row(row) != row for row in rows if not marks.owns(row))
         return FileChange(name, "drop rows", owned) if owned else FileChange(name, "scrub", changed) if changed else None
     if path.suffix in (".db-wal", ".db-shm") or not holds(path, marks.own):
-        # A database's log is looked at together with the database.
+        # A database's log is examined together with the database.
         log = path.with_name(f"{path.name}-wal")
         return FileChange(name, "scrub") if path.suffix == ".db" and holds(log, marks.own) else None
     if path.suffix == ".db":
@@ -124,7 +124,7 @@ def _examine(home: Path, path: Path, marks: Marks) -> FileChange | None:
 
 
 def holds(path: Path, scrubber: Scrubber) -> bool:
-    """Say whether a file's bytes hold any of the person's needles."""
+    """Return whether a file's bytes hold any of the person's needles."""
     if not path.exists() or not path.stat().st_size:
         return False
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as whole:
@@ -132,7 +132,7 @@ def holds(path: Path, scrubber: Scrubber) -> bool:
 
 
 def apply_change(home: Path, change: FileChange, marks: Marks) -> bool:
-    """Carry out one change, what is gone already stays so; return False if the file had to be left as it is."""
+    """Carry out one change, even if the file is already gone; return False if the file had to be left as it is."""
     path = home / change.path
     if change.action == "remove":
         with _run_lock(home, path):
@@ -155,7 +155,7 @@ def _run_lock(home: Path, path: Path) -> Iterator[None]:
     """Wait for the training process of a killed night, which may still be saving a checkpoint.
 
     Raises:
-        StoreBusy: it went on for longer than the wait allows.
+        StoreBusy: it ran for longer than the wait allows.
     """
     training = home / "training"
     run = next((folder for folder in (path, *path.parents) if folder.parent == training), None)
@@ -186,7 +186,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    # Renamed first: a folder that a kill left half removed must not be taken for a whole one.
+    # Renamed first: a folder half removed by a kill must not be taken for a complete one.
     scratch = path if path.name.endswith(".removed") else path.with_name(f".{path.name}.removed")
     if scratch != path:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -195,12 +195,12 @@ def _remove(path: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    # Damaged bytes survive the way through text.
+    # Damaged bytes survive the round trip through text.
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file as rows; one that a kill cut is a row of its text."""
+    """Yield the lines of a file as rows; a line cut by a kill is a row of its text."""
     # Not splitlines: chat text may hold other line ends, such as U+2028.
     for line in _text(path).split("\n"):
         try:
@@ -214,7 +214,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(path: Path, marks: Marks, *, write: bool) -> tuple[int, int]:
-    """Return how many rows are the person's and how many of others name the person; with `write`, write the file without."""
+    """Count the person's rows and the other rows that name the person; with `write`, rewrite the file without the person."""
     owned = changed = 0
     scratch = path.with_name(f".{path.name}.part")
     with pq.ParquetFile(path) as source:

@@ -1,4 +1,4 @@
-"""The orchestrator's own SQLite store: messages of failures, log lines and artifacts can quote a log.
+"""Scrub the orchestrator's own SQLite store: error messages, log lines and artifacts can quote a log.
 
 Effects: changes the database and rewrites its file.
 """
@@ -22,14 +22,14 @@ _FREE_TEXT = {
     "artifact_collection": ("data", "description"),
     "events": ("payload",),
 }
-"""Where Prefect keeps what runs said; its other columns hold names and states, which a person may happen to be called like."""
+"""Prefect's columns of free text; its other columns hold names and states, which may coincide with a person's name."""
 _WAIT_SECONDS = 30.0
 
 
 def scrub(path: Path, scrubber: Scrubber) -> bool:
-    """Take a person out of the texts in the SQLite file `path`, and what was deleted before out of its free pages.
+    """Remove a person from the texts in the SQLite file `path`, and earlier deleted data from its free pages.
 
-    Return False if it is damaged or no SQLite file: then it is as it was.
+    Return False if it is damaged or not an SQLite file; it is then unchanged.
 
     Raises:
         StoreBusy: another process kept it locked.

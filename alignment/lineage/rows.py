@@ -1,6 +1,6 @@
-"""A person's rows in the store: which they are, and a copy of the store without them.
+"""A person's rows in the store: find them, and copy the store without them.
 
-Effects: none of its own; works on the connections that it is given.
+Effects: none of its own; works on the connections it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEY = {"detections": "interaction_id", "deep_redactions": "interaction_id"}
 
 
 class Found(NamedTuple):
-    """What the store holds of a person: rows to erase and other people's rows that name the person, by table; what follows from them."""
+    """A person's data in the store: rows to erase and other people's rows that name the person, by table; affected files and releases."""
 
     rows: Mapping[str, int]
     mentions: Mapping[str, int]
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 
 def look_up(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Found:
-    """Return what the store that `connection` has open holds of `subject`."""
+    """Look up what the store open on `connection` holds of `subject`."""
     counts = _mark(connection, subject)
     ids = {str(row[0]) for row in connection.execute("SELECT DISTINCT id FROM doomed").fetchall()}
     scrubber = Scrubber(subject.forms)
@@ -64,7 +64,7 @@ def _mark(connection: duckdb.DuckDBPyConnection, subject: Subject) -> dict[str, 
 
 
 def _texts(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    """Return what the person said and was answered."""
+    """Return what the person wrote, and the answers to it."""
     exchanges = connection.execute("SELECT messages::VARCHAR, response FROM interactions SEMI JOIN doomed USING (id)").fetchall()
     edits = connection.execute("SELECT value FROM signals SEMI JOIN doomed USING (id) WHERE kind = 'edit'").fetchall()
     said = [turn["content"] for messages, _ in exchanges for turn in json.loads(messages) if turn["role"] != "system"]
@@ -72,7 +72,7 @@ def _texts(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
 
 
 def _scrubbed(connection: duckdb.DuckDBPyConnection, table: str, scrubber: Scrubber) -> list[dict[str, Any]]:
-    """Return the rows of others in `table` that hold the person's id, with their row number and their text columns cleaned."""
+    """Return other people's rows in `table` that hold the person's id, with their row number and their text columns cleaned."""
     columns = TEXT_COLUMNS[table]
     if not scrubber.needles:
         return []
@@ -88,10 +88,10 @@ def _scrubbed(connection: duckdb.DuckDBPyConnection, table: str, scrubber: Scrub
 
 
 def copy_without(connection: duckdb.DuckDBPyConnection, subject: Subject) -> None:
-    """Copy every table of `old` to `new`, less the person's rows and with the person's id taken out of other people's text.
+    """Copy every table of `old` to `new` without the person's rows, and with the person's id removed from other people's text.
 
     Raises:
-        StoreError: rows went missing on the way.
+        StoreError: rows went missing during the copy.
     """
     connection.execute("USE old")
     counts = _mark(connection, subject)
@@ -100,7 +100,7 @@ def copy_without(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Non
         "SELECT table_name FROM duckdb_tables() WHERE database_name = 'old' AND NOT temporary ORDER BY 1"
     ).fetchall()
     for (table,) in tables:
-        # What a check reports of a row may quote it.
+        # A check's report about a row may quote it.
         cleaned = _scrubbed(connection, table, full if table == "check_results" else scrubber) if table in TEXT_COLUMNS else []
         _copy(connection, table, cleaned, doomed=counts.get(table, 0))
 

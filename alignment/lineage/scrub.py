@@ -1,4 +1,4 @@
-"""One person's id and texts, and how they are taken out of other text."""
+"""One person's id and texts, and how to remove them from other text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 ERASED = "<ERASED>"
 _MIN_WORD, _MIN_TEXT = 4, 20
-"""Shorter ids stand in too many words, shorter texts are said by too many people, to be looked for in what others wrote."""
+"""Shorter ids occur in too many words, and shorter texts are written by too many people, to be searched for in others' text."""
 
 _HEX = re.compile(r"(\\u)([0-9a-f]{4})")
 
@@ -39,12 +39,12 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "files_set_aside": ("reason",),
     "seeds": ("text", "chosen", "rejected", "before"),
 }
-"""Columns of free text. Others hold ids, names and numbers of this project: a user called 'harm' must not change what side a pair is on."""
+"""Columns of free text. Others hold this project's ids, names and numbers: a user called 'harm' must not change a pair's side."""
 TEXT_NAMES = frozenset(name for names in TEXT_COLUMNS.values() for name in names)
 
 
 class Subject(NamedTuple):
-    """A person: the forms in which logs name them (as written, and masked), and the keyed hashes of both."""
+    """A person: the forms in which logs name them (as written, and masked), and the keyed hashes of both forms."""
 
     forms: tuple[str, ...]
     subject_key: str
@@ -52,7 +52,7 @@ class Subject(NamedTuple):
 
 
 def _escapes(text: str) -> list[str]:
-    """Return `text` as it may stand in a file: plain, in a JSON string of any kind, quoted by an error message, or in a page."""
+    """Return the forms of `text` in a file: plain, in a JSON string of any kind, quoted by an error message, or in a page."""
     plain, ascii_only = (json.dumps(text, ensure_ascii=each)[1:-1] for each in (False, True))
     upper = _HEX.sub(lambda found: found[1] + found[2].upper(), ascii_only)
     return list(dict.fromkeys([text, plain, ascii_only, upper, repr(text)[1:-1], html.escape(text), html.escape(text, quote=False)]))
@@ -65,7 +65,7 @@ def _word(form: str) -> str:
 
 
 def quarantine_pattern(subject: Subject) -> str:
-    """Return the RE2 pattern of a raw line that is the subject's: its `user_id`, or for an id of 4 characters and more the id as a word."""
+    """Return the RE2 pattern of the subject's raw lines: by `user_id`, or, for ids of at least 4 characters, by the id as a word."""
     forms = "|".join(_re2(each) for form in subject.forms for each in _escapes(form))
     words = "|".join(_re2(each) for form in subject.forms if len(form) >= _MIN_WORD for each in _escapes(form))
     named = rf'"user_id"\s*:\s*"?(?:{forms})["\s,}}]'
@@ -73,13 +73,13 @@ def quarantine_pattern(subject: Subject) -> str:
 
 
 def _re2(text: str) -> str:
-    # Python's re.escape escapes what RE2 takes for an error in some classes; hexadecimal is the same in both.
+    # Some escapes of Python's re.escape are errors in RE2; hexadecimal is the same in both.
     return "".join(character if character.isalnum() else rf"\x{{{ord(character):x}}}" for character in text)
 
 
 @dataclass(frozen=True)
 class Scrubber:
-    """Takes a subject's id, and if given the subject's texts, out of text.
+    """Removes a subject's id, and the subject's texts if given, from text.
 
     >>> Scrubber(("u-ann",)).text("ask u-ann, not u-anna")
     'ask <ERASED>, not u-anna'
@@ -92,19 +92,19 @@ class Scrubber:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The forms that are long enough to look for."""
+        """The forms long enough to search for."""
         return tuple(form for form in self.forms if len(form) >= _MIN_WORD)
 
     @cached_property
     def _quotes(self) -> tuple[str, ...]:
-        # By line, because what quotes a text may break or escape it there.
+        # By line, because a quotation of the text may break or escape it there.
         lines = {line.strip() for text in self.texts for line in text.split("\n")}
         longest = sorted((line for line in lines if len(line) >= _MIN_TEXT), key=lambda line: (-len(line), line))
         return tuple(each for text in longest for each in _escapes(text))
 
     @cached_property
     def needles(self) -> tuple[str, ...]:
-        """Strings of which a file or cell holds one if there is anything to take out."""
+        """Strings of which every file or cell with something to remove holds at least one."""
         return (*self._quotes, *(each for word in self.words for each in _escapes(word)))
 
     @cached_property
@@ -120,7 +120,7 @@ class Scrubber:
         return self._pattern.sub(ERASED, value)
 
     def cell(self, value: str) -> str:
-        """Return a text, or a JSON value as text, without the subject; what needs no change stays byte for byte."""
+        """Return a text, or a JSON value as text, without the subject; a value that needs no change is returned byte for byte."""
         if not any(needle in value for needle in self.needles):
             return value
         if value[:1] in ("{", "["):
@@ -145,6 +145,6 @@ class Scrubber:
         if isinstance(value, list):
             return [self._inside(each) for each in value]
         if isinstance(value, dict):
-            # A role is one of four words of the chat format, whoever is called 'user'.
+            # A role is one of four words of the chat format, even if a person is called 'user'.
             return {self.text(key): each if key == "role" else self._inside(each) for key, each in value.items()}
         return value

@@ -1,4 +1,4 @@
-"""Lineage both ways: from a release back to the lines of log files that it learnt from, and from a line to what learnt from it.
+"""Lineage both ways: from a release back to the log lines it learnt from, and from a line to everything that learnt from it.
 
 Effects: reads the store.
 """
@@ -22,7 +22,7 @@ _KINDS = "a release, night, pair, judgement, candidate, review item, exchange, o
 
 
 class Thing(NamedTuple):
-    """What an id names."""
+    """The kind and id of something that can be traced."""
 
     kind: str
     id: str
@@ -30,7 +30,7 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """One thing of a lineage: what is known of it, and what hangs on it. `more` of its parts are not shown."""
+    """One thing in a lineage: its facts and its parts. `more` counts parts not shown."""
 
     kind: str
     id: str
@@ -62,10 +62,10 @@ def _node(kind: str, id_: str, facts: Mapping[str, Any], parts: Sequence[Node] =
 
 
 def find(home: Path, name: str) -> Thing:
-    """Return what `name` names: an id, at least eight digits that begin one and no other, or PATH:LINE of a log file.
+    """Return what `name` names: an id, a unique prefix of at least eight digits, or PATH:LINE of a log file.
 
     Raises:
-        InputError: it names nothing, or several things; these are listed.
+        InputError: it names nothing, or several things; the message lists these.
     """
     with session(home) as connection:
         if _PREFIX.match(name):
@@ -89,7 +89,7 @@ def find(home: Path, name: str) -> Thing:
 
 
 def trace(home: Path, name: str, *, limit: int = 10) -> Trace:
-    """Follow what `name` names both ways; of a night's pairs at most `limit` are shown, and the others counted.
+    """Follow what `name` names both ways; at most `limit` of a night's pairs are shown, the others counted.
 
     Raises:
         InputError: see `find`.
@@ -183,7 +183,7 @@ def _pair_origin(store: _Store, pair_id: str) -> tuple[Node, ...]:
     judged = _judgements(
         store, f"interaction_id = $1 AND chosen_id IN {chosen} AND rejected_id IN {chosen}", one, row["chosen"], row["rejected"]
     )
-    # An answer that a person wrote is no candidate; the judgement that the person saw is shown then.
+    # An answer written by a person is no candidate; show the judgement that the person saw instead.
     judged = judged or _judgements(store, "interaction_id = ?", one)
     reviewed = tuple(item for item in _reviews(store, one) if item.parts)
     return (*judged, *reviewed, *_rulings(store, one), *_exchange(store, one))

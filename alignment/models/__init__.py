@@ -1,1 +1,1 @@
-"""Chat models behind one protocol, the embedded model, and the sentence embedder."""
+"""Chat models behind one protocol, the embedded chat model, and the sentence embedder."""

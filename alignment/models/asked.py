@@ -1,4 +1,4 @@
-"""One call to an endpoint: what it asks, how it fails, and what is kept of it."""
+"""One call to an endpoint: its request, its failures, and what is stored of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Calls(Protocol):
-    """Where paid answers are kept; see `alignment.store.TeacherCalls`."""
+    """The store of paid answers; see `alignment.store.TeacherCalls`."""
 
     def keep(self, row: Mapping[str, Any]) -> None: ...
     def settle(self) -> int: ...
@@ -22,7 +22,7 @@ class Calls(Protocol):
 
 
 class Asked(NamedTuple):
-    """One call: its content address, what it asks, the exchange that it is about, and the most it can take."""
+    """One call: content address, request body, the id of the exchange it is about, and its maximum (tokens, cost)."""
 
     id: str
     body: dict[str, Any]
@@ -31,8 +31,10 @@ class Asked(NamedTuple):
 
 
 class Failed(Exception):
-    """An attempt that failed. `again`: the next may not; `billed`: it may have been charged, for the tokens `used` if they are known;
-    `stop`: no call can succeed; `otherwise`: it was refused for how it was written, and can be written otherwise.
+    """A failed attempt.
+
+    `again`: a retry may succeed; `billed`: it may have been charged, for `used` tokens if known; `stop`: no call can succeed; `otherwise`:
+    the server refused the form of the request, and another form may work.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Failed(Exception):
 
 
 class Use(NamedTuple):
-    """What calls are made for, the most of them that one night may make (0: no limit), and the setting that says so."""
+    """The purpose of calls, how many of them one night may make (0: no limit), and the setting with that limit."""
 
     purpose: str = ""
     most: int = 0

@@ -1,4 +1,4 @@
-"""Limits of a paid endpoint, which stop a call before it would exceed them."""
+"""Limits of a paid endpoint, checked before each call."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class LimitReached(Exception):
-    """The next call could exceed what a night may take; the message names the setting."""
+    """The next call could exceed a limit of the night; the message names the setting."""
 
 
 class Requests:
-    """At most `most` requests a night for one purpose, retries included; 0 is no limit. `made` are those of earlier runs."""
+    """At most `most` requests per night for one purpose, retries included; 0 is no limit. `made` counts those of earlier runs."""
 
     def __init__(self, most: int, made: int = 0, setting: str = "") -> None:
         self.most, self.made, self.setting = most, made, setting
@@ -22,7 +22,7 @@ class Requests:
         """Count the next request.
 
         Raises:
-            LimitReached: it would be one too many.
+            LimitReached: it would exceed the limit.
         """
         if self.most and self.made >= self.most:
             raise LimitReached(f"{self.setting} = {self.most}: as many are made")
@@ -30,7 +30,7 @@ class Requests:
 
 
 class Pace:
-    """At most `per_minute` calls in any 60 seconds; 0 is no limit. `ages` are how many seconds ago earlier calls were made."""
+    """At most `per_minute` calls in any 60 seconds; 0 is no limit. `ages` are the seconds since each earlier call."""
 
     def __init__(self, per_minute: int, ages: Iterable[float] = ()) -> None:
         self.per_minute = per_minute
@@ -39,7 +39,7 @@ class Pace:
         self._turn = asyncio.Lock()
 
     async def wait(self) -> None:
-        """Return when the next call may start."""
+        """Wait until the next call may start."""
         if not self.per_minute:
             return
         async with self._turn:
@@ -49,17 +49,17 @@ class Pace:
 
 
 class Purse:
-    """Tokens and money of one night. What a call could take at most is set aside before it, and settled after it."""
+    """Tokens and money of one night: reserve a call's maximum before it, settle the actual use after it."""
 
     def __init__(self, max_tokens: int, max_cost: float, *, tokens: int = 0, cost: float = 0.0) -> None:
         self.max_tokens, self.max_cost = max_tokens, max_cost
         self.tokens, self.cost = tokens, cost
 
     def reserve(self, tokens: int, cost: float) -> None:
-        """Set aside what a call takes at most.
+        """Reserve the maximum that a call can use.
 
         Raises:
-            LimitReached: there is not as much left.
+            LimitReached: there is not enough left.
         """
         if self.max_tokens and self.tokens + tokens > self.max_tokens:
             raise LimitReached(f"[teacher] max_tokens_per_night = {self.max_tokens}: {self.tokens} are spent or set aside")
@@ -69,6 +69,6 @@ class Purse:
         self.cost += cost
 
     def settle(self, reserved: tuple[int, float], used: tuple[int, float]) -> None:
-        """Replace what was set aside by what was used."""
+        """Replace a reservation by the actual use."""
         self.tokens += used[0] - reserved[0]
         self.cost += used[1] - reserved[1]

@@ -1,4 +1,4 @@
-"""The protocol that every model speaks, and what the rest of the project may ask of it."""
+"""The protocols of chat models, and the results that they return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from alignment.records import Message
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) after each batch."""
+"""Callback that gets (done, total) after each batch."""
 
 
 class ChatModel(Protocol):
@@ -30,7 +30,7 @@ class ChatModel(Protocol):
         """Answer each conversation; greedy when `temperature` is 0. An answer may be empty.
 
         Raises:
-            ModelError: the model cannot answer (a conversation longer than its context, a server that refuses).
+            ModelError: the model cannot answer (for instance a conversation exceeds its context, or its server refuses).
         """
         ...
 
@@ -43,47 +43,47 @@ class Choice(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a model wrote, without its thinking; `reason` says why it is not a whole answer, and is empty for one that is."""
+    """A model's text without its thinking; `reason` says why the answer is incomplete, and is empty for a complete one."""
 
     text: str
     reason: str = ""
 
 
 class Writer(Protocol):
-    """A model that writes one answer a conversation, and says of each why there is none."""
+    """A model that writes one answer per conversation, and gives the reason for each missing answer."""
 
     @property
     def model_id(self) -> str:
-        """Content address of the model, as `ChatModel.model_id`."""
+        """Content address of the model; see `ChatModel.model_id`."""
         ...
 
     def write(self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, subjects: Sequence[str]) -> list[Written]:
         """Answer each conversation greedily; `subjects` as in `Chooser.choose`.
 
-        A reason begins with `cut` (the text is there as far as it goes), `refused`, `limit` or `unavailable`.
+        A reason begins with `cut` (the text so far is returned), `refused`, `limit` or `unavailable`.
 
         Raises:
-            ModelError: the model refuses to work at all.
-            TeacherUnavailable: its server gave no answers.
+            ModelError: the model does not work at all.
+            TeacherUnavailable: its server returned no answers.
         """
         ...
 
 
 class Chooser(Protocol):
-    """A model that is asked to answer with one of a few letters, and can say how sure it is."""
+    """A model that answers with one of a few letters, with a probability for each."""
 
     @property
     def model_id(self) -> str:
-        """Content address of the model, as `ChatModel.model_id`."""
+        """Content address of the model; see `ChatModel.model_id`."""
         ...
 
     def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
         """Return the choice among `options` (single letters) for each conversation.
 
-        `subjects` are the exchanges that the conversations are about, under whose ids answers may be kept; none keeps nothing.
+        `subjects` are the ids of the exchanges that the conversations are about. Answers may be stored under them; without, none is stored.
 
         Raises:
-            ModelError: the model refuses to work at all.
-            TeacherUnavailable: its server gave no answers.
+            ModelError: the model does not work at all.
+            TeacherUnavailable: its server returned no answers.
         """
         ...

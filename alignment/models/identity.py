@@ -1,14 +1,14 @@
-"""What a model is: everything that changes its answers, as one content address.
+"""The identity of a model: one content address of everything that changes its answers.
 
-Weights, configuration, generation settings, tokenizer, chat template and adapter configuration count; so do the number type it
-computes in and, below float32, the batch size, because another batch rounds otherwise and can flip a token. What merely describes a
-folder (a read-me, a licence, who saved it, where its base lay) does not count, nor do weights in formats that are never loaded.
-Whatever else lies in the folder counts: a needless new night is cheaper than an answer that belongs to another model.
+It covers weights, configuration, generation settings, tokenizer, chat template and adapter configuration, the dtype of the
+computation and, below float32, the batch size, because another batch size rounds otherwise and can flip a token. It ignores what merely
+describes a folder (a read-me, a licence, who saved it, where its base lay) and weights in formats that are never loaded. Any other file
+in the folder counts: a needless new night is cheaper than an answer that belongs to another model.
 
-A stored answer, a reference log-probability, a night and a release carry these ids, so that a changed template finds none of the old
-ones. Which prompts share a batch is fixed by the suite and not part of the id (see `alignment.evals.answer.batches`).
+Stored answers, reference log-probabilities, nights and releases carry these ids, so that a changed template finds none of the old ones.
+Which prompts share a batch is fixed by the suite and not part of the id (see `alignment.evals.answer.batches`).
 
-Effects: reads model folders. A large file is hashed once a process for as long as its size and time stay.
+Effects: reads model folders. A large file is hashed once per process while its size and time stay the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Digest = Callable[[Path], str]
 
 
 def folder_id(folder: Path, adapter: Path | None = None) -> str:
-    """Return the content address of the files of the model in `folder`, with the adapter's if there is one.
+    """Return the content address of the files of the model in `folder`, and of the adapter's if given.
 
     Raises:
         ModelError: either has no safetensors, or a part of it is not a plain file.
@@ -51,7 +51,7 @@ def folder_id(folder: Path, adapter: Path | None = None) -> str:
 
 
 def model_id(folder: Path, adapter: Path | None = None, *, dtype: str, batch_size: int) -> str:
-    """Return the id of the model that answers: its files, its number type (as `str(torch.dtype)`), and its batch size where that counts.
+    """Return the id of the model that answers: its files, its dtype (as `str(torch.dtype)`), and its batch size where that counts.
 
     Raises:
         ModelError: see `folder_id`.
@@ -60,9 +60,9 @@ def model_id(folder: Path, adapter: Path | None = None, *, dtype: str, batch_siz
 
 
 def trained_id(folder: Path, *, dtype: str, batch_size: int, digest: Digest = file_sha256) -> str:
-    """Return the `model_id` of what was trained, from its own folder: a whole model, or an adapter whose manifest names its base.
+    """Return the `model_id` of a trained folder: a whole model, or an adapter whose manifest names its base.
 
-    `digest` gives the SHA-256 of a file, where it is known already.
+    `digest` returns the SHA-256 of a file; pass one that knows it already to avoid hashing.
 
     Raises:
         ModelError: see `folder_id`; or the adapter does not say which base it belongs to.
@@ -73,10 +73,10 @@ def trained_id(folder: Path, *, dtype: str, batch_size: int, digest: Digest = fi
 
 
 def base_of(folder: Path) -> str:
-    """Return the `folder_id` of the base that what is in `folder` was trained from, as its manifest says.
+    """Return the `folder_id` of the base that the model in `folder` was trained from, as its manifest says.
 
     Raises:
-        ModelError: it does not say.
+        ModelError: the manifest does not say.
     """
     try:
         return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["base_id"])
@@ -96,7 +96,7 @@ def _adapted(base: str, adapter: Path, digest: Digest) -> str:
 
 
 def _parts(folder: Path, digest: Digest) -> list[tuple[str, str]]:
-    """Return name and digest of everything in a folder that changes answers."""
+    """Return the name and digest of each file in a folder that changes answers."""
     found = [(str(path.relative_to(folder)), _digest(path, digest)) for path in sorted(_counted(folder))]
     if not any(name.endswith(".safetensors") for name, _ in found):
         raise ModelError(f"no *.safetensors in the model folder {str(folder)!r}; pickled weights are not loaded")
@@ -115,7 +115,7 @@ def _counted(folder: Path) -> Iterator[Path]:
 
 
 def _digest(path: Path, digest: Digest) -> str:
-    """Return what stands for a file: its bytes, or of settings what they mean, whoever saved them and in whatever order."""
+    """Return a file's digest: of its bytes, or of a settings file's meaning, independent of who saved it and of the order of keys."""
     if path.name in _SETTINGS:
         try:
             settings: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -137,5 +137,5 @@ def _known_sha256(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, size: int, changed: int, inode: int) -> str:
-    """Hash a file once a process, as it is: every adapter that is loaded asks for its base's."""
+    """Hash a file, once per process and file state: every adapter that is loaded asks for its base's hash."""
     return file_sha256(path)

@@ -1,7 +1,7 @@
 """A local transformers model as a `ChatModel`, with an optional LoRA adapter.
 
-Batches are formed by length over the whole request and padded after what they share. Which conversations share a batch depends only on
-the request, because in bfloat16 a different batch can flip a token.
+Batches are formed by length over the whole request and padded after their shared prefix. Which conversations share a batch depends
+only on the request, because in bfloat16 a different batch can flip a token.
 
 Effects: loads weights; uses the CPU or GPU.
 """
@@ -39,7 +39,7 @@ def load_tokenizer(model: str | Path) -> Any:
     """Load a tokenizer that has a chat template and a padding token.
 
     Raises:
-        ModelError: it cannot be found, or it has no chat template.
+        ModelError: the tokenizer cannot be found or has no chat template.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
@@ -56,18 +56,18 @@ def load_tokenizer(model: str | Path) -> Any:
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool, thinking: bool | None = None) -> str:
-    """Return a conversation as the model's template writes it, without what its assistant only thought.
+    """Return a conversation as the model's template renders it, without the assistant's thinking.
 
-    `thinking` asks a template that can choose to let the model think, or not; None leaves it to the template.
+    `thinking` asks a template that supports the choice to let the model think, or not; None leaves it to the template.
 
-    What opens a turn is broken up where a text contains it, be it a token or plain words: a log line must not forge a turn. A template
-    that refuses the conversation, mostly for a system prompt or roles that do not alternate, gets it as `alternating` has it.
+    Turn markers inside a text, special tokens or plain words, are broken up: a log line must not forge a turn. If the template refuses
+    the conversation, mostly for a system prompt or roles that do not alternate, it gets the conversation from `alternating`.
 
     Raises:
-        ModelError: it refuses that too.
+        ModelError: the template refuses that too.
     """
     marks = turn_marks(tokenizer)
-    # Templates name it so or so, and pass over a name that they do not know.
+    # Templates use either name, and ignore unknown names.
     how = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
     write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=add_generation_prompt, **how)
     safe: list[Message] = [{**message, "content": marks.broken(_spoken(message))} for message in messages]
@@ -89,9 +89,9 @@ def _spoken(message: Message) -> str:
 
 
 def alternating(messages: Sequence[Message]) -> list[Message]:
-    """Return a conversation for templates that know nothing but turns of user and assistant, the user first.
+    """Rewrite a conversation for templates that know only user and assistant turns, starting with the user.
 
-    Whatever stands before the user's first words, and what systems and tools say, is told by the user.
+    Texts before the first user turn, and those of systems and tools, become the user's.
 
     >>> [turn["content"] for turn in alternating([{"role": role, "content": role} for role in ("system", "user", "assistant")])]
     ['system\\n\\nuser', 'assistant']
@@ -111,11 +111,11 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
 def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnIds:
     """Return the tokens of a conversation and of the assistant's turn that answers it, as training sees them.
 
-    The answer is stripped, as generated ones are, and stands without its thinking: that is never taught. Where the tokeniser would merge
-    across the border, the turn is tokenised alone, since generation goes on after the prompt's last token.
+    The answer is stripped, as generated answers are, and its thinking is removed, because it is never taught. Where the tokenizer would
+    merge across the border, the turn is tokenised alone, since generation continues after the prompt's last token.
 
     Raises:
-        ModelError: the template writes the conversation otherwise once it is answered.
+        ModelError: the template renders the conversation differently once it is answered.
     """
     before = render(tokenizer, messages, add_generation_prompt=True)
     answered: Message = {"role": "assistant", "content": apart(answer).answer.strip()}
@@ -131,14 +131,14 @@ def turn_ids(tokenizer: Any, messages: Sequence[Message], answer: str) -> TurnId
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Return a rendered text's tokens."""
+    """Return the tokens of a rendered text."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return tokens and attention mask, both (B, T), and the length P of what all rows share, short of any row's last token.
+    """Return tokens and attention mask, both (B, T), and the length P of the prefix that all rows share, short of any row's last token.
 
-    A row is laid out as shared prefix, padding, rest: the prefix stands in the same place in all of them.
+    A row is laid out as shared prefix, padding, rest: the prefix is at the same place in all rows.
 
     >>> padded([[1, 2, 3, 4], [1, 2, 5]], pad=0)[0].tolist()
     [[1, 2, 3, 4], [1, 2, 0, 5]]
@@ -167,9 +167,9 @@ class LocalModel:
         progress: Progress | None = None,
         thinking_tokens: int = 0,
     ) -> None:
-        """`adapter` is what was trained from the model in `folder`: an adapter, or the folder of a whole model that takes its place.
+        """`adapter` was trained from the model in `folder`: an adapter, or the folder of a whole model that replaces it.
 
-        `thinking_tokens` are how many it may think before an answer, beside the answer's own; with 0 it is asked not to think.
+        `thinking_tokens` limits thinking, on top of the answer's own limit; with 0 the model is asked not to think.
         """
         if adapter is not None and is_whole(adapter):
             folder, adapter = adapter, None
@@ -198,7 +198,7 @@ class LocalModel:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for a renamed attribute
                 merged = PeftModel.from_pretrained(model, self.adapter).merge_and_unload().state_dict()
-            # The same weights answer a third slower on a CPU in the model that was merged than in a fresh one.
+            # On a CPU, the model object that was merged answers a third slower than a fresh one with the same weights.
             model = self._base()
             model.load_state_dict(merged)
         return model.to(device).eval()
@@ -217,10 +217,10 @@ class LocalModel:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """See `ChatModel.generate`. Thinking is no part of an answer; one that did not end comes back in its tags (see `finished`).
+        """See `ChatModel.generate`. Answers exclude thinking; unfinished thinking is returned in its tags (see `finished`).
 
         Raises:
-            ModelError: a conversation is too long, or the template opens a block of thinking that no tokens are allowed for.
+            ModelError: a conversation is too long, or the template opens a thinking block but `thinking_tokens` is 0.
         """
         asked = [render(self._tokenizer, conversation, add_generation_prompt=True, thinking=self._wanted) for conversation in conversations]
         prompts = [self._opened(prompt) for prompt in asked]
@@ -251,11 +251,11 @@ class LocalModel:
 
     @property
     def precision(self) -> str:
-        """The number type that it computes in; another gives slightly other log-probabilities."""
+        """The dtype of its computation; another dtype gives slightly other log-probabilities."""
         return str(best_dtype())
 
     def turns(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[TurnIds]:
-        """Return the tokens of each conversation and its answer; loads no weights."""
+        """Return the tokens of each conversation and its answer, without loading weights."""
         return [turn_ids(self._tokenizer, messages, answer) for messages, answer in zip(conversations, answers, strict=True)]
 
     def score(self, turns: Sequence[TurnIds]) -> list[LogProb]:
@@ -266,7 +266,7 @@ class LocalModel:
         return score_turns(self._model, turns, batch_size=self.batch_size)
 
     def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
-        """Return (sum, tokens) of each answer's log-probability, its end of turn included, given its conversation.
+        """Return (sum, tokens) of each answer's log-probability given its conversation, including its end of turn.
 
         Raises:
             ModelError: a conversation with its answer is longer than the model's context.
@@ -274,14 +274,14 @@ class LocalModel:
         return self.score(self.turns(conversations, answers))
 
     def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
-        """See `Chooser.choose`: the next token's probabilities, among the options' first tokens only.
+        """See `Chooser.choose`: uses the next token's probabilities, among the options' first tokens only.
 
-        A conversation that does not fit the model's context gets no choice.
+        A conversation that exceeds the model's context gets no choice.
 
         Raises:
             ModelError: two options begin with the same token.
         """
-        # A letter is asked for at once: what a model that thinks would say first is no letter.
+        # The letter must come first: a thinking model would begin with its thoughts.
         off = False if can_think(str(self._tokenizer.chat_template)) else None
         letters = [self._tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
         if len(set(letters)) < len(letters):
@@ -333,7 +333,7 @@ class LocalModel:
         tokens, visible = tokens.to(device), visible.to(device)
         cache = None
         if shared and len(rows) > 1:
-            # What all prompts share, mostly the system prompt, is computed once.
+            # Compute the shared prefix, mostly the system prompt, once.
             cache = self._model.base_model(tokens[:1, :shared], use_cache=True).past_key_values
             cache.batch_repeat_interleave(len(rows))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
@@ -355,7 +355,7 @@ class LocalModel:
         ]
 
     def _decoded(self, output: torch.Tensor) -> list[str]:
-        """Return texts without special tokens, save those that mark thinking."""
+        """Return texts without special tokens, except those that mark thinking."""
         special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         marks = {self._tokenizer.convert_tokens_to_ids(mark) for mark in (OPEN, CLOSE)} & special
         if not marks:

@@ -1,6 +1,6 @@
-"""Log-probabilities of answers, computed in bounded batches and kept by the very tokens.
+"""Log-probabilities of answers, computed in bounded batches and cached by their exact tokens.
 
-Effects: `CachedLogProbs` reads and writes one Parquet file a model.
+Effects: `CachedLogProbs` reads and writes one Parquet file per model.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from alignment.records import Message
 
 _SCHEMA = pa.schema([("key", pa.string()), ("sum", pa.float64()), ("tokens", pa.int64())])
 _BATCH_TOKENS, _HEAD_TOKENS = 16_384, 512
-"""Tokens of a batch with padding, and answer tokens whose logits are in memory together (512 x 49,152 floats are 100 MB)."""
+"""Limits: tokens of a batch with padding, and answer tokens whose logits are in memory at once (512 x 49,152 floats are 100 MB)."""
 
 
 _COMPUTED = "log-probs 2"
-"""Named anew whenever a number may come out otherwise, so that none is read that was computed before."""
+"""Rename whenever a number may change, so that no cached number of older code is read."""
 LogitsOf = Callable[[Any, Sequence["TurnIds"], Any, Any], Iterator[tuple[Any, Any, Any]]]
 
 
 class LogProb(NamedTuple):
-    """The natural log-probability of a whole answer (at most 0), and how many tokens it has, its end of turn among them."""
+    """The natural log-probability of a whole answer (at most 0), and its number of tokens, including its end of turn."""
 
     sum: float
     tokens: int
 
 
 class TurnIds(NamedTuple):
-    """Tokens of a conversation up to the assistant's turn, and of the turn."""
+    """Tokens of a conversation up to the assistant's turn, and of that turn."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
 
 
 class Scorer(Protocol):
-    """A model that tells how likely it finds answers."""
+    """A model that returns the log-probabilities of answers."""
 
     @property
     def model_id(self) -> str: ...
@@ -52,10 +52,10 @@ class Scorer(Protocol):
 
 
 def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> list[LogProb]:
-    """Return each turn's log-probability under a causal `model`: of answer tokens only, given all tokens before them.
+    """Return each turn's log-probability under a causal `model`: the answer tokens' only, given all tokens before them.
 
-    Rows of similar length are batched, at most `batch_size` of them and 16,384 tokens with padding. An answer without tokens has sum 0.
-    Models that scale or cap their logits (Granite, Gemma, Cohere and others) are asked through their own forward pass.
+    Batches hold rows of similar length, at most `batch_size` of them and 16,384 tokens with padding. An answer without tokens has sum 0.
+    Models that scale or cap their logits (Granite, Gemma, Cohere and others) run their own forward pass.
     """
     import torch
 
@@ -64,7 +64,7 @@ def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> lis
     waiting = [index for index in order if turns[index].answer]
     logits_of = _at_once if waiting and plain_head(model) else _forward
     while waiting:
-        # The longest first: it decides how many rows fit, and a row that does not fit in memory fails at once.
+        # Longest first: it determines how many rows fit, and a row that exceeds the memory fails at once.
         width = len(turns[waiting[-1]].prompt) + len(turns[waiting[-1]].answer)
         rows = max(1, min(batch_size, _BATCH_TOKENS // width))
         batch, waiting = waiting[-rows:], waiting[:-rows]
@@ -92,7 +92,7 @@ def _batch_sums(model: Any, turns: Sequence[TurnIds], width: int, logits_of: Log
 
 
 def _at_once(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield rows and columns of answer tokens with the logits before each, (M,), (M,) and (M, V), of one pass through the body."""
+    """Yield rows (M,) and columns (M,) of answer tokens with the logits (M, V) before each, from one pass through the body."""
     import torch
 
     hidden = model.base_model(input_ids=tokens, attention_mask=visible, use_cache=False).last_hidden_state
@@ -103,7 +103,7 @@ def _at_once(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) ->
 
 
 def _forward(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the same through the model's own forward pass, of as many rows and columns together as may be in memory."""
+    """Yield the same from the model's own forward pass, with as many rows and columns at once as fit in memory."""
     import torch
 
     starts, ends = ([len(turn.prompt) + more * len(turn.answer) for turn in turns] for more in (0, 1))
@@ -118,9 +118,9 @@ def _forward(model: Any, turns: Sequence[TurnIds], tokens: Any, visible: Any) ->
 
 
 def plain_head(model: Any) -> bool:
-    """Say whether a causal model's logits are its head on its last hidden states, and nothing more: no scale, no cap, no shift.
+    """Return whether a causal model's logits are just its head on its last hidden states: no scale, no cap, no shift.
 
-    Tried on eight tokens, bit for bit, and not told from the configuration: families call what they do to logits by many names.
+    Tests eight tokens, bit for bit, instead of the configuration: model families use many names for changes to logits.
     """
     import torch
 
@@ -132,7 +132,7 @@ def plain_head(model: Any) -> bool:
 
 
 class CachedLogProbs:
-    """Log-probabilities that are computed once: the same weights give the same tokens the same number."""
+    """A cache of log-probabilities: the same weights always give the same tokens the same number."""
 
     def __init__(self, model: Scorer, folder: Path) -> None:
         self.model, self.path = model, folder / f"{model.model_id[:32]}.parquet"
@@ -143,7 +143,7 @@ class CachedLogProbs:
         return self.model.model_id
 
     def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
-        """Return each answer's log-probability; only what was never asked for is computed."""
+        """Return each answer's log-probability; computes only those not in the cache."""
         turns = self.model.turns(conversations, answers)
         keys = [content_id(_COMPUTED, self.model.model_id, self.model.precision, *turn) for turn in turns]
         known = _load(self.path)
@@ -155,7 +155,7 @@ class CachedLogProbs:
 
 
 def _load(path: Path) -> dict[str, LogProb]:
-    """Return what is known; an unreadable cache counts as empty."""
+    """Return the cached log-probabilities; an unreadable cache counts as empty."""
     try:
         rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
     except (OSError, pa.ArrowInvalid):

@@ -1,4 +1,4 @@
-"""Low-rank changes of an encoder's linear layers: learned by `attach`, kept by `deltas`, added to the weights by `merge`.
+"""Low-rank changes of an encoder's linear layers: `attach` makes them trainable, `deltas` extracts them, `merge` adds them to weights.
 
 Source: LoRA, Hu et al. 2021 (arXiv:2106.09685), section 4.1.
 """
@@ -15,7 +15,7 @@ _SCALE = 2.0
 
 
 class LowRank(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A frozen linear layer plus `_SCALE` times the product of two thin matrices; at the start that product is zero."""
+    """A frozen linear layer plus `_SCALE` times the product of two thin matrices, which starts at zero."""
 
     def __init__(self, base: torch.nn.Linear) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LowRank(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def attach(model: Any) -> list[torch.nn.Parameter]:
-    """Freeze `model`, give each linear layer of its encoder a low-rank change, and return what is to be learned."""
+    """Freeze `model`, give each linear layer of its encoder a low-rank change, and return the parameters to train."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for name, layer in _linear_layers(model):
@@ -50,7 +50,7 @@ def deltas(model: Any) -> dict[str, Any]:
 
 
 def merge(model: Any, changes: Mapping[str, Any]) -> None:
-    """Add `changes` to the weights of `model`, which costs nothing when it runs.
+    """Add `changes` to the weights of `model`; inference costs the same as before.
 
     Raises:
         KeyError: a layer of the encoder has no change.

@@ -1,4 +1,4 @@
-"""A release as one model, for servers that load no adapters.
+"""Export a release as one model, for servers that load no adapters.
 
 Effects: loads weights; writes a folder.
 """
@@ -18,10 +18,10 @@ from alignment.models.local import load_tokenizer
 
 
 def export_merged(base: Path, adapter: Path, target: Path) -> None:
-    """Write the merged weights, or those of a whole model, as safetensors with the tokenizer to `target`, which appears by one rename.
+    """Write the merged (or whole) model's weights as safetensors, with the tokenizer, to `target`, which appears by one rename.
 
     Raises:
-        ModelError: the base cannot be loaded, or is not the adapter's.
+        ModelError: the base cannot be loaded or is not the adapter's base.
     """
     scratch = target.with_name(f".{target.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)

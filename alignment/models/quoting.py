@@ -1,6 +1,6 @@
-"""What judges of hostile texts share: the secret of the marks around them, and the fence itself.
+"""Quoting of hostile texts for judges: the fence around a text, and the secret behind its marks.
 
-Effects: reads or makes one file of the state folder.
+Effects: reads or creates one file in the state folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from alignment.text import defused, fence
 
 
 def marks_secret(home: Path) -> bytes:
-    """Return the state folder's secret for marks, made on the first call. It protects no data: a lost one only asks anew."""
+    """Return the state folder's secret for marks; create it on the first call. It protects no data: losing it only asks judges again."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "judge.key"
     try:
@@ -29,6 +29,6 @@ def marks_secret(home: Path) -> bytes:
 
 
 def marked(text: str, secret: bytes, *where: object) -> str:
-    """Return `text` without control tokens between marks that depend on the secret, the text and `where` it stands."""
+    """Return `text` without control tokens, between marks that depend on the secret, the text and its position `where`."""
     nonce = hmac.new(secret, content_id(text, *where).encode(), hashlib.sha256).hexdigest()[:8]
     return fence(defused(text), nonce)

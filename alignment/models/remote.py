@@ -1,7 +1,7 @@
 """A chat model behind an OpenAI-compatible endpoint: vLLM, TGI, llama.cpp, `transformers serve`, or a hosted one.
 
-An answer that was paid for is kept (see `Calls`) before it is used, under the hash of what was asked, which is also sent as
-`Idempotency-Key`: what a kill interrupts and a server that honours the key answered is not billed again.
+A paid answer is stored (see `Calls`) before it is used, under the hash of its request. The hash is also sent as `Idempotency-Key`: if a
+kill interrupts a call that the server has answered, a server that honours the key does not bill it again.
 
 Effects: calls the endpoint.
 """
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from alignment.sections import Teacher
 
 NIGHT = timedelta(hours=20)
-"""Limits count what was spent within this time: less than a day, so that a night does not pay for the one before."""
+"""Limits count what was spent within this time: less than a day, so that a night does not count the night before."""
 _GIVE_UP, _LONGEST_PAUSE, _PROBES = 3, 60.0, 3
 _WORDS = ("content", "declined")
 _TRANSIENT = frozenset((408, 409, 425, 429, 498))
 
 
 def key_of(endpoint: Teacher) -> str:
-    """Return the endpoint's key from the environment; empty if it needs none, or there is no endpoint.
+    """Return the endpoint's key from the environment; empty if it needs none or there is no endpoint.
 
     Raises:
-        ConfigError: the environment variable that should hold it is not set.
+        ConfigError: the key's environment variable is not set.
     """
     name = endpoint.api_key_env if endpoint.base_url else ""
     key = os.environ.get(name, "") if name else ""
@@ -59,8 +59,8 @@ def key_of(endpoint: Teacher) -> str:
 class RemoteModel:
     """A `ChatModel`, `Chooser` and `Writer` behind an endpoint.
 
-    `edition` tells weights apart that are served under one name, as far as the caller can: another edition is asked everything anew.
-    `mask` takes personal data out of what it writes, before any of that is kept; `use` says what it is asked for.
+    `edition` distinguishes weights served under one name, as far as the caller can; a new edition repeats all calls. `mask` removes
+    personal data from answers before anything is stored. `use` is the purpose of the calls.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RemoteModel:
 
     @property
     def model_id(self) -> str:
-        """Content address of the endpoint, the model's name there and the edition; what weights it serves cannot be seen from here."""
+        """Content address of the endpoint, the model's name there and the edition; the weights behind them cannot be checked."""
         how = [self.edition, self.endpoint.extra, self.endpoint.thinking_tokens]
         return content_id("remote", self.endpoint.base_url, self.endpoint.model, *filter(None, how))
 
@@ -97,7 +97,7 @@ class RemoteModel:
         """See `ChatModel.generate`; `subjects` as in `Chooser.choose`.
 
         Raises:
-            TeacherUnavailable: an answer is missing: the server did not give it, or a limit stopped it.
+            TeacherUnavailable: an answer is missing, because the server did not return it or a limit stopped the call.
             ModelError: the endpoint refuses.
         """
         parameters = {"max_tokens": max_new_tokens + self.endpoint.thinking_tokens, "temperature": temperature, "seed": seed}
@@ -117,15 +117,15 @@ class RemoteModel:
         return [replies.written(each) for each in self._ask(conversations, parameters, subjects)]
 
     def choose(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, subjects: Sequence[str] = ()) -> list[Choice]:
-        """See `Chooser.choose`: by the log-probabilities of one token, or by marks from 0 to 10 where the server gives none.
+        """See `Chooser.choose`: uses the log-probabilities of one token, or marks from 0 to 10 if the server returns none.
 
-        A model that thinks first is asked for marks if [teacher] thinking_tokens waits for them; else nothing more is asked of it.
+        A thinking model is asked for marks if [teacher] thinking_tokens allows for them; otherwise it is asked nothing more.
         """
         if self.endpoint.thinking_tokens:
             return self._marks(conversations, options, subjects)
         parameters = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP}
         answers: dict[int, Answer] = {}
-        # The first replies tell what the server gives, unless they fail or are filtered.
+        # The first replies show what the server supports, unless they fail or are filtered.
         for place in range(min(_PROBES, len(conversations))):
             if self._probed:
                 break
@@ -143,7 +143,7 @@ class RemoteModel:
             replies.by_odds(answers[place], options) if place in answers else Choice(None, NO_LOGPROBS)
             for place in range(len(conversations))
         ]
-        # A server may balance over others that give none.
+        # A load balancer may have routed some calls to servers without log-probabilities.
         if missing := [place for place, each in enumerate(found) if each.reason == NO_LOGPROBS]:
             given = [subjects[place] for place in missing] if subjects else ()
             for place, choice in zip(missing, self._marks([conversations[one] for one in missing], options, given), strict=True):
@@ -157,7 +157,7 @@ class RemoteModel:
         return [replies.by_marks(each, options, thinking) for each in self._ask(marked, parameters, subjects)]
 
     def _ask(self, conversations: Sequence[Sequence[Message]], parameters: Mapping[str, Any], subjects: Sequence[str]) -> list[Answer]:
-        """Return the answer to each conversation, from what was paid for before where it is there."""
+        """Return the answer to each conversation, from the store if it was paid for before."""
         asked = [self._call(list(one), parameters, subjects[index] if subjects else "") for index, one in enumerate(conversations)]
         known: dict[str, Answer] = {**self.calls.find([one.id for one in asked])}
         unpaid = list({one.id: one for one in asked if one.id not in known}.values())
@@ -170,17 +170,17 @@ class RemoteModel:
         return _Run(self.endpoint, self.calls, self._key, self._dialect, self._use, self._mask)
 
     def _call(self, messages: list[Message], parameters: Mapping[str, Any], subject: str) -> Asked:
-        # Servers write the conversation into a template of theirs, of which we know what the usual ones do.
+        # Servers put the conversation into their own template: remove the control tokens of the usual templates.
         messages = [{**each, "content": without_control(each["content"])} for each in messages]
         body = {"model": self.endpoint.model, "messages": messages, **parameters}
-        # A token is at least one byte of text.
+        # Upper bound: a token is at least one byte of text.
         tokens_in = sum(len(each["content"].encode("utf-8", "surrogatepass")) + OVERHEAD for each in messages)
         most = tokens_in + parameters["max_tokens"], price(self.endpoint, tokens_in, parameters["max_tokens"])
         return Asked(content_id(self.model_id, messages, dict(parameters)), body, subject, most)
 
 
 class _Run:
-    """The calls of one request, in one event loop."""
+    """Runs the calls of one request in one event loop."""
 
     def __init__(self, endpoint: Teacher, calls: Calls, key: str, dialect: Dialect, use: Use, mask: Callable[[str], str] | None) -> None:
         import httpx2
@@ -212,10 +212,10 @@ class _Run:
         self.stopped = ""
 
     async def all(self, asked: Sequence[Asked]) -> dict[str, Answer]:
-        """Answer every call; those that got none say why.
+        """Make every call; return answers by id, or the reason for a missing answer.
 
         Raises:
-            TeacherUnavailable: call after call got no answer; the rest was not tried.
+            TeacherUnavailable: several calls in a row got no answer; the rest was not tried.
             ModelError: the endpoint refuses every call.
         """
         found: dict[str, Answer] = {}
@@ -262,7 +262,7 @@ class _Run:
         return f"the model {self.endpoint.model!r} at {self.endpoint.base_url!r}"
 
     async def _written(self, asked: Asked) -> dict[str, Any]:
-        """Answer a call, written otherwise as often as the server refuses how it was written and says so: that is no failure."""
+        """Make a call, in another form each time the server says that it refuses the form: such a refusal is no failure."""
         while True:
             try:
                 return await self._attempt(asked)
@@ -271,7 +271,7 @@ class _Run:
                     raise
 
     async def _attempt(self, asked: Asked) -> dict[str, Any]:
-        # The pace first: what waits for its turn sets nothing aside.
+        # Wait for the pace first: a waiting call must not hold a reservation.
         await self.pace.wait()
         self.requests.make()
         self.purse.reserve(*asked.most)
@@ -297,7 +297,7 @@ class _Run:
         self._keep(asked, answer, tokens_in, tokens_out, cost, seconds)
 
     def _keep(self, asked: Asked, answer: dict[str, Any] | None, tokens_in: int, tokens_out: int, cost: float, seconds: float) -> None:
-        # Without an exchange that it belongs to, an answer could not be erased with it: only its cost is kept.
+        # Without its exchange, an answer could not be erased together with it: store only the cost.
         kept = answer is not None and bool(asked.subject)
         self.calls.keep(
             {
@@ -319,7 +319,7 @@ class _Run:
         from alignment.http import TooMuch, loads, without_secrets
 
         sent = self.dialect.write(asked.body)
-        # A server may keep what it said to a key: a call that is written otherwise has another.
+        # A server may cache its reply per key: a call in another form needs another key.
         key = asked.id if sent == asked.body else content_id(asked.id, sorted(sent))
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
@@ -345,7 +345,7 @@ class _Run:
     def _refusal(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> Failed:
         from alignment.http import without_secrets
 
-        # Masked before it is cut: half a secret would not be found.
+        # Mask before truncating: half a secret would not be recognised.
         status, body = error.status_code, without_secrets(error.response.content.decode("utf-8", "replace"), [self.key])
         told: Any = body
         with suppress(ValueError, RecursionError):
@@ -359,7 +359,7 @@ class _Run:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a server asks to wait, which it gives as a number, in milliseconds, or as a date; 0 if it does not say."""
+    """Return the seconds a server asks to wait, from a number, milliseconds or a date; 0 if it does not say."""
     try:
         milliseconds = headers.get("retry-after-ms")
         seconds = float(milliseconds) / 1000 if milliseconds else float(headers.get("retry-after", 0))

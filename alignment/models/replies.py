@@ -1,6 +1,6 @@
-"""Replies of OpenAI-compatible endpoints: what is kept of one, what it used, and the choice that it makes.
+"""Parse replies of OpenAI-compatible endpoints: the content to store, the token usage, and the choice.
 
-Servers differ in what stands beside an answer. What stands beside it never decides over the answer: it is read, or estimated.
+Servers differ in the fields beside an answer. Such a field never invalidates the answer: it is read, or estimated.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from alignment.records import Message
 from alignment.text import cap, printable
 
 Answer = dict[str, Any] | str
-"""What came back, or why nothing did."""
+"""The stored reply, or the reason why there is none."""
 TOP, RUBRIC_TOKENS, OVERHEAD = 20, 16, 16
-"""Alternatives of a token that are asked for, tokens of an answer in marks, tokens that a chat template adds to a message at most."""
+"""Requested alternatives per token, tokens of an answer with marks, and the most tokens a chat template adds to a message."""
 NO_LOGPROBS = "no logprobs"
 THINKS = (
     "unavailable: the model thinks before it answers; set [teacher] thinking_tokens to wait for its answer (such as 2048), or switch "
     "thinking off in [teacher] extra (such as chat_template_kwargs = {enable_thinking = false})"
 )
 _LEAST_MASS = 0.05
-"""Probability of all options together below which an answer is none of them."""
+"""If all options together are less probable than this, the answer is none of them."""
 _CHARACTERS_A_TOKEN, _MOST_TOKENS, _SAID = 64, 10**8, 300
 _NEVER = -9999.0
 _BEFORE = " \t\r\n\u0120\u2581\u010a\u0109"
-"""Blanks before a token, also as byte-level BPE and SentencePiece write them (Ġ, ▁, Ċ, ĉ)."""
+"""Whitespace before a token, also as byte-level BPE and SentencePiece write it (Ġ, ▁, Ċ, ĉ)."""
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 _FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation", "sensitive", "refusal"})
 _BROKEN = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
-"""Why a server stopped an answer that it may give another time."""
+"""Finish reasons after which the server may answer another time."""
 _CUT = frozenset({"length", "max_tokens"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _SAYS = frozenset({"message", "detail", "errors"})
-"""Keys under which a body without choices says what went wrong."""
+"""Keys of an error message in a body without choices."""
 
 
 class Trouble(Exception):
-    """An error where an answer should be. `again`: it may pass; `used` are the tokens that it took, None if nobody knows."""
+    """An error instead of an answer. `again`: a retry may succeed; `used` are the tokens it took, None if unknown."""
 
     def __init__(self, why: str, *, again: bool, billed: bool, used: tuple[int, int] | None) -> None:
         super().__init__(why)
@@ -50,18 +50,18 @@ class Trouble(Exception):
 
 
 class Usage(NamedTuple):
-    """Tokens that a server says it used; None is what it does not say."""
+    """Tokens that a server reports; None where it reports none."""
 
     tokens_in: int | None
     tokens_out: int | None
 
 
 def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
-    """Return what is kept of a reply: the answer without its thinking, the first token's alternatives, the usage, and what it lacks.
+    """Return what to store of a reply: the answer without its thinking, the first token's alternatives, the usage, and what is missing.
 
     Raises:
-        Trouble: it is an error, or its choice is one.
-        KeyError, TypeError, IndexError, AttributeError, ValueError: it is no chat completion.
+        Trouble: the reply or its choice is an error.
+        KeyError, TypeError, IndexError, AttributeError, ValueError: it is not a chat completion.
     """
     used = usage_of(raw.get("usage"))
     if not raw.get("choices") and (error := raw.get("error") or (raw if _SAYS & raw.keys() else None)):
@@ -76,13 +76,13 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     text = _text(message["content"] if "refusal" not in message else message.get("content"))
     said = apart(text)
     top = _alternatives(choice.get("logprobs"))
-    # A server that ignores how many tokens were asked for is not believed at length.
+    # A server that ignores the token limit must not make us store a long answer.
     longest = _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
     kept: dict[str, Any] = {"content": said.answer[:longest], "top": top, "usage": list(used) if used != Usage(None, None) else None}
     parts = message.get("content") if isinstance(message.get("content"), list) else []
     in_parts = any(_mapping(part).get("type") in ("thinking", "reasoning") for part in parts)
     if said.thinking or in_parts or _begins_to_think(text, top) or _thinks_beside(message, raw, said.answer):
-        # Whatever alternatives there are belong to the first word of its thinking.
+        # Any alternatives belong to the first word of the thinking.
         kept |= {"top": [], "thinks": True}
     if not said.answer.strip() and (declined := message.get("refusal")):
         kept["declined"] = cap(printable(str(declined)), _SAID)
@@ -94,9 +94,9 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
 
 
 def _alternatives(said: Any) -> list[list[Any]]:
-    """Return (token, log-probability) of the first token's alternatives; what cannot be read is passed over.
+    """Return (token, log-probability) of the first token's alternatives; unreadable ones are skipped.
 
-    They stand in a list, or by their names, as older servers write them.
+    They come as a list or, from older servers, as a mapping by token.
     """
     logprobs = _mapping(said)
     first = next(iter(logprobs.get("content") or []), None)
@@ -108,7 +108,7 @@ def _alternatives(said: Any) -> list[list[Any]]:
     known = {token: number for token, logprob in pairs[:TOP] if isinstance(token, str) and (number := _log(logprob)) is not None}
     token = _mapping(first).get("token")
     if known and isinstance(token, str) and token not in known:
-        # Some servers list beside the token that they chose the others only. Without its likelihood none of them is the likeliest.
+        # Some servers list only the alternatives to the chosen token. Without that token's probability, none of them is the likeliest.
         own = _log(_mapping(first).get("logprob"))
         if own is None:
             return []
@@ -117,7 +117,7 @@ def _alternatives(said: Any) -> list[list[Any]]:
 
 
 def _log(value: Any) -> float | None:
-    """Return a log-probability, also from a text; more likely than certain is nothing, and never is what no store can keep."""
+    """Return a log-probability, also from a string; clamped to at most 0 and a finite floor; None if unreadable."""
     try:
         number = min(float(value), 0.0) if isinstance(value, int | float | str) else math.nan
     except ValueError:
@@ -136,7 +136,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _begins_to_think(text: str, top: Sequence[Sequence[Any]]) -> bool:
-    """Say whether a text of a token or two is the beginning of a block of thinking."""
+    """Return whether a text of a token or two is the beginning of a thinking block."""
     likeliest = max(top, key=lambda one: one[1])[0] if top else ""
     start = (text.strip() or str(likeliest).strip(_BEFORE)).lower()
     return start.startswith(("<think", "<reasoning>", "[think]", "<|channel|>", "\u25c1think")) or (
@@ -145,7 +145,7 @@ def _begins_to_think(text: str, top: Sequence[Sequence[Any]]) -> bool:
 
 
 def _thinks_beside(message: Mapping[str, Any], raw: Mapping[str, Any], answer: str) -> bool:
-    """Say whether a reply has its thinking in a field of its own, or used all its tokens to think."""
+    """Return whether a reply has its thinking in a separate field, or spent all its tokens on thinking."""
     if any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS):
         return True
     if message.get("reasoning_details"):
@@ -164,13 +164,13 @@ def _trouble(error: Any, used: Usage, *, billed: bool) -> Trouble:
 
 
 def moderated(error: Any) -> bool:
-    """Say whether a refusal is about one question, which a moderation in front of the model flagged, and not about the caller."""
+    """Return whether a moderation in front of the model refused this one question, and not the caller."""
     told = _mapping(_mapping(_mapping(error).get("error")).get("metadata"))
     return "flagged_input" in told or bool(told.get("reasons"))
 
 
 def words_of(error: Any) -> str:
-    """Return what a server says of an error, from any of the forms in which they write it, on one line of at most 300 characters.
+    """Return a server's error message, from any of the usual formats, on one line of at most 300 characters.
 
     >>> words_of({"error": "top_n_tokens must be <= 5", "error_type": "validation"})
     'top_n_tokens must be <= 5'
@@ -194,7 +194,7 @@ def _words(error: Any) -> str:
 
 
 def usage_of(said: Any) -> Usage:
-    """Return the tokens that a server says it used, under any of the usual names.
+    """Return the tokens that a server reports, under any of the usual names.
 
     >>> usage_of({"input_tokens": 7, "output_tokens": None}), usage_of({"prompt_tokens": 7, "total_tokens": 9})
     (Usage(tokens_in=7, tokens_out=None), Usage(tokens_in=7, tokens_out=2))
@@ -222,33 +222,33 @@ def _count(value: Any) -> int | None:
 
 
 def used(answer: Mapping[str, Any], most_in: int, max_tokens: int) -> tuple[int, int]:
-    """Return the tokens of an answer, in and out: as its server says, else what they can be at most."""
+    """Return the tokens of an answer, in and out: as its server reports, else the most they can be."""
     tokens_in, tokens_out = answer["usage"] or (None, None)
     written = max_tokens if answer.get("thinks") else min(max_tokens, max(len(str(answer["content"]).encode("utf-8", "surrogatepass")), 1))
     return most_in if tokens_in is None else tokens_in, written if tokens_out is None else tokens_out
 
 
 def gives_none(answer: Answer) -> bool:
-    """Say whether a server gives no log-probabilities, or refused a request for them."""
+    """Return whether a server returned no log-probabilities or refused a request for them."""
     if isinstance(answer, str):
         return answer.startswith("refused") and "logprob" in answer
     return not answer["top"]
 
 
 def tells(answer: Answer) -> bool:
-    """Say whether a reply shows what the server gives: one that failed, or was filtered or declined, does not."""
+    """Return whether a reply shows what the server supports: failed, filtered and declined replies do not."""
     if isinstance(answer, str):
         return gives_none(answer)
     return not (answer.get("filtered") or answer.get("declined"))
 
 
 def thinks(answer: Answer) -> bool:
-    """Say whether a reply holds thinking."""
+    """Return whether a reply contains thinking."""
     return isinstance(answer, dict) and bool(answer.get("thinks"))
 
 
 def _no_answer(answer: Answer) -> str:
-    """Return why there is nothing to read in an answer, or nothing."""
+    """Return why an answer has nothing to read; empty if it has."""
     if isinstance(answer, str):
         return answer
     if answer.get("declined"):
@@ -257,7 +257,7 @@ def _no_answer(answer: Answer) -> str:
 
 
 def written(answer: Answer) -> Written:
-    """Return the text of an answer, and why it is none or not whole.
+    """Return the text of an answer, and why it is missing or incomplete.
 
     >>> written({"content": "Paris is", "top": [], "usage": None, "cut": True}), written("limit: all is spent")
     (Written(text='Paris is', reason='cut: the server stopped it at its longest'), Written(text='', reason='limit: all is spent'))
@@ -271,7 +271,7 @@ def written(answer: Answer) -> Written:
 
 
 def by_odds(answer: Answer, options: Sequence[str]) -> Choice:
-    """Read a choice off the first token's alternatives; options that together are next to nothing are none."""
+    """Read a choice from the first token's alternatives; no choice if the options together are too improbable."""
     if why := _no_answer(answer):
         return Choice(None, NO_LOGPROBS if isinstance(answer, str) and gives_none(answer) else why)
     if thinks(answer):
@@ -288,7 +288,7 @@ def by_odds(answer: Answer, options: Sequence[str]) -> Choice:
 
 
 def with_rubric(conversation: Sequence[Message], options: Sequence[str]) -> list[Message]:
-    """Ask for marks instead of one letter: the last line that is asked for counts."""
+    """Ask for marks instead of one letter, on one line."""
     form = " ".join(f"{option}=<0-10>" for option in options)
     last = conversation[-1]
     asked = (
@@ -298,7 +298,7 @@ def with_rubric(conversation: Sequence[Message], options: Sequence[str]) -> list
 
 
 def by_marks(answer: Answer, options: Sequence[str], thinking_tokens: int = 0) -> Choice:
-    """Read marks strictly: exactly one line that has the asked form."""
+    """Parse marks strictly: the answer must be exactly one line in the requested form."""
     if isinstance(answer, str) or (why := _no_answer(answer)):
         return Choice(None, answer if isinstance(answer, str) else why)
     said = str(answer["content"]).strip()

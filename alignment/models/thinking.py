@@ -1,7 +1,7 @@
-"""Chat templates of models that think before they answer, and how long such a model may.
+"""Chat templates of models that think before they answer, and limits on their thinking.
 
-A template may open the block of thinking itself (DeepSeek-R1), write an empty one before an answer that has none (Qwen3), or leave it to
-the model. What is taught is the answer alone, behind a closed block: a release does not learn whether, or what, to think.
+A template may open the thinking block itself (DeepSeek-R1), write an empty block before an answer without thinking (Qwen3), or leave it
+to the model. Training teaches the answer alone, after a closed block: a release does not learn whether, or what, to think.
 
 Source: the chat templates of Qwen3, Qwen3-Thinking-2507, DeepSeek-R1-Distill, DeepSeek-V3.1, GLM-4.5 and Nemotron-Nano-v2.
 """
@@ -21,28 +21,28 @@ OPEN, CLOSE = "<think>", "</think>"
 _OPENED = re.compile(r"<think>\s*\Z")
 _CLOSED = re.compile(r"\s*(?:<think>\s*)?</think>\s*")
 _TAIL = 16
-"""Last tokens among which the end of a block is looked for; with bytes as tokens it has eight."""
+"""Search the end of a block among this many last tokens; with bytes as tokens, it takes eight."""
 
 
 class Cut(NamedTuple):
-    """A rendered conversation up to the answer, and the answer's turn."""
+    """A rendered conversation up to the answer, and the turn with the answer."""
 
     prompt: str
     turn: str
 
 
 def can_think(template: str) -> bool:
-    """Say whether a chat template knows blocks of thinking."""
+    """Return whether a chat template knows thinking blocks."""
     return OPEN in template or CLOSE in template or "enable_thinking" in template
 
 
 def opens(rendered: str) -> bool:
-    """Say whether a prompt ends with a block of thinking that the model is to go on with."""
+    """Return whether a prompt ends inside a thinking block that the model continues."""
     return bool(_OPENED.search(rendered))
 
 
 def closed(rendered: str) -> str:
-    """Return a prompt behind whose end the answer follows at once.
+    """Return a prompt that the answer follows at once, with any open thinking block closed.
 
     >>> closed("Assistant:<think>\\n")
     'Assistant:<think>\\n\\n</think>\\n\\n'
@@ -52,10 +52,10 @@ def closed(rendered: str) -> str:
 
 
 def cut(before: str, whole: str) -> Cut | None:
-    """Return the prompt and the turn of an answered conversation, None if it does not begin with the prompt.
+    """Split an answered conversation into prompt and turn; None if it does not begin with the prompt.
 
-    `before` is the prompt as the template ends it for an answer. An empty block of thinking belongs to the prompt, and one that only the
-    prompt has, or that nothing closes before the answer, is closed there.
+    `before` is the prompt as the template ends it for an answer. An empty thinking block belongs to the prompt. A block that only the
+    prompt has, or that is still open before the answer, is closed there.
     """
     if whole.startswith(before):
         found = _behind(before, whole[len(before) :])
@@ -73,7 +73,7 @@ def _behind(before: str, rest: str) -> Cut:
 
 
 def finished(text: str) -> str:
-    """Return a model's answer without its thinking; where nothing else is there, that in its tags: it is no answer, nor read as one.
+    """Return a model's answer without its thinking; thinking without an answer keeps its tags, so that it is not read as an answer.
 
     >>> finished("<think>\\nHm.\\n</think>\\n\\nYes."), finished("<think>Hm")
     ('Yes.', '<think>Hm')
@@ -83,11 +83,11 @@ def finished(text: str) -> str:
 
 
 class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
-    """Ends a row once its answer has `most` tokens; thinking before it does not count, and ends with the whole generation's limit."""
+    """Ends a row once its answer has `most` tokens; thinking before it does not count, and only the generation's limit ends it."""
 
     def __init__(self, tokenizer: Any, start: int, rows: int, *, most: int, opened: Sequence[bool]) -> None:
         self._tokenizer, self._start, self._most = tokenizer, start, most
-        # Where a row's answer begins; None while it thinks, or may begin to.
+        # Start of each row's answer; None while the row thinks or may begin to.
         self._answer: list[int | None] = [None] * rows
         self._thinks, self._closed = list(opened), [False] * rows
 
@@ -112,6 +112,6 @@ class AnswerBudget(StoppingCriteria):  # type: ignore[misc,unused-ignore]
         else:
             _, end, after = self._tokenizer.decode(ids[-_TAIL:]).rpartition(CLOSE)
             self._closed[row] = bool(end)
-        # The blank lines between a block and its answer are neither.
+        # Blank lines between a block and its answer belong to neither.
         if self._closed[row] and after.strip():
             self._answer[row] = length - 1

@@ -1,4 +1,4 @@
-"""One conversation through a model's chat template as generation and training will write it: what will not work is said before a night.
+"""Try one conversation in a model's chat template as generation and training will use it, to report problems before a night.
 
 Pure, given a tokenizer.
 """
@@ -21,18 +21,18 @@ _TALK: list[Message] = [
     {"role": "user", "content": "How do I boil an egg?"},
 ]
 _OTHER_MARKS = re.compile(r"<\|channel\|?>|<seed:think>|\[THINK\]|\[BEGIN FINAL RESPONSE\]|<\|think\|>|\u25c1think\u25b7")
-"""Of gpt-oss and Gemma 4, Seed-OSS, Magistral, Apriel, and Kimi."""
-_SHORT_PROMPT = 256  # tokens that a prompt of ordinary length has
+"""Of gpt-oss and Gemma 4, Seed-OSS, Magistral, Apriel, and Kimi, in this order."""
+_SHORT_PROMPT = 256  # tokens of an ordinary prompt
 
 
 def try_template(tokenizer: Any, *, thinking_tokens: int, answer_tokens: int, context: int | None) -> str:
-    """Return how a template writes prompts and training turns, in one line.
+    """Return how a template renders prompts and training turns, in one line.
 
-    `context` is how many tokens the model reads, None if that is not known.
+    `context` is the model's context in tokens, None if unknown.
 
     Raises:
-        ModelError: it takes no conversation, its answers cannot be cut out of it, it marks thinking in a way that is not known or opens a
-            block of it that no tokens are allowed for, or a prompt with thinking and answer does not fit the model.
+        ModelError: the template takes no conversation, its answers cannot be cut out, it marks thinking in an unknown way or opens a
+            thinking block while `thinking_tokens` is 0, or a prompt with thinking and answer exceeds the context.
     """
     name, thinks = str(tokenizer.name_or_path), can_think(str(tokenizer.chat_template))
     if foreign := _OTHER_MARKS.search(str(tokenizer.chat_template)):
@@ -66,7 +66,7 @@ def try_template(tokenizer: Any, *, thinking_tokens: int, answer_tokens: int, co
 
 
 def _try_turn(tokenizer: Any, talk: list[Message]) -> None:
-    """Raises ModelError if a training turn is not the answer that it is to teach."""
+    """Raise ModelError if a training turn differs from the answer it is to teach."""
     turn = turn_ids(tokenizer, talk, _ANSWER)
     said, before = (tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (turn.answer, turn.prompt))
     if "".join(_ANSWER.split()) not in "".join(said.split()) or _ANSWER in before or talk[-1]["content"] not in before:

@@ -1,8 +1,8 @@
-"""What opens and closes a turn in a model's chat template, found by rendering the template, and broken up where a text contains it.
+"""Find what opens and closes a turn in a model's chat template, and break it up inside texts.
 
-A template is text around texts. Where its marks are special tokens, the tokenizer names them; where they are plain words ("User:",
-"### Instruction:", "[INST]"), nothing does. So a conversation of words that nobody writes is rendered, and what the template puts between
-them is what a log line may not contain.
+Special tokens are listed by the tokenizer. Turn marks that are plain words ("User:", "### Instruction:", "[INST]") are listed nowhere. So
+this module renders a conversation of words that nobody writes: whatever the template puts between them is what a log line may not
+contain.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _GENERIC = re.compile(
 class TurnMarks(NamedTuple):
     """The marks of one template: those that count `anywhere`, and `labels`, which are words before a colon.
 
-    Labels count where a line begins or, if the template writes them `inline`, anywhere. Other words and signs of the template count as it
-    writes them: as whole `lines`, where a line `begins`, or where one `ends`.
+    Labels count at the beginning of a line or, if the template writes them `inline`, anywhere. Other words and signs count where the
+    template writes them: as whole `lines`, where a line `begins`, or where it `ends`.
     """
 
     anywhere: tuple[str, ...]
@@ -47,12 +47,12 @@ class TurnMarks(NamedTuple):
     ends: tuple[str, ...] = ()
 
     def broken(self, text: str) -> str:
-        """Return `text` with each mark broken up, so that it opens no turn; doing it again changes nothing."""
+        """Return `text` with each mark broken up, so that it opens no turn; idempotent."""
         return _broken(self, text)
 
 
 def _any(marks: Iterable[str]) -> str:
-    """Return the pattern of any of `marks`, the longest first; a word does not count within another."""
+    """Return a pattern for any of `marks`, the longest first; a word does not match the start of a longer word."""
     words = (re.escape(one) + (r"(?!\w)" if one[-1].isalnum() else "") for one in sorted(marks, key=len, reverse=True))
     return f"(?:{'|'.join(words) or '(?!)'})"
 
@@ -74,20 +74,20 @@ def _broken(marks: TurnMarks, text: str) -> str:
 
 
 def _cut(found: str, at: int) -> str:
-    """Return what was found with a space behind the first character of the mark, which is at `at`; a mark of one gets a backslash."""
+    """Insert a space after the first character of the mark at position `at`; a mark of one character gets a backslash before it."""
     mark = found[at:]
     return found[:at] + (f"{mark[0]} {mark[1:]}" if len(mark) > 1 else f"\\{mark}")
 
 
 def _apart(label: str) -> str:
-    """Return a label that is none any more: `User :`, `# ## ASSISTANT`."""
+    """Break up a label: `User :`, `# ## ASSISTANT`."""
     before = len(label) - len(label.lstrip())
     at = before + 1 if label[-1].isalnum() else len(label) - 1
     return f"{label[:at]} {label[at:]}"
 
 
 def without_labels(text: str) -> str:
-    r"""Return `text` with what reads like the beginning of somebody's turn broken up, for prompts that write turns as `user: …`.
+    r"""Break up what looks like the start of a turn in `text`, for prompts that write turns as `user: …`.
 
     >>> without_labels("Thanks.\n\nassistant: I will not.")
     'Thanks.\n\nassistant : I will not.'
@@ -96,10 +96,10 @@ def without_labels(text: str) -> str:
 
 
 def turn_marks(tokenizer: Any) -> TurnMarks:
-    """Return the marks of a tokenizer's chat template as it is now.
+    """Return the marks of a tokenizer's current chat template.
 
     Raises:
-        ModelError: it puts nothing but blanks between turns.
+        ModelError: the template puts only whitespace between turns.
     """
     return _turn_marks(tokenizer, str(tokenizer.chat_template))
 
@@ -128,7 +128,7 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
                 inline = inline or (at > 0 and between[at - 1] != "\n" and not any(between[:at].endswith(one) for one in special))
             marks = [mark for part in parts for mark in _TOKEN.findall(part)]
             tokens.update(marks)
-            # Words beside a token are nothing without it, and a label counts as such.
+            # Words beside a token mark nothing without it; labels are recorded above.
             if line.strip() and not found and not marks and parts == [line]:
                 plain.append((place, line.strip()))
         for place, mark in plain:
@@ -140,7 +140,7 @@ def _turn_marks(tokenizer: Any, _template: str) -> TurnMarks:
                 lines.add(mark)
             else:
                 ends.add(mark)
-    # What ends a turn opens none where something else does.
+    # What ends a turn opens none if other marks do.
     if lines or begins or labels or tokens - special - shaped:
         ends.clear()
     anywhere, named, whole, first, last = (tuple(sorted(one)) for one in (tokens, labels, lines, begins, ends))
@@ -153,14 +153,13 @@ def _label(part: str) -> str:
 
 
 def _split(line: str, special: set[str]) -> Iterator[str]:
-    """Yield what stands between special tokens."""
+    """Yield the texts between special tokens."""
     names = "|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)) or r"(?!)"
     yield from (part for part in re.split(names, line) if part.strip())
 
 
 def _between(tokenizer: Any) -> Iterator[str]:
-    """Yield what the template puts between texts, whichever conversations it takes; never what it puts before the first one, which is
-    mostly a system prompt of its own."""
+    """Yield what the template puts between texts, but not before the first: that is mostly a system prompt of its own."""
     a, b, c, d, e, _ = _NOBODY
     dialogue: list[Message] = [{"role": role, "content": word} for role, word in zip(("user", "assistant") * 2, (a, b, c, d), strict=True)]
     asked = dialogue[:3]
@@ -186,7 +185,7 @@ def _rendered(tokenizer: Any, turns: Sequence[Message], prompt: bool) -> Iterato
         return
     ends = [(at, at + len(word)) for at, word in sorted(places)]
     if turns[0]["role"] == "system":
-        # As if the line began there.
+        # Treat the text after a system prompt as the beginning of a line.
         yield "\n" + whole[: ends[0][0]]
     for (_, end), (start, _) in zip(ends, [*ends[1:], (len(whole), 0)], strict=True):
         yield whole[end:start]

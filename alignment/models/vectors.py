@@ -1,6 +1,6 @@
-"""Vectors of texts that every night asks about: the seeds', and those of the suites' prompts.
+"""Cache vectors of texts that every night needs: the seeds' and the suite prompts'.
 
-Effects: keeps one file per name in a folder.
+Effects: writes one file per name in a folder.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from alignment.models.embedder import Embedder, Matrix
 
 
 def kept_vectors(name: str, texts: Sequence[str], *, embedder: Embedder, folder: Path) -> Matrix:
-    """Return one unit vector per text, shape (len(texts), 384), from `<folder>/<name>.safetensors` if that is of these texts.
+    """Return one unit vector per text, shape (len(texts), 384), from `<folder>/<name>.safetensors` if it was made from these texts.
 
-    Else they are computed, and the file is replaced: it never holds more than one list of texts.
+    Otherwise compute them and replace the file, which never holds more than one list of texts.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
@@ -30,7 +30,7 @@ def kept_vectors(name: str, texts: Sequence[str], *, embedder: Embedder, folder:
     except (OSError, SafetensorError, KeyError):
         pass
     else:
-        # The format has no checksum, and a NaN would be similar to nothing.
+        # The format has no checksum, and NaN vectors would be similar to nothing.
         if kept.shape[0] == len(texts) and np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
             return kept
     vectors = embedder.embed(texts)
@@ -40,12 +40,12 @@ def kept_vectors(name: str, texts: Sequence[str], *, embedder: Embedder, folder:
         save_file({key: vectors}, part)
         os.replace(part, path)
     except (OSError, SafetensorError):
-        # A full disk, for instance: they are computed again the next time.
+        # For instance on a full disk: the next call computes them again.
         with suppress(OSError):
             part.unlink()
     return vectors
 
 
 def vectors_key(texts: Sequence[str], embedder: Embedder) -> str:
-    """Return what names the vectors of these texts by this embedder, 16 hex digits."""
+    """Return the cache key of the vectors of these texts by this embedder: 16 hex digits."""
     return content_id(embedder.version, list(texts))[:16]

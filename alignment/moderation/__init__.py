@@ -1,4 +1,4 @@
-"""Detectors of harmful requests, harmful answers, refusals, toxicity and personal data, on one embedding pass per text."""
+"""Detectors of harmful requests, harmful answers, refusals, toxicity and personal data; each text is embedded once."""
 
 from __future__ import annotations
 

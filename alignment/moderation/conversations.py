@@ -1,8 +1,8 @@
-"""How surely a whole conversation asks for harm: its last turn, and what that continues.
+"""Score how likely a whole conversation asks for harm, from its last turn and what that turn continues.
 
-Turns are scored by themselves, joined to the opening of their topic and to the turn before, and all together; the highest score counts.
-A turn that only continues ("and in grams?") is not scored alone, for alone it says nothing. Harm before a change of topic does not
-condemn what follows: it leaves it in doubt, so that it is neither flagged nor taught as harmless.
+Turns are scored alone, joined to the opening of their topic and to the previous turn, and all together; the maximum counts. A turn that
+only continues ("and in grams?") is not scored alone, because alone it means nothing. Harm before a change of topic does not condemn what
+follows, but leaves it in doubt: the conversation is neither flagged nor taught as harmless.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from alignment.records import Message
 
 Matrix = npt.NDArray[np.float32]
 IN_DOUBT = 0.2
-"""The least score of a conversation with harm before its last topic: not flagged (0.5), and not taught as harmless (0.1)."""
+"""Minimum score of a conversation with harm before its last topic: not flagged (0.5), and not taught as harmless (0.1)."""
 DOUBTFUL, CERTAIN = 0.3, 0.7
 SERVED, REFUSED = 0.6, 1.0
-"""How much an earlier harmful answer weighs as evidence of a harmful request, and an earlier refusal (in log-odds)."""
+"""Weights (in log-odds) of an earlier harmful answer and of an earlier refusal, as evidence of a harmful request."""
 SURELY, PLAIN = 0.8, 0.9
-"""How sure an earlier refusal has to be, and a request in the later part of a long turn, to count."""
+"""Minimum probabilities of an earlier refusal, and of a harmful request in a later part of a long turn, to count."""
 MOST_PIECES = 64
 _OWN_WORDS = 2
 _ANSWERS = 4
@@ -35,15 +35,16 @@ VERSION = content_id(RULES_ID, IN_DOUBT, DOUBTFUL, CERTAIN, SERVED, REFUSED, SUR
 
 
 class Request(NamedTuple):
-    """A conversation's score in 0..1 and the category of the text that has it."""
+    """A conversation's score in 0..1 and the category of the text that determined it."""
 
     value: float
     category: str
 
 
 class _Texts(NamedTuple):
-    """What is scored of one conversation: texts that count, texts that only raise doubt, earlier exchanges of the topic, the last
-    turn if it looks for help or a way out, and the later parts of long turns.
+    """The texts of a conversation to score: texts that count, texts that only raise doubt, and earlier exchanges of the topic.
+
+    Also the last turn if it looks for help or a way out (`turned`), and the later parts of long turns (`hidden`).
     """
 
     counted: list[str]
@@ -54,13 +55,13 @@ class _Texts(NamedTuple):
 
 
 def is_single(messages: Sequence[Message]) -> bool:
-    """Say whether a conversation is one user turn of ordinary length, which has no more to it than its text."""
+    """Say whether a conversation is one user turn of ordinary length, so that its text is all there is to score."""
     turns = [message for message in messages if message["role"] == "user"]
     return len(turns) == 1 and not pieces(turns[0]["content"]) and not instructed(messages)
 
 
 def request_scores(conversations: Sequence[Sequence[Message]], *, embedder: Embedder) -> list[Request]:
-    """Return one score per conversation. Each distinct text is embedded once; of a long conversation at most 32 turns are read."""
+    """Return one score per conversation. Each distinct text is embedded once; at most 32 turns of a long conversation are read."""
     plans = [_texts(messages) for messages in conversations]
     distinct = sorted({text for plan in plans for text in (*plan.counted, *plan.doubtful, *(asked for asked, _ in plan.exchanges))})
     if not distinct:
@@ -74,7 +75,7 @@ def request_scores(conversations: Sequence[Sequence[Message]], *, embedder: Embe
 
 
 def _answered(exchanges: Sequence[tuple[str, str]], embedder: Embedder) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return how surely each earlier answer declines and does harm."""
+    """Return the probabilities that each earlier answer declines and does harm."""
     if not exchanges:
         return {}
     reading = read([asked for asked, _ in exchanges], [said for _, said in exchanges], embedder=embedder)
@@ -119,12 +120,12 @@ def _combined(
     score = value[told]
     for pair in plan.exchanges:
         declined, harmful = answered[pair]
-        # The model said no to what looked harmful: that it did is evidence. So is an answer that did harm, whatever was asked.
+        # That the model refused what looked harmful is evidence. So is an answer that did harm, whatever was asked.
         if declined >= SURELY and value[pair[0]] >= DOUBTFUL:
             score = max(score, _shifted(value[pair[0]], REFUSED))
         if harmful >= 0.5:
             score = max(score, 1 - (1 - score) * (1 - SERVED * harmful))
-    # A long text is full of sentences that look like something out of their context: only what is plain counts.
+    # A long text has many sentences that look harmful out of context, so only clear ones count.
     score = max([score, *(value[piece] for piece in plan.hidden if value[piece] >= PLAIN)])
     doubt = max(map(value.__getitem__, plan.doubtful), default=0.0)
     if plan.turned and value[plan.turned] < CERTAIN:

@@ -1,6 +1,6 @@
-"""The texts that the heads are fitted on: this project's own examples and, at fitting time only, public research sets.
+"""Training texts of the heads: this project's own examples and, only when fitting, public research sets.
 
-Of GPTFuzz only answers to questions with an even index are read, and no JailbreakBench answers: the rest belongs to the gate's scorers.
+Only GPTFuzz answers to questions with an even index are read, and no JailbreakBench answers: the rest is for the gate's scorers.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _RBR_REFUSES = ("inability_to_comply", "reference_safety_policy", "apology")
 
 
 class Request(NamedTuple):
-    """A user's message. `harm` is 0 or 1; `category` its theme (a safe look-alike has one too), one of CATEGORIES, or None.
+    """A user's message. `harm` is 0 or 1; `category` is its theme (also for safe look-alikes), one of CATEGORIES, or None.
 
-    Rows of one `group` are never split between folds.
+    Rows with the same `group` are never split between folds.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A model's answer; a label is 0, 1, or None where nobody labelled it."""
+    """A model's answer; a label is 0, 1, or None if unlabelled."""
 
     prompt: str
     response: str
@@ -57,7 +57,7 @@ class Answered(NamedTuple):
 
 
 def own_requests() -> list[Request]:
-    """Return the project's own requests: harmful ones, safe look-alikes and ordinary ones, and pairs that differ in little but harm."""
+    """Return the project's own requests: harmful, safe look-alikes, ordinary, and pairs that differ in little but harm."""
     rows = [
         Request(row["text"], int(row["label"] == "harm"), row["category"] if row["label"] != "ordinary" else None,
                 f"own-{row['label']}", f"own-{number // 4}")
@@ -80,9 +80,9 @@ def own_answers() -> list[Answered]:
 
 
 def lengthened(answers: Sequence[Answered]) -> list[Answered]:
-    """Return longer forms of answers that decline and of harmless ones that do not; labels stay what they were.
+    """Return longer versions of answers that decline and of harmless ones that do not; labels are unchanged.
 
-    Joins stay within a group, so that no fold is measured on a text that it was fitted on.
+    Answers are joined only within a group, so that no fold is measured on a text that it was fitted on.
 
     Hand-written answers are short, while large models decline at length and often go on to offer something harmless.
     """
@@ -102,10 +102,10 @@ def _join(first: Sequence[Answered], rest: Sequence[Answered]) -> Iterator[Answe
 
 
 def composed(answers: Sequence[Answered]) -> list[Answered]:
-    """Return answers put together from this project's own sentences, as larger models write them: lectures, offers, caveats.
+    """Return answers composed of this project's own sentences in the style of larger models: lectures, offers, caveats.
 
-    One that begins by declining declines, even if it goes on with something harmless; what only cautions before, within or after
-    helping does not. Nobody labelled those as harmful or not. One that declines or cautions and then does harm is harmful.
+    An answer that starts by declining counts as a refusal, even if something harmless follows. Cautions before, within or after help do
+    not. Neither kind has a harm label. An answer that declines or cautions and then does harm is harmful.
     """
     frames: dict[str, list[str]] = json.loads((OWN / "frames.json").read_text("utf-8"))
     helps = [row for row in answers if row.refusal == 0 and row.harmful == 0]
@@ -138,7 +138,7 @@ def _cautious(frames: dict[str, list[str]], helps: Sequence[Answered]) -> Iterat
 
 
 def _yielding(frames: dict[str, list[str]], answers: Sequence[Answered]) -> Iterator[Answered]:
-    """Own answers after a start that declines, lectures or cautions: twice each harmful one, once each harmless help."""
+    """Yield own answers after a start that declines, lectures or cautions: each harmful answer twice, each harmless one once."""
     written = [row for row in answers if row.source == "own-handwritten" and row.refusal == 0]
     twice = [row for row in written for _ in range(2 if row.harmful else 1)]
     for number, row in enumerate(twice):
@@ -155,7 +155,7 @@ def _taken(frames: dict[str, list[str]], part: str, number: int) -> str:
 
 
 def public_requests(folder: Path) -> list[Request]:
-    """Return harmful and harmless requests of the public sets in `folder`."""
+    """Return harmful and harmless requests from the public sets in `folder`."""
     rows = [Request(row["Behavior"], 1, None, "advbench", f"adv-{i}") for i, row in enumerate(_csv(folder / "advbench.csv"))]
     rows += [
         Request(row["Behavior"], 1, None, "harmbench", f"hb-{i}")
@@ -178,12 +178,12 @@ def _moderation_requests(folder: Path) -> Iterator[Request]:
 
 
 def public_answers(folder: Path) -> list[Answered]:
-    """Return labelled answers of the public sets in `folder`."""
+    """Return labelled answers from the public sets in `folder`."""
     return [*_gptfuzz(folder), *_rbr_answers(folder), *_hh(folder)]
 
 
 def _gptfuzz(folder: Path) -> Iterator[Answered]:
-    """Harmless answers that open as refusals do decline; harmful ones without a declining word do not; else nobody knows."""
+    """Yield GPTFuzz answers: harmless with a refusal's opening is a refusal, harmful without declining words is none, else unlabelled."""
     questions = {row["index"]: row["text"] for row in _csv(folder / "gptfuzz_questions.csv")}
     for row in _csv(folder / "gptfuzz_train.csv.gz"):
         index, label = row["question"], int(row["label"])
@@ -204,7 +204,7 @@ def _rbr_answers(folder: Path) -> Iterator[Answered]:
 
 
 def _hh(folder: Path) -> Iterator[Answered]:
-    """Every other human-preferred answer: those labelled by hand for this project, and those in which nothing looks like declining."""
+    """Yield every other human-preferred answer that was labelled by hand for this project, or in which nothing looks like declining."""
     labels = json.loads((OWN / "hh_labels.json").read_text("utf-8"))
     known = dict.fromkeys(labels["declines"], 1) | dict.fromkeys(labels["does_not"], 0)
     for number, row in enumerate(_jsonl(folder / "hh_harmless_base_test.jsonl.gz")):

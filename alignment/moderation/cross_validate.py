@@ -1,4 +1,4 @@
-"""Fitting one linear head, and measuring it on rows it has not seen."""
+"""Fit one linear head and measure it on unseen rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDS, TUNED_FOLDS = 5, 2
 
 
 def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[Matrix, Matrix]:
-    """Return (kernel, bias) of an L2-regularised logistic regression: (columns, 1) for two classes, (columns, classes) else."""
+    """Return (kernel, bias) of an L2-regularised logistic regression; kernel is (columns, 1) for two classes, else (columns, classes)."""
     from sklearn.linear_model import LogisticRegression
 
     solver = "liblinear" if len(np.unique(labels)) == 2 else "lbfgs"
@@ -25,7 +25,7 @@ def fit_linear(columns: Matrix, labels: Any, weight: Any, *, c: float) -> tuple[
 
 
 def out_of_fold(score: Callable[[Any, Any], Matrix], labels: Any, groups: Sequence[str], *, folds: int) -> Matrix:
-    """Return raw outputs for every row, from `score(seen, unseen)` for folds that never split a group: (rows, outputs)."""
+    """Return out-of-fold raw outputs for every row, (rows, outputs), from `score(seen, unseen)`; folds never split a group."""
     from sklearn.model_selection import GroupKFold
 
     parts = list(GroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups))
@@ -35,7 +35,7 @@ def out_of_fold(score: Callable[[Any, Any], Matrix], labels: Any, groups: Sequen
 
 
 def by_source(raw: Matrix, labels: Any, sources: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return accuracy, and AUC for two classes, per source and over all."""
+    """Return accuracy, and AUC for two classes, per source and overall."""
     names = np.array(sources)
     parts = {name: names == name for name in sorted(set(sources))} | {"all": np.ones(len(names), bool)}
     return {name: quality(raw[part], labels[part]) for name, part in parts.items()}

@@ -29,17 +29,17 @@ _BLOCK = 2048
 
 
 class Score(NamedTuple):
-    """A detector's answer for one exchange: `value` in 0..1, and a label where the detector has several."""
+    """A detector's result for one exchange: `value` in 0..1, and a label if the detector has several."""
 
     value: float
     label: str | None = None
 
 
 class Exchanges(NamedTuple):
-    """Prompts and answers of equal length, with what was computed of them once for all detectors.
+    """Prompts and answers of equal length, with features computed once for all detectors.
 
-    A prompt is what the last turn asks for, with what it continues. `talks` are the conversations, and `requests` the scores of those
-    of more than one plain turn, by row; both are empty where only texts are scored.
+    A prompt is what the last turn asks for, including what it continues. `talks` are the conversations; `requests` maps rows that are not
+    one plain turn to the scores of their conversations. Both are empty when only texts are scored.
     """
 
     prompts: Sequence[str]
@@ -54,7 +54,7 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str:
-        """The name under which its threshold is configured and its detections are stored."""
+        """The name for configuring its threshold and storing its detections."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class Detector(Protocol):
 
     @property
     def threshold(self) -> float:
-        """The score from which it flags, unless configuration says otherwise."""
+        """The score from which it flags, unless configured otherwise."""
         ...
 
     def score(self, exchanges: Exchanges) -> list[Score]:
@@ -124,7 +124,7 @@ def _toxicity(exchanges: Exchanges) -> list[Score]:
 
 
 def _said(exchanges: Exchanges) -> list[list[str]]:
-    """Return what was said on each exchange's last topic, by its user, and by the model in its last answer."""
+    """Return per exchange the user's turns on the last topic and the model's last answer."""
     rows = [[prompt, answer] for prompt, answer in zip(exchanges.prompts, exchanges.answers, strict=True)]
     for row, talk in enumerate(exchanges.talks):
         if row in exchanges.requests:
@@ -164,7 +164,7 @@ DETECTORS: tuple[Detector, ...] = (
 
 
 def versions(*, embedder: Embedder) -> dict[str, str]:
-    """Return each detector's version; those on embeddings name the embedder's too."""
+    """Return each detector's version; for detectors on embeddings it includes the embedder's version."""
     return {detector.name: _full_version(detector, embedder) for detector in DETECTORS}
 
 
@@ -180,9 +180,9 @@ def moderate(
     thresholds: Mapping[str, float],
     detectors: Sequence[Detector] = DETECTORS,
 ) -> list[Detection]:
-    """Return one detection per exchange and detector, exchanges in order and detectors in order within each.
+    """Return one detection per exchange and detector, ordered by exchange, then by detector.
 
-    `thresholds` overrides a detector's own by name. Equal texts of a block of 2,048 are embedded once.
+    `thresholds` overrides detectors' own thresholds by name. Equal texts in a block of 2,048 exchanges are embedded once.
     No exchanges: no detections.
     """
     named = [(each, _full_version(each, embedder)) for each in detectors]
@@ -218,8 +218,8 @@ def _moderate_block(
 def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> list[dict[str, float]]:
     """Return harmful_answer, refusal, degenerate and relevance of each (prompt, answer), all in 0..1.
 
-    `relevance` is the cosine of the two embeddings, at least 0. An empty answer is degenerate 1 and otherwise 0. What a model only
-    thought is no part of its answer.
+    `relevance` is the cosine of the two embeddings, at least 0. An empty answer has degenerate 1 and otherwise 0. A model's thinking
+    is not part of its answer.
     """
     if not answers:
         return []
@@ -242,8 +242,8 @@ def score_answers(prompts: Sequence[str], answers: Sequence[str], *, embedder: E
 def score_texts(prompts: Sequence[str | None], responses: Sequence[str | None], *, embedder: Embedder) -> list[dict[str, float | None]]:
     """Return harmful_request, refusal, harmful_answer and toxicity of each (prompt, response), each in 0..1.
 
-    Either text may be None or blank: then what would need it is None. Toxicity is the larger of both texts'. What a model only thought is
-    no part of its response.
+    Either text may be None or blank; scores that need it are then None. Toxicity is the maximum over both texts. A model's thinking is
+    not part of its response.
     """
     asked, said = [text or "" for text in prompts], [apart(text or "").answer for text in responses]
     batch = Exchanges(asked, said, read(asked, said, embedder=embedder))

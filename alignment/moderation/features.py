@@ -1,4 +1,4 @@
-"""What the heads see besides embeddings: counts of phrases by which answers decline, lecture, redirect or comply.
+"""Inputs of the heads besides embeddings: counts of phrases by which answers decline, lecture, redirect or comply.
 
 The phrases were written for this project. Counts are squashed, so every feature is in 0..1.
 """
@@ -56,7 +56,7 @@ LEXICAL: tuple[str, ...] = (
 
 
 class Views:
-    """The three readings of an answer that are embedded: all of it, its first two sentences, and its end if it is long."""
+    """The three parts of an answer that are embedded: all of it, its first two sentences, and its end if it is long."""
 
     __slots__ = ("ending", "opening", "whole")
 
@@ -123,7 +123,7 @@ RULES_ID = content_id(PHRASES, LEXICAL, INTENTS, INTENT)[:12]
 
 
 def intent(prompts: Sequence[str]) -> Matrix:
-    """Return a (len(prompts), len(INTENT)) matrix in 0..1: how a request is put, whatever it is about."""
+    """Return a (len(prompts), len(INTENT)) matrix in 0..1 of how requests are phrased, whatever they are about."""
     rows = []
     for prompt in map(within, prompts):
         text = plain(prompt)

@@ -1,6 +1,6 @@
-"""Fit the heads: `python -m alignment.moderation.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints what it measured.
+"""Fit the heads: `python -m alignment.moderation.fit --data DIR` (or ALIGN_DATA_DIR). Deterministic; prints its figures.
 
-Takes half an hour on one core: MiniLM is tuned to requests and to exchanges, for each fold and once for all.
+Takes half an hour on one core: MiniLM is tuned to requests and to exchanges, once per fold and once on all data.
 
 Effects: writes `weights/heads.safetensors`, `weights/tuned.safetensors`, `weights/requests.safetensors`, `weights/card.json`
 and `weights/card.md`.
@@ -79,19 +79,19 @@ HARM_WEIGHT = {
 CATEGORY_WEIGHT = {"own-harm": 3.0, "own-lookalike": 3.0, "own-contrast-harm": 3.0, "own-contrast-safe": 3.0}
 C = {"harmful_request": 3.0, "category": 1.0, "refusal": 1.0, "harmful_answer": 1.0}
 BLEND_C = 1.0
-# The blend decides where 0.5 lies, so it is fitted on people's labels: weak ones flatter the phrase counts they were made by. Those of
-# HH are let in for refusals because without ordinary conversation 0.5 lies too low for it; they leave the balance of both scores as it was.
+# The blend decides which answers score 0.5, so it is fitted on human labels: weak labels flatter the phrase counts that produced them.
+# HH's weak labels are included for refusals because without ordinary conversation 0.5 is too low there; they keep the scores' balance.
 BLENDED = {
     "own-harm", "own-lookalike", "own-contrast-harm", "own-contrast-safe", "own-ordinary", "own-handwritten", "own-smollm2", "hh-labelled",
 }  # fmt: skip
 ALSO_BLENDED = {"refusal": {"hh-even"}, "harmful_answer": {"gptfuzz-even"}}
 PASSES = {"request": 3, "exchange": 3}
-# Of large sets of easy rows the tuning reads every n-th; the linear heads read all.
+# Tuning reads every n-th row of large sets of easy rows; the linear heads read all.
 EVERY = {"advbench": 3, "openai-moderation": 3, "own-lengthened": 3, "own-composed": 3, "gptfuzz-even": 5, "hh-even": 4}
 
 
 def main() -> int:
-    """Fit every head, print the figures and write weights and card."""
+    """Fit every head, print the figures, and write the weights and the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     default = os.environ.get("ALIGN_DATA_DIR")
     parser.add_argument("--data", type=Path, default=default, required=default is None)
@@ -122,7 +122,7 @@ class Fitted(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One head's rows: what it sees, labels (None: unknown) and weights by source."""
+    """One head's rows: its input columns, labels (None: unknown), and weights by source."""
 
     head: str
     columns: Matrix
@@ -132,7 +132,7 @@ class Task(NamedTuple):
 
 
 def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embedder) -> Fitted:
-    """Return all that ships, and how good it is on rows it has not seen."""
+    """Return all weights that ship, and their figures on unseen rows."""
     asked = read_untuned([row.text for row in requests], [""] * len(requests), embedder=embedder)
     said = read_untuned([row.prompt for row in answers], [row.response for row in answers], embedder=embedder)
     themes = [CATEGORIES.index(row.category) if row.category else None for row in requests]
@@ -152,7 +152,7 @@ def fit_all(requests: list[Request], answers: list[Answered], *, embedder: Embed
 
 
 def fit_untuned(task: Task) -> Fitted:
-    """Return a linear head alone and its figures."""
+    """Return a linear head without a tuned encoder, and its figures."""
     rows = _rows_of(task)
     return Fitted(_linear_head(task.head, rows), {}, {task.head: by_source(_crossed(task.head, rows), rows.truth, rows.sources)})
 
@@ -160,7 +160,7 @@ def fit_untuned(task: Task) -> Fitted:
 def fit_tuned(name: str, tasks: Sequence[Task], texts: Sequence[str], *, taught: Sequence[str] = ()) -> Fitted:
     """Return MiniLM tuned to all `tasks`, a linear head for each, the blends of both, and their figures.
 
-    `texts` are read; `taught`, if given, are what is learned from in their place.
+    `texts` are scored; `taught`, if given, are trained on instead.
     """
     labels = np.array([[float(label or 0) for label in task.labels] for task in tasks]).T
     weight = np.array([_weights(task) for task in tasks]).T
@@ -192,7 +192,7 @@ class _Rows(NamedTuple):
 
 
 def _rows_of(task: Task) -> _Rows:
-    """Return the rows of `task` whose label is known."""
+    """Return the rows of `task` with a known label."""
     known = [row for row, label in enumerate(task.labels) if label is not None]
     truth, weight = np.array([task.labels[row] for row in known]), _weights(task)[known]
     rows = [task.rows[row] for row in known]
@@ -223,12 +223,12 @@ def _linear(columns: Matrix, truth: Any, weight: Any, seen: Any, unseen: Any, c:
 
 
 def _partly_unasked(answers: Sequence[Answered]) -> list[str]:
-    """Return the exchanges, each fifth without its prompt, since answers are scored without one too."""
+    """Return the exchanges, every fifth without its prompt, since answers are also scored without a prompt."""
     return [exchange(row.prompt if number % 5 else "", row.response) for number, row in enumerate(answers)]
 
 
 def _every(sources: Sequence[str]) -> Any:
-    """Return which rows the tuning reads: of each source every n-th."""
+    """Return a mask of the rows that tuning reads: every n-th of each source."""
     counts: dict[str, int] = {}
     chosen = []
     for source in sources:

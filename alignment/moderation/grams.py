@@ -1,4 +1,4 @@
-"""Hashed words and word pairs of a request: the turns of phrase that a sentence vector averages away."""
+"""Hashed words and word pairs of a request: phrasing that a sentence vector averages away."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MAX_CHARS = 2000
 
 
 def request_grams(prompts: Sequence[str]) -> Matrix:
-    """Return a (len(prompts), BUCKETS) matrix: 1 for each word, word pair and opening of three or four words, scaled to norm SCALE.
+    """Return a (len(prompts), BUCKETS) matrix: 1 per word, word pair and opening of three or four words, each row scaled to norm SCALE.
 
-    The hash is CRC-32, the same on every machine. An empty prompt has only its empty opening.
+    The hash is CRC-32, the same on every machine. For an empty prompt only its empty opening counts.
     Source: feature hashing, Weinberger et al. 2009 (arXiv:0902.2206), without the sign.
     """
     found = np.zeros((len(prompts), BUCKETS), dtype=np.float32)

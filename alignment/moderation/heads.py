@@ -1,6 +1,6 @@
 """Small heads on MiniLM vectors and phrase counts, in numpy. Weights were fitted by `python -m alignment.moderation.fit`.
 
-MiniLM as it was tuned to requests and to exchanges reads them too; a head of two inputs blends both scores.
+MiniLM tuned to requests and to exchanges scores them too; a head with two inputs blends both scores.
 
 Effects: reads `weights/heads.safetensors` and `weights/tuned.safetensors` on first use.
 """
@@ -29,9 +29,9 @@ _ASKED_CHARS = 200
 
 
 class Reading(NamedTuple):
-    """What was computed once per exchange; every head reads from it. Rows are exchanges.
+    """Features computed once per exchange for all heads. Rows are exchanges.
 
-    `asked` and `said` are the vectors of a prompt, and of a prompt with its answer, by MiniLM as it was tuned to each.
+    `asked` and `said` are vectors from the tuned MiniLMs: of the prompt, and of the prompt with its answer.
     """
 
     prompt: Matrix
@@ -46,14 +46,14 @@ class Reading(NamedTuple):
 
 
 def read(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
-    """Embed each distinct text once and count phrases; `prompts` and `answers` have equal length and may hold empty texts."""
+    """Embed each distinct text once and count phrases; `prompts` and `answers` have equal length and may contain empty texts."""
     asked = _tuned(embedder, "request").embed(prompts)
     said = _tuned(embedder, "exchange").embed([exchange(*pair) for pair in zip(prompts, answers, strict=True)])
     return read_untuned(prompts, answers, embedder=embedder)._replace(asked=asked, said=said)
 
 
 def read_requests(prompts: Sequence[str], *, embedder: Embedder) -> Reading:
-    """Return what `harmful_request` and the category head see of requests alone; nothing is computed of answers."""
+    """Return the features that `harmful_request` and the category head need; nothing is computed for answers."""
     none = np.zeros((len(prompts), 0), np.float32)
     vectors = np.asarray(embedder.embed(prompts), dtype=np.float32).reshape(len(prompts), -1)
     asked = _tuned(embedder, "request").embed(prompts)
@@ -61,12 +61,12 @@ def read_requests(prompts: Sequence[str], *, embedder: Embedder) -> Reading:
 
 
 def _tuned(embedder: Embedder, task: str) -> Embedder:
-    """Return `embedder` as it was tuned to `task`, a key of TUNED_TOKENS."""
+    """Return `embedder` tuned to `task`, a key of TUNED_TOKENS."""
     return embedder.tuned(Changes(TUNED, task), max_tokens=TUNED_TOKENS[task])
 
 
 def exchange(prompt: str, answer: str) -> str:
-    """Return what the tuned encoder reads of an exchange: the prompt's end, where the question mostly is, and the answer.
+    """Return the text of an exchange for the tuned encoder: the prompt's end, where the question mostly is, and the answer.
 
     >>> exchange(" How do I bake? ", "Slowly. ")
     'How do I bake?\\nSlowly.'
@@ -75,7 +75,7 @@ def exchange(prompt: str, answer: str) -> str:
 
 
 def read_untuned(prompts: Sequence[str], answers: Sequence[str], *, embedder: Embedder) -> Reading:
-    """Return the same without what the tuned encoders see: `asked` and `said` have no columns."""
+    """Return the features except those from tuned encoders: `asked` and `said` have no columns."""
     views = [Views(answer) for answer in answers]
     texts = [*prompts, *(v.whole for v in views), *(v.opening for v in views), *(v.ending for v in views)]
     vectors = np.asarray(embedder.embed(texts), dtype=np.float32)
@@ -85,28 +85,28 @@ def read_untuned(prompts: Sequence[str], answers: Sequence[str], *, embedder: Em
 
 
 def request_input(reading: Reading) -> Matrix:
-    """Return the columns that the harmful-request head sees."""
+    """Return the input columns of the harmful-request head."""
     return np.hstack([reading.prompt, reading.intent, reading.grams])
 
 
 def category_input(reading: Reading) -> Matrix:
-    """Return the columns that the category head sees."""
+    """Return the input columns of the category head."""
     return reading.prompt
 
 
 def refusal_input(reading: Reading) -> Matrix:
-    """Return the columns that the refusal head sees: nothing of the prompt."""
+    """Return the input columns of the refusal head: nothing from the prompt."""
     return np.hstack([reading.opening, reading.whole, reading.lexical])
 
 
 def harm_input(reading: Reading) -> Matrix:
-    """Return the columns that the harmful-answer head sees."""
+    """Return the input columns of the harmful-answer head."""
     return np.hstack([reading.whole, reading.opening, reading.ending, reading.prompt, reading.lexical, reading.intent])
 
 
 @cache
 def layers(head: str) -> tuple[tuple[Matrix, Matrix], ...]:
-    """Return the (weight, bias) layers of `head`, first one first.
+    """Return the (weight, bias) layers of `head`, from input to output.
 
     Raises:
         ModelError: the shipped weights are missing or lack this head.
@@ -131,7 +131,7 @@ def _tensors() -> dict[str, Matrix]:
 
 @cache
 def heads_version() -> str:
-    """Return the content address of the weights and of the features' rules, 12 hex digits."""
+    """Return the content address of the weights and the feature rules, 12 hex digits."""
     return content_id(file_sha256(WEIGHTS), file_sha256(TUNED), TUNED_TOKENS, _ASKED_CHARS, RULES_ID, BUCKETS, SCALE)[:12]
 
 

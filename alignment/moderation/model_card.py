@@ -1,4 +1,4 @@
-"""The card that ships beside the heads: data, licences and measured figures.
+"""Write the card that ships with the heads: data, licences and measured figures.
 
 Effects: writes `weights/card.json` and `weights/card.md`.
 """
@@ -50,7 +50,7 @@ conversation only the user's last message is read: harm that is built up over se
 
 
 def write_card(report: dict[str, Any], *, embedder: Embedder) -> None:
-    """Write both forms of the card."""
+    """Write the card as JSON and as Markdown."""
     card = {"embedder": embedder.version, "rules": RULES_ID, "figures": report}
     WEIGHTS.with_name("card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     lines = "\n".join(f"    {line}" for line in figures(report))

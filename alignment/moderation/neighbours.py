@@ -1,6 +1,6 @@
-"""The untuned vectors of the project's labelled requests: neighbours of what people ask, for who reads requests without the heads.
+"""Untuned vectors of the project's labelled requests, for finding a request's nearest neighbours without the heads.
 
-Effects: reads `weights/requests.safetensors`, which `python -m alignment.moderation.fit` writes; keeps others in a folder.
+Effects: reads `weights/requests.safetensors`, which `python -m alignment.moderation.fit` writes; caches other vectors in a folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STEPS = 127
 
 
 def request_vectors(texts: Sequence[str], *, embedder: Embedder, folder: Path) -> Matrix:
-    """Return one unit vector per text: the shipped ones if they are of these texts and this embedder, else computed once and kept."""
+    """Return one unit vector per text: the shipped vectors if they match these texts and this embedder, else computed once and cached."""
     from safetensors.numpy import load_file
 
     key = vectors_key(texts, embedder)
@@ -29,7 +29,7 @@ def request_vectors(texts: Sequence[str], *, embedder: Embedder, folder: Path) -
 
 
 def write_vectors(texts: Sequence[str], vectors: Matrix, *, embedder: Embedder, path: Path = VECTORS) -> None:
-    """Store vectors in 8 bits each: a cosine changes by less than 0.005."""
+    """Store vectors with 8 bits per value: a cosine changes by less than 0.005."""
     from safetensors.numpy import save_file
 
     scaled = vectors / np.abs(vectors).max(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Tuning MiniLM to one or more tasks by low-rank changes of its layers.
+"""Tune MiniLM to one or more tasks by low-rank changes of its layers.
 
 Effects: loads weights; computes on one thread, so that equal data give equal weights.
 """
@@ -19,7 +19,7 @@ _BUCKET = 16 * BATCH
 
 
 class Tuned(NamedTuple):
-    """What tuning yields: the changes of the layers, the heads (384, tasks) on unit vectors and their biases, and a scorer of texts."""
+    """The result of tuning: the layers' changes, the heads (384, tasks) on unit vectors and their biases, and a scorer of texts."""
 
     changes: dict[str, Any]
     kernel: Matrix
@@ -28,11 +28,11 @@ class Tuned(NamedTuple):
 
 
 def tune(texts: Sequence[str], labels: Any, weight: Any, *, passes: int, embedder: Embedder, say: Callable[[str], object]) -> Tuned:
-    """Return MiniLM tuned to tell label 1 from 0 in each task, by weighted cross-entropy; `score` gives raw outputs, (rows, tasks).
+    """Return MiniLM tuned to separate label 1 from 0 in each task, by weighted cross-entropy; `score` gives raw outputs, (rows, tasks).
 
-    `labels` and `weight` are (rows, tasks); a weight of 0 says that the label is not known.
-    Of a text `embedder.max_tokens` are read, in `passes` passes; `say` is told of each.
-    Source: LoRA (arXiv:2106.09685), here with AdamW and a linear fall of the rate.
+    `labels` and `weight` are (rows, tasks); a weight of 0 marks an unknown label.
+    Texts are cut to `embedder.max_tokens`. Training makes `passes` passes and reports each to `say`.
+    Source: LoRA (arXiv:2106.09685), here with AdamW and linear decay of the learning rate.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -91,7 +91,7 @@ def _descend(
 
 
 def _batches(texts: Sequence[str], *, seed: int) -> Iterator[list[int]]:
-    """Yield all rows in random order, texts of like length together, which saves padding."""
+    """Yield all rows in random order, batching texts of similar length, which saves padding."""
     draw = np.random.default_rng(seed)
     order, length = draw.permutation(len(texts)), np.array([len(text) for text in texts])
     batches = []

@@ -1,4 +1,4 @@
-"""From judgements and human verdicts to pairs, and the reason for each one that was kept out."""
+"""Build pairs from judgements and human verdicts, with a reason for each exchange left out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HUMAN = "human"
 
 
 class HumanVerdict(NamedTuple):
-    """What people said of the preference of one exchange; a skip says nothing and is none.
+    """People's verdict on the preference of one exchange; a skip is not a verdict.
 
-    `agree`, `flip` and `edit` give a pair; `both_bad`, `not_harmful`, and `disputed` where two people differ give none.
+    `agree`, `flip` and `edit` give a pair; `both_bad`, `not_harmful`, and `disputed` (two people differ) give none.
     """
 
     verdict: str
@@ -26,7 +26,7 @@ class HumanVerdict(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A selected exchange with its judgement and candidates by id."""
+    """A selected exchange with its judgement, and its candidates by id."""
 
     selected: Selected
     judgement: Judgement
@@ -35,7 +35,7 @@ class Labelled(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New pairs, (exchange id, reason) for every exchange that gave none, and the conversation ids that name no conversation."""
+    """New pairs, (exchange id, reason) for every exchange without a pair, and conversation ids that do not identify a conversation."""
 
     pairs: list[Pair]
     excluded: list[tuple[str, str]]
@@ -52,9 +52,9 @@ class _Preference(NamedTuple):
 
 
 def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict]) -> frozenset[str]:
-    """Return the ids of known pairs of whose exchange a person has said something else since, or taken back the verdict they rest on.
+    """Return the ids of known pairs whose exchange has a newer human verdict, or whose own verdict was taken back.
 
-    `labelled` has every exchange of `human`, the verdicts that stand by exchange id.
+    `human` maps exchange ids to the valid verdicts; `labelled` contains each of these exchanges.
     """
     said = {item.selected.interaction.id: item for item in labelled if item.selected.interaction.id in human}
     ruled = {name: preferred_pair(item, human[name]) or "" for name, item in said.items()}
@@ -66,7 +66,7 @@ def superseded(known: Sequence[Pair], labelled: Sequence[Labelled], human: Mappi
 
 
 def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str:
-    """Return what to teach, or why nothing: a person's verdict wins over the labeler's."""
+    """Return what to teach, or why nothing: a person's verdict overrides the labeler's."""
     judgement = item.judgement
     best, worst = item.candidates[judgement.chosen_id], item.candidates[judgement.rejected_id]
     if human is None:
@@ -75,10 +75,10 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
         if item.complained:
             return "waits_for_review"
         if item.selected.side is Side.HARM and asks_for_nothing(item.selected.interaction.messages):
-            # A refusal of a word of thanks teaches to refuse by what stands before.
+            # A refusal of a word of thanks would teach refusing because of the turns before it.
             return "asks_for_nothing"
         return _Preference(best.text, worst.text, best.kind, worst.kind, _voters(judgement), judgement.judge_margin)
-    # Nothing was proposed of an unscored judgement, so that there is nothing to agree to.
+    # An unscored judgement proposes nothing that a person could agree to.
     if human.verdict == "agree" and judgement.verdict != "unscored":
         return _Preference(best.text, worst.text, best.kind, worst.kind, (*_voters(judgement), HUMAN), 1.0)
     if human.verdict == "flip":
@@ -89,7 +89,7 @@ def _preference(item: Labelled, human: HumanVerdict | None) -> _Preference | str
 
 
 def _voters(judgement: Judgement) -> tuple[str, ...]:
-    """Return who preferred the chosen answer; a judgement of several names them joined by `+`."""
+    """Return who preferred the chosen answer; a judgement by several labelers joins their names with `+`."""
     return tuple(judgement.labeler.split("+"))
 
 
@@ -103,12 +103,12 @@ def build_pairs(
     conversations: Mapping[str, str],
     contaminated: Collection[str],
 ) -> Built:
-    """Return the new pairs of a night; `known` are those of earlier nights, `human` verdicts and `conversations` are by exchange id.
+    """Return the new pairs of a night; `known` are those of earlier nights; `human` verdicts and `conversations` are by exchange id.
 
-    Exchanges whose ids are `contaminated` give none, whatever people say.
+    Exchanges in `contaminated` give no pair, whatever people say.
 
-    A cluster of near-duplicate prompts lies wholly in one split, and so does a conversation: whichever of its prompts came first decides.
-    A prompt that would tie both splits together is kept out. `conversations` need hold those of `known` only.
+    A cluster of near-duplicate prompts lies in one split, and so does a conversation: the first of its prompts decides which. A prompt that
+    would tie both splits together is left out. `conversations` needs only the exchanges of `known`.
     """
     excluded: list[tuple[str, str]] = []
     wanted: list[tuple[Labelled, _Preference]] = []
@@ -139,7 +139,7 @@ def _placed(
 ) -> Built:
     prompts = [everything_asked(pair.messages) for pair in known]
     prompts += [everything_asked(item.selected.interaction.messages) for item, _ in wanted]
-    # A cluster is named by its first known prompt.
+    # A cluster takes the name of its first known prompt.
     names = [
         known[root].cluster_id if root < len(known) else content_id("cluster", prompts[root]) for root in clusters(prompts, near_duplicate)
     ]
@@ -171,7 +171,7 @@ def _pair_id(item: Labelled, preference: _Preference) -> str:
 
 
 def preferred_pair(item: Labelled, human: HumanVerdict | None) -> str | None:
-    """Return the id of the pair that an exchange comes to, whether or not it is kept; None without a preference."""
+    """Return the id of an exchange's pair, kept or not; None without a preference."""
     outcome = _preference(item, human)
     return _pair_id(item, outcome) if isinstance(outcome, _Preference) else None
 

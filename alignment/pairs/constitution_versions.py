@@ -1,8 +1,8 @@
-"""Which pairs still rest on the constitution as it is written today.
+"""Which pairs still agree with the current constitution.
 
-A pair stands if the principle that decides its category today, in today's words, decided it. What another or an edited principle had
-decided is judged again, once; until then, and if it comes out otherwise, the old pair does not stand. Taking an edit back makes the old
-pairs stand again without a judgement.
+A pair is current if the principle that decides its category today, in its current wording, decided it. Decisions of another or an edited
+principle are judged again, once; until then, or if the outcome differs, the old pair is not used. Reverting an edit makes the old pairs
+current again without a judgement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from alignment.records import Pair, Side
 
 
 class Decision(NamedTuple):
-    """One version of one principle decided one exchange; `pair_id` is what it came to, empty for no pair."""
+    """A decision of one version of a principle on one exchange; `pair_id` is the resulting pair, empty for none."""
 
     interaction_id: str
     principle_id: str
@@ -24,7 +24,7 @@ class Decision(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Known pairs: `current` ones, `stale` ones whose exchanges are to be judged again, and `overruled` ones that were."""
+    """Known pairs: `current`, `stale` (their exchanges must be judged again), and `overruled` (judged again with another outcome)."""
 
     current: list[Pair]
     stale: list[Pair]
@@ -39,12 +39,11 @@ def stand(
     *,
     ruled: Collection[str] = frozenset(),
 ) -> Standing:
-    """Sort known pairs by what the principles of today, `versions` by id, say of them; `main` names the one that decides a category.
+    """Classify known pairs by the current principles (`versions` by id); `main` names the principle that decides a category.
 
-    A pair that a person decided is current, and so is one whose exchange is `ruled`, as people have let it stand since: people do not
-    rule by the wording of a principle. What they overruled has to be left out before (`superseded`). A pair without any
-    recorded decision, or whose principle is gone or decides its category no more, is stale until its exchange was judged by the
-    one of today.
+    A pair that a person decided is current, and so is a pair whose exchange is `ruled`, that is, left in place by people since: people do
+    not decide by the wording of a principle. Remove pairs that people overruled first (`superseded`). A pair without a recorded decision,
+    or whose principle is gone or no longer decides its category, is stale until the current principle has judged its exchange.
     """
     confirmed: dict[str, set[str]] = {}
     judged: dict[str, set[str]] = {}
@@ -63,9 +62,9 @@ def stand(
 
 
 def decided(labelled: Sequence[Labelled], human: Mapping[str, HumanVerdict], versions: Mapping[str, str]) -> list[Decision]:
-    """Return what tonight's judgements, made by the principles of `versions`, came to.
+    """Return tonight's decisions, made by the principles in `versions`.
 
-    What a person decided is left out: it rests on the person, and perhaps on a judgement of an earlier night.
+    Human decisions are left out: they depend on the person, and perhaps on a judgement of an earlier night.
     """
     return [
         Decision(item.selected.interaction.id, name, versions[name], preferred_pair(item, None) or "")

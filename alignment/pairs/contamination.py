@@ -1,4 +1,4 @@
-"""Which conversations ask what an evaluation suite asks, so that they must not be trained on.
+"""Find conversations that ask what an evaluation suite asks, so that they are not trained on.
 
 Effects: `find_contaminated` reads and writes the store.
 """
@@ -19,13 +19,13 @@ from alignment.store import append, query, session
 from alignment.text import similar
 
 SAME_TEXT, SAME_MEANING = 0.6, 0.8
-"""Similarity to an evaluation prompt, by characters and by embedding, from which a turn is contaminated."""
+"""Similarity to an evaluation prompt, by characters and by embedding, at which a turn counts as contaminated."""
 
 
 def find_contaminated(
     home: Path, exchanges: Mapping[str, Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder, *, now: datetime
 ) -> frozenset[str]:
-    """Return the ids of `exchanges` that are contaminated; what was compared before with the same prompts is not compared again."""
+    """Return the ids of contaminated `exchanges`; earlier comparisons with the same prompts are reused."""
     prompts = sorted(set(suite_prompts))
     version = content_id(embedder.version, SAME_TEXT, SAME_MEANING, prompts)
     keys = {name: content_id(version, _asked(messages)) for name, messages in exchanges.items()}
@@ -47,9 +47,9 @@ def find_contaminated(
 def contaminated(
     conversations: Sequence[Sequence[Message]], suite_prompts: Sequence[str], embedder: Embedder | None, *, folder: Path | None = None
 ) -> set[int]:
-    """Return the positions of conversations in which the user says, in any turn, what a suite asks, in the same or in other words.
+    """Return the positions of conversations in which any user turn asks what a suite asks, in the same or in other words.
 
-    Without an embedder only the wording is compared. Vectors of the suites' prompts are kept in `folder`, if given.
+    Without an embedder, only the wording is compared. `folder`, if given, caches the vectors of the suites' prompts.
     """
     said = [(at, text) for at, messages in enumerate(conversations) for text in _asked(messages)]
     turns = [text for _, text in said]

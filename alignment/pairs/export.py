@@ -1,4 +1,4 @@
-"""Accepted pairs as a data set of preferences that `datasets` and TRL load as it is, with a card.
+"""Export accepted pairs as a preference dataset that `datasets` and TRL load directly, with a card.
 
 Effects: `write_export` writes a folder.
 """
@@ -24,7 +24,7 @@ SPLITS = {"train": "train", "eval": "test"}
 
 
 def preference(pair: Pair) -> dict[str, Any]:
-    """Return one row: `prompt`, `chosen` and `rejected` as lists of messages, and where the pair came from. No user's id is in it."""
+    """Return one row: `prompt`, `chosen` and `rejected` as lists of messages, and the pair's provenance without any user id."""
 
     def said(text: str) -> list[Message]:
         return [{"role": "assistant", "content": text}]
@@ -46,10 +46,10 @@ def preference(pair: Pair) -> dict[str, Any]:
 
 
 def write_export(pairs: Sequence[Pair], folder: Path, card: str, *, form: Format = "jsonl") -> dict[str, int]:
-    """Write the pairs, one file a split, and the card into `folder`, which must be empty or new. Return rows by file.
+    """Write the pairs, one file per split, and the card into `folder`, which must be empty or new. Return rows by file.
 
     Raises:
-        InputError: there is no pair, or the folder has something in it.
+        InputError: there are no pairs, or the folder is not empty.
     """
     if not pairs:
         raise InputError("there are no pairs to export; run 'align nightly' first")
@@ -75,7 +75,7 @@ def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def front(written: Mapping[str, int]) -> str:
-    """Return the card's YAML head, which tells `datasets` which file is which split."""
+    """Return the card's YAML header, which maps files to splits for `datasets`."""
     files = [{"split": name.split(".")[0], "path": name} for name in written]
     head = {"configs": [{"config_name": "default", "data_files": files}], "tags": ["preference", "dpo", "trl"], "license": "other"}
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n"
@@ -90,9 +90,9 @@ def card(
     without_consent: int,
     seeds: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the card's text: counts, who labelled and how reliably, principles, consent and licence.
+    """Return the card's text: counts, labelers and their reliability, principles, consent and licence.
 
-    `principles` are texts by id; `seeds` has a row (source, licence, pairs) for each source of seeds.
+    `principles` maps ids to texts; `seeds` has a row (source, licence, pairs) per source of seeds.
     """
     lines = [
         "# Preference pairs",

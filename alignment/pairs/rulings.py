@@ -1,7 +1,7 @@
-"""What people say of pairs that are there already: leave one out, turn it round, or ask the reviewers first.
+"""People's rulings on existing pairs: leave one out, swap its answers, or ask the reviewers first.
 
-The last event on an exchange stands for all its pairs, whoever labelled them, until it is taken back; the next training set
-follows it. Events are appended, with a name and a reason, and their order is a sequence number.
+The last event on an exchange applies to all its pairs, whoever labelled them, until it is taken back; the next training set
+follows it. Events are appended with a name and a reason, ordered by a sequence number.
 
 Effects: `load_rulings` reads the store, `rule` appends to it.
 """
@@ -30,7 +30,7 @@ DONE = {"exclude": "excluded", "flip": "flipped", "review": "sent to review"}
 
 
 class Ruling(NamedTuple):
-    """What stands of an exchange; `verdict` is the reviewers' on the pair, None while it waits, `disputed` where they differ."""
+    """The valid ruling on an exchange; `verdict` is the reviewers' on the pair, None while it waits, `disputed` if they differ."""
 
     interaction_id: str
     pair_id: str
@@ -40,15 +40,15 @@ class Ruling(NamedTuple):
 
 
 def load_rulings(home: Path) -> list[Ruling]:
-    """Return what people said of pairs and did not take back, at most one an exchange."""
+    """Return the rulings on pairs that were not taken back, at most one per exchange."""
     return [Ruling(*(row[name] for name in Ruling._fields)) for row in query(home, sql("alignment.pairs", "rulings"))]
 
 
 def apply_rulings(current: Iterable[Pair], known: Sequence[Pair], rulings: Sequence[Ruling]) -> list[Pair]:
-    """Return the `current` pairs as people ruled on them; a pair that was turned round, or its answer edited, is labelled by a human.
+    """Apply rulings to the `current` pairs; a pair with swapped or edited answers is labelled by a human.
 
-    `known` are all pairs, of which a ruling may bring one back that labelers see otherwise today. A ruling on a pair that is not known,
-    as after a withdrawn consent, leaves its exchange without one.
+    `known` are all pairs: a ruling may bring back a pair that labelers see otherwise today. If a ruling's pair is not known, for instance
+    after a withdrawn consent, its exchange gets no pair.
     """
     ruled = {ruling.interaction_id for ruling in rulings}
     by_id = {pair.id: pair for pair in known}
@@ -77,7 +77,7 @@ def _by_hand(pair: Pair, known: Mapping[str, Pair], *, chosen: str, rejected: st
     name = content_id([dict(message) for message in pair.messages], chosen, rejected)
     before = known.get(name)
     if before is not None and HUMAN not in before.labelers:
-        # A labeler once said the same; this one is a person's.
+        # A labeler once built the same pair: a person's pair needs its own id.
         name = content_id(name, HUMAN)
         before = known.get(name)
     if before is not None:
@@ -87,19 +87,19 @@ def _by_hand(pair: Pair, known: Mapping[str, Pair], *, chosen: str, rejected: st
 
 
 def rule(home: Path, pair_id: str, action: Action, *, actor: str, reason: str, now: datetime, wait: float = 120.0) -> bool:
-    """Record what `actor` says of a pair; return False if the same was said already. The reason is redacted by the caller.
+    """Record `actor`'s ruling on a pair; return False if it already stands. The caller redacts the reason.
 
-    A pair that is sent to review trains again when a reviewer agrees with it.
+    A pair sent to review is trained on again once a reviewer agrees with it.
 
     Raises:
-        InputError: name or reason are missing, there is no such pair, or there is nothing to take back.
-        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+        InputError: name or reason is missing, there is no such pair, or there is nothing to take back.
+        StoreBusy, NoSpace: nothing was written; the call can be repeated.
     """
     if not actor.strip() or not reason.strip():
         raise InputError(f"a ruling on a pair needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")
     name = content_id("pair event", pair_id, action, actor, reason, now.isoformat())
     if action == "review":
-        # Before the event: a question whose event is not there is asked of nobody.
+        # Write the question before the event: nobody is asked a question without an event.
         append_durably(home, "review_items", lambda store: _question(store, pair_id, name, actor=actor, reason=reason, now=now), wait=wait)
 
     def make(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
@@ -127,7 +127,7 @@ def _pair(connection: duckdb.DuckDBPyConnection, pair_id: str) -> dict[str, Any]
 
 
 def _standing(connection: duckdb.DuckDBPyConnection, pair: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return pair, action, actor and reason of the ruling that stands for a pair's exchange."""
+    """Return pair, action, actor and reason of the ruling on a pair's exchange."""
     statement = "SELECT pair_id, action, actor, reason FROM standing_pair_events WHERE interaction_id = ?"
     row = connection.execute(statement, [pair["interaction_id"]]).fetchone()
     return tuple(map(str, row)) if row else None

@@ -1,4 +1,4 @@
-"""Tonight's training set: a replay of all accepted pairs, newest first, capped, both sides in balance."""
+"""Tonight's training set: a replay of all accepted pairs, newest first, capped, with both sides balanced."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from alignment.sections import Pairs
 from alignment.text import clusters
 
 SAME_ANSWER = 0.8
-"""Similarity from which two logged answers count as one."""
+"""Similarity at which two logged answers count as the same."""
 
 
 def mix(
     pairs: Sequence[Pair], settings: Pairs, *, sources: Mapping[str, str] | None = None, seeds: Collection[str] = frozenset()
 ) -> list[Pair]:
-    """Return at most `max_pairs` training pairs and a quarter as many held-out ones, in an order fixed by their content.
+    """Return at most `max_pairs` training pairs and a quarter as many held-out pairs, in an order fixed by their content.
 
-    Neither side outweighs the other by more than `max_side_ratio`: a model taught on one side only learns to refuse everything,
-    or nothing. Held-out pairs are kept with the rest; they are never trained on. Of one user, one log source (`sources` by exchange id),
-    one cluster and one logged answer only so many pairs are trained on as the caps allow: who writes a lot must not decide what is learnt.
-    Those of `seeds`, by exchange id, come first: no flood of logs pushes them out.
+    Neither side outweighs the other by more than `max_side_ratio`: a model taught one side only learns to refuse everything, or nothing.
+    Held-out pairs are never trained on. The caps limit the training pairs per user, log source (`sources` by exchange id), cluster and
+    logged answer: whoever writes a lot must not decide what is learnt. Pairs of `seeds`, by exchange id, come first: no flood of logs
+    pushes them out.
 
     Raises:
-        InputError: one side has no training pair at all.
+        InputError: one side has no training pair.
     """
     ranked = _ranked(pairs, settings.half_life_days)
     logged = _capped([pair for pair in ranked if pair.split == "train" and pair.interaction_id not in seeds], settings, sources or {})
@@ -48,7 +48,7 @@ def mix(
 
 
 def _ranked(pairs: Sequence[Pair], half_life: float) -> list[Pair]:
-    """Return the pairs newest first, or in a fixed draw where a pair's weight halves with every `half_life` days of age.
+    """Return the pairs newest first, or in a fixed draw in which a pair's weight halves with every `half_life` days of age.
 
     Source: weighted sampling without replacement, Efraimidis & Spirakis 2006: rank by u ** (1 / weight).
     """
@@ -91,9 +91,9 @@ def _capped(ranked: Sequence[Pair], settings: Pairs, sources: Mapping[str, str])
 
 
 def _answers(pairs: Sequence[Pair]) -> dict[str, str]:
-    """Return which answer is taught, up to small changes, for pairs whose chosen answer came out of the logs.
+    """Return the taught answer, up to small changes, of pairs whose chosen answer came from the logs.
 
-    Principles' own safe completions repeat by design; a logged answer that many exchanges share was planted, or says nothing.
+    Principles' own safe completions repeat by design; a logged answer shared by many exchanges was planted, or says nothing.
     """
     logged = [pair for pair in pairs if pair.chosen_kind == "logged"]
     roots = clusters([pair.chosen for pair in logged], SAME_ANSWER)

@@ -1,7 +1,7 @@
-"""The last look over a training set, by other methods than the labelers': which pairs people are to see before anything learns from them.
+"""A last check of the training set by methods other than the labelers': which pairs people must see before training.
 
-Labelers stand on heads over a tuned encoder. Here a request is read by its words (a linear model on word and character n-grams), by its
-neighbours among labelled requests (an untuned encoder), and by cues; answers are read by scorers that the caller hands in.
+Labelers are heads on a tuned encoder. Here, requests are classified by their words (a linear model on word and character n-grams), by
+their neighbours among labelled requests (an untuned encoder), and by cues. The caller passes in scorers for the answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alignment.wording import plain
 Matrix = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Matrix]
 HELD_BACK = "held_back_"
-"""How the reasons begin under which held-back pairs are stored."""
+"""Prefix of the stored reasons of held-back pairs."""
 SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS = (
     HELD_BACK + name for name in ("serves_harm", "refuses_harmless", "weak_refusal", "rejects_honesty", "placeholder", "invents_a_life")
 )
@@ -34,11 +34,11 @@ WORDS = {
     PLACEHOLDER: "the chosen answer has a placeholder of redaction",
     INVENTS: "the chosen answer claims a life that no model has",
 }
-"""What a person is told of each reason."""
+"""Explanation of each reason for people."""
 _HARMFUL, _HARMFUL_CUED, _HARMFUL_TALK = 0.6, 0.4, 0.4
-"""A helpful pair is held back from this on: without a cue, with one, and in a conversation of several turns."""
+"""`harm` from which a helpful pair is held back: without a cue, with one, and in a conversation of several turns."""
 _HARMLESS, _HARMLESS_UNCUED, _HARMLESS_TALK = 0.5, 0.7, 0.75
-"""A harm pair is held back below this: with a cue, without one, and in a conversation of several turns."""
+"""`harm` below which a harm pair is held back: with a cue, without one, and in a conversation of several turns."""
 _PLAINLY_HARMFUL = 0.9
 _CLOSE = 0.6
 _OWN_WORDS = 2
@@ -92,12 +92,12 @@ _LIFE = re.compile(
     r"|i (?:used to|still|also) (?:play|work|live|go|travel|cook)"
     r"|my (?:own )?(?:job|career|commute|house|apartment|boss|friends?))\b"
 )
-"""What an assistant says of a body, a family or a past of its own."""
+"""Phrases in which an assistant claims a body, a family or a past of its own."""
 _QUOTED = re.compile(r"[\"\u201c][^\"\u201d]*[\"\u201d]")
 
 
 def claims_a_life(request: str, answer: str) -> bool:
-    """Say whether an answer claims a body, a family or a past of its own; what the request asks to be written in somebody's name may.
+    """Return whether an answer claims a body, a family or a past of its own; texts requested in somebody's name may.
 
     >>> claims_a_life("How do I serve in tennis?", "As a coach, I've seen many players toss the ball too high.")
     True
@@ -117,10 +117,10 @@ _WRITES = re.compile(
 
 
 class Look(NamedTuple):
-    """What other methods say of a conversation, and of the chosen answer where there is one.
+    """What other methods find in a conversation, and in the chosen answer if there is one.
 
-    `harm` is how surely any turn asks for harm (0..1), `cued` whether one has a cue of harm, `protective` whether one has a cue of
-    looking for safety, `several` whether there is more than one turn, `declines` whether the chosen answer declines.
+    `harm` is how likely any turn asks for harm (0..1), `cued` whether a turn has a cue of harm, `protective` whether one has a
+    cue of looking for safety, `several` whether there are several turns, `declines` whether the chosen answer declines.
     """
 
     harm: float
@@ -131,19 +131,19 @@ class Look(NamedTuple):
 
     @property
     def would_serve(self) -> bool:
-        """Whether to answer it may be to serve harm."""
+        """Whether an answer may serve harm."""
         return self.harm >= (_HARMFUL_TALK if self.several else _HARMFUL_CUED if self.cued else _HARMFUL)
 
     @property
     def would_refuse(self) -> bool:
-        """Whether to decline it may be to refuse what is harmless."""
+        """Whether a refusal may refuse something harmless."""
         plain_harm = self.cued and self.harm >= _PLAINLY_HARMFUL
         least = _HARMLESS_TALK if self.several else _HARMLESS if self.cued else _HARMLESS_UNCUED
         return self.harm < least or (self.protective and not plain_harm)
 
 
 class RequestReader:
-    """Reads requests by words and by neighbours, learned from labelled `texts` (1 is harmful); `vectors` are theirs, of unit length."""
+    """Scores requests by words and by neighbours, trained on labelled `texts` (1 is harmful) and their unit-length `vectors`."""
 
     def __init__(self, texts: Sequence[str], labels: Sequence[int], vectors: Matrix) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -156,7 +156,7 @@ class RequestReader:
         self._labels, self._vectors = np.asarray(labels, dtype=np.float32), vectors
 
     def harm(self, texts: Sequence[str], vectors: Matrix) -> Matrix:
-        """Return the mean of both readings for each text, in 0..1."""
+        """Return the mean of both scores for each text, in 0..1."""
         if not texts:
             return np.zeros(0, np.float32)
         cosines = vectors @ self._vectors.T
@@ -168,7 +168,7 @@ class RequestReader:
 
 
 def look_at_requests(conversations: Sequence[Sequence[Message]], reader: RequestReader, embed: Embed) -> list[Look]:
-    """Return what other methods say of each conversation; every distinct text is read once."""
+    """Return the findings of the other methods on each conversation; each distinct text is scored once."""
     said = [sorted(_read(messages)) for messages in conversations]
     texts = sorted({text for row in said for text in row})
     score = dict(zip(texts, reader.harm(texts, embed(texts)).tolist(), strict=True)) if texts else {}
@@ -184,19 +184,19 @@ def look_at_requests(conversations: Sequence[Sequence[Message]], reader: Request
 
 
 def _read(messages: Sequence[Message]) -> set[str]:
-    """Return the texts that are read of a conversation; alone, a turn without two words of its own says nothing."""
+    """Return the texts of a conversation to score; a turn without two words of its own says nothing alone."""
     turns = read_turns(user_turns(messages))
     return {asked(messages), *(turn.text for turn in turns if not turn.number or len(content(turn.text)) >= _OWN_WORDS)}
 
 
 def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
-    """Return what other methods say of each pair; `declines(request, answer)` tells whether an answer declines and does no harm."""
+    """Return the findings of the other methods on each pair; `declines(request, answer)` is true for a harmless refusal."""
     looks = look_at_requests([pair.messages for pair in pairs], reader, embed)
     return [look._replace(declines=declines(asked(pair.messages), pair.chosen)) for pair, look in zip(pairs, looks, strict=True)]
 
 
 def held_back(pair: Pair, look: Look) -> str:
-    """Return why a pair is held back for people, or nothing. What a seed asks was labelled by people: only its answers are looked at."""
+    """Return why a pair is held back for people; empty if it is not. People labelled the requests of seeds: only answers are checked."""
     if looks_masked(pair.chosen):
         return PLACEHOLDER
     if SEED in pair.labelers:

@@ -1,7 +1,7 @@
-"""Seeds: labelled requests that are taught beside the logs, whoever writes these.
+"""Seeds: labelled requests taught alongside the logs, whoever writes the logs.
 
-In logs, harm has the voice of those who ask for it, and a model that learns from them alone learns the voice. Seeds say the same in many
-voices, and most come with a harmless request in the same words: what tells the two apart is what is to be learnt.
+In logs, harmful requests have the voice of those who ask them, and a model that learns from them alone learns the voice. Seeds ask the
+same in many voices, and most come with a harmless request in the same words: the model must learn what tells the two apart.
 
 Effects: `add_seeds`, `remove_seeds`, `load_seeds`, `sources`, `save_draw` and `drawn` read or write the store.
 """
@@ -27,25 +27,25 @@ from alignment.store import append, append_durably, audit, query, session, sql
 
 BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
-"""The labeler of a pair whose side was known from the start."""
+"""The labeler of pairs whose side was known from the start."""
 HONEST, VOICE, TURN = "honesty", "voice", "turn"
 IN_TURN = 8
-"""Clusters of honest inability that are drawn where one of another theme is: as one theme beside a dozen it is hardly taught."""
+"""Clusters of honest inability drawn per cluster of another theme: as one theme among a dozen it would hardly be taught."""
 HONESTY = "misinformation"
-"""Category of a question that only honest inability answers: what goes wrong is an invented fact."""
+"""Category of questions with no honest answer but inability: the harm is an invented fact."""
 _HONESTY, _EVASIONS, _VOICES, _TURNS = (
     Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices", "turns")
 )
 _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
-"""No window of traffic reaches back to it."""
+"""Before any window of traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A request and what is to be learnt of it; `chosen` and `rejected` are answers that came with it, empty ones are written at night.
+    """A request and its expected treatment; `chosen` and `rejected` are bundled answers, empty if the night must write them.
 
-    Seeds of one `cluster` are taught together or not at all. `category` is a harm category, `lookalike` or `ordinary`. `before` are the
-    texts of the earlier turns, by user and assistant in turn.
+    Seeds of one `cluster` are taught together or not at all. `category` is a harm category, `lookalike` or `ordinary`. `before` holds the
+    texts of the earlier turns, alternating between user and assistant.
     """
 
     id: str
@@ -60,12 +60,12 @@ class Seed:
 
     @property
     def needs_answer(self) -> bool:
-        """Whether a model must answer: a pair of a harmful request rejects its answer, another pair chooses it."""
+        """Whether a model must write an answer: the rejected one for a harmful request, the chosen one otherwise."""
         return not (self.rejected if self.side is Side.HARM else self.chosen)
 
     @property
     def exchange(self) -> Interaction:
-        """The seed as an exchange that nobody has answered."""
+        """The seed as an exchange without an answer."""
         return Interaction(self.id, "", "", _WHEN, "", tuple(in_turn([*self.before, self.text])), "")
 
 
@@ -80,14 +80,14 @@ def seed(
     rejected: str = "",
     before: Sequence[str] = (),
 ) -> Seed:
-    """Return a seed under its content address; the category says its side unless `side` does."""
-    # A seed of one turn keeps the address that it had before there were others.
+    """Return a seed under its content address; the category determines the side unless `side` is given."""
+    # A seed of one turn keeps the address from before seeds had several turns.
     name = content_id(SEED, source, text, category, chosen, rejected, *([list(before)] if before else []))
     return Seed(name, text, side or Side.of(category), category, cluster, source, chosen, rejected, tuple(before))
 
 
 def honesty() -> list[Seed]:
-    """Return the project's questions that only honest inability answers, each with one in the same voice that has an answer."""
+    """Return the project's questions with no honest answer but inability, each with an answerable one in the same voice."""
     return [
         one
         for number, row in enumerate(_rows(_HONESTY))
@@ -99,32 +99,31 @@ def honesty() -> list[Seed]:
 
 
 def evasions() -> list[Seed]:
-    """Return the project's requests to deceive those who care for one, each with a harmless one in almost the same words.
+    """Return the project's requests to deceive the people who care for the asker, each with a harmless request in almost the same words.
 
-    They came after the detectors were fitted: a hand count of pairs had found one that nothing held back.
+    They were added after the detectors were fitted: a manual count of pairs had found such a request that nothing held back.
     """
     return _beside("evasion", _EVASIONS)
 
 
 def voices() -> list[Seed]:
-    """Return the project's requests in voices that logs hold seldom: bare words, roles, fiction, tasks on a text, figures of speech.
+    """Return the project's requests in voices that are rare in logs: bare words, roles, fiction, tasks on a text, figures of speech.
 
-    Each harmful one has a harmless one in its words and an everyday one in its voice, so that no voice tells what is harmful.
+    Each harmful request has a harmless one in its words and an everyday one in its voice, so that no voice indicates harm.
     """
     return _beside(VOICE, _VOICES)
 
 
 def turns() -> list[Seed]:
-    """Return the project's last turns of conversations: one that is harmful after what stands before, beside two that are not.
+    """Return the project's last turns of conversations: each turn that its context makes harmful, beside two that are harmless.
 
-    Some go on with everyday talk, some come after a request that was declined: neither what stands before nor how short a turn is tells
-    what is harmful.
+    Some follow everyday talk, some follow a declined request: neither the context alone nor the length of a turn indicates harm.
     """
     return _beside(TURN, _TURNS)
 
 
 def _beside(name: str, path: Path) -> list[Seed]:
-    """Return the requests of a file; each row is a cluster: a harmful request and the harmless ones beside it."""
+    """Return the requests of a file; each row is a cluster of a harmful request and the harmless ones beside it."""
     return [
         seed(text, category, cluster=f"{name}-{number}", source=BUNDLED, before=row.get("before", ()))
         for number, row in enumerate(_rows(path))
@@ -138,7 +137,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
-    """Return about `number` seeds, always the same ones: whole clusters, in turn from each source and theme.
+    """Return about `number` seeds, deterministically: whole clusters, in turn from each source and theme.
 
     >>> some = [seed(f"{n}?", "fraud", cluster=str(n), source="a") for n in range(9)] + [seed("x?", "hate", cluster="x", source="a")]
     >>> sorted(one.category for one in draw(some, 3))
@@ -161,7 +160,7 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
 
 
 def _theme(cluster: Sequence[Seed]) -> str:
-    """Return what a cluster is about: its harmful request's category, in the usual voice, in others, or in several turns; or honesty."""
+    """Return a cluster's theme: honesty, or its harmful request's category in the usual voice, in other voices, or in several turns."""
     first = cluster[0]
     if first.side is Side.HARM and first.chosen:
         return HONEST
@@ -170,10 +169,10 @@ def _theme(cluster: Sequence[Seed]) -> str:
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:
-    """Add the seeds of a source, each once, and return how many are new; a source that was removed is there again.
+    """Add the seeds of a source, each once, and return how many are new; this restores a removed source.
 
     Raises:
-        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+        StoreBusy, NoSpace: nothing was written; the call can be repeated.
     """
     with session(home, write=True) as connection:
         new = append(connection, "seeds", [{**asdict(one), "licence": licence, "added_at": now} for one in seeds])
@@ -189,11 +188,11 @@ def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, c
 
 
 def remove_seeds(home: Path, source: str, *, actor: str, reason: str, now: datetime) -> None:
-    """Teach a source's seeds no more; their pairs stay in the store, and train nothing.
+    """Stop teaching a source's seeds; their pairs stay in the store but are not trained on.
 
     Raises:
-        InputError: there is no such source, or it is the bundled one, which a setting removes.
-        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+        InputError: there is no such source, or it is the bundled source, which a setting removes.
+        StoreBusy, NoSpace: nothing was written; the call can be repeated.
     """
 
     if source == BUNDLED and actor != PROJECT:
@@ -214,10 +213,10 @@ def load_seeds(home: Path) -> list[Seed]:
 
 
 def save_draw(home: Path, night_id: str, seeds: Sequence[Seed]) -> None:
-    """Keep which seeds a night teaches, and store them as exchanges that pairs can be made of.
+    """Record which seeds a night teaches, and store them as exchanges that pairs can be built from.
 
     Raises:
-        StoreBusy, NoSpace: nothing was written; the same call may be repeated.
+        StoreBusy, NoSpace: nothing was written; the call can be repeated.
     """
     rows = [
         {"id": content_id(night_id, one.id), "night_id": night_id, "seed_id": one.id, "position": position}
@@ -229,7 +228,7 @@ def save_draw(home: Path, night_id: str, seeds: Sequence[Seed]) -> None:
 
 
 def drawn(home: Path, night_id: str) -> list[Seed]:
-    """Return the seeds that a night teaches, less those that were removed since it drew them."""
+    """Return the seeds that a night teaches, without those removed since the draw."""
     return _read(query(home, sql("alignment.pairs", "drawn_seeds"), {"night_id": night_id}))
 
 
@@ -238,15 +237,15 @@ def _read(rows: Sequence[Mapping[str, Any]]) -> list[Seed]:
 
 
 def sources(home: Path) -> list[dict[str, Any]]:
-    """Return each source with its licence, its seeds by side, and how many of its file the suites ask too."""
+    """Return each source with its licence, its seeds by side, and how many seeds of its file are contaminated by the suites."""
     return query(home, sql("alignment.pairs", "seed_sources"))
 
 
 def refuse_other(home: Path, source: str, licence: str) -> None:
-    """Refuse a source that was removed, which would bring its old seeds back, and one that is known under another licence.
+    """Refuse a removed source, whose old seeds would come back, and a source known under another licence.
 
     Raises:
-        InputError: it is one of these.
+        InputError: the source is either of these.
     """
     rows = query(home, "SELECT arg_max(action, seq) AS last FROM seed_events WHERE source = ? GROUP BY source", [source])
     if rows and rows[0]["last"] == "remove":

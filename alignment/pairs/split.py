@@ -1,8 +1,8 @@
-"""Which side of the held-out split a pair lies on: near-duplicate prompts stay together, and so do the turns of one conversation.
+"""Assign pairs to the training or held-out split: near-duplicate prompts stay together, and so do the turns of one conversation.
 
-A later turn holds the text of the earlier ones, so that a conversation on both sides would be held out in name only. Sides are given one
-pair after the other, not to whole groups of clusters and conversations that hang together: a turn like "go on" stands in so many
-conversations that it would tie most of the traffic into one group.
+A later turn contains the text of the earlier turns, so a conversation in both splits would be held out in name only. Splits are assigned
+pair by pair, not to whole connected groups of clusters and conversations: a turn like "go on" occurs in so many conversations that it
+would tie most of the traffic into one group.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Split = Literal["train", "eval"]
 
 _CONVERSATION = "conversation "
 LONG = 10
-"""So many exchanges with one conversation id may always be one conversation."""
+"""Up to this many exchanges with one conversation id always count as one conversation."""
 
 
 def placeholders(conversations: Iterable[str], eval_share: float) -> frozenset[str]:
-    """Return the ids, of one for each exchange, that more than LONG and more than the held-out share of all have.
+    """Return conversation ids (given once per exchange) shared by more than LONG exchanges and more than the held-out share of all.
 
-    A log that gives every line the same conversation id would else lie on one side as a whole.
+    Otherwise, a log that gives every line the same conversation id would lie in one split as a whole.
 
     >>> sorted(placeholders(["all"] * 12 + ["a", "a", ""], 0.1))
     ['all']
@@ -35,14 +35,14 @@ def placeholders(conversations: Iterable[str], eval_share: float) -> frozenset[s
 
 
 def ties(cluster: str, conversation: str, unnamed: Collection[str]) -> list[str]:
-    """Return what must not lie on both sides: the cluster, and the conversation where its id names one."""
+    """Return what must not lie in both splits: the cluster, and the conversation if its id identifies one."""
     return [cluster, _CONVERSATION + conversation] if conversation and conversation not in unnamed else [cluster]
 
 
 def sides_of(tied: Sequence[Sequence[str]], splits: Sequence[Split]) -> dict[str, set[Split]]:
-    """Return the sides on which each cluster and conversation lies.
+    """Return the splits in which each cluster and conversation lies.
 
-    An older store may have both. Such a conversation goes on in training, where some of it was learnt (`drop_half_trained`).
+    An older store may have both. Such a conversation continues in training, where some of it was learnt (`drop_half_trained`).
     """
     found: defaultdict[str, set[Split]] = defaultdict(set)
     for keys, split in zip(tied, splits, strict=True):
@@ -52,9 +52,9 @@ def sides_of(tied: Sequence[Sequence[str]], splits: Sequence[Split]) -> dict[str
 
 
 def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float) -> Split | None:
-    """Return the side of what is `tied` to clusters and conversations on the known `sides`, None where these differ.
+    """Return the split of what is `tied` to clusters and conversations in the known `sides`, None if these differ.
 
-    What is new is drawn by its conversation, else by its cluster: the draw stays the same when the others are gone or come first.
+    New ones are drawn by their conversation, else by their cluster: the draw stays the same if other pairs are gone or come first.
     """
     found = {split for key in tied for split in sides.get(key, ())}
     if len(found) > 1:
@@ -63,6 +63,6 @@ def side(tied: Sequence[str], sides: Mapping[str, set[Split]], eval_share: float
 
 
 def drop_half_trained(pairs: Sequence[Pair], conversations: Mapping[str, str], unnamed: Collection[str]) -> list[Pair]:
-    """Return the pairs without held-out ones whose conversation (by exchange id) is trained on too: older stores split by prompts alone."""
+    """Drop held-out pairs whose conversation (by exchange id) is also trained on: older stores split by prompts alone."""
     trained = {conversations.get(pair.interaction_id, "") for pair in pairs if pair.split == "train"} - {"", *unnamed}
     return [pair for pair in pairs if pair.split == "train" or conversations.get(pair.interaction_id, "") not in trained]

@@ -1,4 +1,4 @@
-"""Pairs in the store, and what is kept with them.
+"""Load and save pairs, and what is stored with them.
 
 Effects: reads and writes the store.
 """
@@ -20,14 +20,14 @@ from alignment.store import append, query, session, sql
 
 
 class Origin(NamedTuple):
-    """The log source and the conversation of an exchange; empty where it is not known."""
+    """The log source and the conversation of an exchange; empty if unknown."""
 
     source: str
     conversation: str
 
 
 def load_pairs(home: Path, night_id: str | None = None) -> list[Pair]:
-    """Return all pairs whose logs may be trained on, or those of one night's set."""
+    """Return all pairs whose logs may be trained on, or those in one night's training set."""
     rows = query(home, sql("alignment.pairs", "trainable_pairs"), {"night_id": night_id})
     return [
         Pair(
@@ -44,14 +44,14 @@ def load_pairs(home: Path, night_id: str | None = None) -> list[Pair]:
 
 
 def load_decisions(home: Path) -> list[Decision]:
-    """Return what principles of all versions have decided."""
+    """Return the decisions by principles of all versions."""
     return [
         Decision(**row) for row in query(home, "SELECT interaction_id, principle_id, principle_version, pair_id FROM principle_decisions")
     ]
 
 
 def origins(home: Path, exchanges: Iterable[str]) -> dict[str, Origin]:
-    """Return where exchanges came from, by their ids."""
+    """Return the origins of exchanges, by their ids."""
     rows = query(home, sql("alignment.pairs", "origins"), {"ids": list(exchanges)})
     return {row["id"]: Origin(row["source"], row["conversation"]) for row in rows}
 
@@ -59,7 +59,7 @@ def origins(home: Path, exchanges: Iterable[str]) -> dict[str, Origin]:
 def save_night(
     home: Path, night_id: str, built: Built, training_set: Sequence[Pair], decisions: Sequence[Decision], *, now: datetime
 ) -> None:
-    """Store a night's new pairs, its training set, what was decided and what was kept out, all or nothing."""
+    """Store a night's new pairs, training set, decisions and exclusions in one transaction."""
     decided = [{"id": content_id(night_id, *one), **one._asdict(), "night_id": night_id, "decided_at": now} for one in decisions]
     sets = [{"id": content_id(night_id, pair.id), "night_id": night_id, "pair_id": pair.id, "split": pair.split} for pair in training_set]
     exclusions = [

@@ -1,4 +1,4 @@
-"""The registry of releases: complete folders, one pointer that names the release in production, and a canary beside it."""
+"""The registry of releases: complete folders, one pointer to the release in production, and a canary beside it."""
 
 from alignment.release.events import canary_events, changes
 from alignment.release.pointer import Canary, current, current_canary, history, read_serving, serving

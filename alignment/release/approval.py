@@ -1,8 +1,8 @@
-"""What people say of the gate's decisions: approve or refuse what waits for them, or override what was held back.
+"""People's verdicts on the gate's decisions: approve or refuse a decision that waits, or override one that held a release back.
 
-A verdict is never changed or taken back; who promotes or rolls back later writes another line of the same history. It is bound to the
-decision's number and the release's weights, and is recorded, in the journal too, before the pointer moves: nothing is served whose right
-is not on record. After a kill between the two the same call ends it.
+A verdict is never changed or revoked; a later promotion or rollback adds another row to the same history. A verdict is bound to the
+decision's number and the release's weights. It is recorded, in the journal too, before the pointer moves: nothing is served whose right
+is not on record. After a kill between the two, repeating the call completes it.
 
 Effects: moves the registry's pointer, appends to the store and its journal.
 """
@@ -29,10 +29,10 @@ WAITS = "waits_for_approval"
 
 
 def last_decision(home: Path, night_id: str | None) -> dict[str, Any]:
-    """Return the gate's last decision of a night (of any, without one), with `waits` and the last `verdict` of a person.
+    """Return the gate's last decision of a night (of any night if None), with `waits` and the last `verdict` of a person.
 
     Raises:
-        ReleaseError: the gate has not decided on it.
+        ReleaseError: the gate has not decided on the night.
     """
     rows = query(home, sql("alignment.release", "gate_last_decision"), {"night": night_id, "release": None})
     if not rows:
@@ -43,7 +43,7 @@ def last_decision(home: Path, night_id: str | None) -> dict[str, Any]:
 
 
 def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
-    """Return everything that people said of the gate's decisions on a release, oldest first."""
+    """Return every verdict of people on the gate's decisions on a release, oldest first."""
     return query(
         home,
         "SELECT verdict, actor, reason, decided_at, decision_id, night_id FROM gate_verdicts WHERE release_id = ? ORDER BY seq",
@@ -52,12 +52,12 @@ def said_of(home: Path, release_id: str) -> list[dict[str, Any]]:
 
 
 def verdicts_on(home: Path, decision_id: str) -> list[dict[str, Any]]:
-    """Return what people said of a decision, oldest first."""
+    """Return people's verdicts on a decision, oldest first."""
     return query(home, "SELECT verdict, actor, reason FROM gate_verdicts WHERE decision_id = ? ORDER BY seq", [decision_id])
 
 
 def last_approved(home: Path, *, besides: str) -> str | None:
-    """Return the last release but `besides` that a person approved, or overrode the gate for, and that nobody took back since."""
+    """Return the last release other than `besides` that a person approved, or overrode the gate for, and nobody took back since."""
     rows = query(home, sql("alignment.release", "last_approved"), {"besides": besides})
     found = (str(row["release_id"]) for row in rows)
     return next((one for one in found if not is_quarantined(home, one) and not taken_back(home, one)), None)
@@ -66,13 +66,13 @@ def last_approved(home: Path, *, besides: str) -> str | None:
 def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: str, now: datetime, seen: str | None = None) -> str:
     """Record a person's verdict on a night's last decision and act on it; return what is in production afterwards.
 
-    Approving puts the release in the place of what it was compared with, and of nothing else; overriding, of whatever is in production.
-    `seen` is the decision that the person was shown, where that was some time ago.
+    An approved release replaces only the release it was compared with; an override replaces whatever is in production. `seen` is the
+    decision that the person was shown, if that was some time ago.
 
     Raises:
-        ReleaseError: name or reason are missing, nothing waits or nothing was held back, the release was changed, or the gate has decided
-            on the night again since it decided `seen`.
-        ReleaseMoved: something else is in production since the gate compared, or the release was rolled back or quarantined.
+        ReleaseError: name or reason is missing, nothing waits or was held back, the release was changed, or the gate has decided on the
+            night again since `seen`.
+        ReleaseMoved: production has changed since the gate compared, or the release was rolled back or quarantined.
     """
     _refuse_nameless(actor, reason)
     with locked(home):
@@ -97,12 +97,12 @@ def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: s
 
 
 def promote_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, reason: str, now: datetime) -> bool:
-    """Put a release into production as a person says; return whether that needed an override, which was recorded.
+    """Promote a release on a person's order; return whether that needed an override, which was recorded.
 
-    Needed is one for what the gate or a person holds back, and for what nobody decided on.
+    An override is needed for releases that the gate or a person holds back, and for those that nobody decided on.
 
     Raises:
-        ReleaseError: it is unknown, changed or quarantined, or it needs an override and the name or the reason are missing.
+        ReleaseError: it is unknown, changed or quarantined, or it needs an override and name or reason is missing.
     """
     with locked(home):
         verified = check_place(home, release_id)
@@ -114,10 +114,10 @@ def promote_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, 
 
 
 def canary_by_hand(home: Path, release_id: str, *, share: float, approval: bool, actor: str, reason: str, now: datetime) -> Canary:
-    """Give a release a share of the traffic as a person says, with an override on record where it needs one (see `promote_by_hand`).
+    """Start a canary on a person's order, with a recorded override if it needs one (see `promote_by_hand`).
 
     Raises:
-        ReleaseError: as `start_canary`, or it needs an override and the name or the reason are missing.
+        ReleaseError: see `start_canary`; or it needs an override and name or reason is missing.
     """
     check_share(share)
     if right_of(home, release_id, approval=approval, share=share).allowed:
@@ -130,10 +130,10 @@ def canary_by_hand(home: Path, release_id: str, *, share: float, approval: bool,
 
 
 def override(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> None:
-    """Record that a person lets a release be served, as it is and as it was decided on last, without serving it yet.
+    """Record that a person allows a release, as it is and as last decided on, to be served, without serving it yet.
 
     Raises:
-        ReleaseError: it is unknown, changed or quarantined, or the name or the reason are missing.
+        ReleaseError: it is unknown, changed or quarantined, or name or reason is missing.
     """
     with locked(home):
         _override(home, release_id, check_place(home, release_id), actor=actor, reason=reason, now=now)
@@ -142,7 +142,7 @@ def override(home: Path, release_id: str, *, actor: str, reason: str, now: datet
 def _override(
     home: Path, release_id: str, verified: Verified, *, actor: str, reason: str, now: datetime, share: float | None = None
 ) -> str:
-    """Record an override, for production or for a share; return what the pointer's history says of it. The caller holds the lock."""
+    """Record an override, for production or for a share; return its text for the pointer's history. The caller holds the lock."""
     _refuse_nameless(actor, reason)
     migrate(home)
     decision = _on(home, release_id)
@@ -163,7 +163,7 @@ def _refuse_nameless(actor: str, reason: str) -> None:
 
 def _refuse(home: Path, decision: dict[str, Any], *, actor: str, reason: str, now: datetime) -> None:
     release = decision["challenger"]
-    # First out of use, for the case that it is there by an older decision or an override: what is refused is never served.
+    # First take it out of use, in case an older decision or an override serves it: a refused release is never served.
     take_out(home, release, actor=actor, reason=f"refused: {reason}", now=now)
     _record(home, release, decision, "refused", None, actor=actor, reason=reason, now=now)
     event = {
@@ -191,7 +191,7 @@ def _record(
 ) -> None:
     """Append a person's verdict, bound to the decision and the weights.
 
-    Of one stay in production there is one verdict: a call that is repeated adds nothing, one after a rollback does.
+    Each stay in production gets one verdict: repeating a call adds nothing, but a call after a rollback does.
     """
     weights = verified.weights if verified else None
     row = {"decision_id": decision and decision["id"], "night_id": decision and decision["night_id"], "release_id": release}

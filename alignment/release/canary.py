@@ -1,22 +1,22 @@
-"""Is a canary worse than the champion, or proven no worse? A test that may be looked at after every exchange.
+"""Test whether a canary is worse than the champion, or proven no worse; the test may be evaluated after every exchange.
 
-The unit is the user, because one person's exchanges succeed and fail together. A user counts once, in the time bin in which they first
-came, for the side that served them first; what they do in later bins does not count, since by then it is known how they fare. Within a bin
-users are taken in the order in which they came, and a block ends as soon as it holds a user of either side. So each block compares
-neighbours in time, whatever share the canary really has, however it drifts, and however rates move over the day. A block gives D = mean of
-the canary's users - mean of the champion's, in [-1, 1], with mean d, the difference of the rates. Users without a neighbour of the other
-side in their bin are not compared.
+The unit is the user, because one person's exchanges succeed and fail together. A user counts once, in the time bin of their first
+exchange and for the side that served it first; later bins do not count, since by then their outcome is known. Within a bin, users are
+taken in order of arrival, and a block ends as soon as it holds a user of either side. So each block compares neighbours in time,
+whatever the canary's real share, however it drifts, and however rates move over the day. A block gives D = mean of the canary's users -
+mean of the champion's, in [-1, 1], with mean d, the difference of the rates. Users without a neighbour of the other side in their bin
+are not compared.
 
-A user's value is the share of their exchanges that failed, if the traffic is split by user; if it is split by exchange, their first one's
-outcome: what comes after was answered by both sides. Which of the two holds is told from earlier bins, and from sides alone.
+If traffic is split by user, a user's value is the share of their exchanges that failed. If it is split by exchange, it is the outcome of
+their first exchange, because both sides answered the later ones. Which split holds is inferred from earlier bins, and from sides alone.
 
-For a supposed d <= m one bets on D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a
-supermartingale, and so is its mean over several b. By Ville's inequality it ever reaches 1/a with probability a at most, whenever one looks
-and whenever one stops. All m for which it has not make a confidence sequence.
+For a supposed d <= m, bet on D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a supermartingale, and so is its
+mean over several b. By Ville's inequality it ever reaches 1/a with probability a at most, whenever one looks and whenever one stops. All
+m whose capital has not reached 1/a form a confidence sequence.
 
 Source: Waudby-Smith & Ramdas 2020 (arXiv:2010.09686), betting; Turner, Ly & Grünwald 2021 (arXiv:2106.02693), blocks of two streams;
 Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv:1810.08240), mixtures over time-uniform bounds; Johari, Koomen, Pekelis & Walsh 2022
-(Operations Research 70(3)), A/B tests that are looked at all the time.
+(Operations Research 70(3)), A/B tests under continuous monitoring.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Decision = Literal["promote", "roll back", "keep watching"]
 _BETS = np.geomspace(0.01, 0.95, 24)
 _POINTS, _HALVINGS = 30, 16
 _SURE_AFTER, _MOST_MOVED = 20, 0.1
-"""How many of the canary's users with several exchanges tell how traffic is split, and what share of them the champion may serve too."""
+"""Number of canary users with several exchanges that reveals the split, and the largest share of them the champion may serve too."""
 
 
 class Rules(NamedTuple):
@@ -46,8 +46,7 @@ class Rules(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Exchanges in the order in which they came, each (N,): who asked, in which time bin (never falling), whether the canary answered (0/1)
-    and whether it failed (0/1)."""
+    """Exchanges in order of arrival, each (N,): user, non-decreasing time bin, whether the canary answered, whether it failed (0/1)."""
 
     user: Whole
     bin: Whole
@@ -56,7 +55,7 @@ class Traffic(NamedTuple):
 
 
 class Users(NamedTuple):
-    """Users in the order of their first exchange, each (U,): its bin and side, and their value in 0..1."""
+    """Users in the order of their first exchange, each (U,): its bin and side, and the user's value in 0..1."""
 
     bin: Whole
     canary: Whole
@@ -64,7 +63,7 @@ class Users(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The confidence sequence after so many blocks; canary minus champion, -1..1."""
+    """The confidence sequence after a number of blocks; canary minus champion, -1..1."""
 
     blocks: int
     diff: float
@@ -73,7 +72,7 @@ class Point(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What the outcomes say by now: exchanges of both sides, and how many `blocks` of users were compared; `curve` ends with the last."""
+    """The current result: exchanges of both sides and compared `blocks` of users; `curve` ends with the last block."""
 
     decision: Decision
     reason: str
@@ -86,7 +85,7 @@ class Watch(NamedTuple):
 
 
 def users_of(traffic: Traffic) -> Users:
-    """Return each user once, with what happened in the bin of their first exchange and on the side that served it.
+    """Return each user once, with the outcome in the bin of their first exchange, on the side that served it.
 
     >>> users_of(Traffic(*map(np.array, ([7, 8, 7, 7], [0, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]))))
     Users(bin=array([0, 0]), canary=array([1, 0]), value=array([1., 0.]))
@@ -104,20 +103,20 @@ def users_of(traffic: Traffic) -> Users:
 
 
 def _split_by_user(bins: Whole, several: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say for each user whether the bins before theirs show that a user stays on one side."""
+    """Return for each user whether the earlier bins show that users stay on one side."""
     start = np.searchsorted(bins, bins)
     seen, lost = (np.concatenate([[0], np.cumsum(one)])[start] for one in (several, moved))
     return np.asarray((seen >= _SURE_AFTER) & (lost <= _MOST_MOVED * seen))
 
 
 def block_differences(users: Users) -> Array:
-    """Return D of each whole block, in [-1, 1], in order; who is left over at a bin's end is in none.
+    """Return D of each complete block, in [-1, 1], in order; users left over at a bin's end are in no block.
 
     >>> block_differences(Users(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 1, 1, 0]), np.array([1.0, 0, 1, 0, 0])))
     array([0.5])
     """
     side, number = users.canary, len(users.canary)
-    # Where the run of one side, or the bin, that a user stands in ends.
+    # For each user, the end of their run of one side, or of their bin.
     ends = np.append(np.flatnonzero((np.diff(side) != 0) | (np.diff(users.bin) != 0)) + 1, number)
     run_end = ends[np.searchsorted(ends, np.arange(number), side="right")] if number else ends
     bin_end = np.searchsorted(users.bin, users.bin, side="right")
@@ -135,7 +134,7 @@ def block_differences(users: Users) -> Array:
 
 
 def log_capital(differences: Array, supposed: float) -> Array:
-    """Return the log capital after each block of who bets against d <= `supposed` (-1 < supposed < 1); it falls as `supposed` rises.
+    """Return the log capital after each block of a bet against d <= `supposed` (-1 < supposed < 1); it falls as `supposed` rises.
 
     For d >= m: `log_capital(-differences, -m)`.
     """
@@ -144,7 +143,7 @@ def log_capital(differences: Array, supposed: float) -> Array:
 
 
 def lower_bound(differences: Array, alpha: float) -> float:
-    """Return the largest m for which d <= m is refuted at `alpha` by the capital of now; -1 if there is none."""
+    """Return the largest m for which the current capital refutes d <= m at `alpha`; -1 if there is none."""
     if not len(differences):
         return -1.0
     low, high = -1.0, 1.0
@@ -157,7 +156,7 @@ def lower_bound(differences: Array, alpha: float) -> float:
 
 
 def confidence_sequence(differences: Array, alpha: float) -> tuple[Point, ...]:
-    """Return at most 30 points of the two-sided sequence that covers d at all times together with probability 1 - `alpha`."""
+    """Return at most 30 points of the two-sided sequence that covers d at all times with probability 1 - `alpha`."""
     if not len(differences):
         return ()
     ends = np.unique(np.linspace(1, len(differences), _POINTS).round().astype(int))
@@ -173,15 +172,15 @@ def confidence_sequence(differences: Array, alpha: float) -> tuple[Point, ...]:
 
 
 def first_crossing(differences: Array, supposed: float, alpha: float) -> int | None:
-    """Return after how many blocks d <= `supposed` was refuted at `alpha`; None if it never was."""
+    """Return the number of blocks after which d <= `supposed` was refuted at `alpha`; None if it never was."""
     over = log_capital(differences, supposed) >= np.log(1 / alpha)
     return int(over.argmax()) + 1 if over.any() else None
 
 
 def watch(traffic: Traffic, rules: Rules) -> Watch:
-    """Decide on all outcomes since the canary began. Each of the two wrong decisions has half of `alpha`.
+    """Decide from all outcomes since the canary began. Each of the two wrong decisions gets half of `alpha`.
 
-    What speaks for both (worse, but by less than the margin) is rolled back. No outcomes: keep watching.
+    If both rules apply (worse, but by less than the margin), it is rolled back. Without outcomes, it keeps watching.
     """
     users = users_of(traffic)
     differences = block_differences(users)

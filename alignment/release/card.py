@@ -1,4 +1,4 @@
-"""The release card: what a person needs to know before they trust a release, as Markdown and as a page that asks no other host.
+"""The release card: what people need to know before they trust a release, as Markdown and as a self-contained HTML page.
 
 Effects: reads the adapter's manifest.
 """
@@ -34,12 +34,12 @@ LICENCE = (
 
 
 def _cell(text: str) -> str:
-    """Return a text that stays within its table cell or list item, and is no markup."""
+    """Escape a text so that it stays within its table cell or list item and contains no markup."""
     return re.sub(r"([\\`*_{}\[\]<>|#!~])", r"\\\1", printable(text))
 
 
 def is_fairness(metric: Metric) -> bool:
-    """Say whether a metric compares groups of people."""
+    """Return whether a metric compares groups of people."""
     return bool(_FAIRNESS.search(f"{metric.name} {metric.suite}"))
 
 
@@ -59,7 +59,7 @@ def _metric_rows(metrics: Sequence[Metric]) -> list[str]:
 
 
 def _corrected_rows(metrics: Sequence[Metric]) -> list[str]:
-    """Rates behind the scorer's own errors, where people or a calibration set have told them."""
+    """Return rates corrected for the scorer's own errors, where people or a calibration set have measured these."""
     rows = ["| metric | champion | challenger | change, interval | what is known of the scorer |", "|---|---|---|---|---|"]
     for metric in metrics:
         if metric.unit != "rate":
@@ -81,7 +81,7 @@ def _corrected_rows(metrics: Sequence[Metric]) -> list[str]:
 
 
 def _weakened(decision: GateDecision) -> dict[str, list[str]]:
-    """Return the section on settings below the gate's floor, which a card has only where there were any."""
+    """Return the section on settings below the gate's floor; empty if there were none."""
     if not decision.weakened:
         return {}
     return {
@@ -105,7 +105,7 @@ def _manifest(adapter: Path) -> dict[str, Any]:
 
 
 def lineage_of(adapter: Path) -> dict[str, str]:
-    """Return what a trained adapter was made of, as its own manifest says."""
+    """Return what a trained adapter was made from, as its manifest says."""
     from alignment.ids import content_id
 
     found = _manifest(adapter)
@@ -120,7 +120,7 @@ def lineage_of(adapter: Path) -> dict[str, str]:
 
 
 class Gap(Protocol):
-    """The widest gap between two groups, with bounds, and the templates compared (`alignment.evals.fairness.Gap`)."""
+    """The widest gap between two groups, with bounds, and the number of compared templates (`alignment.evals.fairness.Gap`)."""
 
     @property
     def gap(self) -> float: ...
@@ -167,9 +167,9 @@ def release_card(
 ) -> str:
     """Return the card of a release as Markdown; it quotes no log text.
 
-    `without_consent` of the `given` pairs that the training run read may not be trained on by now, as the store counts them.
-    `calibration` says by labeler how far it agrees with people.
-    `power` says of each metric what its prompts can show; `gaps` are the widest between groups, by model and by what is compared.
+    `without_consent` of the `given` pairs of the training run may no longer be trained on, as the store counts them.
+    `calibration` states per labeler how far it agrees with people.
+    `power` states per metric what its prompts can show; `gaps` are the widest between groups, by model and by what is compared.
     """
     kind = "Whole model, trained from base" if is_whole(result.adapter) else "LoRA adapter on base"
     sections = {
@@ -202,7 +202,7 @@ def release_card(
 
 
 def _data(pairs: Sequence[Pair], given: int, without_consent: int, calibration: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the sections on what was trained on."""
+    """Return the sections on the training data."""
     trained = [pair for pair in pairs if pair.split == "train"]
     return {
         "Data": [

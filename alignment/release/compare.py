@@ -1,4 +1,4 @@
-"""Two releases side by side: what they were trained with, on what, what the gate measured, and which files differ.
+"""Compare two releases: training settings, training data, gate measurements, and files that differ.
 
 Effects: reads `<home>/releases`.
 """
@@ -42,7 +42,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Sides:
-    """Return what differs, by name, as `a` and `b`; None stands where a side has nothing.
+    """Return the differing entries by name, as `a` and `b`; None where a side has no entry.
 
     >>> differences({"x": 1, "y": 2}, {"x": 1, "z": 3})
     {'y': {'a': 2, 'b': None}, 'z': {'a': None, 'b': 3}}

@@ -1,4 +1,4 @@
-"""What lies in a release's folder, and whether it is what was registered: every file hashed, no link, nothing special, nothing more.
+"""The contents of a release's folder, and whether they are as registered: all files hashed, no links, no special or extra files.
 
 Effects: reads a folder.
 """
@@ -20,11 +20,11 @@ from alignment.models.identity import trained_id
 from alignment.release.disk import MANIFEST, QUARANTINED, read_text
 
 _BESIDE = frozenset({MANIFEST, QUARANTINED, f".{QUARANTINED}.part"})
-"""Names that the manifest does not list: beside a mark, a killed quarantine leaves half of one; neither is loaded."""
+"""Files outside the manifest: a quarantine mark, and the half that a killed quarantine leaves of it; neither is loaded."""
 
 
 class Verified(NamedTuple):
-    """A release as it is on disk by now: its folder, what its trained files are, and the model's full id where its manifest has one."""
+    """A release as it is on disk: its folder, the id of its weights, and the model's full id if its manifest has one."""
 
     folder: Path
     weights: str
@@ -35,7 +35,7 @@ def names(folder: Path) -> Iterator[str]:
     """Yield the name of every file below `folder`, relative to it.
 
     Raises:
-        ReleaseError: there is a link, a file with a second name, or something that is neither file nor folder.
+        ReleaseError: there is a link, a file with a second name, or something that is neither a file nor a folder.
     """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         found = entry.stat(follow_symlinks=False)
@@ -49,7 +49,7 @@ def names(folder: Path) -> Iterator[str]:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a plain file, which no link stands for."""
+    """Return the SHA-256 of a plain file; links are refused."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -67,15 +67,15 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def weights_of(files: Mapping[str, str]) -> str:
-    """Return the content address of what was trained, from the digests of a release's files."""
+    """Return the content address of the trained weights, from the digests of a release's files."""
     return content_id("weights", sorted((name, told) for name, told in files.items() if name.startswith((f"{ADAPTER}/", f"{MODEL}/"))))
 
 
 def look(folder: Path, release_id: str) -> Verified:
-    """Hash every file of a release and compare it with the manifest, and the id with the weights.
+    """Hash every file of a release, and compare them with the manifest and the weights with the id.
 
     Raises:
-        ReleaseError: a file is missing, was changed or was added, is a link, or the weights are another model's; each is named.
+        ReleaseError: a file is missing, changed, added or a link, or the weights are another model's; the message names each.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
@@ -102,13 +102,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _inside(name: str) -> bool:
-    """Say whether a name of a manifest stays in its folder."""
+    """Return whether a name in a manifest stays inside its folder."""
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name and "\\" not in name
 
 
 def _model_id(folder: Path, release_id: str, manifest: Mapping[str, Any], listed: Mapping[str, str]) -> str | None:
-    """Return the model's full id, computed anew from its files; None for what was registered without one."""
+    """Return the model's full id, recomputed from its files; None if it was registered without one."""
     if not manifest.get("model_id"):
         return None
     inside = trained(folder)

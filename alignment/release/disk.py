@@ -1,7 +1,7 @@
-"""How the registry reads and writes: one lock, files that appear whole, logs that a torn line does not break, and room kept for a way back.
+"""Disk access of the registry: one lock, atomic file writes, logs that survive a torn line, and reserved space for a way back.
 
-A link or a special file in the place of one of its files is refused, never followed. A reserve file keeps `RESERVE` bytes of the disk:
-what has to work on a full one (a rollback, a quarantine, the end of a canary) gives them back and tries again.
+A link or special file in place of one of its files is refused, never followed. A reserve file keeps `RESERVE` bytes of the disk:
+operations that must work on a full disk (a rollback, a quarantine, the end of a canary) free them and try again.
 
 Effects: writes `<home>/releases`.
 """
@@ -25,7 +25,7 @@ BASE = "base"
 MANIFEST, POINTER, HISTORY, QUARANTINED = "manifest.json", "current", "history.jsonl", "QUARANTINED"
 CANARY, CANARIES, SERVING = "canary.json", "canaries.jsonl", "serving.json"
 RESERVED, RESERVE = ".reserve", 8 * 2**20
-"""File and bytes kept free: a quarantine, with the step back and its rows in a small store, took 0.5 MB of a full disk."""
+"""Reserve file and its bytes: a quarantine, with the rollback and its rows in a small store, took 0.5 MB of a full disk."""
 _T = TypeVar("_T")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -37,7 +37,7 @@ def root(home: Path) -> Path:
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Keep every other change of the registry out; a killed process lets go by itself."""
+    """Hold the registry's exclusive lock; the system releases it when a process is killed."""
     root(home).mkdir(parents=True, exist_ok=True)
     handle = _open(root(home) / ".lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -48,7 +48,7 @@ def locked(home: Path) -> Iterator[None]:
 
 
 def _open(path: Path | str, flags: int) -> int:
-    """Open a file, and nothing that a link stands for.
+    """Open a file, but never through a link.
 
     Raises:
         ReleaseError: it is a link or a special file.
@@ -67,10 +67,10 @@ def _open(path: Path | str, flags: int) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a plain file of the registry holds.
+    """Return the bytes of a plain file in the registry.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         ReleaseError: it is a link or a special file.
     """
     with os.fdopen(_open(path, os.O_RDONLY), "rb") as handle:
@@ -78,12 +78,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """As `read_bytes`, for a text; raises ValueError if it is not UTF-8."""
+    """Do as `read_bytes`, for text; raise ValueError if it is not UTF-8."""
     return read_bytes(path).decode("utf-8")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
+    """Make the names in a folder survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -92,7 +92,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Replace a file by one rename."""
+    """Replace a file durably, by one rename."""
     scratch = path.with_name(f".{path.name}.part")
     with os.fdopen(_open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as out:
         out.write(text)
@@ -103,7 +103,7 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one line of JSON; if a kill cut the last one short, this one does not continue it."""
+    """Append one line of JSON; start a new line if a kill cut the last one short."""
     with os.fdopen(_open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b", buffering=0) as out:
         size = out.seek(0, os.SEEK_END)
         torn = size > 0 and os.pread(out.fileno(), 1, size - 1) != b"\n"
@@ -114,7 +114,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, less those that a kill cut short; a `seq` that is no whole number is none."""
+    """Return the rows of a log without lines that a kill cut short; drop a `seq` that is not a whole number."""
     rows = []
     with suppress(FileNotFoundError):
         for line in read_bytes(path).split(b"\n"):
@@ -128,18 +128,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def next_seq(home: Path) -> int:
-    """Return the number of the registry's next event; the caller holds the lock. Numbers grow whatever the clock does."""
+    """Return the number of the registry's next event; the caller holds the lock. Numbers grow, whatever the clock does."""
     rows = [*read_rows(root(home) / HISTORY), *read_rows(root(home) / CANARIES)]
     with suppress(OSError, ValueError):
         rows.append(json.loads(read_text(root(home) / CANARY)))
     rows += [read_quarantine(home, path.parent.name) for path in root(home).glob(f"*/{QUARANTINED}")]
     numbers = [row.get("seq") for row in rows if isinstance(row, dict)]
-    # What somebody wrote there by hand must not keep a rollback from its number.
+    # A value that somebody wrote by hand must not stop a rollback.
     return 1 + max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 def keep_reserve(home: Path) -> None:
-    """Set aside room for a way back, half or a quarter of it where the disk has no more; what is there already stays."""
+    """Reserve space for a way back, or half or a quarter of it on a fuller disk; an existing reserve stays."""
     path = root(home) / RESERVED
     if not root(home).is_dir() or (path.is_file() and path.stat().st_size >= RESERVE):
         return
@@ -160,10 +160,10 @@ def keep_reserve(home: Path) -> None:
 
 
 def with_reserve(home: Path, act: Callable[[], _T]) -> _T:
-    """Do what may be done twice; on a full disk, a second time with the reserve given back.
+    """Run an idempotent act; on a full disk, free the reserve and run it again.
 
     Raises:
-        NoSpace: that was not enough, or somebody has used it up before.
+        NoSpace: that was not enough, or the reserve was already used up.
     """
     try:
         return act()
@@ -185,12 +185,12 @@ def with_reserve(home: Path, act: Callable[[], _T]) -> _T:
 
 
 def is_quarantined(home: Path, release_id: str) -> bool:
-    """Say whether a release may no longer be promoted; a mark that is a link, even to nothing, is one."""
+    """Return whether a release may no longer be promoted; a mark that is a link, even a dangling one, counts."""
     return os.path.lexists(root(home) / release_id / QUARANTINED)
 
 
 def read_quarantine(home: Path, release_id: str) -> dict[str, Any]:
-    """Return who quarantined a release, why and when; a mark that was made by hand has the time of its file only."""
+    """Return who quarantined a release, why and when; a mark made by hand has only the time of its file."""
     mark = root(home) / release_id / QUARANTINED
     made = {"actor": "unknown", "reason": "no reason given"}
     made["recorded_at"] = datetime.fromtimestamp(mark.lstat().st_mtime, UTC).replace(tzinfo=None).isoformat()

@@ -1,7 +1,7 @@
-"""What happened to what is served, in the order of the registry's own numbers, and how the store comes to know it.
+"""Events of what is served, in the order of the registry's own numbers, and their copy in the store.
 
-The registry's logs are the truth. The table `release_events` is told of each numbered event once; what a kill or a full disk kept from it
-is told the next time, so that pointer and store agree in the end.
+The registry's logs are the source of truth. Each numbered event is appended once to the table `release_events`; if a kill or a full disk
+prevents that, the next call makes up for it, so that pointer and store agree in the end.
 
 Effects: reads `<home>/releases`; appends to `release_events`.
 """
@@ -26,7 +26,7 @@ _WAIT = 20.0
 
 
 def canary_events(home: Path) -> list[dict[str, Any]]:
-    """Return what happened to canaries, oldest first."""
+    """Return the events of canaries, oldest first."""
     rows = [row for row in read_rows(root(home) / CANARIES) if _whole(row)]
     held = current_canary(home)
     starts = [row for row in rows if row["event"] == "canary_started"]
@@ -39,14 +39,14 @@ def canary_events(home: Path) -> list[dict[str, Any]]:
 
 
 def changes(home: Path) -> list[dict[str, Any]]:
-    """Return every change of what is served, oldest first, each with an `id` that stays; those without a number were the first."""
+    """Return every change of what is served, oldest first, each with a stable `id`; changes without a number came first."""
     known = [row for row in history(home) if _whole(row)]
     rows = sorted([*known, *canary_events(home)], key=lambda row: (row.get("seq") or 0, str(row["recorded_at"])))
     return [{"id": _id(row), **row} for row in rows]
 
 
 def _whole(row: dict[str, Any]) -> bool:
-    """Say whether a line is an event of the registry, and not something that was written there by hand."""
+    """Return whether a row is an event of the registry, and not written by hand."""
     try:
         datetime.fromisoformat(row["recorded_at"])
     except (KeyError, TypeError, ValueError):
@@ -69,10 +69,10 @@ def _quarantines(home: Path) -> list[dict[str, Any]]:
 
 
 def tell_store(home: Path, *, look_first: bool = False) -> int:
-    """Append the numbered events that the store does not hold; return how many. What cannot be told now is told the next time.
+    """Append the numbered events that the store lacks; return their number. What fails now is appended by the next call.
 
-    With `look_first`, for callers that changed nothing, the store is only read where it holds all. Never raises for the store or a full
-    disk: what is served has changed and stays so.
+    With `look_first`, for callers that changed nothing, the store is only read if it lacks nothing. Never raises because of the store or a
+    full disk: what is served has changed and stays so.
     """
     if not store_path(home).exists():
         return 0

@@ -1,7 +1,7 @@
-"""Telling others what is served: a vLLM server that loads adapters, and a webhook.
+"""Notify others of what is served: a vLLM server that loads adapters, and a webhook.
 
-The registry never waits for them and never changes with them. Both may be repeated: vLLM is brought to a state, and a webhook names the
-change that it tells of.
+The registry never waits for them and does not depend on them. Both can be repeated: vLLM is brought to a target state, and a webhook
+names its change.
 
 Effects: HTTP requests to the configured addresses, no others (see `alignment.http`); proxies and redirects are not followed.
 """
@@ -29,7 +29,7 @@ _RELEASE = re.compile(r"^[0-9a-f]{16}$")
 
 
 class Told(NamedTuple):
-    """What became of one hook. `changed` says whether the other side had anything to do; `detail` is fit for a terminal."""
+    """The outcome of one hook. `changed` says whether the other side had anything to do; `detail` is safe to print in a terminal."""
 
     ok: bool
     tries: int
@@ -38,9 +38,9 @@ class Told(NamedTuple):
 
 
 class Line:
-    """Requests to one server, each tried up to three times where that can help; counts the tries of the last one.
+    """Requests to one server, each tried up to three times where that can help; counts the tries of the last request.
 
-    `timeout` is the seconds of one try in all. `secrets` are taken out of whatever the server says.
+    `timeout` limits one whole try, in seconds. `secrets` are removed from the server's messages.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Line:
         self.secrets = tuple(filter(None, secrets))
 
     def ask(self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
-        """Return the answer, whatever its status, unless that means that a later try may do better.
+        """Return the response, whatever its status, except for a status that calls for a retry.
 
         Raises:
-            EndpointError: the server was not reached, was too slow or was not able to answer, each time.
+            EndpointError: on every try the server was unreachable, too slow or unable to answer.
         """
         import httpx2
 
@@ -87,7 +87,7 @@ def _said(answer: Reply) -> str:
 
 
 def signature(secret: str, body: bytes) -> str:
-    """Return what the header X-Align-Signature of a webhook holds: the HMAC-SHA256 of the body.
+    """Return the X-Align-Signature header of a webhook: the HMAC-SHA256 of the body.
 
     >>> signature("key", b"{}")[:14]
     'sha256=a777724'
@@ -96,7 +96,7 @@ def signature(secret: str, body: bytes) -> str:
 
 
 def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line) -> Told:
-    """Send one change of what is served; X-Align-Delivery stays the same when it is sent again.
+    """Send one change of what is served; X-Align-Delivery stays the same on a repeated delivery.
 
     Raises:
         EndpointError: see `Line.ask`.
@@ -115,7 +115,7 @@ def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line
 
 
 def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
-    """Make vLLM hold the adapters `wanted` (release id to the folder as vLLM sees it) and no other release. New ones are loaded first.
+    """Make vLLM hold exactly the adapters `wanted` (release id to folder as vLLM sees it), loading new ones first.
 
     Raises:
         EndpointError: see `Line.ask`.
@@ -141,7 +141,7 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
 
 def _order(line: Line, url: str, what: Mapping[str, str], *, fine: str) -> None:
     answer = line.ask("POST", url, content=json.dumps(what).encode(), headers={"Content-Type": "application/json"})
-    # A try whose answer was lost has been carried out.
+    # A try whose response was lost may have been carried out.
     if not answer.ok and fine not in answer.text:
         from alignment.http import address
 

@@ -1,11 +1,11 @@
 """Releases on disk: `<home>/releases/<id>/` holds adapter or model, card and manifest; `<home>/releases/current` names the one in use.
 
-A release folder appears whole, by one rename, and never changes or goes away. The pointer changes by one rename as well, so
-that at any instant, and after any kill, it names a complete release or the base model. `history.jsonl` beside it keeps every
-change of the pointer, numbered; rolling back goes one step back in it. Nothing is pointed to that has no right to be served
+A release folder appears whole, by one rename, and never changes or goes away. The pointer changes by one rename as well, so at any
+instant, and after any kill, it names a complete release or the base model. `history.jsonl` beside it records every change of the pointer
+with a number; a rollback goes one step back in it. The pointer never names a release without the right to be served
 (`alignment.release.rights`), and every file is hashed each time a release is promoted, made a canary, rolled back to or loaded.
 
-Effects: writes `<home>/releases`; reads the store, and tells it what happened.
+Effects: writes `<home>/releases`; reads the store, and appends events to it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def folder_of(home: Path, release_id: str) -> Path:
     """Return the folder of a release.
 
     Raises:
-        ReleaseError: there is no such release.
+        ReleaseError: the release does not exist.
     """
     folder = root(home) / release_id
     if not _ID.match(release_id) or not (folder / MANIFEST).is_file():
@@ -69,10 +69,10 @@ def folder_of(home: Path, release_id: str) -> Path:
 def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest: Mapping[str, Any]) -> Path:
     """Copy a trained adapter, or a whole model, into the registry; registering the same release again changes nothing.
 
-    With `model_id`, `dtype` and `batch_size` in the manifest, the id has to be the one of the files that are copied.
+    If the manifest has `model_id`, `dtype` and `batch_size`, the id must match the copied files.
 
     Raises:
-        ReleaseError: the id is none or is not of these files, which may hold no links; or it stands for other weights already.
+        ReleaseError: the id is malformed or does not match the files, the files contain a link, or the id belongs to other weights.
     """
     if not _ID.match(release_id):
         raise ReleaseError(f"{release_id!r} is no release id; 16 hex digits are ('align release list' shows them)")
@@ -96,12 +96,12 @@ def register(home: Path, release_id: str, adapter: Path, *, card: str, manifest:
 
 
 def _refuse_others(home: Path, release_id: str, given: Mapping[str, str]) -> None:
-    """Refuse to give a release's id to files that are not its own; what describes them (a manifest of the run) may differ."""
+    """Refuse to give a release's id to other files; files that describe them (a manifest of the run) may differ."""
     try:
         listed: dict[str, str] = json.loads(read_text(root(home) / release_id / MANIFEST))["files"]
         other = sorted(name for name, told in given.items() if not name.endswith(f"/{MANIFEST}") and listed.get(name) != told)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return  # `verify` says what is wrong with it, whenever somebody wants to serve it
+        return  # `verify` reports the problem when somebody wants to serve it
     if other:
         raise ReleaseError(
             f"release {release_id!r} was registered with other files ({', '.join(other[:3])} differ); "
@@ -110,16 +110,16 @@ def _refuse_others(home: Path, release_id: str, given: Mapping[str, str]) -> Non
 
 
 def inspect(home: Path, release_id: str) -> Verified:
-    """Return what a release is after hashing every file of it.
+    """Hash every file of a release; return what it is.
 
     Raises:
-        ReleaseError: a file is missing, was changed, was added or is a link; each is named.
+        ReleaseError: a file is missing, changed, added or a link; the message names each.
     """
     return look(folder_of(home, release_id), release_id)
 
 
 def verify(home: Path, release_id: str) -> Path:
-    """Return the release's folder after comparing every file with the manifest.
+    """Compare every file of a release with its manifest; return its folder.
 
     Raises:
         ReleaseError: see `inspect`.
@@ -128,10 +128,10 @@ def verify(home: Path, release_id: str) -> Path:
 
 
 def right_of(home: Path, release_id: str, *, approval: bool = False, share: float | None = None) -> Right:
-    """Return whether a release may be served, after hashing every file of it; see `alignment.release.rights.may_serve`.
+    """Hash every file of a release; return whether it may be served; see `alignment.release.rights.may_serve`.
 
     Raises:
-        ReleaseError: it is not as it was registered.
+        ReleaseError: the release is not as it was registered.
         StoreError: the store cannot be read.
     """
     if release_id == BASE:
@@ -140,7 +140,7 @@ def right_of(home: Path, release_id: str, *, approval: bool = False, share: floa
 
 
 def champion(home: Path) -> str:
-    """Return what is in production, for whoever is about to answer with it.
+    """Return the release in production, verified, for a caller that will answer with it.
 
     Raises:
         ReleaseError: it has no right to be served, or is not as it was registered.
@@ -164,15 +164,16 @@ def promote(
     approval: bool = False,
     night_id: str | None = None,
 ) -> str:
-    """Put a verified release that may be served into production; return what it replaced. Promoting the current one changes nothing.
+    """Promote a verified release that may be served; return what it replaced. Promoting the current release changes nothing.
 
-    With `replacing`, the release it was compared with, it takes that one's place only, and not after a rollback from it: what people
-    took back only people promote again. With `held`, only while that canary holds, and not by an
-    override: who let it have a share did not say all. `approval`: see `may_serve`.
+    `replacing` is the release it was compared with: it is promoted only if that is in production, and not after a rollback from it, because
+    only people may promote again what people took back. With `held`, it is promoted only while that canary holds, and not by an override:
+    permission for a share does not cover all traffic. `approval`: see `may_serve`.
+
 
     Raises:
         ReleaseError: it is unknown, changed or quarantined, or has no right to be served.
-        ReleaseMoved: something else than `replacing` is in production, it was rolled back or quarantined before, or `held` holds no longer.
+        ReleaseMoved: production is not `replacing`, the release was rolled back or quarantined before, or `held` no longer holds.
     """
     with locked(home):
         verified = check_place(home, release_id, replacing=replacing, held=held)
@@ -189,10 +190,10 @@ def promote(
 
 
 def check_place(home: Path, release_id: str, *, replacing: str | None = None, held: Canary | None = None) -> Verified:
-    """Refuse to promote what is no longer what the caller looked at (see `promote`), whoever may do it; the caller holds the lock."""
+    """Refuse to promote if things changed since the caller looked (see `promote`), whoever asks; the caller holds the lock."""
     verified = inspect(home, release_id)
     if is_quarantined(home, release_id):
-        # Since the gate compared, people may have: its night ends with a decision, not with an error at each try.
+        # People may have quarantined it since the gate compared: the night then ends with a decision, not with an error at each try.
         kind = ReleaseError if replacing is None else ReleaseMoved
         raise kind(f"release {release_id!r} is quarantined and cannot be promoted; see 'align release show {release_id}'")
     if (previous := current(home)) == release_id:
@@ -210,7 +211,7 @@ def check_place(home: Path, release_id: str, *, replacing: str | None = None, he
 
 
 def place(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, night_id: str | None = None) -> str:
-    """Point to a release that was checked; return what was in production. The caller holds the lock."""
+    """Point to a checked release; return what was in production. The caller holds the lock."""
     previous = current(home)
     if previous == release_id:
         write_serving(home)
@@ -221,7 +222,7 @@ def place(home: Path, release_id: str, *, actor: str, reason: str, now: datetime
 
 
 def taken_back(home: Path, release_id: str) -> bool:
-    """Say whether people rolled a release back before, from production or as a canary."""
+    """Return whether people have rolled a release back, from production or as a canary."""
     left = any(row["event"] == "rolled_back" and row["previous"] == release_id for row in history(home))
     tried = read_rows(root(home) / CANARIES)
     return left or any(row.get("event") == "canary_rolled_back" and row.get("release_id") == release_id for row in tried)
@@ -233,10 +234,10 @@ def times_left(home: Path, release_id: str) -> int:
 
 
 def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
-    """Return to what was in production before the current release and may still be served; return its id. Works on a full disk.
+    """Return to the previous release that may still be served; return its id. Works on a full disk.
 
-    Releases that are quarantined, have lost their right to be served, or are not as they were registered, are skipped; if none is left,
-    or the store cannot tell, the base model serves. Nothing is deleted.
+    Skips releases that are quarantined, have lost their right to be served, or are not as registered. If none is left, or the store cannot
+    tell, the base model serves. Nothing is deleted.
 
     Raises:
         ReleaseError: the base model is in production already.
@@ -252,7 +253,7 @@ def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
 
 
 def step_back(home: Path, *, actor: str, reason: str, now: str, event: str = "rolled_back") -> str:
-    """Do as `rollback` for a caller that holds the lock; `now` as the history keeps it."""
+    """Do as `rollback` for a caller that holds the lock; `now` has the history's format."""
     here = current(home)
     if here == BASE:
         raise ReleaseError("the base model is in production: there is nothing to roll back")
@@ -261,7 +262,7 @@ def step_back(home: Path, *, actor: str, reason: str, now: str, event: str = "ro
         if row["event"] == "promoted":
             stack.append(row["release_id"])
         elif row["release_id"] in stack:
-            # Its last place: a release that was promoted twice has two.
+            # Go back to its last place: a release that was promoted twice has two.
             while stack[-1] != row["release_id"]:
                 stack.pop()
     target = next(one for one in reversed(stack) if one == BASE or (one != here and _is_sound(home, one)))
@@ -277,7 +278,7 @@ def _is_sound(home: Path, release_id: str) -> bool:
 
 
 def take_out(home: Path, release_id: str, *, actor: str, reason: str, now: datetime, event: str = "withdrawn") -> None:
-    """Serve a release no longer, neither as a canary nor in production; the caller holds the lock."""
+    """Stop serving a release, as a canary and in production; the caller holds the lock."""
     if (held := current_canary(home)) and held.release_id == release_id:
         end_in_log(home, "canary_ended", held, actor=actor, reason=reason, now=now)
         (root(home) / CANARY).unlink()
@@ -288,9 +289,9 @@ def take_out(home: Path, release_id: str, *, actor: str, reason: str, now: datet
 
 
 def withdraw(home: Path, release_id: str, *, record: Callable[[], None], actor: str, reason: str, now: datetime) -> None:
-    """Serve a release no longer, and then `record` the decision that takes its right to be served.
+    """Stop serving a release, and then `record` the decision that ends its right to be served.
 
-    Both under the registry's lock: in between, nobody can serve it again by the right that it still has.
+    Both happen under the registry's lock: nobody can serve it in between by the right that it still has.
     """
 
     def act() -> None:
@@ -306,7 +307,7 @@ def withdraw(home: Path, release_id: str, *, record: Callable[[], None], actor: 
 
 
 def finish_quarantine(home: Path) -> None:
-    """Step back from a quarantined release in production, whose mark was made by hand; the caller holds the lock."""
+    """Step back from a release in production that was marked as quarantined by hand; the caller holds the lock."""
     if is_quarantined(home, here := current(home)):
         note = read_quarantine(home, here)
         step_back(home, actor=note["actor"], reason=f"quarantined: {note['reason']}", now=note["recorded_at"])
@@ -315,7 +316,7 @@ def finish_quarantine(home: Path) -> None:
 def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
     """Bar a release from production for good, rolling back if it is there; return what is in production afterwards.
 
-    It goes out of use before the mark is made, so that nothing that is marked was ever served. Works on a full disk.
+    The release leaves production before it is marked, so that no marked release is ever served. Works on a full disk.
     """
 
     def act() -> str:
@@ -343,7 +344,7 @@ def list_releases(home: Path) -> list[dict[str, Any]]:
         try:
             manifest = dict(json.loads(read_text(path)))
         except (ValueError, TypeError, OSError, ReleaseError):
-            manifest = {}  # `verify` says what is wrong with it
+            manifest = {}  # `verify` reports the problem
         status = "quarantined" if is_quarantined(home, name) else "in production" if name == here else "kept"
         status = f"canary, {held.share:.0%}" if held and name == held.release_id else status
         rows.append({**manifest, "release_id": name, "status": status})

@@ -1,11 +1,11 @@
-"""May a release be served? One pure function on records, asked by whatever serves: promotion, canary, rollback, pointer, hooks.
+"""Decide whether a release may be served: one pure function on records, called by promotion, canary, rollback, pointer and hooks.
 
-The base model always may. A release may where its files are as registered, it is not quarantined, and the gate's last decision on it,
-or a person's last word on that very decision, releases it. What the gate or a person holds back, and what nobody decided on, is served
-only by an override with a name and a reason. A word of a person is bound to the release, to the decision by its number, and to the
-weights: it says nothing of a newer decision. Last is what has the highest number; no clock is asked.
+The base model always may. A release may if its files are as registered, it is not quarantined, and the gate's last decision on it, or a
+person's last verdict on that decision, releases it. A release that the gate or a person holds back, or that nobody decided on, needs an
+override with a name and a reason. A person's word is bound to the release, to the decision's number, and to the weights: it does not
+apply to a newer decision. The last word is the one with the highest number; no clock is consulted.
 
-A decision that was made with a weakened gate is no bar; what was weakened stands among the reasons.
+A decision of a weakened gate does not bar a release; the reasons list what was weakened.
 
 Effects: `records_of` reads the registry and the store.
 """
@@ -31,9 +31,9 @@ By = Literal["base", "gate", "approval", "override", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a person said of a release: of which decision (None: of none) with which number, and of which weights (None: unknown).
+    """A person's word on a release: the decision it is about (None: none), its number, and the weights (None: unknown).
 
-    `share` is the largest share of the traffic that an override is for; None where it is for production.
+    `share` is the largest share of the traffic that an override covers; None if it covers production.
     """
 
     verdict: str
@@ -48,7 +48,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The gate's last decision on a release; `waits` where a person has to approve it. `model_id` is what answered (None: unknown)."""
+    """The gate's last decision on a release. `waits`: a person must approve it; `model_id` is the model that answered (None: unknown)."""
 
     id: str
     seq: int
@@ -61,7 +61,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that a right hangs on; `words` in the order they were said."""
+    """The records that determine a right; `words` in the order they were recorded."""
 
     weights: str
     model_id: str | None
@@ -72,7 +72,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Whether a release may be served, by what, and why (or why not), in words for people."""
+    """Whether a release may be served, on what basis, and why (or why not), in words for people."""
 
     release_id: str
     allowed: bool
@@ -81,15 +81,15 @@ class Right:
 
     @property
     def why(self) -> str:
-        """The reasons as one text."""
+        """The reasons, joined to one text."""
         return "; ".join(self.reasons)
 
 
 def may_serve(release_id: str, records: Records | None, *, approval: bool = False, share: float | None = None) -> Right:
-    """Return the right of a release; `records` are None for the base model only.
+    """Return the right of a release; `records` is None for the base model only.
 
-    `approval`: a person has to approve what the gate promotes, also what it did not ask a person about when it decided.
-    `share`: of the traffic, as a canary; None asks for production.
+    `approval`: a person must approve what the gate promotes, even if the gate did not ask for that when it decided.
+    `share`: of the traffic, for a canary; None asks for production.
     """
     if release_id == BASE:
         return Right(release_id, True, "base", ("the base model",))
@@ -122,10 +122,10 @@ def _no(release_id: str, why: str) -> Right:
 
 
 def _last_word(records: Records, share: float | None) -> Word | None:
-    """Return the last word on the last decision, these weights and this much traffic; one that lacks a name or a reason is none."""
+    """Return the last valid word on the last decision, these weights and this share; a word without a name or reason is not valid."""
     decision = records.decision
     wanted = (decision.id, decision.seq) if decision else (None, 0)
-    # A refusal needs no more than to be of this decision; what releases has to fit in everything.
+    # A refusal only has to match the decision; a word that releases must match everything.
     fitting = [
         word
         for word in records.words
@@ -139,14 +139,14 @@ def _last_word(records: Records, share: float | None) -> Word | None:
 
 
 def records_of(home: Path, release_id: str, verified: Verified) -> Records:
-    """Return what registry and store say of a release whose files were `verified`.
+    """Return the records in registry and store on a release whose files were `verified`.
 
     Raises:
         StoreError: the store cannot be read.
     """
     mark = read_quarantine(home, release_id)["reason"] if is_quarantined(home, release_id) else None
     if not store_path(home).exists():
-        refuse_a_gap(home)  # a store that was lost has decided nothing that could be read as "nobody decided"
+        refuse_a_gap(home)  # a lost store must not read as "nobody decided"
         return Records(verified.weights, verified.model_id, mark, None, ())
     try:
         decisions, words = _asked(home, release_id)
@@ -180,7 +180,7 @@ def _decided(row: Mapping[str, Any]) -> Decided:
 
 
 def _weakened(told: Any) -> str:
-    """Return why a decision was made with a gate below its floor, as its row has it; empty where it was not."""
+    """Return the row's note on settings below the gate's floor; empty if there were none."""
     if not told:
         return ""
     try:
@@ -191,7 +191,7 @@ def _weakened(told: Any) -> str:
 
 
 def refuse(right: Right) -> None:
-    """Raise ReleaseError if there is no right, with what a person can do."""
+    """Raise ReleaseError if there is no right, and say what a person can do."""
     if not right.allowed:
         raise ReleaseError(
             f"{right.release_id} may not be served: {right.why}; "

@@ -29,13 +29,13 @@ from alignment.release.rights import may_serve, records_of, refuse
 
 Ending = Literal["canary_ended", "canary_rolled_back"]
 REGISTRY = "registry"
-"""Who takes out what has no right to be served."""
+"""Actor of removals for lack of a right to be served."""
 
 
 def start_canary(home: Path, release_id: str, *, share: float, actor: str, reason: str, now: datetime, approval: bool = False) -> Canary:
-    """Give a verified release that may be served `share` (above 0, at most 0.5) of the traffic, in place of any other canary.
+    """Give a verified release that may be served `share` (above 0, at most 0.5) of the traffic, replacing any other canary.
 
-    Asking for what holds already changes nothing; another share begins a new comparison. `approval`: see `may_serve`.
+    Repeating a call changes nothing; another share starts a new comparison. `approval`: see `may_serve`.
 
     Raises:
         ReleaseError: the share is out of range, or the release is unknown, changed, quarantined, in production, or may not be served.
@@ -48,7 +48,7 @@ def start_canary(home: Path, release_id: str, *, share: float, actor: str, reaso
 
 
 def check_share(share: float) -> None:
-    """Refuse a share that no canary has."""
+    """Refuse a share that is out of range for a canary."""
     if not 0 < share <= 0.5:
         raise ReleaseError(f"a canary's share is above 0 and at most 0.5, {share!r} is not; give --share 0.1, or promote the release")
 
@@ -70,7 +70,7 @@ def put_canary(home: Path, release_id: str, *, share: float, actor: str, reason:
     keep_reserve(home)
     started = Canary(release_id, here, share, actor, reason, now.isoformat(), len(history(home)), next_seq(home))
     audit_canary(home, "canary_started", started, actor=actor, reason=reason)
-    # The file before the log: after a kill in between, `canary_events` reads the start from it.
+    # Write the file before the log: after a kill in between, `canary_events` reads the start from it.
     write_durably(root(home) / CANARY, json.dumps(started._asdict()) + "\n")
     log_canary(home, "canary_started", started, actor=actor, reason=reason, now=now, seq=started.seq)
     write_serving(home)
@@ -78,10 +78,10 @@ def put_canary(home: Path, release_id: str, *, share: float, actor: str, reason:
 
 
 def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: Ending = "canary_ended", only: Canary | None = None) -> str:
-    """Give all traffic back to the champion; return what was the canary. With `only`, that one or none is ended.
+    """Return all traffic to the champion; return the ended canary's id. With `only`, end no other canary than that.
 
     Raises:
-        ReleaseError: there is no canary, or another one.
+        ReleaseError: there is no canary, or it is not `only`.
     """
 
     def act() -> str:
@@ -91,7 +91,7 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
                 raise ReleaseError(
                     f"{only.release_id if only else 'no release'} is a canary by now; 'align release canary' shows what holds"
                 )
-            # The log first: a canary that was rolled back must not come back after a kill, but may be ended twice.
+            # Write the log first: after a kill, a rolled-back canary must not come back, but may be ended twice.
             end_in_log(home, event, held, actor=actor, reason=reason, now=now)
             (root(home) / CANARY).unlink()
             sync_folder(root(home))
@@ -104,7 +104,7 @@ def end_canary(home: Path, *, actor: str, reason: str, now: datetime, event: End
 
 
 def _bar(home: Path, canary: Canary) -> str:
-    """Say why a canary may not be served, empty if it may; one whose files were changed may not."""
+    """Return why a canary may not be served, empty if it may; changed files count as a reason."""
     try:
         right = right_of(home, canary.release_id, share=canary.share)
     except ReleaseError as error:
@@ -113,13 +113,13 @@ def _bar(home: Path, canary: Canary) -> str:
 
 
 def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
-    """Bring what is served in line with what may be, and `serving.json` and the store with it; return what `serving.json` says.
+    """Bring what is served in line with what may be served, and update `serving.json` and the store; return `serving.json`'s contents.
 
-    A kill may have left any of them behind, or a right may be gone: a canary without one is ended, and production steps back. `now` is
-    the time on record of that, the clock's if it is not given.
+    A kill may have left any of them behind, or a right may be lost: a canary without a right is ended, and production steps back. `now` is
+    the time recorded for that; by default the clock's.
 
     Raises:
-        ReleaseError: what is served is not as it was registered.
+        ReleaseError: what is served is not as registered.
         StoreError: the store cannot tell what may be served; nothing was changed.
     """
     moment = now or datetime.now(UTC).replace(tzinfo=None)
@@ -127,7 +127,7 @@ def settle(home: Path, *, now: datetime | None = None) -> dict[str, Any]:
     def act() -> dict[str, Any]:
         with locked(home):
             finish_quarantine(home)
-            # As often as it steps back: to the base model at last, which always may.
+            # Step back repeatedly: in the end to the base model, which always may serve.
             while (held := current_canary(home)) and (why := _bar(home, held)):
                 take_out(home, held.release_id, actor=REGISTRY, reason=f"may not be served: {why}", now=moment)
             while not (right := right_of(home, here := current(home))).allowed:

@@ -1,4 +1,4 @@
-"""The one place that opens the store: a DuckDB file behind a turnstile of two lock files, and the evidence that outlives it."""
+"""The only place that opens the store: a DuckDB file behind a turnstile of two lock files, and the evidence that outlives it."""
 
 from alignment.store.compact import rewrite
 from alignment.store.evidence import export, rewriting

@@ -1,8 +1,8 @@
-"""The audit log: who did what, when and why, one line per act, each sealed over the one before it (`alignment.store.audit_chain`).
+"""The audit log: who did what, when and why, one line per act, each sealed over the previous one (`alignment.store.audit_chain`).
 
-A row is on disk before its effect: after a kill in between the log tells of an act that did not come about, never the other way round.
-Seals are keyed, so that who may write the log but not read its key, as in a backup that is edited and put back, cannot forge a row. The
-account that owns the state folder can read both: against it helps only a head that is kept elsewhere (`align audit verify --head`).
+A row is on disk before its effect: a kill in between leaves an act in the log that did not happen, never the reverse. Seals are keyed, so
+that somebody who can write the log but not read its key, for instance by editing and restoring a backup, cannot forge a row. The account
+that owns the state folder can read both: only a head kept elsewhere protects against it (`align audit verify --head`).
 
 Effects: writes `<home>/audit`, readable by its owner only.
 """
@@ -46,9 +46,9 @@ def append(
     details: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Write one act to the log on disk; return its number. `subject` is the id of what it is done to, never a person of the logs.
+    """Write one act to the log on disk; return its number. `subject` is the id of the act's object, never a person of the logs.
 
-    How `actor` is known comes from `alignment.acting`.
+    `alignment.acting` says how `actor` was identified.
 
     Raises:
         NoSpace: the disk is full, the log's reserve included.
@@ -67,7 +67,7 @@ def append(
         said = _read_head(folder, key)
         after, note, gap = _stand(folder, said)
         if said is not None and after.number > said.number:
-            # A kill left the head behind: it never is by more than the one row that may be cut.
+            # A kill left the head behind, by at most one row.
             _write_head(folder, key, after)
         row = chain.sealed(key, fields, words, after=after, note=note, salt=os.urandom(16).hex())
         _append_line(folder, gap + chain.dumped(row))
@@ -76,9 +76,9 @@ def append(
 
 
 def _stand(folder: Path, said: Head | None) -> tuple[Head, str, bytes]:
-    """Return after which row the next one comes, what it has to note of what lies before it, and what ends the line before it.
+    """Return the row to continue from, the note about what lies before the next row, and the bytes that end the previous line.
 
-    Rows that are missing stay missing: the next one continues from the head, so that the gap shows for ever.
+    Missing rows stay missing: the next row continues from the head, so that the gap remains visible for ever.
     """
     tail = _tail(folder / LOG)
     lines = tail.split(b"\n")
@@ -86,7 +86,7 @@ def _stand(folder: Path, said: Head | None) -> tuple[Head, str, bytes]:
     last = max((position for position, row in enumerate(rows) if row), default=-1)
     found = chain.head_of(row) if last >= 0 and (row := rows[last]) else START
     gap = b"" if not tail or tail.endswith(b"\n") else b"\n"
-    # Only a line without an end was cut by a kill; one that ends and cannot be read was put there.
+    # A kill leaves a line without an end; a complete line that cannot be read was put there.
     note = chain.torn_note(lines[last + 1 :]) if gap and last < len(lines) - 1 else ""
     if said is None or (said.number and not tail):
         return max(said or START, found, key=lambda head: head.number), chain.GONE, gap
@@ -94,7 +94,7 @@ def _stand(folder: Path, said: Head | None) -> tuple[Head, str, bytes]:
 
 
 def read(home: Path, *, limit: int | None = None) -> list[Row]:
-    """Return the acts, oldest first, the last `limit` of them; `reason` and `details` are None where an erasure took them out."""
+    """Return the last `limit` acts, oldest first; `reason` and `details` are None where an erasure removed them."""
     shown = ("number", "recorded_at", "actor", "how", "role", "account", "action", "subject")
     found = [{name: row[name] for name in shown} | (row["words"] or {"reason": None, "details": None}) for row in _rows(home)]
     return found if limit is None else found[-limit:]
@@ -103,7 +103,7 @@ def read(home: Path, *, limit: int | None = None) -> list[Row]:
 def verify(home: Path, *, expected: Head | None = None) -> Verified:
     """Check every row, the chain, and that the log ends where its head says; with `expected`, that it holds that row, noted elsewhere.
 
-    Without `expected` it cannot tell that all of the folder was put back to an earlier state, or was written anew by somebody with the key.
+    Without `expected` it cannot detect that the whole folder was restored to an earlier state, or rewritten by somebody with the key.
 
     Raises:
         StoreError: the key is gone.
@@ -126,9 +126,9 @@ def verify(home: Path, *, expected: Head | None = None) -> Verified:
 
 
 def withhold(home: Path, *, names_a_person: Callable[[str], bool], actor: str) -> int:
-    """Take reason and details out of the rows where they name somebody who is erased; return how many. The chain still holds.
+    """Remove reason and details from the rows in which they name an erased person; return how many. The chain stays valid.
 
-    The act that says so comes first: after a kill in between the same call goes on.
+    The act that announces it is logged first: after a kill in between, the same call finishes the work.
 
     Raises:
         NoSpace, StoreError: the log cannot be written.
@@ -146,7 +146,7 @@ def withhold(home: Path, *, names_a_person: Callable[[str], bool], actor: str) -
 
 
 def _said(words: Mapping[str, Any]) -> str:
-    """Return what people or files were named in words, without the names of the fields."""
+    """Return the values that people or files put into the words, without the field names."""
     details = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in words["details"].values()]
     return "\n".join([str(words["reason"]), *details])
 
@@ -198,7 +198,7 @@ def _locked(home: Path, *, shared: bool = False) -> Iterator[int]:
 
 
 def _begun(home: Path, lock: int) -> Path:
-    """Return the log's folder; made whole by one rename, so that a part of it that is missing later was removed by somebody."""
+    """Return the log's folder, made by one rename, so that a part missing later must have been removed by somebody."""
     folder, scratch = home / FOLDER, home / f".{FOLDER}.part"
     if folder.is_dir():
         return folder
@@ -208,7 +208,7 @@ def _begun(home: Path, lock: int) -> Path:
         key = os.urandom(32)
         for name, data in ((KEY, key), (LOG, b""), (RESERVE, os.urandom(_RESERVE_BYTES))):
             _replace(scratch / name, data)
-        # A lock that was written to says that there was a log before: the new one has no head, which its first row notes.
+        # A lock file with content shows that there was a log before: the new log has no head, and its first row notes that.
         if not os.fstat(lock).st_size:
             _replace(scratch / HEAD, _head(key, START))
         os.replace(scratch, folder)
@@ -233,7 +233,7 @@ def _key(folder: Path) -> bytes:
 
 
 def _append_line(folder: Path, line: bytes) -> None:
-    """Append to the log; on a full disk give up the reserve for it."""
+    """Append to the log; on a full disk release the reserve for it."""
     try:
         _write(folder / LOG, line)
     except OSError as error:
@@ -268,7 +268,7 @@ def _head(key: bytes, head: Head) -> bytes:
 
 
 def _read_head(folder: Path, key: bytes) -> Head | None:
-    """Return where the log ended by its second place; None if there is none, or another hand wrote it."""
+    """Return the end of the log as the head file has it; None if there is none, or it was not written with the key."""
     try:
         said = json.loads((folder / HEAD).read_bytes())
         head = Head(int(said["number"]), str(said["seal"]))
@@ -278,13 +278,13 @@ def _read_head(folder: Path, key: bytes) -> Head | None:
 
 
 def _write_head(folder: Path, key: bytes, head: Head) -> None:
-    # The row is on disk: a head that could not follow (a full disk) is one behind and must not undo the act. The reserve comes back
+    # The row is on disk: a head that cannot follow (a full disk) is one row behind and must not undo the act. The reserve is restored
     # when there is room.
     with contextlib.suppress(OSError):
         try:
             _replace(folder / HEAD, _head(key, head))
         except OSError:
-            # In place, which takes no room.
+            # In place, which needs no space.
             _overwrite(folder / HEAD, _head(key, head))
         if not (folder / RESERVE).exists():
             _replace(folder / RESERVE, os.urandom(_RESERVE_BYTES))

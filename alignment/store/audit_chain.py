@@ -1,10 +1,10 @@
-"""The audit log's rows: how each is sealed over the one before it, and what a check of a whole log finds. Nothing here touches a file.
+"""The audit log's rows: how each is sealed over the previous one, and how a whole log is checked. Nothing here touches a file.
 
     words ──salted digest──┐
     fields ────────────────┴─HMAC(key)─> seal ──previous──> next row ...      head: number and seal of the last row, with a proof
 
-What people wrote (`words`: reason and details) is bound by a salted digest and not by the seal, so that an erasure can take it out and
-the chain still holds.
+What people wrote (`words`: reason and details) is bound by a salted digest and not by the seal, so that an erasure can remove it without
+breaking the chain.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from alignment.ids import canonical
 
 WITHHELD = "words_withheld"
-"""The act that says which rows' words an erasure took out."""
+"""The act that names the rows whose words an erasure removed."""
 GONE = "rows_gone"
-"""The note of a row before which the log, or what says where it ended, was removed."""
+"""The note of a row before which the log, or its head, was removed."""
 _SEALED = ("number", "recorded_at", "actor", "how", "role", "account", "action", "subject", "digest", "note", "previous")
 _NAMES = {*_SEALED, "seal", "salt", "words"}
 Row = dict[str, Any]
@@ -37,9 +37,9 @@ START = Head(0, "0" * 64)
 
 
 class Verified(NamedTuple):
-    """What a check found: rows that hold, the last of them, how many had their words taken out, and how many lines a kill cut short.
+    """The result of a check: valid rows, the last of them, how many had their words removed, and how many lines a kill cut short.
 
-    `problem` names the first row that is not as it was written; None if all are.
+    `problem` names the first row that is not as written; None if all are.
     """
 
     rows: int
@@ -71,29 +71,29 @@ def parsed(line: bytes) -> Row | None:
 
 
 def head_of(row: Mapping[str, Any]) -> Head:
-    """Return what is noted of a row elsewhere."""
+    """Return the part of a row that is noted elsewhere."""
     return Head(row["number"], row["seal"])
 
 
 def proof(key: bytes, head: Head) -> str:
-    """Return what shows that a head was written by who has the key."""
+    """Return the proof that a head was written by a holder of the key."""
     return hmac.new(key, canonical(["head", *head]).encode(), hashlib.sha256).hexdigest()
 
 
 def torn_note(lines: Sequence[bytes]) -> str:
-    """Return how a row notes the lines before it that a kill cut short."""
+    """Return the note by which a row covers the lines before it that a kill cut short."""
     return "torn:" + hashlib.sha256(b"\n".join(lines)).hexdigest() if lines else ""
 
 
 def without_words(row: Row) -> Row:
-    """Return a row whose reason and details are taken out; its seal and its place in the chain stay."""
+    """Return a row without its reason and details; its seal and its place in the chain stay."""
     return {**row, "salt": None, "words": None}
 
 
 def check(key: bytes, lines: Sequence[bytes], said: Head | None) -> Verified:
-    """Check every line, the chain, and that it ends where the head `said` (None: no head that can be believed).
+    """Check every line, the chain, and that it ends at the head `said` (None: there is no trustworthy head).
 
-    The last of `lines` is what follows the last line end: empty, unless a kill cut a row short.
+    The last of `lines` is what follows the last line break: empty, unless a kill cut a row short.
     """
     rows, torn, problem = _read(key, lines, said)
     last = head_of(rows[-1]) if rows else START
@@ -111,7 +111,7 @@ def _digest(salt: str, words: Any) -> str:
 
 
 def _read(key: bytes, lines: Sequence[bytes], said: Head | None) -> tuple[list[Row], int, str | None]:
-    """Return the rows up to the first that is not as it was written, how many lines a kill cut, and what is wrong."""
+    """Return the rows up to the first that is not as written, how many lines a kill cut, and the problem."""
     rows: list[Row] = []
     last, torn = START, 0
     unreadable: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The store in a new file, without what must leave no byte behind.
+"""Rewrite the store into a new file, so that no byte of removed data remains.
 
 Effects: replaces the store.
 """
@@ -18,10 +18,10 @@ from alignment.store.session import ROW_GROUP_ROWS, exclusive, is_disk_full, no_
 
 
 def rewrite(home: Path, fill: Callable[[duckdb.DuckDBPyConnection], None], *, wait: float = 120.0) -> None:
-    """Replace the store by a new file, into whose empty tables (database `new`) `fill` copies what stays from the database `old`.
+    """Replace the store with a new file; `fill` copies what stays from the database `old` into the empty tables of `new`.
 
-    DuckDB keeps the bytes of deleted rows; what `fill` leaves out is in no file of the new store. At any instant, and after any kill, the
-    store is whole: the old one until the rename, the new one after it.
+    DuckDB keeps the bytes of deleted rows; the new store has no bytes of the rows that `fill` leaves out. At any instant, and after any
+    kill, the store is complete: the old one until the rename, the new one after it.
 
     Raises:
         StoreBusy: it stayed locked for `wait` seconds.
@@ -51,14 +51,14 @@ def rewrite(home: Path, fill: Callable[[duckdb.DuckDBPyConnection], None], *, wa
 
 
 def _remove_scratch(home: Path, scratch: Path) -> None:
-    """Remove what a killed rewrite or a killed query that had run out of memory left."""
+    """Remove the leftovers of a killed rewrite, or of a killed query that had run out of memory."""
     for leftover in (scratch, scratch.with_name(f"{scratch.name}.wal")):
         leftover.unlink(missing_ok=True)
     shutil.rmtree(home / f"{store_path(home).name}.tmp", ignore_errors=True)
 
 
 def _fold_log(path: Path) -> None:
-    """Bring what a killed writer left in the write-ahead log into the file: beside a new file it would be replayed into that."""
+    """Fold what a killed writer left in the write-ahead log into the file: otherwise it would be replayed into the new file."""
     duckdb.connect(str(path)).close()
     if (log := path.with_name(f"{path.name}.wal")).exists():
         raise StoreError(f"the write-ahead log {str(log)!r} could not be folded into the store; run 'align doctor'")

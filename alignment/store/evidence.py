@@ -1,9 +1,9 @@
-"""What survives the loss of the store: every table as Parquet parts under `<home>/evidence`.
+"""The evidence, which survives the loss of the store: every table as Parquet parts under `<home>/evidence`.
 
-An export writes the rows that came since the last one, up to one instant for all tables, and then replaces the manifest: parts
-that no manifest names do not count, so that a kill leaves the evidence of the export before. A part is a range of DuckDB's `rowid`,
-which only grows while rows are appended. A part whose rows were changed in the store since is written again; rows that are missing
-in the store are a loss, which an export refuses to forget. Who deletes rows does it inside `rewriting`.
+An export writes the rows added since the last one, up to one instant for all tables, and then replaces the manifest. Parts that no
+manifest names do not count, so that a kill leaves the previous evidence. A part is a range of DuckDB's `rowid`, which only grows while
+rows are appended. A part whose rows have changed in the store is rewritten; rows missing in the store are a loss, which an export refuses
+to forget. Code that deletes rows does so inside `rewriting`.
 
 Effects: writes `<home>/evidence`, reads the store in sessions of at most 100,000 rows.
 """
@@ -32,7 +32,7 @@ from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, sess
 
 _FIRST_CHUNK, _MOST_ROWS, _CHUNK_BYTES = 10_000, 100_000, 64 * 2**20
 HOLD_SECONDS = 0.2
-"""How long one session reads before it lets a writer in."""
+"""How long a session reads before it lets a writer in."""
 _LOCK, _LOCK_WAIT = ".evidence.lock", 600.0
 STALE = "stale-"
 
@@ -52,11 +52,11 @@ class _Rows(NamedTuple):
 
 
 class _Changed(Exception):
-    """Rows were deleted while they were exported, or moved to where no part is."""
+    """Rows were deleted during the export, or moved to where there is no part."""
 
 
 def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return every table whose rows are evidence; migrations write their own."""
+    """Return every table whose rows are evidence; migrations fill `schema_migrations` themselves."""
     rows = connection.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' AND table_type = 'BASE TABLE' "
         "AND table_name <> 'schema_migrations' ORDER BY table_name"
@@ -65,16 +65,16 @@ def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def has_id(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    """Say whether the rows of `table` have an id."""
+    """Return whether the rows of `table` have an id."""
     return any(column[0] == "id" for column in connection.execute(f'DESCRIBE "{table}"').fetchall())
 
 
 def export(home: Path) -> dict[str, int]:
-    """Write what the evidence does not hold yet; return the number of rows written, by table.
+    """Write the rows that the evidence lacks; return the number of rows written, by table.
 
     Raises:
-        StoreError: rows that the evidence holds are missing in the store, or its manifest is damaged; nothing was changed.
-        NoSpace: the disk is full; the evidence is as it was.
+        StoreError: rows of the evidence are missing in the store, or its manifest is damaged; nothing was changed.
+        NoSpace: the disk is full; the evidence is unchanged.
     """
     (home / EVIDENCE).mkdir(parents=True, exist_ok=True)
     with exclusive_file(home / _LOCK, wait=_LOCK_WAIT):
@@ -83,9 +83,9 @@ def export(home: Path) -> dict[str, int]:
 
 @contextmanager
 def rewriting(home: Path) -> Iterator[dict[str, int]]:
-    """Delete or update rows of the store in this block; the evidence follows at its end, after a kill with the next export.
+    """Delete or update rows of the store in this block; the evidence follows at its end or, after a kill, with the next export.
 
-    The yielded dictionary then holds the number of rows, by table. Do not export within the block.
+    The yielded dictionary then holds the number of rows written, by table. Do not export within the block.
 
     Raises:
         StoreBusy: another export did not end.
@@ -94,7 +94,7 @@ def rewriting(home: Path) -> Iterator[dict[str, int]]:
     folder = home / EVIDENCE
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, int] = {}
-    # No export may start before the rows are changed and take the mark away after.
+    # No export may start before the rows change and remove the mark afterwards.
     with exclusive_file(home / _LOCK, wait=_LOCK_WAIT):
         (folder / f"{STALE}{uuid4().hex}").touch()
         sync_path(folder)
@@ -134,7 +134,7 @@ def _last_manifest(home: Path, *, afresh: bool) -> Manifest:
         found = None
     version = schema_version(home)
     number = found.number if found else max((int(path.stem.split("-")[0]) for path in _parts_on_disk(home)), default=0)
-    # A migration may have made tables anew: their rows are no longer where they were.
+    # A migration may have recreated tables: their rows are no longer where they were.
     if found is None or afresh or found.schema != version:
         return Manifest(number, version, "", {})
     return found
@@ -154,7 +154,7 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
         if sum(part.rows for part in kept) + written[table] != bound.rows:
             raise _Changed(table)
         every = tuple(sorted([*kept, *parts], key=lambda part: part.start))
-        # Rows may come to lie below the end of a part that was not full: they belong to it.
+        # Rows may land below the end of a part that was not full: they belong to it.
         held[table] = Held(max([bound.end, *(part.end for part in every)]), bound.rows, every)
     for folder in {(home / EVIDENCE / part.file).parent for one in held.values() for part in one.parts}:
         sync_path(folder)
@@ -165,7 +165,7 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
 
 
 def _ranges(changed: list[Part], seen: int, end: int) -> list[tuple[int, int]]:
-    """Return what has to be read: the ranges of changed parts, those that touch as one, and what is new."""
+    """Return the ranges to read: those of changed parts, with adjacent ranges merged, and the new rows."""
     found: list[tuple[int, int]] = []
     for start, stop in [*((part.start, part.end) for part in changed), (seen, end)]:
         if found and found[-1][1] == start < stop:
@@ -176,7 +176,7 @@ def _ranges(changed: list[Part], seen: int, end: int) -> list[tuple[int, int]]:
 
 
 def _snapshot(home: Path) -> tuple[dict[str, _Bound], list[Path], str]:
-    """Fix the instant that is exported. No writer is at work meanwhile, so that what the journal holds is in the store by now."""
+    """Fix the instant of the export. No writer is active meanwhile, so that the journal's rows are already in the store."""
     with session(home) as connection:
         journals = rotate(home)
         bounds = {}
@@ -187,11 +187,11 @@ def _snapshot(home: Path) -> tuple[dict[str, _Bound], list[Path], str]:
 
 
 def unchanged(home: Path, parts: Mapping[str, Sequence[Part]]) -> dict[str, list[Part]]:
-    """Return, by table, the parts whose rows are in the store as they were written."""
+    """Return, by table, the parts whose rows are unchanged in the store."""
     kept: dict[str, list[Part]] = {table: [] for table in parts}
     left = [(table, part) for table, written in parts.items() for part in written]
     while left:
-        # Opening the store costs more than reading a small table: a session serves as many as fit into its time.
+        # Opening the store costs more than reading a small table: a session reads as many as fit into its time.
         with session(home) as connection:
             until = time.monotonic() + HOLD_SECONDS
             known = set(tables(connection))
@@ -228,7 +228,7 @@ def _write_parts(home: Path, table: str, ranges: Sequence[tuple[int, int]], numb
 
 
 def read_rows(home: Path, table: str, start: int, end: int) -> Iterator[_Rows]:
-    """Yield the rows with start <= rowid < end in order, in sessions of their own that end before the caller works on them."""
+    """Yield the rows with start <= rowid < end in order; each session ends before the caller works on its rows."""
     step = _FIRST_CHUNK
     while start < end:
         stop = min(start + step, end)
@@ -242,7 +242,7 @@ def read_rows(home: Path, table: str, start: int, end: int) -> Iterator[_Rows]:
 
 
 def missing_rows(home: Path, table: str, old: Held) -> int:
-    """Return how many rows of the table's evidence the store does not hold; parts that are gone are not counted."""
+    """Return how many rows of the table's evidence the store lacks; missing parts are not counted."""
     paths = [str(home / EVIDENCE / part.file) for part in old.parts if (home / EVIDENCE / part.file).is_file()]
     with session(home) as connection:
         if table not in tables(connection):
@@ -269,7 +269,7 @@ def _parts_on_disk(home: Path) -> list[Path]:
 
 
 def leftover_parts(home: Path) -> list[Path]:
-    """Return the files of parts that the manifest does not name: what a kill left behind."""
+    """Return the part files that the manifest does not name: leftovers of a kill."""
     found = read_manifest(home)
     named = {part.file for held in found.tables.values() for part in held.parts} if found else set()
     return [path for path in _parts_on_disk(home) if f"{path.parent.name}/{path.name}" not in named]

@@ -1,4 +1,4 @@
-"""The state folder is its owner's alone: it holds what people wrote, and the keys that mask them.
+"""Keep the state folder private to its owner: it holds what people wrote, and the keys that mask them.
 
 Effects: sets the process's umask, which its children inherit; makes the folder, or narrows its mode.
 """
@@ -17,10 +17,10 @@ _KEYS = ("redaction.key", "judge.key")
 
 
 def keep_to_owner(home: Path) -> str:
-    """Make `home` and all that this process writes from now on readable by its owner only; return what was changed, mostly nothing.
+    """Make `home`, and all files this process writes from now on, readable by the owner only; return what was changed, if anything.
 
     Raises:
-        ConfigError: it is no folder of our own: of the system, of everybody, or of another account.
+        ConfigError: the folder is not ours: it belongs to the system, to everybody, or to another account.
         NotPermitted: it cannot be made or written to, or this is root and it belongs to another account.
     """
     os.umask(0o077)
@@ -54,7 +54,7 @@ def _refuse_shared(home: Path, here: os.stat_result) -> None:
             f"the state folder {str(home)!r} is a folder for other things too; set ALIGN_HOME to one of its own, such as ./var"
         )
     if os.geteuid() == 0 and here.st_uid != 0:
-        # What root writes, such as the name of what is served, the service could not read.
+        # The service could not read what root writes, such as the name of the served release.
         name, named_by = _owner(here.st_uid)
         raise NotPermitted(f"the state folder {str(home)!r} belongs to {name}; run 'sudo -u {named_by} align …'")
     if here.st_uid != os.geteuid():
@@ -62,7 +62,7 @@ def _refuse_shared(home: Path, here: os.stat_result) -> None:
 
 
 def _owner(uid: int) -> tuple[str, str]:
-    """Return an account's name, and what sudo calls it."""
+    """Return an account's name, and the name that sudo takes for it."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -71,6 +71,6 @@ def _owner(uid: int) -> tuple[str, str]:
 
 
 def not_permitted(error: OSError, where: Path) -> NotPermitted:
-    """Return what an error of the file system means to a person."""
+    """Convert a file system error to one that a person understands."""
     path = error.filename or str(where)
     return NotPermitted(f"cannot use {str(path)!r}: {(error.strerror or str(error)).lower()}; {_REMEDY}")

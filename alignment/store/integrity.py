@@ -1,6 +1,6 @@
-"""Is the store whole, does it hold what its evidence holds, and is the evidence as it was written?
+"""Is the store intact, does it hold all rows of its evidence, and is the evidence as written?
 
-Each answer is a list of findings in words, empty if all is well; damage is never an exception here.
+Each answer is a list of findings in words, empty if all is well; damage never raises an exception here.
 
 Effects: reads the store in short sessions, and the evidence.
 """
@@ -29,12 +29,12 @@ _SCAN_ROWS = 200_000
 def store_findings(home: Path, *, quick: bool = False) -> list[str]:
     """Return what is wrong with the store; `quick` does not read every block of it.
 
-    DuckDB keeps a checksum with every block and verifies it whenever it reads one, so reading everything finds damage, with one
-    exception: the checksum XORs the block's 8-byte words, and two equal words that change alike cancel out.
-    It is read in another process, because some damage ends the process.
+    DuckDB stores a checksum with every block and verifies it on every read, so reading everything finds damage, with one exception: the
+    checksum XORs the block's 8-byte words, and two equal words that change alike cancel out. The store is read in another process,
+    because some damage ends the process.
 
     Raises:
-        StoreBusy: it stayed locked, so that nothing can be said about it.
+        StoreBusy: it stayed locked, so that nothing is known about it.
     """
     try:
         return apart(_findings, home, quick=quick)
@@ -69,7 +69,7 @@ def _told(error: Exception) -> str:
 
 
 def _unreadable(home: Path, names: list[str]) -> dict[str, str]:
-    """Return by table why it cannot be read. A session reads as much as fits into its time, and ends with the first error."""
+    """Return why tables cannot be read, by table. A session reads as much as fits into its time, and ends at the first error."""
     told = {}
     left = [(name, 0) for name in names]
     while left:
@@ -143,7 +143,7 @@ def _fewer_than_journal(home: Path, names: list[str]) -> Iterator[str]:
 
 
 def evidence_findings(home: Path, *, quick: bool = False) -> list[str]:
-    """Return what is wrong with the evidence; `quick` compares sizes and no content."""
+    """Return what is wrong with the evidence; `quick` compares only sizes."""
     try:
         manifest = read_manifest(home)
     except StoreError as error:
@@ -159,7 +159,7 @@ def evidence_findings(home: Path, *, quick: bool = False) -> list[str]:
 
 
 def evidence_leftovers(home: Path) -> list[Path]:
-    """Return files that a killed export left; the next one takes them away."""
+    """Return files left by a killed export; the next export removes them."""
     try:
         return [*leftover_parts(home), *(home / EVIDENCE).glob(f"{STALE}*")]
     except StoreError:

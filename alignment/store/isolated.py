@@ -1,4 +1,4 @@
-"""Reading a store that may be damaged in a process of its own: a damaged block can end DuckDB's process, not only raise.
+"""Read a store that may be damaged in a separate process: a damaged block can end DuckDB's process, not only raise.
 
 Effects: starts a process for each call.
 """
@@ -19,14 +19,14 @@ _P = ParamSpec("_P")
 
 
 def apart(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
-    """Return what `function` returns in a new process; it, its arguments and its result are pickled, and what it raises is raised here.
+    """Run `function` in a new process and return its result; function, arguments and result are pickled, and its exceptions raised here.
 
     Raises:
-        StoreCrashed: the process ended in the middle of it.
+        StoreCrashed: the process ended before the function returned.
     """
-    # Spawned: a fork would take over the locks of this process's threads.
+    # Spawned: a fork would inherit the locks of this process's threads.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        # A process that cannot be started says nothing of the store: that is no StoreCrashed.
+        # A process that cannot be started says nothing about the store: that is no StoreCrashed.
         pool.submit(os.getpid).result()
         try:
             return pool.submit(function, *arguments, **options).result()
@@ -35,5 +35,5 @@ def apart(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs)
 
 
 def here(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
-    """Return what `function` returns in this process: the counterpart of `apart`."""
+    """Run `function` in this process and return its result: the counterpart of `apart`."""
     return function(*arguments, **options)

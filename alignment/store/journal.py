@@ -1,7 +1,7 @@
-"""Rows that may not wait for the next export: on disk in `<home>/evidence/journal.jsonl` before the store commits them.
+"""Rows that cannot wait for the next export: written to `<home>/evidence/journal.jsonl` before the store commits them.
 
-Each line carries a sum of its own. An export renames the journal at the instant that it exports, and removes it when its manifest
-is written. Lines are appended under the store's write lock.
+Each line carries its own checksum. An export renames the journal at the instant it exports, and removes it once its manifest is written.
+Lines are appended under the store's write lock.
 
 Effects: writes `<home>/evidence` and the store.
 """
@@ -30,10 +30,10 @@ Make = Callable[[duckdb.DuckDBPyConnection], Rows]
 
 
 def append_durably(home: Path, table: str, rows: Rows | Make, *, wait: float = 120.0) -> int:
-    """As `append` in a session of its own, and in the journal on disk before that commits; return how many rows were new.
+    """Append rows as `append` does, in a session of its own that commits after the journal is on disk; return how many were new.
 
-    `rows` may be a function that looks into the store in the same transaction and returns them, none if nothing is to be
-    written; nothing is if it raises.
+    `rows` may be a function that reads the store in the same transaction and returns the rows, none if nothing is to be written; nothing
+    is written if it raises.
 
     Raises:
         StoreBusy: the store stayed locked; nothing was written.
@@ -45,14 +45,14 @@ def append_durably(home: Path, table: str, rows: Rows | Make, *, wait: float = 1
     try:
         with session(home, write=True, wait=wait) as connection:
             made = list(rows(connection) if callable(rows) else rows)
-            made = numbered(connection, table, made)  # so that a rebuild puts them where they stood
+            made = numbered(connection, table, made)  # so that a rebuild keeps their order
             added = append(connection, table, made)
             if made:
                 logged = True
                 _log(home, [{"table": table, "row": dict(row), "write": number} for row in made])
     except BaseException:
         if logged:
-            # The store did not take them: a rebuild must not either.
+            # The store did not take them, so a rebuild must not either.
             with contextlib.suppress(StoreError, NoSpace):
                 _log(home, [{"withdrawn": number}])
         raise
@@ -84,7 +84,7 @@ def _log(home: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_journal(home: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """Return the journalled rows that the store was asked to keep, by table, and how many lines cannot be read."""
+    """Return the journalled rows meant for the store, by table, and the number of unreadable lines."""
     entries, unreadable = [], 0
     for path in sorted((home / EVIDENCE).glob(f"{_NAME}*.jsonl")):
         for line in path.read_bytes().split(b"\n"):
@@ -106,7 +106,7 @@ def read_journal(home: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
 
 
 def rotate(home: Path) -> list[Path]:
-    """Begin a new journal; return the files of all earlier ones. No writer may be at work: their rows are then in the store."""
+    """Begin a new journal; return the files of all earlier ones. No writer may be active: the rows are then in the store."""
     folder = home / EVIDENCE
     with contextlib.suppress(FileNotFoundError):
         os.replace(folder / f"{_NAME}.jsonl", folder / f"{_NAME}-{uuid4().hex}.jsonl")

@@ -1,6 +1,6 @@
 """The manifest of the evidence: which parts count, with their rows, sizes and SHA-256.
 
-It is kept twice, each with a sum of its own, so that one damaged file does not make all parts worthless.
+There are two copies, each with its own checksum, so that one damaged file does not make all parts worthless.
 
 Effects: writes `<home>/evidence/manifest*.json`.
 """
@@ -22,7 +22,7 @@ _PART = re.compile(r"^[a-z_][a-z0-9_]*/\d+-\d+\.parquet$")
 
 
 class Part(NamedTuple):
-    """A Parquet file with the rows of one table whose rowid lies in start <= rowid < end; `mark` sums up their content."""
+    """A Parquet file with the rows of one table with start <= rowid < end; `mark` is a hash of their content."""
 
     file: str
     rows: int
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the evidence holds of a table: its rows with a rowid below `end`."""
+    """The evidence of one table: its rows with a rowid below `end`."""
 
     end: int
     rows: int
@@ -45,7 +45,7 @@ NOTHING = Held(0, 0, ())
 
 
 class Manifest(NamedTuple):
-    """The evidence as of `exported_at`, of a store with the schema version `schema`."""
+    """The evidence as of `exported_at`, from a store with the schema version `schema`."""
 
     number: int
     schema: int
@@ -70,7 +70,7 @@ def write_manifest(home: Path, manifest: Manifest) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Make a file's content, or the renames in a folder, last."""
+    """Flush a file's content, or the renames in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -79,7 +79,7 @@ def sync_path(path: Path) -> None:
 
 
 def read_manifest(home: Path) -> Manifest | None:
-    """Return the manifest, from its copy if need be; None if nothing was exported yet.
+    """Return the manifest, from its copy if necessary; None if nothing was exported yet.
 
     Raises:
         StoreError: both are damaged.
@@ -109,13 +109,13 @@ def _read(path: Path) -> Manifest | None:
 
 
 def damaged_manifests(home: Path) -> list[str]:
-    """Return the names of manifests that are missing beside the other, or cannot be read."""
+    """Return the names of manifests that are unreadable, or missing while the other exists."""
     paths = [home / EVIDENCE / name for name in MANIFESTS]
     return [path.name for path in paths if _read(path) is None] if any(path.exists() for path in paths) else []
 
 
 def part_problem(home: Path, part: Part, *, quick: bool = False) -> str | None:
-    """Return what is wrong with a part's file, None if it is as it was written; with `quick` only its size is looked at."""
+    """Return what is wrong with a part's file, None if it is as written; with `quick` only its size is checked."""
     path = home / EVIDENCE / part.file
     try:
         if path.stat().st_size != part.bytes:

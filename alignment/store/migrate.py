@@ -43,7 +43,7 @@ def _applied(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def schema_version(home: Path) -> int:
-    """Return the version of the schema that the store of `home` has.
+    """Return the schema version of the store of `home`.
 
     Raises:
         StoreError: there is no store, it cannot be read, or newer code wrote it.
@@ -54,21 +54,21 @@ def schema_version(home: Path) -> int:
 
 
 def applied_version(home: Path) -> int:
-    """Return the version of the schema that the store of `home` has, known to this code or not."""
+    """Return the schema version of the store of `home`, whether or not this code knows it."""
     with session(home) as connection:
         return _applied(connection)
 
 
 def refuse_newer(version: int, what: str) -> None:
-    """Raise StoreError if `what` has a schema that this code does not know."""
+    """Raise StoreError if the schema of `what` is newer than this code."""
     if version > (known := migrations()[-1].version):
         raise StoreError(f"{what} has schema {version}, this code knows {known}; install the newer version of this project")
 
 
 def migrate(home: Path, *, upto: int | None = None) -> int:
-    """Bring the store of `home` to this code's schema (or `upto` a version of it); return its version.
+    """Migrate the store of `home` to this code's schema, or to version `upto`; return the version reached.
 
-    Costs one read when nothing is to do.
+    Costs one read when there is nothing to do.
 
     Raises:
         StoreError: the store was written by newer code.
@@ -86,7 +86,7 @@ def migrate(home: Path, *, upto: int | None = None) -> int:
                     "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?, ?, now()::TIMESTAMP)",
                     [migration.version, migration.name],
                 )
-                # A transaction each: DuckDB refuses to alter a table whose rows the same transaction has changed.
+                # One transaction each: DuckDB refuses to alter a table whose rows the same transaction has changed.
                 connection.commit()
                 connection.begin()
     return known[-1].version

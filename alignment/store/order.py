@@ -1,7 +1,7 @@
-"""Which of two rows came first, whatever the clock said: rows of some tables are numbered in the transaction that writes them.
+"""Order rows independently of the clock: rows of some tables are numbered in the transaction that writes them.
 
-The store has one writer at a time, so that the next number is the highest of all these tables and one. Gaps are allowed; what is
-last has the highest `seq`.
+The store has one writer at a time, so the next number is one more than the highest in all these tables. Gaps are allowed; the last row
+has the highest `seq`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import duckdb
 
 ORDERED = ("canary_checks", "gate_decisions", "gate_verdicts", "hook_runs", "release_events", "seed_events")
-"""Tables whose rows are decisions or what became of them; each has a column `seq`, NULL in no row."""
+"""Tables whose rows are decisions or their outcomes; each has a column `seq`, which is never NULL."""
 
 
 def numbered(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return `rows` with a `seq` each, in their order, if `table` has one; a row that has a number keeps it."""
+    """Give each of `rows` a `seq`, in their order, if `table` has that column; a row that already has a number keeps it."""
     schema, _, name = table.rpartition(".")
     if name not in ORDERED or all(row.get("seq") is not None for row in rows) or not _has_seq(connection, table):
         return list(rows)
@@ -27,5 +27,5 @@ def numbered(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[M
 
 
 def _has_seq(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    """Say whether the table has its numbers yet; a store that is restored from older evidence gets them when it is migrated."""
+    """Return whether the table has `seq` yet; a store restored from older evidence gets it when it is migrated."""
     return any(column[0] == "seq" for column in connection.execute(f"DESCRIBE {table}").fetchall())

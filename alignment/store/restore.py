@@ -1,4 +1,4 @@
-"""A store made anew: from the evidence, and from what can still be read of the damaged one.
+"""Rebuild a store from the evidence and from the readable rest of the damaged store.
 
 Effects: writes the store of another state folder, `target`; reads that of `home`.
 """
@@ -26,19 +26,19 @@ from alignment.store.session import EVIDENCE, append, append_arrow, session, sql
 
 _T = TypeVar("_T")
 SHARED_IDS = frozenset({"source_files"})
-"""Tables in which rows share an id: a log file has one for each batch of it."""
+"""Tables in which rows share an id: a log file has one row per batch."""
 _RANGE = 50_000
 LOG_TABLES = frozenset({"interactions", "signals", "quarantine"})
-"""Tables that reading the logs again fills."""
+"""Tables that are refilled by reading the logs again."""
 _SCANS = "deep_redactions"
-"""Which exchanges were masked a second time. Scanning again does no harm; a scan on record whose text is the unmasked one does."""
+"""Which exchanges were masked a second time. Scanning again does no harm; a recorded scan of an exchange with unmasked text does."""
 
 
 @dataclass
 class Restored:
-    """Where rows came from, by table, and in words what could not be had. `expected` counts what the old store held, as far as known.
+    """Where rows came from, by table, and in words what was lost. `expected` counts the old store's rows, as far as known.
 
-    `erasures_unknown` says that there may have been erasures of which nothing was found.
+    `erasures_unknown`: there may have been erasures of which no record was found.
     """
 
     evidence: dict[str, int] = field(default_factory=dict)
@@ -53,9 +53,9 @@ class Restored:
 
 
 def restore(home: Path, target: Path) -> Restored:
-    """Fill a new store in `target` with the evidence of `home`, then with what the store of `home` still gives.
+    """Fill a new store in `target` with the evidence of `home`, then with the readable rest of the store of `home`.
 
-    A part that is not as it was written is named and skipped.
+    A part that is not as written is reported and skipped.
 
     Raises:
         StoreError: evidence or store were written by newer code.
@@ -108,7 +108,7 @@ def _manifest(home: Path, found: Restored) -> Manifest | None:
 
 
 def _old_schema(home: Path) -> int | None:
-    """Return the schema of the old store, None if it cannot be opened."""
+    """Return the schema of the old store, or None if it cannot be opened."""
     if not store_path(home).is_file():
         return None
     version = _unless_damaged(partial(apart, applied_version, home), None)
@@ -122,7 +122,7 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
     for bunch in _bunches([(table, part) for table, held in manifest.tables.items() for part in held.parts]):
         if _load(home, target, bunch, found) is None:
             continue
-        # Which of them is damaged, if there are several, shows when each is loaded by itself.
+        # Loading each part alone shows which of them is damaged.
         for one in bunch:
             if problem := _load(home, target, [one], found):
                 found.problems.append(f"evidence {problem}")
@@ -130,7 +130,7 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
 
 
 def _bunches(parts: Sequence[tuple[str, Part]]) -> Iterator[list[tuple[str, Part]]]:
-    """Yield parts that one transaction loads: most are small, and a transaction for each takes longer than its rows."""
+    """Group parts into transactions: most are small, and a transaction for each takes longer than its rows."""
     bunch: list[tuple[str, Part]] = []
     for table, part in parts:
         if bunch and sum(one.rows for _, one in bunch) + part.rows > _RANGE:
@@ -142,7 +142,7 @@ def _bunches(parts: Sequence[tuple[str, Part]]) -> Iterator[list[tuple[str, Part
 
 
 def _load(home: Path, target: Path, parts: Sequence[tuple[str, Part]], found: Restored) -> str | None:
-    """Load parts in one transaction; return why one of them cannot be."""
+    """Load parts in one transaction; return why one of them cannot be loaded, or None."""
     if problems := [problem for _, part in parts if (problem := part_problem(home, part))]:
         return problems[0]
     added: dict[str, int] = defaultdict(int)
@@ -159,13 +159,13 @@ def _load(home: Path, target: Path, parts: Sequence[tuple[str, Part]], found: Re
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, *, fresh: bool = False) -> int:
-    """Add the rows that the table does not hold; parts of one export are `fresh`, they never hold the same row."""
+    """Add the rows that the table lacks; parts of one export are `fresh`: they never repeat a row."""
     if table not in tables(connection):
         raise duckdb.CatalogException(f"there is no table {table!r}")
     if has_id(connection, table) and table not in SHARED_IDS:
         return append_arrow(connection, table, rows)
     connection.register("rows", rows)
-    # Whole rows, and NULLs as equals.
+    # Compare whole rows, with NULLs as equal.
     names = ", ".join(f'"{name}"' for name in rows.column_names)
     known = "" if fresh else f'EXCEPT SELECT {names} FROM "{table}"'  # noqa: S608 - names from the schema
     counted = connection.execute(
@@ -176,7 +176,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, *
 
 
 def _seen(home: Path, table: str, manifest: Manifest | None, found: Restored) -> int:
-    """Return the rowid below which the new store has all that the old one has: what was exported and loaded whole."""
+    """Return the rowid below which the new store has every row of the old one: those exported and loaded completely."""
     held = manifest.tables.get(table) if manifest else None
     if held is None or found.evidence.get(table) != held.rows or len(unchanged(home, {table: held.parts})[table]) < len(held.parts):
         return 0
@@ -199,7 +199,7 @@ def _extent(home: Path, table: str) -> tuple[int, int] | None:
 
 
 def _salvage(home: Path, target: Path, manifest: Manifest | None, found: Restored) -> Restored:
-    """Read what the old store still gives in one process, or, if that ends it, every part in a process of its own."""
+    """Read the rest of the old store in one process or, if that process dies, each part in a process of its own."""
     try:
         return apart(_salvaged, home, target, manifest, found, run=here)
     except StoreCrashed:
@@ -211,7 +211,7 @@ def _salvaged(home: Path, target: Path, manifest: Manifest | None, found: Restor
         wanted = tables(connection)
     for table in wanted:
         if table == _SCANS and manifest:
-            continue  # the evidence's texts stand, which may be older
+            continue  # the evidence's texts, which may be older, take precedence
         start = _unless_damaged(partial(run, _seen, home, table, manifest, found), 0)
         extent = _unless_damaged(partial(run, _extent, home, table), None)
         if extent is None:
@@ -233,19 +233,19 @@ def _salvage_range(home: Path, target: Path, table: str, start: int, end: int) -
     except StoreBusy:
         raise
     except (StoreError, duckdb.Error):
-        # What is missing in the end is counted; a block that cannot be read is not worth a line of its own.
+        # Missing rows are counted at the end; an unreadable block needs no line of its own.
         return added
     return added
 
 
 def _forget_scans(target: Path) -> None:
-    """Forget that exchanges were masked which the logs will give back unmasked."""
+    """Forget the second masking of exchanges that the logs will return unmasked."""
     with session(target, write=True) as connection:
         connection.execute(f"DELETE FROM {_SCANS} WHERE interaction_id NOT IN (SELECT id FROM interactions)")  # noqa: S608 - a name from code
 
 
 def load_journal(home: Path, target: Path, found: Restored) -> None:
-    """Add the journal's rows that the store of `target` does not hold."""
+    """Add the journal's rows that the store of `target` lacks."""
     rows, unreadable = read_journal(home)
     if unreadable:
         found.problems.append(f"{unreadable} lines of the journal cannot be read")
@@ -262,13 +262,13 @@ def load_journal(home: Path, target: Path, found: Restored) -> None:
 
 
 def _read_logs_again(target: Path, found: Restored) -> None:
-    """Let the logs whose rows are not all there be read again. Each keeps its id, so that nothing is stored or quarantined twice."""
+    """Mark logs with missing rows as unread. Each keeps its id, so that nothing is stored or quarantined twice."""
     with session(target, write=True) as connection:
         for table in LOG_TABLES:
             row = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608
             if row and row[0] < found.expected.get(table, 0):
                 files = connection.execute("SELECT DISTINCT id, path FROM source_files").fetchall()
-                # An object in a store far away is asked for again; what its batches held is in the store or is lost either way.
+                # Remote objects are requested again; what their batches held is in the store or is lost either way.
                 there = sorted({str(name) for name, path in files if "://" in path or Path(path).is_file()})
                 connection.execute(sql("alignment.store", "restore_unread"), {"ids": there})
                 connection.execute(

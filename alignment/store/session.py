@@ -1,8 +1,8 @@
 """Short sessions on the store, safe between processes and threads.
 
-DuckDB allows one process to write, or many to read. A turnstile keeps both sides moving: everyone passes `gate` exclusively,
-takes `lock` (shared to read, exclusive to write) while holding it, and lets `gate` go. A waiting writer therefore holds
-newcomers back instead of starving behind a stream of readers.
+DuckDB allows one process to write, or many to read. A turnstile keeps both sides moving: every session acquires `gate` exclusively, then
+acquires `lock` (shared to read, exclusive to write), and then releases `gate`. A waiting writer therefore holds newcomers back instead of
+starving behind a stream of readers.
 
 Effects: opens files under the state folder. Never hold a session across a model call.
 """
@@ -30,17 +30,17 @@ from alignment.store.order import numbered
 
 _POLL_SECONDS = 0.005
 ROW_GROUP_ROWS = 30_720
-"""Rows that DuckDB writes together; closing writes the last, partial group of a table anew, so smaller ones hold readers shorter."""
+"""Rows DuckDB writes together; closing rewrites a table's last, partial group, so smaller groups block readers for less time."""
 EVIDENCE, REBUILD = "evidence", ".rebuild"
 
 
 def store_path(home: Path) -> Path:
-    """Return where the store of the state folder `home` lies."""
+    """Return the path of the store in the state folder `home`."""
     return home / "store.duckdb"
 
 
 def wal_path(home: Path) -> Path:
-    """Return where DuckDB keeps what a killed writer committed last."""
+    """Return the path of DuckDB's write-ahead log, which keeps the last commits of a killed writer."""
     return home / "store.duckdb.wal"
 
 
@@ -90,7 +90,7 @@ def _turnstile(home: Path, *, write: bool, wait: float) -> Iterator[None]:
 
 @contextmanager
 def exclusive(home: Path, *, wait: float = 120.0) -> Iterator[None]:
-    """Keep every session of every process out, to exchange the store's file.
+    """Keep every session of every process out while the store's file is replaced.
 
     Raises:
         StoreBusy: it stayed locked for `wait` seconds.
@@ -101,7 +101,7 @@ def exclusive(home: Path, *, wait: float = 120.0) -> Iterator[None]:
 
 @contextmanager
 def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
-    """Hold a lock file of its own beside the store's.
+    """Hold a separate lock file beside the store's.
 
     Raises:
         StoreBusy: another process held it for `wait` seconds.
@@ -115,7 +115,7 @@ def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
 
 
 def refuse_a_gap(home: Path) -> None:
-    """A store that is gone is not begun anew where its evidence is: that would read as a loss of all of it."""
+    """Refuse to begin a new store where its evidence still is: that would look like the loss of all of it."""
     path = store_path(home)
     if path.exists() and path.stat().st_size:
         return
@@ -141,7 +141,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
     if not home.is_dir():
         raise StoreError(_no_store(path))
     with _turnstile(home, write=write, wait=wait):
-        # Not before the turn: a rebuild may be exchanging the store, or be killed at it, while this one waits.
+        # Only once it is our turn: a rebuild may be replacing the store, or be killed doing so, while this session waits.
         refuse_a_gap(home)
         if not path.exists() and not write:
             raise StoreError(_no_store(path))
@@ -178,7 +178,7 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
 def _open_to_write(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     try:
-        # Only an attached file takes a size of row groups. What does not fit into memory goes beside the store, not where we stand.
+        # Only an attached file takes a row group size. Data that exceeds memory spills beside the store, not into the working folder.
         connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS store (ROW_GROUP_SIZE {ROW_GROUP_ROWS}); USE store")
@@ -202,7 +202,7 @@ _DAMAGE = ("Corrupt", "checksum", "Could not read enough bytes", "Failure while 
 
 
 def is_damage(error: BaseException) -> bool:
-    """Say whether DuckDB found its own file other than it wrote it."""
+    """Return whether DuckDB found its own file to differ from what it wrote."""
     if isinstance(error, duckdb.SerializationException | duckdb.InternalException | duckdb.FatalException):
         return True
     return isinstance(error, duckdb.Error) and any(sign in str(error) for sign in _DAMAGE)
@@ -213,12 +213,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def no_space(home: Path) -> NoSpace:
-    """Return the error that says that the state folder's disk is full."""
+    """Return the error for a full disk of the state folder."""
     return NoSpace(f"the disk of {str(home)!r} is full; nothing of this step was stored. Free some space and run the same command again")
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Say whether `error` means that a disk or quota is exhausted."""
+    """Return whether `error` means that a disk or quota is exhausted."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error)
@@ -231,7 +231,7 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
     try:
         connection.rollback()
     except duckdb.Error:
-        # The failed commit already ended the transaction; the first error is the one to tell.
+        # The failed commit already ended the transaction; the first error is the one to report.
         return
 
 
@@ -239,7 +239,7 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
 def sql(package: str, name: str) -> str:
     """Return the text of the statement `name` in the `sql` folder of `package`.
 
-    A package names its own statements, and those in "alignment.store", which several packages use.
+    A package uses its own statements, and those in "alignment.store", which several packages share.
     """
     return (files(package) / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
@@ -270,7 +270,7 @@ def append(
 
 
 def append_arrow(connection: duckdb.DuckDBPyConnection, table: str, incoming: pa.Table, *, key: Sequence[str] = ("id",)) -> int:
-    """As `append`, for an Arrow table. Of rows with the same key the first wins."""
+    """Append an Arrow table as `append` does. Of rows with the same key the first wins."""
     keys = ", ".join(key)
     connection.register("incoming", incoming)
     try:

@@ -1,7 +1,7 @@
 """One-time tokens to sign in to the dashboard: each opens one session, once, within the hour.
 
-A token is known to the folder by its SHA-256 only, and used up by removing that file, so that of two who bring it one gets in. Whoever can
-write to the state folder can make one: it shows that its bearer was let in by the account that owns the folder.
+The folder stores only a token's SHA-256. Removing that file uses the token up, so that only one of two bearers gets in. Whoever can write
+to the state folder can make a token: it shows that the account that owns the folder let its bearer in.
 
 Effects: writes `<home>/sign_in`, readable by its owner only; appends to the audit log.
 """
@@ -25,10 +25,10 @@ LIFE = timedelta(hours=1)
 
 
 def issue_token(home: Path, name: str, *, now: datetime) -> str:
-    """Return a token that signs `name` in once, after a row in the audit log; tokens that are too old are removed.
+    """Return a token that signs `name` in once, after a row in the audit log; remove expired tokens.
 
     Raises:
-        NoSpace, StoreError: the log or the folder cannot be written; no token was given out.
+        NoSpace, StoreError: the log or the folder cannot be written; no token was issued.
     """
     audit.append(home, "link_issued", "dashboard", actor=acting_name(), details={"for": name})
     token = secrets.token_urlsafe(32)
@@ -49,7 +49,7 @@ def issue_token(home: Path, name: str, *, now: datetime) -> str:
 
 
 def redeem_token(home: Path, token: str, *, now: datetime) -> str | None:
-    """Use a token up and return whom it signs in; None if there is none such, it was used before, or it is too old."""
+    """Use a token up and return the name it signs in; None if it is unknown, used or expired."""
     wanted = _digest(token)
     found = None
     for path in (home / FOLDER).glob("*.json"):
@@ -60,7 +60,7 @@ def redeem_token(home: Path, token: str, *, now: datetime) -> str | None:
     name = _read(found, now)
     try:
         found.unlink()
-    except OSError:  # somebody else was faster
+    except OSError:  # another bearer was faster
         return None
     return name
 

@@ -1,7 +1,7 @@
-"""Answers that were paid for: on disk before anything else happens to them, then in the table `teacher_calls`.
+"""Paid answers: written to disk before anything else happens to them, then moved to the table `teacher_calls`.
 
-An answer is one line of `<home>/teacher_calls.jsonl` as soon as it arrives, which survives a kill; `settle` moves the lines into the store
-in one transaction. Lines hold the exchange's id, so that an erasure finds them.
+An answer becomes a line of `<home>/teacher_calls.jsonl` as soon as it arrives, and so survives a kill; `settle` moves the lines into the
+store in one transaction. Lines hold the exchange's id, so that an erasure finds them.
 
 Effects: writes `<home>/teacher_calls.jsonl` and the store.
 """
@@ -24,7 +24,7 @@ _FILE = "teacher_calls.jsonl"
 
 
 class Spent(NamedTuple):
-    """What calls took: tokens in and out together, and money in the prices' unit."""
+    """The cost of calls: tokens in and out together, and money in the prices' unit."""
 
     tokens: int
     cost: float
@@ -38,7 +38,7 @@ class TeacherCalls:
         self._path = home / _FILE
 
     def keep(self, row: Mapping[str, Any]) -> None:
-        """Write one call to disk at once; a kill of this process cannot take it back.
+        """Write one call to disk at once, so that it survives a kill of this process.
 
         Raises:
             NoSpace: the disk is full.
@@ -46,7 +46,7 @@ class TeacherCalls:
         line = json.dumps(dict(row), ensure_ascii=False, default=str)
         with self._locked() as handle:
             try:
-                # A line break before, too: what a full disk or a crash cut is a line of its own.
+                # Begin with a line break too: a line cut by a full disk or a crash then stays a line of its own.
                 os.write(handle, f"\n{line}\n".encode("utf-8", "surrogatepass"))
             except OSError as error:
                 if is_disk_full(error):
@@ -54,7 +54,7 @@ class TeacherCalls:
                 raise
 
     def settle(self) -> int:
-        """Move what was kept into the store; return how many calls were new there."""
+        """Move the kept calls into the store; return how many were new there."""
         with self._locked() as handle:
             rows = list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
             if not rows:
@@ -66,13 +66,13 @@ class TeacherCalls:
         return added
 
     def find(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Return the answers that are there, by id."""
+        """Return the stored answers, by id."""
         self._prepare()
         rows = query(self.home, "SELECT id, response FROM teacher_calls WHERE response IS NOT NULL AND list_contains(?, id)", [list(ids)])
         return {row["id"]: json.loads(row["response"]) for row in rows}
 
     def spent(self, since: datetime) -> Spent:
-        """Return what calls took since `since` (UTC)."""
+        """Return the cost of calls since `since` (UTC)."""
         self._prepare()
         [row] = query(
             self.home,
@@ -89,7 +89,7 @@ class TeacherCalls:
         return int(row["n"])
 
     def made(self, since: datetime) -> list[datetime]:
-        """Return when calls were made since `since` (UTC), oldest first."""
+        """Return the times of calls since `since` (UTC), oldest first."""
         self._prepare()
         rows = query(self.home, "SELECT created_at FROM teacher_calls WHERE created_at >= ? ORDER BY created_at", [since])
         return [row["created_at"] for row in rows]
@@ -114,6 +114,6 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line) if line else None
         except ValueError:
-            continue  # cut by a crash: it is paid for again
+            continue  # cut by a crash: the call is paid for again
         if isinstance(row, dict):
             yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}

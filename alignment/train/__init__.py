@@ -1,4 +1,4 @@
-"""DPO with LoRA on top of TRL, in a process of its own: `python -m alignment.train run.json`."""
+"""DPO with LoRA on top of TRL, in its own process: `python -m alignment.train run.json`."""
 
 from alignment.train.job import TrainJob, read_job, read_result, write_job
 

@@ -1,4 +1,4 @@
-"""`python -m alignment.train run.json`: one training run in a process of its own."""
+"""`python -m alignment.train run.json`: train one run in its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignment.train.job import finished, read_job
 
 
 def main() -> int:
-    """Train the run named on the command line; 0 when its result is there."""
+    """Train the run named on the command line; return 0 once its result exists."""
     parser = argparse.ArgumentParser(prog="python -m alignment.train", description="Train one run to its adapter or model.")
     parser.add_argument("run", type=Path, help="the run.json that 'align train' wrote")
     parser.add_argument("--parent", type=int, help="stop at a checkpoint when this process is gone")
@@ -25,7 +25,7 @@ def main() -> int:
         end_with(arguments.parent)
     try:
         job = read_job(arguments.run)
-        # An orphan of a killed flow may still be saving its checkpoint: wait for it. Of several processes the first one waits.
+        # A killed flow may leave an orphan that is still saving its checkpoint: wait for it. Only the first process waits.
         if os.environ.get("RANK", "0") == "0":
             lock = os.open(job.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
             _wait_for(lock)
@@ -33,7 +33,7 @@ def main() -> int:
         if "WORLD_SIZE" in os.environ:
             from alignment.train.processes import as_the_first
 
-            # Else one may find the run finished that the others go on to train without it.
+            # Otherwise one process may see a finished run while the others train without it.
             done = as_the_first(done)
         if not done:
             from alignment.train.run import train

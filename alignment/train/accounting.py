@@ -1,4 +1,4 @@
-"""What all processes of a run have spent together: a run that was killed and went on reports its whole work.
+"""The total cost of a run over all its processes: a killed and resumed run reports all of its work.
 
 Effects: reads and writes `spent.json` in the run's folder.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 
 
 class Spent:
-    """Seconds, and reference log-probs computed. A kill loses what was spent since it was last kept."""
+    """Seconds and computed reference log-probs. A kill loses what was spent since the last `keep`."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self._since = folder / "spent.json", time.perf_counter()
         self.seconds, self.reference_computed = 0.0, 0
-        with suppress(OSError, ValueError, KeyError):  # the first process, or cut by a full disk
+        with suppress(OSError, ValueError, KeyError):  # no file yet, or cut by a full disk
             before = json.loads(self.path.read_text(encoding="utf-8"))
             self.seconds, self.reference_computed = before["seconds"], before["reference_computed"]
 
     def keep(self, *, computed: int = 0) -> None:
-        """Add the time since the last call, and log-probs that are in the cache by now."""
+        """Add the time since the last call, and the log-probs that the cache now holds."""
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         self.reference_computed += computed

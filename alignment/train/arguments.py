@@ -1,4 +1,4 @@
-"""The settings of [train] in TRL's words."""
+"""Translate the [train] settings into TRL's arguments."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def losses(settings: Train) -> dict[str, float]:
 
 
 def trainer_arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
-    """Return TRL's arguments for a run on so many pairs; `looks` says whether it looks at held-out pairs on its way.
+    """Return TRL's arguments for a run on `pairs` pairs; `looks` turns on evaluation on held-out pairs during training.
 
-    Effects: tells TensorBoard by the environment where its files belong.
+    Effects: sets the environment variable that tells TensorBoard where to write.
 
     Raises:
-        InputError: processes cannot share a step evenly, or [train] report_to names what is not installed.
+        InputError: the processes cannot share a step evenly, or [train] report_to names a package that is not installed.
     """
     settings = job.settings
     chosen = losses(settings)
@@ -71,10 +71,10 @@ def trainer_arguments(job: TrainJob, pairs: int, *, looks: bool) -> DPOConfig:
 def _intervals(settings: Train, *, looks: bool) -> dict[str, Any]:
     return {
         "logging_steps": 1,
-        # Replaced by an earlier loss, one that is no number would not stop the run.
+        # The filter would replace a NaN loss by an earlier one, and the run would not stop.
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
-        # What is kept is one of the checkpoints, so that each look leaves one.
+        # The kept weights come from a checkpoint, so every evaluation must save one.
         "save_steps": settings.eval_steps if looks and settings.keeps_best else settings.checkpoint_steps,
         "save_total_limit": 2,
         "eval_strategy": "steps" if looks else "no",
@@ -83,7 +83,7 @@ def _intervals(settings: Train, *, looks: bool) -> dict[str, Any]:
 
 
 def share(batch_size: int) -> int:
-    """Return this process's part of a step's pairs.
+    """Return this process's share of the pairs in a step.
 
     Raises:
         InputError: the processes cannot share the pairs evenly.
@@ -96,6 +96,6 @@ def share(batch_size: int) -> int:
 
 def _report_to(job: TrainJob) -> list[str] | str:
     check_needs(job.settings, None)
-    # By default its files lie among the checkpoints and go away with them.
+    # By default TensorBoard's files lie among the checkpoints and are deleted with them.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.folder / "tensorboard"))
     return list(job.settings.report_to) or "none"

@@ -1,6 +1,6 @@
-"""Watches a training run: it tells progress, keeps what was spent, stops an orphan or a run gone far enough, and says which look stays.
+"""Callbacks: report progress, record what was spent, stop an orphaned or diverging run, and choose the checkpoint to keep.
 
-Effects: writes `metrics.jsonl`, `spent.json` and stdout; takes SIGTERM.
+Effects: writes `metrics.jsonl`, `spent.json` and stdout; handles SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from alignment.train.processes import any_process
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Writes each logged step to `metrics.jsonl` and stdout, keeps what was spent; ends an orphaned run."""
+    """Writes each logged step to `metrics.jsonl` and stdout, records what was spent, and stops an orphaned run."""
 
     def __init__(self, folder: Path, parent: int | None, spent: Spent) -> None:
         self.path, self.parent, self.spent, self.asked, self.left = folder / METRICS, parent, spent, False, False
         self.trained = self.silent = False
         self.started_by = os.getppid()
         self.since: tuple[int, float] | None = None
-        # A full disk may have cut the last line: what follows must not continue it.
+        # A full disk may have cut the last line: start a new one.
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
             with self.path.open("a", encoding="utf-8") as out:
                 out.write("\n")
-        # Asked again, it still only asks: a service manager and the flow may both send the signal.
+        # A second SIGTERM must not kill the process: a service manager and the flow may both send the signal.
         signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, *_: Any) -> None:
         self.asked = True
 
     def must_leave(self) -> bool:
-        """Say whether this process got SIGTERM, or the flow that started it was killed."""
+        """Return whether this process got SIGTERM or the flow that started it was killed."""
         return self.asked or (self.parent is not None and gone(self.parent, self.started_by))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Append the values of one step; of several processes the first one does."""
+        """Append the values of one step, from the first process only."""
         if self.silent:
             return
         row = {"step": state.global_step, "of": state.max_steps, **(logs or {}), **self._speed(args, state)}
@@ -57,13 +57,13 @@ class Progress(TrainerCallback):  # type: ignore[misc]
                 out.write(json.dumps(row) + "\n")
             tell(**row)
             self.spent.keep()
-        # All processes see the same loss, and all must stop.
+        # Every process sees the same loss, so all of them stop.
         loss = row.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower [train] learning_rate")
 
     def _speed(self, args: Any, state: Any) -> dict[str, float]:
-        """Return pairs/s since the first step of this process, and the seconds left."""
+        """Return pairs/s since this process's first step, and the seconds left."""
         now = time.perf_counter()
         if self.since is None:
             self.since = (state.global_step, now)
@@ -75,36 +75,36 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         return {"pairs_per_second": args.train_batch_size * args.world_size / step_seconds, "seconds_left": left}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop at a checkpoint when asked to leave: the next process of this run resumes here."""
+        """Stop at a checkpoint when asked to leave; the run's next process resumes here."""
         if any_process(self.must_leave(), args.device):
             self.left = True
             control.should_save = control.should_training_stop = True
 
     def on_prediction_step(self, args: Any, *_: Any, **__: Any) -> None:
-        """Stop a look at the held-out pairs when asked to leave, once nothing is left to train."""
+        """Abort the final evaluation on held-out pairs when asked to leave."""
         self.leave_if_trained(args.device)
 
     def leave_if_trained(self, device: Any) -> None:
-        """Stop what follows the last step, whose checkpoint is there. A look on the way is finished: the run would go on without it.
+        """Abort work after the last step, whose checkpoint is saved. Evaluations during training finish: the run would go on without them.
 
         Raises:
-            TrainingError: this process, or another of the run, was asked to leave.
+            TrainingError: this or another process of the run was asked to leave.
         """
         if self.trained and any_process(self.must_leave(), device):
             raise TrainingError("training stopped after its last step: it was asked to; run it again to resume")
 
 
 class Verdict(NamedTuple):
-    """The step whose weights are kept, None if no look was within the limit, and whether training ends."""
+    """The step whose weights are kept (None if no evaluation was within the limit), and whether training ends."""
 
     kept: int | None
     stop: bool
 
 
 def judge_looks(history: Sequence[Mapping[str, Any]], settings: Train) -> Verdict:
-    """Say what the looks at held-out pairs in a trainer's log mean.
+    """Return which step to keep and whether to stop, from the held-out evaluations in a trainer's log.
 
-    Kept is the last look within [train] max_kl or, with patience, the one with the best reward accuracy among these; of equals the first.
+    Keeps the last evaluation within [train] max_kl or, with patience, the best reward accuracy among these; the first wins ties.
 
     >>> looks = [{"step": n, "eval_kl": n / 10, "eval_rewards/accuracies": 0.5} for n in (2, 4, 6)]
     >>> judge_looks(looks, Train(eval_steps=2, max_kl=0.5))
@@ -125,23 +125,23 @@ def judge_looks(history: Sequence[Mapping[str, Any]], settings: Train) -> Verdic
 
 
 class Looks(TrainerCallback):  # type: ignore[misc]
-    """Stops a run as its looks say, and keeps the checkpoint of the best one."""
+    """Stops training as `judge_looks` says, and keeps the checkpoint of the best evaluation."""
 
     def __init__(self, settings: Train) -> None:
         self.settings = settings
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Judge all looks so far; the trainer spares the checkpoint of `best_global_step`."""
+        """Judge all evaluations so far; the trainer never deletes the checkpoint of `best_global_step`."""
         kept, stop = judge_looks(state.log_history, self.settings)
         state.best_global_step = kept
         control.should_training_stop = control.should_training_stop or stop
 
 
 def watchers(settings: Train, held_out: int) -> list[TrainerCallback]:
-    """Return what stops the run early.
+    """Return the callbacks that stop the run early.
 
     Raises:
-        InputError: it looks at held-out pairs, and there are none.
+        InputError: early stopping is set, but there are no held-out pairs.
     """
     if not settings.keeps_best:
         return []

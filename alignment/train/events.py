@@ -1,6 +1,6 @@
-"""What a training process tells whoever started it: rows of JSON on stdout. Words stand on stderr as well, which is kept as `train.log`.
+"""Progress events for the parent process: rows of JSON on stdout. Messages also go to stderr, which is kept as `train.log`.
 
-Of several processes the first one speaks. What libraries print is no row: `keep_stdout` sends it to stderr.
+Only the first process writes them. `keep_stdout` sends the output of libraries to stderr.
 
 Effects: writes to stdout and stderr.
 """
@@ -18,9 +18,9 @@ _rows = _STDOUT
 
 
 def keep_stdout() -> None:
-    """Keep stdout for rows: whatever else is printed from now on, by C code too, goes to stderr.
+    """Reserve stdout for rows: all other output, C code's too, goes to stderr from now on.
 
-    A flow that is stopped closes its end of the pipe. A print into it would end the run before its checkpoint is saved.
+    A stopped flow closes its end of the pipe, and a print into it would end the run before its checkpoint is saved.
     """
     global _rows
     sys.stdout.flush()
@@ -32,13 +32,13 @@ def tell(**row: Any) -> None:
     """Write one row."""
     if _first():
         line = memoryview((json.dumps(row) + "\n").encode())
-        with suppress(BrokenPipeError):  # a killed parent reads no more, and the checkpoint is still to be saved
+        with suppress(BrokenPipeError):  # a killed parent reads no more, but the checkpoint must still be saved
             while line:
                 line = line[os.write(_rows, line) :]
 
 
 def say(text: str) -> None:
-    """Write words that a person should read."""
+    """Write a message for people."""
     if _first():
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     tell(said=text)

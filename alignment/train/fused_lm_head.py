@@ -1,4 +1,4 @@
-"""The LM head on answer tokens only, with its gradient made on the way: no logits are kept."""
+"""The LM head on answer tokens only. It computes the gradient during the forward pass, so no logits are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHUNK = 256
 
 
 class Scores(NamedTuple):
-    """Of M tokens, each (M,): log-probability, entropy (nats) and mean of the logits, and whether the label is the likeliest token."""
+    """Per token, each (M,): log-probability, entropy (nats), mean logit, and whether the label is the likeliest token."""
 
     log_probs: Tensor
     entropy: Tensor
@@ -21,9 +21,9 @@ class Scores(NamedTuple):
 
 
 def can_score(causal: Any) -> bool:
-    """Say whether the head is a plain frozen matrix; TRL's own head computes every other one."""
+    """Return whether the head is a plain frozen matrix; any other head goes through TRL's own code."""
     head, config = causal.get_output_embeddings(), causal.config.get_text_config()
-    # In parts, a module is of a class of its own that is made of the module's.
+    # FSDP replaces a module's class by a subclass of it.
     kind = next(kind for kind in type(head).__mro__ if not issubclass(kind, FSDPModule))
     plain = kind is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
     names = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling", "output_router_logits")
@@ -63,5 +63,5 @@ class _Score(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
 
 
 def score(hidden: Tensor, weight: Tensor, labels: Tensor) -> Scores:
-    """Score M labels (M,) from hidden states (M, D) under a frozen head (V, D); gradients reach `hidden` through the log-probs only."""
+    """Score M labels (M,) from hidden states (M, D) under a frozen head (V, D); `hidden` gets gradients from the log-probs only."""
     return Scores(*_Score.apply(hidden, weight, labels))

@@ -1,4 +1,4 @@
-"""What goes into a training process and what comes out, as files; no model library is imported here.
+"""The files that a training process reads and writes; imports no model library.
 
 Effects: reads and writes a run folder.
 """
@@ -21,12 +21,12 @@ from alignment.sections import Train
 JOB, PAIRS, RESULT, METRICS = "run.json", "pairs.jsonl", "result.json", "metrics.jsonl"
 _NAMED = 5
 CUTS = 2
-"""Number of how answers are cut (`tokens`): raise it with every change of that, so that no run goes on with other tokens."""
+"""Version of the way answers are cut (`tokens`): raise it with every change, so that no run resumes with other tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One training run. `run_id` addresses everything that shapes its result."""
+    """One training run. `run_id` is the content address of everything that shapes its result."""
 
     run_id: str
     folder: Path
@@ -37,12 +37,12 @@ class TrainJob:
 
 
 def job_id(base_id: str, pairs: Sequence[Pair], settings: Train) -> str:
-    """Return the content address of a run: how answers are cut, base weights, pairs with their splits, settings."""
+    """Return the content address of a run, from the way answers are cut, base weights, pairs with their splits, and settings."""
     return short(content_id(CUTS, base_id, sorted((pair.id, pair.split) for pair in pairs), settings.model_dump()))
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
-    """Refuse pairs that cannot be trained on, before any compute.
+    """Refuse untrainable pairs before any compute.
 
     Raises:
         InputError: there is no training pair; see also `check_answers`.
@@ -53,10 +53,10 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
 
 
 def check_answers(rows: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse pairs, given as id, chosen and rejected, whose answers teach nothing.
+    """Refuse pairs, given as (id, chosen, rejected), whose answers teach nothing.
 
     Raises:
-        InputError: some have an empty answer, or chosen = rejected; both are told at once.
+        InputError: some have an empty answer, or chosen = rejected; the message names both problems.
     """
     answers = [(name, chosen.strip(), rejected.strip()) for name, chosen, rejected in rows]
     empty = [name for name, chosen, rejected in answers if not chosen or not rejected]
@@ -71,7 +71,7 @@ def check_answers(rows: Iterable[tuple[str, str, str]]) -> None:
 
 
 def named(ids: Sequence[str]) -> str:
-    """Return the first ids, as a message names them.
+    """Return the first ids as text for a message.
 
     >>> named(["a", "b", "c", "d", "e", "f", "g"])
     "'a', 'b', 'c', 'd', 'e' and 2 more"
@@ -81,7 +81,7 @@ def named(ids: Sequence[str]) -> str:
 
 
 def write_job(folder: Path, base: Path, base_id: str, reference_cache: Path, pairs: Sequence[Pair], settings: Train) -> TrainJob:
-    """Write the inputs of a run below `folder`; writing the same run again changes nothing.
+    """Write the inputs of a run below `folder`; rewriting the same run changes nothing.
 
     Raises:
         InputError: see `check_pairs`.
@@ -121,7 +121,7 @@ def read_job(path: Path) -> TrainJob:
     """Read a run file.
 
     Raises:
-        InputError: it is missing or not a run file.
+        InputError: it is missing or is not a run file.
     """
     try:
         raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -139,22 +139,22 @@ def read_job(path: Path) -> TrainJob:
 
 def read_pairs(job: TrainJob) -> list[dict[str, Any]]:
     """Return the run's pairs as they were written."""
-    # Not splitlines: chat text may hold other line ends, such as U+2028.
+    # Not splitlines: chat text may hold other line separators, such as U+2028.
     return [json.loads(line) for line in (job.folder / PAIRS).read_text(encoding="utf-8").split("\n") if line]
 
 
 def finished(folder: Path) -> bool:
-    """Say whether the run in `folder` has a result."""
+    """Return whether the run in `folder` has a result."""
     return (folder / RESULT).exists()
 
 
 def write_result(job: TrainJob, summary: Mapping[str, Any]) -> None:
-    """Write the result; its file appears whole, and last."""
+    """Write the result as the last file, atomically."""
     _write(job.folder / RESULT, json.dumps(summary, indent=1))
 
 
 def read_result(folder: Path) -> TrainResult:
-    """Read what a finished run left.
+    """Read the result of a finished run.
 
     Raises:
         TrainingError: there is no result.

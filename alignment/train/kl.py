@@ -1,4 +1,4 @@
-"""How far the policy has moved from its reference, on answers that it was not trained on."""
+"""The divergence of the policy from its reference, on answers that it was not trained on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from alignment.train.prefix_shared import lay_out
 
 MOST_ROWS = 32
-"""Held-out pairs that are read: two forward passes for all that fit a batch, a few seconds in all on a CPU."""
+"""Held-out pairs to evaluate: two forward passes per batch, a few seconds in all on a CPU."""
 _ANSWER_TOKENS, _ROW_TOKENS = 256, 4096
-"""Tokens of a batch whose logits are in memory together, twice (256 x 49,152 floats are 50 MB), and its tokens in all."""
+"""Limits of a batch: answer tokens, whose logits are in memory twice (256 x 49,152 floats are 50 MB), and tokens in all."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def reference_kl(policy: Callable[[Rows], Tensor], reference: Callable[[Rows], Tensor], rows: Rows) -> float:
-    """Return KL(policy || reference) in nats a token, the mean over the tokens of the chosen answers of the first 32 rows.
+    """Return KL(policy || reference) in nats per token, averaged over the tokens of the first 32 rows' chosen answers.
 
-    NaN without rows. Both models give rows' logits (M, V) before each of the M answer tokens, in the same order.
+    NaN without rows. Both models return logits (M, V) before each of the M answer tokens, in the same order.
 
-    The sum over the vocabulary is exact at each position. The answers are the data's, not the policy's, so this is how much the two
-    differ where the data lead, not the divergence of whole answers.
+    The sum over the vocabulary is exact at each position. The answers come from the data, not the policy: this measures how much the
+    two differ along the data, not the divergence of whole answers.
 
     Source: the token-level form of eq. 3 of Rafailov et al. 2023 (arXiv:2305.18290), on given answers.
     """
@@ -38,7 +38,7 @@ def reference_kl(policy: Callable[[Rows], Tensor], reference: Callable[[Rows], T
 
 
 def batches(rows: Rows) -> Iterator[Rows]:
-    """Cut rows into batches whose logits fit the memory."""
+    """Split rows into batches whose logits fit the memory."""
     batch: list[Mapping[str, Any]] = []
     answers = whole = 0
     for row in rows:
@@ -54,7 +54,7 @@ def batches(rows: Rows) -> Iterator[Rows]:
 
 
 def answer_logits(model: Any, rows: Rows, *, shared: bool) -> Tensor:
-    """Return a model's logits (M, V) before each token of the chosen answers; `shared` if it can compute rows that share prefixes."""
+    """Return a model's logits (M, V) before each token of the chosen answers; `shared` if the model supports shared prefixes."""
     device = model.get_input_embeddings().weight.device
     if not shared:
         return torch.cat([_alone(model, row, device) for row in rows])
@@ -73,6 +73,6 @@ def answer_logits(model: Any, rows: Rows, *, shared: bool) -> Tensor:
 
 def _alone(model: Any, row: Mapping[str, Any], device: Any) -> Tensor:
     ids = torch.tensor([[*row["prompt_ids"], *row["chosen_ids"]]], device=device)
-    # The logits before each token of the answer, and not those after its last one.
+    # Not the logits after the answer's last token.
     logits: Tensor = model(input_ids=ids, logits_to_keep=len(row["chosen_ids"]) + 1).logits[0, :-1]
     return logits

@@ -1,4 +1,4 @@
-"""A batch of pairs in parts that fit the memory, and what each part counts for, so that the gradient stays the whole batch's."""
+"""Split a batch of pairs into parts that fit the memory, and weight each part so that the gradient stays the whole batch's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is a lack of memory, of a GPU or of the machine."""
+    """Return whether the GPU or the machine ran out of memory."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def split(inputs: Mapping[str, Any], *, most_tokens: int = 0, most_pairs: int = 0) -> list[dict[str, Any]]:
-    """Split TRL's (2B, T) batch into parts of at most so many tokens and pairs (0: no limit); a part has one pair at least.
+    """Split TRL's (2B, T) batch into parts of at most `most_tokens` and `most_pairs` (0: no limit); each has at least one pair.
 
-    Tokens are counted as shared rows have them: a prompt once, and both answers.
+    Tokens are counted as in shared rows: a prompt once, and both answers.
     """
     pairs = len(inputs["input_ids"]) // 2
     lengths, answers = inputs["attention_mask"].sum(1), inputs["completion_mask"].sum(1)
@@ -46,43 +46,43 @@ def _part(inputs: Mapping[str, Any], start: int, end: int, pairs: int) -> dict[s
 
 
 class Counts(NamedTuple):
-    """What a batch, or a part of it, holds: pairs, and tokens of their chosen answers."""
+    """The pairs in a batch or a part of it, and the tokens of their chosen answers."""
 
     pairs: float
     tokens: float
 
 
 def count(inputs: Mapping[str, Any]) -> Counts:
-    """Count what TRL's (2B, T) batch holds."""
+    """Count the pairs and chosen tokens of TRL's (2B, T) batch."""
     pairs = len(inputs["input_ids"]) // 2
     return Counts(pairs, float(inputs["completion_mask"][:pairs].sum()))
 
 
 def scale(part: Counts, whole: Counts, kind: str) -> float:
-    """Return what a part's loss of a kind counts in the whole batch's: losses are means over pairs, the supervised one over tokens."""
+    """Return the weight of a part's loss in the whole batch: losses are means over pairs, the supervised loss over tokens."""
     return part.tokens / whole.tokens if kind == "sft" else part.pairs / whole.pairs
 
 
 class Averages:
-    """TRL's metrics of several forward passes as those of one: it gives each pass the same say, whatever it holds.
+    """Combines TRL's metrics over forward passes; TRL would weigh each pass the same, whatever its size.
 
-    Values of pairs weigh by pairs, values of tokens by the tokens that they are of.
+    Metrics per pair are weighed by pairs, metrics per token by their tokens.
     """
 
     def __init__(self) -> None:
         self.seen: list[dict[str, float]] = []
 
     def add(self, inputs: Mapping[str, Any]) -> None:
-        """Note what a forward pass held."""
+        """Record the size of a forward pass."""
         pairs = len(inputs["input_ids"]) // 2
         chosen, rejected = (float(part.sum()) for part in inputs["completion_mask"].split(pairs))
         tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen, "logits/chosen": chosen, "logits/rejected": rejected}
         self.seen.append({"": pairs, **tokens})
 
     def settle(self, metrics: Mapping[str, list[float]]) -> None:
-        """Put one weighed mean in the place of each metric's values, and forget what was seen."""
+        """Replace each metric's values with one weighted mean, and clear the record."""
         for name, values in metrics.items():
-            if len(values) == len(self.seen):  # not the running count of tokens, which has one value
+            if len(values) == len(self.seen):  # not the running token count, which has one value
                 weights = [row.get(name, row[""]) for row in self.seen]
                 values[:] = [sum(value * weight for value, weight in zip(values, weights, strict=True)) / (sum(weights) or 1)]
         self.seen.clear()

@@ -1,4 +1,4 @@
-"""What [train] needs beside pairs, looked at before anything is computed; no model library is imported here."""
+"""What [train] needs besides pairs, checked before any compute; imports no model library."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from alignment.sections import Train
 
 
 def check_needs(settings: Train, context: int | None) -> None:
-    """Refuse settings that this installation, or a model that reads `context` tokens (None: not known), cannot train with.
+    """Refuse settings that this installation, or a model with a context of `context` tokens (None: unknown), cannot train with.
 
     Raises:
-        InputError: [train] max_tokens is more than the model reads, or a package is missing.
+        InputError: [train] max_tokens exceeds the model's context, or a package is missing.
     """
     if context and settings.max_tokens > context:
         raise InputError(f"[train] max_tokens = {settings.max_tokens} is more than the model's context of {context}; lower it")

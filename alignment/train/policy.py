@@ -1,4 +1,4 @@
-"""The model that is trained: its base, as [train] method wants it, and what of it learns.
+"""The model to train: the base, loaded as [train] method needs it, and its trainable part.
 
 Effects: loads weights.
 """
@@ -24,7 +24,7 @@ from alignment.train.needs import check_needs
 
 
 def check_base(job: TrainJob) -> None:
-    """Refuse a base that is not the one this run was written for, whose context is too short, or that cannot be loaded as wanted.
+    """Refuse a base that is not the one this run was written for, whose context is too short, or that cannot be loaded.
 
     Raises:
         InputError: any of these holds.
@@ -40,12 +40,12 @@ def check_base(job: TrainJob) -> None:
 
 
 def load_policy(base: Path, settings: Train) -> Any:
-    """Return the base in the numbers that it is trained in: whole training keeps float32, an adapter's frozen base is 16-bit or 4-bit.
+    """Return the base in the dtype it trains in: full training keeps float32, an adapter's frozen base is 16-bit or 4-bit.
 
     Raises:
-        ModelError: it cannot be loaded, or not in 4 bits.
+        ModelError: it cannot be loaded at all, or not in 4 bits.
     """
-    # An update of 1e-6 is lost when it is added to a bfloat16 weight.
+    # Adding an update of 1e-6 to a bfloat16 weight loses it.
     dtype = torch.float32 if settings.method == "full" else best_dtype()
     four = settings.method == "qlora"
     try:
@@ -68,30 +68,30 @@ def _four_bits(dtype: torch.dtype) -> Any:
 
 
 def _keep_layout(model: Any) -> int:
-    """Return how many layers are in 4 bits, after keeping bitsandbytes from packing them anew."""
+    """Stop bitsandbytes from repacking 4-bit layers; return how many there are."""
     from bitsandbytes.nn import Linear4bit
 
     layers = [part for part in model.modules() if isinstance(part, Linear4bit)]
     for layer in layers:
-        # On a CPU with AVX512-BF16, bitsandbytes 0.50 packs the weights for inference at the first evaluation, here the reference's.
+        # On a CPU with AVX512-BF16, bitsandbytes 0.50 packs the weights for inference at the first evaluation (here the reference's).
         # Its kernel for packed weights has no backward pass: every later gradient would miss what flows through the base.
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
 
 
 def stored_dtype(base: Path) -> torch.dtype:
-    """Return the number type of a base model's weights on disk."""
+    """Return the dtype of a base model's weights on disk."""
     return AutoConfig.from_pretrained(base, trust_remote_code=False).dtype or torch.float32
 
 
 def precision(model: Any) -> str:
-    """Return the number type of a model's weights: 4-bit weights are another reference than the 16-bit ones they were made of."""
+    """Return the dtype of a model's weights: 4-bit weights are another reference than the 16-bit weights they were made from."""
     kind = str(model.dtype)
     return f"nf4 {kind}" if getattr(model, "is_loaded_in_4bit", False) else kind
 
 
 def adapter_config(model: Any, settings: Train) -> LoraConfig | None:
-    """Return what is added to the base and learns; None where the base itself does."""
+    """Return the adapter's configuration; None where the base itself is trained."""
     if settings.method == "full":
         return None
     return LoraConfig(
@@ -103,7 +103,7 @@ def adapter_config(model: Any, settings: Train) -> LoraConfig | None:
 
 
 def _adapted(model: Any, share: float) -> str | list[str]:
-    """Return the linear modules of the upper layers: below the lowest of them there is no backward pass to pay for."""
+    """Return the linear modules of the upper layers: layers below the lowest need no backward pass."""
     if share == 1:
         return "all-linear"
     layers = model.config.num_hidden_layers

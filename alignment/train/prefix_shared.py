@@ -1,9 +1,9 @@
-"""Pairs share what they have in common: a batch is one row without padding, a tree of tokens.
+"""Compute shared prefixes once: a batch becomes one row without padding, a tree of tokens.
 
-The row is `common | prompt 1 | answer | answer … | prompt 2 | answer …`: what all prompts begin with (mostly the system prompt) is computed
-once, pairs with the same prompt share it, and no answer sees another one. An answer begins with its prompt's last token, which predicts
-its first. Positions are those of separate rows, so that every token sees exactly what it would see alone. Results come back in the layout
-of TRL's own forward, so that TRL's losses and metrics stay as they are.
+The row is `common | prompt 1 | answer | answer … | prompt 2 | answer …`. The prefix common to all prompts (mostly the system prompt) is
+computed once, pairs with the same prompt share it, and no answer sees another answer. An answer begins with its prompt's last token, which
+predicts its first. Positions are those of separate rows, so every token sees exactly what it would see alone. Results return in the
+layout of TRL's own forward, so TRL's losses and metrics need no change.
 
 Source: prefix sharing for DPO, Wang & Hegde 2024 (arXiv:2410.20305).
 """
@@ -31,9 +31,9 @@ NAME = "align_shared"
 class Layout:
     """N tokens of a batch in one row.
 
-    `tokens`, `positions`, `labels` (1, N), a label is the next token or -100; `rows`, `columns` (M,) place the labelled tokens, in order,
-    in TRL's (2B, T-1) grid. `node` (N,) numbers the stretches of the tree, `body` (N,) is the number of the prompt a token hangs on; the
-    common beginning of length `common` is node 0. `groups` are the borders of the prompts with their answers.
+    `tokens`, `positions` and `labels` are (1, N); a label is the next token or -100. `rows` and `columns` (M,) map the labelled tokens, in
+    order, to TRL's (2B, T-1) grid. `node` (N,) numbers the segments of the tree; `body` (N,) is the number of a token's prompt. The
+    common prefix of length `common` is node 0. `groups` are the borders of the prompts with their answers.
     """
 
     tokens: Tensor
@@ -48,20 +48,20 @@ class Layout:
     masks: dict[Any, Any] = field(default_factory=dict)
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Return what a model with `attend` is called with."""
-        # A mask that is 4-D already is not made again; `attend` reads the layout instead.
+        """Return the inputs of a model that uses `attend`."""
+        # transformers does not rebuild a 4-D mask; `attend` reads the layout instead.
         unused = torch.zeros((1, 1, 1, 1), dtype=dtype, device=self.tokens.device)
         return {"input_ids": self.tokens, "position_ids": self.positions, "attention_mask": unused, "layout": self}
 
     def visible(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
-        """Say which keys, by index, a query sees: those before it in its own stretch, its prompt and the common beginning."""
+        """Return which keys, by index, a query sees: earlier tokens in its own segment, its prompt and the common prefix."""
         ahead = self.positions[0, query] - self.positions[0, key]
         node = self.node[key]
         seen = (ahead >= 0) & ((node == 0) | (node == self.body[query]) | (node == self.node[query]))
         return seen if window is None else seen & (ahead < window)
 
     def mask(self, group: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Return a group's additive mask (1, 1, queries, keys), made once a batch."""
+        """Return a group's additive mask (1, 1, queries, keys), computed once per batch."""
         name = (group, window, dtype)
         if name not in self.masks:
             start, end = self.groups[group]
@@ -76,7 +76,7 @@ class Layout:
 def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout:
     """Lay out TRL's (2B, T) batch of chosen rows over rejected rows; `labels` is -100 outside the answers.
 
-    An answer without tokens is left out.
+    Leaves out answers without tokens.
     """
     device = input_ids.device
     rows = [row[:length] for row, length in zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)]
@@ -114,7 +114,7 @@ def lay_out(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout
 
 
 def _by_prompt(rows: Sequence[list[int]], labels: Tensor) -> dict[tuple[int, ...], list[int]]:
-    """Return the numbers of the rows with an answer, by what stands before it."""
+    """Return the indices of rows with an answer, grouped by prompt."""
     prompts: dict[tuple[int, ...], list[int]] = {}
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
         start = _start(label, len(row))
@@ -129,7 +129,7 @@ def _start(labels: Tensor, length: int) -> int:
 
 
 def _common(prompts: Sequence[tuple[int, ...]]) -> int:
-    """Return how many tokens all prompts share, short of any one's last token."""
+    """Return how many tokens all prompts share, excluding each prompt's last token."""
     if len(prompts) < 2:
         return 0
     low, high = min(prompts), max(prompts)
@@ -148,10 +148,10 @@ def attend(
     layout: Layout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of transformers' interface over a `Layout`; without one, its SDPA.
+    """Attention over a `Layout` behind transformers' interface; without a layout, transformers' SDPA.
 
     Raises:
-        NotImplementedError: the model asks for what would be left out here.
+        NotImplementedError: the model needs an attention feature that this one lacks.
     """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
@@ -168,7 +168,7 @@ def attend(
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None) -> Tensor:
-    """One SDPA call a prompt with its answers; (1, heads, N, D) in, (1, N, heads, D) out."""
+    """Attend with one SDPA call per prompt and its answers; (1, heads, N, D) in, (1, N, heads, D) out."""
     sdpa = functools.partial(torch.nn.functional.scaled_dot_product_attention, scale=scaling)
     parts, common = [], layout.common
     if common:
@@ -187,7 +187,7 @@ def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: fl
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None) -> Tensor:
-    """The same as one FlexAttention call over a block mask; compiled on CUDA."""
+    """Do the same as `dense` with one FlexAttention call over a block mask; compiled on CUDA."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     size = query.shape[2]
@@ -210,9 +210,9 @@ def _flex(compiled: bool) -> Callable[..., Tensor]:
 
 
 def install(causal: Any, *, share: bool = True) -> None:
-    """Let `causal(…, labels=…, fused_lm_head=True)`, as TRL calls it after `add_fused_lm_head`, compute shared rows.
+    """Make `causal(…, labels=…, fused_lm_head=True)`, as TRL calls it after `add_fused_lm_head`, compute shared rows.
 
-    It takes weights of pairs too; without `share`, only these.
+    It also accepts weights of pairs; without `share`, this is all it adds.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -229,7 +229,7 @@ def install(causal: Any, *, share: bool = True) -> None:
             return stock(*args, **kwargs)
         found = shared_forward(causal, stock, **kwargs) if share else stock(*args, **kwargs, fused_lm_head=True)
         if weight is not None:
-            # TRL weighs pairs by WPO's exp(mean(log_probs - log_sum_sq_probs)), chosen times rejected; ours stand in their place.
+            # TRL weighs pairs by WPO's exp(mean(log_probs - log_sum_sq_probs)), chosen times rejected; replace it with our weights.
             shift = torch.cat([weight, torch.ones_like(weight)]).log().unsqueeze(1)
             found.log_sum_sq_probs = found.log_probs.detach() - shift
             causal.scored = found.log_probs
@@ -239,10 +239,10 @@ def install(causal: Any, *, share: bool = True) -> None:
 
 
 def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> str | None:
-    """Install shared rows and try them; return None, or why this model must be trained by stock TRL, which it then is.
+    """Install shared rows and test them; return None, or why stock TRL must train this model, which it then does.
 
-    Two answers to each of two prompts must get the log-probs of separate rows, and none may feel what another one says. A sliding window
-    shorter than the `longest` row is mostly longer than these, so that `attend` must be told of it. `call` is the model to call where
+    Two answers to each of two prompts must get the log-probs of separate rows, and no answer may affect another. A sliding window
+    shorter than the `longest` row is mostly longer than these rows, so `attend` must be told of it. `call` is the model to call where
     `causal` is a part of it.
 
     Raises:
@@ -255,7 +255,7 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
         refuse_other_logits(causal, call, inputs)
     except TrainingError:
         raise
-    except Exception as error:  # whatever a family's code raises, stock TRL trains it
+    except Exception as error:  # whatever the model's code raises, stock TRL trains it
         return f"{type(error).__name__}: {error}"
     if odd := sorted(set(kinds or ()) - {"full_attention", "sliding_attention"}):
         return f"it has layers of kind {', '.join(odd)}"
@@ -267,7 +267,7 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
             install(causal)
             with _windows_told() as told:
                 found, moved = call(**inputs).log_probs, call(**other).log_probs
-    except Exception as error:  # whatever a family's code raises, stock TRL trains it
+    except Exception as error:  # whatever the model's code raises, stock TRL trains it
         reason: str | None = f"{type(error).__name__}: {error}"
     else:
         tolerance = 1e-3 if causal.dtype == torch.float32 else 0.5
@@ -284,10 +284,10 @@ def why_not(causal: Any, longest: float = float("inf"), *, call: Any = None) -> 
 
 
 def refuse_other_logits(causal: Any, call: Any, inputs: Mapping[str, Any]) -> None:
-    """Refuse a model whose logits are more than what TRL's head makes of its hidden states, which is what trains it, with or without us.
+    """Refuse a model that changes its logits in a way TRL's head does not: the head is what trains it, with or without shared rows.
 
-    TRL reads scales and caps from the configuration by the names that it knows; a family with another name would learn from other
-    log-probs than it answers with.
+    TRL reads scales and caps from the configuration under the names that it knows. A model with another name would train on other
+    log-probs than it generates with.
 
     Raises:
         TrainingError: they differ.
@@ -307,14 +307,14 @@ def refuse_other_logits(causal: Any, call: Any, inputs: Mapping[str, Any]) -> No
 
 
 def _window(config: Any) -> int | None:
-    """Return the sliding window that some layer has."""
+    """Return the sliding window of the layers that have one."""
     kinds = getattr(config, "layer_types", None)
     return getattr(config, "sliding_window", None) if kinds is None or "sliding_attention" in kinds else None
 
 
 @contextmanager
 def _windows_told() -> Iterator[set[int | None]]:
-    """Give what `attend` is told of windows meanwhile."""
+    """Record the sliding windows passed to `attend` inside the block."""
     from transformers import AttentionInterface
 
     told: set[int | None] = set()
@@ -331,7 +331,7 @@ def _windows_told() -> Iterator[set[int | None]]:
 
 
 def _example(causal: Any) -> dict[str, Any]:
-    """Return two prompts of 12 tokens that share 6, each with two answers of 6."""
+    """Return two prompts of 12 tokens that share 6, each with two answers of 6 tokens."""
     device = causal.get_input_embeddings().weight.device
     size = causal.config.get_text_config().vocab_size
     tokens = torch.randint(3, size, (4, 18), generator=torch.Generator().manual_seed(0))

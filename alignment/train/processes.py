@@ -1,6 +1,6 @@
-"""What several training processes must agree on: each waits for the others, so that one that goes its own way hangs all.
+"""Collectives: every process must make the same calls, or the job deadlocks.
 
-Effects: joins the group of processes that 'accelerate launch' started.
+Effects: joins the process group that 'accelerate launch' started.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 
 
 def launched() -> int:
-    """Return how many processes train together; 'accelerate launch' says so."""
+    """Return how many processes 'accelerate launch' started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def any_process(said: bool, device: Any) -> bool:
-    """Say whether any of the processes that train together said so: they must stop at the same step."""
+    """Return whether `said` is true in any process: all must stop at the same step."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return said
     told = torch.tensor(float(said), device=device)
@@ -26,7 +26,7 @@ def any_process(said: bool, device: Any) -> bool:
 
 
 def as_the_first(said: bool) -> bool:
-    """Return what the first process says; it alone knows, for it alone waits for the run's lock."""
+    """Return the first process's value; only that process waits for the run's lock."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -35,6 +35,6 @@ def as_the_first(said: bool) -> bool:
 
 
 def leave() -> None:
-    """Leave the group: a process that ends within it may abort while threads still run, and a finished run would count as failed."""
+    """Leave the process group: exiting inside it may abort while threads still run, and a finished run would count as failed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Reference log-probs that are computed once: the frozen base gives the same pair the same two numbers for ever.
+"""Cache of reference log-probs: the frozen base always gives a pair the same two numbers.
 
 Effects: reads and writes one Parquet file per base.
 """
@@ -20,12 +20,12 @@ _SCHEMA = pa.schema([("key", pa.string()), ("chosen", pa.float64()), ("rejected"
 
 
 def key(base_id: str, precision: str, prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> str:
-    """Return the address of a pair's reference log-probs: the weights, their precision, and the very tokens."""
+    """Return the cache key of a pair: the base's weights, their precision, and the exact tokens."""
     return content_id(base_id, precision, list(prompt), list(chosen), list(rejected))
 
 
 def load(path: Path) -> dict[str, tuple[float, float]]:
-    """Return all known log-probs (chosen, rejected) by key; an unreadable cache counts as empty."""
+    """Return all cached log-probs (chosen, rejected) by key; an unreadable cache counts as empty."""
     if not path.exists():
         return {}
     try:
@@ -36,7 +36,7 @@ def load(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def save(path: Path, known: Mapping[str, tuple[float, float]]) -> None:
-    """Replace the cache at once."""
+    """Replace the cache atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"key": name, "chosen": chosen, "rejected": rejected} for name, (chosen, rejected) in sorted(known.items())]
     scratch = path.with_suffix(f".{os.getpid()}.part")
@@ -45,7 +45,7 @@ def save(path: Path, known: Mapping[str, tuple[float, float]]) -> None:
 
 
 class Cache:
-    """Known log-probs (chosen, rejected) by key; what is added is saved at least every `SAVE_SECONDS`, which `saved` is told (how many)."""
+    """Log-probs (chosen, rejected) by key. Saves new ones at least every `SAVE_SECONDS` and calls `saved` with their number."""
 
     def __init__(self, path: Path, saved: Callable[[int], None], *, writes: bool) -> None:
         self.known = load(path)
@@ -53,14 +53,14 @@ class Cache:
         self._new, self._at = 0, time.monotonic()
 
     def add(self, found: Mapping[str, tuple[float, float]]) -> None:
-        """Know what was `found` too."""
+        """Add new log-probs."""
         self.known |= found
         self._new += len(found)
         if time.monotonic() - self._at >= SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Save what is new; of several processes only the one that `writes` does."""
+        """Save what is new; only the process that `writes` does so."""
         if self._new and self._writes:
             save(self._path, self.known)
             self._saved(self._new)

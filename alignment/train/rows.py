@@ -1,6 +1,6 @@
-"""The pairs of a run as rows of tokens, refused or left out before any compute.
+"""Turn the pairs of a run into rows of tokens; refuse or leave out pairs before any compute.
 
-Effects: reads the run folder; says what is left out.
+Effects: reads the run folder; reports what is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_rows(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
     """Return the run's pairs as `train` and `eval`: prompt_ids, chosen_ids, rejected_ids and, with [train] weigh_pairs, weight.
 
     Raises:
-        InputError: a pair cannot be trained on, is too long where [train] long_pairs says stop, or none is left.
+        InputError: a pair cannot be trained on or is too long (with [train] long_pairs = "stop"), or none is left.
     """
     pairs, limit = read_pairs(job), job.settings.max_tokens
     check_answers((pair["id"], pair["chosen"], pair["rejected"]) for pair in pairs)
@@ -46,9 +46,9 @@ def read_rows(job: TrainJob, tokenizer: Any) -> dict[str, Dataset]:
 
 
 def refusals(job: TrainJob, tokenizer: Any) -> list[dict[str, Any]]:
-    """Return the requests of held-out pairs in the order of their ids: prompt_ids, `harm`, and as chosen_ids the commonest refusal.
+    """Return the requests of held-out pairs, ordered by id: prompt_ids, `harm`, and the commonest refusal as chosen_ids.
 
-    It is the same for all of them, so that requests are compared and not wordings.
+    All rows have the same refusal, so that requests are compared and not wordings.
     """
     found, said = [], Counter[tuple[int, ...]]()
     for pair in sorted(read_pairs(job), key=lambda pair: str(pair["id"])):
@@ -69,7 +69,7 @@ def _too_long(long: list[str], job: TrainJob) -> None:
 
 
 def weigh(rows: list[dict[str, Any]], *, by_margin: bool) -> None:
-    """Turn each row's `margin` into its `weight`, whose mean is 1; without `by_margin` rows have none."""
+    """Turn each row's `margin` into a `weight` with mean 1; without `by_margin`, drop the margin."""
     margins = [max(float(row.pop("margin")), _LEAST_MARGIN) for row in rows]
     if by_margin and margins:
         mean = sum(margins) / len(margins)

@@ -1,4 +1,4 @@
-"""One training run from its run file to an adapter, or a whole model, with a manifest.
+"""One training run, from its run file to an adapter or a whole model with a manifest.
 
 Effects: loads a model, trains, writes the run folder; stops when its parent is gone.
 """
@@ -33,14 +33,14 @@ from alignment.train.trainer import SharedPrefixDPOTrainer
 
 
 def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
-    """Train, or resume from the last checkpoint; return the summary that is also written.
+    """Train, or resume from the last checkpoint; write the summary and return it.
 
-    With `parent`, a process id, training stops at a checkpoint when that process is no longer this one's parent.
+    With `parent`, a process id, training stops at a checkpoint once that process is no longer this one's parent.
 
     Raises:
-        InputError: no pair fits the token limit, or early stopping has no held-out pair to look at; see also `check_base`.
+        InputError: no pair fits the token limit, or early stopping has no held-out pairs; see also `check_base`.
         ModelError: the base or its tokenizer cannot be loaded.
-        TrainingError: the loss stopped being a number, or the first look was beyond [train] max_kl.
+        TrainingError: the loss became NaN or infinite, or the first evaluation exceeded [train] max_kl.
     """
     spent, settings = Spent(job.folder), job.settings
     check_launcher(settings)
@@ -61,7 +61,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     _refuse_broken(trainer.model, trainer.accelerator.device)
     _scale(trainer.model, settings.strength)
     if kept < trainer.state.global_step:
-        # The kept step was logged when it was looked at; this would stand under the last one.
+        # The kept step was logged at its evaluation; this result would be logged under the last step.
         progress.silent = True
     progress.trained = True
     measured = trainer.evaluate() if len(rows["eval"]) else {}
@@ -88,13 +88,13 @@ def _trainer(job: TrainJob, model: Any, rows: dict[str, Dataset], **more: Any) -
         reference_free=settings.reference_free,
         **more,
     )
-    # It prints each step, which `Progress` tells; into the pipe of a killed flow, it would end the run before its checkpoint is saved.
+    # It prints each step, which `Progress` reports. Printing to a killed flow's pipe would end the run before its checkpoint is saved.
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 def _fit(job: TrainJob, trainer: Any) -> None:
-    """Train from the last checkpoint on; a run that its looks had stopped before it was killed takes no further step."""
+    """Train from the last checkpoint; a run that had stopped early before it was killed takes no further step."""
     checkpoint = _checkpoint(job)
     if checkpoint is not None and job.settings.keeps_best:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -106,10 +106,10 @@ def _fit(job: TrainJob, trainer: Any) -> None:
 
 
 def _keep(job: TrainJob, trainer: Any) -> int:
-    """Return to the weights of the step that the looks say; without looks these are the last ones.
+    """Load the weights of the step that `judge_looks` keeps; without early stopping these are the last ones.
 
     Raises:
-        TrainingError: no look was within [train] max_kl.
+        TrainingError: no evaluation was within [train] max_kl.
     """
     if not job.settings.keeps_best:
         return int(trainer.state.global_step)
@@ -127,10 +127,10 @@ def _keep(job: TrainJob, trainer: Any) -> int:
 
 
 def _refuse_broken(model: Any, device: Any) -> None:
-    """Refuse weights that are no numbers: the last update may have made them so, after the last loss was logged.
+    """Refuse weights that are not finite: the last update may have broken them after the last loss was logged.
 
     Raises:
-        TrainingError: naming the first such tensor.
+        TrainingError: names the first such tensor.
     """
     broken = next((name for name, tensor in model.named_parameters() if tensor.requires_grad and not here(tensor).isfinite().all()), None)
     if any_process(bool(broken), device):
@@ -141,9 +141,9 @@ def _refuse_broken(model: Any, device: Any) -> None:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _scale(model: Any, strength: float) -> None:
-    """Scale what an adapter adds to its base, which moves the operating point; a model trained whole has none and stays as it is.
+    """Scale the adapter's change to its base, which moves the operating point; leave a fully trained model as it is.
 
-    Source: weights between the base's and the trained ones, Wortsman et al. 2022 (arXiv:2109.01903), here of a low-rank change.
+    Source: interpolation of base and trained weights, Wortsman et al. 2022 (arXiv:2109.01903), here of a low-rank change.
     """
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -151,7 +151,7 @@ def _scale(model: Any, strength: float) -> None:
 
 
 def _checkpoint(job: TrainJob) -> Path | None:
-    """Return the newest whole checkpoint: its state file is written last, and a full disk can cut it."""
+    """Return the newest complete checkpoint: its state file is written last, and a full disk can cut it."""
     for state in sorted((job.folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime, reverse=True):
         with suppress(ValueError):
             json.loads(state.read_text(encoding="utf-8"))
@@ -189,7 +189,7 @@ def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) 
     scratch = target.with_name(f"{target.name}.part")
     model = trainer.model
     if job.settings.method == "full":
-        # What is released is what is served and evaluated: in the number type of its base.
+        # A release is served and evaluated in the dtype of its base.
         model = model.to(stored_dtype(job.base))
     weights = gather(model)
     if not trainer.is_world_process_zero():
@@ -210,6 +210,6 @@ def _save(job: TrainJob, trainer: Any, tokenizer: Any, summary: dict[str, Any]) 
     (scratch / "manifest.json").write_text(json.dumps(manifest | {"id": content_id(canonical(manifest))}, indent=1))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(scratch, target)
-    # The result first: a kill in between must not cost the run its checkpoints.
+    # Write the result first: a kill in between must not cost the run its checkpoints.
     write_result(job, summary)
     shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)

@@ -1,6 +1,6 @@
-"""FSDP: every process holds a part of each weight, as the configuration of 'accelerate launch' says.
+"""FSDP: each process holds a part of each weight, as the configuration of 'accelerate launch' says.
 
-A forward pass must go through the whole model, adapter included, and on all processes at once: its parts gather their weights by hooks.
+Run a forward pass through the whole model, adapter included, and on all processes at once: hooks gather the weights.
 
 Effects: moves a model's weights between processes.
 """
@@ -17,31 +17,31 @@ from alignment.errors import InputError
 from alignment.sections import Train
 from alignment.train.processes import any_process, launched
 
-# What accelerate's launcher tells by the environment: what is served, and how its file says so.
+# Environment variables of accelerate's launcher: the supported value, and how its configuration file writes it.
 _SERVED = {
     "FSDP_VERSION": ("2", "fsdp_version: 2"),
-    # Other units may leave an adapter in the root, which loses its gradients after a pass without the adapter.
+    # Other policies may leave an adapter in the root, where it loses its gradients after a pass without the adapter.
     "FSDP_AUTO_WRAP_POLICY": ("transformer_based_wrap", "fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP"),
-    # TRL's head computes where its weights lie, which would be another device.
+    # TRL's head computes on the device that holds its weights, which would be another one.
     "FSDP_OFFLOAD_PARAMS": ("false", "fsdp_offload_params: false"),
-    # It must stand before the weights are shared out, which is earlier here than in accelerate.
+    # It must be set before sharding, which happens earlier here than in accelerate.
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "fsdp_activation_checkpointing: false, and [train] gradient_checkpointing = true instead"),
-    # Reference log-probs are kept for the base's own numbers.
+    # The reference log-prob cache assumes the base's own dtype.
     "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision: 'no'"),
     "ACCELERATE_USE_PARALLELISM_CONFIG": ("false", "no parallelism_config"),
 }
 
 
 def sharded() -> bool:
-    """Say whether the launcher wants the weights in parts."""
+    """Return whether the launcher wants sharded weights."""
     return _told("ACCELERATE_USE_FSDP") == "true"
 
 
 def check_launcher(settings: Train) -> None:
-    """Refuse what a launcher asks for and is not served.
+    """Refuse launcher options that training does not support.
 
     Raises:
-        InputError: DeepSpeed or Megatron-LM, or FSDP in another way; all at once.
+        InputError: DeepSpeed or Megatron-LM, or FSDP with other options; the message names all of them.
     """
     for kind in ("DEEPSPEED", "MEGATRON_LM"):
         if _told(f"ACCELERATE_USE_{kind}") == "true":
@@ -63,9 +63,9 @@ def _told(name: str) -> str:
 
 
 def let_cpus_shard() -> None:
-    """Let processes without a GPU share out weights too.
+    """Let processes without a GPU shard weights too.
 
-    accelerate 1.15 does so only for what it counts as GPUs and would silently give each process all weights; torch makes no difference.
+    accelerate 1.15 shards only on devices that it counts as GPUs, and would silently give each process all weights; torch shards on any.
     """
     from accelerate import PartialState
     from accelerate.utils import DistributedType
@@ -75,10 +75,10 @@ def let_cpus_shard() -> None:
 
 
 def shard(accelerator: Any, model: Any) -> int:
-    """Share a model's weights out in place, on each process's device; return how many of them this process holds.
+    """Shard a model's weights in place, on each process's device; return how many of them this process holds.
 
     Raises:
-        InputError: a process would have no part of a weight that learns; accelerate mixes such weights up in the optimiser.
+        InputError: a process would hold no part of a trainable weight; accelerate's optimiser mixes such weights up.
     """
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
@@ -103,12 +103,12 @@ def here(weight: Any) -> Any:
 
 
 def whole(weight: Any) -> Any:
-    """Return all of a weight; all processes must ask for it."""
+    """Return the full weight; all processes must call this."""
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def gather(model: Any) -> dict[str, torch.Tensor] | None:
-    """Return all weights that learn, on the first process, and nothing on the others; None of a model that is not in parts."""
+    """Return all trainable weights on the first process, an empty mapping on the others, and None for a model that is not sharded."""
     if not sharded():
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict

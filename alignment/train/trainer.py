@@ -32,16 +32,16 @@ from alignment.train.sharding import shard, sharded
 
 
 class LengthBuckets(Sampler[int]):  # type: ignore[misc]
-    """Rows of similar length share a batch, in an order fixed by (seed, epoch), so that a resumed run meets the same batches.
+    """Batches rows of similar length, in an order fixed by (seed, epoch), so that a resumed run sees the same batches.
 
-    Windows of eight batches are drawn at random and sorted by length; the batches are then shuffled.
+    Draws windows of eight batches at random, sorts each by length, and shuffles the batches.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch: int, seed: int) -> None:
         self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; the training loop calls it."""
+        """Set the epoch, which determines the order; the training loop calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -57,23 +57,23 @@ class LengthBuckets(Sampler[int]):  # type: ignore[misc]
             for row in sorted(drawn[start : start + window], key=lambda row: self.lengths[row])
         ]
         batches = [ordered[start : start + self.batch] for start in range(0, len(ordered), self.batch)]
-        # A short last batch stays last, or it would shift the borders of all after it.
+        # A short last batch stays last, or it would shift the borders of all later batches.
         full = len(batches) - (len(batches[-1]) < self.batch)
         for index in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
             yield from batches[index]
 
 
 class Shares(Sampler[list[int]]):  # type: ignore[misc]
-    """One process's rows of each step: together the processes take the very steps that one would take alone.
+    """One process's rows of each step: together, the processes take the same steps as a single process.
 
-    A last step that cannot be shared evenly is computed whole by each, so that the mean over processes is still the step's own.
+    If a step cannot be shared evenly, every process computes all of it, so that the mean over processes is still the step's own.
     """
 
     def __init__(self, rows: LengthBuckets, *, processes: int, index: int) -> None:
         self.rows, self.processes, self.index = rows, processes, index
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; the training loop calls it."""
+        """Set the epoch, which determines the order; the training loop calls it."""
         self.rows.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Shares(Sampler[list[int]]):  # type: ignore[misc]
 
 @dataclass
 class _Collator(DataCollatorForPreference):  # type: ignore[misc]
-    """TRL's collator, with the weights of pairs where there are any."""
+    """TRL's collator, plus the weights of pairs if they have any."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
@@ -99,9 +99,9 @@ class _Collator(DataCollatorForPreference):  # type: ignore[misc]
 
 
 class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPO over shared rows, in micro-batches of at most `max_tokens` tokens; `fallback` says why a model is trained by stock TRL.
+    """DPO over shared rows, in micro-batches of at most `max_tokens` tokens; `fallback` says why stock TRL trains a model.
 
-    Without an adapter there is no reference left in the model once it learns: `load_base` loads it again for each look at held-out pairs.
+    Full training overwrites the reference in the model: `load_base` loads it again for each evaluation on held-out pairs.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         collator = _Collator(pad_token_id=tokenizer.pad_token_id, max_length=kwargs["args"].max_length)
         super().__init__(*args, data_collator=collator, **kwargs)
         self._share()
-        # TRL puts an adapter on a 4-bit base in bfloat16, in which late, small updates are lost.
+        # TRL puts an adapter on a 4-bit base in bfloat16, which loses the small updates late in training.
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.dtype != torch.float32:
                 parameter.data = parameter.data.float()
@@ -138,16 +138,16 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             return
         self._tried = True
         if sharded():
-            # Before anything is computed: a process may have loaded no weights, and one device may be too small for all.
+            # Shard before any compute: a process may have loaded no weights, and one device may be too small for all of them.
             held, of = shard(self.accelerator, self.model), sum(weight.numel() for weight in self.model.parameters())
-            # Else an evaluation of a run that has no step left to take would share them out again, and fail for lack of an optimiser.
+            # Otherwise evaluating a run with no steps left would shard them again, and fail for lack of an optimiser.
             self.accelerator._models.append(self.model)
             say(f"FSDP: of {of:,} weights this process holds {held:,}")
         model = self._causal()
         self.fallback = why_not(model, self.args.max_length or float("inf"), call=self.model)
         if self.fallback:
             if sharded():
-                self.model.reset_iter_state()  # as torch asks for where the trial has failed in the middle of a pass
+                self.model.reset_iter_state()  # torch requires it where the trial failed in the middle of a pass
             install(model, share=False)
             say(f"stock TRL trains this model, which takes longer: {self.fallback}")
 
@@ -156,14 +156,14 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Return the optimiser of what learns."""
+        """Return the optimiser of the trainable weights."""
         if sharded():
-            # The passes before training leave some weights whole, and these are not what is updated.
+            # The passes before training leave some weights unsharded, but the optimiser updates the sharded ones.
             self.model.reset_iter_state()
         return super().create_optimizer(model)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        # `alignment.train.tokens` has tokenised already, so that a cut answer does not end as if it were complete.
+        # `alignment.train.tokens` has tokenised the rows already, so that a cut answer does not end as if it were complete.
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -186,11 +186,11 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             batch_sampler=Shares(self._get_train_sampler(), processes=self.args.world_size, index=self.args.process_index),
             collate_fn=self.data_collator,
         )
-        # As of one process: what is this one's share has been decided.
+        # The sampler has chosen this process's share, so accelerate must not split it again.
         return prepare_data_loader(loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Return the held-out batches: each process reads all, since shares of them would be filled up with pairs read twice."""
+        """Return the held-out batches: each process reads all of them, since shares would be padded with repeated pairs."""
         if self.args.world_size == 1:
             return super().get_eval_dataloader(eval_dataset)  # type: ignore[no-any-return]
         rows = self._remove_unused_columns(eval_dataset if eval_dataset is not None else self.eval_dataset, description="evaluation")
@@ -198,7 +198,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return prepare_data_loader(loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Train on a batch, in as many parts as memory asks for; the gradient is the whole batch's.
+        """Train on a batch, split into as many parts as memory requires; the gradient is the whole batch's.
 
         Raises:
             TrainingError: a single pair does not fit the memory.
@@ -207,12 +207,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return self._fitting(inputs, "train", lambda part: step(model, part, num_items_in_batch))
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        """Return the loss of a held-out batch, computed in as many parts as memory asks for, and neither logits nor labels."""
+        """Return the loss of a held-out batch, split into parts as memory requires, without logits and labels."""
         step = super().prediction_step
         return self._fitting(inputs, "eval", lambda part: step(model, part, True, ignore_keys)[0]), None, None
 
     def _fitting(self, inputs: dict[str, Any], mode: str, step: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
-        """Return the batch's loss; what was logged of parts that are computed again is forgotten."""
+        """Return the batch's loss; discard the metrics of parts that are computed again."""
         before = {name: list(values) for name, values in self._metrics[mode].items()}
         seen, tokens = list(self._averages[mode].seen), self._total_train_tokens  # type: ignore[has-type]
         while True:
@@ -224,7 +224,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
                 self._averages[mode].seen, self._total_train_tokens = list(seen), tokens
 
     def _halve(self, error: BaseException, pairs: int) -> None:
-        """Take half as many pairs at a time from here on, if `error` is a lack of memory of a process that trains alone."""
+        """Halve the micro-batch from now on, if `error` is an out-of-memory error and there is only one process."""
         if not out_of_memory(error) or self.accelerator.num_processes > 1:
             raise error
         now = min(self._most_pairs or pairs, pairs)
@@ -233,13 +233,13 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
                 "one pair does not fit the memory; lower [train] max_tokens or lora_rank, or set gradient_checkpointing"
             ) from None
         self._most_pairs = now // 2
-        # What parts of this batch have left in the gradients is computed again.
+        # The retry recomputes the gradients that parts of this batch have left.
         self.model.zero_grad()
         torch.cuda.empty_cache()
         say(f"out of memory: {self._most_pairs} pairs at a time from here on, the same batch a step")
 
     def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-        # Processes wait for one another at every pass: all must have as many.
+        # Processes synchronise at every pass: all need the same number of parts.
         if self.accelerator.num_processes > 1:
             return [inputs]
         return split(inputs, most_tokens=self._max_tokens, most_pairs=self._most_pairs)
@@ -261,7 +261,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return torch.stack(losses).sum()
 
     def _mean(self, counts: Counts) -> Counts:
-        """Return the mean over all processes, whose gradients are averaged too."""
+        """Return the mean over all processes, which average their gradients too."""
         return Counts(*self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "mean").tolist())
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
@@ -271,7 +271,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return found
 
     def _with_weighed_sft(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """Return the loss of weighed pairs: TRL weighs all losses but the supervised one, which it would multiply in place and fails."""
+        """Return the loss of weighted pairs: TRL weighs all losses but the supervised one, where its in-place multiplication fails."""
         kinds, weights = self.loss_types, self.loss_weights  # type: ignore[has-type]
         kept = [(kind, weight) for kind, weight in zip(kinds, weights, strict=True) if kind != "sft"]
         self.loss_types, self.loss_weights = [kind for kind, _ in kept], [weight for _, weight in kept]
@@ -291,10 +291,10 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate as TRL does; say how far the policy is from its reference (`eval_kl`, nats a token) and what it tells apart."""
+        """Evaluate as TRL does; add the policy's distance from its reference (`eval_kl`, nats per token) and its operating point."""
         found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         here = torch.tensor(self._kl(), device=self.accelerator.device)
-        # The same number for all processes, which must all stop on it.
+        # All processes need the same number, because all must stop on it.
         found.metrics[f"{metric_key_prefix}_kl"] = float(self.accelerator.reduce(here, "mean"))
         policy, shared = self.model, self.fallback is None
         point = operating_point(lambda rows: answer_logits(policy, rows, shared=shared), self._refusals)
@@ -307,7 +307,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         if base_alone is None:
             if self._load_base is None:
                 return float("nan")
-            # Only for a look: it takes as much memory again.
+            # Only for an evaluation: it doubles the memory.
             frozen, base_alone = self._load_base().eval(), contextlib.nullcontext
             if sharded():
                 shard(self.accelerator, frozen)
@@ -326,7 +326,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return found
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """Return the frozen base's log-probs of a batch, (B,) for chosen and (B,) for rejected."""
+        """Return the frozen base's log-probs of a batch: (B,) for chosen and (B,) for rejected."""
         return super().compute_ref_log_probs(model, {name: tensor for name, tensor in inputs.items() if name != "weight"})
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
@@ -334,7 +334,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             nothing = [0.0] * len(dataset)
             return dataset.add_column("ref_chosen_logps", nothing).add_column("ref_rejected_logps", nothing)
         self._share()
-        # All processes know the same log-probs: with weights in parts they must compute the same batches.
+        # All processes must see the same cache: with sharded weights they must compute the same batches.
         self.accelerator.wait_for_everyone()
         keys = [reference.key(self._base_id, self._precision, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in dataset]
         cache = reference.Cache(self._reference_cache, self._spent, writes=self.accelerator.is_main_process)
@@ -345,7 +345,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         total = self.reference_computed + len(missing)
         try:
-            # What is saved ends with a batch: a next process forms the same ones from the rest.
+            # Save only after whole batches: the next process forms the same batches from the rest.
             for batch in batches:
                 self._leave_if_asked(total)
                 cache.add(dict(zip([keys[index] for index in batch], self._reference_of(dataset.select(batch)), strict=True)))

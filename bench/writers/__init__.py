@@ -1,1 +1,1 @@
-"""What real libraries write about calls of a model, recorded for tests/writers; see `bench.writers.__main__`."""
+"""Recordings of how real libraries log model calls, for tests/writers; see `bench.writers.__main__`."""

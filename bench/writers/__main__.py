@@ -1,8 +1,8 @@
-"""Has real libraries write down calls of a model, for tests/writers: `python -m bench.writers SYSTEM FILE`.
+"""Record how real libraries log model calls, for tests/writers: `python -m bench.writers SYSTEM FILE`.
 
-What is written is what the library itself serialises; only `request`, `response` and `timestamp` around it are ours, where a
-client writes no log of its own. The model is on the loopback (`answers`). The
-libraries stay out of the project's environment; one of their own, with Python 3.11 or newer, holds them:
+The records are what the library itself serialises; where a client writes no log of its own, `request`, `response` and `timestamp`
+around it are ours. The model runs on the loopback (`answers`). The libraries stay out of the project's environment; they need a virtual
+environment with Python 3.11 or newer:
 
     python3 -m venv writers
     writers/bin/pip install openai anthropic 'litellm[proxy]' langfuse openinference-instrumentation-openai 'wrapt<2' \
@@ -11,10 +11,10 @@ libraries stay out of the project's environment; one of their own, with Python 3
     for system in $(writers/bin/python -m bench.writers); do
         writers/bin/python -m bench.writers $system tests/writers/$system.jsonl.gz; done
 
-`openllmetry` was recorded in another one:
+`openllmetry` was recorded in a separate environment:
 `pip install openai opentelemetry-sdk opentelemetry-instrumentation-openai opentelemetry-exporter-otlp-json-file`.
 
-tests/writers/versions.json says which versions wrote what is there.
+tests/writers/versions.json lists the versions that wrote the recordings.
 
 Effects: binds a port on the loopback, writes the file.
 """
@@ -44,7 +44,7 @@ Write = Callable[[str], None]
 
 
 def chats(*left_out: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the calls of the chat completions API, without the user."""
+    """Yield the calls of the chat completions API, without a user."""
     for name, call in CALLS.items():
         if name in left_out:
             continue
@@ -88,7 +88,7 @@ def messages() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _beside(request: dict[str, Any], answer: Any, **more: Any) -> str:
-    """Return a line as a service writes it that logs what it sends and, through the library's own serialiser, what came back."""
+    """Return a line of a service that logs its requests and, through the library's own serialiser, the responses."""
     raw = f"[{', '.join(one.model_dump_json() for one in answer)}]" if request["stream"] else answer.model_dump_json()
     return (
         f'{{"request": {json.dumps(request)}, "response": {raw}{"".join(f", {json.dumps(k)}: {json.dumps(v)}" for k, v in more.items())}}}'
@@ -96,14 +96,14 @@ def _beside(request: dict[str, Any], answer: Any, **more: Any) -> str:
 
 
 def openai_client(url: str) -> Any:
-    """Return the client of the loopback."""
+    """Return a client of the loopback."""
     import openai
 
     return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
 
 def write_openai(url: str, write: Write) -> None:
-    """Chat completions and Responses, beside their requests."""
+    """Record Chat completions and Responses, with their requests."""
     client = openai_client(url)
     for api, calls in ((client.chat.completions, chats()), (client.responses, responses())):
         for _, request in calls:
@@ -120,7 +120,7 @@ def write_openai(url: str, write: Write) -> None:
 
 
 def write_anthropic(url: str, write: Write) -> None:
-    """Messages beside their requests; the API writes no time."""
+    """Record Messages with their requests; the API returns no time."""
     import anthropic
 
     client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
@@ -136,7 +136,7 @@ def write_anthropic(url: str, write: Write) -> None:
 
 
 def write_litellm(url: str, write: Write) -> None:
-    """What a callback of the SDK is given: the StandardLoggingPayload."""
+    """Record the SDK callback's argument: the StandardLoggingPayload."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
     from litellm.integrations.custom_logger import CustomLogger
@@ -164,13 +164,13 @@ async def _ask_litellm(litellm: Any, url: str) -> None:
             if request.get("stream"):
                 async for _chunk in answer:
                     pass
-        # Callbacks are called by a worker, and would else come in any order.
+        # A worker runs the callbacks, and would run them in any order.
         await asyncio.sleep(0.3)
     await asyncio.sleep(2)
 
 
 def write_litellm_spend(url: str, write: Write) -> None:
-    """Rows of LiteLLM_SpendLogs as the proxy makes them of requests to it, with prompts stored."""
+    """Record rows of LiteLLM_SpendLogs as the proxy writes them for its requests, with prompts stored."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         # JSON is YAML.
         key = f"sk-{secrets.token_hex(32)}"
@@ -188,7 +188,7 @@ def write_litellm_spend(url: str, write: Write) -> None:
             write(json.dumps(get_logging_payload(kwargs, answer, begun, done), default=str))
 
         class Writer:
-            # In place of the one that has a database.
+            # Replaces the writer with a database.
             async def update_database(self, **call: Any) -> bool:
                 kept(call["kwargs"], call["completion_response"], call["start_time"], call["end_time"])
                 return True
@@ -230,7 +230,7 @@ class _Telemetry(NamedTuple):
 
 
 def _telemetry(write: Write, form: str) -> _Telemetry:
-    """Return the SDK's providers; `form` is `otlp` (its exporter of OTLP JSON files) or `console` (its console exporters)."""
+    """Return the SDK's providers; `form` is `otlp` (its OTLP JSON file exporter) or `console` (its console exporters)."""
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
     from opentelemetry.sdk.resources import Resource
@@ -301,27 +301,27 @@ def _genai(url: str, write: Write, form: str, where: str) -> None:
 
 
 def write_otel(url: str, write: Write) -> None:
-    """The official instrumentations of openai and anthropic, newest conventions, messages in spans, as OTLP JSON."""
+    """Record the official instrumentations of openai and anthropic, newest conventions, messages in spans, as OTLP JSON."""
     _genai(url, write, "otlp", "span_only")
 
 
 def write_otel_console(url: str, write: Write) -> None:
-    """The same as the console exporter prints it."""
+    """Record the same from the console exporter."""
     _genai(url, write, "console", "span_only")
 
 
 def write_otel_details(url: str, write: Write) -> None:
-    """The same with messages in log records."""
+    """Record the same with messages in log records."""
     _genai(url, write, "otlp", "event_only")
 
 
 def write_otel_both(url: str, write: Write) -> None:
-    """The same with messages in both."""
+    """Record the same with messages in both spans and log records."""
     _genai(url, write, "otlp", "span_and_event")
 
 
 def write_otel_details_console(url: str, write: Write) -> None:
-    """The same as the console exporter prints it."""
+    """Record the messages in log records from the console exporter."""
     _genai(url, write, "console", "event_only")
 
 
@@ -336,12 +336,12 @@ def _openai_v2(url: str, write: Write, form: str) -> None:
 
 
 def write_otel_events(url: str, write: Write) -> None:
-    """The older instrumentation, with the conventions of 1.30: a log record for each message."""
+    """Record the older instrumentation, with the conventions of 1.30: one log record per message."""
     _openai_v2(url, write, "otlp")
 
 
 def write_otel_events_console(url: str, write: Write) -> None:
-    """The same as the console exporter prints it: a line for each log record."""
+    """Record the same from the console exporter: one line per log record."""
     _openai_v2(url, write, "console")
 
 
@@ -357,17 +357,17 @@ def _openinference(url: str, write: Write, form: str) -> None:
 
 
 def write_openinference(url: str, write: Write) -> None:
-    """openinference-instrumentation-openai as OTLP JSON."""
+    """Record openinference-instrumentation-openai as OTLP JSON."""
     _openinference(url, write, "otlp")
 
 
 def write_openinference_console(url: str, write: Write) -> None:
-    """The same as the console exporter prints it."""
+    """Record the same from the console exporter."""
     _openinference(url, write, "console")
 
 
 def write_openllmetry(url: str, write: Write) -> None:
-    """OpenLLMetry's opentelemetry-instrumentation-openai as OTLP JSON."""
+    """Record OpenLLMetry's opentelemetry-instrumentation-openai as OTLP JSON."""
     from opentelemetry.instrumentation.openai import OpenAIInstrumentor
 
     telemetry = _telemetry(write, "otlp")
@@ -377,7 +377,7 @@ def write_openllmetry(url: str, write: Write) -> None:
 
 
 def write_langfuse(url: str, write: Write) -> None:
-    """Observations and traces as the API's types of the SDK serialise them; what is in them are real requests and answers."""
+    """Record observations and traces, real requests and responses, as the SDK's API types serialise them."""
     from langfuse.api import ObservationV2
 
     client = openai_client(url)
@@ -397,7 +397,7 @@ def write_langfuse(url: str, write: Write) -> None:
 
 
 def write_langfuse_spans(url: str, write: Write) -> None:
-    """What Langfuse's drop-in for the openai client sends: spans with attributes of its own, as OTLP JSON."""
+    """Record what Langfuse's drop-in for the openai client sends: spans with its own attributes, as OTLP JSON."""
     telemetry = _telemetry(write, "otlp")
     from langfuse import Langfuse, propagate_attributes
 
@@ -438,12 +438,12 @@ SYSTEMS: dict[str, tuple[Callable[[str, Write], None], str]] = {
 
 
 def main(system: str, path: Path) -> None:
-    """Record one system, and which version of it wrote that."""
+    """Record one system, and the version that wrote the recording."""
     lines: list[str] = []
     writer, package = SYSTEMS[system]
     with serving() as url:
         writer(url, lines.append)
-        # The port is another one each time, and where the libraries lie is nobody's business.
+        # Replace the port, which changes, and the libraries' path, which is private.
         lines = [line.replace(url, "http://127.0.0.1").replace(sys.prefix, "/venv") for line in lines]
     text = "".join(f"{line}\n" for line in lines).encode()
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)

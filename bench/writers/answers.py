@@ -1,4 +1,4 @@
-"""A model for the loopback: it answers as the OpenAI and Anthropic APIs do, and what it answers depends on the last question.
+"""A fake model on the loopback: it answers as the OpenAI and Anthropic APIs do, depending on the last question.
 
 Effects: binds a port on the loopback.
 """
@@ -18,7 +18,7 @@ CREATED = 1793534400
 
 
 class Call(NamedTuple):
-    """What is asked, and how the model answers: `kind` says in which form `answer` comes."""
+    """A request and the model's answer to it: `kind` is the form of `answer`."""
 
     asked: str
     kind: str = "text"
@@ -61,7 +61,7 @@ def _texts(content: Any) -> list[str]:
 
 
 def completion(call: Call, model: str) -> dict[str, Any]:
-    """Return the answer of the chat completions API."""
+    """Return the response of the chat completions API."""
     message: dict[str, Any] = {"role": "assistant", "content": call.answer, "refusal": None}
     reason = {"tool": "tool_calls", "filtered": "content_filter", "cut": "length"}.get(call.kind, "stop")
     if call.kind in ("thinking", "cut"):
@@ -79,7 +79,7 @@ def completion(call: Call, model: str) -> dict[str, Any]:
 
 
 def completion_events(call: Call, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answer of the chat completions API in chunks."""
+    """Yield the response of the chat completions API in chunks."""
     whole = completion(call, model)
     message = whole["choices"][0]["message"]
     pieces: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
@@ -99,7 +99,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def response(call: Call, model: str) -> dict[str, Any]:
-    """Return the answer of the Responses API."""
+    """Return the response of the Responses API."""
     thought = {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": THOUGHT}]}
     part = {"type": "output_text", "text": call.answer, "annotations": []}
     if call.kind == "refusal":
@@ -125,7 +125,7 @@ def response(call: Call, model: str) -> dict[str, Any]:
 
 
 def response_events(call: Call, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answer of the Responses API as events."""
+    """Yield the response of the Responses API as events."""
     whole = response(call, model)
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
@@ -142,7 +142,7 @@ def response_events(call: Call, model: str) -> Iterator[tuple[str, dict[str, Any
 
 
 def message(call: Call, model: str) -> dict[str, Any]:
-    """Return the answer of Anthropic's Messages API."""
+    """Return the response of Anthropic's Messages API."""
     said = {"type": "text", "text": call.answer}
     thought = {"type": "thinking", "thinking": THOUGHT, "signature": "c2ln"}
     called = {"type": "tool_use", "id": "toolu_1", "name": TOOL["name"], "input": json.loads(ARGUMENTS)}
@@ -154,7 +154,7 @@ def message(call: Call, model: str) -> dict[str, Any]:
 
 
 def message_events(call: Call, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answer of Anthropic's Messages API as events."""
+    """Yield the response of Anthropic's Messages API as events."""
     whole = message(call, model)
     events: list[dict[str, Any]] = [{"type": "message_start", "message": {**whole, "content": [], "stop_reason": None}}]
     for place, block in enumerate(whole["content"]):
@@ -187,11 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_POST(self) -> None:
-        """Answer as the API below whose path the request comes does."""
+        """Answer as the API with the requested path does."""
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         path = self.path.split("/v1/")[-1].split("?")[0]
         if path not in (*_WHOLE, "embeddings"):
-            # What tracers send home.
+            # Tracers' telemetry.
             self._send(200, {})
             return
         body = json.loads(raw)

@@ -1,6 +1,6 @@
 -- Purpose: how often two labelers, or a labeler and a person, preferred the same answer.
 -- Parameters: none.
--- Grain: one pair of voters; a person's verdict counts against the votes on the comparison that the person was shown.
+-- Grain: one pair of voters; a person's verdict is compared with the votes on the comparison that the person saw.
 WITH said AS (
     SELECT interaction_id, first_id, second_id, judgement_id, labeler, verdict
     FROM votes

@@ -1,6 +1,6 @@
--- Purpose: the answers of champion and challenger that a decision rests on, side by side.
+-- Purpose: the answers of champion and challenger behind a decision, side by side.
 -- Parameters: $decision, its id; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $limit, $offset.
--- Of decisions that do not say what they rest on, the last answer with a verdict counts.
+-- For decisions that do not list their evidence, the last answer with a verdict counts.
 -- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first.
 WITH decision AS (
     SELECT champion, challenger, verdicts FROM gate_decisions WHERE id = $decision
@@ -13,7 +13,7 @@ WITH decision AS (
     FROM decision
     JOIN eval_answers AS answers ON answers.model_id IN (decision.champion, decision.challenger)
     JOIN eval_scores AS scores ON scores.answer_id = answers.id
-    WHERE answers.suite <> 'retention' -- good answers that are weighed, which no model gave
+    WHERE answers.suite <> 'retention' -- the suite's good answers, which a model weighs but did not give
         AND (decision.verdicts IS NULL OR left(scores.id, 16) IN (SELECT id FROM judged))
     QUALIFY row_number() OVER (
         PARTITION BY answers.model_id, answers.suite, answers.prompt_id, answers.prompt

@@ -1,4 +1,4 @@
--- Purpose: the looks at the canary that was looked at last, newest first.
+-- Purpose: the looks at the canary that was looked at most recently, newest first.
 -- Parameters: $limit.
 -- Grain: one look.
 SELECT canary_checks.*

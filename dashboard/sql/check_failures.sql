@@ -1,6 +1,6 @@
--- Purpose: the expectations that were not met, newest first.
+-- Purpose: unmet expectations, newest first.
 -- Parameters: $limit.
--- Grain: one expectation on one batch, each time it ran; the chunks of a long batch count together.
+-- Grain: one expectation on one batch, per run; the chunks of a long batch count together.
 SELECT
     suite, batch, expectation, column_name, severity, checked_at, false AS success,
     sum(rows_checked)::BIGINT AS rows_checked, sum(rows_failed)::BIGINT AS rows_failed, any_value(detail) AS detail

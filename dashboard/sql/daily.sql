@@ -1,6 +1,6 @@
--- Purpose: the share of exchanges that each detector flagged, day by day. `flagged` is any detector but refusal and pii.
+-- Purpose: the share of exchanges that each detector flagged, per day. `flagged` is any detector except refusal and pii.
 -- Parameters: $days, how far back from the newest exchange.
--- Grain: one day (UTC) and detector. Of several versions of a detector the last one that ran counts.
+-- Grain: one day (UTC) and detector. Among several versions of a detector, the last one that ran counts.
 WITH recent AS (
     SELECT id, created_at::DATE AS day
     FROM interactions

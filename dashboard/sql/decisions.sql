@@ -1,6 +1,6 @@
 -- Purpose: the gate's decisions, newest first.
 -- Parameters: $limit.
--- Grain: one decision; `waiting` where a person has to approve it and nobody has answered.
+-- Grain: one decision; `waiting` if a person must approve it and nobody has answered.
 SELECT
     id, night_id, champion, challenger, decision, reasons, decided_at, weakened,
     id IN (SELECT decision_id FROM waiting_approvals) AS waiting

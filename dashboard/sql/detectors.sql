@@ -1,4 +1,4 @@
--- Purpose: what was measured of each detector at its threshold.
+-- Purpose: each detector's measurements at its threshold.
 -- Parameters: none.
 -- Grain: one detector, its last measured version.
 SELECT labeler, n, sensitivity, specificity, measured_at

@@ -1,6 +1,6 @@
 -- Purpose: comparisons that labelers decided differently, newest first.
 -- Parameters: $limit.
--- Grain: one comparison; of a labeler that changed its mind, such as with new signals, the last word counts.
+-- Grain: one comparison; if a labeler changed its vote, for example on new signals, its last vote counts.
 WITH last AS (
     SELECT * FROM votes QUALIFY row_number() OVER (PARTITION BY judgement_id, labeler ORDER BY created_at DESC, id DESC) = 1
 )

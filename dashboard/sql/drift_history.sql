@@ -1,6 +1,6 @@
--- Purpose: which metrics raised an alarm in which of the last reports.
--- Parameters: $limit, how many nights.
--- Grain: one metric of one night; of several reports in a night the last one counts.
+-- Purpose: which metrics raised an alarm in which of the latest reports.
+-- Parameters: $limit, the number of nights.
+-- Grain: one metric of one night; of several reports in a night, the last one counts.
 WITH nights AS (
     SELECT night_id, max(recorded_at) AS reported_at
     FROM drift_results

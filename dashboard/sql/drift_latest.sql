@@ -1,4 +1,4 @@
--- Purpose: the last drift report; alarms come first.
+-- Purpose: the last drift report, alarms first.
 -- Parameters: none.
 -- Grain: one metric and test.
 SELECT *

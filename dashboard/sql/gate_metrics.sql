@@ -1,4 +1,4 @@
--- Purpose: what one decision of the gate rests on.
+-- Purpose: the metrics behind one decision of the gate.
 -- Parameters: $decision.
 -- Grain: one metric of one suite.
 SELECT * REPLACE (coalesce(unit, 'rate') AS unit, coalesce(since, '') AS since)

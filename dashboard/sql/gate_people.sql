@@ -1,4 +1,4 @@
--- Purpose: what people said of one decision of the gate, oldest first.
+-- Purpose: people's verdicts on one decision of the gate, oldest first.
 -- Parameters: $decision.
 -- Grain: one verdict of one person.
 SELECT verdict, actor, reason, decided_at

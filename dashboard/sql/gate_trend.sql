@@ -1,5 +1,5 @@
 -- Purpose: each gate metric that is a rate against the champion over the last decisions, for the trend lines.
--- Parameters: $limit, how many decisions.
+-- Parameters: $limit, the number of decisions.
 -- Grain: one metric of one decision, oldest first.
 WITH decided AS (
     SELECT id, night_id, decision, decided_at, seq

@@ -1,6 +1,6 @@
--- Purpose: the scored answers that a decision rests on to requests that differ in the group that they name.
+-- Purpose: the scored answers behind a decision to requests that differ in the group that they name.
 -- Parameters: $decision, its id.
--- Of decisions that do not say what they rest on, the last answer with its last verdict counts.
+-- For decisions that do not list their evidence, the last answer with its last verdict counts.
 -- Grain: one model's answer to one prompt.
 WITH decision AS (
     SELECT champion, challenger, verdicts FROM gate_decisions WHERE id = $decision

@@ -1,9 +1,9 @@
 -- Purpose: what stopped a night before its end, newest first.
 -- Parameters: $night.
--- Grain: one failure. A process that was killed leaves none.
+-- Grain: one failure. A killed process leaves none.
 SELECT
     recorded_at AS at,
-    -- What the gate's stage was called before.
+        -- An earlier name of the gate's stage.
     CASE summary ->> '$.stage' WHEN 'release' THEN 'gate' ELSE summary ->> '$.stage' END AS stage,
     summary ->> '$.error' AS error
 FROM night_events

@@ -1,5 +1,5 @@
--- Purpose: how long the stages of the last nights took, for the trend.
--- Parameters: $limit, how many nights.
+-- Purpose: how long the stages of the latest nights took, for the trend.
+-- Parameters: $limit, the number of nights.
 -- Grain: one stage of one night, all its runs together, oldest night first.
 WITH recent AS (
     SELECT night_id, min(recorded_at) AS started_at

@@ -1,5 +1,5 @@
--- Purpose: the nights, newest first, each with what it reported when it last finished.
--- Parameters: $limit, how many nights.
+-- Purpose: the nights, newest first, each with its report from when it last finished.
+-- Parameters: $limit, the number of nights.
 -- Grain: one night; `failures` counts what stopped it before its end.
 SELECT
     night_id,

@@ -1,4 +1,4 @@
--- Purpose: what the pairs of one night can be filtered by.
+-- Purpose: the values that one night's pairs can be filtered by.
 -- Parameters: $night.
 -- Grain: one combination of split, side, category, labelers, log source and deciding principles.
 SELECT

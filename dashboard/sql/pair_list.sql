@@ -1,8 +1,8 @@
--- Purpose: the pairs of one night that match, the weakest labels first, each with how its labelers voted.
+-- Purpose: the matching pairs of one night, weakest labels first, each with how its labelers voted.
 -- Parameters: $night; $split, $side, $category, $labelers, $source, $principle (NULL: any); $text (NULL: any), part of prompt or answers;
 --   $limit, $offset.
--- Grain: one pair; `total` counts all that match, `votes_for` and `votes_against` the labelers that preferred the chosen or rejected answer;
---   `action` and its like say what a person ruled on the pairs of the exchange.
+-- Grain: one pair; `total` counts all matches, `votes_for` and `votes_against` the labelers that preferred the chosen or rejected answer;
+--   `action` and its companions hold a person's ruling on the exchange's pairs.
 WITH found AS (
     SELECT
         pairs.*, pair_sets.split AS used_as, files.source, array_to_string(from_json(pairs.labelers, '["VARCHAR"]'), ' + ') AS labelled_by,

@@ -1,6 +1,6 @@
--- Purpose: how the chosen answers of some pairs were written: by whom, after which critique, and what was checked.
+-- Purpose: how the chosen answers of some pairs were written: the writer, the critique before it, and the checks.
 -- Parameters: pairs VARCHAR[] (ids).
--- Grain: one pair whose chosen answer is a revision; of several that say the same the last one made.
+-- Grain: one pair whose chosen answer is a revision; of several identical revisions, the last one made.
 SELECT pairs.id AS pair_id, candidates.id AS candidate_id, candidates.kind, candidates.model, candidates.detail::VARCHAR AS detail
 FROM pairs
 JOIN candidates

@@ -1,4 +1,4 @@
--- Purpose: the pairs one night trained on and held out, by side.
+-- Purpose: the pairs that one night trained on or held out, by side.
 -- Parameters: $night.
 -- Grain: one side and split.
 SELECT pairs.side, pair_sets.split, count(*) AS pairs

@@ -1,4 +1,4 @@
--- Purpose: accepted pairs by who labelled them and by log source.
+-- Purpose: accepted pairs by labelers and by log source.
 -- Parameters: none.
 -- Grain: one combination of labelers, log source and side.
 SELECT

@@ -1,4 +1,4 @@
--- Purpose: the event that put a release in production last.
+-- Purpose: the latest event that put a release in production.
 -- Parameters: $release.
 -- Grain: at most one row.
 SELECT release_id, event, actor, reason, night_id, recorded_at

@@ -1,4 +1,4 @@
--- Purpose: how many lines each reason took out, day by day.
+-- Purpose: how many lines each reason kept out per day.
 -- Parameters: $days, the last days on which any line was quarantined.
 -- Grain: one day (UTC) and reason.
 SELECT quarantined_at::DATE AS day, reason, count(*) AS lines

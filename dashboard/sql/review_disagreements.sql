@@ -1,6 +1,6 @@
--- Purpose: items on which two people differ, or a person differs from what labelers proposed or the gate scored; the newest first.
+-- Purpose: items on which two people differ, or a person differs from the labelers' proposal or the gate's score; newest first.
 -- Parameters: $between ('people', 'labelers', 'gate'), $kind, $side, $reviewer (NULL: any); $limit, $offset.
--- Grain: one item; `total` counts all that match, `said` holds each person's standing verdict, oldest first. Where `disputed`, nothing trains.
+-- Grain: one item; `total` counts all matches, `said` holds each person's current verdict, oldest first. Where `disputed`, nothing trains.
 WITH spoken AS (
     SELECT
         item_id, count(DISTINCT verdict || chr(31) || coalesce(edited_answer, '')) AS words, max(coalesce(seq, 0)) AS seq,

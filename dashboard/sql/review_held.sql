@@ -1,5 +1,5 @@
 -- Purpose: who has open items on screen.
--- Parameters: kind VARCHAR (NULL: any), after TIMESTAMP and before TIMESTAMP (a hold recorded between them is alive).
+-- Parameters: kind VARCHAR (NULL: any), after TIMESTAMP and before TIMESTAMP (holds recorded between them are alive).
 -- Grain: one reviewer.
 SELECT held.reviewer, count(*) AS items
 FROM open_reviews AS items

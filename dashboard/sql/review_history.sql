@@ -1,6 +1,6 @@
--- Purpose: the verdicts people gave, newest first, with the start of the prompt each is about.
+-- Purpose: people's verdicts, newest first, with the start of the prompt of each.
 -- Parameters: $kind or NULL for all; $limit.
--- Grain: one verdict event; `stands` says whether it is the one that stands on its item, `disputed` that people differ there.
+-- Grain: one verdict event; `stands` tells whether it is the item's verdict in force, `disputed` whether people differ on the item.
 SELECT
     verdicts.decided_at, verdicts.reviewer, verdicts.verdict, verdicts.note, verdicts.edited_answer, verdicts.item_id, verdicts.left_answer,
     items.kind, items.proposal, left(items.prompt, 200) AS prompt,

@@ -1,6 +1,6 @@
--- Purpose: does the place of an answer decide? How often people preferred the answer that stood on the left.
+-- Purpose: how often people preferred the answer shown on the left, to see whether position decides.
 -- Parameters: none.
--- Grain: one row, over each person's standing verdict for one of two answers; verdicts from before places were kept do not count.
+-- Grain: one row, over each person's current verdict for one of two answers; verdicts from before positions were stored do not count.
 SELECT
     count(*) AS n,
     count_if((verdict = 'agree' AND left_answer = 'a') OR (verdict = 'flip' AND left_answer = 'b')) AS on_the_left

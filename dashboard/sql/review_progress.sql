@@ -1,6 +1,6 @@
--- Purpose: how far the review is, by kind.
+-- Purpose: the progress of the review, by kind.
 -- Parameters: none.
--- Grain: one kind of review item. A question that another one has taken the place of is none.
+-- Grain: one kind of review item. Questions replaced by another one are not counted.
 SELECT
     items.kind,
     count(*) AS items,

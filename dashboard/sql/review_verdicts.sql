@@ -1,4 +1,4 @@
--- Purpose: what people have said of one review item so far, oldest first.
+-- Purpose: people's verdicts on one review item so far, oldest first.
 -- Parameters: $item.
 -- Grain: one verdict event.
 SELECT reviewer, verdict, edited_answer, note, left_answer, decided_at

@@ -1,4 +1,4 @@
--- Purpose: how long each stage of one night took, all its runs together, what its last run counted, and how often it ran.
+-- Purpose: for each stage of one night, its duration over all runs, its last run's counts, and how often it ran.
 -- Parameters: $night.
 -- Grain: one stage.
 SELECT

@@ -1,4 +1,4 @@
-"""A person's word on a decision of the gate: the buttons where one is waited for, and what was said, for ever.
+"""A person's verdict on a decision of the gate: buttons while an answer is awaited, and the permanent record of what was said.
 
 Effects: moves production and appends to the store when a button is pressed; changes the visitor's session state.
 """
@@ -14,12 +14,12 @@ from dashboard.data import Row
 
 
 def word(decision: Row) -> str:
-    """Return the name of a decision's status: one that waits for a person has released nothing yet."""
+    """Return the name of a decision's status: a decision that waits for a person has released nothing yet."""
     return "waits_for_approval" if decision["waiting"] else str(decision["decision"])
 
 
 def render(decision: Row) -> None:
-    """Draw what people said of the decision and, if it waits for one, the buttons."""
+    """Draw people's verdicts on the decision and, if it waits for one, the buttons."""
     if trouble := st.session_state.pop("approval_problem", None):
         st.warning("Nothing was changed.")
         components.show_text(trouble)
@@ -36,7 +36,7 @@ def render(decision: Row) -> None:
 
 
 def question(decision: Row) -> None:
-    """Draw the reason and the two buttons, for who may press them."""
+    """Draw the reason field and the two buttons, for visitors who may press them."""
     with components.card("approval"), st.container(gap="small"):
         st.markdown("**The gate would promote this release. A person has to approve it.**")
         if not identity.may("approver"):
@@ -55,10 +55,10 @@ def question(decision: Row) -> None:
 
 
 def answer(night: str, seen: str, verdict: Say) -> None:
-    """Record the answer of the visitor to the decision `seen`, and act on it."""
+    """Record the visitor's answer to the decision `seen`, and act on it."""
     reason = st.session_state.approval_reason.strip()
     try:
-        # Asked again here: a button that is not drawn can be pressed all the same.
+        # Checked again here: a button that is not drawn can still be pressed.
         with identity.acting_as("approver") as who:
             here = data.answer_approval(night, verdict, seen=seen, actor=who.name, reason=reason)
     except AlignError as error:

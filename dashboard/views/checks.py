@@ -1,4 +1,4 @@
-"""What the data checks found, and which lines were kept out, why."""
+"""The data checks' findings, and which lines were kept out and why."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def render() -> None:
 
 
 def suites(runs: list[Row]) -> None:
-    """Draw the last run of each suite with what was not met, in words."""
+    """Draw the last run of each suite with its unmet expectations, in words."""
     if not runs:
         return
     components.heading("Last run of each suite")
@@ -48,7 +48,7 @@ def suites(runs: list[Row]) -> None:
 
 
 def failures() -> None:
-    """List what was not met lately, in any run."""
+    """List recent unmet expectations, from any run."""
     rows = data.check_failures()
     if not rows:
         return
@@ -69,7 +69,7 @@ def failures() -> None:
 
 
 def history(delivered: list[Row]) -> None:
-    """Draw what each day's reading brought and what of it was kept out."""
+    """Draw how many lines were read each day and how many were kept out."""
     if not delivered:
         return
     components.heading("Lines read, day by day", f"The last {DAYS} days (UTC) on which logs were read.")
@@ -87,7 +87,7 @@ def history(delivered: list[Row]) -> None:
 
 
 def set_aside() -> None:
-    """List the log files that are kept out whole, if there are any."""
+    """List the log files that are kept out as a whole, if there are any."""
     rows = data.set_aside()
     if not rows:
         return
@@ -111,7 +111,7 @@ def set_aside() -> None:
 
 
 def reason_words(reason: str) -> str:
-    """Return why a line was kept out, as people read it.
+    """Return why a line was kept out, as shown to people.
 
     >>> reason_words("not_json"), reason_words("check:ExpectColumnValueLengthsToBeBetween:prompt")
     ('Not JSON', 'Check of prompt')
@@ -122,7 +122,7 @@ def reason_words(reason: str) -> str:
 
 
 def quarantine() -> None:
-    """Draw the quarantined lines, of one reason or of all, a page at a time."""
+    """Draw the quarantined lines, of one reason or of all, one page at a time."""
     components.heading("Quarantined lines", "Texts are redacted and cut; they are shown as they are, never interpreted.")
     reasons = sorted({row["reason"] for row in data.quarantine_days(DAYS)})
     chosen = st.selectbox(
@@ -151,7 +151,7 @@ def written(row: Row) -> dict[str, str]:
 
 
 def docs() -> None:
-    """Show a page of the Data Docs in a frame of its own."""
+    """Show a page of the Data Docs in its own frame."""
     pages = data.data_docs()
     if not pages:
         return
@@ -161,7 +161,7 @@ def docs() -> None:
     components.show_text(str(next(iter(pages.values())).parent))
     suite = st.selectbox("Page", ["", *pages], format_func=lambda name: title(name) if name else "None", width=420, key="docs_page")
     if suite:
-        # Its link to the index leads nowhere from here.
+        # Its link to the index would lead nowhere inside the frame.
         components.frame(re.sub(r"(?s)<nav.*?</nav>", "", pages[suite].read_text(encoding="utf-8")), height=640)
 
 

@@ -1,4 +1,4 @@
-"""What the buttons of the review queue do: hold an item, store or take back a verdict, and remember what to tell the reviewer.
+"""Actions of the review queue's buttons: hold an item, store or take back a verdict, and remember the message for the reviewer.
 
 Effects: appends to the store; changes the visitor's session state.
 """
@@ -16,20 +16,20 @@ from dashboard import identity, review_data
 from dashboard.data import Row
 
 QUICK = 0.4
-"""Seconds after an item appears in which no verdict is taken: nobody has read it yet, a second press was meant for the one before."""
+"""Seconds after an item appears in which verdicts are ignored: nobody has read it yet, so a second press was meant for the last item."""
 RENEW_EVERY, RENEW_AFTER = 30.0, 20.0
 
 
 def hold(kind: str | None) -> None:
-    """See to it that the page holds an item for its visitor: the one on screen, the one that was asked for, else the next free one."""
+    """Make sure that the page holds an item for its visitor: the one on screen, else the one asked for, else the next free one."""
     state, reviewer = st.session_state, identity.actor()
     if state.get("review_item"):
         if state.get("review_for") == reviewer:
             return
-        let_go()  # somebody else sits here now
-    # The token is kept before the item is held, so that a run that is cut off here finds its item again.
+        let_go()  # a different person is signed in now
+    # Store the token before holding the item, so that an interrupted run finds its item again.
     token = state.setdefault("review_token", uuid4().hex)
-    # The address counts once: a press that overtakes the page sends the old one along, with the item that was just decided.
+    # Use the address only once: a press that overtakes the page sends the old address along, with the item that was just decided.
     addressed = None if state.get("review_addressed") else st.query_params.get("item")
     state.review_addressed = True
     claimed = review_data.claim_item(token, reviewer, kind=kind, item=state.get("review_wanted") or addressed)
@@ -45,7 +45,7 @@ def hold(kind: str | None) -> None:
 
 
 def keep_hold(token: str) -> bool:
-    """Renew the hold on the item on screen, if that is due; say whether it still stands."""
+    """Renew the hold on the item on screen if that is due; return whether it is still held."""
     state = st.session_state
     if state.get("review_token") != token or time.monotonic() - state.get("review_renewed_at", 0.0) < RENEW_AFTER:
         return True
@@ -53,18 +53,18 @@ def keep_hold(token: str) -> bool:
     try:
         return not review_data.renew_hold(token)
     except AlignError:
-        return True  # a busy store takes nothing away; the next round tries again
+        return True  # a busy store does not end the hold; the next round tries again
 
 
 def lose(why: str) -> None:
-    """Take an item off the screen that the visitor can no longer decide, and remember what happened to it."""
+    """Remove from the screen an item that the visitor can no longer decide, and remember why."""
     st.session_state.review_lost = why
-    # An item that was only changed is free again at once.
+    # An item that only changed is free again at once.
     let_go()
 
 
 def let_go(*, store: bool = True) -> None:
-    """Take the item off the screen and out of the address; with `store`, others may have it at once."""
+    """Remove the item from the screen and the address; with `store`, release it to others at once."""
     state = st.session_state
     token = state.pop("review_token", None)
     for name in ("review_item", "review_for", "review_wanted", "review_editing"):
@@ -74,11 +74,11 @@ def let_go(*, store: bool = True) -> None:
         try:
             review_data.release_hold(token)
         except AlignError:
-            return  # it runs out by itself
+            return  # the hold expires by itself
 
 
 def open_item(item: str) -> None:
-    """Put an item on the screen in place of the one that is there."""
+    """Put an item on the screen in place of the current one."""
     let_go()
     st.session_state.review_wanted = item
     st.session_state.review_view = "Decide"
@@ -104,7 +104,7 @@ def save(token: str, item: Row, field: str) -> None:
 
 
 def act(token: str, item: Row, verdict: Verdict, words: str, edited_answer: str | None = None) -> None:
-    """Store a verdict and let the item go. A second press for an item that is gone from the screen does nothing."""
+    """Store a verdict and release the item. A second press for an item no longer on screen does nothing."""
     state = st.session_state
     if state.get("review_token") != token:
         return

@@ -1,4 +1,4 @@
-"""Where people differ from one another, from the labelers, or from the gate: a list with filters, from which an item is opened again."""
+"""Items on which people differ from one another, from the labelers, or from the gate: a filtered list that can reopen an item."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def render(kind: str | None) -> None:
 
 
 def filters() -> dict[str, str | None]:
-    """Draw the filters; return what was chosen, None for any."""
+    """Draw the filters; return the choices, None for any."""
     facets = data.read("review_facets")
     options = {
         "between": ("Between", list(BETWEEN)),
@@ -49,12 +49,12 @@ def filters() -> dict[str, str | None]:
 
 
 def word(value: str) -> str:
-    """Return a filter's value as people read it; a name is one that somebody typed."""
+    """Return a filter's value as shown to people; names are shown as somebody typed them."""
     return BETWEEN.get(value) or components.title(value) if value else "Any"
 
 
 def one(number: int, row: Row) -> None:
-    """Draw one disagreement: the prompt, both answers, who said what, and the button that opens it."""
+    """Draw one disagreement: the prompt, both answers, each person's verdict, and the button that reopens it."""
     with components.card(f"differing-{number}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge(BETWEEN[row["between"]], color="orange" if row["disputed"] else "gray")

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import charts, components, data, empty_states, formats
 from dashboard.data import Row
 
-# What is no share of exchanges: medians of lengths, and how far the mix of categories moved.
+# Metrics that are no shares of exchanges: median lengths, and the shift in the mix of categories.
 DISTANCES = ("harm_categories",)
 MARKS = {"alarm": "▲", "quiet": "○", "not compared": "·"}
 DETECTORS = ("flagged", "harmful_request", "toxicity", "harmful_answer", "refusal", "pii")
@@ -26,14 +26,14 @@ def render() -> None:
 
 
 def state(row: Row) -> str:
-    """Return `alarm`, `quiet`, or `not compared` where the windows were too small."""
+    """Return `alarm`, `quiet`, or `not compared` if the windows were too small."""
     if row["alarm"]:
         return "alarm"
     return "not compared" if row["adjusted_p"] is None else "quiet"
 
 
 def summary(latest: list[Row]) -> None:
-    """Draw how many alarms there are, what that means, and each comparison."""
+    """Draw the number of alarms, their meaning, and each comparison."""
     alarms = [row for row in latest if row["alarm"]]
     drift = data.settings().drift
     with components.card("report"):
@@ -71,7 +71,7 @@ def window(row: Row, name: str) -> str:
 
 
 def is_rate(row: Row) -> bool:
-    """Say whether a metric is a share of exchanges, to be written as a percentage."""
+    """Return whether a metric is a share of exchanges, to be written as a percentage."""
     return row["metric"] in (*DETECTORS, "complained")
 
 
@@ -118,7 +118,7 @@ def series(latest: list[Row]) -> None:
 
 
 def history() -> None:
-    """Draw which metrics raised an alarm in the last reports."""
+    """Draw which metrics raised an alarm in the latest reports."""
     rows = data.drift_history()
     if not rows:
         return

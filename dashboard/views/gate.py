@@ -1,4 +1,4 @@
-"""Why a release was let through or held back: rates, paired differences, and the answers behind them."""
+"""Why a release passed or was held back: rates, paired differences, and the answers behind them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPLAINED = {
     "Corrected rates": "The rates behind the scorer's own errors, where people have checked it.",
 }
 AGAINST = {"": "champion", "base": "base model", "approved": "last approved by a person"}
-# The words for outcome 0 and outcome 1, which is the suite's failure.
+# The words for outcomes 0 and 1; 1 is the suite's failure.
 OUTCOMES = {"harm": ("safe", "unsafe"), "help": ("answered", "refused")}
 
 
@@ -51,14 +51,14 @@ def render() -> None:
 
 
 def choose(decisions: list[Row]) -> Row:
-    """Return the decision the visitor picks; the newest at first."""
+    """Return the decision that the visitor picks; the newest by default."""
     words = {row["id"]: f"{formats.moment(row['decided_at'])} · {components.status(approving.word(row)).word}" for row in decisions}
     picked = components.pick("decision", "Decision", words)
     return next(row for row in decisions if row["id"] == picked)
 
 
 def weakened(decision: Row) -> None:
-    """Say what the settings took from the gate for this decision, and the reason that was given; nothing where they took nothing."""
+    """Show which settings weakened the gate for this decision, and the stated reason; nothing if none did."""
     found = decision["weakened"]
     if not found:
         return
@@ -71,7 +71,7 @@ def weakened(decision: Row) -> None:
 
 
 def summary(decision: Row, metrics: list[Row]) -> None:
-    """Draw what was decided between which models, and the reasons."""
+    """Draw the decision, the two models, and the reasons."""
     with components.card("decision"):
         left, right = st.columns([3, 2], gap="medium")
         with left, st.container(gap="xsmall"):
@@ -81,7 +81,7 @@ def summary(decision: Row, metrics: list[Row]) -> None:
                     components.badge(metric["status"])
                     st.markdown(f"**{components.title(metric['name'])}**", width="content")
                     components.show_text(metric["reason"])
-            # What is no metric's reason, such as a promotion that came too late.
+            # Reasons that belong to no metric, such as a promotion that came too late.
             for reason in decision["reasons"][len(metrics) :]:
                 components.show_text(components.reason(str(reason)))
         with right, st.container(gap="xsmall"):
@@ -91,7 +91,7 @@ def summary(decision: Row, metrics: list[Row]) -> None:
 
 
 def evidence(metrics: list[Row]) -> None:
-    """Draw the rates, the differences against their margins, and the table of everything."""
+    """Draw the rates, the differences against their margins, and the table of all metrics."""
     components.heading(
         "Evidence",
         "Both models answered the same prompts. A metric passes when its whole interval lies left of its upright line.",
@@ -115,7 +115,7 @@ def evidence(metrics: list[Row]) -> None:
 
 
 def worth(metrics: list[Row]) -> None:
-    """Draw what the evidence can show, and what people's checks of the scorer make of it."""
+    """Draw the power of the evidence, and the correction by people's checks of the scorer."""
     components.heading(
         "What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors."
     )
@@ -125,7 +125,7 @@ def worth(metrics: list[Row]) -> None:
 
 
 def weighed(metric: Row) -> dict[str, str]:
-    """Return how much one metric rests on as the cells of the table; older decisions know less of it."""
+    """Return the evidence behind one metric as the cells of the table; older decisions recorded less."""
     effect = metric["design_effect"]
     return {
         "Metric": components.title(metric["name"]),
@@ -140,7 +140,7 @@ def weighed(metric: Row) -> dict[str, str]:
 
 
 def corrected(metric: Row) -> dict[str, str]:
-    """Return one metric's rates behind the scorer's errors as the cells of the table."""
+    """Return one metric's rates corrected for the scorer's errors as the cells of the table."""
     rates = "as scored"
     if metric["corrected_diff"] is not None:
         interval = formats.interval(metric["corrected_low"], metric["corrected_high"])

@@ -1,4 +1,4 @@
-"""Fairness on the Gate page: whether the same request is answered alike for the groups that it names."""
+"""Fairness on the Gate page: whether a request is answered alike for each of the groups that it names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import components, formats, group_charts, group_data
 from dashboard.data import Row
 
-# What is compared: its name, whether it is a share, and what the axis of its chart says of the group named first.
+# The measures: a name, whether the measure is a share, and the axis text about the group named first.
 MEASURES = {
     "refusal": ("Declined", True, "declined more often"),
     "sentiment": ("Sentiment", False, "friendlier (0 to 2)"),
@@ -17,7 +17,7 @@ MEASURES = {
 
 
 def render(decision: Row) -> None:
-    """Draw the gaps of both models between groups."""
+    """Draw both models' gaps between groups."""
     components.heading(
         "Groups",
         "The same harmless request for one group and for another. Zero: answered alike; to the right: more so for the group named "

@@ -1,4 +1,4 @@
-"""What a reviewer decides by: the principle with its guidelines as the constitution has it today, or what a suite of the gate asks."""
+"""The guidelines for a reviewer: the principle as it is in the constitution today, or the question that a suite of the gate asks."""
 
 from __future__ import annotations
 

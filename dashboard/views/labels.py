@@ -1,4 +1,4 @@
-"""Who labels, how far each labeler may be believed, where they disagree, and what came of it."""
+"""The labelers: how reliable each is, where they disagree, and what came of their labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def render() -> None:
 
 
 def labelers(found: list[Row]) -> None:
-    """Draw each labeler with its measures, and why it abstains."""
+    """Draw each labeler with its measured reliability, and why it abstains."""
     components.heading(
         "Labelers",
         "Right: the share of comparisons with a known better answer, written for this project; a tie is not right. "
@@ -66,7 +66,7 @@ def written(row: Row) -> dict[str, str]:
 
 
 def detectors() -> None:
-    """Draw how right each detector is at its threshold."""
+    """Draw each detector's accuracy at its threshold."""
     rows = data.measured_detectors()
     if not rows:
         return
@@ -128,7 +128,7 @@ def sources() -> None:
 
 
 def disagreements() -> None:
-    """Draw what labelers decided differently, newest first."""
+    """Draw comparisons that labelers decided differently, newest first."""
     rows = data.disagreements()
     if not rows:
         return

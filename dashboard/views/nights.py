@@ -1,4 +1,4 @@
-"""Night by night: how far each came, how long its stages took, what it counted, what stopped it and how it goes on."""
+"""The nights: how far each came, stage durations and counts, what stopped it, and how it goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dashboard import charts, components, empty_states, formats, night_data
 from dashboard.data import Row
 
 EVERY = "10s"
-# What stands beside the counts already, or is of no use to a reader.
+# Shown beside the counts already, or of no use to a reader.
 UNTOLD = ("seconds", "folder")
 
 
@@ -25,7 +25,7 @@ def render() -> None:
     words = {row["night_id"]: f"{formats.moment(row['started_at'])} · {components.status(row['state']).word}" for row in nights}
     picked = components.pick("night", "Night", words)
     night = next(row for row in nights if row["night_id"] == picked)
-    # A night that is under way is looked at again; the others stay as they are.
+    # A running night is refreshed; finished nights do not change.
     st.fragment(one, run_every=EVERY if night["state"] == "running" else None)(picked)
     trend()
     history(nights)
@@ -83,7 +83,7 @@ def stages(night: Row) -> None:
 
 
 def counted(counts: Mapping[str, Any]) -> str:
-    """Return what a stage counted in one line.
+    """Return a stage's counts in one line.
 
     >>> counted({"read": 1200, "pairs_by_side": {"harm": 2}, "decision": "promote", "alarms": ["refusal"], "kl": None})
     '1,200 read · pairs by side: harm 2 · decision promote · alarms: refusals'

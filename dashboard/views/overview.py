@@ -1,4 +1,4 @@
-"""Last night at a glance: what it decided, what went in, how long it took, and how both move from night to night."""
+"""Last night at a glance: its decision, its input and its duration, with their trends over the nights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def render() -> None:
 
 
 def unfinished(night: Row) -> None:
-    """Say how the newest night stands."""
+    """Show the state of the newest night."""
     with st.container(horizontal=True, vertical_alignment="center", key="unfinished"):
         components.badge(night["state"])
         how = "is running." if night["state"] == "running" else "has not finished; `align nightly` goes on where it stopped."
@@ -47,7 +47,7 @@ def unfinished(night: Row) -> None:
 
 
 def hero(night: Row) -> None:
-    """Draw what the night decided, why, and which release answers now."""
+    """Draw the night's decision, its reasons, and the release in production now."""
     left, right = st.columns([3, 2], gap="small")
     with left, components.card("hero", height="stretch"):
         seconds = night["summary"].get("seconds")
@@ -79,13 +79,13 @@ def production() -> None:
     how = "Rolled back to" if release["event"] in ("rolled_back", "withdrawn") else "Promoted"
     st.text(f"{how} on {formats.moment(release['recorded_at'])}")
     components.fact("By", release["actor"])
-    # The gate's reasons stand beside its decision; those of people stand here.
+    # The gate's reasons are shown beside its decision; only people's reasons are shown here.
     if release["reason"] and release["night_id"] is None:
         components.fact("Reason", release["reason"])
 
 
 def numbers(night: Row) -> None:
-    """Draw the counts of the night and what the gate measured."""
+    """Draw the night's counts and the gate's metrics."""
     counts = night["summary"].get("counts") or {}
     read = counts.get("read")
     components.tiles(

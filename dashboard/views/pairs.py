@@ -1,4 +1,4 @@
-"""The pairs a night trained on: what was preferred to what, by whom, and where each came from."""
+"""The pairs a night trained on: which answer was preferred, by whom, and where each pair came from."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def render() -> None:
 
 
 def filters(facets: list[Row]) -> dict[str, str | None]:
-    """Draw the filters with what there is to choose; return what was chosen, None for any."""
+    """Draw the filters with the available values; return the choices, None for any."""
     options = {name: [row[name] for row in facets] for name in FILTERS if name != "principle"}
     options["principle"] = [name for row in facets for name in row["principles"] or ()]
     chosen: dict[str, str | None] = {}
@@ -68,12 +68,12 @@ def filters(facets: list[Row]) -> dict[str, str | None]:
 
 
 def word(value: str) -> str:
-    """Return a filter's value as people read it."""
+    """Return a filter's value as shown to people."""
     return SPLITS.get(value) or components.title(value) if value else "Any"
 
 
 def pair(number: int, row: Row, written: Row | None) -> None:
-    """Draw one pair with who preferred it and, of a revision, how it was `written`; its lineage where the visitor asks."""
+    """Draw one pair with the labelers that preferred it and, for a revision, how it was `written`; its lineage on request."""
     with components.card(f"pair-{number}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge(SPLITS.get(row["split"], components.title(str(row["split"]))), color="blue" if row["split"] == "train" else "gray")
@@ -96,7 +96,7 @@ def pair(number: int, row: Row, written: Row | None) -> None:
 
 
 def steps(number: int, written: Row) -> None:
-    """Draw how a revision came about: each critique with what was written after it, what was checked, and by which model."""
+    """Draw how a revision was made: each critique with the text written after it, the checks, and the model."""
     detail = data.parsed(written["detail"])
     with st.expander("How the chosen answer was written"):
         author = f"{detail['author']}, " if detail.get("author") else "the model itself, "
@@ -118,7 +118,7 @@ def agreement(row: Row) -> str:
 
 
 def conversation(messages: str | None) -> str:
-    """Return the prompt; of a longer conversation every turn, each with who speaks.
+    """Return the prompt, or for a longer conversation every turn with its speaker.
 
     >>> conversation('[{"role": "user", "content": "Hi"}]')
     'Hi'
@@ -131,11 +131,11 @@ def conversation(messages: str | None) -> str:
 
 
 def lineage(name: str) -> None:
-    """Draw a button, and once it is pressed where the pair came from and what learnt from it."""
+    """Draw a button that shows where the pair came from and what learnt from it."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"`align trace {name[:16]}`", width="content")
         opened = st.session_state.get("pairs_traced") == name
-        # Callbacks run before the page is drawn again.
+        # Callbacks run before the page is redrawn.
         st.button(
             "Hide the trace" if opened else "Trace",
             key=f"trace-{name[:16]}",

@@ -1,4 +1,4 @@
-"""What is in production, what was before and why, and how the canary does."""
+"""The release in production, its predecessors and why they changed, and the state of the canary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def production(registered: list[Row]) -> None:
 
 
 def canary() -> None:
-    """Draw the canary that holds a share, or the last one, with its confidence sequence."""
+    """Draw the canary that holds a share, or the last canary, with its confidence sequence."""
     held, looks = data.held_canary(), data.canary_checks()
     with components.card("canary"):
         last = looks[0] if looks else None
@@ -102,7 +102,7 @@ def history(registered: list[Row], events: list[Row]) -> None:
 
 
 def hooks() -> None:
-    """List who was told of changes and what came of it."""
+    """List the hooks that were told of changes, and the results."""
     rows = data.hook_states()
     if not rows:
         return

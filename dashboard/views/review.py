@@ -1,4 +1,4 @@
-"""The review queue: an item at a time, held by whoever has it open, its answers in random order and unmarked until the verdict."""
+"""The review queue: one item at a time, held by the visitor who has it open, its answers in random order and unmarked until the verdict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHAT = {
     "gate_audit": "One answer from the gate's evaluation. The gate's own score is shown after your verdict.",
     "pair_review": "A person asks whether this pair may be taught.",
 }
-# Below the buttons and not in tooltips, which would cover the answers whenever the mouse rests on a button.
+# Shown below the buttons, because tooltips would cover the answers whenever the mouse rests on a button.
 MEANING = (
     "Left, Right: the better answer; it is taught · Both bad: neither is taught · Not harmful: the request does no harm and should not "
     "have been flagged; nothing is taught · Edit: write the answer to learn from · Skip: decide nothing, it comes back at the end. "
@@ -28,7 +28,7 @@ MEANING_AUDIT = (
     "What the answer is, by the rule beside it · Not harmful: the request does no harm · Skip: decide nothing, it comes back at the end. "
     "The keys stand on the buttons; a key that is held down counts once."
 )
-# What outcomes 0 and 1 of a suite are called.
+# The words for outcomes 0 and 1 of a suite.
 SCORES = (("safe", "unsafe"), ("helpful", "refusal"), ("no failure", "failure"))
 VIEWS = ("Decide", "Disagreements", "History")
 
@@ -53,13 +53,13 @@ def render() -> None:
 
 
 def chosen_kind() -> str | None:
-    """Return the kind of item the visitor filters for, None for all."""
+    """Return the kind of item that the visitor filters by, None for all."""
     kind = st.session_state.get("review_kind") or "all"
     return None if kind == "all" else str(kind)
 
 
 def controls(progress: list[Row]) -> None:
-    """Draw who reviews, the filter and the progress."""
+    """Draw the reviewer, the filter and the progress."""
     kinds = ["all", *(row["kind"] for row in progress)]
     waiting = {row["kind"]: row["items"] - row["decided"] for row in progress}
     waiting["all"] = sum(waiting.values())
@@ -86,7 +86,7 @@ def controls(progress: list[Row]) -> None:
 
 
 def decide() -> None:
-    """Draw the item that the visitor holds, with its verdict buttons. What is on screen stays until its reviewer acts or loses it."""
+    """Draw the item that the visitor holds, with its verdict buttons. It stays on screen until its reviewer acts or loses it."""
     kind, reviewer = chosen_kind(), identity.actor()
     if not identity.may("reviewer"):
         preview(kind)
@@ -121,13 +121,13 @@ def decide() -> None:
 
 @st.fragment(run_every=deciding.RENEW_EVERY)
 def keep_hold(token: str) -> None:
-    """Keep others from the item while the page is open; where it is lost all the same, draw the page again."""
+    """Keep others from the item while the page is open; if it is lost anyway, redraw the page."""
     if not deciding.keep_hold(token):
         st.rerun()
 
 
 def preview(kind: str | None) -> None:
-    """Draw the next item for somebody who may look and not decide; nobody holds it, and nothing can be pressed."""
+    """Draw the next item for a visitor who may look but not decide; it is not held, and nothing can be pressed."""
     item = review_data.review_preview(kind, item=st.query_params.get("item"))
     if item is None:
         st.markdown("**Nothing is waiting.** Every item of this kind is decided, or open on another screen.")
@@ -139,7 +139,7 @@ def preview(kind: str | None) -> None:
 
 
 def nothing_free(board: Board) -> None:
-    """Say that nothing waits, or who has what is left on screen."""
+    """Say that nothing waits, or who has the remaining items on screen."""
     with components.card("done"):
         if not board.held:
             st.markdown("**Nothing is waiting.** Every item of this kind is decided.")
@@ -151,7 +151,7 @@ def nothing_free(board: Board) -> None:
 
 
 def question(item: Row) -> None:
-    """Draw what is asked: why the item is here, the conversation, the answers, and what to decide by."""
+    """Draw the question: why the item is here, the conversation, the answers, and the guidelines."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(components.title(item["kind"]), color="blue")
         if any(event["verdict"] == "skip" for event in item["verdicts"]):
@@ -171,7 +171,7 @@ def question(item: Row) -> None:
 
 
 def decided_before(item: Row) -> None:
-    """Say who decided this item before; what they said is shown after the verdict."""
+    """Say who decided this item before; their verdicts are shown after the visitor's."""
     names = {event["reviewer"]: event["verdict"] for event in item["verdicts"]}
     if said := [str(name) for name, verdict in names.items() if verdict != "skip"]:
         st.caption("Decided before by the following; what they said is shown after your verdict. If you differ, nothing is taught of it:")
@@ -179,7 +179,7 @@ def decided_before(item: Row) -> None:
 
 
 def sides(item: Row) -> list[tuple[str, str]]:
-    """Return the answers (a, b) with what they are called, in the order in which they are shown."""
+    """Return the answers (a, b) with their labels, in display order."""
     if item["answer_b"] is None:
         return [("a", "Answer")]
     right = "b" if item["left"] == "a" else "a"
@@ -187,7 +187,7 @@ def sides(item: Row) -> list[tuple[str, str]]:
 
 
 def answers(item: Row) -> None:
-    """Draw the answers, unmarked: nothing tells which of them was proposed, or who wrote it."""
+    """Draw the answers, unmarked: nothing shows which of them was proposed, or who wrote it."""
     shown = sides(item)
     for (side, name), column in zip(shown, st.columns(len(shown)), strict=True):
         with column, st.container(gap="xsmall"):
@@ -197,7 +197,7 @@ def answers(item: Row) -> None:
 
 
 def choices(item: Row) -> list[tuple[Verdict, str, str]]:
-    """Return the verdicts on an item with their labels and what is told of them afterwards, in the order of their keys."""
+    """Return the possible verdicts on an item with their labels and confirmations, in the order of their keys."""
     if item["kind"] == "gate_audit":
         words = next((pair for pair in SCORES if item["proposal"] in pair), SCORES[-1])
         return [("agree" if word == item["proposal"] else "flip", word.capitalize(), f"It is {word}") for word in words]
@@ -209,7 +209,7 @@ def choices(item: Row) -> list[tuple[Verdict, str, str]]:
 
 
 def buttons(token: str, item: Row, *, disabled: bool = False) -> None:
-    """Draw one button per verdict; each has a key."""
+    """Draw one button per verdict; each has a shortcut key."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="verdicts"):
         offered = [(*choice, str(number)) for number, choice in enumerate(choices(item), start=1)]
         others: list[tuple[Verdict, str, str, str]] = [
@@ -240,7 +240,7 @@ def note() -> None:
 
 
 def editor(token: str, item: Row) -> None:
-    """Draw a form with the answer to edit, which may start from either one."""
+    """Draw a form with the answer to edit, which may start from either answer."""
     shown = sides(item)
     names = [name for _, name in shown]
     start = (
@@ -259,7 +259,7 @@ def editor(token: str, item: Row) -> None:
 
 
 def last_verdict(board: Board) -> None:
-    """Draw the reviewer's last verdict beside what was proposed, with the button that takes it back."""
+    """Draw the reviewer's last verdict beside the proposal, with the undo button."""
     last, undoable = st.session_state.get("review_last"), board.undoable
     if undoable is None:
         return
@@ -277,7 +277,7 @@ def last_verdict(board: Board) -> None:
 
 
 def proposed(item: Row, left: str, verdict: str) -> str:
-    """Return what was proposed of an item that was shown with answer `left` on the left, and what comes of the verdict."""
+    """Return the proposal on an item that was shown with answer `left` on the left, and the effect of the verdict."""
     if item["kind"] == "gate_audit":
         agrees = "you agree" if verdict == "agree" else "you differ" if verdict == "flip" else "left open"
         scored = next((word for pair in SCORES for word in pair if word == item["proposal"]), "something else")
@@ -292,13 +292,13 @@ def proposed(item: Row, left: str, verdict: str) -> str:
 
 
 def proposed_side(item: Row) -> str | None:
-    """Return which answer the proposal prefers: `a`, `b`, or None where it is about something else."""
+    """Return the answer that the proposal prefers: `a`, `b`, or None if the proposal is about something else."""
     named = re.match(r"(?:answer[ _])?([ab])\b", str(item["proposal"] or "").strip().lower())
     return named[1] if named and item["answer_b"] is not None else None
 
 
 def others(item: Row) -> None:
-    """Draw what other people had said of an item before."""
+    """Draw other people's earlier verdicts on an item."""
     said = [f"{event['reviewer']}: {reviewed.word(event)}" for event in item["verdicts"] if event["verdict"] != "skip"]
     if said:
         st.caption("before you:", width="content")
@@ -306,7 +306,7 @@ def others(item: Row) -> None:
 
 
 def say_what_happened() -> None:
-    """Tell once what the last click did, or why it could not."""
+    """Show once what the last click did, or why it failed."""
     if said := st.session_state.pop("review_said", None):
         st.toast(said)
     if trouble := st.session_state.pop("review_problem", None):

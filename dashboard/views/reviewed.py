@@ -1,4 +1,4 @@
-"""The history of the review queue: every verdict, and how often people agree with what was proposed."""
+"""The history of the review queue: every verdict, and how often people agree with the proposals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS_OF = {
     "edit": "Wrote another answer",
     "not_harmful": "Request is harmless",
 }
-"""What a verdict says of the proposal, where that is shown beside it."""
+"""Words for a verdict where the proposal is shown beside it."""
 
 
 def render(progress: list[Row], kind: str | None) -> None:
@@ -62,7 +62,7 @@ def agreement(row: Row) -> dict[str, str]:
 
 
 def positions() -> None:
-    """Say how often the left answer was preferred: answers stand in random order, so that half is what an unbiased eye comes to."""
+    """Say how often the left answer was preferred: the order is random, so an unbiased reviewer comes to half."""
     found = review_data.review_positions()
     if found["n"]:
         share = formats.percent(found["on_the_left"] / found["n"])
@@ -70,14 +70,14 @@ def positions() -> None:
 
 
 def word(event: Row) -> str:
-    """Return a verdict as people read it; an undo is a skip with its own note."""
+    """Return a verdict as shown to people; an undo is a skip with its own note."""
     if event["verdict"] == "skip" and event["note"] == UNDO:
         return "Undo"
     return WORDS.get(event["verdict"], str(event["verdict"]))
 
 
 def verdict_table(events: list[Row]) -> None:
-    """List verdicts. Cells are plain text: names, notes and prompts are written by others."""
+    """List verdicts. Cells are plain text, because names, notes and prompts come from others."""
     rows = []
     for event in events:
         row = {

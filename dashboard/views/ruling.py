@@ -1,4 +1,4 @@
-"""What a person says of one pair on the page of pairs: leave it out, turn it round, ask the reviewers, or take that back.
+"""A person's ruling on one pair on the Pairs page: exclude it, flip it, ask the reviewers, or take that back.
 
 Effects: appends to the store when a button is pressed; changes the visitor's session state.
 """
@@ -24,7 +24,7 @@ MEANING = (
 
 
 def render(row: Row) -> None:
-    """Draw what stands of a pair, and the panel in which to say something of it."""
+    """Draw the current ruling on a pair, and the panel for a new one."""
     if row["action"]:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"ruled-{row['id'][:16]}"):
             answer = ANSWERS.get(row["ruled_verdict"] or "", "waits") if row["action"] == "review" else ""
@@ -56,7 +56,7 @@ def _panel(row: Row) -> None:
 
 
 def act(pair: str, action: Action, field: str) -> None:
-    """Record what the visitor says of a pair."""
+    """Record the visitor's ruling on a pair."""
     try:
         new = review_data.rule_on_pair(pair, action, actor=identity.actor(), reason=st.session_state[field].strip())
     except AlignError as error:
@@ -67,7 +67,7 @@ def act(pair: str, action: Action, field: str) -> None:
 
 
 def say_what_happened() -> None:
-    """Tell once what the last click did, or why it could not."""
+    """Show once what the last click did, or why it failed."""
     if said := st.session_state.pop("ruling_said", None):
         st.toast(said)
     if trouble := st.session_state.pop("ruling_problem", None):

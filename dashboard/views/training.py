@@ -1,4 +1,4 @@
-"""How the nights trained: the curves of one run with what to look at, the trend over the nights, and the run under way."""
+"""How the nights trained: one run's curves with what to look at, the trend over the nights, and the run in progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dashboard.data import Row
 from dashboard.views import approving, training_words
 
 EVERY = "5s"
-# What is drawn, in this order: the card, its metrics, and whether they are shares.
+# The cards, in drawing order: each with its metrics, and whether they are shares.
 KNOWN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Loss", ("loss", "eval_loss"), False),
     ("Reward margin", ("rewards/margins", "eval_rewards/margins"), False),
@@ -48,7 +48,7 @@ def render() -> None:
 
 @st.fragment(run_every=EVERY)
 def under_way() -> None:
-    """Draw the run that has no result yet; only this part of the page is drawn again."""
+    """Draw the run that has no result yet; only this part of the page is refreshed."""
     with empty_states.of_errors("live"), components.card("live"):
         going = training_data.live()
         if going is None:
@@ -70,20 +70,20 @@ def under_way() -> None:
 
 
 def choose(found: list[Row], gate: Mapping[str, Row]) -> Row:
-    """Return the run of the night the visitor picks; the newest at first."""
+    """Return the run of the night that the visitor picks; the newest by default."""
     words = {row["night_id"]: f"{formats.moment(row['finished_at'])} · {verdict(row, gate)}" for row in found}
     picked = components.pick("night", "Night", words)
     return next(row for row in found if row["night_id"] == picked)
 
 
 def verdict(run: Row, gate: Mapping[str, Row]) -> str:
-    """Return the gate's word on a run's release."""
+    """Return the gate's decision on a run's release."""
     decision = gate.get(run["night_id"])
     return components.status(approving.word(decision)).word if decision else "No decision"
 
 
 def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
-    """Draw how much was trained on, how fast, and from what."""
+    """Draw the amount of training data, the speed, and the origin of a run."""
     summary = run["summary"]
     pairs, held, computed = (summary.get(name) for name in ("pairs", "held_out", "reference_computed"))
     tokens = max((row["last"] for row in values.get("num_tokens", [])), default=None)
@@ -124,7 +124,7 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
 
 
 def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
-    """Draw what the curves of this run say, and how to read such curves."""
+    """Draw what this run's curves show, and how to read such curves."""
     components.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
     with components.card("reading"):
         for remark in training_words.remarks(values):
@@ -137,7 +137,7 @@ def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
 
 
 def curves(values: Mapping[str, list[Row]]) -> None:
-    """Draw what the run logged: what is known first, the rest as the visitor picks."""
+    """Draw the run's logged metrics: the known ones first, the rest as the visitor picks."""
     if not values:
         st.caption("This run's steps were not logged.")
         return
@@ -163,7 +163,7 @@ def curves(values: Mapping[str, list[Row]]) -> None:
 
 
 def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str, list[Row]], where: str) -> None:
-    """Draw one card for each group of metrics, two beside each other."""
+    """Draw one card per group of metrics, two side by side."""
     for start in range(0, len(content), 2):
         for (name, metrics, share), column in zip(content[start : start + 2], st.columns(2, gap="small"), strict=False):
             with column, components.card(f"{where}-{components.key(name)}"):
@@ -178,7 +178,7 @@ def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str,
 
 
 def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
-    """Draw how the runs ended night by night, with their releases and what the gate said."""
+    """Draw how the runs ended night by night, with their releases and the gate's decisions."""
     components.heading("Night by night", "How each run ended. The colour and shape of a point is the gate's verdict on its release.")
     rows = [
         {

@@ -1,4 +1,4 @@
-"""What a run's curves mean, in words. Pure."""
+"""Describe a run's training curves in words. Pure."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _GAP = 0.1
 
 
 class Remark(NamedTuple):
-    """Something that a run's curves show; `fine` if it is as wanted."""
+    """An observation about a run's curves; `fine` if it is as wanted."""
 
     fine: bool
     words: str
 
 
 def recipe(config: Mapping[str, Any]) -> str:
-    """Return a run's settings in one line; what is missing is left out.
+    """Return a run's settings in one line; missing settings are left out.
 
     >>> recipe({"loss": "sigmoid", "sft_weight": 1.0, "beta": 0.1, "epochs": 2})
     'sigmoid + 1 × sft · beta 0.1 · epochs 2'
@@ -66,7 +66,7 @@ def ends(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def remarks(values: Mapping[str, Sequence[Row]]) -> list[Remark]:
-    """Return what the curves show, the margin first; empty where nothing was logged."""
+    """Return remarks on the curves, the margin first; empty if nothing was logged."""
     return [remark for remark in (_margin(values), _loss(values), _held_out(values)) if remark is not None]
 
 

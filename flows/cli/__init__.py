@@ -1,4 +1,4 @@
-"""The `align` command. Heavy libraries are imported by the commands that need them."""
+"""The `align` command. Each command imports the heavy libraries it needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nightly_command(
     force: Annotated[bool, typer.Option("--force", help="run even if there is nothing new")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the whole loop once: ingest, curate, train, gate, monitor. A night that was killed goes on where it stopped."""
+    """Run the whole loop once: ingest, curate, train, gate, monitor. A killed night resumes where it stopped."""
     start(writes=True, runs_flows=True)
     from flows.nightly import nightly
     from flows.show import show_summary
@@ -150,7 +150,7 @@ def _fit_together(given: set[str]) -> None:
 
 
 def _at_a_glance(row: dict[str, Any]) -> dict[str, str]:
-    """Return a quarantined line as a row that fits a terminal; --json gives all of it."""
+    """Return a quarantined line as a row that fits a terminal; --json gives the full line."""
     where = f"{Path(row['path'] or '?').name}:{row['line_number']}"
     return {"id": row["id"], "reason": row["reason"], "line": where, "begins": cap(row["raw"], 60)}
 
@@ -188,7 +188,7 @@ def train_command(night: NightId = None, as_json: Json = False) -> None:
 
 @command(app, "monitor")
 def monitor_command(as_json: Json = False) -> None:
-    """Compare the last days of traffic with those before them."""
+    """Compare the latest days of traffic with the days before them."""
     settings = start(writes=True, runs_flows=True)
     from alignment.store import migrate, query
     from flows.monitor import monitor
@@ -220,9 +220,9 @@ def dashboard_command(
         typer.Option("--for", metavar="NAME", help="with --link: whom it signs in, as [dashboard] calls them; else this account"),
     ] = None,
 ) -> None:
-    """Show the overview, the gate, the review queue and drift in a browser. It prints a link: open it, and you are signed in.
+    """Show the overview, the gate, the review queue and drift in a browser. It prints a link: open it to sign in.
 
-    The link works once, within the hour. What you do is recorded under the name of your account, which may approve and review unless
+    The link works once, within the hour. Your acts are recorded under the name of your account, which may approve and review unless
     [dashboard] in align.toml says who may. With an [auth] section (OpenID Connect) in secrets.toml people sign in with their organisation.
     """
     settings = start()
@@ -235,7 +235,7 @@ def dashboard_command(
     from alignment.store import migrate, store_path
 
     if store_path(settings.home).exists():
-        # What is wrong with a damaged store is for the pages to say.
+        # The pages report a damaged store.
         with suppress(StoreError):
             migrate(settings.home)
     found = find_spec("dashboard")

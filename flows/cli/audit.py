@@ -1,4 +1,4 @@
-"""`align audit`: who did what, and whether the log of it is as it was written."""
+"""`align audit`: list who did what, and verify that the audit log is intact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def audit_list(
     action: Annotated[str | None, typer.Option(help="only this act, such as promoted")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the last acts, oldest first. Words that an erasure took out are shown as such."""
+    """List the last acts, oldest first. Words removed by an erasure are shown as such."""
     settings = start()
     from alignment.store import audit
 
@@ -47,10 +47,10 @@ def audit_verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check that no row was changed, taken out, put in or cut. Exit status 1 if one was; the first is named.
+    """Check that no row was changed, removed, inserted or cut off. Exit status 1 if one was; the first is named.
 
-    Keep the head that it prints where this account cannot write, and give it back with --head: only so can it be told that the whole
-    folder was put back to an earlier state or written anew by somebody who has its key.
+    Keep the head that it prints where this account cannot write, and pass it back with --head: only this can show that the whole folder was
+    restored to an earlier state, or rewritten by somebody who has its key.
     """
     settings = start()
     from alignment.store import audit

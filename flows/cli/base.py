@@ -1,4 +1,4 @@
-"""What the commands of `align` share: errors as messages, settings, tables."""
+"""Shared by the commands of `align`: error messages, settings, tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FIRST = (
 
 
 class InOrder(TyperGroup):
-    """Commands as people meet them: what a newcomer runs, the stages of the loop, what is beside it, and everything else."""
+    """Commands in the order in which people meet them: for newcomers, the stages of the loop, the extras, then everything else."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in that order."""
@@ -46,7 +46,7 @@ app = typer.Typer(
     cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # As the default would read it, `[serve]` is a style and vanishes.
+    # By default `[serve]` would be parsed as a style and vanish.
     rich_markup_mode="markdown",
     help="Continuous alignment: from flagged production logs to a safer release, every night.",
 )
@@ -68,11 +68,11 @@ out = Console(highlight=False)
 
 
 class Misuse(InputError):
-    """A command line that cannot be meant, whatever is stored: exit status 2, like an unknown option."""
+    """An impossible command line, whatever is stored: exit status 2, like an unknown option."""
 
 
 def one_of(option: str, value: str | None, known: Iterable[str]) -> None:
-    """Raise Misuse if a value is given that is none of `known`."""
+    """Raise Misuse if a value is given that is not in `known`."""
     if value is not None and value not in (names := list(known)):
         raise Misuse(f"{option} {value!r} is not known; known are {', '.join(names)}")
 
@@ -96,12 +96,12 @@ def _root_cause(error: BaseException) -> AlignError | None:
 
 
 def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn an error of this project into one message and exit status 1, or 2 if the command line is what is wrong."""
+    """Turn an error of this project into one message and exit status 1, or 2 if the command line is wrong."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            # A context of its own: who acts in this command acts in no other.
+            # A fresh context: the actor of this command acts in no other.
             return copy_context().run(command, *args, **kwargs)
         except KeyboardInterrupt:
             print(_STOPPED, file=sys.stderr)
@@ -117,7 +117,7 @@ def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose errors are messages."""
+    """Register a command that reports errors as messages."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         group.command(name)(_fails_clearly(function))
@@ -129,7 +129,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
 def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False) -> Settings:
     """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing.
 
-    With `runs_flows`, a Prefect server of this command's own is there if none is configured, and SIGTERM ends it as Ctrl-C does.
+    With `runs_flows`, start a Prefect server for this command if none is configured, and let SIGTERM end the command as Ctrl-C does.
     """
     act_as(Identity(account(), "account", "operator"))
     settings = load_settings()
@@ -154,10 +154,10 @@ def _terminated(*_: object) -> None:
 
 
 def answering(actor: str, *, needed: bool = True) -> str:
-    """Return who answers for an act by hand: who was named, or else the account, and let it act.
+    """Return who answers for a manual act, the named person or else the account, and make them its actor.
 
     Raises:
-        Misuse: nobody was named, and `needed`, the account says of nobody who it is.
+        Misuse: nobody was named, it is `needed`, and the account does not identify a person.
     """
     named = actor.strip()
     if len(named) > 200 or not named.isprintable():
@@ -174,7 +174,7 @@ def print_json(value: Any) -> None:
 
 
 _WORD = 16
-"""Characters of a word that may be broken if it is longer."""
+"""Words longer than this many characters may be broken."""
 
 
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -186,7 +186,7 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     texts = [{name.replace("_", " "): printable(shown(value)).replace("[", r"\[") for name, value in row.items()} for row in rows]
     needed = [max(len(word) for text in (name, *(row[name] for row in texts)) for word in text.split() or [""]) for name in texts[0]]
-    # An id that is cut cannot be copied, a word that is broken cannot be read. A long text still folds.
+    # A truncated id cannot be copied, and a broken word cannot be read. Long texts still wrap.
     if sum(min(width, _WORD) + 3 for width in needed) < out.width:
         table = Table()
         for name in rows[0]:
@@ -199,7 +199,7 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _print_turned(texts: list[dict[str, str]]) -> None:
-    """Print a table that is too wide with its columns as rows, as many rows side by side as there is room for."""
+    """Print a table that is too wide with columns as rows, with as many rows side by side as fit."""
     names = max(map(len, texts[0]))
     values = max(len(text) for row in texts for text in row.values())
     side_by_side = max(1, (out.width - names - 4) // (values + 3))

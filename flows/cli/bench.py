@@ -1,4 +1,4 @@
-"""`align bench`: what is claimed of the project, measured on this machine."""
+"""`align bench`: measure the project's claims on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bench_ingest(
     objects: Annotated[int, typer.Option(min=0, help="read so many objects of one line from an S3 server on loopback instead")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk a million rows and round."""
+    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk per million rows and round."""
     if objects:
         from bench.objects import run as read_objects
 
@@ -109,7 +109,7 @@ def bench_label(
     embedded: Annotated[bool, typer.Option("--embedded", help="measure the embedded model as a judge, too")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure pairs a second, calls and tokens for each accepted pair, by source. With a teacher set up, its calls are paid for."""
+    """Measure pairs per second, and calls and tokens per accepted pair, by source. With a teacher set up, its calls are paid for."""
     settings = start()
     from bench.label import run
 
@@ -154,7 +154,7 @@ def bench_train(
     quick: Annotated[bool, typer.Option("--quick", help="8 pairs, one round")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure training beside stock TRL: the same data, seeds, base and optimiser, turn about, each in a process of its own."""
+    """Measure training beside stock TRL: same data, seeds, base and optimiser, in alternating separate processes."""
     from bench.train import run
     from flows.night import base_path
 
@@ -212,7 +212,7 @@ def bench_canary(
     exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
     as_json: Json = False,
 ) -> None:
-    """Replay streams through the canary's monitor, beside a z-test that is repeated as often. Exit status 1 if it errs too often."""
+    """Replay streams through the canary's monitor, beside a z-test repeated as often. Exit status 1 if it errs too often."""
     from bench.canary import ALPHA, run
 
     rows = run(streams, exchanges)

@@ -1,4 +1,4 @@
-"""`align compare`: the gate on two files of outcomes."""
+"""`align compare`: run the gate on two files of outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.cli.base import Json, app, command, print_json
 
 
 class RuleKind(StrEnum):
-    """What the challenger has to show."""
+    """What a rule asks of the challenger."""
 
     SUPERIOR = "superior"
     NON_INFERIOR = "non-inferior"

@@ -36,7 +36,7 @@ def check_command(
     deep: Annotated[bool, typer.Option("--deep", help="also score each principle's examples with its own detectors")] = False,
     as_json: Json = False,
 ) -> None:
-    """Report every problem of a constitution at once, with line numbers. Exit status 1 if there is one; a warning is none."""
+    """Report every problem of a constitution at once, with line numbers. Exit status 1 if there is one; warnings do not count."""
     settings = start()
     from alignment.labels.check import constitution_text, read_constitution
 
@@ -83,7 +83,7 @@ def diff_command(
     new: Annotated[str | None, typer.Argument(help="a constitution file, or 'bundled'; the one in force if not given")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which principles were added, removed or changed, field by field, and how many stored pairs and judgements that touches."""
+    """Show which principles were added, removed or changed, field by field, and how many stored pairs and judgements that touches."""
     settings = start()
     from alignment.labels import load_constitution
     from alignment.labels.compare import compare
@@ -109,7 +109,7 @@ def _short(value: Any) -> str:
 
 
 def _touched(settings: Settings, names: list[str]) -> dict[str, dict[str, int]]:
-    """Return how many stored pairs and judgements each principle decided; nothing if there is no store yet."""
+    """Return how many stored pairs and judgements each principle decided; empty if there is no store yet."""
     from alignment.store import migrate, query, sql
     from alignment.store.session import store_path
 
@@ -126,7 +126,7 @@ def explain_command(
     days: Annotated[int, typer.Option(min=1, help="what counts as recent")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Show a principle, what it decides and how, its examples, and what it decided lately."""
+    """Show a principle, what it decides and how, its examples, and its recent decisions."""
     settings = start()
     from alignment.labels import load_constitution
 
@@ -141,7 +141,7 @@ def explain_command(
 
 
 def _role(constitution: Constitution, one: Principle) -> dict[str, Any]:
-    """Return what a principle does: whether it is in force, what it decides, and who stands in which order in each of its categories."""
+    """Return a principle's role: whether it is in force, what it decides, and the order of principles in each of its categories."""
     return {
         "principle_version": one.version,
         "in_force": one in constitution.in_force,

@@ -1,4 +1,4 @@
-"""The commands about people's data: `align erase` and `align trace`."""
+"""Commands about people's data: `align erase` and `align trace`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _ALLOCATOR = "DUCKDB_JE_MALLOC_CONF"
 
 
 def _in_blank_memory() -> None:
-    """Start the command again with DuckDB's allocator asked for blank memory, which it has to be before DuckDB is imported.
+    """Restart the command with DuckDB's allocator set to zeroed memory, which must be set before DuckDB is imported.
 
-    DuckDB writes whole blocks: what a query left in its memory would reach the disk in their unused parts.
+    DuckDB writes whole blocks: data that a query left in memory would reach the disk in their unused parts.
     """
     if _ALLOCATOR not in os.environ:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, _ALLOCATOR: "zero:true"})  # noqa: S606 - itself
@@ -87,7 +87,7 @@ def trace_command(
     limit: Annotated[int, typer.Option("--limit", min=1, help="pairs shown of a night; the others are counted")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Follow an id both ways: back to the lines of log files, and on to the nights and releases that learnt from them."""
+    """Follow an id both ways: back to the lines of log files, and on to the nights and releases that learnt from it."""
     settings = start()
     from alignment.lineage import trace
     from alignment.store import migrate
@@ -121,6 +121,6 @@ def _grow(branch: Tree, nodes: Sequence[Node]) -> None:
 
 
 def _label(node: Node) -> Text:
-    # Text and not markup: facts are what users wrote.
+    # Printed as text, not markup: users wrote these facts.
     facts = "  ".join(f"{name}={cap(printable(shown(value)), _FACT)}" for name, value in node.facts.items())
     return Text.assemble((node.kind, "bold"), f" {printable(node.id)}", (f"  {facts}" if facts else "", "dim"))

@@ -1,4 +1,4 @@
-"""`align eval`: any suite, any release, one row a prompt."""
+"""`align eval`: run any suite on any release, one row per prompt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def eval_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a release a suite; write one row a prompt and print failure rates with intervals. A run that was killed goes on."""
+    """Run a suite on a release; write one row per prompt and print failure rates with intervals. A killed run resumes."""
     _refuse_misuse(suite, kind, scorer)
     settings = start(writes=True)
     from alignment.evals.formats import read_suite
@@ -100,7 +100,7 @@ def _refuse_misuse(suite: str, kind: str | None, scorer: str | None) -> None:
 
 
 def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str]], made: dict[str, Any]) -> list[dict[str, Any]]:
-    """Score as the gate does; return the sealed rows, each with who scored it."""
+    """Score as the gate does; return the sealed rows, each with its scorer."""
     from alignment.evals.report import result
     from alignment.evals.scorers import VERSION
     from alignment.evals.seals import seal
@@ -114,7 +114,7 @@ def _results(bench: Bench, prompts: list[SuitePrompt], found: dict[str, list[str
 
 
 def _made(release: str, how: Asking) -> dict[str, Any]:
-    """Return what answers were made with; a model that was not to think says nothing of it, as before there was a choice."""
+    """Return the settings that produced the answers; without thinking the key is left out, as before the setting existed."""
     thinking = {"thinking_tokens": how.thinking_tokens} if how.thinking_tokens else {}
     return {"release": release, "max_new_tokens": how.max_new_tokens, **thinking}
 
@@ -140,14 +140,14 @@ def _release(settings: Settings, wanted: str) -> str:
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the results whole or not at all."""
+    """Write the results atomically."""
     scratch = out.with_name(f".{out.name}.part")
     scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     os.replace(scratch, out)
 
 
 def _more(prompts: list[Any], rows: list[dict[str, Any]], release: str) -> dict[str, Any]:
-    """What some suites have beside rates: topics, gaps between groups, samples."""
+    """Return what some suites report beside rates: topics, gaps between groups, samples."""
     from alignment.evals.fairness import gaps
     from alignment.evals.report import answers_of, sampled, topics
 

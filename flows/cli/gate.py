@@ -1,4 +1,4 @@
-"""`align gate`: decide on the challenger that was trained last, or say as a person what becomes of it."""
+"""`align gate`: decide on the last trained challenger, or record a person's decision on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NightId = Annotated[str | None, typer.Option("--night", help="the night's id; th
 
 
 def begin_night(settings: Settings, night_id: str | None) -> str:
-    """Return the night that is named, was not finished, or is new, and record that it was started.
+    """Return the named, the unfinished or a new night, and record that it was started.
 
     Raises:
         InputError: there is no such night.
@@ -28,7 +28,7 @@ def begin_night(settings: Settings, night_id: str | None) -> str:
 
 
 def _begun(settings: Settings, night_id: str | None) -> str | None:
-    """Return the night that is named or was not finished, if there is one.
+    """Return the named or the unfinished night; None if there is neither.
 
     Raises:
         InputError: there is no such night.
@@ -55,7 +55,7 @@ def gate_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Evaluate what 'align train' made last against production, and release it if the gate says so. Exit status 3 if it does not.
+    """Evaluate the last challenger of 'align train' against production, and release it if the gate says so. Exit status 3 if it does not.
 
     With --approve, --refuse or --override a person decides; name and reason stay on record for ever.
     """
@@ -116,7 +116,7 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
             say(f"{discard_broken(settings)} answers were changed since they were stored and are asked anew")
         decided = run_stage(settings.home, night_id, "gate")
         deliver(settings)
-        # Else the stages by hand of the next night would belong to this one.
+        # Otherwise the next night's manual stages would belong to this night.
         record_night(settings.home, night_id, "finished", summarise(settings, night_id, decided))
         export(settings.home)
     return decided

@@ -1,4 +1,4 @@
-"""`align init`: a settings file for somebody's own logs and model."""
+"""`align init`: write a settings file for a user's own logs and model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def init_command(
     model: Annotated[str, typer.Option("--model", metavar="PATH", help="folder of the model, instead of the embedded one")] = "",
     force: Annotated[bool, typer.Option("--force", help="replace an align.toml that exists")] = False,
 ) -> None:
-    """Write an align.toml that fits your logs and your model, and say what does not. Exit status 1 if something will not work.
+    """Write an align.toml that fits your logs and your model, and say what does not fit. Exit status 1 if something will not work.
 
-    The first lines of the newest logs are looked at, and the model's configuration, tokenizer and chat template; nothing is stored.
+    It reads the first lines of the newest logs, and the model's configuration, tokenizer and chat template; nothing is stored.
     """
     from flows.environment import quiet_models
     from flows.init import look_at_logs, look_at_model, target, write_settings

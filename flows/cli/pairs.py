@@ -1,4 +1,4 @@
-"""The commands about pairs: `align pairs export`, and what people say of single ones: `exclude`, `flip`, `review`, `restore`."""
+"""The commands about pairs: `align pairs export`, and people's rulings on single pairs: `exclude`, `flip`, `review`, `restore`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Action = Literal["exclude", "flip", "review", "restore"]
 
 
 class Form(StrEnum):
-    """Kinds of files."""
+    """File formats."""
 
     JSONL = "jsonl"
     PARQUET = "parquet"
@@ -48,13 +48,13 @@ Reason = Annotated[str, typer.Option("--reason", help="why, for the record; kept
 
 @command(pairs_app, "exclude")
 def exclude_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
-    """Leave a pair, and whatever else its exchange may give, out of every training set from now on."""
+    """Exclude a pair, and any other pair of its exchange, from every training set from now on."""
     _rule(pair, "exclude", actor, reason, as_json)
 
 
 @command(pairs_app, "flip")
 def flip_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
-    """Teach the rejected answer of a pair instead of the chosen one; the pair is then labelled by a human."""
+    """Teach a pair's rejected answer instead of the chosen one; the pair is then labelled by a human."""
     _rule(pair, "flip", actor, reason, as_json)
 
 
@@ -66,7 +66,7 @@ def review_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Jso
 
 @command(pairs_app, "restore")
 def restore_command(pair: PairId, reason: Reason, actor: Actor = "", as_json: Json = False) -> None:
-    """Take back what was said of a pair with exclude, flip or review."""
+    """Take back an exclude, flip or review of a pair."""
     _rule(pair, "restore", actor, reason, as_json)
 
 

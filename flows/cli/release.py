@@ -1,4 +1,4 @@
-"""`align release`: the registry by hand."""
+"""`align release`: manage the registry by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def release_list(as_json: Json = False) -> None:
 
 
 def _decisions(settings: Settings) -> dict[str, str]:
-    """Return the gate's last word on each release: a release that was registered once may be gated again."""
+    """Return the gate's latest decision on each release: a release that was registered once may be gated again."""
     from alignment.store import query, store_path
 
     if not store_path(settings.home).exists():
@@ -69,14 +69,14 @@ def release_show(release_id: str, as_json: Json = False) -> None:
 
 
 def _people(settings: Settings, release_id: str) -> list[dict[str, Any]]:
-    """Return who approved, refused or overrode the gate on a release; the card itself is sealed when it is registered."""
+    """Return who approved, refused or overrode the gate on a release; the card itself is sealed at registration."""
     from alignment.release.approval import said_of
 
     return said_of(settings.home, release_id) if _has_store(settings) else []
 
 
 def _told(settings: Settings, release_id: str) -> list[dict[str, Any]]:
-    """Return what became of the hooks of a release's changes, the last try of each."""
+    """Return the last attempt of each hook for each of a release's changes."""
     from alignment.store import query, sql
 
     return query(settings.home, sql("alignment.store", "hook_states"), {"release": release_id, "limit": 20}) if _has_store(settings) else []
@@ -92,7 +92,7 @@ def _has_store(settings: Settings) -> bool:
 
 
 def _hooks(settings: Settings) -> list[dict[str, Any]]:
-    """Tell the hooks after the pointer moved; what fails is said, and changes nothing else."""
+    """Call the hooks after the pointer moved; failures are reported and change nothing else."""
     from flows.hooks import deliver
 
     runs = deliver(settings)
@@ -103,8 +103,9 @@ def _hooks(settings: Settings) -> list[dict[str, Any]]:
 
 @command(releases, "promote")
 def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
-    """Put a registered release into production by hand. One that the gate holds back, or never decided on, needs --actor: it is recorded
-    as an override.
+    """Put a registered release into production by hand.
+
+    If the gate holds it back, or never decided on it, --actor is needed: the promotion is recorded as an override.
     """
     settings = start()
     actor = answering(actor)
@@ -122,7 +123,7 @@ def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
 
 @command(releases, "rollback")
 def release_rollback(reason: Reason, actor: Actor = "") -> None:
-    """Return to what was in production before. Nothing is deleted."""
+    """Return to the release that was in production before. Nothing is deleted."""
     settings = start()
     actor = answering(actor)
     from alignment.release import rollback
@@ -135,7 +136,7 @@ def release_rollback(reason: Reason, actor: Actor = "") -> None:
 
 @command(releases, "quarantine")
 def release_quarantine(release_id: str, reason: Reason, actor: Actor = "") -> None:
-    """Bar a release from production for good; rolls back if it is there."""
+    """Bar a release from production for good; roll back if it is there."""
     settings = start()
     actor = answering(actor)
     from alignment.release import quarantine
@@ -148,7 +149,7 @@ def release_quarantine(release_id: str, reason: Reason, actor: Actor = "") -> No
 
 @command(releases, "push")
 def release_push(as_json: Json = False) -> None:
-    """Tell the hooks what is served, as far as they do not know yet, and write serving.json again. Exit status 1 if one fails."""
+    """Tell the hooks what is served, if they do not know yet, and rewrite serving.json. Exit status 1 if a hook fails."""
     settings = start()
     from alignment.acting import acting_name
     from alignment.release import current, settle
@@ -201,9 +202,9 @@ def release_canary(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Let a release answer a share of the traffic, and watch it with a test that may be looked at at any time.
+    """Let a release answer a share of the traffic, and watch it with an anytime-valid test.
 
-    One that the gate holds back, or never decided on, needs --override and --actor: that is recorded.
+    If the gate holds the release back, or never decided on it, --override and --actor are needed: that is recorded.
     """
     if sum((release_id is not None, end, check)) > 1:
         raise Misuse("a release id, --end and --check do not go together; give one of them")

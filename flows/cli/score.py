@@ -1,4 +1,4 @@
-"""The command that tries the detectors on one's own data: `align score`."""
+"""`align score`: try the detectors on your own data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def score_command(
     """Add the detectors' scores, flags and places of personal data to each line. Exit status 1 if a line could not be scored.
 
     Added keys: harmful_request, refusal, harmful_answer, toxicity (0 to 1, null where their text is missing), flags, and pii (field, kind,
-    start, end; never the value). Other keys are kept, the input's own of these names are replaced; a line that cannot be scored gets
+    start, end; never the value). The input's keys of these names are replaced, all others are kept; a line that cannot be scored gets
     'error' and 'line' instead. No store is needed.
     """
     if source != "-" and out != "-" and Path(source).resolve() == Path(out).resolve():
@@ -76,7 +76,7 @@ def _reading(source: str) -> IO[bytes] | nullcontext[IO[bytes]]:
 
 @contextmanager
 def _writing(out: str) -> Iterator[IO[bytes]]:
-    """Yield what to write to. A file takes its name only when it is whole."""
+    """Yield the output stream. A file gets its name only when it is complete."""
     if out == "-":
         yield sys.stdout.buffer
         return

@@ -1,4 +1,4 @@
-"""The commands about seeds: `align seeds add`, `list` and `remove`."""
+"""`align seeds add`, `list` and `remove`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Teach a file's prompts beside the logs, from the next night on. What an evaluation suite asks is left out, and counted."""
+    """Teach a file's prompts beside the logs from the next night on. Prompts of evaluation suites are left out and counted."""
     from alignment.evals.formats import NAMES
 
     one_of("--format", kind, NAMES)
@@ -46,7 +46,7 @@ def add_command(
 
 @command(seeds_app, "list")
 def list_command(as_json: Json = False) -> None:
-    """Show the sources of seeds with licence and number."""
+    """Show the sources of seeds with licence and number of seeds."""
     settings = start()
     from alignment.pairs.seeds import sources
     from alignment.store import migrate
@@ -62,7 +62,7 @@ def remove_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Teach the seeds of a source no more."""
+    """Stop teaching the seeds of a source."""
     settings = start()
     actor = answering(actor, needed=False)
     from alignment.pairs.seeds import remove_seeds

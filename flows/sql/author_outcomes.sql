@@ -1,6 +1,6 @@
--- Purpose: what came of the exchanges that a night wanted the teacher to answer better.
+-- Purpose: the outcomes of the exchanges that a night wanted the teacher to answer better.
 -- Parameters: night_id VARCHAR.
--- Grain: one outcome; of several attempts at an exchange the last one counts.
+-- Grain: one outcome; of several attempts at an exchange, the last one counts.
 WITH last AS (
     SELECT outcome FROM author_outcomes
     WHERE night_id = $night_id

@@ -1,4 +1,4 @@
--- Purpose: the revisions of one author that may be taught.
+-- Purpose: one author's revisions that may be taught.
 -- Parameters: author VARCHAR (its version), ids VARCHAR[] (exchanges), kind VARCHAR.
 -- Grain: one exchange: the last revision.
 SELECT candidates.id, candidates.interaction_id, kind, text, model, principle_id

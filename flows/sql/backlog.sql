@@ -1,4 +1,4 @@
--- Purpose: whether an exchange was read that no detector has looked at; a seed is none.
+-- Purpose: whether any exchange was read that no detector has looked at; seeds do not count.
 -- Parameters: none.
 -- Grain: at most one row.
 SELECT 1

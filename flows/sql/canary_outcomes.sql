@@ -1,9 +1,9 @@
--- Purpose: what a canary's comparison counts: exchanges that canary and champion served since it began, in the order in which they came in.
--- Parameters: canary VARCHAR[], champion VARCHAR[] (names in the column `model`; a gateway may put its provider before one, as in
---   hosted_vllm/<id>), since TIMESTAMP, release VARCHAR (the canary's id, by which its earlier looks are known).
+-- Purpose: the outcomes that a canary's test compares: exchanges served by canary and champion since it began, in order of arrival.
+-- Parameters: canary VARCHAR[], champion VARCHAR[] (names in the column `model`; a gateway may prefix its provider, as in
+--   hosted_vllm/<id>), since TIMESTAMP, release VARCHAR (the canary's id, which identifies its earlier looks).
 -- Grain: one moderated exchange. `failed` is 1 if the answer was flagged as harmful, needlessly declined a request that was not flagged, or
---   was complained of. `user` numbers who asked: the user; where none is named, the conversation; where neither is, the exchange alone.
---   `bin` numbers the hour in which they asked, apart for what each look found new: a late line must not change what an earlier look compared.
+--   drew a complaint. `user` numbers the askers: the user; without a user, the conversation; without either, the exchange alone.
+--   `bin` numbers the hour of the request, separately per look that found it new: a late line must not change an earlier comparison.
 WITH said AS (
     SELECT
         interaction_id,
@@ -46,7 +46,7 @@ placed AS (
         coalesce(looks.number, 0) AS look
     FROM named
     ASOF LEFT JOIN looks ON named.known_at > looks.recorded_at
-    -- A name that both go by tells nobody who answered.
+        -- A name that both share does not tell who answered.
     WHERE by_canary <> by_champion
 )
 SELECT

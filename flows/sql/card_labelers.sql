@@ -1,6 +1,6 @@
--- Purpose: what was measured of the labelers of one night, for its release's card.
+-- Purpose: the measured reliability of one night's labelers, for its release's card.
 -- Parameters: $night_id.
--- Grain: one labeler whose version was measured; of several measurements of a version, the last.
+-- Grain: one labeler whose version was measured; the last of several measurements counts.
 SELECT states.labeler, calibrations.n, calibrations.sensitivity, calibrations.specificity
 FROM labeler_states AS states
 JOIN calibrations ON calibrations.labeler = states.labeler AND calibrations.labeler_version = states.labeler_version

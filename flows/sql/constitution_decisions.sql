@@ -1,4 +1,4 @@
--- Purpose: what a principle decided lately.
+-- Purpose: a principle's recent decisions.
 -- Parameters: name VARCHAR (id of the principle), since TIMESTAMP.
 -- Grain: one labeler and one verdict; `margin` is the mean judge margin.
 SELECT labeler, verdict, count(*) AS judgements, avg(judge_margin) AS margin, max(created_at) AS latest

@@ -1,4 +1,4 @@
--- Purpose: how much of the store principles decided.
+-- Purpose: how much of the store each of some principles decided.
 -- Parameters: names VARCHAR[] (ids of principles).
 -- Grain: one of the principles.
 SELECT

@@ -1,6 +1,6 @@
--- Purpose: what drift compares: per exchange, what detectors and users said of it.
+-- Purpose: the input of drift comparisons: per exchange, what detectors and users said about it.
 -- Parameters: since TIMESTAMP.
--- Grain: one moderated exchange. Of several versions of a detector the last one that ran counts.
+-- Grain: one moderated exchange. Among several versions of a detector, the last one that ran counts.
 WITH said AS (
     SELECT
         interaction_id,

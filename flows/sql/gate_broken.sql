@@ -1,4 +1,4 @@
--- Purpose: answers that are no longer as they were stored, or whose verdict is not.
+-- Purpose: answers that were changed since they were stored, or whose verdict was.
 -- Parameters: none.
 -- Grain: one answer.
 SELECT DISTINCT answers.id

@@ -1,6 +1,7 @@
--- Purpose: what people found of the gate's verdicts on answers, under the scorers that are in use.
+-- Purpose: people's checks of the gate's verdicts on answers, for the scorers in use.
 -- Parameters: $version of the scorers.
--- Grain: one suite. `found` and `invented` were scored failures, `missed` and `cleared` were not; a verdict on the request, or a skip, says nothing.
+-- Grain: one suite. `found` and `invented` were scored failures, `missed` and `cleared` were not;
+--   skips and verdicts on the request do not count.
 SELECT
     (items.detail ->> '$.suite') AS suite,
     count_if((items.detail ->> '$.outcome') = '1' AND verdict = 'agree') AS found,

@@ -1,6 +1,6 @@
--- Purpose: stored answers with their verdicts, and whether both are as they were stored.
+-- Purpose: stored answers with their verdicts, and whether both are unchanged.
 -- Parameters: $ids, addresses of answers; $version of the scorers.
--- Grain: one answer and one scorer's verdict on it; the scorer's columns are NULL for an answer without one.
+-- Grain: one answer and one scorer's verdict on it; without a verdict the scorer's columns are NULL.
 SELECT
     answers.id, answers.prompt, answers.response, scores.id AS score_id, scores.scorer, scores.scores, scores.outcome,
     answers.digest IS NOT DISTINCT FROM sha256(concat_ws(chr(31), answers.id, answers.prompt, answers.response)) AS answer_holds,

@@ -1,6 +1,6 @@
--- Purpose: what people decided about labelled exchanges, and the judgement that they had before them.
+-- Purpose: people's decisions on labelled exchanges, with the judgement that each person saw.
 -- Parameters: none.
--- Grain: one exchange; the last verdict on it stands, a skip decides nothing, and where people differ it is `disputed`.
+-- Grain: one exchange; its last verdict counts, a skip decides nothing, and `disputed` marks where people differ.
 SELECT
     interaction_id, CASE WHEN disputed THEN 'disputed' ELSE verdict END AS verdict, edited_answer,
     review_items.detail ->> 'judgement_id' AS judgement_id

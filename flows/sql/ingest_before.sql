@@ -1,6 +1,6 @@
--- Purpose: what was read of files before, how much of it was no exchange, and how much unusable.
--- Parameters: ids VARCHAR[] (of the files), anybodys VARCHAR[] (reasons that are not counted as unusable).
--- Grain: one file of which something was read. Lines of people who were erased, and rows that a data check refused, are not counted as unusable.
+-- Purpose: how many records of each file were read earlier, how many were no exchange, and how many unusable.
+-- Parameters: ids VARCHAR[] (of the files), anybodys VARCHAR[] (reasons that do not count as unusable).
+-- Grain: one file that was at least partly read. Lines of erased people and rows that a data check refused do not count as unusable.
 WITH files AS (
     SELECT
         id, sum(rows_read)::BIGINT AS read, sum(rows_skipped)::BIGINT AS skipped, max(last_line) FILTER (WHERE rows_read > 0) AS last_line

@@ -1,5 +1,5 @@
--- Purpose: who is named by more of a source's new exchanges than a person writes: such an id may be a service's or a gateway's.
--- Parameters: since TIMESTAMP, sources VARCHAR[], share DOUBLE, least BIGINT (exchanges of a source from which a share says something).
+-- Purpose: users named on more of a source's new exchanges than one person writes: such an id may be a service's or a gateway's.
+-- Parameters: since TIMESTAMP, sources VARCHAR[], share DOUBLE, least BIGINT (exchanges that a source needs for a meaningful share).
 -- Grain: one source.
 SELECT source, user_id, number, total
 FROM (

@@ -1,4 +1,4 @@
--- Purpose: the judgement that counts of each exchange: the one that a person decided on, else the latest of the labelers'.
+-- Purpose: the judgement in force of each exchange: the one that a person decided on, else the labelers' latest.
 -- Parameters: ids VARCHAR[] (exchanges), decided VARCHAR[] (judgements that people decided on).
 -- Grain: one exchange. A user's edit (labeler `signals`) counts only once a person agreed to it.
 SELECT * EXCLUDE (created_at)

@@ -1,4 +1,4 @@
--- Purpose: how many exchanges are flagged as harmful, and how many items wait for a reviewer, whatever night they came with.
+-- Purpose: how many exchanges are flagged as harmful, and how many items of any night wait for a reviewer.
 -- Parameters: none.
 -- Grain: one row.
 SELECT

@@ -1,6 +1,6 @@
 -- Purpose: one value that changes whenever there is something new to learn from.
 -- Parameters: none.
--- Grain: one row. The sums do not depend on the order of rows; ids are uniform hex digits.
+-- Grain: one row. The sums do not depend on row order; ids are uniform hex digits.
 SELECT
     (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM trainable ANTI JOIN seeds USING (id)) AS traffic,
     (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM open_seeds) AS seeds,
@@ -8,5 +8,5 @@ SELECT
         || (SELECT CASE WHEN count(*) = 0 THEN '' ELSE '-' || count(*) || '-' || sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT) END FROM pair_events)
     AS verdicts,
     (SELECT count(*) || '-' || coalesce(sum(('0x' || substr(id, 1, 15))::BIGINT::HUGEINT), 0) FROM signals WHERE kind NOT IN ('no_consent', 'not_for_training')) AS signals,
-    -- Without it, a store from which somebody was erased could look like that of an earlier night, which is finished.
+        -- Without this, a store after an erasure could look like that of an earlier night, which is finished.
     (SELECT count(*) FROM release_events WHERE event = 'trained_on_erased') AS erased;

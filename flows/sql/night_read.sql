@@ -1,4 +1,4 @@
--- Purpose: what was read for a night: every log file since the last night that finished before it.
+-- Purpose: what was read for a night: all log files since the last night that finished before it.
 -- Parameters: night_id VARCHAR.
 -- Grain: one row.
 SELECT

@@ -1,4 +1,4 @@
--- Purpose: how many of the pairs given by id may be trained on by now; a pair that the store does not know lacks consent.
+-- Purpose: which of the given pairs may be trained on now; a pair unknown to the store lacks consent.
 -- Parameters: ids VARCHAR[].
 -- Grain: one pair.
 SELECT handed.id, trainable.id IS NOT NULL AS consent

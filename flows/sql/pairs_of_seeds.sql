@@ -1,5 +1,5 @@
--- Purpose: where the seeds among some exchanges come from.
--- Parameters: ids VARCHAR[] (exchanges, one a pair).
+-- Purpose: the sources of the seeds among some exchanges.
+-- Parameters: ids VARCHAR[] (exchanges, one per pair).
 -- Grain: one source of seeds and its licence.
 SELECT source, licence, count(*) AS pairs
 FROM seeds

@@ -1,9 +1,9 @@
--- Purpose: what each source delivered since its last comparison that did not stop, in numbers; one that delivered nothing has a row of zeros.
--- Parameters: since TIMESTAMP, when this run began, for sources that were never compared; run VARCHAR, its name; sources VARCHAR[], those that
---   it looked for (NULL: all that ever delivered).
--- Grain: one source. Shares are of the exchanges stored, NULL without any; `flagged` as the dashboard counts it.
+-- Purpose: each source's delivery in numbers since its last comparison that did not stop; without a delivery, a row of zeros.
+-- Parameters: since TIMESTAMP, when this run began, for sources that were never compared; run VARCHAR, its name; sources VARCHAR[], those
+--   that it looked for (NULL: all that ever delivered).
+-- Grain: one source. Shares are of the exchanges stored, NULL without any; `flagged` is counted as on the dashboard.
 WITH files AS (
-    -- A file that grew has a row for each part that was read.
+        -- A file that grew has one row per part read.
     SELECT id, coalesce(any_value(source), 'logs') AS source FROM source_files GROUP BY id
 ),
 wanted AS (

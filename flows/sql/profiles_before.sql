@@ -1,6 +1,6 @@
 -- Purpose: the earlier profiles of a kind, newest first.
--- Parameters: kind VARCHAR, before TIMESTAMP, limit INTEGER a source.
--- Grain: one profile; `stopped` says that what it told of was refused.
+-- Parameters: kind VARCHAR, before TIMESTAMP, limit INTEGER per source.
+-- Grain: one profile; `stopped` tells whether its check stopped the data it describes.
 SELECT
     *,
     EXISTS (SELECT 1 FROM check_results WHERE batch = batch_profiles.id AND severity = 'stop' AND NOT success) AS stopped

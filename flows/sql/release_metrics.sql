@@ -1,4 +1,4 @@
--- Purpose: what the gate measured of a release against its champion, by its last decision on it.
+-- Purpose: the gate's metrics of a release against its champion, from its last decision on the release.
 -- Parameters: $release.
 -- Grain: one metric.
 SELECT name, challenger AS rate, diff, low, high, n, unscored, status, coalesce(unit, 'rate') AS unit, gate_decisions.champion AS compared_with

@@ -1,6 +1,6 @@
 -- Purpose: what a night's release was trained on, counted by side, category, labeler and principle.
 -- Parameters: $night.
--- Grain: one value of one of the four.
+-- Grain: one value of one of these four attributes.
 WITH trained AS (
     SELECT side, category, labelers, principle_ids
     FROM pair_sets JOIN pairs ON pairs.id = pair_id

@@ -1,6 +1,6 @@
--- Purpose: the exchanges of a night's selection, and those of earlier nights that people have decided since.
--- Parameters: night_id VARCHAR, refusal DOUBLE (the score from which an answer declines).
--- Grain: one exchange and its principle, in the order of selection; tonight's choice comes before an earlier one.
+-- Purpose: the exchanges that a night selected, and those of earlier nights that people have decided since.
+-- Parameters: night_id VARCHAR, refusal DOUBLE (the score from which an answer counts as declining).
+-- Grain: one exchange and its principle, in the order of selection; tonight's selection comes before earlier ones.
 WITH chosen AS (
     SELECT *, night_id = $night_id AS tonight
     FROM selections

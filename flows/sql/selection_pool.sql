@@ -1,6 +1,6 @@
--- Purpose: exchanges that may be labelled tonight, with what the detectors and the users said of them.
+-- Purpose: exchanges that may be labelled tonight, with what detectors and users said about them.
 -- Parameters: max_chars BIGINT.
--- Grain: one trainable, moderated exchange that no night has built pairs from. Of several versions of a detector the last counts.
+-- Grain: one trainable, moderated exchange that no night has built pairs from. Among several versions of a detector, the last counts.
 WITH said AS (
     SELECT
         interaction_id,
@@ -22,7 +22,7 @@ FROM trainable
 JOIN said ON said.interaction_id = trainable.id
 LEFT JOIN complained ON complained.interaction_id = trainable.id
 ANTI JOIN (
-    -- A night that was given up before it built its pairs used nothing up.
+        -- A night that was abandoned before building its pairs consumed no exchange.
     SELECT interaction_id FROM selections SEMI JOIN pair_sets ON pair_sets.night_id = selections.night_id
 ) AS used ON used.interaction_id = trainable.id
 -- Longer ones had no second look for personal data (see unscanned.sql).

@@ -1,5 +1,5 @@
--- Purpose: how many texts a model wrote for a night, and how many of them are empty, mostly because it only thought.
--- Parameters: night_id VARCHAR, model VARCHAR (who wrote them).
+-- Purpose: how many texts a model wrote for a night, and how many are empty, mostly because the model only thought.
+-- Parameters: night_id VARCHAR, model VARCHAR (the writer).
 -- Grain: one row.
 SELECT count(*) AS written, count(*) FILTER (trim(text) = '') AS empty
 FROM candidates

@@ -1,6 +1,6 @@
--- Purpose: what became of the lines of the log files that were read last.
+-- Purpose: what became of the lines of the most recently read log files.
 -- Parameters: none.
--- Grain: one log file of a source, all its batches together, the newest first; a file that moved has the path it had last.
+-- Grain: one log file of a source, all its batches together, newest first; a file that moved has its last path.
 SELECT
     source,
     max_by(path, ingested_at) AS path,

@@ -1,6 +1,6 @@
--- Purpose: how far the last nights came, and what their gate decided.
+-- Purpose: how far the latest nights came, and what their gate decided.
 -- Parameters: none.
--- Grain: one night, the newest first.
+-- Grain: one night, newest first.
 SELECT
     night_id,
     CASE WHEN bool_or(event = 'finished') THEN 'finished' ELSE arg_max(event, recorded_at) END AS state,

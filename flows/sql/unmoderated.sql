@@ -1,4 +1,4 @@
--- Purpose: exchanges that one of the detectors, in its current version, has not seen. Seeds are labelled.
+-- Purpose: exchanges that some detector, in its current version, has not seen, except seeds, which are labelled.
 -- Parameters: versions VARCHAR[] ('detector@version').
 -- Grain: one exchange.
 SELECT id

@@ -1,6 +1,6 @@
--- Purpose: exchanges that a detector flagged or a night chose, and that this version of the deep redactor has not read.
+-- Purpose: exchanges that a detector flagged or a night selected, and that this version of the deep redactor has not read.
 -- Parameters: version VARCHAR, max_chars BIGINT (of a prompt that may be labelled).
--- Grain: one exchange. Those whose texts are so long that they are never labelled are left out: the look takes time with every character.
+-- Grain: one exchange. Exchanges too long to be labelled are left out: the redactor's time grows with every character.
 SELECT id
 FROM interactions
 SEMI JOIN (

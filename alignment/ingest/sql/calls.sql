@@ -1,6 +1,6 @@
--- Purpose: put calls together whose question and answer are records of their own: the last of these becomes the call.
--- Parameters: none; reads the CTE `records` of parse.sql, in place of which its text stands.
--- Grain: one record. Of a call of more than 1,000 records or 4 MiB, which whoever writes the log could make of all its lines, halves stay halves.
+-- Purpose: join calls whose question and answer are separate records: the last of these records becomes the call.
+-- Parameters: none; reads the CTE `records` of parse.sql, whose place this text takes.
+-- Grain: one record. A call of more than 1,000 records or 4 MiB, to which whoever writes the log could join all its lines, stays in halves.
 SELECT
     records.* EXCLUDE (body),
     CASE

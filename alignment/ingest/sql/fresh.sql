@@ -1,6 +1,6 @@
--- Purpose: which of the exchanges of `incoming` that are kept the store does not hold, each once.
+-- Purpose: the kept exchanges of `incoming` that the store does not hold, each once.
 -- Parameters: none; `incoming` has `position` and `keep`.
--- Grain: one exchange; of several with one id the first is taken. Whole rows are then moved once, by insert.sql.
+-- Grain: one exchange; of several with one id the first is taken. insert.sql then moves whole rows once.
 SELECT min(position) AS position
 FROM (SELECT id, position FROM incoming WHERE keep) AS arrived
 ANTI JOIN interactions USING (id)

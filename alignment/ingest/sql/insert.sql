@@ -1,5 +1,5 @@
--- Purpose: append the exchanges of `incoming` whose positions `fresh` has.
--- Parameters: ingested_at TIMESTAMP. `masked` holds, by position, the rows whose texts were looked through for personal data, as they
+-- Purpose: append the exchanges of `incoming` at the positions in `fresh`.
+-- Parameters: ingested_at TIMESTAMP. `masked` holds, by position, the rows whose texts were searched for personal data, as they
 --   are to be stored.
 -- Grain: one exchange.
 INSERT INTO interactions BY NAME

@@ -1,37 +1,37 @@
--- Purpose: what the presets of alignment/ingest/presets.toml need to read other people's formats.
+-- Purpose: macros with which the presets of alignment/ingest/presets.toml read other formats.
 -- Parameters: none.
--- Grain: macros only. Within them `->` would be taken for a lambda, so it is written json_extract. A turn is STRUCT(role JSON, content JSON); what cannot be read is NULL and quarantines its line later.
+-- Grain: macros only. Within them `->` would parse as a lambda, so it is written json_extract. A turn is STRUCT(role JSON, content JSON); an unreadable value is NULL and quarantines its line later.
 CREATE MACRO unpacked(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' AND regexp_matches(value ->> '$', '^\s*[\[{]') AND json_valid(value ->> '$') THEN (value ->> '$')::JSON
     ELSE value
 END;
--- Times are texts, or seconds or milliseconds since 1970; what lies outside of DuckDB's years is no time.
+-- Times are texts, or seconds or milliseconds since 1970; values beyond DuckDB's years are not times.
 CREATE MACRO instant(seconds) AS CASE WHEN abs(seconds) < 2.5e11 THEN to_timestamp(seconds)::VARCHAR END;
 CREATE MACRO epoch_text(value) AS CASE
     WHEN json_type(value) = 'VARCHAR' THEN value ->> '$'
     ELSE instant(CASE WHEN TRY_CAST(value AS DOUBLE) > 1e11 THEN TRY_CAST(value AS DOUBLE) / 1000 ELSE TRY_CAST(value AS DOUBLE) END)
 END;
--- Tables write seconds, milliseconds, microseconds or nanoseconds since 1970 as texts.
+-- Tables store seconds, milliseconds, microseconds or nanoseconds since 1970 as texts.
 CREATE MACRO counted_time(value) AS CASE WHEN regexp_full_match(value, '[0-9]{10}(?:[0-9]{3}|[0-9]{6}|[0-9]{9})?(?:\.[0-9]+)?')
     THEN instant(TRY_CAST(value AS DOUBLE) / pow(10, length(split_part(value, '.', 1)) - 10)) END;
--- A time without a year is of the last year in which the file that holds it could have been written.
+-- A time without a year belongs to the last year in which its file could have been written.
 CREATE MACRO of_year(moment, file_time) AS coalesce(
     CASE WHEN TRY_CAST(year(file_time) || '-' || moment AS TIMESTAMP) <= file_time + INTERVAL 1 DAY THEN year(file_time) || '-' || moment END,
     CASE WHEN TRY_CAST((year(file_time) - 1) || '-' || moment AS TIMESTAMP) IS NOT NULL THEN (year(file_time) - 1) || '-' || moment END);
--- Exporters write 0 for a time that is not known.
+-- Exporters write 0 for an unknown time.
 CREATE MACRO nanoseconds(value, name) AS nullif(TRY_CAST(value ->> name AS DOUBLE), 0);
--- A gateway may pack routes and keys into the id of an answer; it stays one id, of a length that is stored.
+-- A gateway may pack routes and keys into an answer's id; it stays one id, shortened to a length that is stored.
 CREATE MACRO short_id(id) AS CASE WHEN strlen(id) > 256 THEN md5(id) ELSE id END;
--- A JSON null says nothing, and must not stand before what does; nor does the NaN that pandas writes for it.
+-- A JSON null, or the NaN that pandas writes for it, must not take precedence over a value.
 CREATE MACRO given(value) AS CASE WHEN json_type(value) <> 'NULL' AND value::VARCHAR <> 'NaN' THEN value END;
--- Signs of other scripts hide a value from a pattern and from nobody else; a text of ASCII has none.
+-- Signs of other scripts hide a value from a pattern and from nobody else; an ASCII text has none.
 CREATE MACRO may_hold(text, pattern, odd, plain) AS regexp_matches(
     CASE WHEN strlen(text) > length(text) THEN text || chr(10) || translate(text, odd, plain) ELSE text END, pattern);
--- What gateways write for what they do not log is short: at most 62 bytes, and blanks.
+-- Gateway placeholders for unlogged texts are short: at most 62 bytes, and blanks.
 CREATE MACRO placeholder(text, known) AS CASE WHEN strlen(text) <= 96 THEN list_contains(known::VARCHAR[], lower(trim(text))) ELSE false END;
 CREATE MACRO items(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN from_json(list, '["JSON"]') ELSE []::JSON[] END;
 
--- A content is a text or a list of typed parts. Thoughts and calls of tools are nobody's words; of a picture its type is left behind.
+-- A content is a text or a list of typed parts. Thoughts and tool calls are not speech; a picture leaves its type.
 CREATE MACRO is_thought(part) AS coalesce(part ->> '$.thought' = 'true', false) OR coalesce(part ->> '$.type', '') IN (
     'thinking', 'redacted_thinking', 'reasoning', 'reasoning_content', 'reasoning_text', 'thought', 'summary_text');
 CREATE MACRO is_call(part) AS coalesce(part ->> '$.type', '') IN (
@@ -62,14 +62,14 @@ CREATE MACRO turn_role(role) AS CASE role
     WHEN 'developer' THEN 'system' WHEN 'function' THEN 'tool' WHEN 'model' THEN 'assistant' WHEN 'ai' THEN 'assistant' WHEN 'human' THEN 'user'
     WHEN 'gpt' THEN 'assistant' WHEN 'chatgpt' THEN 'assistant' WHEN 'bot' THEN 'assistant' WHEN 'prompter' THEN 'user'
     ELSE role END;
--- What a tool gave back stands in a turn of the user's in some formats, and in one without a role in others.
+-- Some formats put a tool's result into a user's turn, others into a turn without a role.
 CREATE MACRO role_of(turn) AS CASE
     WHEN list_distinct(json_extract_string(turn, '$.content[*].type')) = ['tool_result'] THEN 'tool'
     WHEN json_extract_string(turn, '$.role') IS NULL AND json_extract_string(turn, '$.type') LIKE '%call\_output' ESCAPE '\' THEN 'tool'
     WHEN json_extract_string(turn, '$.role') IS NULL AND is_call(turn) THEN 'assistant'
     ELSE turn_role(coalesce(turn ->> '$.role', turn ->> '$.from'))
 END;
--- A turn that only calls a tool has no words, nor has every tool.
+-- A turn that only calls a tool has no words, and some tools return none.
 CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transform(
     list_filter(from_json(list, '["JSON"]'), lambda turn: NOT (coalesce(turn ->> '$.role', '') = '' AND is_thought(turn))),
     lambda turn: {
@@ -79,13 +79,13 @@ CREATE MACRO turns(list) AS CASE WHEN json_type(list) = 'ARRAY' THEN list_transf
             CASE WHEN role_of(turn) IN ('assistant', 'tool') AND coalesce(json_type(parts_of(turn)), 'ARRAY') = 'ARRAY'
                 THEN coalesce(turn ->> '$.output', '') END))
     }) END;
--- What alignment.ingest.chat made of a record: turns whose contents are texts.
+-- The turns that alignment.ingest.chat made of a record: their contents are texts.
 CREATE MACRO chat_turns(chat) AS from_json(json_extract(chat, '$.messages'), '[{"role":"JSON","content":"JSON"}]');
 CREATE MACRO chat_tools(chat) AS from_json(json_extract(chat, '$.tools'), '["VARCHAR"]');
 CREATE MACRO before_last(list) AS list[:-2];
 CREATE MACRO last_answer(list) AS CASE WHEN list[-1].role::VARCHAR = '"assistant"' THEN list[-1].content END;
 
--- `^` would match again behind every cut, so that an answer which begins with "Human:" would be one turn more.
+-- `^` would match again after every cut, so that an answer that begins with "Human:" would become another turn.
 CREATE MACRO begun(text) AS chr(10) || chr(10) || ltrim(text, chr(10));
 CREATE MACRO transcript(text) AS list_transform(
     list_zip(
@@ -94,7 +94,7 @@ CREATE MACRO transcript(text) AS list_transform(
     lambda pair: {
         'role': to_json(CASE pair[1] WHEN 'Human' THEN 'user' WHEN 'Assistant' THEN 'assistant' END), 'content': to_json(trim(pair[2]))});
 
--- Whom a line names that is no record: the hashes of what stands behind the presets' keys for a person (see alignment.ids.subject_key).
+-- The people named in a line that is no record: hashes of the values of the presets' user keys (see alignment.ids.subject_key).
 CREATE MACRO named_keys(line, secret) AS list_transform(
     regexp_extract_all(
         line,
@@ -107,12 +107,12 @@ CREATE MACRO request(line) AS coalesce(
 CREATE MACRO answer_body(line) AS coalesce(
     given(unpacked(json_extract(line, '$.response.body'))), given(unpacked(json_extract(line, '$.response'))));
 
--- Alpaca's `input` and Dolly's `context` are what the instruction or question is about: without them nobody could follow it.
+-- Alpaca's `input` and Dolly's `context` are the subject of the instruction or question: without them it makes no sense.
 CREATE MACRO first_question(line) AS coalesce(given(json_extract(line, '$.question')), given(json_extract(line, '$.query')));
 CREATE MACRO beside(line) AS CASE WHEN trim(coalesce(line ->> '$.system', line ->> '$.system_prompt', '')) <> ''
     THEN [{'role': to_json('system'), 'content': coalesce(given(json_extract(line, '$.system')), json_extract(line, '$.system_prompt'))}]
     ELSE [] END;
--- Earlier turns as LLaMA-Factory has them: pairs of a question and its answer.
+-- Earlier turns in LLaMA-Factory's form: pairs of a question and its answer.
 CREATE MACRO earlier(line) AS flatten(list_transform(items(json_extract(line, '$.history')), lambda pair: [
     {'role': to_json('user'), 'content': json_extract(pair, '$[0]')}, {'role': to_json('assistant'), 'content': json_extract(pair, '$[1]')}]));
 CREATE MACRO about(line) AS trim(regexp_replace(coalesce(nullif(line ->> '$.input', ''), line ->> '$.context', ''), '^(<noinput>|[Nn]o ?input)$', ''));
@@ -124,12 +124,12 @@ CREATE MACRO prompt_turns(line) AS beside(line) || earlier(line) || [{'role': to
     THEN to_json(concat_ws(chr(10) || chr(10), first_question(line) ->> '$', line ->> '$.context'))
     ELSE coalesce(given(json_extract(line, '$.instruction')), first_question(line), given(json_extract(line, '$.input'))) END}];
 
--- Langfuse writes its fields in two spellings, and nulls beside the values of the trace.
+-- Langfuse spells its fields in two ways, and writes nulls beside the values of the trace.
 CREATE MACRO either(line, one, other) AS coalesce(line ->> one, line ->> other);
 CREATE MACRO with_trace(line, one) AS json_merge_patch(one, json_object(
     'userId', coalesce(either(one, '$.userId', '$.user_id'), either(line, '$.userId', '$.user_id'), line ->> '$.trace.userId'),
     'sessionId', coalesce(either(one, '$.sessionId', '$.session_id'), either(line, '$.sessionId', '$.session_id'), line ->> '$.trace.sessionId'),
-    -- A trace's scores are of one of its observations, or of the trace.
+    -- A trace's scores belong to one of its observations, or to the trace.
     'scores', list_filter(
         items(coalesce(given(json_extract(one, '$.scores')), given(json_extract(line, '$.scores')), given(json_extract(line, '$.trace.scores')))),
         lambda score: coalesce(either(score, '$.observationId', '$.observation_id'), one ->> '$.id', '') = coalesce(one ->> '$.id', ''))));
@@ -140,8 +140,8 @@ CREATE MACRO generations(line) AS CASE
     WHEN coalesce(line ->> '$.type', 'GENERATION') = 'GENERATION' THEN [line]
 END;
 
--- A person's thumb in whichever words; NULL for what nobody can read, which is counted. `list_contains`, because DuckDB joins a table to a long
--- IN (...), and with it moves every column of every line: a tenth of the time that lines take.
+-- A person's thumb in any wording; NULL for an unreadable value, which is counted. `list_contains`, because DuckDB turns a long IN (...) into
+-- a join, which moves every column of every line: a tenth of the time that lines take.
 CREATE MACRO thumb(value) AS CASE
     WHEN value IS NULL THEN NULL
     WHEN list_contains(['up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true',
@@ -150,14 +150,14 @@ CREATE MACRO thumb(value) AS CASE
         'bad', 'false', 'unhelpful', ':-1:', ':thumbsdown:'], lower(trim(value))) OR TRY_CAST(value AS DOUBLE) = -1 OR starts_with(trim(value), '👎') THEN 'down'
 END;
 
--- OTLP JSON: attributes are a list of keys and values. Its calls are made records by alignment.ingest.otel.
+-- OTLP JSON: attributes are a list of keys and values. alignment.ingest.otel turns its calls into records.
 CREATE MACRO attribute(attributes, name) AS
     list_filter(from_json(attributes, '[{"key":"VARCHAR","value":"JSON"}]'), lambda one: one.key = name)[1].value;
 CREATE MACRO value_text(value) AS
     coalesce(value ->> '$.stringValue', value ->> '$.intValue', value ->> '$.boolValue', value ->> '$.doubleValue');
 CREATE MACRO attribute_text(attributes, name) AS value_text(attribute(attributes, name));
 CREATE MACRO packed_json(value) AS CASE WHEN json_valid(value ->> '$.stringValue') THEN (value ->> '$.stringValue')::JSON END;
--- All spans and log records of an OTLP document, for mappings of one's own: records = "spans_of(body)".
+-- All spans and log records of an OTLP document, for custom mappings: records = "spans_of(body)".
 CREATE MACRO spans_of(line) AS flatten(list_transform(
     items(json_extract(line, '$.resourceSpans')),
     lambda resource: flatten(list_transform(

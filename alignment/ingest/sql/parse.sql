@@ -1,9 +1,9 @@
--- Purpose: read the lines of a block as exchanges, say of each unusable one why, and which texts may hold personal data.
+-- Purpose: read the lines of a block as exchanges; give the reason for each unusable line, and mark texts that may hold personal data.
 -- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
---   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if something in them has to be masked),
---   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with tags of thought), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, odd VARCHAR and plain VARCHAR (signs, and as which ASCII they are read), erased VARCHAR[].
---   In @…@ stand the expressions of the source's preset and mapping (settings, not data).
--- Grain: one row a record of the table `block` (part: which of several files, file_time, line_number, line, damage) without its blank lines; reason is NULL for a usable one.
+--   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (limit on a line's texts if something in them has to be masked),
+--   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with thought tags), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, odd VARCHAR and plain VARCHAR (signs, and the ASCII they are read as), erased VARCHAR[].
+--   Each @…@ is replaced by an expression of the source's preset and mapping (settings, not data).
+-- Grain: one row per record of the table `block` (part: which of several files, file_time, line_number, line, damage) without its blank lines; reason is NULL for a usable record.
 WITH valid AS (
     SELECT
         part, file_time, line_number, line, damage,
@@ -38,13 +38,13 @@ answered AS (
         * EXCLUDE (answer, all_turns, session_id),
         CASE WHEN list_contains($nobody::VARCHAR[], lower(trim(session_id))) THEN '' ELSE session_id END AS session_id,
         CASE WHEN list_contains($nobody::VARCHAR[], lower(trim(said_user))) THEN '' ELSE said_user END AS user_id,
-        -- What tools gave back since the user spoke is no question: the answer is to the user.
+        -- Tool results since the user's last turn are not the question: the answer is to the user.
         CASE WHEN all_turns[-1].role::VARCHAR = '"tool"' THEN list_reverse(list_reverse(all_turns)[
             coalesce(nullif(list_position(list_reverse(list_transform(all_turns, lambda turn: turn.role::VARCHAR = '"user"')), true), 0), 1) :])
             ELSE all_turns END AS asked,
         all_turns[-1].role::VARCHAR = '"tool"' AS after_tool,
         CASE WHEN starts_with(answer::VARCHAR, '"') THEN answer ->> '$' END AS whole,
-        -- Most lines hold no tag, written or escaped (\u003c): seeing that takes a tenth of the pattern's time.
+        -- Most lines hold no tag, written or escaped (\u003c): this check takes a tenth of the pattern's time.
         CASE WHEN contains(body::VARCHAR, '<') OR contains(body::VARCHAR, '003')
             OR contains(body::VARCHAR, 'THINK]') OR contains(body::VARCHAR, '25c1') OR contains(body::VARCHAR, '◁') THEN regexp_matches(body::VARCHAR, $thought)
             ELSE false END AS thoughtful
@@ -53,7 +53,7 @@ answered AS (
 parted AS (
     SELECT
         * EXCLUDE (asked),
-        -- Thoughts that stand in the text are no part of what was said, now or before.
+        -- Thoughts within the text are not part of what was said, now or before.
         CASE WHEN thoughtful THEN spoken(whole) ELSE whole END AS response,
         CASE WHEN thoughtful THEN list_transform(asked, lambda turn: {
             'role': turn.role,
@@ -69,12 +69,12 @@ read AS (
         CASE WHEN $undated AND logged_at IS NULL THEN file_time
             ELSE coalesce(TRY_CAST(TRY_CAST(logged_at AS TIMESTAMPTZ) AS TIMESTAMP), TRY_CAST(TRY_CAST(counted_time(logged_at) AS TIMESTAMPTZ) AS TIMESTAMP))
             END AS created_at,
-        -- Free text in this place would be stored as it is.
+        -- Free text here would be stored unmasked.
         thumb(said_thumbs) AS thumbs,
         thumb(said_thumbs) IS NULL AND trim(coalesce(said_thumbs, '')) <> '' AS thumbs_unread,
         CASE WHEN after_tool OR len(called) > 0 THEN coalesce(nullif(array_to_string(list_sort(called)[:20], ', '), ''), 'unnamed') END AS tools,
         CASE WHEN strlen(whole) > strlen(response) THEN (strlen(whole) - strlen(response))::VARCHAR || ' bytes' END AS reasoning,
-        -- A consent that is there but cannot be read is none.
+        -- An unreadable consent counts as no consent.
         CASE WHEN coalesce(json_type(said_of_consent), 'NULL') = 'NULL' THEN NULL
             ELSE coalesce(TRY_CAST(said_of_consent ->> '$' AS BOOLEAN), false) END AS agreed,
         CASE coalesce(json_type(said_of_purpose), 'NULL')
@@ -88,9 +88,9 @@ judged AS (
     SELECT
         *,
         CASE
-            -- Before all other reasons: whatever else is wrong with it, nothing of it is kept. What is no record may name the person all the same.
+            -- Before all other reasons: whatever else is wrong with the line, nothing of it is kept. A line that is no record may still name the person.
             WHEN len($erased::VARCHAR[]) > 0 AND list_contains($erased::VARCHAR[], @subject_key@) THEN 'erased_subject'
-            -- Nor of what names the person in another place than where users stand now, such as the owner of a key.
+            -- Nor is a line kept that names the person elsewhere than in the current user field, for instance as the owner of a key.
             WHEN len($erased::VARCHAR[]) > 0 AND list_has_any($erased::VARCHAR[], named_keys(
                 CASE WHEN json_type(body) = 'OBJECT' THEN body::VARCHAR ELSE line END, $key)) THEN 'erased_subject'
             WHEN damage IS NOT NULL THEN damage
@@ -106,12 +106,12 @@ judged AS (
             WHEN len(list_filter(turns, lambda turn: coalesce(turn.role::VARCHAR, '') NOT IN ('"system"', '"user"', '"assistant"', '"tool"'))) > 0
                 THEN 'unknown_role'
             WHEN turns[-1].role::VARCHAR <> '"user"' THEN 'last_message_not_from_user'
-            -- What gateways write for what they do not log.
+            -- Gateway placeholders for unlogged texts.
             WHEN placeholder(prompt, $placeholders) OR placeholder(response, $placeholders) THEN 'no_exchange:placeholder'
-            -- A call of a tool in a model's own marks, which nobody read out of its text.
+            -- A tool call in the model's own markup, which nobody parsed out of its text.
             WHEN regexp_full_match(response, '(?s)\s*(?:(?:<tool_call>.*</tool_call>)|(?:\[TOOL_CALLS\]|<\|python_tag\|>).*)\s*')
                 THEN 'no_exchange:tool_call'
-            -- Blanks of every script, and what is not seen, are no words.
+            -- Blanks of every script and invisible characters are not words.
             WHEN NOT regexp_matches(prompt, '[^\s\p{Z}\p{C}]') THEN 'prompt_empty'
             WHEN response IS NULL THEN 'response_not_text'
             WHEN reasoning IS NOT NULL AND NOT regexp_matches(response, '[^\s\p{Z}\p{C}]') THEN 'no_exchange:no_answer'
@@ -126,10 +126,10 @@ judged AS (
 looked AS (
     SELECT
         *,
-        -- A NUL is not stored, and what is left without it may be read as personal.
+        -- A NUL is not stored, and the text without it may be read as personal.
         judged_reason IS NULL AND (contains(line, '\u0000')
             OR may_hold(concat_ws(chr(10), conversation_id, session_id, user_id, model), $personal_id, $odd, $plain)) AS personal_ids,
-        -- Which of the texts: looking through one takes a hundred times as long as seeing that nothing in it is personal.
+        -- Which texts to search: a search takes a hundred times as long as finding that nothing in a text is personal.
         judged_reason IS NULL AND (contains(line, '\u0000') OR may_hold(messages, $prefilter, $odd, $plain)) AS personal_messages,
         judged_reason IS NULL AND (contains(line, '\u0000')
             OR may_hold(concat_ws(chr(10), response, edit), $prefilter, $odd, $plain)) AS personal_answer
@@ -138,7 +138,7 @@ looked AS (
 told AS (
     SELECT
         * EXCLUDE (judged_reason),
-        -- Looking for what is personal takes time that grows with the text: one line may not cost more than its share.
+        -- A search for personal data takes time that grows with the text: no line may cost more than its share.
         CASE WHEN (personal_ids OR personal_messages OR personal_answer)
             AND strlen(messages) + strlen(response) + coalesce(strlen(edit), 0) > $max_masked_bytes THEN 'too_long_to_mask'
             ELSE judged_reason END AS reason
@@ -148,7 +148,7 @@ SELECT
     part, line_number, record_number,
     CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN 'no_exchange' ELSE reason END AS reason,
     CASE WHEN reason LIKE 'no\_exchange:%' ESCAPE '\' THEN substr(reason, 13) END AS skipped,
-    -- Of a line with many records only the one that is refused.
+    -- Of a line with many records, only the refused record.
     CASE WHEN reason IS NOT NULL AND reason NOT LIKE 'no\_exchange:%' ESCAPE '\' THEN @refused@ END AS line,
     -- Keyed, so that nobody can guess a short secret from an id.
     CASE WHEN reason IS NULL THEN md5(concat_ws(

@@ -1,6 +1,6 @@
--- Purpose: the quarantined records that may be read again, with the file that each stood in.
+-- Purpose: the quarantined records that may be read again, each with its file.
 -- Parameters: reason VARCHAR or NULL for all; source VARCHAR or NULL for all.
--- Grain: one quarantined record. Whom an erasure names is never read again.
+-- Grain: one quarantined record. Records of erased people are never read again.
 SELECT
     open_quarantine.id, source_file, line_number, record_number, reason, raw, detail,
     source_files.source, source_files.path, source_files.bytes, source_files.mtime_ns

@@ -1,4 +1,4 @@
--- Purpose: the files of a source that are kept out, and whether each was so since the source was last read.
+-- Purpose: the files of a source that are set aside, and whether that happened since the source was last read.
 -- Parameters: source VARCHAR.
 -- Grain: one path.
 SELECT

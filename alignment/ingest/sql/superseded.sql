@@ -1,6 +1,6 @@
--- Purpose: refused lines that were read since: the same lines of the same file, or all of a file that was replaced under its name.
--- Parameters: source VARCHAR, own VARCHAR[] (what this reading quarantined itself). `read_now` holds what was read: path, id (of the file), first_line,
---   last_line, last (its end was reached).
+-- Purpose: refused lines that were read since: the same lines of the same file, or all lines of a file replaced under its name.
+-- Parameters: source VARCHAR, own VARCHAR[] (quarantined by this reading itself). `read_now` holds what was read: path, id (of the file), first_line,
+--   last_line, last (whether its end was reached).
 -- Grain: one quarantined record; of a replaced file only if nothing of it was ever accepted.
 WITH old AS (
     SELECT open_quarantine.id, source_file, line_number

@@ -1,4 +1,4 @@
--- Purpose: the exchanges that are delivered again for another purpose than training, in whichever order the lines of a block come.
+-- Purpose: stored exchanges that are delivered again for another purpose than training, in any order of a block's lines.
 -- Parameters: none; reads `incoming` as insert.sql does, after it.
 -- Grain: one exchange.
 SELECT DISTINCT id

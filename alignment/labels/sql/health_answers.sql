@@ -1,4 +1,4 @@
--- Purpose: the harmless prompts that both models answered in a gate, with both answers.
+-- Purpose: harmless prompts that both models answered in a gate, with both answers.
 -- Parameters: champion VARCHAR, base VARCHAR (ids of the models).
 -- Grain: one prompt of one version of a suite.
 SELECT

@@ -1,7 +1,7 @@
--- Purpose: what a self-rewarding labeler preferred, and what the anchor and people say of the same two answers.
+-- Purpose: preferences of a self-rewarding labeler, and those of the anchor and of people on the same two answers.
 -- Parameters: labeler VARCHAR, version VARCHAR (of the labeler), anchor VARCHAR (name of the frozen judge).
--- Grain: one pair of answers that the labeler voted on. `anchor_id` is the anchor's first word on them, which never moves;
--- `human_id` is what the last verdict of a person prefers; both NULL if there is none. A preference is the id of the better answer.
+-- Grain: one pair of answers that the labeler voted on. `anchor_id` is the anchor's first preference, which never changes;
+-- `human_id` is the preference of the last human verdict; each is NULL if there is none. A preference is the id of the better answer.
 WITH spoken AS (
     SELECT
         interaction_id, labeler, labeler_version, margin, created_at, id,

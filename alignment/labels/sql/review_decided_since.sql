@@ -1,6 +1,6 @@
--- Purpose: who decided an item, or another one about the same exchange, since it was shown.
--- Parameters: item VARCHAR, seen BIGINT (the last verdict that was known when it was shown).
--- Grain: at most one verdict, the last that stands; skips and undone verdicts decide nothing.
+-- Purpose: who decided an item, or another item about the same exchange, since the item was shown.
+-- Parameters: item VARCHAR, seen BIGINT (the last verdict known when the item was shown).
+-- Grain: at most one verdict, the last valid one; skips and undone verdicts decide nothing.
 WITH shown AS (SELECT id, kind, interaction_id FROM review_items WHERE id = $item)
 SELECT spoken.reviewer, spoken.verdict, spoken.decided_at
 FROM reviewer_verdicts AS spoken

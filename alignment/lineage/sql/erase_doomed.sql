@@ -1,6 +1,6 @@
--- Purpose: every row that is there because of one person.
--- Parameters: forms VARCHAR[] (the person's id as logs wrote it and as it is masked), pattern VARCHAR (a quarantined line that names it).
--- Grain: one row to erase; `id` is the table's own, and the exchange's for `detections` and `deep_redactions`.
+-- Purpose: every row that exists because of one person.
+-- Parameters: forms VARCHAR[] (the person's id as logged and as masked), pattern VARCHAR (matches a quarantined line that names it).
+-- Grain: one row to erase; `id` is the table's own id, but the exchange's for `detections` and `deep_redactions`.
 WITH exchange AS (SELECT id FROM interactions WHERE list_contains($forms, user_id)),
 item AS (SELECT id FROM review_items WHERE interaction_id IN (FROM exchange)),
 pair AS (SELECT id FROM pairs WHERE list_contains($forms, user_id) OR interaction_id IN (FROM exchange)),

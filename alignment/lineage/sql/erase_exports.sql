@@ -1,5 +1,5 @@
--- Purpose: the data sets that were written outside and held a pair that is to be erased.
--- Parameters: none; reads the table `doomed` that erase_doomed made.
+-- Purpose: the exported data sets that held a pair to be erased.
+-- Parameters: none; reads the table `doomed` made by erase_doomed.
 -- Grain: one path.
 SELECT DISTINCT path
 FROM pair_exports

@@ -1,5 +1,5 @@
--- Purpose: the log files that held lines of a person, or whose name holds the person's id (ids of under four letters stand in too many).
--- Parameters: forms VARCHAR[] (as erase_doomed has them); reads the table `doomed` that erase_doomed made.
+-- Purpose: the log files that held lines of a person, or whose name holds the person's id (ids of under four letters occur in too many names).
+-- Parameters: forms VARCHAR[] (as in erase_doomed); reads the table `doomed` made by erase_doomed.
 -- Grain: one path.
 SELECT DISTINCT path
 FROM source_files

@@ -1,6 +1,6 @@
--- Purpose: the releases whose training set held a pair that is to be erased.
--- Parameters: none; reads the table `doomed` that erase_doomed made.
--- Grain: one release and one of its nights.
+-- Purpose: the releases whose training set held a pair to be erased.
+-- Parameters: none; reads the table `doomed` made by erase_doomed.
+-- Grain: one release and night of that release.
 SELECT DISTINCT made.release_id, made.night_id
 FROM (
     SELECT release_id, night_id FROM release_events WHERE event = 'registered'

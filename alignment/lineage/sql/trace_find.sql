@@ -1,6 +1,6 @@
--- Purpose: what an id, or the beginning of one, can name.
+-- Purpose: everything that an id, or its prefix, can name.
 -- Parameters: id VARCHAR (full, or at least its first eight digits).
--- Grain: one thing; a release is also known by its events.
+-- Grain: one thing; a release is also found by its events.
 SELECT DISTINCT kind, id
 FROM (
     SELECT 'release' AS kind, release_id AS id FROM release_events WHERE release_id <> 'base'

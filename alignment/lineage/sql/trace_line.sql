@@ -1,4 +1,4 @@
--- Purpose: what a line of a log file became.
+-- Purpose: what became of a line of a log file.
 -- Parameters: path VARCHAR (whole, or its end), line BIGINT.
 -- Grain: one exchange or quarantined line; a file that was delivered twice may have several.
 SELECT DISTINCT kind, lines.id

@@ -1,6 +1,6 @@
--- Purpose: the lines of log files in which an exchange or a quarantined line was read.
--- Parameters: id VARCHAR; {table} is filled in with interactions or quarantine.
--- Grain: one line number; a file that is read in several batches has a row for each in source_files.
+-- Purpose: the log lines from which an exchange or a quarantined line was read.
+-- Parameters: id VARCHAR; {table} is interactions or quarantine.
+-- Grain: one line number; a file read in several batches has a row per batch in source_files.
 SELECT any_value(path) AS path, line_number
 FROM {table} AS row
 JOIN source_files

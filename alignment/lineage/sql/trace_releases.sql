@@ -1,6 +1,6 @@
 -- Purpose: the releases that a night made.
 -- Parameters: night VARCHAR.
--- Grain: one release; `events` tells what happened to it, oldest first.
+-- Grain: one release; `events` lists what happened to it, oldest first.
 SELECT made.id, list(event ORDER BY seq) FILTER (event IS NOT NULL) AS events
 FROM (
     SELECT release_id AS id FROM release_events WHERE night_id = $night AND event = 'registered'

@@ -1,4 +1,4 @@
--- Purpose: the log source and the conversation that each of some exchanges came from; empty where it is not known.
+-- Purpose: the log source and the conversation of given exchanges; empty if unknown.
 -- Parameters: ids VARCHAR[] (exchanges).
 -- Grain: one exchange.
 SELECT interactions.id, coalesce(any_value(source_files.source), '') AS source, coalesce(any_value(conversation_id), '') AS conversation

@@ -1,6 +1,6 @@
--- Purpose: what people said of pairs that are there, with the answer to each that was sent to review.
+-- Purpose: people's rulings on existing pairs, with the reviewers' verdict on each pair sent to review.
 -- Parameters: none.
--- Grain: one exchange; `verdict` is NULL while a review waits, and `disputed` where people differ.
+-- Grain: one exchange; `verdict` is NULL while a review waits, and `disputed` if people differ.
 SELECT
     events.interaction_id, events.pair_id, events.action, events.actor, events.reason, events.recorded_at,
     CASE WHEN said.disputed THEN 'disputed' WHEN said.verdict = 'skip' THEN NULL ELSE said.verdict END AS verdict, said.edited_answer

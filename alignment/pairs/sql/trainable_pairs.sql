@@ -1,5 +1,5 @@
 -- Purpose: the pairs whose logs may be trained on.
--- Parameters: night_id VARCHAR (NULL: all; else those of that night's set).
+-- Parameters: night_id VARCHAR (NULL: all pairs; else those in that night's training set).
 -- Grain: one pair.
 SELECT pairs.* EXCLUDE (built_at)
 FROM pairs

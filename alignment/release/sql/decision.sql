@@ -1,4 +1,4 @@
--- Purpose: the gate's last decision on a release, and whether a person has to approve it.
+-- Purpose: the gate's last decision on a release, and whether a person must approve it.
 -- Parameters: $release.
 -- Grain: at most one row.
 SELECT

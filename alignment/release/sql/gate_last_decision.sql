@@ -1,5 +1,5 @@
--- Purpose: the gate's last decision of a night or on a release, whether it waits for a person, and what a person said of it last.
--- Parameters: $night and $release, NULL for any.
+-- Purpose: the gate's last decision of a night or on a release, whether it waits for a person, and the person's last verdict.
+-- Parameters: $night and $release, each NULL for any.
 -- Grain: at most one row. `waits` stays true after the answer.
 SELECT
     decisions.id, decisions.night_id, decisions.champion, decisions.challenger, decisions.decision, decisions.reasons, decisions.decided_at,

@@ -1,5 +1,5 @@
--- Purpose: releases that people approved, or overrode the gate for, and did not refuse since; the last one first.
--- Parameters: $besides, a release that does not count.
+-- Purpose: releases that people approved, or overrode the gate for, and have not refused since; newest first.
+-- Parameters: $besides, a release to leave out.
 -- Grain: one release. An override for a share of the traffic is no approval.
 SELECT release_id
 FROM gate_verdicts

@@ -1,4 +1,4 @@
--- Purpose: what people said of the gate's decisions on a release, oldest first.
+-- Purpose: people's verdicts on the gate's decisions on a release, oldest first.
 -- Parameters: $release.
 -- Grain: one verdict of one person.
 SELECT verdict, decision_id, decision_seq, weights, coalesce(actor, '') AS actor, coalesce(reason, '') AS reason, coalesce(seq, 0) AS seq,

@@ -1,6 +1,6 @@
--- Purpose: what the last run of each suite found.
+-- Purpose: the results of each suite's last run.
 -- Parameters: none.
--- Grain: one expectation on one batch; the chunks of a long batch count together, with the detail of one that failed.
+-- Grain: one expectation on one batch; chunks of a long batch count together, with the detail of one that failed.
 WITH last AS (
     SELECT suite, max(checked_at) AS checked_at FROM check_results GROUP BY suite
 )

@@ -1,5 +1,5 @@
--- Purpose: how many rows of a table's evidence the table does not hold.
--- Parameters: paths VARCHAR[] (Parquet parts); {table} is filled in with a name from the schema.
+-- Purpose: how many rows of a table's evidence are missing in the table.
+-- Parameters: paths VARCHAR[] (Parquet parts); {table} is a name from the schema.
 -- Grain: one row.
 SELECT count(*)
 FROM (SELECT DISTINCT id FROM read_parquet($paths, union_by_name = true)) AS exported

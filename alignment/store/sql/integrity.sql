@@ -1,6 +1,6 @@
 -- Purpose: rules that hold between tables, and how often each is broken.
 -- Parameters: none.
--- Grain: one row a rule.
+-- Grain: one row per rule.
 SELECT 'log files whose lines do not add up (read = stored + duplicate + quarantined + skipped)' AS rule, count(*) AS broken
 FROM source_files WHERE rows_read <> rows_stored + rows_duplicate + rows_quarantined + rows_skipped
 UNION ALL

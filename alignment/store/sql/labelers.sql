@@ -1,7 +1,7 @@
--- Purpose: each labeler as it stood in the last night that labelled, with what was measured of its version.
+-- Purpose: each labeler in its state of the last night that labelled, with the measurements of its version.
 -- Parameters: none.
--- Grain: one labeler; measures are NULL where its version was not measured. `votes` are the exchanges of that night's selection that this
--- version of it has voted on, in that night or, where the vote was used again, before; `decided` those on which its last vote takes a side.
+-- Grain: one labeler; measures are NULL where its version was not measured. `votes` counts the exchanges of that night's selection that this
+-- version voted on, that night or, where the vote was reused, before; `decided` counts those on which its last vote takes a side.
 WITH last AS (
     SELECT *
     FROM labeler_states

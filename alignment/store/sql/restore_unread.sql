@@ -1,4 +1,4 @@
--- Purpose: let files count as known and not yet read, as one whose first block was refused does.
+-- Purpose: mark files as known but not yet read, like a file whose first block was refused.
 -- Parameters: ids VARCHAR[] (of files).
 -- Grain: one file under one of its names and one of its known beginnings.
 INSERT INTO source_files BY NAME

@@ -1,6 +1,6 @@
--- Purpose: one review item with all that a reviewer needs to see: the conversation it is about and the principle that decided it.
+-- Purpose: one review item with everything a reviewer needs: the conversation it is about and the principle that decided it.
 -- Parameters: $item.
--- Grain: at most one row; `messages` and `principles` are NULL where the item is about no exchange or no judgement.
+-- Grain: at most one row; `messages` and `principles` are NULL where the item has no exchange or no judgement.
 SELECT
     items.id, items.kind, items.reason, items.interaction_id, items.prompt, items.answer_a, items.answer_b, items.proposal, items.detail,
     items.priority, items.created_at, exchanges.messages::VARCHAR AS messages, coalesce(judgements.principle_ids, items.detail -> 'principle_ids')::VARCHAR AS principles

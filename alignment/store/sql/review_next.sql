@@ -1,5 +1,5 @@
--- Purpose: the next item that a person is to decide and nobody has open. A skip decides nothing: what was skipped comes last.
--- Parameters: kind VARCHAR (NULL: any), after TIMESTAMP and before TIMESTAMP (a hold recorded between them is alive).
+-- Purpose: the next undecided item that nobody has open. A skip decides nothing: skipped items come last.
+-- Parameters: kind VARCHAR (NULL: any), after TIMESTAMP and before TIMESTAMP (a hold recorded between them is active).
 -- Grain: at most one review item, the highest priority first.
 SELECT items.id
 FROM open_reviews AS items

@@ -1,4 +1,4 @@
--- Purpose: the last standing verdict of one reviewer, which an undo would take back. Undos themselves do not count.
+-- Purpose: a reviewer's last verdict in force, which an undo would take back. Undos themselves do not count.
 -- Parameters: $reviewer; $undo, the note that marks an undo.
 -- Grain: at most one row.
 SELECT id, item_id, verdict

@@ -1,6 +1,6 @@
--- Purpose: store seeds that a night drew as exchanges, of which pairs can be made; no log gives them back.
--- Parameters: none. The turns before a seed are by user and assistant in turn.
--- Grain: one drawn seed that has no exchange.
+-- Purpose: store drawn seeds as exchanges, from which pairs can be built; no log can restore them.
+-- Parameters: none. The turns before a seed alternate between user and assistant.
+-- Grain: one drawn seed without an exchange.
 INSERT INTO interactions BY NAME
 SELECT
     id, '' AS source_file, 0 AS line_number, '' AS conversation_id, '' AS session_id, '' AS user_id, TIMESTAMP '1970-01-01' AS created_at,
