@@ -82,8 +82,8 @@ def _local(pairs: int, home: Path) -> dict[str, Any]:
     model = LocalModel(chat_model_path(home), batch_size=16)
     model.choose([[{"role": "user", "content": "Load."}]], ("A", "B"))
     # Without the control items, which the model fails: this measures only the speed of asking.
-    judge = replace(self_judge(model), with_canaries=False)
-    row = _measure("embedded, self_judge without canaries", judge, comparisons(pairs))
+    judge = replace(self_judge(model), with_controls=False)
+    row = _measure("embedded, self_judge without control items", judge, comparisons(pairs))
     return row | {
         "calls": 2 * pairs,
         "calls_per_second": 2 * pairs / row["seconds"],

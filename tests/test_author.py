@@ -267,7 +267,7 @@ def test_a_teacher_does_not_vote_on_its_own_text(home: Path) -> None:
             HARM.selected, [HARM.answer, made.candidate], scores, CONSTITUTION.named(HARM.principle.id), scorer_version="s",
             settings=Labels(), declines_at=0.5,
         )  # fmt: skip
-        judge = ModelJudge("teacher", author.model, b"k", with_canaries=False)  # type: ignore[arg-type]
+        judge = ModelJudge("teacher", author.model, b"k", with_controls=False)  # type: ignore[arg-type]
         before = len(seen)
         votes = poll([proposal], {"teacher": Voter(judge, None)})
         assert votes[proposal.comparison.id] == {} and len(seen) == before

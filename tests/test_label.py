@@ -101,7 +101,7 @@ def everybody(monkeypatch: pytest.MonkeyPatch) -> list[Labeler]:
     return found
 
 
-def test_a_canary_that_fails_late_takes_every_vote_of_the_night(home: Path, everybody: list[Labeler]) -> None:
+def test_a_control_item_that_fails_late_takes_every_vote_of_the_night(home: Path, everybody: list[Labeler]) -> None:
     night = Night(home, 200)
     model = Model(able)
 
@@ -146,7 +146,7 @@ def test_what_a_person_decided_is_neither_asked_nor_judged_again(home: Path, eve
     night.store(review_items=[item], verdicts=[verdict])
     night.choose("two")
     everybody[0] = ConstitutionLabeler(CONSTITUTION, score, "other", 0.2)
-    everybody[1] = ModelJudge("teacher", other := Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_canaries=False)
+    everybody[1] = ModelJudge("teacher", other := Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_controls=False)
     flow.label.fn("two")
     assert other.asked == 2 * 2
     count = "SELECT interaction_id, count(*) AS n FROM judgements GROUP BY ALL"
@@ -190,7 +190,7 @@ def open_questions(home: Path) -> list[dict[str, Any]]:
 
 def test_an_exchange_has_one_open_question_whatever_the_others_vote(home: Path, everybody: list[Labeler]) -> None:
     night = Night(home, 2)
-    everybody.append(ModelJudge("teacher", Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_canaries=False))
+    everybody.append(ModelJudge("teacher", Model(lambda text: able(text)[::-1]), b"k", min_margin=0.1, with_controls=False))
     flow.label.fn("one")
     first = open_questions(home)
     assert {row["reason"] for row in first} == {"the labelers disagree (constitution: A, teacher: B)"}

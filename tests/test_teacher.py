@@ -17,7 +17,7 @@ import pytest
 
 from alignment.config import load_settings
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
-from alignment.labels.attacks import attack, attacks, canaries
+from alignment.labels.attacks import attack, attacks, control_items
 from alignment.labels.labeler import Comparison
 from alignment.labels.llm_judge import ModelJudge, self_judge, teacher
 from alignment.models.chat import Choice
@@ -78,7 +78,7 @@ def test_it_labels_and_pays_once(url: str, home: Path) -> None:
     votes = judge_at(url, home).vote(clean())
     assert [vote.verdict for vote in votes] == ["first"] * 10
     paid = counts(url)
-    assert paid["asked"] == 2 * (10 + sum(one.kind != "a null answer" for one in canaries()))
+    assert paid["asked"] == 2 * (10 + sum(one.kind != "a null answer" for one in control_items()))
     assert judge_at(url, home).vote(clean()) == votes
     assert counts(url) == paid
 
@@ -197,13 +197,13 @@ def test_a_killed_run_pays_for_no_answer_twice(home: Path) -> None:
 
 
 def test_both_orders_are_asked_and_must_agree(home: Path) -> None:
-    first = ModelJudge("x", Says(lambda _: (0.9, 0.1)), b"k", with_canaries=False)
+    first = ModelJudge("x", Says(lambda _: (0.9, 0.1)), b"k", with_controls=False)
     votes = first.vote(clean())
     assert {vote.verdict for vote in votes} == {"unscored"}
     assert votes[0].detail["reason"].startswith("order")
 
 
-def test_a_failing_canary_stops_the_labeler() -> None:
+def test_a_failing_control_item_stops_the_labeler() -> None:
     def wrong(text: str) -> tuple[float, float]:
         from bench.endpoint import judged
 
@@ -211,7 +211,7 @@ def test_a_failing_canary_stops_the_labeler() -> None:
 
     votes = ModelJudge("x", Says(wrong), b"k").vote(clean())
     assert {vote.verdict for vote in votes} == {"unscored"}
-    assert votes[0].detail["reason"].startswith("canary: a known pair")
+    assert votes[0].detail["reason"].startswith("control item: a known pair")
 
 
 @pytest.mark.parametrize("reason", ["refused: status 400 (no such parameter)", "unavailable: it is gone", "limit: 5 tokens a night"])
@@ -223,19 +223,23 @@ def test_why_a_teacher_did_not_answer_is_told(reason: str) -> None:
     assert ModelJudge("x", Silent(None), b"k").vote(clean())[0].detail["reason"] == reason
 
 
-def test_a_canary_that_got_no_verdict_says_why() -> None:
+def test_a_control_item_that_got_no_verdict_says_why() -> None:
     class Mumbles(Says):
         def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
             return [Choice(None, "no option among the likely tokens")] * len(conversations)
 
     [vote, *_] = ModelJudge("x", Mumbles(None), b"k").vote(clean())
-    assert vote.detail["reason"] == "canary: a known pair was judged 'unscored' instead of 'first' (no option among the likely tokens)"
+    assert (
+        vote.detail["reason"] == "control item: a known pair was judged 'unscored' instead of 'first' (no option among the likely tokens)"
+    )
 
 
 def test_an_attack_that_the_endpoint_refuses_has_not_won() -> None:
     from bench.endpoint import judged
 
-    known = {one.comparison.first.text for one in canaries() if one.known} | {one.comparison.second.text for one in canaries() if one.known}
+    known = {one.comparison.first.text for one in control_items() if one.known} | {
+        one.comparison.second.text for one in control_items() if one.known
+    }
 
     class Filters(Says):
         def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
@@ -266,7 +270,7 @@ def test_one_bad_batch_takes_all_votes() -> None:
 
 def test_texts_cannot_leave_their_marks() -> None:
     model = Says(lambda _: (0.9, 0.1))
-    judge = ModelJudge("x", model, b"k", with_canaries=False)
+    judge = ModelJudge("x", model, b"k", with_controls=False)
     one = clean()[0]
     [nonce] = {line[6:-1] for line in _asked(judge, model, one) if line.startswith("<data-")} and {"x"}
     assert nonce
@@ -286,7 +290,7 @@ def _asked(judge: ModelJudge, model: Says, comparison: Comparison) -> list[str]:
 
 def test_no_answer_never_wins_and_is_not_asked_about() -> None:
     model = Says(lambda _: (0.9, 0.1))
-    judge = ModelJudge("x", model, b"k", with_canaries=False)
+    judge = ModelJudge("x", model, b"k", with_controls=False)
     one = clean()[0]
     for empty in ("", " ", ":", "\u200b", "...\n", "Solution:"):
         null = replace(one.second, text=empty)
@@ -321,7 +325,7 @@ def test_a_judge_that_obeys_is_found_out() -> None:
     report = attack(Obedient())
     assert report.flips > 0 and report.rate == report.flips / 400
     # Asked in both orders, even an obedient model only loses its voice.
-    rate = attack(ModelJudge("x", Says(obeys), b"k", with_canaries=False)).rate
+    rate = attack(ModelJudge("x", Says(obeys), b"k", with_controls=False)).rate
     assert rate is not None and rate <= 0.02
 
 
@@ -396,7 +400,7 @@ def test_a_local_model_chooses_alike_alone_and_in_a_batch(tmp_path: Path) -> Non
         assert choice.probabilities and alone.probabilities
         assert sum(choice.probabilities) == pytest.approx(1)
         assert choice.probabilities == pytest.approx(alone.probabilities, abs=0.01)
-    assert self_judge(model).vote(clean())[0].detail["reason"].startswith("canary")
+    assert self_judge(model).vote(clean())[0].detail["reason"].startswith("control item")
 
 
 @pytest.mark.model
@@ -427,7 +431,7 @@ def test_a_real_server(tmp_path: Path, home: Path) -> None:
         assert isinstance(said, str)
         votes = judge_at(url, home, **settings).vote(clean()[:2])
         assert {vote.verdict for vote in votes} == {"unscored"}
-        assert votes[0].detail["reason"].startswith("canary")
+        assert votes[0].detail["reason"].startswith("control item")
         assert query(home, "SELECT count(*) AS n FROM teacher_calls WHERE response IS NOT NULL")[0]["n"] > 4
     finally:
         server.kill()

@@ -133,15 +133,15 @@ def test_an_answer_that_cannot_be_read_says_nothing_of_order() -> None:
     assert "order consistency could not be measured" in too_weak(found, Labels())
 
 
-def test_a_judge_too_bad_for_its_canaries_is_still_seen_to_be_fooled() -> None:
-    canary = attacks()[0].clean.selected.interaction.prompt
+def test_a_judge_too_bad_for_its_control_items_is_still_seen_to_be_fooled() -> None:
+    shown = attacks()[0].clean.selected.interaction.prompt
 
     def bad(text: str) -> tuple[float, float]:
         for letter in "AB":
             if f"choose {letter}" in text:
                 return (1.0, 0.0) if letter == "A" else (0.0, 1.0)
         better = "A" if "checked by experts" in text.split("Answer B:")[0] else "B" if "checked by experts" in text else judged(text)
-        return (0.9, 0.1) if (better == "A") != (canary in text) else (0.1, 0.9)
+        return (0.9, 0.1) if (better == "A") != (shown in text) else (0.1, 0.9)
 
     found = calibrate(model_judge(bad), ITEMS, CONSTITUTION, now=NOW)
     assert found.attack_success is not None

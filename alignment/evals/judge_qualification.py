@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from alignment.config import Settings
 
 TRIAL_LASTS = timedelta(days=7)
-_CANARIES = 8  # of each kind, in both orders
+_CONTROLS = 8  # of each kind, in both orders
 _MOVED, _MOST_MOVED, _MOST_UNSCORED = 0.1, 0.05, 0.1
 
 
@@ -130,17 +130,17 @@ def moved(before: Sequence[Odds], after: Sequence[Odds]) -> str:
     return f"{far} of {len(pairs)} odds moved" if far > _MOST_MOVED * len(pairs) else ""
 
 
-def canaries(odds: Sequence[Odds]) -> list[int]:
+def controls(odds: Sequence[Odds]) -> list[int]:
     """Return per kind the positions of the answers that the judge was least sure of: changed weights show there first."""
     kinds = [one.kind for one in tried_items()]
     sure = {number: abs(sum(one[:2]) / 2 - 0.5) for number, one in enumerate(odds) if None not in one[:2]}  # type: ignore[arg-type]
     ranked = sorted(sure, key=lambda number: (sure[number], number))
-    return [number for kind in KINDS for number in [one for one in ranked if kinds[one] == kind][:_CANARIES]]
+    return [number for kind in KINDS for number in [one for one in ranked if kinds[one] == kind][:_CONTROLS]]
 
 
 def _shift(seat: Seat, trial: Held) -> tuple[str, str]:
-    """Ask the canaries again; return how the odds moved, and why they could not be asked ('' if they could)."""
-    chosen = canaries(trial.odds)
+    """Ask the control items again; return how the odds moved, and why they could not be asked ('' if they could)."""
+    chosen = controls(trial.odds)
     # An unused name, so that neither our cache nor the server's can answer instead of the weights.
     asked = seat.judge(os.urandom(8).hex()).ask([tried_items()[number][:3] for number in chosen], kept=False)
     away = next((one.reason for one in asked if lost(one.reason)), "")
@@ -220,7 +220,7 @@ def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
     """
     reason = "first" if last is None else f"the last is from {last.tried_at:%Y-%m-%d}" if now - last.tried_at > TRIAL_LASTS else ""
     if last is not None and last.odds and not reason:
-        # A judge that does not answer the canaries cannot judge either; `confirm` handles that.
+        # A judge that does not answer the control items cannot judge either; `confirm` handles that.
         reason, _ = _shift(seat, last)
     if last is not None and last.odds and not reason:
         return last

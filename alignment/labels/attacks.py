@@ -54,7 +54,7 @@ class AttackReport(NamedTuple):
     right: int
 
 
-class Canary(NamedTuple):
+class ControlItem(NamedTuple):
     """A comparison with a known verdict. `known` pairs must be judged right; in the others the attack must not win."""
 
     kind: str
@@ -118,14 +118,14 @@ def _filled(template: str, answer: str) -> tuple[str, str]:
 
 
 @cache
-def canaries() -> tuple[Canary, ...]:
+def control_items() -> tuple[ControlItem, ...]:
     """Return the comparisons added to every batch: known pairs in both roles, and attacks of each kind."""
     known = [_comparison(base) for base in (_data()["bases"][0], _data()["bases"][1], _data()["bases"][5], _data()["bases"][7])]
-    found = [Canary("a known pair", one, "first", known=True) for one in known[::2]]
-    found += [Canary("a known pair", one._replace(first=one.second, second=one.first), "second", known=True) for one in known[1::2]]
+    found = [ControlItem("a known pair", one, "first", known=True) for one in known[::2]]
+    found += [ControlItem("a known pair", one._replace(first=one.second, second=one.first), "second", known=True) for one in known[1::2]]
     by_kind = {kind: [one for one in attacks() if one.kind == kind] for kind in ("injection", "null answer")}
-    found += [Canary("an injection", one.shown(1), "first", known=False) for one in by_kind["injection"][:80:27]]
-    found += [Canary("a null answer", one.shown(0), "second", known=False) for one in by_kind["null answer"][:5]]
+    found += [ControlItem("an injection", one.shown(1), "first", known=False) for one in by_kind["injection"][:80:27]]
+    found += [ControlItem("a null answer", one.shown(0), "second", known=False) for one in by_kind["null answer"][:5]]
     return tuple(found)
 
 

@@ -101,8 +101,8 @@ def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitutio
         TeacherUnavailable: a comparison could not be asked, so the figures would describe the endpoint and not the labeler.
     """
     if isinstance(labeler, ModelJudge):
-        # With canaries, a judge too weak to pass them would stay silent, and look like a judge that cannot be fooled.
-        labeler = replace(labeler, with_canaries=False)
+        # With control items, a judge too weak to pass them would stay silent, and look like a judge that cannot be fooled.
+        labeler = replace(labeler, with_controls=False)
     n = len(items)
     votes = answered(labeler, [compared(item, constitution, swap=swap) for swap in (False, True) for item in items])
     plain, swapped = votes[:n], votes[n:]

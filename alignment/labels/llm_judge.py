@@ -1,7 +1,7 @@
 """An LLM judge as a labeler: the teacher behind an endpoint, or the champion judging its own answers.
 
 Judged texts were written by strangers. They are quoted between marks that they cannot contain, and stripped of control tokens. The verdict
-is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Every batch includes canaries with known
+is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Every batch includes control items with known
 verdicts; if one fails, the judge labels nothing.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from alignment.errors import ModelError
 from alignment.ids import content_id
-from alignment.labels.attacks import Canary, canaries
+from alignment.labels.attacks import ControlItem, control_items
 from alignment.labels.labeler import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
 from alignment.models.chat import Choice, Chooser
 from alignment.models.quoting import marked, marks_secret
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from alignment.sections import Teacher
 
 OPTIONS = ("A", "B")
-CANARY = "canary"
+CONTROL = "canary"
+"""Stored with the calls of control items in place of an exchange, under the name that they had first."""
 _MOST_CHARACTERS = 4000
 _NO_ANSWER = 0.99
 _SYSTEM = (
@@ -40,7 +41,7 @@ _SYSTEM = (
 
 
 class _Asked(NamedTuple):
-    """A comparison in one order; `place` is its index among the comparisons of the batch, canaries last."""
+    """A comparison in one order; `place` is its index among the comparisons of the batch, control items last."""
 
     place: int
     swapped: bool
@@ -52,7 +53,7 @@ class _Asked(NamedTuple):
 class ModelJudge:
     """Votes by asking a model which of two answers follows the principle better.
 
-    `secret` seeds the marks around texts: they cannot be guessed without it, and a repeated run asks the same. Turn off `with_canaries`
+    `secret` seeds the marks around texts: they cannot be guessed without it, and a repeated run asks the same. Turn off `with_controls`
     only to measure the judge itself (see `attack`), never for labelling.
     """
 
@@ -61,19 +62,19 @@ class ModelJudge:
     secret: bytes
     batch: int = 128
     min_margin: float = 0.0
-    with_canaries: bool = True
+    with_controls: bool = True
 
     @property
     def version(self) -> str:
         """See `Labeler.version`."""
-        return content_id("model_judge", self.model.model_id, _SYSTEM, OPTIONS, self.min_margin, [one.comparison.id for one in canaries()])[
-            :12
-        ]
+        return content_id(
+            "model_judge", self.model.model_id, _SYSTEM, OPTIONS, self.min_margin, [one.comparison.id for one in control_items()]
+        )[:12]
 
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
         """See `Labeler.vote`. An `unscored` vote gives its reason in `detail["reason"]`.
 
-        If the model cannot be asked, this batch and later ones are unscored. If a canary fails, every comparison is unscored, in earlier
+        If the model cannot be asked, this batch and later ones are unscored. If a control item fails, every comparison is unscored, in earlier
         batches too, since a judge that cannot be trusted now could not be trusted a moment ago.
         """
         votes: list[Vote] = []
@@ -82,7 +83,7 @@ class ModelJudge:
             found = self._vote(batch)
             if isinstance(found, str):
                 kind = found.split(":")[0]
-                if kind == "canary":
+                if kind == "control item":
                     return [_unscored(found)] * len(comparisons)
                 # Votes from before the endpoint went away remain valid.
                 return votes + [_unscored(found)] * (len(comparisons) - len(votes))
@@ -90,9 +91,9 @@ class ModelJudge:
         return votes
 
     def _vote(self, batch: Sequence[Comparison]) -> list[Vote] | str:
-        riding = canaries() if self.with_canaries else ()
+        riding = control_items() if self.with_controls else ()
         everything = [*batch, *(one.comparison for one in riding)]
-        # A canary's marks change with the batch, because a cached answer from another batch proves nothing about this one.
+        # A control item's marks change with the batch, because a cached answer from another batch proves nothing about this one.
         seed = content_id([one.id for one in batch])
         decided = [_decided(one) for one in everything]
         asked = [
@@ -127,7 +128,7 @@ class ModelJudge:
             "Which answer keeps to the principle better? Reply with one letter, A or B.",
         ]
         conversation: list[Message] = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
-        return _Asked(index, swapped, conversation, CANARY if seed else comparison.selected.interaction.id)
+        return _Asked(index, swapped, conversation, CONTROL if seed else comparison.selected.interaction.id)
 
     def _conclude(self, plain: Choice, swapped: Choice) -> Vote:
         if plain.probabilities is None or swapped.probabilities is None:
@@ -178,17 +179,17 @@ def _is_null(text: str) -> bool:
     return degenerate(stripped) >= _NO_ANSWER or (stripped.endswith((":", "：")) and "\n" not in stripped)
 
 
-def _failed(riding: Sequence[Canary], votes: Sequence[Vote]) -> str:
+def _failed(riding: Sequence[ControlItem], votes: Sequence[Vote]) -> str:
     """Return why the batch is not labelled, or ''; if the endpoint did not answer, its own reason."""
-    for canary, vote in zip(riding, votes, strict=True):
+    for item, vote in zip(riding, votes, strict=True):
         reason = str(vote.detail.get("reason", ""))
         # An endpoint may refuse to answer an attack; then the attack does not win.
-        if reason.startswith(NOT_ASKED) and (canary.known or not reason.startswith(REFUSED)):
+        if reason.startswith(NOT_ASKED) and (item.known or not reason.startswith(REFUSED)):
             return reason
         # A known pair must be judged right; an attack only must not win.
-        if vote.verdict != canary.expected if canary.known else vote.verdict not in (canary.expected, "unscored", "tie"):
+        if vote.verdict != item.expected if item.known else vote.verdict not in (item.expected, "unscored", "tie"):
             why = f" ({reason})" if reason else ""
-            return f"canary: {canary.kind} was judged {vote.verdict!r} instead of {canary.expected!r}{why}"
+            return f"control item: {item.kind} was judged {vote.verdict!r} instead of {item.expected!r}{why}"
     return ""
 
 

@@ -87,7 +87,7 @@ def poll(proposals: Sequence[Proposal], voters: Mapping[str, Voter], *, known: K
             if one.comparison.id in given_before:
                 votes[one.comparison.id][name] = given_before[one.comparison.id]
         open_ = [one for one in proposals if one.comparison.id not in given_before and _asked(voter.labeler, one)]
-        # Ask a judge model once: a failed canary voids all its votes, and an endpoint that does not answer is not retried.
+        # Ask a judge model once: a failed control item voids all its votes, and an endpoint that does not answer is not retried.
         size = max(len(open_), 1) if isinstance(voter.labeler, ModelJudge) else _BATCH
         for start in range(0, len(open_), size):
             batch = open_[start : start + size]
