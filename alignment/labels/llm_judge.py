@@ -1,7 +1,7 @@
 """An LLM judge as a labeler: the teacher behind an endpoint, or the champion judging its own answers.
 
 Judged texts were written by strangers. They are quoted between marks that they cannot contain, and stripped of control tokens. The verdict
-is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Every batch includes control items with known
+is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Each batch includes control items with known
 verdicts; if one fails, the judge labels nothing.
 """
 
@@ -74,7 +74,7 @@ class ModelJudge:
     def vote(self, comparisons: Sequence[Comparison]) -> list[Vote]:
         """See `Labeler.vote`. An `unscored` vote gives its reason in `detail["reason"]`.
 
-        If the model cannot be asked, this batch and later ones are unscored. If a control item fails, every comparison is unscored, in earlier
+        If the model cannot be asked, this and later batches are unscored. If a control item fails, every comparison is unscored, in earlier
         batches too, since a judge that cannot be trusted now could not be trusted a moment ago.
         """
         votes: list[Vote] = []
