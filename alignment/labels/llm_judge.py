@@ -1,7 +1,7 @@
 """An LLM judge as a labeler: the teacher behind an endpoint, or the champion judging its own answers.
 
 Judged texts were written by strangers. They are quoted between marks that they cannot contain, and stripped of control tokens. The verdict
-is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Each batch includes control items with known
+is one of two letters. Each pair is shown in both orders and counts only if both verdicts agree. Each batch has control items with known
 verdicts; if one fails, the judge labels nothing.
 """
 
