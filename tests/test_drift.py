@@ -17,8 +17,6 @@ from alignment.drift.compare import NUMBERS, RATES, _holm
 from alignment.sections import Drift as Settings
 from tests.conftest import NOW
 
-pytestmark = pytest.mark.fast
-
 SETTINGS = Settings()
 WINDOWS = windows(NOW, SETTINGS)
 P = dict(zip(RATES, (0.14, 0.08, 0.05, 0.03, 0.1), strict=True))

@@ -27,8 +27,6 @@ from flows.labelled import selected
 from flows.night import night_ids, night_lock, only_night, plan_night, stage, unfinished
 from tests.conftest import NOW, make_interaction
 
-pytestmark = pytest.mark.fast
-
 
 def put(home: Path, table: str, *rows: dict[str, Any]) -> None:
     migrate(home)

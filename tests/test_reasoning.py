@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from alignment.reasoning import Apart, apart
 
-pytestmark = pytest.mark.fast
-
 CASES = [
     ("Water boils at 100 °C.", "Water boils at 100 °C.", ""),
     ("  spaces stay  ", "  spaces stay  ", ""),

@@ -25,8 +25,6 @@ from tests.conftest import NOW
 from tests.dashboard_pages import APP, opened, press, texts
 from tests.test_dashboard import waiting
 
-pytestmark = pytest.mark.fast
-
 REAL = current
 
 
