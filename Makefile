@@ -38,7 +38,7 @@ test: $(DEV) ## run the tests (sets everything up the first time)
 	@# one thread a worker: two model processes that share cores slow each other down; files of few, long tests must not come last
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: $(DEV) ## run the tests that start no model, server or browser, in a minute
+test-fast: $(DEV) ## run the quick tests, in a minute
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m fast
 
 check: $(DEV) ## run formatting, lint, types and import rules, as CI does

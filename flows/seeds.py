@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from alignment.candidates import first_ids, fixed_candidates
 from alignment.config import Settings
+from alignment.conversation import asked
 from alignment.errors import InputError
 from alignment.evals.formats import read_suite
 from alignment.ids import content_id
@@ -103,11 +104,11 @@ def add_file(
         raise InputError(
             f"{path!r} says of none of {len(found.prompts)} prompts whether it is harmful; give --scorer harm or --scorer help"
         )
-    themes = _themes([one.asked for one in known if one.scorer == "harm"])
+    themes = _themes([asked(one.conversation) for one in known if one.scorer == "harm"])
     seeds = [
         seed(
             one.prompt,
-            HONESTY if one.scorer == "inability" else themes[one.asked] if one.scorer == "harm" else "lookalike",
+            HONESTY if one.scorer == "inability" else themes[asked(one.conversation)] if one.scorer == "harm" else "lookalike",
             cluster=one.cluster or one.id,
             source=source,
             chosen=one.right[0] if one.scorer == "inability" and one.right else "",

@@ -22,8 +22,6 @@ from alignment.store.sign_in import issue_token
 from dashboard.guard import Guard, refused
 from tests.dashboard_server import Served, served
 
-pytestmark = pytest.mark.fast
-
 HOSTS = frozenset(("127.0.0.1", "localhost", "[::1]"))
 PATHS = (
     "/", "/review", "/?token=", "/_stcore/health", "/_stcore/stream", "/_stcore/host-config", "/_stcore/metrics", "/_stcore/agent",

@@ -22,8 +22,6 @@ from alignment.store import audit
 from dashboard import oidc
 from tests.dashboard_server import Served, served
 
-pytestmark = pytest.mark.fast
-
 SECRET = "s" * 40
 
 

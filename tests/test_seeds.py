@@ -17,7 +17,7 @@ from alignment.candidates import first_answers, first_ids
 from alignment.config import Settings
 from alignment.errors import InputError
 from alignment.labels import load_constitution
-from alignment.pairs import HumanVerdict, build_pairs, decided, mix
+from alignment.pairs import HumanVerdict, Labelled, build_pairs, decided, mix
 from alignment.pairs.seeds import (
     BUNDLED,
     HONESTY,
@@ -32,9 +32,9 @@ from alignment.pairs.seeds import (
     turns,
     voices,
 )
-from alignment.records import Side
+from alignment.records import Candidate, Judgement, Side
 from alignment.sections import Seeds
-from alignment.store import audit, migrate, query, session, sql
+from alignment.store import append, audit, migrate, query, session, sql
 from flows import cli
 from flows import ingest as ingesting
 from flows import seeds as flow
@@ -135,23 +135,55 @@ def test_no_voice_tells_what_is_harmful():
         assert max(abs(lanes[theme, "voice"] - lanes[theme, other]) for other in ("", "turn")) <= 1, theme
 
 
-def test_neither_what_stands_before_nor_how_a_turn_is_said_tells_what_is_harmful():
+def test_a_harmful_last_turn_and_its_look_alike_are_said_alike():
     clusters: dict[str, list[Any]] = {}
     for one in turns():
         clusters.setdefault(one.cluster, []).append(one)
-    assert len(clusters) == 200
-    for cluster in clusters.values():
-        assert [one.side for one in cluster] == [Side.HARM, Side.HELPFUL, Side.HELPFUL]
-        [before] = {one.before for one in cluster}
-        assert before and len(before) % 2 == 0 and all(text.strip() for text in before)
+    assert len(clusters) == 200 and len({one.text for one in turns()}) == 600
+    assert all(len({one.before for one in cluster}) == 1 and cluster[0].before for cluster in clusters.values())
     themes = Counter(cluster[0].category for cluster in clusters.values())
     assert set(themes.values()) == {20}
-    harm, beside, others = ([cluster[place].text for cluster in clusters.values()] for place in range(3))
-    assert abs(np.mean([len(text) for text in harm]) - np.mean([len(text) for text in beside])) < 8
-    assert abs(np.mean([text.endswith("?") for text in harm]) - np.mean([text.endswith("?") for text in beside])) < 0.05
-    assert len({*harm, *beside, *others}) == 600
+    # By how much stands before, so that no shape of conversation hides behind another.
+    for turns_before in (2, 4):
+        some = [cluster for cluster in clusters.values() if len(cluster[0].before) == turns_before]
+        harm, beside = ([cluster[place].text for cluster in some] for place in range(2))
+        assert abs(np.mean([len(text) for text in harm]) - np.mean([len(text) for text in beside])) < 8
+        assert abs(np.mean([text.endswith("?") for text in harm]) - np.mean([text.endswith("?") for text in beside])) < 0.1
     drawn_now = draw(flow.bundled(), Seeds().pairs)
     assert {one.category for one in drawn_now if one.before and one.side is Side.HARM} == set(themes)
+
+
+def test_no_conversation_is_held_out_and_trained_on(settings: Settings):
+    constitution = load_constitution(settings.labels.constitution)
+    some = draw(flow.bundled(), 400)
+    chosen = flow.as_selected(some, constitution)
+    items = []
+    for one, selected in zip(some, chosen, strict=True):
+        texts = {name: Candidate(f"{one.id}{name}", one.id, name, f"{name} {one.id}", "m", "p") for name in ("good", "bad")}
+        judgement = Judgement(one.id, one.id, "seed", one.source, (), f"{one.id}good", f"{one.id}bad", "preferred", 1.0)
+        items.append(Labelled(selected, judgement, {answer.id: answer for answer in texts.values()}))
+    built = build_pairs(items, [], {}, settings.pairs, near_duplicate=0.7, conversations={}, contaminated=frozenset())
+    splits: dict[Any, set[str]] = {}
+    for pair in built.pairs:
+        if len(pair.messages) > 1:
+            splits.setdefault(json.dumps(pair.messages[:-1]), set()).add(pair.split)
+    assert len(splits) > 20 and {"train"} in splits.values() and {"eval"} in splits.values()
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_turns_before_a_seed_end_with_the_assistants():
+    with pytest.raises(ValueError, match="the 1 turns before a seed must alternate"):
+        seed("And then?", "fraud", cluster="c", source="mine", before=["How do I pick a lock?"])
+
+
+def test_a_store_from_before_seeds_had_turns_keeps_its_seeds(home: Path):
+    migrate(home, upto=26)
+    row = {"id": HARM.id, "text": HARM.text, "side": "harm", "category": "fraud", "chosen": "", "rejected": "", "cluster": "locks"}
+    with session(home, write=True) as connection:
+        append(connection, "seeds", [{**row, "source": "mine", "licence": "MIT", "added_at": NOW}])
+        append(connection, "seed_events", [{"id": "e", "seq": 1, "source": "mine", "action": "add", "actor": "ann", "recorded_at": NOW}])
+    migrate(home)
+    assert load_seeds(home) == [HARM]
 
 
 def test_a_seed_of_several_turns_is_asked_with_what_stands_before(settings: Settings):
@@ -169,7 +201,9 @@ def test_a_seed_of_several_turns_is_asked_with_what_stands_before(settings: Sett
     add(settings, HARM, late)
     save_draw(settings.home, "n1", [HARM, late])
     assert drawn(settings.home, "n1") == [HARM, late]
-    kept = {row["id"]: row for row in query(settings.home, "SELECT id, messages, prompt FROM interactions")}
+    kept = {row["id"]: row for row in query(settings.home, "SELECT id, messages, prompt, conversation_id FROM interactions")}
+    assert {name: row["conversation_id"] for name, row in kept.items()} == {HARM.id: "", late.id: late.conversation_id}
+    assert late.conversation_id == seed("Why?", "ordinary", cluster="other", source="mine", before=before).conversation_id
     assert json.loads(kept[late.id]["messages"]) == conversation and kept[late.id]["prompt"] == late.text
     assert json.loads(kept[HARM.id]["messages"]) == list(HARM.exchange.messages)
 

@@ -120,7 +120,7 @@ def test_truths_are_not_all_on_one_side() -> None:
     assert min(sides.values()) >= 20
 
 
-def test_canaries_are_in_no_question() -> None:
+def test_decoys_are_in_no_question() -> None:
     for prompt in load_suite("pii"):
         assert len(prompt.wrong) == 3
         assert not [value for value in prompt.wrong if value in prompt.prompt]

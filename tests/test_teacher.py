@@ -19,7 +19,7 @@ from alignment.config import load_settings
 from alignment.errors import ConfigError, ModelError, TeacherUnavailable
 from alignment.labels.attacks import attack, attacks, control_items
 from alignment.labels.labeler import Comparison
-from alignment.labels.llm_judge import ModelJudge, self_judge, teacher
+from alignment.labels.llm_judge import CONTROL_SUBJECT, ModelJudge, self_judge, teacher
 from alignment.models.chat import Choice
 from alignment.models.remote import RemoteModel
 from alignment.records import Message
@@ -245,10 +245,11 @@ def test_an_attack_that_the_endpoint_refuses_has_not_won() -> None:
         def choose(self, conversations: Any, options: Any, *, subjects: Any = ()) -> list[Choice]:
             texts = [one[-1]["content"] for one in conversations]
             return [
-                Choice((0.9, 0.1) if judged(text) == "A" else (0.1, 0.9)) if subject != "canary" or sum(each in text for each in known) > 1
+                Choice((0.9, 0.1) if judged(text) == "A" else (0.1, 0.9))
+                if subject != CONTROL_SUBJECT or sum(each in text for each in known) > 1
                 else Choice(None, "refused: status 400 (filtered)")
                 for text, subject in zip(texts, subjects, strict=True)
-            ]  # fmt: skip
+            ]
 
     assert {vote.verdict for vote in ModelJudge("x", Filters(None), b"k").vote(clean())} == {"first"}
 

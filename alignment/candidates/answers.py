@@ -113,8 +113,12 @@ def sample_batches(selected: Sequence[Selected], size: int) -> list[list[Selecte
 
 def _batches(selected: list[Selected], size: int) -> list[list[Selected]]:
     # Batches depend only on the selection and are stored whole, so a night that was killed gets the same texts again.
-    selected.sort(key=lambda one: (len(one.interaction.prompt) + len(one.interaction.response), one.interaction.id))
+    selected.sort(key=lambda one: (_length(one), one.interaction.id))
     return [selected[start : start + size] for start in range(0, len(selected), size)]
+
+
+def _length(one: Selected) -> int:
+    return sum(len(turn["content"]) for turn in one.interaction.messages) + len(one.interaction.response)
 
 
 def _how_revised(rule: Guidance, judge: Guidance, rounds: int) -> tuple[str, int] | None:

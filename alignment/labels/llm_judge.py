@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from alignment.sections import Teacher
 
 OPTIONS = ("A", "B")
-CONTROL = "canary"
+CONTROL_SUBJECT = "canary"
 """Stored with the calls of control items in place of an exchange, under the name that they had first."""
 _MOST_CHARACTERS = 4000
 _NO_ANSWER = 0.99
@@ -128,7 +128,7 @@ class ModelJudge:
             "Which answer keeps to the principle better? Reply with one letter, A or B.",
         ]
         conversation: list[Message] = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
-        return _Asked(index, swapped, conversation, CONTROL if seed else comparison.selected.interaction.id)
+        return _Asked(index, swapped, conversation, CONTROL_SUBJECT if seed else comparison.selected.interaction.id)
 
     def _conclude(self, plain: Choice, swapped: Choice) -> Vote:
         if plain.probabilities is None or swapped.probabilities is None:

@@ -8,6 +8,7 @@ Effects: `add_seeds`, `remove_seeds`, `load_seeds`, `sources`, `save_draw` and `
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections import defaultdict
@@ -29,7 +30,7 @@ BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of pairs whose side was known from the start."""
 HONEST, VOICE, TURN = "honesty", "voice", "turn"
-IN_TURN = 8
+HONEST_AT_ONCE = 8
 """Clusters of honest inability drawn per cluster of another theme: as one theme among a dozen it would hardly be taught."""
 HONESTY = "misinformation"
 """Category of questions with no honest answer but inability: the harm is an invented fact."""
@@ -66,7 +67,13 @@ class Seed:
     @property
     def exchange(self) -> Interaction:
         """The seed as an exchange without an answer."""
-        return Interaction(self.id, "", "", _WHEN, "", tuple(in_turn([*self.before, self.text])), "")
+        return Interaction(self.id, self.conversation_id, "", _WHEN, "", tuple(in_turn([*self.before, self.text])), "")
+
+    @property
+    def conversation_id(self) -> str:
+        """Shared by the seeds with the same earlier turns, so that none is held out while another is trained on; empty without any."""
+        # As seed_exchanges.sql computes it.
+        return hashlib.sha256("\x1f".join((self.source, *self.before)).encode()).hexdigest() if self.before else ""
 
 
 def seed(
@@ -80,7 +87,13 @@ def seed(
     rejected: str = "",
     before: Sequence[str] = (),
 ) -> Seed:
-    """Return a seed under its content address; the category determines the side unless `side` is given."""
+    """Return a seed under its content address; the category determines the side unless `side` is given.
+
+    Raises:
+        ValueError: `before` does not end with an assistant's turn.
+    """
+    if len(before) % 2:
+        raise ValueError(f"the {len(before)} turns before a seed must alternate between user and assistant, and end with the assistant")
     # A seed of one turn keeps the address from before seeds had several turns.
     name = content_id(SEED, source, text, category, chosen, rejected, *([list(before)] if before else []))
     return Seed(name, text, side or Side.of(category), category, cluster, source, chosen, rejected, tuple(before))
@@ -115,9 +128,9 @@ def voices() -> list[Seed]:
 
 
 def turns() -> list[Seed]:
-    """Return the project's last turns of conversations: each turn that its context makes harmful, beside two that are harmless.
+    """Return the project's last turns of conversations: a harmful one, a harmless one of its voice and length, and an everyday one.
 
-    Some follow everyday talk, some follow a declined request: neither the context alone nor the length of a turn indicates harm.
+    All three follow the same turns, which are everyday talk, a subject that may lead either way, or a request that was declined.
     """
     return _beside(TURN, _TURNS)
 
@@ -151,7 +164,7 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
         lanes[key[0], _theme(clusters[key])].append(clusters[key])
     for name, lane in lanes.items():
         if name[1] == HONEST:
-            lanes[name] = [list(itertools.chain(*lane[at : at + IN_TURN])) for at in range(0, len(lane), IN_TURN)]
+            lanes[name] = [list(itertools.chain(*lane[at : at + HONEST_AT_ONCE])) for at in range(0, len(lane), HONEST_AT_ONCE)]
     drawn: list[Seed] = []
     for cluster in itertools.chain.from_iterable(itertools.zip_longest(*(lanes[name] for name in sorted(lanes)))):
         if cluster and len(drawn) + len(cluster) <= number:
@@ -164,8 +177,10 @@ def _theme(cluster: Sequence[Seed]) -> str:
     first = cluster[0]
     if first.side is Side.HARM and first.chosen:
         return HONEST
-    kind = next((f" {name}" for name in (VOICE, TURN) if first.cluster.startswith(f"{name}-")), "")
-    return f"{first.category}{kind}"
+    if first.before:
+        return f"{first.category} {TURN}"
+    voiced = first.source == BUNDLED and first.cluster.startswith(f"{VOICE}-")
+    return f"{first.category} {VOICE}" if voiced else first.category
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:

@@ -141,7 +141,7 @@ CREATE MACRO generations(line) AS CASE
 END;
 
 -- A person's thumb in any wording; NULL for an unreadable value, which is counted. `list_contains`, because DuckDB turns a long IN (...) into
--- a join, which moves every column of every line: a tenth of the time that lines take.
+-- a join, which moves every column of every line.
 CREATE MACRO thumb(value) AS CASE
     WHEN value IS NULL THEN NULL
     WHEN list_contains(['up', 'thumbs_up', 'thumbs-up', 'thumbs up', 'thumbsup', 'thumb_up', 'like', 'liked', 'upvote', 'positive', 'good', 'true',
