@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from alignment.config import TEAM_SETTINGS, section_kind, setting_field, setting_names
-from flows.cli import app
+from flows import cli  # noqa: F401 - it registers the commands
+from flows.cli.base import app
 
 DOCS = Path(__file__).parents[1] / "docs"
 _SETTINGS = """# Settings
