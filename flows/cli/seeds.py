@@ -26,7 +26,7 @@ def add_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Teach a file's prompts and conversations beside the logs from the next night on. Prompts of evaluation suites are left out and counted."""
+    """Teach a file's prompts and conversations beside the logs from the next night on. What an evaluation suite asks is left out."""
     from alignment.evals.formats import NAMES
 
     one_of("--format", kind, NAMES)
