@@ -1,0 +1,87 @@
+"""`align serve` and `align dashboard`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.acting import account
+from alignment.config import Settings
+from alignment.errors import AlignError, StoreError
+from flows.cli.base import Misuse, app, command, start
+from flows.secret import without_secret
+
+
+@command(app, "serve")
+def serve_command() -> None:
+    """Run nights on a schedule, with every stage as a deployment; starts a Prefect server if none is configured."""
+    settings = start(quiet=False, writes=True)
+    from flows.serve import serve
+
+    serve(settings)
+
+
+@command(app, "dashboard")
+def dashboard_command(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="instead of [serve] dashboard_port")] = None,
+    link: Annotated[bool, typer.Option("--link", help="only print a link that signs in once to the dashboard that runs already")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--for", metavar="NAME", help="with --link: whom it signs in, as [dashboard] calls them; else this account"),
+    ] = None,
+) -> None:
+    """Show the overview, the gate, the review queue and drift in a browser. It prints a link: open it to sign in.
+
+    The link works once, within the hour. Your acts are recorded under the name of your account, which may approve and review unless
+    [dashboard] in align.toml says who may. With an [auth] section (OpenID Connect) in secrets.toml people sign in with their organisation.
+    """
+    settings = start()
+    listening = port or settings.serve.dashboard_port
+    if name is not None and not link:
+        raise Misuse("--for goes with --link: 'align dashboard --link --for NAME'")
+    if link:
+        print(_sign_in_link(settings, name, listening))
+        return
+    from alignment.store import migrate, store_path
+
+    if store_path(settings.home).exists():
+        # The pages report a damaged store.
+        with suppress(StoreError):
+            migrate(settings.home)
+    found = find_spec("dashboard")
+    if found is None or found.origin is None:
+        raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")
+    folder = Path(found.origin).parent
+    sys.exit(
+        subprocess.call(
+            [sys.executable, "-m", "dashboard.server", str(listening)],
+            cwd=folder.parent,
+            env=_dashboard_environment(settings),
+        )
+    )
+
+
+def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
+    from alignment.store.sign_in import issue_token
+
+    whom = account() if name is None else name.strip()
+    if not whom or not whom.isprintable() or len(whom) > 100:
+        raise Misuse(f"--for {name!r} is no name; give up to 100 printable characters, such as ada@example.com")
+    token = issue_token(settings.home, whom, now=datetime.now(UTC).replace(tzinfo=None))
+    return f"http://{settings.dashboard.hosts[0] if settings.dashboard.hosts else '127.0.0.1'}:{port}/?token={token}"
+
+
+def _dashboard_environment(settings: Settings) -> dict[str, str]:
+    """Return an environment that reads the same settings from another working folder."""
+    from alignment.config import config_file
+
+    found = config_file()
+    return {**without_secret(os.environ), "ALIGN_HOME": str(settings.home)} | ({"ALIGN_CONFIG": str(found.absolute())} if found else {})
