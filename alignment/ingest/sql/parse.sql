@@ -1,6 +1,6 @@
 -- Purpose: read the lines of a block as exchanges; give the reason for each unusable line, and mark texts that may hold personal data.
--- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (lines after it are from the future), consent_default BOOLEAN,
---   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (limit on a line's texts if something in them has to be masked),
+-- Parameters: max_line_bytes BIGINT, latest TIMESTAMP (later ones are from the future), consent_default BOOLEAN,
+--   max_id_bytes BIGINT, max_edit_bytes BIGINT, max_masked_bytes BIGINT (of a line's texts if any is masked),
 --   nobody VARCHAR[] (what logs write for no person), placeholders VARCHAR[], thought VARCHAR (a pattern of lines with thought tags), purpose_default VARCHAR, undated BOOLEAN, key VARCHAR, prefilter VARCHAR, personal_id VARCHAR, odd VARCHAR and plain VARCHAR (signs, and the ASCII they are read as), erased VARCHAR[].
 --   Each @…@ is replaced by an expression of the source's preset and mapping (settings, not data).
 -- Grain: one row per record of the table `block` (part: which of several files, file_time, line_number, line, damage) without its blank lines; reason is NULL for a usable record.
