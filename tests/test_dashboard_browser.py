@@ -27,6 +27,8 @@ def looked_at(running: Served, **context: Any) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_context(**context).new_page()
+        # A busy machine takes longer than Playwright's 30 s.
+        page.set_default_timeout(120_000)
         page.on("request", lambda seen: None if seen.url.startswith((running.address, "data:", "blob:")) else outside.append(seen.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
         page.goto(running.link())

@@ -66,6 +66,7 @@ def test_in_a_browser_nobody_but_who_signed_in_gets_anything(own: Path) -> None:
     with served(own) as running, elsewhere(running.port) as port, sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         context = browser.new_context(viewport={"width": 1000, "height": 700})
+        context.set_default_timeout(120_000)
         page = context.new_page()
         # Without a session: the page that says how to get in.
         assert page.goto(running.address).status == 401
