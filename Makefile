@@ -39,7 +39,8 @@ test: $(DEV) ## run the tests (sets everything up the first time)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(DEV) ## run the quick tests, in a minute
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m fast
+	@# named, so that no other file is imported
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m fast $$(grep -l "mark.fast" tests/test_*.py)
 
 check: $(DEV) ## run formatting, lint, types and import rules, as CI does
 	@$(BIN)/ruff format --check .
