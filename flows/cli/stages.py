@@ -32,24 +32,22 @@ def nightly_command(
 @command(app, "curate")
 def curate_command(night: NightId = None, as_json: Json = False) -> None:
     """Choose prompts, generate candidates, judge them and build tonight's pairs."""
-    settings = start(writes=True, runs_flows=True)
-    from flows.night import only_night
-    from flows.stages import run_stage
-
-    with only_night(settings):
-        counts = run_stage(settings.home, begin_night(settings, night), "curate")
-    print_rows([counts], as_json=as_json)
+    _run("curate", night, as_json)
 
 
 @command(app, "train")
 def train_command(night: NightId = None, as_json: Json = False) -> None:
     """Train tonight's challenger on the pairs that 'align curate' built."""
+    _run("train", night, as_json)
+
+
+def _run(stage: str, night: str | None, as_json: bool) -> None:
     settings = start(writes=True, runs_flows=True)
     from flows.night import only_night
     from flows.stages import run_stage
 
     with only_night(settings):
-        summary = run_stage(settings.home, begin_night(settings, night), "train")
+        summary = run_stage(settings.home, begin_night(settings, night), stage)
     print_rows([summary], as_json=as_json)
 
 
