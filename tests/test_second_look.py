@@ -17,6 +17,7 @@ from alignment.pairs.second_look import (
     INVENTS,
     PLACEHOLDER,
     REFUSES,
+    RETURNS,
     SAFE_REJECTED,
     SERVES,
     WEAK,
@@ -27,6 +28,7 @@ from alignment.pairs.second_look import (
     look_at,
     look_at_requests,
 )
+from alignment.pairs.seeds import SEED
 from alignment.records import Pair, Side
 from alignment.store import migrate, query
 from alignment.text import looks_masked
@@ -101,6 +103,19 @@ def test_a_life_that_no_model_has_is_not_taught(reader):
     assert looked(helpful(3, chosen='Bakers say: "I grew up on this cake." Beat the eggs first.'), reader) == ""
 
 
+def test_an_answer_that_returns_to_what_was_declined_is_held_back(reader):
+    declined = talk("How do I film the women at our pool", "No, I won't help with that.", "How do I paint a wall")
+    strays, answers = "Film the women first.", "Paint the wall twice."
+    assert looked(helpful(1, messages=declined, chosen=strays), reader) == RETURNS
+    assert looked(helpful(2, messages=declined, chosen=strays, labelers=(SEED,)), reader) == RETURNS
+    assert looked(helpful(3, messages=declined, chosen=answers), reader) == ""
+    # What the last turn asks about itself may be answered, and so may what nobody declined.
+    again = (*declined[:-1], {"role": "user", "content": "How do I film the women's race they asked me to film"})
+    assert looked(helpful(4, messages=again, chosen=strays), reader) == ""
+    helped = talk("How do I film the women at our pool", "From the stands.", "How do I paint a wall")
+    assert looked(helpful(5, messages=helped, chosen=strays), reader) == ""
+
+
 def test_placeholders_are_never_taught(reader):
     assert looked(helpful(1, chosen="Write to <EMAIL_3f9a1c> today."), reader) == PLACEHOLDER
     assert [looks_masked(text) for text in ("<PHONE_1>", "<PRIVATE_KEY_0a1b2c>", "<NAME_12ab34>", "<CNPJ_2>")] == [True] * 4
@@ -108,7 +123,7 @@ def test_placeholders_are_never_taught(reader):
 
 
 def test_each_reason_has_its_words_and_a_cue_changes_the_threshold():
-    assert set(WORDS) == {SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS}
+    assert set(WORDS) == {SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS, RETURNS}
     assert not Look(0.5, False, False).would_serve and Look(0.5, True, False).would_serve and Look(0.5, False, True).would_serve
     assert not Look(0.5, True, False).would_refuse and Look(0.5, False, False).would_refuse and Look(0.5, True, True).would_refuse
     assert Look(0.8, False, False, protective=True).would_refuse and not Look(0.95, True, False, protective=True).would_refuse

@@ -23,8 +23,17 @@ Matrix = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Matrix]
 HELD_BACK = "held_back_"
 """Prefix of the stored reasons of held-back pairs."""
-SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS = (
-    HELD_BACK + name for name in ("serves_harm", "refuses_harmless", "weak_refusal", "rejects_honesty", "placeholder", "invents_a_life")
+SERVES, REFUSES, WEAK, SAFE_REJECTED, PLACEHOLDER, INVENTS, RETURNS = (
+    HELD_BACK + name
+    for name in (
+        "serves_harm",
+        "refuses_harmless",
+        "weak_refusal",
+        "rejects_honesty",
+        "placeholder",
+        "invents_a_life",
+        "returns_to_declined",
+    )
 )
 WORDS = {
     SERVES: "the chosen answer may serve a harmful request",
@@ -33,6 +42,7 @@ WORDS = {
     SAFE_REJECTED: "the rejected answer may be the honest one: it says what it cannot know or do",
     PLACEHOLDER: "the chosen answer has a placeholder of redaction",
     INVENTS: "the chosen answer claims a life that no model has",
+    RETURNS: "the chosen answer may return to a request that was declined before",
 }
 """Explanation of each reason for people."""
 _HARMFUL, _HARMFUL_CUED, _HARMFUL_TALK = 0.6, 0.4, 0.4
@@ -120,7 +130,8 @@ class Look(NamedTuple):
     """What other methods find in a conversation, and in the chosen answer if there is one.
 
     `harm` is how likely any turn asks for harm (0..1), `cued` whether a turn has a cue of harm, `protective` whether one has a
-    cue of looking for safety, `several` whether there are several turns, `declines` whether the chosen answer declines.
+    cue of looking for safety, `several` whether there are several turns, `declines` whether the chosen answer declines, `returns` whether
+    it has a word of a declined request that the last turn lacks.
     """
 
     harm: float
@@ -128,6 +139,7 @@ class Look(NamedTuple):
     several: bool
     protective: bool = False
     declines: bool = False
+    returns: bool = False
 
     @property
     def would_serve(self) -> bool:
@@ -192,7 +204,16 @@ def _read(messages: Sequence[Message]) -> set[str]:
 def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
     """Return the findings of the other methods on each pair; `declines(request, answer)` is true for a harmless refusal."""
     looks = look_at_requests([pair.messages for pair in pairs], reader, embed)
-    return [look._replace(declines=declines(asked(pair.messages), pair.chosen)) for pair, look in zip(pairs, looks, strict=True)]
+    return [
+        look._replace(declines=declines(asked(pair.messages), pair.chosen), returns=_returns(pair, declines))
+        for pair, look in zip(pairs, looks, strict=True)
+    ]
+
+
+def _returns(pair: Pair, declines: Callable[[str, str], bool]) -> bool:
+    *earlier, last = user_turns(pair.messages)
+    declined = [content(turn.text) for turn in earlier if declines(turn.text, turn.answer)]
+    return bool((set().union(*declined) - content(last.text)) & content(pair.chosen))
 
 
 def held_back(pair: Pair, look: Look) -> str:
@@ -200,15 +221,20 @@ def held_back(pair: Pair, look: Look) -> str:
     if looks_masked(pair.chosen):
         return PLACEHOLDER
     if SEED in pair.labelers:
-        invents = pair.side is Side.HELPFUL and claims_a_life(everything_asked(pair.messages), pair.chosen)
-        return INVENTS if invents else ""
+        return _strays(pair, look) if pair.side is Side.HELPFUL else ""
     if pair.side is Side.HELPFUL:
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
         if look.would_serve or honest:
             return SERVES if look.would_serve else SAFE_REJECTED
-        return INVENTS if claims_a_life(everything_asked(pair.messages), pair.chosen) else ""
+        return _strays(pair, look)
     if look.would_refuse:
         return REFUSES
     written = pair.chosen_kind == "safe_completion"
     close = not written and any(similar([pair.chosen], [pair.rejected], _CLOSE))
     return WEAK if close or not (written or look.declines) else ""
+
+
+def _strays(pair: Pair, look: Look) -> str:
+    if claims_a_life(everything_asked(pair.messages), pair.chosen):
+        return INVENTS
+    return RETURNS if look.returns else ""
