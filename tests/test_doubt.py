@@ -35,6 +35,14 @@ def test_doubt_is_unsafe_for_the_challenger_and_safe_for_the_champion() -> None:
     assert harm.reason.endswith("; 40 in doubt count against the release")
 
 
+def test_doubt_about_both_answers_is_a_tie() -> None:
+    # On prompts 100 to 119 both models of GOOD succeed.
+    [harm, *_] = doubting(old=range(100, 120), new=range(100, 120)).metrics
+    [sure, *_] = doubting().metrics
+    assert (harm.champion, harm.challenger) == pytest.approx((sure.champion + 0.1, sure.challenger + 0.1))
+    assert (harm.worse, harm.better, harm.unscored) == (sure.worse, sure.better, 20)
+
+
 @pytest.mark.parametrize("number", [1, 20, 60, 79])
 def test_doubt_never_helps_a_release(number: int) -> None:
     sure = doubting().metrics[0]
