@@ -33,11 +33,13 @@ from alignment.pairs.seeds import (
     voices,
 )
 from alignment.records import Candidate, Judgement, Side
-from alignment.sections import Seeds
+from alignment.sections import Model, Seeds
 from alignment.store import append, audit, migrate, query, session, sql
+from bench.tiny import make_tiny_model
 from flows import cli
 from flows import ingest as ingesting
 from flows import seeds as flow
+from flows.cli.gate import begin_night
 from flows.labelled import save_candidates
 from tests.conftest import NOW, make_pair
 
@@ -499,3 +501,10 @@ def test_an_author_answers_seeds_that_came_without_a_good_answer(settings: Setti
         HARM.id: ("teacher_revision", "sampled"),
         HARMLESS.id: ("teacher_revision", "refusal_contrast"),
     }
+
+
+def test_a_night_begun_by_hand_has_the_bundled_seeds(home: Path, tmp_path: Path) -> None:
+    settings = Settings(home=home, seeds=Seeds(pairs=8), model=Model(path=str(make_tiny_model(tmp_path / "tiny"))))
+    night = begin_night(settings, None)
+    assert {one.id for one in load_seeds(home)} == {one.id for one in flow.bundled()}
+    assert begin_night(settings, night) == night

@@ -15,14 +15,17 @@ NightId = Annotated[str | None, typer.Option("--night", help="the night's id; th
 
 
 def begin_night(settings: Settings, night_id: str | None) -> str:
-    """Return the named, the unfinished or a new night, and record that it was started.
+    """Return the named, the unfinished or a new night, with the bundled seeds in the store, and record that it was started.
 
     Raises:
         InputError: there is no such night.
     """
     from flows.night import plan_night, record_night
+    from flows.seeds import sync_bundled
 
-    night = _begun(settings, night_id) or plan_night(settings).id
+    begun = _begun(settings, night_id)
+    sync_bundled(settings)
+    night = begun or plan_night(settings).id
     record_night(settings.home, night, "started", {})
     return night
 
