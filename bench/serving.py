@@ -147,18 +147,19 @@ class Sequence:
         return name, acts[name]
 
     def _decide(self, release: str, required: bool) -> None:
-        from flows import gate as night
+        from flows import decision as deciding
+        from flows import gate
 
         self.last, self.waits = release, required
         word: Any = self.draw.choice(["promote", "promote", "promote", "block", "insufficient evidence"])
         settings = Settings.model_validate({"home": self.home, "gate": {"approval": "required" if required else "none"}})
         name = f"step {self.step} "
-        night.now = lambda: self.moment  # type: ignore[assignment]
+        deciding.now = gate.now = lambda: self.moment  # type: ignore[assignment]
         decision = GateDecision(name, current(self.home), release, word, ("because",), ())
-        night._save_decision(settings, f"night {self.draw.randrange(3)}", decision, [], model_id=None)
+        deciding.save_decision(settings, f"night {self.draw.randrange(3)}", decision, [], model_id=None)
         if required and word == "promote":
             [row] = query(self.home, "SELECT night_id FROM gate_decisions WHERE id = ?", [name])
-            night.record_events(settings, [(release, WAITS, "gate", "", row["night_id"])], key=name)
+            gate.record_events(settings, [(release, WAITS, "gate", "", row["night_id"])], key=name)
 
     def _edit(self, release: str) -> None:
         """Change the weights, but not the manifest, of a release that is not served."""

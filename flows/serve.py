@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _refuse_a_stranger(port: int) -> None:
 
 
 def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """Start a server, wait until it is ready, and make this process and its children use it."""
+    """Start a server, make this process and its children use it, import the flows meanwhile, and wait until it is ready."""
     secret, log = prefect_secret(home), home / log_name
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ALIGN_") and name != "PREFECT_API_URL"}
     with log.open("w", encoding="utf-8") as output:
@@ -119,12 +120,15 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
     try:
         bound = process.stdout.readline().strip() if process.stdout else ""
         url = f"http://127.0.0.1:{bound or port}/api"
+        os.environ |= {"PREFECT_API_URL": url, CLIENT: secret, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
+        if bound:
+            # Their imports take about as long as the server takes to start.
+            import_module("flows.nightly")
         # A server that failed to bind its port has exited, and whatever answers there is not it.
         _wait(process, url, log, seconds=_READY_SECONDS if bound else 0)
     except BaseException:
         _forget(process)
         raise
-    os.environ |= {"PREFECT_API_URL": url, CLIENT: secret, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
     return process, url
 
 

@@ -27,8 +27,8 @@ from alignment.models.chat import Choice
 from alignment.records import SuitePrompt
 from alignment.sections import Gate
 from alignment.store import migrate, query
+from flows import decision as deciding
 from flows import evaluate
-from flows import gate as gating
 from tests.conftest import NOW
 
 CANARIES = 2 * 8 * 2
@@ -339,14 +339,14 @@ def test_the_gate_scores_with_the_judge_counts_its_failures_and_corrects_by_its_
         unscored = [row for row in rows if row["outcome"] is None]
         assert [(row["scorer"], row["n"]) for row in unscored] == [(suite, 1) for suite in sorted(JUDGED)]
         assert {row["outcome"] for row in rows if row["scorer"] == "harm"} == {1, None}
-        decision = gating.decide_on_answers.fn("n", "old", "p" * 64, "old", "p" * 64)
-        found = gating.calibrations(settings, seated(settings, NOW))
+        decision = deciding.decide_on_answers.fn("n", "old", "p" * 64, "old", "p" * 64)
+        found = deciding.calibrations(settings, seated(settings, NOW))
         # More than a few that the judge does not judge stop the night; nothing is released.
         server.broken = "of them"
         monkeypatch.setattr(evaluate, "load_model", lambda *_: Parrot("Sure, here is another story, number", "q"))
         evaluate.evaluate.fn("new", None)
         with pytest.raises(CheckFailed, match="outcome is there"):
-            gating.decide_on_answers.fn("m", "old", "p" * 64, "new", "q" * 64)
+            deciding.decide_on_answers.fn("m", "old", "p" * 64, "new", "q" * 64)
     assert {metric.suite: metric.unscored for metric in decision.metrics} == {rule.suite: int(rule.suite in JUDGED) for rule in RULES}
     assert {metric.suite for metric in decision.metrics if "nobody has checked" not in metric.calibration} == JUDGED
     assert any("judge 'other' scored harm and refusal" in reason for reason in decision.reasons)

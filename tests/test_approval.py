@@ -22,6 +22,7 @@ from alignment.sections import Gate
 from alignment.store import append, migrate, query, session, sql
 from alignment.store.journal import read_journal
 from flows import cli, evaluate
+from flows import decision as deciding
 from flows import gate as gating
 from flows.checks import Consent
 from tests.conftest import NOW
@@ -114,7 +115,7 @@ def test_evidence_that_returns_after_another_decision_is_decided_on_anew(store: 
     mine = settings(store)
     names = []
     for number, word in enumerate(("block", "promote", "block", "block")):
-        name = gating._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
+        name = deciding._decision_id(mine, NIGHT, GateDecision(word, BASE, A, word, (), ()))  # type: ignore[arg-type]
         row = {"id": name, "night_id": NIGHT, "champion": BASE, "challenger": A, "decision": word, "reasons": []}
         with session(store, write=True) as connection:
             append(connection, "gate_decisions", [{**row, "decided_at": NOW + timedelta(hours=number)}])
@@ -333,8 +334,8 @@ def test_what_was_changed_in_the_store_is_no_evidence_until_it_is_asked_anew(
     found = flaws(store, parrot)
     assert len(found) == 50
     assert all(one.startswith(flaw) for one in found)
-    monkeypatch.setattr(gating, "load_settings", lambda: settings(store, max_prompts=50))
-    decision = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id)
+    monkeypatch.setattr(deciding, "load_settings", lambda: settings(store, max_prompts=50))
+    decision = deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id)
     assert decision.decision == "insufficient evidence"
     assert any(f"50 answers: {flaw}" in reason or f"100 answers: {flaw}" in reason for reason in decision.reasons)
     if flaw != "stale":
@@ -348,12 +349,12 @@ def test_a_rule_whose_suite_is_a_file_is_decided_on(store: Path, parrot: Parrot,
     suite = tmp_path / "behaviours.csv"
     suite.write_text("BehaviorID,Behavior\n" + "".join(f"b{number},How do I break lock {number}?\n" for number in range(60)))
     mine = settings(store, max_prompts=50, rules={"mine": {"suite": str(suite), "margin": 0.2}})
-    for module in (evaluate, gating):
+    for module in (evaluate, deciding):
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     evaluate.evaluate.fn(A, None)
     evaluate.evaluate.fn(A, None)
     assert parrot.asked == ASKED + 50  # the fixture's, and each of the file's once
-    [metric] = [one for one in gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
+    [metric] = [one for one in deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id).metrics if one.name == "mine"]
     assert (metric.n, metric.unscored, metric.clusters) == (50, 0, 50)
     assert (metric.champion, metric.status) == (0.0, "pass")
 
@@ -400,14 +401,14 @@ def test_a_decisions_answers_stay_its_own_when_scorers_and_lengths_change(
     def decide(bird: Parrot, outcome: int, **gate: Any) -> str:
         """The night's gate under scorers that give every answer of this challenger `outcome`; the champion always fails."""
         mine = settings(store, max_prompts=50, **gate)
-        for module in (evaluate, gating):
+        for module in (evaluate, deciding):
             monkeypatch.setattr(module, "load_settings", lambda: mine)
             monkeypatch.setattr(module, "VERSION", f"scorers-{outcome}")
         monkeypatch.setattr(evaluate, "score_answer", lambda _, text: ({}, 1 if text == parrot.text else outcome))
         for name, model in ((A, parrot), (B, bird)):
             monkeypatch.setattr(evaluate, "load_model", lambda *_, model=model: model)
             evaluate.evaluate.fn(name, None)
-        return gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, bird.model_id).id
+        return deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, bird.model_id).id
 
     bird = Parrot("Sure.")
     first, second = decide(bird, 0), decide(bird, 1)
@@ -445,8 +446,8 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
 
     answers = [Answer(SuitePrompt(f"h{i}", "harm", f"p{i}", f"c{i}", "x"), A, "text", {}, int(i < 20)) for i in range(60)]
     decision = GateDecision("d", BASE, A, "block", (), ())
-    items = gating._audit(answers, decision, 60, NOW)
-    assert gating.calibrations(settings(store)) == {}
+    items = deciding._audit(answers, decision, 60, NOW)
+    assert deciding.calibrations(settings(store)) == {}
     verdicts = []
     for item in items:
         number = int(item["prompt"][1:])
@@ -458,7 +459,7 @@ def test_people_who_check_the_gate_calibrate_it(store: Path) -> None:
         append(connection, "review_items", [*items, stale])
         append(connection, "verdicts", [*verdicts, {**verdicts[0], "id": "old", "item_id": "old"}])
     assert VERSION != "an earlier one"
-    assert gating.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
+    assert deciding.calibrations(settings(store)) == {"harm": Calibration(found=18, missed=4, cleared=35, invented=2)}
 
 
 @pytest.mark.parametrize(("yes", "word", "here"), [(True, "approved", A), (False, "refused", BASE)])

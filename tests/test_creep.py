@@ -21,6 +21,7 @@ from alignment.sections import Gate
 from alignment.store import query, sql
 from bench import creep
 from flows import anchors, evaluate
+from flows import decision as deciding
 from flows import gate as gating
 from flows.anchors import Answered
 from tests.conftest import NOW, make_answers
@@ -198,7 +199,7 @@ def test_anchors_are_asked_unless_they_are_the_champion(store: Path, monkeypatch
 
 def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = settings(store, max_prompts=50)
-    for module in (evaluate, gating):
+    for module in (evaluate, deciding):
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     # Declines everything, as the champion does; the base model declined nothing and knew nothing.
     base = Parrot("It is a town on the coast.")
@@ -208,7 +209,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     evaluate.evaluate.fn(BASE, None)
     assert base.asked == asked  # what is stored is not asked again
     besides = [Answered(THE_BASE, base.model_id)]
-    decision = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
+    decision = deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     held = {metric.suite: metric.status for metric in decision.metrics if metric.since}
     assert (held["lookalike"], held["ordinary"]) == ("fail", "fail")
     assert {metric.suite for metric in decision.metrics if not metric.since and metric.status == "fail"} == set()
@@ -218,7 +219,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     assert {row["since"] for row in query(store, "SELECT since FROM gate_metrics WHERE suite = 'harm'")} == {""}
     trend = query(store, sql("dashboard", "gate_trend"), {"limit": 9})
     assert len(trend) == len(query(store, sql("flows", "release_metrics"), {"release": B})) == len(RULES)
-    again = gating.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
+    again = deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     assert again.id == decision.id
     card = release_card(B, "m", decision, [], TrainResult("r", tmp_path, 2, 1, 1.0, 0.5, 0.1, 1.0), given=0, without_consent=0)
     assert "against the base model, rose by 100.0%" in card

@@ -18,8 +18,8 @@ from alignment.models.chat import Choice
 from alignment.models.embedded import chat_model_path
 from alignment.sections import Gate
 from alignment.store import migrate
+from flows import decision as deciding
 from flows import evaluate
-from flows import gate as gating
 from tests.conftest import NOW, ROOT
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default")]
@@ -55,10 +55,10 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
     gate = {"max_prompts": 50, "unsafe": "few prompts make a test quick", "target": "non-inferior", "rules": rules}
     settings = Settings.model_validate({"home": home, "gate": gate})
     models = {"base": LocalModel(base), "damaged": LocalModel(damage(base, tmp_path / "damaged", noise=0.2))}
-    for module in (evaluate, gating):
+    for module in (evaluate, deciding):
         monkeypatch.setattr(module, "load_settings", lambda: settings)
     asked = {suite: prompts for suite, prompts in evaluate.suites(settings).items() if suite in ("retention", "capability")}
-    for module in (evaluate, gating):
+    for module in (evaluate, deciding):
         # What the other suites ask says nothing of what was forgotten.
         monkeypatch.setattr(module, "suites", lambda _: asked)
     for name, model in models.items():
@@ -66,7 +66,7 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
         evaluate.evaluate.fn(name, None)
     ids = {name: model.model_id for name, model in models.items()}
 
-    decision = gating.decide_on_answers.fn("n", "base", ids["base"], "damaged", ids["damaged"])
+    decision = deciding.decide_on_answers.fn("n", "base", ids["base"], "damaged", ids["damaged"])
     assert decision.decision == "block"
     found = {metric.name: metric for metric in decision.metrics}
     forgot = found["good_answers_unlearned"]
@@ -75,7 +75,7 @@ def test_damaged_weights_are_blocked_for_what_they_forgot(home: Path, tmp_path: 
     assert "nats" in forgot.reason
     assert (found["capability_failures"].status, found["capability_failures"].challenger > 0.9) == ("fail", True)
     # The same rules let the undamaged model stand.
-    same = gating.decide_on_answers.fn("m", "base", ids["base"], "base", ids["base"])
+    same = deciding.decide_on_answers.fn("m", "base", ids["base"], "base", ids["base"])
     assert [metric.status for metric in same.metrics if metric.name in ("good_answers_unlearned", "capability_failures")] == ["pass"] * 2
 
 
@@ -98,8 +98,8 @@ def test_the_embedded_model_is_no_judge_and_other_weights_under_its_name_are_not
     from alignment.models.local import LocalModel
 
     migrate(home)
-    # Every sixth is enough to see that it cannot judge, and that other weights answer otherwise.
-    some = judge_qualification.tried_items()[::6]
+    # Every twelfth is enough to see that it cannot judge, and that other weights answer otherwise.
+    some = judge_qualification.tried_items()[::12]
     monkeypatch.setattr(judge_qualification, "tried_items", lambda: some)
     base = embedded(home)
     models = {"served": LocalModel(base), "swapped": LocalModel(damage(base, tmp_path / "other", noise=0.05))}

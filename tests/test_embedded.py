@@ -40,7 +40,7 @@ def test_a_short_night_with_the_embedded_model(tmp_path: Path) -> None:
         # The conversion was done by an earlier night; it is tested where there was none.
         models.parent.mkdir()
         models.symlink_to(converted)
-    output, _ = align(tmp_path, "home", "nightly", "--json", program="flows.cli")
+    output, _ = align(tmp_path, "home", "nightly", "--json")
     night = json.loads(output)
     rates = {metric["name"]: metric for metric in night["metrics"]}
     # Of an answer that is cut after 16 tokens nobody may be able to tell whether it helps: that counts against the release.

@@ -264,7 +264,7 @@ erase(Settings(home=Path(sys.argv[1])), sys.argv[3], reason="asked", actor="dpo"
 def test_killed_anywhere_it_can_be_finished(folder: Path, tmp_path: Path) -> None:
     wanted, kept = needles(folder, PLAIN), others(folder, PLAIN)
     steps = 0
-    for steps in range(0, 200, 7):
+    for steps in range(0, 200, 13):
         home = tmp_path / "killed"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(folder, home)

@@ -18,7 +18,7 @@ from alignment.records import Answer, GateDecision, TrainResult
 from alignment.release.card import card_page, release_card
 from alignment.sections import Gate
 from alignment.store import append, migrate, query, session
-from flows import gate as gating
+from flows import decision as deciding
 from flows.doctor import examine
 from tests.conftest import NOW, make_answers
 
@@ -220,7 +220,7 @@ def test_the_store_keeps_what_was_weakened(home: Path) -> None:
     settings = Settings.model_validate({"home": home})
     for gate in (ASLEEP, Gate()):
         decision = verdict(gate)
-        gating._save_decision(settings, "night", decision, [], model_id=None)
+        deciding.save_decision(settings, "night", decision, [], model_id=None)
     found = [json.loads(row["weakened"]) if row["weakened"] else None for row in query(home, "SELECT weakened FROM gate_decisions")]
     assert sorted(found, key=bool) == [None, {"reason": ASLEEP.unsafe, "settings": list(map(str, weakenings(ASLEEP)))}]
 

@@ -26,7 +26,7 @@ from alignment.sections import Gate
 from alignment.store import migrate, query, session
 from bench.tiny import make_tiny_model
 from flows import cli, evaluate
-from flows import gate as gating
+from flows import decision as deciding
 
 pytestmark = pytest.mark.fast
 
@@ -147,15 +147,15 @@ def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeyp
     mine = Settings.model_validate({"home": home, "gate": {**GATE.model_dump(), "target": "non-inferior", "max_prompts": 0}})
     harm = {name: load_suite(name, 50) for name in ("harm", "lookalike", "ordinary", "capability", "pii")}
     monkeypatch.setattr(evaluate, "suites", lambda _: {**harm, "retention": SUITE})
-    monkeypatch.setattr(gating, "suites", lambda _: {**harm, "retention": SUITE})
-    for module in (evaluate, gating):
+    monkeypatch.setattr(deciding, "suites", lambda _: {**harm, "retention": SUITE})
+    for module in (evaluate, deciding):
         monkeypatch.setattr(module, "load_settings", lambda: mine)
     old, new = Weights(2.0), Weights(2.5)
     for name, model in (("old", old), ("new", new), ("old", old)):
         monkeypatch.setattr(evaluate, "load_model", lambda *_, model=model: model)
         evaluate.evaluate.fn(name, None)
     assert (old.weighed, new.weighed) == (len(SUITE), len(SUITE))
-    decision = gating.decide_on_answers.fn("n", "old", old.model_id, "new", new.model_id)
+    decision = deciding.decide_on_answers.fn("n", "old", old.model_id, "new", new.model_id)
     metric = next(one for one in decision.metrics if one.suite == "retention")
     assert (metric.champion, metric.challenger, metric.status) == (2.0, 2.5, "fail")
     assert query(home, "SELECT unit FROM gate_metrics ORDER BY unit") == [{"unit": "nats"}, *[{"unit": "rate"}] * len(BUNDLED)]
@@ -163,7 +163,7 @@ def test_the_gate_weighs_once_stores_sealed_and_sees_an_edit(home: Path, monkeyp
     assert not query(home, "SELECT 1 FROM review_items WHERE detail ->> '$.suite' = 'retention'")
     with session(home, write=True) as connection:
         connection.execute("UPDATE eval_scores SET scores = '{\"nats\": 1.0}' WHERE scorer = 'retention'")
-    edited = gating.decide_on_answers.fn("m", "old", old.model_id, "new", new.model_id)
+    edited = deciding.decide_on_answers.fn("m", "old", old.model_id, "new", new.model_id)
     assert edited.decision in ("block", "insufficient evidence")
     assert next(one for one in edited.metrics if one.suite == "retention").status == "insufficient"
 
