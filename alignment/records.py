@@ -260,7 +260,8 @@ class GateDecision:
 class TrainResult:
     """What a training run produced; `adapter` is the folder of the adapter, or of the whole model with [train] method = "full".
 
-    `fallback` is why stock TRL trained it; `measured_on` names the pairs behind its reward figures.
+    `fallback` is why stock TRL trained it; `measured_on` names the pairs behind its reward figures;
+    `strength` is the share of an adapter's change that was kept.
     """
 
     run_id: str
@@ -278,3 +279,4 @@ class TrainResult:
     kept_step: int | None = None
     fallback: str | None = None
     measured_on: str | None = None
+    strength: float | None = None

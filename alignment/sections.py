@@ -228,7 +228,11 @@ class Train(Section):
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers that are adapted, from the top; fewer train faster")
     strength: float = Field(
-        0.8, gt=0, le=1, description="share of what an adapter has learnt that is kept: less refuses less, of harm and of all else"
+        0.9,
+        gt=0,
+        le=1,
+        description="share of what an adapter has learnt that is kept at most; a night keeps less, down to 0.5, if it would decline "
+        "too many held-out harmless requests",
     )
     batch_size: int = Field(8, ge=1, description="pairs in an optimiser step")
     max_completion_tokens: int = Field(14, ge=8, description="longer answers are cut, refusals after a whole sentence")

@@ -186,7 +186,8 @@ def release_card(
         **_data(pairs, given, without_consent, calibration or {}),
         "Training": [
             f"- {result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.3f}; `rewards/margins` {result.reward_margin:.2f}; "
-            f"`rewards/accuracies` {result.reward_accuracy:.1%}"
+            f"`rewards/accuracies` {result.reward_accuracy:.1%}",
+            *([f"- {result.strength:.0%} of the adapter's change to its base is kept"] if result.strength is not None else []),
         ],
         "Lineage": [f"- {_cell(name)}: `{printable(value).replace('`', '')}`" for name, value in lineage_of(result.adapter).items()],
         "Known limits": [f"- {_cell(limit)}" for limit in LIMITS],

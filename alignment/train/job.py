@@ -179,4 +179,5 @@ def read_result(folder: Path) -> TrainResult:
         kept_step=raw.get("kept_step"),
         fallback=raw.get("fallback"),
         measured_on=raw.get("measured_on"),
+        strength=raw.get("strength"),
     )

@@ -25,6 +25,7 @@ from alignment.train.accounting import Spent
 from alignment.train.arguments import trainer_arguments
 from alignment.train.callbacks import Progress, judge_looks, watchers
 from alignment.train.job import PAIRS, TrainJob, write_result
+from alignment.train.operating_point import choose_strength
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
 from alignment.train.processes import any_process
 from alignment.train.rows import read_rows, refusals
@@ -59,7 +60,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     kept = _keep(job, trainer)
     _refuse_broken(trainer.model, trainer.accelerator.device)
-    _scale(trainer.model, settings.strength)
+    strength = _weaken(trainer, settings.strength) if settings.method != "full" else None
     if kept < trainer.state.global_step:
         # The kept step was logged at its evaluation; this result would be logged under the last step.
         progress.silent = True
@@ -67,7 +68,7 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     if trainer.is_world_process_zero():
         spent.keep()
-    summary = {**_summary(trainer, rows, measured, spent), "kept_step": kept}
+    summary = {**_summary(trainer, rows, measured, spent), "kept_step": kept, "strength": strength}
     _save(job, trainer, tokenizer, summary)
     trainer.accelerator.wait_for_everyone()
     return summary
@@ -140,14 +141,22 @@ def _refuse_broken(model: Any, device: Any) -> None:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _scale(model: Any, strength: float) -> None:
-    """Scale the adapter's change to its base, which moves the operating point; leave a fully trained model as it is.
+def _weaken(trainer: Any, most: float) -> float:
+    """Scale the adapter's change to its base, which moves the operating point; return the strength, `most` or what `choose_strength` says.
 
     Source: interpolation of base and trained weights, Wortsman et al. 2022 (arXiv:2109.01903), here of a low-rank change.
     """
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.mul_(strength)
+    scaled = [parameter for name, parameter in trainer.model.named_parameters() if "lora_B" in name]
+    now = 1.0
+
+    def over_refusal_at(strength: float) -> float:
+        nonlocal now
+        for parameter in scaled:
+            parameter.mul_(strength / now)
+        now = strength
+        return float(trainer.over_refusal())
+
+    return choose_strength(most, over_refusal_at)
 
 
 def _checkpoint(job: TrainJob) -> Path | None:

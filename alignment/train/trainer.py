@@ -25,7 +25,7 @@ from alignment.train.callbacks import Progress
 from alignment.train.events import say, tell
 from alignment.train.kl import answer_logits, reference_kl
 from alignment.train.micro_batches import Averages, Counts, count, out_of_memory, scale, split
-from alignment.train.operating_point import operating_point
+from alignment.train.operating_point import operating_point, over_refusal
 from alignment.train.prefix_shared import install, why_not
 from alignment.train.processes import any_process
 from alignment.train.sharding import shard, sharded
@@ -296,14 +296,22 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         here = torch.tensor(self._kl(), device=self.accelerator.device)
         # All processes need the same number, because all must stop on it.
         found.metrics[f"{metric_key_prefix}_kl"] = float(self.accelerator.reduce(here, "mean"))
-        policy, shared = self.model, self.fallback is None
-        point = operating_point(lambda rows: answer_logits(policy, rows, shared=shared), self._refusals)
+        point = operating_point(self._answer_logits, self._refusals)
         found.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in point.items()})
         return found
 
+    def over_refusal(self) -> float:
+        """Return the mean probability of the refusal after held-out harmless requests, the same in all processes; NaN with too few."""
+        self.model.eval()
+        here = torch.tensor(over_refusal(self._answer_logits, self._refusals), device=self.accelerator.device)
+        return float(self.accelerator.reduce(here, "mean"))
+
+    def _answer_logits(self, rows: Any) -> torch.Tensor:
+        return answer_logits(self.model, rows, shared=self.fallback is None)
+
     def _kl(self) -> float:
-        policy, shared = self.model, self.fallback is None
-        frozen, base_alone = policy, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", None)
+        shared = self.fallback is None
+        frozen, base_alone = self.model, getattr(self.accelerator.unwrap_model(self.model), "disable_adapter", None)
         if base_alone is None:
             if self._load_base is None:
                 return float("nan")
@@ -322,7 +330,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             with base_alone():
                 return answer_logits(frozen, rows, shared=shared)
 
-        found: float = reference_kl(lambda rows: answer_logits(policy, rows, shared=shared), reference, self.eval_dataset)
+        found: float = reference_kl(self._answer_logits, reference, self.eval_dataset)
         return found
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
