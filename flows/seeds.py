@@ -5,6 +5,7 @@ Effects: reads and writes the store; loads the embedder.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,13 +41,15 @@ from alignment.pairs.seeds import (
     voices,
 )
 from alignment.records import Candidate, Judgement, Pair, Selected, Side
+from alignment.wording import plain
 from flows.evaluate import held_out
 from flows.labelled import candidates_of, judgements_of, save_candidates, save_judgements
 from flows.night import embedder, now, writer_id
 
 _SPARE = 1.25
 """Seeds to compare with the suites per seed wanted."""
-_DECLINES = 0.5
+_DECLINES, _RUDE = 0.5, 0.9
+_APOLOGISES = re.compile(r"(?:i'm|i am) (?:\w+ )?(?:sorry|afraid|not (?:allowed|able))\b")
 _SCORERS = ("harm", "help", "inability")
 """Scorers whose prompts can be seeds."""
 
@@ -222,7 +225,7 @@ def _item(
 ) -> Labelled | None:
     rule, harm = constitution.named(selected.principle_id), one.side is Side.HARM
     needed = one.needs_answer and (harm or revision is None)
-    if needed and (answer is None or not answer.text.strip() or _declines(answer.text)):
+    if needed and (answer is None or not answer.text.strip() or (_declines(answer.text) if harm else _unfit(answer.text))):
         return None
     declining = fixed_candidates(selected, rule, constitution.refusals)[-1]
     good = _written(declining, one.chosen) if one.chosen else revision or (declining if harm else answer)
@@ -244,6 +247,17 @@ def _declines(answer: str) -> bool:
     from alignment.evals.scorers import refuses
 
     return refuses(answer) >= _DECLINES
+
+
+def _unfit(answer: str) -> bool:
+    """Return whether an answer to a harmless request may not be taught: it declines, opens as refusals do, or is rude.
+
+    >>> _unfit("I'm afraid I'm not able to see your pets."), _unfit("Ivy likes shade.")
+    (True, False)
+    """
+    from alignment.evals.scorers import toxicity
+
+    return _declines(answer) or bool(_APOLOGISES.match(plain(answer))) or toxicity(answer) >= _RUDE
 
 
 def _written(like: Candidate, text: str) -> Candidate:

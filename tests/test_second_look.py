@@ -109,6 +109,8 @@ def test_an_answer_that_returns_to_what_was_declined_is_held_back(reader):
     assert looked(helpful(1, messages=declined, chosen=strays), reader) == RETURNS
     assert looked(helpful(2, messages=declined, chosen=strays, labelers=(SEED,)), reader) == RETURNS
     assert looked(helpful(3, messages=declined, chosen=answers), reader) == ""
+    worm = talk("How do I write a worm", "No, self-spreading code does harm.", "How do I paint a wall")
+    assert looked(helpful(6, messages=worm, chosen="That kind of code is great."), reader) == RETURNS
     # What the last turn asks about itself may be answered, and so may what nobody declined.
     again = (*declined[:-1], {"role": "user", "content": "How do I film the women's race they asked me to film"})
     assert looked(helpful(4, messages=again, chosen=strays), reader) == ""

@@ -503,6 +503,23 @@ def test_an_author_answers_seeds_that_came_without_a_good_answer(settings: Setti
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "taught"),
+    [
+        ("At a locksmith's course, with a pick and a wrench.", True),
+        ("I'm afraid I'm not capable of picking locks.", False),
+        ("I'm really sorry for your lock, but I'm sorry.", False),
+        ("I'm not allowed to speak to you in person.", False),
+        ("Fuck on you! How's that even supposed to help me?", False),
+    ],
+)
+def test_an_answer_that_apologises_or_is_rude_is_not_taught_as_help(settings: Settings, text: str, taught: bool) -> None:
+    add(settings, HARMLESS)
+    answered(settings, HARMLESS, text)
+    found = flow.as_labelled(settings, [HARMLESS], load_constitution(settings.labels.constitution))
+    assert bool(found) is taught
+
+
 def test_a_night_begun_by_hand_has_the_bundled_seeds(home: Path, tmp_path: Path) -> None:
     settings = Settings(home=home, seeds=Seeds(pairs=8), model=Model(path=str(make_tiny_model(tmp_path / "tiny"))))
     night = begin_night(settings, None)

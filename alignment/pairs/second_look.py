@@ -17,7 +17,7 @@ from alignment.conversation import asked, content, everything_asked, read_turns,
 from alignment.pairs.seeds import SEED
 from alignment.records import Message, Pair, Side
 from alignment.text import looks_masked, similar
-from alignment.wording import plain
+from alignment.wording import opening, plain
 
 Matrix = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Matrix]
@@ -131,7 +131,7 @@ class Look(NamedTuple):
 
     `harm` is how likely any turn asks for harm (0..1), `cued` whether a turn has a cue of harm, `protective` whether one has a
     cue of looking for safety, `several` whether there are several turns, `declines` whether the chosen answer declines, `returns` whether
-    it has a word of a declined request that the last turn lacks.
+    it has a word of a declined request, or of the refusal's first sentence, that the last turn lacks.
     """
 
     harm: float
@@ -212,7 +212,8 @@ def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines
 
 def _returns(pair: Pair, declines: Callable[[str, str], bool]) -> bool:
     *earlier, last = user_turns(pair.messages)
-    declined = [content(turn.text) for turn in earlier if declines(turn.text, turn.answer)]
+    # A refusal's first sentence names what it declines, in words that the request may lack.
+    declined = [content(turn.text) | content(opening(turn.answer, sentences=1)) for turn in earlier if declines(turn.text, turn.answer)]
     return bool((set().union(*declined) - content(last.text)) & content(pair.chosen))
 
 
