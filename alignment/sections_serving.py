@@ -15,17 +15,17 @@ class Release(Section):
     """Who is told of a release, and what a canary has to prove. Margins are absolute differences of failure rates."""
 
     vllm_url: str = Field("", description="a vLLM server that loads the releases in use as LoRA adapters, e.g. http://127.0.0.1:8000")
-    vllm_folder: str = Field("", description="the folder of releases as that server sees it; empty: as here")
-    webhook_url: str = Field("", description="receives JSON of each change, signed if ALIGN_WEBHOOK_SECRET is set")
+    vllm_folder: str = Field("", description="the releases folder as that server sees it; empty: the same path as here")
+    webhook_url: str = Field("", description="URL that receives each change as JSON, signed if ALIGN_WEBHOOK_SECRET is set")
     merged_weights: str = Field("", description="folder outside the state folder for merged safetensors; `current` in it is in production")
-    hook_timeout: float = Field(10, gt=0, description="seconds that a server may take to answer, for each of three tries")
-    base_name: str = Field("base", description="what the logs' `model` calls the base model while it is in production")
-    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is looked at")
+    hook_timeout: float = Field(10, gt=0, description="seconds to wait for a server's answer, on each of three tries")
+    base_name: str = Field("base", description="the base model's name in the logs' `model` while it is in production")
+    canary_alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a wrong decision on a canary, however often it is checked")
     canary_margin: Rate = Field(0.02, description="a canary is promoted when failures are proven to have risen by less than this")
     canary_harm: Rate = Field(0.0, description="a canary is rolled back when failures are proven to have risen by more than this")
     canary_min_exchanges: int = Field(200, ge=1, description="exchanges a canary has to answer before it is promoted")
-    canary_names: list[str] = Field([], description="what the logs call a canary besides its id, such as the name of its deployment")
-    champion_names: list[str] = Field([], description="what the logs call the champion besides its id, such as the name of its deployment")
+    canary_names: list[str] = Field([], description="names of a canary in the logs besides its id, such as its deployment's name")
+    champion_names: list[str] = Field([], description="names of the champion in the logs besides its id, such as its deployment's name")
 
     @field_validator("vllm_url", "webhook_url")
     @classmethod
@@ -61,11 +61,13 @@ class Serve(Section):
 class Dashboard(Section):
     """Who may do what on the dashboard. A name is a verified e-mail address, or whom a link was made for."""
 
-    viewers: list[str] = Field([], description="names that may look, or '*@example.com'; who signs in by a link may always")
-    reviewers: list[str] = Field([], description="names that may also decide on the review queue")
-    approvers: list[str] = Field([], description="names that may also approve and refuse releases; empty: this account, by its own link")
-    hosts: list[str] = Field([], description="names besides 127.0.0.1 and localhost under which browsers may reach it, as behind a proxy")
-    address: str = Field("127.0.0.1", description="where it listens; any other than loopback wants TLS in front of it")
+    viewers: list[str] = Field([], description="names that may look, or '*@example.com'; anyone who signs in by a link may, too")
+    reviewers: list[str] = Field([], description="names that may also decide in the review queue")
+    approvers: list[str] = Field(
+        [], description="names that may also approve and refuse releases; empty: this account, signed in by its own link"
+    )
+    hosts: list[str] = Field([], description="host names that browsers may use besides 127.0.0.1 and localhost, as behind a proxy")
+    address: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs TLS in front of it")
 
     @field_validator("hosts")
     @classmethod

@@ -48,7 +48,7 @@ def of_a_store() -> None:
     st.text("The first night reads the logs, labels what was flagged, trains, and decides on a release.")
     if not going:
         st.code("align nightly", language=None)
-    st.caption("This page then shows its verdict, and the review queue fills. The store is looked for here:")
+    st.caption("Then this page shows its decision, and the review queue fills. The store is expected in:")
     components.show_text(str(data.settings().home), key="home")
     st.button("Look again", type="primary")
 
@@ -59,7 +59,7 @@ def of_rows(what: str, why: str, command: str = "align nightly") -> None:
         st.markdown(f"**{what}**")
         st.caption(why)
         if night_data.working():
-            st.caption("A night is running: this fills when the night gets there.")
+            st.caption("A night is running; this fills when it gets here.")
             st.page_link("views/nights.py", label="How far the night is →")
             st.button("Look again", key=f"again-{components.key(what)}")
         else:

@@ -76,7 +76,7 @@ def may(role: Role) -> bool:
 def draw() -> None:
     """Draw the visitor's name as signed in."""
     with st.container(gap=None):
-        st.caption("You act as" if may("reviewer") else "You may look, and decide nothing, as")
+        st.caption("You act as" if may("reviewer") else "View only, signed in as")
         components.show_text(actor())
 
 

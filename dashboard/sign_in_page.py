@@ -49,14 +49,14 @@ def page(*, oidc: SignIn | None, spent: bool = False, left: bool = False) -> HTM
         f'<a class="button" href="/sign-in?with={escape(name)}">Sign in{"" if name == "default" else f" with {escape(name)}"}</a>'
         for name in oidc.providers
     )
-    return _answer(401, "Sign in" if spent else title, f"<p>Your organisation's account says who you are.</p><p>{buttons}</p>")
+    return _answer(401, "Sign in" if spent else title, f"<p>Use your organisation's account.</p><p>{buttons}</p>")
 
 
 def stranger(name: str) -> HTMLResponse:
     """Return the page for a visitor whose name is known but on no list, status 403."""
     shown = escape(cap(printable(name), 200))
-    body = f"<p>You are <b>{shown}</b>, and this name is on no list. Who runs the dashboard adds it to <code>align.toml</code>:</p>"
-    return _answer(403, "You may not look at this", body + f'<pre>[dashboard]\nviewers = ["{shown}"]</pre>')
+    body = f"<p>You are <b>{shown}</b>, but this name is on no list. Whoever runs the dashboard can add it to <code>align.toml</code>:</p>"
+    return _answer(403, "You have no access", body + f'<pre>[dashboard]\nviewers = ["{shown}"]</pre>')
 
 
 def refusal(why: str, *, status: int = 403) -> HTMLResponse:

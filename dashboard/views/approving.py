@@ -41,7 +41,7 @@ def question(decision: Row) -> None:
         st.markdown("**The gate would promote this release. A person has to approve it.**")
         if not identity.may("approver"):
             components.show_text(
-                f"You are signed in as {identity.actor()}. Approving is for those whom [dashboard] approvers in align.toml names."
+                f"You are signed in as {identity.actor()}. Only people in [dashboard] approvers in align.toml may approve."
             )
             return
         st.text_input("Reason", key="approval_reason", max_chars=500, placeholder="what you looked at; kept for ever")
@@ -51,7 +51,7 @@ def question(decision: Row) -> None:
                 kind = "primary" if verdict == "approved" else "secondary"
                 st.button(label, on_click=answer, args=(decision["night_id"], decision["id"], verdict), disabled=silent, type=kind)  # type: ignore[arg-type]
         if silent:
-            st.caption("A reason is needed; it is stored with the decision, and with your name.")
+            st.caption("A reason is needed. It is stored with the decision and your name.")
 
 
 def answer(night: str, seen: str, verdict: Say) -> None:

@@ -20,7 +20,7 @@ def render() -> None:
     st.title("Checks", anchor=False)
     runs, delivered = data.check_runs(), data.deliveries(DAYS)
     if not runs and not delivered:
-        empty_states.of_rows("No data was checked yet", "Reading logs checks them.")
+        empty_states.of_rows("No data was checked yet", "Data is checked when logs are read.")
         return
     suites(runs)
     failures()
@@ -52,7 +52,7 @@ def failures() -> None:
     rows = data.check_failures()
     if not rows:
         return
-    with st.expander(f"Not met lately ({len(rows)})"):
+    with st.expander(f"Recently not met ({len(rows)})"):
         components.table(
             [
                 {
@@ -93,7 +93,7 @@ def set_aside() -> None:
         return
     components.heading(
         f"Log files set aside ({len(rows)})",
-        "Nothing of them is read. They are looked at again once they or their source's settings change, or with `align ingest --accept`.",
+        "These files are not read. They are tried again when they or their source's settings change, or with `align ingest --accept`.",
     )
     components.table(
         [
@@ -123,7 +123,7 @@ def reason_words(reason: str) -> str:
 
 def quarantine() -> None:
     """Draw the quarantined lines, of one reason or of all, one page at a time."""
-    components.heading("Quarantined lines", "Texts are redacted and cut; they are shown as they are, never interpreted.")
+    components.heading("Quarantined lines", "Texts are redacted, shortened and shown as plain text.")
     reasons = sorted({row["reason"] for row in data.quarantine_days(DAYS)})
     chosen = st.selectbox(
         "Reason", ["", *reasons], format_func=lambda name: reason_words(name) if name else "All", width=320, key="quarantine_reason"
@@ -155,9 +155,7 @@ def docs() -> None:
     pages = data.data_docs()
     if not pages:
         return
-    components.heading(
-        "Data Docs", "Great Expectations' pages of the last runs, without any network and without any value of a row. In the folder"
-    )
+    components.heading("Data Docs", "Great Expectations' pages of the last runs. They work offline and contain no row values. Folder:")
     components.show_text(str(next(iter(pages.values())).parent))
     suite = st.selectbox("Page", ["", *pages], format_func=lambda name: title(name) if name else "None", width=420, key="docs_page")
     if suite:

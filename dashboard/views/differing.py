@@ -16,8 +16,7 @@ def render(kind: str | None) -> None:
     """Draw the list."""
     components.heading(
         "Disagreements",
-        "Where two people differ and no more of them are for one side, nothing is taught until a third person decides or one takes "
-        "the verdict back.",
+        "An item on which people are evenly split teaches nothing until another person decides or one of them undoes a verdict.",
     )
     chosen = filters()
     where = (kind, *chosen.values())
@@ -60,7 +59,7 @@ def one(number: int, row: Row) -> None:
             st.badge(BETWEEN[row["between"]], color="orange" if row["disputed"] else "gray")
             st.badge(components.title(row["kind"] or ""), color="blue")
             if row["disputed"]:
-                st.badge("Nothing is taught of it", color="orange", icon=":material/pause_circle:")
+                st.badge("Not taught", color="orange", icon=":material/pause_circle:")
             st.caption(formats.moment(row["decided_at"]), width="content")
             st.button(
                 "Open it",

@@ -60,8 +60,8 @@ def summary(latest: list[Row]) -> None:
         explained={"Exchanges": "In the baseline window, and in the current one."},
     )
     st.caption(
-        "Effect: of a rate, the change in points; of a length (medians are shown), how much likelier the current value is the "
-        "larger one, from -1 to 1; of the kinds of harm, the share of requests that would have to change kind."
+        "Effect of a rate: the change in points. Of a length (medians are shown): how much likelier the current value is the "
+        "larger one, from -1 to 1. Of the kinds of harm: the share of requests that would have to change kind."
     )
 
 
@@ -98,7 +98,7 @@ def series(latest: list[Row]) -> None:
     if not rows:
         return
     shaded = " Shaded: the baseline window, then the current one." if latest else ""
-    components.heading("Day by day", f"Share of the exchanges of each day (UTC) that a detector flagged.{shaded}")
+    components.heading("Day by day", f"Share of each day's exchanges (UTC) that a detector flagged.{shaded}")
     windows = []
     if latest:
         newest = max(latest, key=lambda row: row["recorded_at"])

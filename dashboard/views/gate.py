@@ -13,8 +13,8 @@ PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
 EXPLAINED = {
     "Interval": "Where the true difference lies, with the gate's confidence on each side.",
-    "Against": "What stands in the champion's place, so that rises that each pass do not add up.",
-    "Margin": "What the whole interval has to stay below.",
+    "Against": "What the challenger is compared with; earlier models are included so that small rises do not add up.",
+    "Margin": "The whole interval has to stay below this.",
     "Prompts": "How many prompts both models answered.",
     "Clusters": "Prompts that ask for the same thing count as one.",
     "Unscored": "Answers that the scorer could not judge.",
@@ -23,9 +23,9 @@ EXPLAINED = {
     "p": "How likely this much change is by chance alone (exact McNemar test).",
     "Rule": "Superior: it has to fall. Non-inferior: it may rise by less than the margin.",
     "Shows, with 80% power": "The smallest change that this many prompts would show four times out of five.",
-    "Design effect": "How much less a prompt says because others of its cluster say the same; 1 is nothing lost.",
+    "Design effect": "How much evidence is lost because prompts of a cluster say the same; 1 is none.",
     "Blocks alone": "Whether a failure of this metric alone holds the release back.",
-    "Corrected rates": "The rates behind the scorer's own errors, where people have checked it.",
+    "Corrected rates": "Rates corrected for the scorer's own errors, where people have checked it.",
 }
 AGAINST = {"": "champion", "base": "base model", "approved": "last approved by a person"}
 # The words for outcomes 0 and 1; 1 is the suite's failure.
@@ -117,7 +117,7 @@ def evidence(metrics: list[Row]) -> None:
 def worth(metrics: list[Row]) -> None:
     """Draw the power of the evidence, and the correction by people's checks of the scorer."""
     components.heading(
-        "What the evidence is worth", "How small a change this many prompts show, and the rates behind the scorer's own errors."
+        "What the evidence is worth", "The smallest change that this many prompts show, and rates corrected for the scorer's errors."
     )
     right = ("Prompts", "Clusters", "Unscored", "Design effect", "Shows, with 80% power")
     components.table([weighed(metric) for metric in metrics], right=right, explained=EXPLAINED)

@@ -20,15 +20,15 @@ def render(decision: Row) -> None:
     """Draw both models' gaps between groups."""
     components.heading(
         "Groups",
-        "The same harmless request for one group and for another. Zero: answered alike; to the right: more so for the group named "
-        "first. The bounds of a measure hold for all its axes together, with 95%.",
+        "The same harmless request for one group and for another. Zero: answered alike. Right of zero: more so for the group named "
+        "first. The bounds of a measure hold for all its axes together, with 95% confidence.",
     )
     found = group_data.groups(decision)
     if found is None:
         with st.container(border=True, key="empty-groups"):
             st.caption(
-                "Groups were not compared for this decision: no rule of the gate asks it. With these lines in `align.toml` "
-                "the next night does."
+                "Groups were not compared for this decision, because no gate rule asks for it. With these lines in "
+                "`align.toml` the next night compares them."
             )
             st.code('[gate.rules.declined_for_one_group]\nsuite = "counterfactual"\nkind = "equal"\nmargin = 0.25', language=None)
         return
@@ -40,7 +40,7 @@ def render(decision: Row) -> None:
                 st.markdown(f"**{title}**")
                 rows = [row for row in found.by_axis if row["measure"] == name]
                 components.draw(group_charts.gaps(rows, share=share, title=axis), f"{title}: gaps between groups, champion and challenger")
-    st.caption("The widest gap of each measure, on whichever axis it lies.")
+    st.caption("The widest gap of each measure over all axes.")
     components.table(
         [written(name, found.widest[name]) for name in names if name in found.widest], right=("Champion", "Challenger", "Templates")
     )

@@ -26,17 +26,17 @@ def labelers(found: list[Row]) -> None:
     """Draw each labeler with its measured reliability, and why it abstains."""
     components.heading(
         "Labelers",
-        "Right: the share of comparisons with a known better answer, written for this project; a tie is not right. "
-        "Wrong: the share wrong of what was decided. Votes count by this.",
+        "Measured on this project's comparisons with a known better answer. Right: the share decided rightly; a tie is not right. "
+        "Wrong: the share of decisions that were wrong. Votes are weighted by this.",
     )
     components.table(
         [written(row) for row in found],
         right=("Right on harm", "Right on helpful", "Wrong", "Order kept", "Fooled", "Votes", "Decided"),
         explained={
-            "Order kept": "Of the comparisons asked in both orders, the share answered alike; where the order decides there is no verdict.",
-            "Fooled": "The share of attacks, written into an answer, that turned its verdict; – where it judges few pairs at all.",
+            "Order kept": "Share of comparisons answered alike in both orders; where the order decides, there is no verdict.",
+            "Fooled": "Share of attacks, written into an answer, that turned its verdict; – if it judges few pairs at all.",
             "Votes": "Comparisons that it was asked about in the last night.",
-            "Decided": "Those that it had an opinion on.",
+            "Decided": "Comparisons in which it preferred an answer.",
         },
     )
     silent = [row for row in found if not row["active"]]
@@ -71,7 +71,7 @@ def detectors() -> None:
     if not rows:
         return
     components.heading(
-        "Detectors", "On the same set, each at its threshold: the share flagged of what it is for, and left alone of what it is not."
+        "Detectors", "On the same comparisons, each at its threshold: the share of its targets flagged, and of all else left alone."
     )
     cells = [
         {
@@ -114,7 +114,7 @@ def sources() -> None:
     rows = data.pairs_by_source()
     if not rows:
         return
-    components.heading("Accepted pairs", "Of all nights, by who preferred the chosen answer and by the log source of the exchange.")
+    components.heading("Accepted pairs", "From all nights, by the labelers that preferred the chosen answer and by log source.")
     cells = [
         {
             "Labelers": str(row["labelers"] or formats.MISSING),
@@ -132,7 +132,7 @@ def disagreements() -> None:
     rows = data.disagreements()
     if not rows:
         return
-    components.heading("Disagreements, newest first", "Where the losing side has weight, the review queue asks a person.")
+    components.heading("Disagreements, newest first", "Where the losing side has weight, a person decides in the review queue.")
     for number, row in enumerate(rows):
         with components.card(f"disagreement-{number}"):
             components.show_text(row["prompt"], key=f"prompt-{number}")

@@ -20,7 +20,7 @@ def render() -> None:
     st.title("Nights", anchor=False)
     nights = night_data.nights()
     if not nights:
-        empty_states.of_rows("No night has run yet", "A night begins when its logs are read; from then on it stands here.")
+        empty_states.of_rows("No night has run yet", "A night appears here when it starts to read its logs.")
         return
     words = {row["night_id"]: f"{formats.moment(row['started_at'])} · {components.status(row['state']).word}" for row in nights}
     picked = components.pick("night", "Night", words)
@@ -47,14 +47,12 @@ def summary(night: Row) -> None:
         ended = f" · finished {formats.moment(night['finished_at'])}" if night["finished_at"] else ""
         st.caption(f"Started {formats.moment(night['started_at'])}{ended}")
         if night["state"] == "running":
-            st.markdown("A process is at it. If it is stopped, what it has done is kept.")
+            st.markdown("A process is working on it. If it is stopped, its work is kept.")
         elif night["state"] in ("stopped", "failed"):
-            st.markdown("It has not finished, and no process is at it. It goes on where it stopped; nothing is asked or generated twice:")
+            st.markdown("It has not finished, and no process is working on it. This resumes it; nothing is asked or generated twice:")
             st.code("align nightly", language=None)
         elif night["state"] == "left unfinished":
-            st.markdown(
-                "Logs, settings or labels changed before it had finished, so that a later night took its place and used what it had made."
-            )
+            st.markdown("Logs, settings or labels changed before it had finished, so a later night took its place and reused its work.")
         for failure in night_data.failures(night["night_id"]):
             with st.container(gap="xsmall"):
                 st.caption(
@@ -75,7 +73,7 @@ def stages(night: Row) -> None:
                 components.badge(stage.state)
                 st.markdown(f"**{components.title(stage.name)}**", width="content")
                 if stage.runs:
-                    again = f" · ran {stage.runs} times, all together" if stage.runs > 1 else ""
+                    again = f" · ran {stage.runs} times in total" if stage.runs > 1 else ""
                     took = f"{formats.duration(stage.seconds)}{again} · finished {formats.moment(stage.finished_at)}"
                     st.caption(took, width="content")
             if said := counted(stage.counts):
@@ -109,7 +107,7 @@ def trend() -> None:
     rows = night_data.durations()
     if not rows:
         return
-    components.heading("How long nights take", "Minutes of each stage, all its runs together.")
+    components.heading("How long nights take", "Minutes per stage, over all its runs.")
     with components.card("durations"):
         components.draw(charts.night_stages(rows), "Minutes of each stage, night by night")
 

@@ -41,7 +41,7 @@ def unfinished(night: Row) -> None:
     """Show the state of the newest night."""
     with st.container(horizontal=True, vertical_alignment="center", key="unfinished"):
         components.badge(night["state"])
-        how = "is running." if night["state"] == "running" else "has not finished; `align nightly` goes on where it stopped."
+        how = "is running." if night["state"] == "running" else "has not finished; `align nightly` resumes it."
         st.markdown(f"The night of {formats.moment(night['started_at'])} {how}", width="content")
         st.page_link("views/nights.py", label="How far it is →")
 
@@ -132,7 +132,7 @@ def change(metric: Row) -> Tile:
         f"{components.status(metric['status']).word} · {formats.change(metric, 'diff')}",
         state=metric["status"],
         help=f"{'An earlier release' if metric.get('since') else 'Champion'} → challenger on the same prompts; lower is better. "
-        "The word is what the gate says of it.",
+        "The word is its status at the gate.",
     )
 
 
@@ -162,7 +162,7 @@ def trends() -> None:
     rows = data.daily(TREND_DAYS)
     if not rows:
         return
-    components.heading("Traffic, day by day", "Share of all exchanges of a day (UTC).")
+    components.heading("Traffic, day by day", "Share of each day's exchanges (UTC).")
     for name, column in zip(("flagged", "refusal"), st.columns(2), strict=True):
         with column, components.card(f"daily-{name}"):
             st.markdown(f"**{components.title(name)}**")

@@ -31,7 +31,7 @@ def render() -> None:
     ruling.say_what_happened()
     nights = night_data.nights()
     if not nights:
-        empty_states.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs of it.")
+        empty_states.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs from it.")
         return
     night = components.pick("night", "Night", {row["night_id"]: formats.moment(row["started_at"]) for row in nights})
     facets = data.read("pair_facets", night=night)
@@ -106,7 +106,7 @@ def steps(number: int, written: Row) -> None:
                 st.caption(f"**{name.capitalize()}**")
                 components.show_text(str(detail.get(f"{name}_{turn}", "")), key=f"{name}-{number}-{turn}", empty="(nothing)")
         if detail.get("verification"):
-            st.caption("**Checked** · by detectors and scorers, then by the same model in requests of their own")
+            st.caption("**Checked** · by detectors and scorers, then by the same model in separate requests")
             components.show_text(detail["verification"], key=f"verification-{number}")
 
 

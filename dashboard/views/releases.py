@@ -14,7 +14,7 @@ def render() -> None:
     st.title("Releases", anchor=False)
     registered, events = data.releases(), data.release_events()
     if not registered and not events:
-        empty_states.of_rows("Nothing was released yet", "A night whose gate says so releases.")
+        empty_states.of_rows("Nothing was released yet", "A night releases when the gate says so.")
         return
     left, right = st.columns([2, 3], gap="small")
     with left:
@@ -33,7 +33,7 @@ def production(registered: list[Row]) -> None:
         components.big_status("in production")
         components.name_text(row["release_id"] if row else BASE, key="production")
         if row is None:
-            st.caption("The base model, as it came: no release was promoted.")
+            st.caption("The base model: no release has been promoted.")
             return
         if row["event"]:
             st.caption(f"{components.title(row['event'])} {formats.moment(row['recorded_at'])}")
@@ -41,7 +41,7 @@ def production(registered: list[Row]) -> None:
             components.fact("Reason", row["reason"])
         kept = sum(one["status"] == "kept" for one in registered)
         barred = sum(one["status"] == "quarantined" for one in registered)
-        st.caption(f"{len(registered)} registered, {kept} kept, {barred} quarantined. Back: `align release rollback --reason …`")
+        st.caption(f"{len(registered)} registered, {kept} kept, {barred} quarantined. To go back: `align release rollback --reason …`")
 
 
 def canary() -> None:
@@ -57,14 +57,14 @@ def canary() -> None:
             components.fact("Reason", held.reason)
         elif watched:
             components.name_text(watched["release_id"], key="canary")
-            st.caption("The last canary; by now the champion answers everything.")
+            st.caption("The last canary; now the champion answers everything.")
         else:
             st.caption("The champion answers everything. `align release canary ID --share 0.1 --reason …` gives a release a share.")
         if watched:
             components.show_text(watched["reason"])
             sequence(watched)
         elif held:
-            st.caption("Not looked at yet: the next night does, or `align release canary --check`.")
+            st.caption("Not tested yet: the next night tests it, or `align release canary --check`.")
 
 
 def sequence(look: Row) -> None:
@@ -75,8 +75,8 @@ def sequence(look: Row) -> None:
     st.caption(
         f"Change of the failure rate, canary minus champion: {formats.count(look['canary_failures'])} of "
         f"{formats.count(look['canary_exchanges'])} against {formats.count(look['champion_failures'])} of "
-        f"{formats.count(look['champion_exchanges'])} exchanges. The band holds at all times together with {1 - look['alpha']:.0%}: "
-        "it may be looked at as often as one likes."
+        f"{formats.count(look['champion_exchanges'])} exchanges. The band holds at all times together with {1 - look['alpha']:.0%} "
+        "confidence, so you may look as often as you like."
     )
 
 
@@ -107,8 +107,8 @@ def hooks() -> None:
     if not rows:
         return
     failed = sum(not row["ok"] for row in rows)
-    said = f"{failed} to repeat: `align release push`." if failed else "All were told."
-    components.heading("Hooks", f"What became of each hook by its last try. {said} A hook that fails changes no release.")
+    said = f"{failed} failed; `align release push` repeats them." if failed else "All were told."
+    components.heading("Hooks", f"The result of each hook's last try. {said} A failing hook changes no release.")
     components.table(
         [
             {

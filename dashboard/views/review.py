@@ -22,11 +22,11 @@ WHAT = {
 MEANING = (
     "Left, Right: the better answer; it is taught · Both bad: neither is taught · Not harmful: the request does no harm and should not "
     "have been flagged; nothing is taught · Edit: write the answer to learn from · Skip: decide nothing, it comes back at the end. "
-    "The keys stand on the buttons; a key that is held down counts once."
+    "The buttons show their keys; a key that is held down counts once."
 )
 MEANING_AUDIT = (
     "What the answer is, by the rule beside it · Not harmful: the request does no harm · Skip: decide nothing, it comes back at the end. "
-    "The keys stand on the buttons; a key that is held down counts once."
+    "The buttons show their keys; a key that is held down counts once."
 )
 # The words for outcomes 0 and 1 of a suite.
 SCORES = (("safe", "unsafe"), ("helpful", "refusal"), ("no failure", "failure"))
@@ -41,7 +41,7 @@ def render() -> None:
         view = st.segmented_control("View", VIEWS, key="review_view", required=True, label_visibility="collapsed")
     progress = data.review_progress()
     if not progress:
-        empty_states.of_rows("Nothing to review yet", "A night puts here what its labeler is not sure of.")
+        empty_states.of_rows("Nothing to review yet", "A night adds items here when its labelers are not sure.")
         return
     controls(progress)
     if view == "History":
@@ -110,7 +110,7 @@ def decide() -> None:
         question(item)
         if editing:
             if board.lost:
-                st.warning("Your answer would not be stored any more; copy it if you want to keep it.")
+                st.warning("Your answer can no longer be stored; copy it if you want to keep it.")
                 components.show_text(board.lost)
             note()
             editor(token, item)
@@ -174,7 +174,7 @@ def decided_before(item: Row) -> None:
     """Say who decided this item before; their verdicts are shown after the visitor's."""
     names = {event["reviewer"]: event["verdict"] for event in item["verdicts"]}
     if said := [str(name) for name, verdict in names.items() if verdict != "skip"]:
-        st.caption("Decided before by the following; what they said is shown after your verdict. If you differ, nothing is taught of it:")
+        st.caption("Already decided by the people below; their verdicts are shown after yours. If you differ, the item teaches nothing:")
         components.show_text(", ".join(said))
 
 
@@ -235,7 +235,7 @@ def buttons(token: str, item: Row, *, disabled: bool = False) -> None:
 def note() -> None:
     """Draw the field for a note on the verdict."""
     st.text_input(
-        "Note", key="review_note", placeholder="Note (optional); the Tab key leaves it", label_visibility="collapsed", width="stretch"
+        "Note", key="review_note", placeholder="Note (optional); press Tab to leave", label_visibility="collapsed", width="stretch"
     )
 
 
@@ -287,7 +287,7 @@ def proposed(item: Row, left: str, verdict: str) -> str:
     if verdict in ("both_bad", "not_harmful"):
         return f"{told} No pair is taught."
     if verdict == "agree" and not side:
-        return f"{told} No pair is taught: the labelers may not teach that answer; edit it if it should be."
+        return f"{told} No pair is taught: labelers may not teach that answer. Edit it if it should be taught."
     return told
 
 
@@ -314,7 +314,7 @@ def say_what_happened() -> None:
         components.show_text(trouble)
     if lost := st.session_state.pop("review_lost", None):
         with components.card("lost"):
-            st.markdown("**Nothing of yours was stored for the item you had open or asked for.**")
+            st.markdown("**Nothing was stored for the item that you had open or asked for.**")
             components.show_text(lost)
 
 

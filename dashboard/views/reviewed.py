@@ -28,7 +28,7 @@ WORDS_OF = {
 
 def render(progress: list[Row], kind: str | None) -> None:
     """Draw how people judge each kind of proposal, and the verdicts, newest first."""
-    components.heading("How people judge the proposals", "Of the verdicts that stand. For gate audits this measures the gate.")
+    components.heading("How people judge the proposals", "Counts the verdicts that stand. For gate audits, this measures the gate.")
     components.table(
         [agreement(row) for row in progress], right=("Decided", "Agree", "Flip", "Both bad", "Edited", "Not harmful", "Disputed", "Open")
     )
@@ -66,7 +66,7 @@ def positions() -> None:
     found = review_data.review_positions()
     if found["n"]:
         share = formats.percent(found["on_the_left"] / found["n"])
-        st.caption(f"The answer on the left was preferred in {share} of {found['n']} verdicts; the order is drawn anew for every showing.")
+        st.caption(f"The answer on the left was preferred in {share} of {found['n']} verdicts; the order is random each time.")
 
 
 def word(event: Row) -> str:

@@ -19,7 +19,7 @@ ANSWERS = {
 }  # fmt: skip
 MEANING = (
     "Exclude: no pair of this exchange is taught. Flip: the rejected answer is taught, as a human's label. "
-    "Review: it is not taught until a reviewer has decided. The next training set follows."
+    "Review: it is not taught until a reviewer has decided. This applies from the next training set on."
 )
 
 
@@ -30,7 +30,7 @@ def render(row: Row) -> None:
             answer = ANSWERS.get(row["ruled_verdict"] or "", "waits") if row["action"] == "review" else ""
             st.badge(WORDS[row["action"]] + (f", {answer}" if answer else ""), color="orange", icon=":material/gavel:")
             if row["ruled_pair"] != row["id"]:
-                st.caption("by way of another pair of this exchange", width="content")
+                st.caption("through another pair of this exchange", width="content")
             st.caption(formats.moment(row["ruled_at"]), width="content")
             components.show_text(f"{row['actor']}: {row['reason']}")
     with st.popover("Exclude, flip or review", type="tertiary"):
@@ -52,7 +52,7 @@ def _panel(row: Row) -> None:
         for action, label in actions:
             st.button(label, key=f"{action}-{name}", on_click=act, args=(row["id"], action, field), disabled=not ready)
     if not ready:
-        st.caption("A reason is needed; it is stored with your name." if may else "This is for reviewers: see [dashboard] in align.toml.")
+        st.caption("A reason is needed. It is stored with your name." if may else "This is for reviewers: see [dashboard] in align.toml.")
 
 
 def act(pair: str, action: Action, field: str) -> None:
@@ -62,7 +62,7 @@ def act(pair: str, action: Action, field: str) -> None:
     except AlignError as error:
         st.session_state.ruling_problem = str(error)
         return
-    st.session_state.ruling_said = WORDS[action] if new else "Said before; nothing new was stored"
+    st.session_state.ruling_said = WORDS[action] if new else "Already recorded; nothing new was stored"
     st.session_state[field] = ""
 
 

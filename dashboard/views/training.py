@@ -58,9 +58,9 @@ def under_way() -> None:
             return
         if going.stopped:
             st.markdown(f"**Training stopped at step {going.step} of {going.of or '?'}.**")
-            st.caption(f"Nothing was logged for {formats.duration(going.silent)}. `align nightly` goes on from its last checkpoint.")
+            st.caption(f"Nothing was logged for {formats.duration(going.silent)}. `align nightly` resumes from its last checkpoint.")
         elif not going.rows:
-            st.markdown("**Training is starting.** With a reference its log-probs are computed before the first step.")
+            st.markdown("**Training is starting.** If there is a reference, its log-probs are computed before the first step.")
         else:
             left = f", {formats.duration(going.seconds_left)} left" if going.seconds_left else ""
             speed = f" · {formats.plain(going.pairs_per_second)} pairs/s" if going.pairs_per_second else ""
@@ -100,7 +100,7 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
                 "Reference log-probs",
                 formats.MISSING if known is None else f"{formats.count(known)} known",
                 "trained without a reference" if free else None if computed is None else f"{formats.count(computed)} computed",
-                help="The frozen base's log-probs of a pair never change: a night computes those of its new pairs only.",
+                help="The frozen base's log-probs of a pair never change, so a night computes only those of its new pairs.",
             ),
         ],
     )
@@ -125,7 +125,7 @@ def facts(run: Row, left: Row, values: Mapping[str, list[Row]]) -> None:
 
 def reading(run: Row, values: Mapping[str, list[Row]]) -> None:
     """Draw what this run's curves show, and how to read such curves."""
-    components.heading("What to look at", "The gate judges answers, never these numbers: they tell why a release is as it is.")
+    components.heading("What to look at", "The gate judges answers, never these numbers. They help explain a release.")
     with components.card("reading"):
         for remark in training_words.remarks(values):
             with st.container(horizontal=True, wrap=False, gap="small"):
@@ -141,7 +141,7 @@ def curves(values: Mapping[str, list[Row]]) -> None:
     if not values:
         st.caption("This run's steps were not logged.")
         return
-    components.heading("Step by step", "Dots: single steps. Line: the mean of the last twentieth of the run. Names are TRL's.")
+    components.heading("Step by step", "Dots: single steps. Line: moving mean over a twentieth of the run. Names are TRL's.")
     cards([card for card in KNOWN if any(len(values.get(name, [])) > 1 for name in card[1])], values, "run")
     taken = {name for _, names, _ in KNOWN for name in names if len(values.get(name, [])) > 1}
     more = sorted(name for name, rows in values.items() if name not in taken and len(rows) > 1)
@@ -179,7 +179,7 @@ def cards(content: list[tuple[str, tuple[str, ...], bool]], values: Mapping[str,
 
 def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
     """Draw how the runs ended night by night, with their releases and the gate's decisions."""
-    components.heading("Night by night", "How each run ended. The colour and shape of a point is the gate's verdict on its release.")
+    components.heading("Night by night", "How each run ended. A point's colour and shape show the gate's decision on its release.")
     rows = [
         {
             **run["summary"],

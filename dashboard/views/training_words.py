@@ -9,21 +9,21 @@ from dashboard import formats
 from dashboard.data import Row
 
 MEANINGS = (
-    ("Margin up, chosen steady or up, rejected down:", "as wanted. The model comes to prefer the chosen answers."),
+    ("Margin up, chosen steady or up, rejected down:", "as wanted. The model learns to prefer the chosen answers."),
     (
         "Margin up, but chosen down:",
-        "both answers become unlikely and the rejected ones faster. The model may lose the good answer too: raise `[train] sft_weight` or "
+        "both answers become less likely, the rejected ones faster. The model may lose the good answer too: raise `[train] sft_weight` or "
         "lower `learning_rate`.",
     ),
     ("Margin near zero to the end:", "nothing was learnt: too few steps, a low `learning_rate`, or labels that contradict one another."),
     (
         "Accuracy near 100%, but lower on held-out pairs:",
-        "the pairs are learnt by heart. Fewer `epochs`, or more varied pairs. `eval_…` is measured on pairs that were kept back.",
+        "the pairs are learnt by heart: use fewer `epochs` or more varied pairs. `eval_…` is measured on held-out pairs.",
     ),
     (
         "Refusal AUC near 100%:",
-        "on held-out pairs, a request to refuse nearly always makes the refusal likelier than one to help with does. `refused at 5` is how "
-        "much would be refused if one harmless request in twenty were: it does not hang on how readily the model refuses.",
+        "on held-out pairs, a harmful request nearly always makes the refusal likelier than a harmless one does. `refused at 5` is the "
+        "share of harm refused if one harmless request in twenty is; it does not depend on how readily the model refuses.",
     ),
     ("Loss up, or a gradient norm with high peaks:", "steps are too large: lower `learning_rate`."),
 )
@@ -98,5 +98,5 @@ def _held_out(values: Mapping[str, Sequence[Row]]) -> Remark | None:
     _, learnt = ends(trained)
     kept = held[-1]["last"]
     gap = learnt - kept
-    said = f"At the end, {formats.percent(kept)} of the held-out pairs ranked rightly, against {formats.percent(learnt)} of the trained"
+    said = f"At the end, {formats.percent(kept)} of the held-out pairs ranked correctly, against {formats.percent(learnt)} of the trained"
     return Remark(gap <= _GAP, f"{said}: {'what was learnt carries over.' if gap <= _GAP else 'pairs were learnt by heart.'}")

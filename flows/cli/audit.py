@@ -16,7 +16,7 @@ app.add_typer(audit_app, name="audit")
 
 @command(audit_app, "list")
 def audit_list(
-    limit: Annotated[int, typer.Option(min=1, help="acts to show, the newest")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="newest acts to show")] = 50,
     action: Annotated[str | None, typer.Option(help="only this act, such as promoted")] = None,
     as_json: Json = False,
 ) -> None:
@@ -42,14 +42,12 @@ def audit_list(
 
 @command(audit_app, "verify")
 def audit_verify(
-    head: Annotated[
-        str | None, typer.Option(metavar="NUMBER:SEAL", help="a head that an earlier run printed and you kept elsewhere")
-    ] = None,
+    head: Annotated[str | None, typer.Option(metavar="NUMBER:SEAL", help="a head printed by an earlier run and kept elsewhere")] = None,
     as_json: Json = False,
 ) -> None:
     """Check that no row was changed, removed, inserted or cut off. Exit status 1 if one was; the first is named.
 
-    Keep the head that it prints where this account cannot write, and pass it back with --head: only this can show that the whole folder was
+    Keep the printed head where this account cannot write, and pass it back with --head. Only then does it show if the whole folder was
     restored to an earlier state, or rewritten by somebody who has its key.
     """
     settings = start()

@@ -58,7 +58,7 @@ Actor = Annotated[
         "--actor",
         metavar="NAME",
         show_default="this account",
-        help="who answers for it; has to be given where the account is root's or a service's, or nobody sits at a terminal",
+        help="who answers for it; required for root and service accounts, and without a terminal",
     ),
 ]
 _ROOM = 64 * 2**20

@@ -19,10 +19,10 @@ ROLLBACK_SECONDS = 5.0
 def bench_ingest(
     rows: Annotated[int, typer.Option(min=1000, help="log lines to write and read")] = 1_000_000,
     repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
-    objects: Annotated[int, typer.Option(min=0, help="read so many objects of one line from an S3 server on loopback instead")] = 0,
+    objects: Annotated[int, typer.Option(min=0, help="instead read this many one-line objects from an S3 server on loopback")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure ingestion beside DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk per million rows and round."""
+    """Compare ingestion with DuckDB's bare reader and a loop over lines. Needs about 2 GB of disk per million rows and round."""
     if objects:
         from bench.objects import run as read_objects
 
@@ -52,10 +52,10 @@ def bench_kill(
 @command(benches, "stop")
 def bench_stop(
     runs: Annotated[int, typer.Option(min=1, help="nights to stop in each of the four ways")] = 10,
-    seed: Annotated[int, typer.Option(help="of the moments")] = 0,
+    seed: Annotated[int, typer.Option(help="random seed of the moments")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Stop nights of a tiny model at random moments: SIGTERM, SIGKILL, Ctrl-C, a signal to the group. Exit status 1 if anything is lost."""
+    """Stop nights of a tiny model at random moments by SIGTERM, SIGKILL, Ctrl-C or a group signal. Exit status 1 if anything is lost."""
     from bench.stop import MOST_SECONDS, prepare, run
     from bench.tiny import make_tiny_model
 
@@ -75,10 +75,10 @@ def bench_stop(
 @command(benches, "concurrency")
 def bench_concurrency(
     seconds: Annotated[float, typer.Option(min=1, help="how long each of the two runs lasts")] = 60,
-    rows: Annotated[int, typer.Option(min=1000, help="log lines that are read meanwhile in the second")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=1000, help="log lines to read during the second run")] = 1_000_000,
     as_json: Json = False,
 ) -> None:
-    """Measure the waits of a writer, four readers and a reviewer, alone and while a large log is read."""
+    """Measure how long a writer, four readers and a reviewer wait, alone and while a large log is read."""
     from bench.concurrency import run
 
     print_rows(run(seconds, rows), as_json=as_json)
@@ -86,11 +86,11 @@ def bench_concurrency(
 
 @command(benches, "reviewers")
 def bench_reviewers(
-    seconds: Annotated[float, typer.Option(min=5, help="how long both work")] = 60,
+    seconds: Annotated[float, typer.Option(min=5, help="how long both reviewers work")] = 60,
     items: Annotated[int, typer.Option(min=10, help="items in their queue")] = 400,
     as_json: Json = False,
 ) -> None:
-    """Let two reviewers work on one queue in real browsers, and count the store. Exit status 1 if a verdict is lost or overwritten."""
+    """Let two reviewers work on one queue in real browsers, and count verdicts. Exit status 1 if a verdict is lost or overwritten."""
     from bench.reviewers import run
 
     start()
@@ -105,11 +105,11 @@ def bench_reviewers(
 @command(benches, "label")
 def bench_label(
     pairs: Annotated[int, typer.Option(min=8, help="pairs to label")] = 256,
-    concurrency: Annotated[int, typer.Option(min=2, max=256, help="calls at a time")] = 32,
-    embedded: Annotated[bool, typer.Option("--embedded", help="measure the embedded model as a judge, too")] = False,
+    concurrency: Annotated[int, typer.Option(min=2, max=256, help="concurrent calls")] = 32,
+    embedded: Annotated[bool, typer.Option("--embedded", help="also measure the embedded model as a judge")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure pairs per second, and calls and tokens per accepted pair, by source. With a teacher set up, its calls are paid for."""
+    """Measure pairs per second, and calls and tokens per accepted pair, by source. Calls to a configured teacher cost money."""
     settings = start()
     from bench.label import run
 
@@ -133,7 +133,7 @@ def bench_conversations(
     half: Annotated[Literal["held_out", "development", "all"], typer.Option(help="which half of the written conversations")] = "held_out",
     as_json: Json = False,
 ) -> None:
-    """Show what each detector finds in written conversations of several turns, by kind, with 95% intervals."""
+    """Show what each detector finds in written multi-turn conversations, by kind, with 95% intervals."""
     settings = start()
     from bench.conversations import run
     from flows.night import embedder
@@ -146,15 +146,15 @@ def bench_conversations(
 @command(benches, "train")
 def bench_train(
     data: Annotated[
-        Literal["hh", "short"], typer.Option(help="HH dialogues of ALIGN_DATA_DIR, or bundled exchanges of one turn")
+        Literal["hh", "short"], typer.Option(help="HH dialogues in ALIGN_DATA_DIR, or bundled single-turn exchanges")
     ] = "short",
-    precision: Annotated[Literal["bfloat16", "float32"], typer.Option(help="of the base")] = "bfloat16",
-    pairs: Annotated[int, typer.Option(min=8, help="pairs a way and round, after a step that does not count")] = 32,
+    precision: Annotated[Literal["bfloat16", "float32"], typer.Option(help="precision of the base")] = "bfloat16",
+    pairs: Annotated[int, typer.Option(min=8, help="pairs per way and round, after a warm-up step")] = 32,
     repeat: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="8 pairs, one round")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure training beside stock TRL: same data, seeds, base and optimiser, in alternating separate processes."""
+    """Compare training with stock TRL: same data, seeds, base and optimiser, in alternating separate processes."""
     from bench.train import run
     from flows.night import base_path
 
@@ -165,7 +165,7 @@ def bench_train(
 
 @command(benches, "gate")
 def bench_gate(
-    decisions: Annotated[int, typer.Option(min=100, help="resampled decisions of each case")] = 2000,
+    decisions: Annotated[int, typer.Option(min=100, help="resampled decisions per case")] = 2000,
     as_json: Json = False,
 ) -> None:
     """Resample real paired outcomes and count the gate's wrong decisions. Exit status 1 if a claim does not hold."""
@@ -185,7 +185,7 @@ def bench_gate(
 @command(benches, "release")
 def bench_release(
     kills: Annotated[int, typer.Option(min=2, help="processes to kill")] = 200,
-    megabytes: Annotated[float, typer.Option(min=0.1, help="size of the adapters whose rollback is measured")] = 20,
+    megabytes: Annotated[float, typer.Option(min=0.1, help="size of the adapters in the rollback measurement")] = 20,
     as_json: Json = False,
 ) -> None:
     """Kill promotions, rollbacks and canaries at random instants; measure a rollback. Exit status 1 if anything is wrong afterwards."""
@@ -208,11 +208,11 @@ def bench_release(
 
 @command(benches, "canary")
 def bench_canary(
-    streams: Annotated[int, typer.Option(min=10, help="streams replayed for each truth")] = 200,
-    exchanges: Annotated[int, typer.Option(min=1000, help="exchanges in a stream")] = 40_000,
+    streams: Annotated[int, typer.Option(min=10, help="streams per truth")] = 200,
+    exchanges: Annotated[int, typer.Option(min=1000, help="exchanges per stream")] = 40_000,
     as_json: Json = False,
 ) -> None:
-    """Replay streams through the canary's monitor, beside a z-test repeated as often. Exit status 1 if it errs too often."""
+    """Replay streams through the canary's monitor and a z-test repeated as often. Exit status 1 if the monitor errs too often."""
     from bench.canary import ALPHA, run
 
     rows = run(streams, exchanges)

@@ -22,14 +22,12 @@ class RuleKind(StrEnum):
 
 @command(app, "compare")
 def compare_command(
-    champion: Annotated[
-        Path, typer.Argument(help=".jsonl with a row a prompt: id, cluster, outcome (1 is the failure, 0 is none, or null)")
-    ],
+    champion: Annotated[Path, typer.Argument(help=".jsonl with one row per prompt: id, cluster, outcome (1: failure, 0: none, or null)")],
     challenger: Annotated[Path, typer.Argument(help="the same prompts, answered by the challenger")],
     kind: Annotated[RuleKind, typer.Option(help="failures must fall, or may rise by less than the margin")] = RuleKind.NON_INFERIOR,
-    margin: Annotated[float | None, typer.Option(min=0, max=1, help="difference of rates; 0.05, or 0 with --kind superior")] = None,
+    margin: Annotated[float | None, typer.Option(min=0, max=1, help="difference of rates; default 0.05, or 0 with --kind superior")] = None,
     confidence: Annotated[float, typer.Option(min=0.51, max=0.9999, help="one-sided confidence")] = 0.95,
-    max_unscored: Annotated[float, typer.Option(min=0, max=1, help="share of missing or unscored outcomes that is allowed")] = 0.02,
+    max_unscored: Annotated[float, typer.Option(min=0, max=1, help="allowed share of missing or unscored outcomes")] = 0.02,
     as_json: Json = False,
 ) -> None:
     """Decide on two files of outcomes as the gate would. Exit status 0 if it promotes, 3 if not, 1 if a file is wrong."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _SHOWN = 70
-group = typer.Typer(no_args_is_help=True, help="The written constitution: check it, compare two, see what a principle decides.")
+group = typer.Typer(no_args_is_help=True, help="The written constitution: check it, compare two files, see what a principle decides.")
 app.add_typer(group, name="constitution")
 
 
@@ -83,7 +83,7 @@ def diff_command(
     new: Annotated[str | None, typer.Argument(help="a constitution file, or 'bundled'; the one in force if not given")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show which principles were added, removed or changed, field by field, and how many stored pairs and judgements that touches."""
+    """Show which principles were added, removed or changed, field by field, and how many stored pairs and judgements it affects."""
     settings = start()
     from alignment.labels import load_constitution
     from alignment.labels.compare import compare
@@ -122,8 +122,8 @@ def _touched(settings: Settings, names: list[str]) -> dict[str, dict[str, int]]:
 
 @command(group, "explain")
 def explain_command(
-    name: Annotated[str, typer.Argument(metavar="ID_OR_CATEGORY", help="a principle's id, or a category: its main principle comes first")],
-    days: Annotated[int, typer.Option(min=1, help="what counts as recent")] = 30,
+    name: Annotated[str, typer.Argument(metavar="ID_OR_CATEGORY", help="a principle's id, or a category (main principle first)")],
+    days: Annotated[int, typer.Option(min=1, help="days that count as recent")] = 30,
     as_json: Json = False,
 ) -> None:
     """Show a principle, what it decides and how, its examples, and its recent decisions."""

@@ -34,13 +34,13 @@ def _in_blank_memory() -> None:
 
 @command(app, "erase")
 def erase_command(
-    subject: Annotated[str, typer.Option("--subject", help="the user_id as the logs wrote it")],
-    reason: Annotated[str, typer.Option("--reason", help="why, for the record; the person's id is taken out of it")],
+    subject: Annotated[str, typer.Option("--subject", help="the user_id as written in the logs")],
+    reason: Annotated[str, typer.Option("--reason", help="why, for the record; the person's id is removed from it")],
     actor: Actor = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be erased")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a person's data from everywhere in the state folder. What was erased is not read again."""
+    """Remove a person's data from the whole state folder. What was erased is not read again."""
     _in_blank_memory()
     settings = start()
     actor = answering(actor, needed=False)
@@ -84,7 +84,7 @@ def _show_erasure(done: dict[str, Any]) -> None:
 @command(app, "trace")
 def trace_command(
     name: Annotated[str, typer.Argument(metavar="ID", help="an id, its first 8 or more digits, or PATH:LINE of a log file")],
-    limit: Annotated[int, typer.Option("--limit", min=1, help="pairs shown of a night; the others are counted")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="pairs to show per night; the rest are counted")] = 10,
     as_json: Json = False,
 ) -> None:
     """Follow an id both ways: back to the lines of log files, and on to the nights and releases that learnt from it."""

@@ -14,8 +14,10 @@ from flows.cli.base import Json, app, command, print_json, print_rows, start
 
 @command(app, "doctor")
 def doctor_command(
-    quick: Annotated[bool, typer.Option("--quick", help="do not read the whole store and evidence")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="make a damaged store anew from evidence, its readable rows and logs")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="skip the full read of store and evidence")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="rebuild a damaged store from evidence, its readable rows and the logs")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="rebuild without asking")] = False,
     as_json: Json = False,
 ) -> None:

@@ -28,15 +28,15 @@ _FORMATS = (
 
 @command(app, "eval")
 def eval_command(
-    suite: Annotated[str, typer.Option("--suite", help="a bundled suite's name, or the file of a suite")],
+    suite: Annotated[str, typer.Option("--suite", help="name of a bundled suite, or a suite file")],
     release: Annotated[str, typer.Option("--release", help="'base', 'champion' or a release's id")],
-    out: Annotated[Path, typer.Option("--out", help="results, one JSON line a prompt")],
-    kind: Annotated[str | None, typer.Option("--format", help=f"{_FORMATS}; by its columns if not given")] = None,
-    scorer: Annotated[str | None, typer.Option("--scorer", help="for a file that does not say how it is scored")] = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, max=100, help="further answers a prompt, sampled with fixed seeds")] = 0,
-    max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="a fixed sample of the suite; 0 is all")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="results, one JSON line per prompt")],
+    kind: Annotated[str | None, typer.Option("--format", help=f"{_FORMATS}; detected by its columns if not given")] = None,
+    scorer: Annotated[str | None, typer.Option("--scorer", help="for a file that names no scorer")] = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, max=100, help="further answers per prompt, sampled with fixed seeds")] = 0,
+    max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="size of a fixed sample of the suite; 0 is all")] = 0,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens, or of fewer that a suite needs")
+        int | None, typer.Option("--max-new-tokens", min=1, help="instead of [gate] max_new_tokens, or a suite's own lower limit")
     ] = None,
     as_json: Json = False,
 ) -> None:

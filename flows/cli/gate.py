@@ -11,7 +11,7 @@ from alignment.errors import InputError
 from alignment.text import printable
 from flows.cli.base import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
 
-NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished one if not given")]
+NightId = Annotated[str | None, typer.Option("--night", help="the night's id; the newest unfinished night if not given")]
 
 
 def begin_night(settings: Settings, night_id: str | None) -> str:
@@ -47,10 +47,10 @@ def _begun(settings: Settings, night_id: str | None) -> str | None:
 
 @command(app, "gate")
 def gate_command(
-    night: Annotated[str | None, typer.Option("--night", help="the night that trained it; the last that trained")] = None,
-    again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were changed, and ask them anew")] = False,
-    approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since that night")] = None,
-    refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="do not release it")] = None,
+    night: Annotated[str | None, typer.Option("--night", help="the challenger's night; the last that trained if not given")] = None,
+    again: Annotated[bool, typer.Option("--again", help="first discard stored answers that were altered, and generate them again")] = False,
+    approve: Annotated[str | None, typer.Option(metavar="NIGHT", help="release what waits for approval since this night")] = None,
+    refuse: Annotated[str | None, typer.Option(metavar="NIGHT", help="refuse what waits for approval since this night")] = None,
     override: Annotated[
         str | None, typer.Option(metavar="REASON", help="release what the gate held back (last decision, or --night)")
     ] = None,
@@ -58,9 +58,9 @@ def gate_command(
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Evaluate the last challenger of 'align train' against production, and release it if the gate says so. Exit status 3 if it does not.
+    """Evaluate the last challenger of 'align train' against production, and release it if the gate says so. Exit status 3 if not released.
 
-    With --approve, --refuse or --override a person decides; name and reason stay on record for ever.
+    With --approve, --refuse or --override a person decides; their name and reason are kept for ever.
     """
     spoken = {"approved": approve, "refused": refuse, "overridden": override}
     given = {verdict: value for verdict, value in spoken.items() if value is not None}

@@ -13,7 +13,7 @@ from alignment.ids import short
 from alignment.text import cap
 from flows.cli.base import Json, Misuse, app, command, one_of, print_json, print_rows, start
 
-Preset = Annotated[str | None, typer.Option(help="kind of log that --logs names, instead of [ingest] preset")]
+Preset = Annotated[str | None, typer.Option(help="kind of log in --logs, instead of [ingest] preset")]
 Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob or URL, instead of the configured sources; may be repeated")]
 
 
@@ -21,18 +21,18 @@ Logs = Annotated[list[str] | None, typer.Option("--logs", help="log file, glob o
 def ingest_command(
     logs: Logs = None,
     preset: Preset = None,
-    source: Annotated[str | None, typer.Option(help="only this one of the configured sources")] = None,
-    since: Annotated[datetime | None, typer.Option(help="only files that changed since then (UTC)")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be stored and quarantined, and store nothing")] = False,
+    source: Annotated[str | None, typer.Option(help="read only this configured source")] = None,
+    since: Annotated[datetime | None, typer.Option(help="only files that changed since this time (UTC)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="report what would be stored and quarantined, and store nothing")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="list quarantined lines instead")] = False,
     explain: Annotated[
-        str | None, typer.Option("--explain", help="say of this file's first lines which preset fits, and why a line is not read")
+        str | None, typer.Option("--explain", help="report which preset fits this file's first lines, and why a line is not read")
     ] = None,
-    replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after something was corrected")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="read quarantined lines again, after a correction")] = False,
     reason: Annotated[str | None, typer.Option(help="with --quarantine or --replay: only lines with this reason")] = None,
     limit: Annotated[int, typer.Option(min=1, help="with --quarantine: lines to list")] = 50,
     accept: Annotated[
-        bool, typer.Option("--accept", help="let what the data checks stop, and files that were set aside, pass this once")
+        bool, typer.Option("--accept", help="accept what the data checks stop, and files that were set aside, this once")
     ] = False,
     as_json: Json = False,
 ) -> None:

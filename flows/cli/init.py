@@ -12,10 +12,10 @@ from flows.cli.base import app, command
 
 @command(app, "init")
 def init_command(
-    more: Annotated[list[str] | None, typer.Argument(metavar="PATH", help="more logs, as a shell makes them of a glob")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="PATH", help="more logs, as a shell expands a glob")] = None,
     logs: Annotated[list[str] | None, typer.Option("--logs", metavar="PATH", help="log file, folder, glob or URL; may be repeated")] = None,
     model: Annotated[str, typer.Option("--model", metavar="PATH", help="folder of the model, instead of the embedded one")] = "",
-    force: Annotated[bool, typer.Option("--force", help="replace an align.toml that exists")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing align.toml")] = False,
 ) -> None:
     """Write an align.toml that fits your logs and your model, and say what does not fit. Exit status 1 if something will not work.
 

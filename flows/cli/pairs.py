@@ -42,7 +42,7 @@ def export_command(
     print_rows([{"file": name, "pairs": n} for name, n in written.items()], as_json=as_json)
 
 
-PairId = Annotated[str, typer.Argument(metavar="ID", help="the pair's id, or at least eight digits that begin it")]
+PairId = Annotated[str, typer.Argument(metavar="ID", help="the pair's id, or at least its first eight digits")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for the record; kept for ever")]
 
 

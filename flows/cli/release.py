@@ -105,7 +105,7 @@ def _hooks(settings: Settings) -> list[dict[str, Any]]:
 def release_promote(release_id: str, reason: Reason, actor: Actor = "") -> None:
     """Put a registered release into production by hand.
 
-    If the gate holds it back, or never decided on it, --actor is needed: the promotion is recorded as an override.
+    A release that the gate holds back, or never decided on, needs --actor; its promotion is recorded as an override.
     """
     settings = start()
     actor = answering(actor)
@@ -136,7 +136,7 @@ def release_rollback(reason: Reason, actor: Actor = "") -> None:
 
 @command(releases, "quarantine")
 def release_quarantine(release_id: str, reason: Reason, actor: Actor = "") -> None:
-    """Bar a release from production for good; roll back if it is there."""
+    """Bar a release from production for good; roll back if it is in production."""
     settings = start()
     actor = answering(actor)
     from alignment.release import quarantine
@@ -192,19 +192,19 @@ def release_diff(a: str, b: str, as_json: Json = False) -> None:
 @command(releases, "canary")
 def release_canary(
     release_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="the release that gets a share; without it, show what holds")
+        str | None, typer.Argument(metavar="[ID]", help="the release that gets a share; without it, show the current canary")
     ] = None,
     share: Annotated[float, typer.Option(help="share of the traffic, above 0 and at most 0.5")] = 0.1,
     end: Annotated[bool, typer.Option("--end", help="give all traffic back to the champion")] = False,
-    check: Annotated[bool, typer.Option("--check", help="look at the outcomes, and promote or roll back if they prove enough")] = False,
-    override: Annotated[bool, typer.Option("--override", help="also what the gate holds back; needs --actor")] = False,
+    check: Annotated[bool, typer.Option("--check", help="test the outcomes, and promote or roll back if they prove enough")] = False,
+    override: Annotated[bool, typer.Option("--override", help="allow a release that the gate holds back; needs --actor")] = False,
     reason: Annotated[str | None, typer.Option(help="why, for the record")] = None,
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
     """Let a release answer a share of the traffic, and watch it with an anytime-valid test.
 
-    If the gate holds the release back, or never decided on it, --override and --actor are needed: that is recorded.
+    A release that the gate holds back, or never decided on, needs --override and --actor; this is recorded.
     """
     if sum((release_id is not None, end, check)) > 1:
         raise Misuse("a release id, --end and --check do not go together; give one of them")

@@ -22,7 +22,7 @@ _SHOWN = 5
 @command(app, "score")
 def score_command(
     source: Annotated[str, typer.Argument(metavar="IN.jsonl", help="lines of {prompt, response}, either may be missing; - is stdin")],
-    out: Annotated[str, typer.Option("--out", help="where the lines go with their scores; - is stdout")] = "-",
+    out: Annotated[str, typer.Option("--out", help="output file for the scored lines; - is stdout")] = "-",
 ) -> None:
     """Add the detectors' scores, flags and places of personal data to each line. Exit status 1 if a line could not be scored.
 

@@ -11,7 +11,7 @@ from flows.cli.base import Actor, Json, answering, app, command, one_of, print_r
 
 seeds_app = typer.Typer(no_args_is_help=True, help="Labelled requests that are taught beside the logs.")
 app.add_typer(seeds_app, name="seeds")
-Source = Annotated[str, typer.Option("--source", help="what the set is called, for the record")]
+Source = Annotated[str, typer.Option("--source", help="name of the set, for the record")]
 
 
 @command(seeds_app, "add")
@@ -19,14 +19,16 @@ def add_command(
     file: Annotated[str, typer.Argument(metavar="FILE", help="a suite's file as 'align eval --suite' reads it: JSON lines, CSV, Parquet")],
     source: Source,
     licence: Annotated[str, typer.Option("--licence", help="the licence that lets you train on it, such as MIT")],
-    kind: Annotated[str | None, typer.Option("--format", help="the file's format, as of 'align eval'; by its columns if not given")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="the file's format, as in 'align eval'; detected by its columns if not given")
+    ] = None,
     scorer: Annotated[
-        Literal["harm", "help"] | None, typer.Option("--scorer", help="harm or help: what the prompts are, where the file does not say")
+        Literal["harm", "help"] | None, typer.Option("--scorer", help="whether the prompts are harm or help, if the file does not say")
     ] = None,
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Teach a file's prompts and conversations beside the logs from the next night on. What an evaluation suite asks is left out."""
+    """Teach a file's prompts and conversations beside the logs from the next night on. Prompts of evaluation suites are left out."""
     from alignment.evals.formats import NAMES
 
     one_of("--format", kind, NAMES)

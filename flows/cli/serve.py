@@ -32,13 +32,13 @@ def serve_command() -> None:
 @command(app, "dashboard")
 def dashboard_command(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="instead of [serve] dashboard_port")] = None,
-    link: Annotated[bool, typer.Option("--link", help="only print a link that signs in once to the dashboard that runs already")] = False,
+    link: Annotated[bool, typer.Option("--link", help="only print a one-time sign-in link to a running dashboard")] = False,
     name: Annotated[
         str | None,
-        typer.Option("--for", metavar="NAME", help="with --link: whom it signs in, as [dashboard] calls them; else this account"),
+        typer.Option("--for", metavar="NAME", help="with --link: whom it signs in, as named in [dashboard]; this account if not given"),
     ] = None,
 ) -> None:
-    """Show the overview, the gate, the review queue and drift in a browser. It prints a link: open it to sign in.
+    """Show the overview, the gate, the review queue and drift in a browser. Open the printed link to sign in.
 
     The link works once, within the hour. Your acts are recorded under the name of your account, which may approve and review unless
     [dashboard] in align.toml says who may. With an [auth] section (OpenID Connect) in secrets.toml people sign in with their organisation.
