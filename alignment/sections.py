@@ -232,7 +232,7 @@ class Train(Section):
     lora_rank: int = Field(16, ge=1, description="rank of the adapter's matrices")
     lora_layers: float = Field(1.0, gt=0, le=1, description="share of layers to adapt, counted from the top; fewer train faster")
     strength: float = Field(
-        0.9,
+        1.0,
         gt=0,
         le=1,
         description="largest share of what the adapter learnt to keep; a night keeps less, down to 0.5, if it would decline too many "

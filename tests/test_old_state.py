@@ -55,6 +55,7 @@ def test_a_state_folder_of_the_version_before_is_migrated_and_its_next_night_goe
     assert night["decision"] in ("promote", "block", "insufficient evidence")
     for table, known in before.items():
         assert known <= ids(home, table), table
-    assert len(ids(home, "interactions") - before["interactions"]) in range(NEW - 5, NEW + 1)
+    # A few of the sampled lines are the same exchange, or are quarantined.
+    assert len(ids(home, "interactions") - before["interactions"] - ids(home, "seeds")) in range(NEW - 5, NEW + 1)
     assert len(ids(home, "training_runs")) == len(before["training_runs"]) + 1
     align(tmp_path, "home", "status")
