@@ -107,7 +107,7 @@ def hooks() -> None:
     if not rows:
         return
     failed = sum(not row["ok"] for row in rows)
-    said = f"{failed} failed; `align release push` repeats them." if failed else "All were told."
+    said = f"{failed} to repeat with `align release push`." if failed else "All were told."
     components.heading("Hooks", f"The result of each hook's last try. {said} A failing hook changes no release.")
     components.table(
         [
