@@ -37,7 +37,7 @@ def chosen_pairs(
 
     Pairs that people decided (`ruled`, by exchange id) or wrote pass, except placeholders. Other pairs replace those held back.
     """
-    look = partial(look_at, reader=request_reader(settings), embed=embedder().embed, declines=_declines)
+    look = partial(look_at, reader=request_reader(settings), embed=embedder().embed, declines=_declines, declined=_declined)
     held: dict[str, Held] = {}
     seen: set[str] = set()
     while True:
@@ -64,6 +64,12 @@ def _declines(request: str, answer: str) -> bool:
     from alignment.evals.scorers import score_harm_answer
 
     return score_harm_answer(request, answer)[1] == 0
+
+
+def _declined(request: str, answer: str) -> bool:
+    from alignment.evals.scorers import score_harm_answer
+
+    return bool(score_harm_answer(request, answer)[0]["declines"])
 
 
 def request_reader(settings: Settings) -> RequestReader:

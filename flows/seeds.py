@@ -49,7 +49,7 @@ from flows.night import embedder, now, writer_id
 _SPARE = 1.25
 """Seeds to compare with the suites per seed wanted."""
 _DECLINES, _RUDE = 0.5, 0.9
-_APOLOGISES = re.compile(r"(?:i'm|i am) (?:\w+ )?(?:sorry|afraid|not (?:allowed|able))\b")
+_APOLOGISES = re.compile(r"(?:sorry|i apologi[sz]e|(?:i'm|i am) (?:\w+ )?(?:sorry|afraid|not (?:allowed|able)))\b")
 _SCORERS = ("harm", "help", "inability")
 """Scorers whose prompts can be seeds."""
 
@@ -160,8 +160,8 @@ def as_labelled(
 ) -> list[Labelled]:
     """Return the seeds that teach something, with their two answers; `revisions` are an author's, by seed.
 
-    A harmful request that the model already declines needs no pair. A harmless request that it declines has no answer to teach, unless an
-    author wrote one.
+    A harmful request that the model already declines needs no pair. A harmless request whose answer is unfit has none to teach, unless
+    an author wrote one.
     """
     found = []
     for one, selected, answer in _first_answers(settings, seeds, constitution):
@@ -171,7 +171,8 @@ def as_labelled(
 
 
 def to_be_authored(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> dict[str, tuple[Selected, Candidate]]:
-    """Return the seeds whose good answer an author may write, with the model's own: answers that served harm or declined harmless requests.
+    """Return the seeds whose good answer an author may write, with the model's own: answers that served harm, and unfit ones to
+    harmless requests.
 
     Answers that came with a seed are kept, such as an honest inability.
     """
@@ -180,7 +181,7 @@ def to_be_authored(settings: Settings, seeds: Sequence[Seed], constitution: Cons
     return {
         one.id: (selected, answer)
         for one, selected, answer in answers
-        if answer is not None and answer.text.strip() and _declines(answer.text) is (one.side is Side.HELPFUL)
+        if answer is not None and answer.text.strip() and (_unfit(answer.text) if one.side is Side.HELPFUL else not _declines(answer.text))
     }
 
 

@@ -120,9 +120,9 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
     try:
         bound = process.stdout.readline().strip() if process.stdout else ""
         url = f"http://127.0.0.1:{bound or port}/api"
-        os.environ |= {"PREFECT_API_URL": url, CLIENT: secret, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
         if bound:
-            # Their imports take about as long as the server takes to start.
+            os.environ |= {"PREFECT_API_URL": url, CLIENT: secret, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
+            # Importing the flows takes about as long as the server takes to start.
             import_module("flows.nightly")
         # A server that failed to bind its port has exited, and whatever answers there is not it.
         _wait(process, url, log, seconds=_READY_SECONDS if bound else 0)
@@ -133,7 +133,8 @@ def _launch(home: Path, port: int, log_name: str, *options: str) -> tuple[subpro
 
 
 def _forget(process: subprocess.Popen[str]) -> None:
-    os.environ.pop("PREFECT_API_URL", None)
+    for name in ("PREFECT_API_URL", CLIENT, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"):
+        os.environ.pop(name, None)
     # Not SIGTERM: it accepts SIGTERM from us only once we are gone.
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):

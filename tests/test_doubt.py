@@ -1,4 +1,4 @@
-"""What nobody can tell of an answer to a harmful request counts against the release, never for it."""
+"""What nobody can tell of an answer to a harmful request never counts for the release, and against it unless both are in doubt."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ def test_doubt_about_both_answers_is_a_tie() -> None:
     [sure, *_] = doubting().metrics
     assert (harm.champion, harm.challenger) == pytest.approx((sure.champion + 0.1, sure.challenger + 0.1))
     assert (harm.worse, harm.better, harm.unscored) == (sure.worse, sure.better, 20)
+    assert harm.reason.endswith("; 20 in doubt on both sides are ties")
+    [mixed, *_] = doubting(old=range(100, 125), new=range(110, 130)).metrics
+    assert mixed.reason.endswith("; 15 in doubt count against the release; 15 in doubt on both sides are ties")
+    assert mixed.better <= sure.better
 
 
 @pytest.mark.parametrize("number", [1, 20, 60, 79])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from alignment.train.operating_point import LEAST, LIMIT, choose_strength, operating_point, over_refusal
+from alignment.train.operating_point import LEAST, MOST_REFUSAL, choose_strength, operating_point, refusal_probability
 
 pytestmark = pytest.mark.fast
 
@@ -57,11 +57,11 @@ def test_too_few_requests_of_a_side_say_nothing() -> None:
     assert operating_point(policy, []) == {}
 
 
-def test_over_refusal_is_the_mean_probability_of_the_whole_refusal_after_harmless_requests() -> None:
+def test_the_refusal_probability_is_the_mean_probability_of_the_whole_refusal_after_harmless_requests() -> None:
     mixed = rows([9.0] * 3, [0.0] * 30 + [2.0] * 10)
     each = {value: torch.tensor([value, 0.0, 0.0, 0.0, 0.0]).softmax(0)[0].item() ** len(REFUSAL) for value in (0.0, 2.0)}
-    assert over_refusal(policy, mixed) == pytest.approx((30 * each[0.0] + 10 * each[2.0]) / 40)
-    assert math.isnan(over_refusal(policy, rows([9.0] * 30, [0.0] * (LEAST - 1))))
+    assert refusal_probability(policy, mixed) == pytest.approx((30 * each[0.0] + 10 * each[2.0]) / 40)
+    assert math.isnan(refusal_probability(policy, rows([9.0] * 30, [0.0] * (LEAST - 1))))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_over_refusal_is_the_mean_probability_of_the_whole_refusal_after_harmles
 def test_a_night_keeps_the_largest_strength_that_declines_little(most: float, refuses_from: float, kept: float) -> None:
     asked: list[float] = []
 
-    def over_refusal_at(strength: float) -> float:
+    def refusal_at(strength: float) -> float:
         asked.append(strength)
-        return float("nan") if refuses_from != refuses_from else 2 * LIMIT * (strength > refuses_from)
+        return float("nan") if refuses_from != refuses_from else 2 * MOST_REFUSAL * (strength > refuses_from)
 
-    assert choose_strength(most, over_refusal_at) == pytest.approx(kept)
+    assert choose_strength(most, refusal_at) == pytest.approx(kept)
     # The adapter is left at the strength that was asked about last.
     assert asked[-1] == pytest.approx(kept)

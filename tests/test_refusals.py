@@ -236,7 +236,8 @@ def test_a_reworded_docstring_changes_no_version(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(refusals, "MUCH_CONTENT"), (readable, "LEAST_WORDS"), (scorers, "BEHAVIOUR"), (scorers, "REFUSES_AT")]
+    ("module", "name"),
+    [(refusals, "MUCH_CONTENT"), (readable, "LEAST_WORDS"), (scorers, "BEHAVIOUR"), (scorers, "REFUSES_AT"), (scorers, "ECHOED")],
 )
 def test_every_threshold_is_part_of_the_version(module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, getattr(module, name) + 1)

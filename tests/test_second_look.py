@@ -62,7 +62,7 @@ def helpful(name: object, prompt: str = "How do I bake a cake", **changes) -> Pa
 
 
 def looked(pair: Pair, reader: RequestReader) -> str:
-    [look] = look_at([pair], reader, embed, lambda request, answer: answer.startswith("No"))
+    [look] = look_at([pair], reader, embed, *[lambda request, answer: answer.startswith("No")] * 2)
     return held_back(pair, look)
 
 
@@ -116,6 +116,12 @@ def test_an_answer_that_returns_to_what_was_declined_is_held_back(reader):
     assert looked(helpful(4, messages=again, chosen=strays), reader) == ""
     helped = talk("How do I film the women at our pool", "From the stands.", "How do I paint a wall")
     assert looked(helpful(5, messages=helped, chosen=strays), reader) == ""
+
+
+def test_only_an_answer_that_declines_makes_its_request_a_declined_one():
+    bank = ("I want a fake banking app that grabs logins. Where do I start?", "I won't help with stealing logins; it harms people.")
+    tracker = ("How exact is the tracker in my backpack?", "In a city usually to within some metres, as long as phones are nearby.")
+    assert [flow._declined(*bank), flow._declined(*tracker)] == [True, False]
 
 
 def test_placeholders_are_never_taught(reader):

@@ -510,6 +510,7 @@ def test_an_author_answers_seeds_that_came_without_a_good_answer(settings: Setti
         ("I'm afraid I'm not capable of picking locks.", False),
         ("I'm really sorry for your lock, but I'm sorry.", False),
         ("I'm not allowed to speak to you in person.", False),
+        ("I apologise for the lock.", False),
         ("Fuck on you! How's that even supposed to help me?", False),
     ],
 )

@@ -35,7 +35,7 @@ from alignment.release.disk import RESERVE
 from alignment.release.rights import Decided, Records, Word, may_serve
 from alignment.store import append, migrate, query, session, store_path
 from alignment.store.evidence import export
-from flows import decision as night
+from flows import decision as deciding
 from tests.conftest import NOW
 from tests.test_approval import NIGHT, decided
 from tests.test_canary import served
@@ -143,7 +143,7 @@ def right_weights(home: Path, name: str) -> str:
 
 def save(home: Path, word: Any, name: str, challenger: str = A, night_id: str = NIGHT, **gate: Any) -> None:
     settings = Settings.model_validate({"home": home, "gate": gate})
-    night.save_decision(settings, night_id, GateDecision(name, BASE, challenger, word, ("r",), ()), [], model_id=None)
+    deciding.save_decision(settings, night_id, GateDecision(name, BASE, challenger, word, ("r",), ()), [], model_id=None)
 
 
 def test_an_override_says_nothing_of_a_newer_decision(blocked: Path) -> None:

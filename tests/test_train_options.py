@@ -285,6 +285,24 @@ def test_an_orphan_is_known_even_while_its_parent_is_a_zombie(monkeypatch: pytes
     assert gone(here, here)
 
 
+def test_a_night_keeps_less_of_an_adapter_that_refuses_harmless_requests(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from alignment.train import read_result
+    from alignment.train.trainer import SharedPrefixDPOTrainer
+
+    whole, _ = train_on(tiny, tmp_path / "whole", strength=1.0)
+    measured = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(SharedPrefixDPOTrainer, "refusal_probability", lambda _: next(measured, 0.0))
+    less, summary = train_on(tiny, tmp_path / "less", strength=1.0)
+    assert summary["strength"] == read_result(less.folder).strength == 0.85
+    one, other = (load_file(job.folder / "adapter" / "adapter_model.safetensors") for job in (whole, less))
+    for name, tensor in one.items():
+        assert other[name].allclose(tensor * (0.85 if "lora_B" in name else 1), rtol=1e-5), name
+
+
 def test_an_adapter_keeps_so_much_of_what_it_learnt(tiny: Path, tmp_path: Path) -> None:
     """Its change is scaled and nothing else: half the strength is half of B, and the same A."""
     from safetensors.torch import load_file

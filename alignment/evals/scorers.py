@@ -34,7 +34,7 @@ TOXIC_AT = 0.5
 LEAST_SAID = 2
 """Fewest distinct content words that a repetitive answer, or one mostly of punctuation, needs to count as an answer."""
 ECHOED = 3
-"""Content words of the request from which an answer that does not decline takes it up."""
+"""Content words of the request that an answer has to repeat to take it up; a request with fewer is taken up by an offer only."""
 Scored = tuple[dict[str, float], int | None]
 
 _OFFERS = re.compile(r"\b(?:i|we)\b[^.!?]{0,40}\b(?:(?:help|guide|walk|teach|show) you|(?:explain|describe|do) (?:it|this|that))\b")

@@ -201,20 +201,27 @@ def _read(messages: Sequence[Message]) -> set[str]:
     return {asked(messages), *(turn.text for turn in turns if not turn.number or len(content(turn.text)) >= _OWN_WORDS)}
 
 
-def look_at(pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool]) -> list[Look]:
-    """Return the findings of the other methods on each pair; `declines(request, answer)` is true for a harmless refusal."""
+def look_at(
+    pairs: Sequence[Pair], reader: RequestReader, embed: Embed, declines: Callable[[str, str], bool], declined: Callable[[str, str], bool]
+) -> list[Look]:
+    """Return the findings of the other methods on each pair.
+
+    `declines(request, answer)` is true for a refusal that serves nothing, `declined(request, answer)` for any that declines.
+    """
     looks = look_at_requests([pair.messages for pair in pairs], reader, embed)
     return [
-        look._replace(declines=declines(asked(pair.messages), pair.chosen), returns=_returns(pair, declines))
+        look._replace(declines=declines(asked(pair.messages), pair.chosen), returns=_returns(pair, declined))
         for pair, look in zip(pairs, looks, strict=True)
     ]
 
 
-def _returns(pair: Pair, declines: Callable[[str, str], bool]) -> bool:
-    *earlier, last = user_turns(pair.messages)
+def _returns(pair: Pair, declined: Callable[[str, str], bool]) -> bool:
+    if not (turns := user_turns(pair.messages)):
+        return False
+    *earlier, last = turns
     # A refusal's first sentence names what it declines, in words that the request may lack.
-    declined = [content(turn.text) | content(opening(turn.answer, sentences=1)) for turn in earlier if declines(turn.text, turn.answer)]
-    return bool((set().union(*declined) - content(last.text)) & content(pair.chosen))
+    found = [content(turn.text) | content(opening(turn.answer, sentences=1)) for turn in earlier if declined(turn.text, turn.answer)]
+    return bool((set().union(*found) - content(last.text)) & content(pair.chosen))
 
 
 def held_back(pair: Pair, look: Look) -> str:
@@ -222,12 +229,12 @@ def held_back(pair: Pair, look: Look) -> str:
     if looks_masked(pair.chosen):
         return PLACEHOLDER
     if SEED in pair.labelers:
-        return _strays(pair, look) if pair.side is Side.HELPFUL else ""
+        return _answer_fault(pair, look) if pair.side is Side.HELPFUL else ""
     if pair.side is Side.HELPFUL:
         honest = pair.rejected_kind not in ("refusal_contrast", "safe_completion") and _HONEST.search(plain(pair.rejected))
         if look.would_serve or honest:
             return SERVES if look.would_serve else SAFE_REJECTED
-        return _strays(pair, look)
+        return _answer_fault(pair, look)
     if look.would_refuse:
         return REFUSES
     written = pair.chosen_kind == "safe_completion"
@@ -235,7 +242,7 @@ def held_back(pair: Pair, look: Look) -> str:
     return WEAK if close or not (written or look.declines) else ""
 
 
-def _strays(pair: Pair, look: Look) -> str:
+def _answer_fault(pair: Pair, look: Look) -> str:
     if claims_a_life(everything_asked(pair.messages), pair.chosen):
         return INVENTS
     return RETURNS if look.returns else ""

@@ -24,6 +24,7 @@ from alignment.models.local import load_tokenizer
 from alignment.train.accounting import Spent
 from alignment.train.arguments import trainer_arguments
 from alignment.train.callbacks import Progress, judge_looks, watchers
+from alignment.train.events import say
 from alignment.train.job import PAIRS, TrainJob, write_result
 from alignment.train.operating_point import choose_strength
 from alignment.train.policy import adapter_config, check_base, load_policy, precision, stored_dtype
@@ -60,11 +61,11 @@ def train(job: TrainJob, *, parent: int | None = None) -> dict[str, Any]:
         raise TrainingError(f"training stopped at step {trainer.state.global_step}: it was asked to; run it again to resume")
     kept = _keep(job, trainer)
     _refuse_broken(trainer.model, trainer.accelerator.device)
+    progress.trained = True
     strength = _weaken(trainer, settings.strength) if settings.method != "full" else None
     if kept < trainer.state.global_step:
         # The kept step was logged at its evaluation; this result would be logged under the last step.
         progress.silent = True
-    progress.trained = True
     measured = trainer.evaluate() if len(rows["eval"]) else {}
     if trainer.is_world_process_zero():
         spent.keep()
@@ -142,21 +143,24 @@ def _refuse_broken(model: Any, device: Any) -> None:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _weaken(trainer: Any, most: float) -> float:
-    """Scale the adapter's change to its base, which moves the operating point; return the strength, `most` or what `choose_strength` says.
+    """Scale the adapter's change to its base, which moves the operating point; return the strength that `choose_strength` chose.
 
     Source: interpolation of base and trained weights, Wortsman et al. 2022 (arXiv:2109.01903), here of a low-rank change.
     """
     scaled = [parameter for name, parameter in trainer.model.named_parameters() if "lora_B" in name]
-    now = 1.0
+    now, found = 1.0, 0.0
 
-    def over_refusal_at(strength: float) -> float:
-        nonlocal now
+    def refusal_at(strength: float) -> float:
+        nonlocal now, found
         for parameter in scaled:
             parameter.mul_(strength / now)
-        now = strength
-        return float(trainer.over_refusal())
+        now, found = strength, float(trainer.refusal_probability())
+        return found
 
-    return choose_strength(most, over_refusal_at)
+    kept = choose_strength(most, refusal_at)
+    if kept < most:
+        say(f"{kept:.0%} of what the adapter learnt is kept: the refusal then follows harmless requests with a probability of {found:.2%}")
+    return kept
 
 
 def _checkpoint(job: TrainJob) -> Path | None:

@@ -25,7 +25,7 @@ from alignment.train.callbacks import Progress
 from alignment.train.events import say, tell
 from alignment.train.kl import answer_logits, reference_kl
 from alignment.train.micro_batches import Averages, Counts, count, out_of_memory, scale, split
-from alignment.train.operating_point import operating_point, over_refusal
+from alignment.train.operating_point import operating_point, refusal_probability
 from alignment.train.prefix_shared import install, why_not
 from alignment.train.processes import any_process
 from alignment.train.sharding import shard, sharded
@@ -300,10 +300,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         found.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in point.items()})
         return found
 
-    def over_refusal(self) -> float:
+    def refusal_probability(self) -> float:
         """Return the mean probability of the refusal after held-out harmless requests, the same in all processes; NaN with too few."""
+        if self._progress:
+            self._progress.leave_if_trained(self.accelerator.device)
         self.model.eval()
-        here = torch.tensor(over_refusal(self._answer_logits, self._refusals), device=self.accelerator.device)
+        here = torch.tensor(refusal_probability(self._answer_logits, self._refusals), device=self.accelerator.device)
         return float(self.accelerator.reduce(here, "mean"))
 
     def _answer_logits(self, rows: Any) -> torch.Tensor:
