@@ -80,7 +80,7 @@ def test_the_store_keeps_what_a_run_says_of_itself(home: Path, tmp_path: Path, m
 
     figures = {"pairs": 8, "steps": 2, "seconds": 1.5, "loss": 0.7, "reward_margin": 0.1, "reward_accuracy": 1.0, "held_out": 0}
     summary = {**figures, "reference_computed": 8, "kl": None, "stopped_early": False, "kept_step": 2}
-    summary |= {"fallback": "it is odd", "measured_on": "training pairs"}
+    summary |= {"fallback": "it is odd", "measured_on": "training pairs", "strength": 0.85}
     (tmp_path / "result.json").write_text(json.dumps(summary))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "of": 2, "loss": 1}\n{"step": 1, "of": 2, "loss": 2}\n{"ste\n\n')
     monkeypatch.setattr(train, "consent_of", lambda *_: Consent(9, 1))
