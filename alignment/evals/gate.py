@@ -324,9 +324,8 @@ def _worst(rule: Rule, groups: Mapping[str, Evidence], settings: Gate, claims: i
 
 
 def _doubts(evidence: Evidence) -> str:
-    against = evidence.doubted - evidence.tied
-    said = [f"{against} in doubt count against the release"] if against else []
-    return "".join(f"; {one}" for one in [*said, *([f"{evidence.tied} in doubt on both sides are ties"] if evidence.tied else [])])
+    counted = {"count against the release": evidence.doubted - evidence.tied, "on both sides are ties": evidence.tied}
+    return "".join(f"; {number} in doubt {words}" for words, number in counted.items() if number)
 
 
 def _flaw(rule: Rule, evidence: Evidence, design: Design, settings: Gate) -> Judged | None:
