@@ -239,9 +239,13 @@ def _item(
 
 
 def taught(settings: Settings, pairs: Sequence[Pair], seeds: Sequence[Seed]) -> list[Pair]:
-    """Return the pairs that may train tonight: pairs from logs, and pairs of the drawn seeds."""
+    """Return the pairs that may train tonight: pairs from logs, and those of the drawn seeds whose answers are fit by today's rule."""
     idle = {one.id for one in load_seeds(settings.home)} - {one.id for one in seeds}
-    return [pair for pair in pairs if pair.interaction_id not in idle]
+    return [
+        pair
+        for pair in pairs
+        if pair.interaction_id not in idle and not (SEED in pair.labelers and pair.side is Side.HELPFUL and _unfit(pair.chosen))
+    ]
 
 
 def _declines(answer: str) -> bool:

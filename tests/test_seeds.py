@@ -519,6 +519,9 @@ def test_an_answer_that_apologises_or_is_rude_is_not_taught_as_help(settings: Se
     answered(settings, HARMLESS, text)
     found = flow.as_labelled(settings, [HARMLESS], load_constitution(settings.labels.constitution))
     assert bool(found) is taught
+    # A pair that an earlier version made of it is not taught either.
+    stored = make_pair(1, HARMLESS.text, side=Side.HELPFUL, chosen=text, interaction_id=HARMLESS.id, labelers=(flow.SEED,))
+    assert bool(flow.taught(settings, [stored], [HARMLESS])) is taught
 
 
 def test_a_night_begun_by_hand_has_the_bundled_seeds(home: Path, tmp_path: Path) -> None:
