@@ -28,6 +28,7 @@ from alignment.sections import (
     Dashboard,
     Drift,
     Gate,
+    Gateway,
     Ingest,
     Labels,
     Model,
@@ -47,9 +48,10 @@ TEAM_SETTINGS = (
     *("ingest.logs", "ingest.preset", "ingest.consent_default", "model.path", "model.thinking_tokens"),
     *("labels.constitution", "teacher.base_url", "teacher.model", "teacher.api_key_env", "teacher.max_tokens_per_night"),
     *("train.strength", "gate.approval", "release.webhook_url", "serve.cron", "dashboard.reviewers", "dashboard.approvers"),
+    "gateway.upstream",
 )
 """What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
-_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)")
+_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)")
 """Settings whose values are never repeated in a message, whatever they are."""
 
 
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
     release: Release = Release()
     serve: Serve = Serve()
     dashboard: Dashboard = Dashboard()
+    gateway: Gateway = Gateway()
 
     @classmethod
     def settings_customise_sources(
@@ -90,7 +93,7 @@ class Settings(BaseSettings):
     @property
     def fingerprint(self) -> str:
         """Content address of everything that changes a night's result; it leaves out paths, times, warnings and hooks."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "dashboard"}))
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "dashboard", "gateway"}))
 
     @property
     def skew(self) -> timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -75,4 +75,40 @@ class Dashboard(Section):
         for host in value:
             if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]", host):
                 raise ValueError(f"{host!r} is no host name; give it without scheme, port, path or wildcard, such as 'align.example.com'")
+        return value
+
+
+class Gateway(Section):
+    """`align gateway`: the server around the model that checks prompts and answers, and logs them for the night."""
+
+    address: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs keys, and TLS in front of it")
+    port: int = Field(8090, ge=1, le=65535, description="where the gateway listens")
+    metrics_port: int = Field(0, ge=0, le=65535, description="where Prometheus reads metrics, on loopback; 0: nowhere")
+    upstream: str = Field(
+        "", description="OpenAI-compatible server that answers, such as http://127.0.0.1:8000/v1; empty: the release in production, here"
+    )
+    upstream_key_env: str = Field("", description="name of the environment variable with the upstream's key; empty sends none")
+    policy: str = Field("", description="path of a policy file; empty is the bundled one")
+    timeout: float = Field(120, gt=0, le=3600, description="seconds for a whole answer of the upstream")
+    max_body_bytes: int = Field(1_048_576, ge=1024, le=64 << 20, description="larger requests are refused")
+    max_open: int = Field(256, ge=1, le=100_000, description="requests answered at the same time; more are told to come later")
+    log_fsync: Literal["each", "second", "never"] = Field(
+        "second", description="how often the exchange log is forced to the disk; 'each' survives the loss of power"
+    )
+    log_failure: Literal["refuse", "go_on"] = Field(
+        "refuse", description="what happens to requests while the exchange log cannot be written"
+    )
+
+    @field_validator("upstream")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and (not value.startswith(("http://", "https://")) or not port_is_one(value) or "@" in value or "?" in value):
+            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; the key goes into the environment")
+        return value.rstrip("/")
+
+    @field_validator("upstream_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
+            raise ValueError("give the NAME of an environment variable, such as UPSTREAM_KEY, and not the key")
         return value

@@ -28,6 +28,7 @@ from alignment.pairs.seeds import (
     SEED,
     Seed,
     add_seeds,
+    alarming,
     draw,
     drawn,
     evasions,
@@ -64,7 +65,7 @@ class Added(NamedTuple):
 
 def bundled() -> list[Seed]:
     """Return the project's own seeds: harmful requests paired with harmless ones of their theme, and questions of honest inability."""
-    seeds, themes = [*honesty(), *evasions(), *voices(), *turns()], Counter[tuple[str, str]]()
+    seeds, themes = [*honesty(), *evasions(), *voices(), *turns(), *alarming()], Counter[tuple[str, str]]()
     for row in own_requests():
         harm = bool(row.harm)
         if row.source.startswith("own-contrast"):

@@ -175,13 +175,16 @@ class Located(NamedTuple):
     end: int
 
 
-def locate(text: str) -> list[Located]:
+def locate(text: str, *, work: Work | None = None) -> list[Located]:
     """Return where `redact` would put placeholders, in the order of the text; positions are characters of `text` itself.
+
+    Raises:
+        TooMuchWork: it costs more than `work` has left.
 
     >>> locate("write to ann@example.com")
     [Located(kind='EMAIL', start=9, end=24)]
     """
-    return [Located(hit.kind, hit.start, hit.end) for hit in _find(text)]
+    return [Located(hit.kind, hit.start, hit.end) for hit in _find(text, work=work)]
 
 
 _SPACING = re.compile(r"[\s\-]")

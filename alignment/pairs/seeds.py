@@ -29,13 +29,13 @@ from alignment.store import append, append_durably, audit, query, session, sql
 BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of pairs whose side was known from the start."""
-HONEST, VOICE, TURN = "honesty", "voice", "turn"
+HONEST, VOICE, TURN, ALARMING = "honesty", "voice", "turn", "alarming"
 HONEST_AT_ONCE = 8
 """Clusters of honest inability drawn per cluster of another theme: as one theme among a dozen it would hardly be taught."""
 HONESTY = "misinformation"
 """Category of questions with no honest answer but inability: the harm is an invented fact."""
-_HONESTY, _EVASIONS, _VOICES, _TURNS = (
-    Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices", "turns")
+_HONESTY, _EVASIONS, _VOICES, _TURNS, _ALARMING = (
+    Path(__file__).parent / "data" / f"{name}.jsonl" for name in ("honesty", "evasions", "voices", "turns", "alarming")
 )
 _WHEN = datetime(1970, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a zone
 """Before any window of traffic."""
@@ -135,12 +135,20 @@ def turns() -> list[Seed]:
     return _beside(TURN, _TURNS)
 
 
-def _beside(name: str, path: Path) -> list[Seed]:
-    """Return the requests of a file; each row is a cluster of a harmful request and the harmless ones beside it."""
+def alarming() -> list[Seed]:
+    """Return the project's requests that only sound harmful: figures of speech, homonyms, fiction, history, professions, prevention.
+
+    Three of them stand beside each harmful request, in its voice and in words as strong.
+    """
+    return _beside(ALARMING, _ALARMING, ("lookalike",) * 3)
+
+
+def _beside(name: str, path: Path, beside: Sequence[str] = ("lookalike", "ordinary")) -> list[Seed]:
+    """Return the requests of a file; each row is a cluster of a harmful request and the harmless ones `beside` it."""
     return [
         seed(text, category, cluster=f"{name}-{number}", source=BUNDLED, before=row.get("before", ()))
         for number, row in enumerate(_rows(path))
-        for text, category in ((row["harm"], row["category"]), *zip(row["safe"], ("lookalike", "ordinary"), strict=False))
+        for text, category in ((row["harm"], row["category"]), *zip(row["safe"], beside, strict=False))
     ]
 
 
@@ -173,14 +181,14 @@ def draw(seeds: Sequence[Seed], number: int) -> list[Seed]:
 
 
 def _theme(cluster: Sequence[Seed]) -> str:
-    """Return a cluster's theme: honesty, or its harmful request's category in the usual voice, in other voices, or in several turns."""
+    """Return a cluster's theme: honesty, or its harmful request's category: plain, in other voices, in turns, or beside alarming words."""
     first = cluster[0]
     if first.side is Side.HARM and first.chosen:
         return HONEST
     if first.before:
         return f"{first.category} {TURN}"
-    voiced = first.source == BUNDLED and first.cluster.startswith(f"{VOICE}-")
-    return f"{first.category} {VOICE}" if voiced else first.category
+    kind = first.cluster.partition("-")[0] if first.source == BUNDLED else ""
+    return f"{first.category} {kind}" if kind in (VOICE, ALARMING) else first.category
 
 
 def add_seeds(home: Path, seeds: Sequence[Seed], *, source: str, licence: str, contaminated: int, actor: str, now: datetime) -> int:

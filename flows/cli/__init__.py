@@ -11,6 +11,7 @@ from flows.cli import (  # noqa: F401 - they register their commands
     doctor,
     eval,
     gate,
+    gateway,
     ingest,
     init,
     pairs,

@@ -29,7 +29,7 @@ from flows.environment import prepare
 _FIRST = (
     *("init", "nightly", "dashboard", "status", "doctor", "serve"),
     *STAGES,
-    *("release", "eval", "pairs", "seeds", "constitution"),
+    *("gateway", "release", "eval", "pairs", "seeds", "constitution"),
     *("trace", "audit", "erase"),
 )
 

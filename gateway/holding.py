@@ -1,0 +1,97 @@
+"""Hold exchanges for a person, and take them up again when they are decided. What is kept is redacted, and so is what is then answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.calls import Call, Choice, Refused, ToolCall
+from gateway.exchange import Exchange
+from gateway.held import Held, Item
+from gateway.logs import masked
+from gateway.policy import Action
+
+
+class Holding:
+    """The held exchanges of a gateway. `key` masks their texts."""
+
+    def __init__(self, held: Held, key: bytes) -> None:
+        self._held, self._key = held, key
+
+    async def hold(self, exchange: Exchange, stage: str, answers: Sequence[Choice], line: Mapping[str, Any]) -> None:
+        """Keep an exchange, with the line that will be logged when it is decided.
+
+        Raises:
+            Refused: it cannot be kept.
+        """
+        rules = dict.fromkeys(one.rule for ruling in exchange.rulings for one in ruling.findings if one.action is Action.HOLD)
+        call = exchange.call
+        request: dict[str, Any] = {
+            "interface": call.interface,
+            "release": exchange.release,
+            "payload": dict(call.payload),
+            "path": call.path,
+        }
+        request |= {"n": call.n, "extra": dict(call.extra), "user": call.user}
+        kept = {"choices": [_stored(choice) for choice in answers]} if answers else {}
+        try:
+            await asyncio.to_thread(
+                self._held.put,
+                exchange.id,
+                client=exchange.client,
+                stage=stage,
+                reason=", ".join(rules),
+                record=masked(line, self._key),
+                request=masked(request, self._key),
+                answer=masked(kept, self._key),
+            )
+        except Exception as error:
+            raise Refused(503, "hold_unavailable", "the request has to wait for a person, and cannot be kept; try again later") from error
+
+    async def find(self, name: str, client: str) -> Item:
+        """Return a held exchange of a client.
+
+        Raises:
+            Refused: there is none.
+        """
+        item = await asyncio.to_thread(self._held.get, name)
+        if item is None or item.client != client:
+            raise Refused(404, "not_found", "nothing is held under this id for this key")
+        return item
+
+    def exchange(self, item: Item) -> Exchange:
+        """Return the exchange of an item, to go on with."""
+        kept = item.request
+        call = Call(kept["interface"], "", kept["payload"], path=kept["path"], n=kept["n"], extra=kept["extra"], user=kept["user"])
+        return Exchange(call, item.client, kept["release"], id=item.id)
+
+    def answers(self, item: Item) -> tuple[Choice, ...]:
+        """Return the model's answers that are held; none if its prompt is."""
+        return tuple(
+            Choice(raw["index"], raw["text"], tuple(ToolCall(*tool) for tool in raw["tools"]), raw["finish"])
+            for raw in item.answer.get("choices", ())
+        )
+
+    async def deliver(self, item: Item, status: int, body: Mapping[str, Any]) -> bool:
+        """Keep what the client gets; return whether this was the first time."""
+        return await asyncio.to_thread(self._held.deliver, item.id, {"status": status, "body": body})
+
+    def line(self, item: Item, written: Choice | None, *, model: str) -> dict[str, Any]:
+        """Return the log line of a decided exchange. A decision about an answer is a thumb, which tonight's labelers read."""
+        about = {**item.record["gateway"], "held": item.verdict, "decided_by": item.actor}
+        if written is None:
+            return {**item.record, "gateway": about}
+        line = {**item.record, "model": model, "response": written.text, "gateway": about}
+        if item.answer:
+            line["signals"] = {"thumbs": "up" if item.verdict == "allow" else "down"}
+        return line
+
+
+def ask_again(name: str) -> Refused:
+    """Return the error that tells a client where to ask for the outcome."""
+    return Refused(422, "held_for_review", f"a person has to decide on this request; ask /v1/held/{name} for the outcome", param=name)
+
+
+def _stored(choice: Choice) -> dict[str, Any]:
+    return {"index": choice.index, "text": choice.text, "tools": [list(tool) for tool in choice.tools], "finish": choice.finish}

@@ -1,0 +1,201 @@
+"""Streams: every event of the upstream passes a window, and the end is sent when the exchange is in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from gateway.calls import Call, Choice, Completion, End, Event, Frames, Refused, Text, Tool, ToolCall, Usage, Wire
+from gateway.exchange import Exchange, Sent
+from gateway.guard import Ruling
+from gateway.policy import Action
+from gateway.upstream import UpstreamError
+from gateway.vetting import Vetting
+from gateway.windows import Window
+
+Log = Callable[[Sequence[Sent], str | None], Awaitable[None]]
+"""Writes the answers of an exchange to the log, with why they are incomplete, or None; raises `Refused` if that fails."""
+_left_behind: set[asyncio.Task[None]] = set()
+
+
+async def relay(
+    frames: Frames, exchange: Exchange, sent: Call, vetting: Vetting, events: AsyncIterator[Event], log: Log
+) -> AsyncIterator[bytes]:
+    """Yield the frames of a stream, as far as they are checked. A stream that broke off ends with an error."""
+    answers = [Answer(vetting, exchange, sent, index) for index in range(exchange.call.n)]
+    logged, usage = False, Usage()
+    try:
+        for frame in frames.start():
+            yield frame
+        try:
+            async for event in events:
+                if isinstance(event, Usage):
+                    usage = event
+                    continue
+                for given in await answers[event.index].take(event):
+                    for frame in frames.event(given):
+                        yield frame
+                # What follows the last end is the usage; the rest of an answer that was stopped is nobody's.
+                if all(answer.over for answer in answers) and any(answer.finish == "content_filter" for answer in answers):
+                    break
+        except UpstreamError as error:
+            logged = True
+            await log([answer.sent() for answer in answers], error.refused.code)
+            for frame in frames.failed(error.refused):
+                yield frame
+            return
+        logged = True
+        try:
+            await log([answer.sent() for answer in answers], None)
+        except Refused as refused:
+            for frame in frames.failed(refused):
+                yield frame
+            return
+        for answer in answers:
+            for frame in frames.event(End(answer.index, answer.finish)):
+                yield frame
+        for frame in (*frames.event(usage), *frames.stop()):
+            yield frame
+    finally:
+        if not logged:
+            _later(log([answer.sent() for answer in answers], "client_left"))
+        with suppress(BaseException):
+            await events.aclose()  # type: ignore[attr-defined]
+
+
+def _later(work: Awaitable[None]) -> None:
+    """Log what a client got that left, though nobody waits for it."""
+
+    async def quietly() -> None:
+        with suppress(Refused):
+            await work
+
+    task = asyncio.create_task(quietly())
+    _left_behind.add(task)
+    task.add_done_callback(_left_behind.discard)
+
+
+async def after(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """Yield an event that was taken already, then the others."""
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        with suppress(BaseException):
+            await rest.aclose()  # type: ignore[attr-defined]
+
+
+async def whole_stream(wire: Wire, call: Call, completion: Completion) -> AsyncIterator[bytes]:
+    """Yield an answer that was there at once, as a stream."""
+    frames = wire.frames(call, completion)
+    events = [event for choice in completion.choices for event in (Text(choice.index, choice.text), End(choice.index, choice.finish))]
+    for frame in frames.start():
+        yield frame
+    for event in (*events, completion.usage):
+        for frame in frames.event(event):
+            yield frame
+    for frame in frames.stop():
+        yield frame
+
+
+class Answer:
+    """One streamed answer: what was written, what left, and how it ends."""
+
+    def __init__(self, vetting: Vetting, exchange: Exchange, sent: Call, index: int) -> None:
+        self._vetting, self._exchange, self._call, self.index = vetting, exchange, sent, index
+        self._policy = vetting.guard.policy.stream
+        self._window = Window(self._judge, vetting.guard, self._policy)
+        self._tools: list[ToolCall] = []
+        self._left: list[str] = []
+        self._stopped: Ruling | None = None
+        self.over = False
+        self.finish = "stop"
+
+    async def _judge(self, text: str) -> Ruling:
+        ruling = await self._vetting.guard.answer(self._exchange.call, text)
+        if ruling.findings:
+            self._exchange.answered.append(ruling)
+        return ruling
+
+    async def take(self, event: Event) -> list[Event]:
+        """Return what may leave after an event; ends are sent later."""
+        if self.over:
+            return []
+        match event:
+            case Text(_, text):
+                return await self._text(text)
+            case Tool():
+                return await self._tool(event)
+            case End(_, finish):
+                return await self._end(finish)
+        return []
+
+    async def _text(self, text: str) -> list[Event]:
+        if self._stopped:
+            # Only a rewrite waits for the rest.
+            self._window.written.append(text)
+            return []
+        if self._window.length + len(text) > self._policy.max_characters:
+            self.over, self.finish = True, "length"
+            return self._give((await self._window.finish()).text)
+        released = await self._window.feed(text)
+        return await self._stop(released.stopped) if released.stopped else self._give(released.text)
+
+    async def _tool(self, event: Tool) -> list[Event]:
+        before = [] if self._stopped else await self._rest()
+        if self._stopped:
+            return before
+        choice = Choice(self.index, "", (event.call,))
+        ruling = await self._judge(choice.readable)
+        if ruling.strictest is Action.REDACT:
+            [call] = self._vetting.redacted(choice, ruling).tools
+        elif ruling.strictest is Action.ALLOW:
+            call = event.call
+        else:
+            return [*before, *await self._stop(ruling)]
+        self._tools.append(call)
+        return [*before, replace(event, call=call)]
+
+    async def _rest(self) -> list[Event]:
+        released = await self._window.finish()
+        return await self._stop(released.stopped) if released.stopped else self._give(released.text)
+
+    async def _end(self, finish: str) -> list[Event]:
+        self.finish = finish
+        events = [] if self._stopped else await self._rest()
+        self.over = True
+        if self._stopped is None or self._left or self._tools:
+            return events
+        # Nothing has left yet, so another answer can take its place.
+        written = "".join(self._window.written)
+        text = None
+        if self._stopped.strictest is Action.REWRITE:
+            text = await self._vetting.rewritten(self._exchange, self._call, written, self._stopped)
+        self.finish = "stop"
+        if text is None:
+            self.finish = "content_filter"
+            text = self._vetting.refusal(self._exchange, self.index, self._stopped).text
+        return [*events, *self._give(text)]
+
+    async def _stop(self, ruling: Ruling) -> list[Event]:
+        self._stopped, self.finish = ruling, "content_filter"
+        if self._left or self._tools:
+            self.over = True
+        elif ruling.strictest is not Action.REWRITE:
+            self.over = True
+            return self._give(self._vetting.refusal(self._exchange, self.index, ruling).text)
+        return []
+
+    def _give(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        self._left.append(text)
+        return [Text(self.index, text)]
+
+    def sent(self) -> Sent:
+        """Return the answer as it is logged."""
+        written = Choice(self.index, "".join(self._window.written), tuple(self._tools), self.finish)
+        return Sent(written, replace(written, text="".join(self._left)))

@@ -1,0 +1,190 @@
+"""One request from its arrival to its log line: prompt stage, upstream, answer stage.
+
+Nothing leaves before it is checked, and nothing counts as answered before its line is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from gateway.calls import Call, Completion, Refused, Wire
+from gateway.exchange import Exchange, Reply, Sent, conversation_of, log_line
+from gateway.guard import Guard
+from gateway.holding import Holding, ask_again
+from gateway.logs import ExchangeLog, LogLost
+from gateway.metrics import Metrics
+from gateway.policy import Action
+from gateway.relay import after, relay, whole_stream
+from gateway.releases import Releases
+from gateway.upstream import Upstream, UpstreamError
+from gateway.vetting import Vetting
+
+NOBODY = "gateway"
+"""The log's name for the author of an answer that no model wrote."""
+BLOCKED = ("content_filter", "the request was refused by this service's safety policy")
+_NO_LOG = ("log_unavailable", "the exchange cannot be logged, so it is not served; try again later")
+
+
+class Gateway:
+    """The pipeline. With `keep_going`, exchanges are served though they cannot be logged."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        upstream: Upstream,
+        releases: Releases,
+        log: ExchangeLog,
+        holding: Holding,
+        metrics: Metrics,
+        base_name: str,
+        keep_going: bool,
+    ) -> None:
+        self.guard, self.upstream, self.releases, self.log, self.holding = guard, upstream, releases, log, holding
+        self._metrics, self._base_name, self._keep_going = metrics, base_name, keep_going
+        self._vetting = Vetting(guard, upstream)
+
+    async def answer(self, wire: Wire, call: Call, client: str) -> Reply:
+        """Answer a request.
+
+        Raises:
+            Refused: it is not served; what happened is logged.
+        """
+        await self._refuse_unlogged()
+        exchange = Exchange(call, client, self.releases.pick(call.user or conversation_of(call, client)))
+        beside = self._begin_beside(exchange)
+        try:
+            exchange.asked = await self.guard.prompt(call)
+            match exchange.asked.strictest:
+                case Action.REFUSE:
+                    return await self._refused(wire, exchange)
+                case Action.HOLD:
+                    raise await self._hold(exchange, "prompt", ())
+            sent = self.guard.changed(call, exchange.asked)
+            if call.stream:
+                return Reply(200, None, await self._streamed(wire, exchange, sent), exchange)
+            completion = await (beside if beside and sent is call else self._complete(exchange, sent))
+            return await self._whole(wire, exchange, sent, completion)
+        finally:
+            if beside:
+                beside.cancel()
+                with suppress(asyncio.CancelledError, Refused):
+                    await beside
+
+    async def outcome(self, wires: dict[str, Wire], name: str, client: str) -> tuple[int, dict[str, Any]]:
+        """Return status and body of a held exchange: 202 while it waits, then what its request would have got.
+
+        Raises:
+            Refused: there is no such exchange for this client, or it cannot be answered.
+        """
+        item = await self.holding.find(name, client)
+        if item.verdict is None:
+            return 202, {"id": item.id, "status": "held", "since": item.created_at}
+        if item.delivered is not None:
+            return int(item.delivered["status"]), item.delivered["body"]
+        wire, exchange, kept = wires[item.request["interface"]], self.holding.exchange(item), self.holding.answers(item)
+        written = kept[0] if kept else None
+        status, choices = 200, kept
+        if item.verdict == "refuse":
+            status = 422 if self.guard.policy.refuse_with == "error" else 200
+            choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
+        elif not kept:
+            # A person allowed the prompt; its answer is checked as any other. Holding it too would let nobody ever answer.
+            completion = await self._complete(exchange, exchange.call)
+            vetted = await asyncio.gather(*(self._vetting.vet(exchange, exchange.call, one) for one in completion.choices))
+            held = [ruling.strictest is Action.HOLD for ruling in exchange.answered]
+            choices = tuple(
+                self._vetting.refusal(exchange, one.given.index) if waits else one.given for one, waits in zip(vetted, held, strict=True)
+            )
+            written = vetted[0].written
+        named = Completion(item.id, int(time.time()), self._name(exchange), choices)
+        body = wire.body(exchange.call, named) if status == 200 else wire.error(Refused(422, *BLOCKED))
+        if await self.holding.deliver(item, status, body):
+            await self._write(self.holding.line(item, written, model=self._name(exchange)))
+        return status, body
+
+    async def _refuse_unlogged(self) -> None:
+        if self.log.trouble and not self._keep_going:
+            self.log.trouble = await asyncio.to_thread(self.log.probe)
+            if self.log.trouble:
+                raise Refused(503, *_NO_LOG, retry_after=30)
+
+    def _begin_beside(self, exchange: Exchange) -> asyncio.Task[Completion] | None:
+        if self.guard.policy.prompt_checks == "before" or exchange.call.stream:
+            return None
+        return asyncio.create_task(self._complete(exchange, exchange.call))
+
+    async def _complete(self, exchange: Exchange, sent: Call) -> Completion:
+        begun = time.perf_counter()
+        try:
+            return await self.upstream.complete(sent, exchange.release)
+        except UpstreamError as error:
+            await self._log(exchange, [None], error=error.refused.code)
+            raise error.refused from error
+        finally:
+            self._metrics.upstream_took(time.perf_counter() - begun)
+
+    async def _whole(self, wire: Wire, exchange: Exchange, sent: Call, completion: Completion) -> Reply:
+        vetted = await asyncio.gather(*(self._vetting.vet(exchange, sent, choice) for choice in completion.choices))
+        if exchange.action is Action.HOLD:
+            raise await self._hold(exchange, "answer", vetted)
+        await self._log(exchange, vetted)
+        if self.guard.policy.refuse_with == "error" and all(one.given.finish == "content_filter" for one in vetted):
+            raise Refused(422, *BLOCKED)
+        named = replace(completion, id=exchange.id, model=self._name(exchange), choices=tuple(one.given for one in vetted))
+        return Reply(200, wire.body(exchange.call, named), None, exchange)
+
+    async def _refused(self, wire: Wire, exchange: Exchange) -> Reply:
+        choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
+        await self._log(exchange, [Sent(choices[0], choices[0])], model=NOBODY)
+        if self.guard.policy.refuse_with == "error":
+            raise Refused(422, *BLOCKED)
+        completion = Completion(exchange.id, int(time.time()), self._name(exchange), choices)
+        if exchange.call.stream:
+            return Reply(200, None, whole_stream(wire, exchange.call, completion), exchange)
+        return Reply(200, wire.body(exchange.call, completion), None, exchange)
+
+    async def _streamed(self, wire: Wire, exchange: Exchange, sent: Call) -> AsyncIterator[bytes]:
+        """Return the frames of a stream. Its first event is awaited, so that an upstream that is down is an error and no stream."""
+        events = self.upstream.stream(sent, exchange.release)
+        try:
+            first = await anext(events)
+        except UpstreamError as error:
+            await self._log(exchange, [None], error=error.refused.code)
+            raise error.refused from error
+        frames = wire.frames(exchange.call, Completion(exchange.id, int(time.time()), self._name(exchange), ()))
+
+        async def log(answers: Sequence[Sent], error: str | None) -> None:
+            await self._log(exchange, answers, error=error)
+
+        return relay(frames, exchange, sent, self._vetting, after(first, events), log)
+
+    async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Sent]) -> Refused:
+        line = log_line(
+            exchange,
+            vetted[0] if vetted else None,
+            model=self._name(exchange) if vetted else NOBODY,
+            policy=self.guard.policy.digest,
+        )
+        await self.holding.hold(exchange, stage, [one.given for one in vetted], line)
+        return ask_again(exchange.id)
+
+    def _name(self, exchange: Exchange) -> str:
+        return self._base_name if exchange.release == "base" else exchange.release
+
+    async def _log(self, exchange: Exchange, answers: Sequence[Sent | None], *, model: str | None = None, error: str | None = None) -> None:
+        for one in answers:
+            await self._write(log_line(exchange, one, model=model or self._name(exchange), policy=self.guard.policy.digest, error=error))
+
+    async def _write(self, line: dict[str, Any]) -> None:
+        try:
+            await self.log.write(line)
+        except LogLost as error:
+            self._metrics.log_failed()
+            if not self._keep_going:
+                raise Refused(503, *_NO_LOG, retry_after=30) from error

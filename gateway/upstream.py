@@ -1,0 +1,264 @@
+"""The model server behind the gateway, over HTTP.
+
+An answer in a form that is not known here is an error, not an answer: it could carry text that no check reads.
+
+Effects: HTTP requests to the configured server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+import httpx2
+
+from alignment.http import BoundedTransport, TooMuch, loads
+from gateway.calls import Call, Choice, Completion, End, Event, Refused, Text, Tool, ToolCall, Usage, content_text
+
+MAX_ANSWER = 32 << 20
+"""Largest answer in bytes, whole or streamed."""
+_DROPPED = frozenset(
+    ("role", "reasoning", "reasoning_content", "annotations", "refusal", "content", "tool_calls", "audio", "function_call")
+)
+_FINISHES = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "eos": "stop",
+    "abort": "length",
+}
+
+
+class UpstreamError(Exception):
+    """The upstream gave no answer that can be served. `status` is for the client; `unsure` says that it may have been at work."""
+
+    def __init__(self, status: int, message: str, *, code: str = "upstream_error") -> None:
+        super().__init__(message)
+        self.refused = Refused(status, code, message)
+
+
+class Upstream(Protocol):
+    """Something that answers calls, under the name of a release."""
+
+    async def complete(self, call: Call, release: str) -> Completion:
+        """Return the whole answer.
+
+        Raises:
+            UpstreamError: there is none.
+        """
+        ...
+
+    def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
+        """Yield an answer as it is written: texts, whole tool calls, one `End` for each answer, at last the `Usage`.
+
+        Raises:
+            UpstreamError: it breaks off.
+        """
+        ...
+
+    async def ready(self) -> str:
+        """Return why it cannot answer now, or ''."""
+        ...
+
+    async def close(self) -> None:
+        """Let everything go."""
+        ...
+
+
+class HttpUpstream:
+    """An OpenAI-compatible server. `seconds` is the deadline for a whole answer; `base_name` is the base model's name there."""
+
+    def __init__(self, base_url: str, *, key: str, seconds: float, base_name: str, connections: int = 200) -> None:
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.AsyncClient(
+            base_url=base_url, headers=headers, timeout=seconds, transport=BoundedTransport(most=MAX_ANSWER, limits=limits)
+        )
+        self._seconds, self._base_name = seconds, base_name
+
+    async def complete(self, call: Call, release: str) -> Completion:
+        """See `Upstream.complete`."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                answer = await self._client.post(call.path, json=self._body(call, release, stream=False), follow_redirects=False)
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise self._lost(error) from error
+        if answer.status_code != 200:
+            raise _declined(answer.status_code)
+        try:
+            return _completion(loads(answer.content), call)
+        except (ValueError, KeyError, TypeError, AttributeError, Refused) as error:
+            raise UpstreamError(502, "the model server answered in a form that cannot be checked") from error
+
+    async def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
+        """See `Upstream.stream`."""
+        parts = _Parts(call.n)
+        try:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._client.stream("POST", call.path, json=self._body(call, release, stream=True), follow_redirects=False) as answer,
+            ):
+                if answer.status_code != 200:
+                    raise _declined(answer.status_code)
+                async for line in answer.aiter_lines():
+                    if line == "data: [DONE]":
+                        break
+                    # Comments and names of events carry no text.
+                    if line.startswith("data:"):
+                        for event in parts.read(loads(line[5:])):
+                            yield event
+                    elif line and not line.startswith((":", "event:", "id:", "retry:")):
+                        raise ValueError("not server-sent events")
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise self._lost(error) from error
+        except (ValueError, KeyError, TypeError, AttributeError, Refused) as error:
+            raise UpstreamError(502, "the model server streamed in a form that cannot be checked") from error
+        if not parts.complete:
+            raise UpstreamError(502, "the model server's stream broke off")
+        yield parts.usage
+
+    async def ready(self) -> str:
+        """See `Upstream.ready`."""
+        try:
+            async with asyncio.timeout(min(self._seconds, 5)):
+                answer = await self._client.get("models", follow_redirects=False)
+        except (TimeoutError, httpx2.HTTPError) as error:
+            return f"the model server cannot be reached ({type(error).__name__})"
+        return "" if answer.status_code == 200 else f"the model server answers with status {answer.status_code}"
+
+    async def close(self) -> None:
+        """See `Upstream.close`."""
+        await self._client.aclose()
+
+    def _body(self, call: Call, release: str, *, stream: bool) -> dict[str, Any]:
+        body = {**call.payload, "model": self._base_name if release == "base" else release}
+        return body | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
+
+    def _lost(self, error: BaseException) -> UpstreamError:
+        if isinstance(error, TimeoutError | httpx2.TimeoutException):
+            return UpstreamError(504, f"the model server did not answer within {self._seconds:g} s", code="upstream_timeout")
+        if isinstance(error, TooMuch):
+            return UpstreamError(502, f"the model server's answer is larger than {MAX_ANSWER >> 20} MiB")
+        return UpstreamError(502, "the model server cannot be reached, or broke off")
+
+
+def _declined(status: int) -> UpstreamError:
+    if status == 429:
+        return UpstreamError(429, "the model server is busy; try again later", code="upstream_busy")
+    if status in (400, 404, 413, 422):
+        return UpstreamError(400, f"the model server refused the request with status {status}", code="upstream_refused")
+    return UpstreamError(502, f"the model server answered with status {status}")
+
+
+def _completion(body: Mapping[str, Any], call: Call) -> Completion:
+    choices = sorted((_choice(raw, call) for raw in body["choices"]), key=lambda one: one.index)
+    if [one.index for one in choices] != list(range(call.n)):
+        raise ValueError(f"{len(choices)} answers instead of {call.n}")
+    return Completion(new_id(), int(time.time()), "", tuple(choices), _usage(body.get("usage")))
+
+
+def _choice(raw: Mapping[str, Any], call: Call) -> Choice:
+    finish = _FINISHES[raw.get("finish_reason") or "stop"]
+    if call.path == "completions":
+        return Choice(int(raw["index"]), _text(raw["text"]), (), finish)
+    message = raw["message"]
+    _only_known(message)
+    tools = tuple(_tool(one) for one in message.get("tool_calls") or ())
+    return Choice(
+        int(raw["index"]), content_text({"content": message.get("content")}) or _text(message.get("refusal") or ""), tools, finish
+    )
+
+
+def _only_known(message: Mapping[str, Any]) -> None:
+    unknown = [key for key, value in message.items() if key not in _DROPPED and value not in (None, "", [], {})]
+    if unknown or message.get("audio") or message.get("function_call"):
+        raise ValueError(f"an answer with {', '.join(unknown) or 'audio or a function_call'}")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is needed")
+    return value
+
+
+def _tool(raw: Mapping[str, Any]) -> ToolCall:
+    if raw.get("type", "function") != "function":
+        raise ValueError("a tool call that is no function's")
+    return ToolCall(_text(raw.get("id") or ""), _text(raw["function"]["name"]), _text(raw["function"].get("arguments") or ""))
+
+
+def _usage(raw: Any) -> Usage:
+    raw = raw if isinstance(raw, dict) else {}
+    return Usage(int(raw.get("prompt_tokens") or 0), int(raw.get("completion_tokens") or 0))
+
+
+class _Parts:
+    """Puts the chunks of a stream together. Tool calls are given out whole, when their answer ends."""
+
+    def __init__(self, n: int) -> None:
+        self._n, self._ended = n, set[int]()
+        self._tools: dict[int, dict[int, ToolCall]] = {}
+        self.usage = Usage()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer has ended."""
+        return len(self._ended) == self._n
+
+    def read(self, chunk: Mapping[str, Any]) -> list[Event]:
+        """Return the events of a chunk.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it has another form.
+        """
+        if chunk.get("error"):
+            raise ValueError("the stream holds an error")
+        if chunk.get("usage"):
+            self.usage = _usage(chunk["usage"])
+        events: list[Event] = []
+        for raw in chunk["choices"]:
+            events += self._read(raw)
+        return events
+
+    def _read(self, raw: Mapping[str, Any]) -> list[Event]:
+        index = int(raw["index"])
+        if not 0 <= index < self._n or index in self._ended:
+            raise ValueError(f"answer {index} was not asked for, or had ended")
+        events: list[Event] = []
+        if "text" in raw:
+            text = _text(raw["text"])
+        else:
+            delta = raw["delta"]
+            _only_known(delta)
+            text = _text(delta.get("content") or "") + _text(delta.get("refusal") or "")
+            for part in delta.get("tool_calls") or ():
+                self._add(index, part)
+        if text:
+            events.append(Text(index, text))
+        if raw.get("finish_reason"):
+            self._ended.add(index)
+            tools = self._tools.get(index, {})
+            events += [Tool(index, number, tools[place]) for number, place in enumerate(sorted(tools))]
+            events.append(End(index, _FINISHES[raw["finish_reason"]]))
+        return events
+
+    def _add(self, index: int, part: Mapping[str, Any]) -> None:
+        tools = self._tools.setdefault(index, {})
+        before = tools.get(int(part["index"]), ToolCall("", "", ""))
+        function = part.get("function") or {}
+        if part.get("type", "function") not in ("function", None):
+            raise ValueError("a tool call that is no function's")
+        tools[int(part["index"])] = ToolCall(
+            before.id or _text(part.get("id") or ""),
+            before.name + _text(function.get("name") or ""),
+            before.arguments + _text(function.get("arguments") or ""),
+        )
+
+
+def new_id() -> str:
+    """Return the id of an answer."""
+    return uuid.uuid4().hex

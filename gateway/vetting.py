@@ -1,0 +1,70 @@
+"""The answer stage: what the policy makes of an answer that a model wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gateway.calls import Call, Choice
+from gateway.exchange import Exchange, Sent
+from gateway.guard import Guard, Ruling
+from gateway.policy import Action
+from gateway.upstream import Upstream, UpstreamError
+
+
+class Vetting:
+    """Checks answers; redacts, rewrites or refuses them."""
+
+    def __init__(self, guard: Guard, upstream: Upstream) -> None:
+        self.guard, self._upstream = guard, upstream
+
+    async def vet(self, exchange: Exchange, sent: Call, choice: Choice) -> Sent:
+        """Return an answer with what the client gets; one that has to wait for a person is returned as it is."""
+        ruling = await self.guard.answer(exchange.call, choice.readable)
+        exchange.answered.append(ruling)
+        match ruling.strictest:
+            case Action.ALLOW | Action.HOLD:
+                return Sent(choice, choice)
+            case Action.REDACT:
+                return Sent(choice, self.redacted(choice, ruling))
+            case Action.REWRITE if (text := await self.rewritten(exchange, sent, choice.readable, ruling)) is not None:
+                return Sent(choice, Choice(choice.index, text))
+        return Sent(choice, self.refusal(exchange, choice.index, ruling))
+
+    def redacted(self, choice: Choice, ruling: Ruling) -> Choice:
+        """Return an answer with placeholders in its text and in the arguments of its tool calls."""
+        length, spans, readable = len(choice.text), ruling.spans(0), choice.readable
+        tools = choice.tools
+        for span in spans:
+            if span.end > length:
+                value = readable[span.start : span.end]
+                hidden = self.guard.redacted(value, [span._replace(start=0, end=len(value))])
+                tools = tuple(tool._replace(arguments=tool.arguments.replace(value, hidden)) for tool in tools)
+        return replace(choice, text=self.guard.redacted(choice.text, [span for span in spans if span.end <= length]), tools=tools)
+
+    def refusal(self, exchange: Exchange, index: int, *rulings: Ruling) -> Choice:
+        """Return the answer that refuses."""
+        return Choice(index, self.guard.refusal(exchange.call, *rulings, exchange.asked), (), "content_filter")
+
+    async def rewritten(self, exchange: Exchange, sent: Call, answer: str, ruling: Ruling) -> str | None:
+        """Let the model criticise its answer and write it anew, once; None if that fails or is no better.
+
+        Source: Bai et al. 2022 (arXiv:2212.08073), section 3.
+        """
+        if sent.path == "completions":
+            return None
+        principle = self.guard.principle_of(ruling, exchange.asked)
+        talk: list[dict[str, Any]] = [*sent.payload["messages"], {"role": "assistant", "content": answer}]
+        kept = {key: value for key, value in sent.payload.items() if key not in ("tools", "tool_choice", "parallel_tool_calls")}
+        text = ""
+        try:
+            for request in (principle.critique_request, principle.revision_request):
+                talk.append({"role": "user", "content": request})
+                asked = replace(sent, payload={**kept, "messages": list(talk), "n": 1}, n=1)
+                text = (await self._upstream.complete(asked, exchange.release)).choices[0].text
+                talk.append({"role": "assistant", "content": text})
+        except UpstreamError:
+            return None
+        again = await self.guard.answer(exchange.call, text)
+        exchange.rewritten = bool(text.strip()) and again.strictest is Action.ALLOW
+        return text if exchange.rewritten else None
