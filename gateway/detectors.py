@@ -6,7 +6,7 @@ Effects: loads the embedding model on first use; `start` and `stop` begin and en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
@@ -96,10 +96,14 @@ class Detectors:
         self.said: Batched[tuple[str, str], Said] = Batched(self._said, self._thread)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)
 
-    async def warm(self) -> None:
-        """Load everything, so that the first request does not wait for it."""
-        await self.asked(({"role": "user", "content": "hello"},))
-        await self.said(("hello", "hello"))
+    async def warm(self, checks: Collection[str]) -> None:
+        """Load what these checks need, so that the first request does not wait for it."""
+        if "harmful_request" in checks:
+            await self.asked(({"role": "user", "content": "hello"},))
+        if "harmful_answer" in checks:
+            await self.said(("hello", "hello"))
+        if "toxicity" in checks:
+            await self.toxic("hello")
 
     def stop(self) -> None:
         """End the thread."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignment.store.held import Held, Item, now
 from gateway.calls import Call, Choice, Refused, ToolCall
 from gateway.exchange import Exchange
-from gateway.held import Held, Item
 from gateway.logs import masked
 from gateway.policy import Action
 
@@ -36,16 +36,9 @@ class Holding:
         request |= {"n": call.n, "extra": dict(call.extra), "user": call.user}
         kept = {"choices": [_stored(choice) for choice in answers]} if answers else {}
         try:
-            await asyncio.to_thread(
-                self._held.put,
-                exchange.id,
-                client=exchange.client,
-                stage=stage,
-                reason=", ".join(rules),
-                record=masked(line, self._key),
-                request=masked(request, self._key),
-                answer=masked(kept, self._key),
-            )
+            masks = [masked(one, self._key) for one in (line, request, kept)]
+            item = Item(exchange.id, now(), exchange.client, stage, ", ".join(rules), *masks)
+            await asyncio.to_thread(self._held.put, item)
         except Exception as error:
             raise Refused(503, "hold_unavailable", "the request has to wait for a person, and cannot be kept; try again later") from error
 

@@ -14,14 +14,15 @@ from prometheus_client import start_http_server
 
 from alignment.config import Settings
 from alignment.errors import ConfigError, EndpointError
+from alignment.ingest import gateway_logs
 from alignment.ingest.redact import redaction_key
 from alignment.labels.check import load_constitution
+from alignment.store.held import Held
 from gateway.app import App
 from gateway.checks import Checks
 from gateway.detectors import Detectors
 from gateway.embedded import EmbeddedUpstream
 from gateway.guard import Guard
-from gateway.held import Held
 from gateway.holding import Holding
 from gateway.keys import Keys
 from gateway.logs import ExchangeLog
@@ -59,7 +60,7 @@ def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog,
     wanted = settings.gateway
     metrics = Metrics()
     guard, detectors = guard_of(settings, metrics)
-    log = ExchangeLog(log_folder(settings.home), guard.key, fsync=wanted.log_fsync)
+    log = ExchangeLog(gateway_logs(settings.home), guard.key, fsync=wanted.log_fsync)
     upstream = _upstream(settings, base)
     held = Held(settings.home)
     gateway = Gateway(
@@ -73,13 +74,16 @@ def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog,
         keep_going=wanted.log_failure == "go_on",
     )
     metrics.held.set_function(lambda: len(held.waiting()))
-    app = App(gateway, Keys(settings.home), metrics, most_bytes=wanted.max_body_bytes, most_open=wanted.max_open, warm=detectors.warm)
+    checks = {rule.check for rule in guard.policy.rules if rule.mode != "off"}
+    app = App(
+        gateway,
+        Keys(settings.home),
+        metrics,
+        most_bytes=wanted.max_body_bytes,
+        most_open=wanted.max_open,
+        warm=lambda: detectors.warm(checks),
+    )
     return app, metrics, log, detectors
-
-
-def log_folder(home: Path) -> Path:
-    """Return where exchanges are logged; a night ingests it."""
-    return home / "gateway" / "logs"
 
 
 def _upstream(settings: Settings, base: Path) -> Upstream:

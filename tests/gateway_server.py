@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from alignment.labels.check import load_constitution
+from alignment.store.held import Held
 from gateway.app import App
 from gateway.checks import Checks, Hit, Subject
 from gateway.detectors import Asked, Said
 from gateway.guard import Guard
-from gateway.held import Held
 from gateway.holding import Holding
 from gateway.keys import Keys
 from gateway.logs import ExchangeLog

@@ -108,8 +108,8 @@ def test_a_client_that_leaves_ends_the_upstreams_work_and_is_logged(tmp_path: Pa
         body = json.dumps({"messages": [{"role": "user", "content": f"say: {FILL * 100}"}], "stream": True}).encode()
         address = gate.url.removeprefix("http://").split(":")
         with socket.create_connection((address[0], int(address[1])), timeout=10) as client:
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(head.encode() + body)
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             while b"plain words" not in client.recv(4096):
                 pass
         deadline = time.monotonic() + 10

@@ -4,7 +4,7 @@ from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.merge import Batch, merge, would_be
 from alignment.ingest.parse import Context, Parsed, Unmasked, mask, parse, read_records
 from alignment.ingest.reading import Known, Part, Reading, blocks, known_files, resume, unread
-from alignment.ingest.sources import LogSource, Source, log_sources, make_source, parser, presets
+from alignment.ingest.sources import LogSource, Source, gateway_logs, log_sources, make_source, parser, presets
 
 __all__ = [
     "Batch",
@@ -19,6 +19,7 @@ __all__ = [
     "Unmasked",
     "blocks",
     "find_files",
+    "gateway_logs",
     "known_files",
     "log_sources",
     "make_source",

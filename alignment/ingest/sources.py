@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import duckdb
@@ -117,8 +118,13 @@ def presets() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files("alignment.ingest") / "presets.toml").read_text(encoding="utf-8"))
 
 
+def gateway_logs(home: Path) -> Path:
+    """Return the folder of the gateway's exchange logs."""
+    return home / "gateway" / "logs"
+
+
 def log_sources(settings: Settings) -> list[LogSource]:
-    """Return the configured sources; custom mappings are tried on a line.
+    """Return the configured sources, and our gateway's logs if there are any; custom mappings are tried on a line.
 
     Raises:
         ConfigError: a preset or field is unknown, or an expression is not SQL; lists all problems at once.
@@ -127,7 +133,10 @@ def log_sources(settings: Settings) -> list[LogSource]:
     sources: list[LogSource] = []
     problems: list[str] = []
     configured = {name: (one.logs, one.preset, one.fields, one.records) for name, one in ingest.sources.items()}
-    # The sample is only for users who have not configured anything yet.
+    own = gateway_logs(settings.home)
+    if "gateway" not in configured and any(own.glob("*.jsonl")):
+        configured["gateway"] = ([str(own / "*.jsonl")], "gateway", {}, "")
+    # The sample is only for users who have no logs yet.
     if not configured or "logs" in ingest.model_fields_set:
         configured = {"logs": (ingest.logs, ingest.preset, ingest.fields, ingest.records), **configured}
     for name, (logs, preset, fields, records) in configured.items():

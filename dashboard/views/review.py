@@ -10,7 +10,7 @@ from alignment.labels.review_queue import Verdict
 from dashboard import components, conversation, data, empty_states, identity, review_data
 from dashboard.data import Row
 from dashboard.review_data import Board
-from dashboard.views import deciding, differing, guidelines, reviewed
+from dashboard.views import deciding, differing, guidelines, held, reviewed
 
 WHAT = {
     "disagreement": "The labelers disagree, the user complained, or no answer may be taught.",
@@ -30,7 +30,7 @@ MEANING_AUDIT = (
 )
 # The words for outcomes 0 and 1 of a suite.
 SCORES = (("safe", "unsafe"), ("helpful", "refusal"), ("no failure", "failure"))
-VIEWS = ("Decide", "Disagreements", "History")
+VIEWS = ("Decide", "Gateway", "Disagreements", "History")
 
 
 def render() -> None:
@@ -39,6 +39,9 @@ def render() -> None:
         st.title("Review queue", anchor=False, width="content")
         st.session_state.setdefault("review_view", VIEWS[0])
         view = st.segmented_control("View", VIEWS, key="review_view", required=True, label_visibility="collapsed")
+    if view == "Gateway":
+        held.render()
+        return
     progress = data.review_progress()
     if not progress:
         empty_states.of_rows("Nothing to review yet", "A night adds items here when its labelers are not sure.")

@@ -33,6 +33,20 @@ def bench_ingest(
     print_rows(run(rows, repeat), as_json=as_json)
 
 
+@command(benches, "gateway")
+def bench_gateway(
+    seconds: Annotated[float, typer.Option(min=1, help="seconds of load per variant, per number of clients, whole and streamed")] = 10,
+    clients: Annotated[list[int] | None, typer.Option(min=1, max=2000, help="clients at the same time; 1 and 100 if not given")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds in which the variants take turns")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Measure what the gateway adds to a bare upstream on loopback: latency, requests a second, first token, memory."""
+    from bench.gateway import run
+
+    start()
+    print_rows(run(seconds, tuple(clients or (1, 100)), rounds), as_json=as_json)
+
+
 @command(benches, "kill")
 def bench_kill(
     runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,

@@ -159,8 +159,8 @@ def remove_key_command(name: Annotated[str, typer.Argument(help="whose key it is
 def held_command(as_json: Json = False) -> None:
     """List what waits for a person, oldest first."""
     settings = start()
+    from alignment.store.held import Held
     from alignment.text import cap
-    from gateway.held import Held
 
     rows = [
         {"id": item.id, "since": item.created_at, "stage": item.stage, "rules": item.reason}
@@ -179,7 +179,7 @@ def decide_command(
 ) -> None:
     """Decide on a held exchange; the client gets the outcome when it asks next, and tonight's labelers read the verdict."""
     settings = start(writes=True)
-    from gateway.held import Held
+    from alignment.store.held import Held
 
     item = Held(settings.home).decide(name, verdict, actor=answering(actor), why=reason)
     print(f"{item.id}: {item.verdict}, decided by {item.actor}")
