@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from alignment.config import Settings
 from alignment.errors import ConfigError
+from alignment.ingest import log_sources
 from gateway.keys import Keys
 from gateway.policy import Policy, Rule, load_policy
 from tests.gateway_server import garbage, gateway, hangs, raises
+from tests.test_ingest import ingest, responses
 
 SECRET = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
 
@@ -344,3 +350,54 @@ def test_a_policy_with_any_mistake_is_refused_as_a_whole(tmp_path: Path, text: s
     path.write_text(text)
     with pytest.raises(ConfigError, match=problem.replace("(", r"\(").replace(")", r"\)")):
         load_policy(path)
+
+
+# Releases, and the night
+
+
+def _serve(home: Path, champion: str, canary: str | None = None, share: float = 0.0) -> None:
+    (home / "releases").mkdir(parents=True, exist_ok=True)
+    (home / "releases" / "serving.json").write_text(json.dumps({"champion": champion, "canary": canary, "share": share}))
+
+
+def test_a_promotion_takes_effect_while_requests_are_answered_and_drops_none(tmp_path: Path) -> None:
+    _serve(tmp_path, "r1")
+    with gateway(tmp_path, policy()) as gate, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(gate.chat, f"say: {number}") for number in range(150)]
+        time.sleep(0.3)
+        _serve(tmp_path, "r2")
+        answers = [future.result() for future in asked]
+        time.sleep(0.3)
+        assert gate.chat("say: last").headers["x-align-release"] == "r2"
+    assert [answer.json()["choices"][0]["message"]["content"] for answer in answers] == [str(number) for number in range(150)]
+    assert {answer.headers["x-align-release"] for answer in answers} <= {"r1", "r2"}
+
+
+def test_a_canary_has_its_share_of_people_and_keeps_them(tmp_path: Path) -> None:
+    _serve(tmp_path, "r1", "r2", 0.3)
+    with gateway(tmp_path, policy()) as gate:
+        first, again = ([gate.chat("x", user=f"user {number}").headers["x-align-release"] for number in range(60)] for _ in range(2))
+        assert {line["model"] for line in gate.log()} == {"r1", "r2"}
+    assert first == again and 8 <= first.count("r2") <= 28
+
+
+def test_a_night_ingests_what_the_gateway_logged_without_a_setting(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert [source.name for source in log_sources(settings)] == ["logs"]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    with gateway(tmp_path, policy(ANSWERS)) as gate:
+        gate.chat("say: hello", user="ann")
+        gate.chat("say: HARM", user="ann")
+        gate.chat("say: {}", tools=tools)
+        gate.scripted.how = "down"
+        gate.chat("say: lost")
+    [source] = log_sources(settings)
+    assert source.name == "gateway"
+    [file] = source.find()
+    logged = Path(file.path)
+    # The helper's clock stands still.
+    logged.write_text(re.sub(r'"created_at":"[0-9-]{10}', '"created_at":"2026-11-01', logged.read_text()))
+    read = ingest(tmp_path, logged)
+    assert (read.stored, read.skipped, read.quarantined) == (2, 2, 0)
+    # The answer that was stopped is what the model said: that is what the night is about.
+    assert responses(tmp_path) == ["hello", "HARM"]
