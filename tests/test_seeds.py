@@ -22,6 +22,7 @@ from alignment.pairs.seeds import (
     BUNDLED,
     HONESTY,
     add_seeds,
+    alarming,
     draw,
     drawn,
     load_seeds,
@@ -130,11 +131,26 @@ def test_no_voice_tells_what_is_harmful():
     chosen = draw(flow.bundled(), Seeds().pairs)
     drawn_clusters = {(one.category, one.cluster) for one in chosen if one.side is Side.HARM and not one.chosen}
     lanes = Counter(
-        (category, cluster.split("-")[0] if cluster.startswith(("voice-", "turn-")) else "") for category, cluster in drawn_clusters
+        (category, cluster.split("-")[0] if cluster.startswith(("voice-", "turn-", "alarming-")) else "")
+        for category, cluster in drawn_clusters
     )
     for theme in themes:
         assert lanes[theme, "voice"] > 10, theme
-        assert max(abs(lanes[theme, "voice"] - lanes[theme, other]) for other in ("", "turn")) <= 1, theme
+        assert max(abs(lanes[theme, "voice"] - lanes[theme, other]) for other in ("", "turn", "alarming")) <= 1, theme
+
+
+def test_what_only_sounds_harmful_is_said_like_the_harm_beside_it():
+    clusters: dict[str, list[Any]] = {}
+    for one in alarming():
+        clusters.setdefault(one.cluster, []).append(one)
+    assert len(clusters) == 200 and len({one.text.casefold() for one in alarming()}) == 800
+    for cluster in clusters.values():
+        assert [one.category == "lookalike" for one in cluster] == [False, True, True, True]
+    harm = [cluster[0].text for cluster in clusters.values()]
+    for place in (1, 2, 3):
+        beside = [cluster[place].text for cluster in clusters.values()]
+        assert abs(np.mean([len(text) for text in harm]) - np.mean([len(text) for text in beside])) < 8
+        assert abs(np.mean([text.endswith("?") for text in harm]) - np.mean([text.endswith("?") for text in beside])) < 0.1
 
 
 def test_a_harmful_last_turn_and_its_look_alike_are_said_alike():
