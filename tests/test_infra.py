@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.fast
 
-UNITS = ("align.service", "align-dashboard.service")
+UNITS = ("align.service", "align-dashboard.service", "align-gateway.service")
 NEEDED = {
     "UMask": "0077",
     "StateDirectoryMode": "0700",
