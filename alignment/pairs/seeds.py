@@ -30,7 +30,7 @@ BUNDLED, LICENCE, PROJECT = "bundled", "Apache-2.0", "align"
 SEED = "seed"
 """The labeler of pairs whose side was known from the start."""
 HONEST, VOICE, TURN, ALARMING = "honesty", "voice", "turn", "alarming"
-HONEST_AT_ONCE = 8
+HONEST_AT_ONCE = 11
 """Clusters of honest inability drawn per cluster of another theme: as one theme among a dozen it would hardly be taught."""
 HONESTY = "misinformation"
 """Category of questions with no honest answer but inability: the harm is an invented fact."""
