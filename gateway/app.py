@@ -6,9 +6,10 @@ No text of a request appears in a server log, and what is not known here is refu
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
@@ -29,22 +30,31 @@ from gateway.service import Gateway
 from gateway.wire import WIRES
 from gateway.wire.sse import openai_error
 
-_LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]"))
+_LOOPBACK, _HERE = frozenset(("127.0.0.1", "localhost", "[::1]")), frozenset(("127.0.0.1", "::1"))
+_PORT = re.compile(r":\d{1,5}\Z")
 _SECONDS_TO_SEND = 30
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_DEEP = 1_000
+_DEEP = 64
 
 
 class App:
-    """The routes of one gateway. `open_` says that no key is needed, which only loopback may have."""
+    """The routes of one gateway. With `locked` a key is needed even if there is none, as beyond loopback."""
 
     def __init__(
-        self, gateway: Gateway, keys: Keys, metrics: Metrics, *, most_bytes: int, most_open: int, warm: Callable[[], Awaitable[None]]
+        self,
+        gateway: Gateway,
+        keys: Keys,
+        metrics: Metrics,
+        *,
+        most_bytes: int,
+        most_open: int,
+        locked: bool,
+        warm: Callable[[], Awaitable[None]],
     ) -> None:
         self._gateway, self._keys, self._metrics = gateway, keys, metrics
         self._most_bytes, self._most_open, self._warm = most_bytes, most_open, warm
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._open = 0
+        self._open, self._locked = 0, locked
         self._wires = {wire.name: wire for wire in WIRES}
         self._warmed: asyncio.Task[None] | None = None
 
@@ -75,10 +85,8 @@ class App:
             status, action, response = 500, "error", None
             try:
                 key = self._client(request)
-                call = wire.parse(await self._body(request))
-                if self._open >= self._most_open:
-                    raise Refused(503, "overloaded", f"{self._open} requests are being answered; try again later", retry_after=1)
                 with self._counted():
+                    call = wire.parse(await self._body(request))
                     reply = await self._gateway.answer(wire, call, key.name)
                 status, action = reply.status, reply.exchange.action.value
                 headers = {"x-align-exchange": reply.exchange.id, "x-align-action": action, "x-align-release": reply.exchange.release}
@@ -98,17 +106,33 @@ class App:
     def _guarded(self, handle: Callable[[Request, Key], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                return await handle(request, self._client(request))
+                key = self._client(request)
+                with self._counted():
+                    return await handle(request, key)
             except Refused as refused:
                 return _error(refused, openai_error(refused))
 
         return answer
 
-    def _counted(self) -> _Counted:
-        return _Counted(self)
+    @contextmanager
+    def _counted(self, *, limited: bool = True) -> Iterator[None]:
+        """Count a request while it is received and answered.
+
+        Raises:
+            Refused: too many are.
+        """
+        if limited and self._open >= self._most_open:
+            raise Refused(503, "overloaded", f"{self._open} requests are being answered; try again later", retry_after=1)
+        self._open += 1
+        self._metrics.open.inc()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._metrics.open.dec()
 
     async def _while_open(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        with self._counted():
+        with self._counted(limited=False):
             try:
                 async for frame in stream:
                     yield frame
@@ -127,9 +151,11 @@ class App:
             known = self._keys.known
         except ConfigError as error:
             raise Refused(503, "keys_unavailable", "the keys of this gateway cannot be read; see its terminal") from error
-        if not known:
-            host = request.headers.get("host", "").rsplit(":", 1)[0] if "]" not in request.headers.get("host", "") else "[::1]"
-            if host not in _LOOPBACK:
+        # Once there was a key, one is needed: taking the last one back must not open the door.
+        self._locked = self._locked or bool(known)
+        if not self._locked:
+            host = _PORT.sub("", request.headers.get("host", ""))
+            if host not in _LOOPBACK or (request.client is None or request.client.host not in _HERE):
                 raise Refused(403, "unknown_host", "without keys this gateway serves this machine only; 'align gateway key add NAME'")
             return Key("anonymous", "")
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
@@ -172,6 +198,8 @@ class App:
             raise Refused(400, "invalid_json", f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
         if not isinstance(found, dict):
             raise Refused(400, "invalid_json", "the body is JSON, but no object")
+        if not _shallow(found, _DEEP):
+            raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels")
         return found
 
     async def _moderations(self, request: Request, _: Key) -> Response:
@@ -198,19 +226,12 @@ class App:
         return _json(503 if troubles else 200, {"ready": not troubles, "troubles": troubles}, {})
 
 
-class _Counted:
-    """Counts a request while it is answered."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def __enter__(self) -> None:
-        self._app._open += 1
-        self._app._metrics.open.inc()
-
-    def __exit__(self, *_: object) -> None:
-        self._app._open -= 1
-        self._app._metrics.open.dec()
+def _shallow(value: Any, levels: int) -> bool:
+    """Return whether a JSON value is nested at most `levels` deep."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_shallow(one, levels - 1) for one in inner)
 
 
 def _json(status: int, body: Any, headers: Mapping[str, str]) -> Response:

@@ -15,6 +15,7 @@ from alignment.records import Message
 MAX_ANSWERS = 16
 """Largest `n`: the answers of one call."""
 MAX_MESSAGES = 2_000
+_SHORTEST = 6
 
 
 class Refused(Exception):
@@ -43,9 +44,9 @@ class Choice:
     finish: str = "stop"
 
     @property
-    def readable(self) -> str:
-        """All that the model wrote: the text, and what it wants to call tools with."""
-        return "\n".join([self.text, *(f"{tool.name} {tool.arguments}" for tool in self.tools)]).strip()
+    def texts(self) -> tuple[str, ...]:
+        """All that the model wrote: the text, then name and arguments of each tool call."""
+        return (self.text, *(part for tool in self.tools for part in (tool.name, tool.arguments)))
 
 
 class Usage(NamedTuple):
@@ -98,9 +99,9 @@ Event = Text | Tool | End | Usage
 class Call:
     """A request that may be sent upstream.
 
-    `payload` is the body of a chat completion (or a plain one, if `path` says so) without model and stream; its `messages` are what the
-    model reads. `tool_texts` are results and definitions of tools, which strangers may have written. `user` and `conversation` identify
-    who asks, empty if the request does not say.
+    `payload` is the body of a chat completion (or a plain one, if `path` says so) without model and stream; nothing else is sent.
+    `tool_texts` are results and definitions of tools, which strangers may have written. `user` and `conversation` identify who asks,
+    empty if the request does not say.
     """
 
     interface: str
@@ -124,12 +125,22 @@ class Call:
         return tuple(Message(role=turn["role"], content=content_text(turn)) for turn in self.payload["messages"])
 
     @property
+    def leaves(self) -> tuple[str, ...]:
+        """Every text that is sent upstream, names of fields included, each once; those too short to hold anything are left out."""
+        return tuple(dict.fromkeys(text for text in strings(self.payload) if len(text) >= _SHORTEST))
+
+    @property
+    def given(self) -> str:
+        """What the client itself sent, the operator's instructions aside."""
+        return "\n".join(turn["content"] for turn in self.messages if turn["role"] not in ("system", "developer"))
+
+    @property
     def system(self) -> str:
         """The operator's instructions."""
         return "\n".join(turn["content"] for turn in self.messages if turn["role"] in ("system", "developer"))
 
-    def with_texts(self, change: Mapping[str, str]) -> Call:
-        """Return the call with each text that is a key of `change` replaced by its value."""
+    def with_leaves(self, change: Mapping[str, str]) -> Call:
+        """Return the call with each of its leaves that is a key of `change` replaced by its value."""
         return replace(self, payload=_replaced(self.payload, change))
 
     def instructed(self, instruction: str) -> Call:
@@ -148,8 +159,21 @@ def _replaced(value: Any, change: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return change.get(value, value)
     if isinstance(value, Mapping):
-        return {key: _replaced(one, change) for key, one in value.items()}
+        return {change.get(key, key): _replaced(one, change) for key, one in value.items()}
     return [_replaced(one, change) for one in value] if isinstance(value, list) else value
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield key
+            yield from strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings(one)
 
 
 def content_text(turn: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ import asyncio
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
-from alignment.conversation import asked
+from alignment.conversation import asked as asked_for
 from alignment.ingest.redact import Work, locate
+from alignment.moderation.conversations import PLAIN
 from alignment.records import Message
 from gateway.detectors import Detectors
 from gateway.patterns import INJECTIONS, JAILBREAKS, fired
@@ -24,6 +26,8 @@ SECRETS = frozenset(("KEY", "PRIVATE_KEY"))
 _INLINE = 4_000
 _WORK = 4_000_000
 _GRAM, _LEAKED_WORDS = 6, 24
+_LONG, _ASKED, _SAID, _TOXIC, _MOST_PIECES = 480, 240, 400, 3_500, 400
+"""Characters from which a user's turn is read in parts too, and of a part, by check; and the parts of a text that are read."""
 _WORD = re.compile(r"\w+")
 
 
@@ -45,7 +49,7 @@ class Hit(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is checked: for a prompt its `texts`, one per turn or tool; for an answer one text, which may be a part of it.
+    """What is checked: for a prompt its `texts`, all that is sent upstream; for an answer its text, or a part, and its tool calls' parts.
 
     `messages` is the conversation up to the answer, `system` the operator's instructions, and `tools` what tools returned or say of
     themselves.
@@ -86,22 +90,49 @@ class Checks:
         return hit
 
     async def _harmful_request(self, subject: Subject) -> Hit:
+        """Score the conversation, and each part of its long turns: the heads read some hundred characters.
+
+        Raises:
+            TooLong: a turn is too long to read whole.
+        """
         talk = tuple(Message(role=_heard(turn["role"]), content=turn["content"]) for turn in subject.messages if turn["role"] != "tool")
-        found = [self._detectors.asked(talk)]
-        plain = tuple(Message(role=turn["role"], content=reading(turn["content"])) for turn in talk)
-        if plain != talk:
-            found.append(self._detectors.asked(plain))
-        best = max(await asyncio.gather(*found))
+        if talk and talk[-1]["role"] == "assistant":
+            # A model goes on with a beginning that the client wrote: it counts as asked.
+            talk = (*talk, Message(role="user", content=talk[-1]["content"]))
+        texts = tuple(turn["content"] for turn in talk)
+        plain = await _inline(_readings, texts)
+        asked = [talk]
+        if plain != texts:
+            asked.append(tuple(Message(role=turn["role"], content=text) for turn, text in zip(talk, plain, strict=True)))
+        parts = [
+            part
+            for turns in asked
+            for turn in turns
+            if turn["role"] == "user" and len(turn["content"]) > _LONG
+            for part in pieces(turn["content"], _ASKED)
+        ]
+        whole = await asyncio.gather(*map(self._detectors.asked, asked))
+        found = await asyncio.gather(*(self._detectors.asked((Message(role="user", content=part),)) for part in parts))
+        # Out of its context many a sentence looks harmful, so only a clear one counts.
+        best = _highest([*whole, *(one for one in found if not one.score < PLAIN)], [one.score for one in (*whole, *found)])
         return Hit(best.score, best.category)
 
     async def _harmful_answer(self, subject: Subject) -> Hit:
-        prompt, [answer] = asked(subject.messages), subject.texts
-        plain = reading(answer)
-        found = [self._detectors.said((prompt, one)) for one in {answer, plain}]
-        return Hit(max(one.harmful for one in await asyncio.gather(*found)))
+        """Score the answer, and each part of a long one.
+
+        Raises:
+            TooLong: it is too long to read whole.
+        """
+        prompt, answer = asked_for(subject.messages), "\n".join(filter(None, subject.texts))
+        [plain] = await _inline(_readings, (answer,))
+        texts = dict.fromkeys(part for text in dict.fromkeys((answer, plain)) for part in (text, *pieces(text, _SAID)))
+        scores = [one.harmful for one in await asyncio.gather(*(self._detectors.said((prompt, text)) for text in texts))]
+        return Hit(_highest(scores, scores))
 
     async def _toxicity(self, subject: Subject) -> Hit:
-        return Hit(max(await asyncio.gather(*(self._detectors.toxic(text) for text in subject.texts)), default=0.0))
+        texts = [part for text in subject.texts for part in (pieces(text, _TOXIC) or [text])]
+        scores = [0.0, *await asyncio.gather(*map(self._detectors.toxic, texts))]
+        return Hit(_highest(scores, scores))
 
     async def _jailbreak(self, subject: Subject) -> Hit:
         return Hit(await _inline(_patterns, _by("user", subject.messages), JAILBREAKS))
@@ -116,7 +147,7 @@ class Checks:
         return _located([span for span in await self._spans(subject) if span.kind not in SECRETS])
 
     async def _prompt_leak(self, subject: Subject) -> Hit:
-        return Hit(leaked(subject.system, subject.texts[0]))
+        return Hit(await _inline(_leaked, ("\n".join(subject.texts),), subject.system))
 
     async def _spans(self, subject: Subject) -> list[Span]:
         return await _inline(_find, subject.texts)
@@ -137,6 +168,35 @@ async def _inline(function: Callable[..., T], texts: Sequence[str], *more: Any) 
     return await asyncio.to_thread(function, texts, *more)
 
 
+class TooLong(ValueError):
+    """A text has more parts than are read."""
+
+
+def pieces(text: str, size: int) -> list[str]:
+    """Return overlapping parts of about `size` characters that cover a longer text; none for one that fits.
+
+    Raises:
+        TooLong: there are more than 400.
+
+    >>> pieces("abcdefghij", 6), pieces("abc", 6)
+    (['abcdef', 'efghij'], [])
+    """
+    if len(text) <= size:
+        return []
+    step = size - size // 3
+    starts = range(0, len(text) - size // 3, step)
+    if len(starts) > _MOST_PIECES:
+        raise TooLong(f"{len(starts)} parts, more than {_MOST_PIECES}")
+    return [text[start : start + size] for start in starts]
+
+
+def _highest(values: Sequence[T], scores: Sequence[float]) -> T:
+    """Return the largest value. A score that is none must not get lost among others: `max` may pass over NaN."""
+    if not all(math.isfinite(score) for score in scores):
+        raise ValueError("a score is no number")
+    return max(values)  # type: ignore[type-var]
+
+
 def leaked(system: str, answer: str) -> float:
     """Return how much of the operator's instructions stands in the answer: the longest run of equal words, as a share of 24.
 
@@ -147,13 +207,28 @@ def leaked(system: str, answer: str) -> float:
     >>> leaked("You are a helpful assistant.", "You are a helpful assistant.")
     0.0
     """
-    told, said = _WORD.findall(system.lower()), _WORD.findall(answer.lower())
-    grams = {tuple(told[start : start + _GRAM]) for start in range(len(told) - _GRAM + 1)}
+    length, grams = _grams(system)
+    said = _WORD.findall(answer.lower())
     longest = run = 0
     for start in range(len(said) - _GRAM + 1 if grams else 0):
         run = run + 1 if tuple(said[start : start + _GRAM]) in grams else 0
         longest = max(longest, run)
-    return min(1.0, (longest + _GRAM - 1) / min(_LEAKED_WORDS, len(told))) if longest else 0.0
+    return min(1.0, (longest + _GRAM - 1) / min(_LEAKED_WORDS, length)) if longest else 0.0
+
+
+@lru_cache(64)
+def _grams(system: str) -> tuple[int, frozenset[tuple[str, ...]]]:
+    """Return the number of words and their runs of six; the same instructions come with every request."""
+    told = _WORD.findall(system.lower())
+    return len(told), frozenset(tuple(told[start : start + _GRAM]) for start in range(len(told) - _GRAM + 1))
+
+
+def _leaked(texts: Sequence[str], system: str) -> float:
+    return leaked(system, texts[0])
+
+
+def _readings(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(reading, texts))
 
 
 def _patterns(texts: Sequence[str], patterns: tuple[re.Pattern[str], ...]) -> float:

@@ -41,10 +41,11 @@ class Exchange:
 
 
 class Sent(NamedTuple):
-    """An answer as the model wrote it, and as the client gets it."""
+    """An answer as the model wrote it, and as the client gets it, unless it `waits` for a person."""
 
     written: Choice
     given: Choice
+    waits: bool = False
 
 
 class Reply(NamedTuple):

@@ -79,15 +79,18 @@ class Guard:
 
     async def prompt(self, call: Call) -> Ruling:
         """Check a request: its whole conversation, and what tools returned."""
-        texts = tuple(dict.fromkeys([*(turn["content"] for turn in call.messages), *call.tool_texts]))
-        return await self._rule("prompt", Subject(call.messages, texts, call.system, call.tool_texts))
+        return await self._rule("prompt", Subject(call.messages, call.leaves, call.system, call.tool_texts))
 
-    async def answer(self, call: Call, text: str) -> Ruling:
-        """Check an answer, or a part of one."""
-        if not text.strip():
+    async def answer(self, call: Call, texts: Sequence[str]) -> Ruling:
+        """Check an answer's texts, or a part of one; see `Choice.texts`. What the client itself sent is not redacted."""
+        if not any(text.strip() for text in texts):
             return Ruling()
-        ruling = await self._rule("answer", Subject(call.messages, (text,), call.system))
-        return Ruling(tuple(_unknown(one, call, text) for one in ruling.findings if one.error or not _echoes(one, call, text)))
+        ruling = await self._rule("answer", Subject(call.messages, tuple(texts), call.system))
+        if not any(one.spans for one in ruling.findings):
+            return ruling
+        given = call.given
+        findings = [(one, _unknown(one, given, texts)) for one in ruling.findings]
+        return Ruling(tuple(left for one, left in findings if left.spans or not one.spans))
 
     async def _rule(self, stage: Stage, subject: Subject) -> Ruling:
         rules = self.policy.at(stage)
@@ -128,10 +131,9 @@ class Guard:
 
     def changed(self, call: Call, ruling: Ruling) -> Call:
         """Return the call as it goes upstream: redacted, and with a principle as instruction where the policy says so."""
-        texts = tuple(dict.fromkeys([*(turn["content"] for turn in call.messages), *call.tool_texts]))
-        change = {text: self.redacted(text, spans) for number, text in enumerate(texts) if (spans := ruling.spans(number))}
+        change = {text: self.redacted(text, spans) for number, text in enumerate(call.leaves) if (spans := ruling.spans(number))}
         if change:
-            call = call.with_texts(change)
+            call = call.with_leaves(change)
         return call.instructed(self.instruction(ruling)) if Action.INSTRUCT in ruling.actions else call
 
     def instruction(self, ruling: Ruling) -> str:
@@ -156,15 +158,11 @@ class Guard:
         return texts[int(unit_interval("refusal", *(turn["content"] for turn in call.messages)) * len(texts))]
 
 
-def _echoes(finding: Finding, call: Call, text: str) -> bool:
-    """Return whether everything personal that was found in an answer stands in what the client sent, the operator's instructions aside."""
-    return bool(finding.spans) and all(_given(span, call, text) for span in finding.spans)
+_MOST_COMPARED = 200
 
 
-def _unknown(finding: Finding, call: Call, text: str) -> Finding:
-    return finding._replace(spans=tuple(span for span in finding.spans if not _given(span, call, text)))
-
-
-def _given(span: Span, call: Call, text: str) -> bool:
-    value = text[span.start : span.end]
-    return any(value in turn["content"] for turn in call.messages if turn["role"] not in ("system", "developer"))
+def _unknown(finding: Finding, given: str, texts: Sequence[str]) -> Finding:
+    """Return a finding without what the client itself sent. Of very many places only the first are looked up; the others stay."""
+    first, rest = finding.spans[:_MOST_COMPARED], finding.spans[_MOST_COMPARED:]
+    unknown = [span for span in first if texts[span.text][span.start : span.end] not in given]
+    return finding._replace(spans=(*unknown, *rest))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from alignment.store.held import Held, Item, now
@@ -18,9 +19,21 @@ class Holding:
 
     def __init__(self, held: Held, key: bytes) -> None:
         self._held, self._key = held, key
+        self._locks: dict[str, asyncio.Lock] = {}
 
-    async def hold(self, exchange: Exchange, stage: str, answers: Sequence[Choice], line: Mapping[str, Any]) -> None:
-        """Keep an exchange, with the line that will be logged when it is decided.
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """Let one request at a time ask for an exchange: its answer is made once."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._locks.pop(name, None)
+
+    async def hold(self, exchange: Exchange, stage: str, answers: Sequence[Choice], lines: Sequence[Mapping[str, Any]]) -> None:
+        """Keep an exchange, with the lines that are logged when it is decided.
 
         Raises:
             Refused: it cannot be kept.
@@ -36,7 +49,7 @@ class Holding:
         request |= {"n": call.n, "extra": dict(call.extra), "user": call.user}
         kept = {"choices": [_stored(choice) for choice in answers]} if answers else {}
         try:
-            masks = [masked(one, self._key) for one in (line, request, kept)]
+            masks = [masked(one, self._key) for one in (list(lines), request, kept)]
             item = Item(exchange.id, now(), exchange.client, stage, ", ".join(rules), *masks)
             await asyncio.to_thread(self._held.put, item)
         except Exception as error:
@@ -67,18 +80,8 @@ class Holding:
         )
 
     async def deliver(self, item: Item, status: int, body: Mapping[str, Any]) -> bool:
-        """Keep what the client gets; return whether this was the first time."""
+        """Keep what the client gets, so that it gets the same again."""
         return await asyncio.to_thread(self._held.deliver, item.id, {"status": status, "body": body})
-
-    def line(self, item: Item, written: Choice | None, *, model: str) -> dict[str, Any]:
-        """Return the log line of a decided exchange. A decision about an answer is a thumb, which tonight's labelers read."""
-        about = {**item.record["gateway"], "held": item.verdict, "decided_by": item.actor}
-        if written is None:
-            return {**item.record, "gateway": about}
-        line = {**item.record, "model": model, "response": written.text, "gateway": about}
-        if item.answer:
-            line["signals"] = {"thumbs": "up" if item.verdict == "allow" else "down"}
-        return line
 
 
 def ask_again(name: str) -> Refused:

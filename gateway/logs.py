@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -76,9 +77,9 @@ class ExchangeLog:
         """Return why the folder cannot be written, or ''."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            probe = self._folder / f".probe-{os.getpid()}"
-            probe.write_bytes(b"x" * 4096)
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self._folder) as probe:
+                probe.write(b"x" * 4096)
+                probe.flush()
         except OSError as error:
             return f"the log folder cannot be written: {error.strerror}"
         return ""
@@ -104,15 +105,23 @@ class ExchangeLog:
             self._file.close()
 
     def _write(self, lines: list[_Line]) -> None:
+        bodies: list[bytes] = []
+        good: list[_Line] = []
+        for line in lines:
+            try:
+                bodies.append(orjson.dumps(masked(line.record, self._key)) + b"\n")
+                good.append(line)
+            except Exception as error:
+                # One line that cannot be written must not cost others theirs.
+                line.loop.call_soon_threadsafe(_tell, line.done, LogLost(f"{type(error).__name__}: the line cannot be written"))
         failed: Exception | None = None
         try:
-            body = b"".join(orjson.dumps(masked(line.record, self._key)) + b"\n" for line in lines)
-            self._append(body)
+            self._append(b"".join(bodies))
             self.trouble = ""
         except Exception as error:
-            failed = LogLost(f"{type(error).__name__}: {getattr(error, 'strerror', None) or 'the line cannot be written'}")
+            failed = LogLost(f"{type(error).__name__}: {getattr(error, 'strerror', None) or 'the file cannot be written'}")
             self.trouble = str(failed)
-        for line in lines:
+        for line in good:
             line.loop.call_soon_threadsafe(_tell, line.done, failed)
 
     def _append(self, body: bytes) -> None:

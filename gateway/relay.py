@@ -42,13 +42,13 @@ async def relay(
                     break
         except UpstreamError as error:
             logged = True
-            await log([answer.sent() for answer in answers], error.refused.code)
+            await _surely(log([answer.sent() for answer in answers], error.refused.code))
             for frame in frames.failed(error.refused):
                 yield frame
             return
         logged = True
         try:
-            await log([answer.sent() for answer in answers], None)
+            await _surely(log([answer.sent() for answer in answers], "cut" if any(answer.cut for answer in answers) else None))
         except Refused as refused:
             for frame in frames.failed(refused):
                 yield frame
@@ -60,21 +60,29 @@ async def relay(
             yield frame
     finally:
         if not logged:
-            _later(log([answer.sent() for answer in answers], "client_left"))
+            _begun(_quietly(log([answer.sent() for answer in answers], "client_left")))
         with suppress(BaseException):
             await events.aclose()  # type: ignore[attr-defined]
 
 
-def _later(work: Awaitable[None]) -> None:
-    """Log what a client got that left, though nobody waits for it."""
+async def _surely(work: Awaitable[None]) -> None:
+    """Wait for a log's lines; if the client leaves meanwhile, they are written all the same."""
+    await asyncio.shield(_begun(work))
 
-    async def quietly() -> None:
-        with suppress(Refused):
-            await work
 
-    task = asyncio.create_task(quietly())
+async def _quietly(work: Awaitable[None]) -> None:
+    with suppress(Refused):
+        await work
+
+
+def _begun(work: Awaitable[None]) -> asyncio.Task[None]:
+    async def run() -> None:
+        await work
+
+    task = asyncio.create_task(run())
     _left_behind.add(task)
     task.add_done_callback(_left_behind.discard)
+    return task
 
 
 async def after(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[Event]:
@@ -111,14 +119,17 @@ class Answer:
         self._tools: list[ToolCall] = []
         self._left: list[str] = []
         self._stopped: Ruling | None = None
-        self.over = False
+        self.over = self.cut = False
         self.finish = "stop"
 
     async def _judge(self, text: str) -> Ruling:
-        ruling = await self._vetting.guard.answer(self._exchange.call, text)
+        ruling = await self._vetting.guard.answer(self._exchange.call, (text,))
+        self._note(ruling)
+        return ruling
+
+    def _note(self, ruling: Ruling) -> None:
         if ruling.findings:
             self._exchange.answered.append(ruling)
-        return ruling
 
     async def take(self, event: Event) -> list[Event]:
         """Return what may leave after an event; ends are sent later."""
@@ -139,8 +150,10 @@ class Answer:
             self._window.written.append(text)
             return []
         if self._window.length + len(text) > self._policy.max_characters:
-            self.over, self.finish = True, "length"
-            return self._give((await self._window.finish()).text)
+            self.over = self.cut = True
+            events = await self._rest()
+            self.finish = "content_filter" if self._stopped else "length"
+            return events
         released = await self._window.feed(text)
         return await self._stop(released.stopped) if released.stopped else self._give(released.text)
 
@@ -149,13 +162,12 @@ class Answer:
         if self._stopped:
             return before
         choice = Choice(self.index, "", (event.call,))
-        ruling = await self._judge(choice.readable)
-        if ruling.strictest is Action.REDACT:
-            [call] = self._vetting.redacted(choice, ruling).tools
-        elif ruling.strictest is Action.ALLOW:
-            call = event.call
-        else:
+        ruling = await self._vetting.guard.answer(self._exchange.call, choice.texts)
+        self._note(ruling)
+        hidden = self._vetting.redacted(choice, ruling) if ruling.strictest is Action.REDACT else choice
+        if hidden is None or ruling.strictest not in (Action.ALLOW, Action.REDACT):
             return [*before, *await self._stop(ruling)]
+        [call] = hidden.tools
         self._tools.append(call)
         return [*before, replace(event, call=call)]
 

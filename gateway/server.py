@@ -81,6 +81,7 @@ def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog,
         metrics,
         most_bytes=wanted.max_body_bytes,
         most_open=wanted.max_open,
+        locked=wanted.address not in _LOOPBACK,
         warm=lambda: detectors.warm(checks),
     )
     return app, metrics, log, detectors
@@ -126,6 +127,7 @@ def run(settings: Settings, *, base: Path, tell: Callable[[str], None]) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(wanted.timeout),
         timeout_keep_alive=75,
+        limit_concurrency=4 * wanted.max_open,
     )
     shown = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
     tell(f"gateway: http://{shown}:{wanted.port}/v1 → {wanted.upstream or 'the release in production, in this process'}")

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from gateway.calls import Call, Completion, Refused, Wire
+from alignment.store.held import Item, decided
+from gateway.calls import Call, Choice, Completion, Refused, Wire
 from gateway.exchange import Exchange, Reply, Sent, conversation_of, log_line
 from gateway.guard import Guard
 from gateway.holding import Holding, ask_again
@@ -68,7 +69,10 @@ class Gateway:
             sent = self.guard.changed(call, exchange.asked)
             if call.stream:
                 return Reply(200, None, await self._streamed(wire, exchange, sent), exchange)
-            completion = await (beside if beside and sent is call else self._complete(exchange, sent))
+            if beside and sent is call:
+                await asyncio.wait([beside])
+            made = beside if beside and sent is call and not beside.exception() else None
+            completion = made.result() if made else await self._complete(exchange, sent)
             return await self._whole(wire, exchange, sent, completion)
         finally:
             if beside:
@@ -77,36 +81,40 @@ class Gateway:
                     await beside
 
     async def outcome(self, wires: dict[str, Wire], name: str, client: str) -> tuple[int, dict[str, Any]]:
-        """Return status and body of a held exchange: 202 while it waits, then what its request would have got.
+        """Return status and body of a held exchange: 202 while it waits, then what its request would have got, always the same.
 
         Raises:
             Refused: there is no such exchange for this client, or it cannot be answered.
         """
-        item = await self.holding.find(name, client)
-        if item.verdict is None:
-            return 202, {"id": item.id, "status": "held", "since": item.created_at}
-        if item.delivered is not None:
-            return int(item.delivered["status"]), item.delivered["body"]
-        wire, exchange, kept = wires[item.request["interface"]], self.holding.exchange(item), self.holding.answers(item)
-        written = kept[0] if kept else None
-        status, choices = 200, kept
+        async with self.holding.alone(name):
+            item = await self.holding.find(name, client)
+            if item.verdict is None:
+                return 202, {"id": item.id, "status": "held", "since": item.created_at}
+            if item.delivered is not None:
+                return int(item.delivered["status"]), item.delivered["body"]
+            wire, exchange = wires[item.request["interface"]], self.holding.exchange(item)
+            choices = await self._decided(exchange, item)
+            status = 422 if item.verdict == "refuse" and self.guard.policy.refuse_with == "error" else 200
+            named = Completion(item.id, int(time.time()), self._name(exchange), choices)
+            body = wire.body(exchange.call, named) if status == 200 else wire.error(Refused(422, *BLOCKED))
+            await self.holding.deliver(item, status, body)
+            return status, body
+
+    async def _decided(self, exchange: Exchange, item: Item) -> tuple[Choice, ...]:
+        """Return what the client gets. A decision about an answer was logged when it was made; an answer made now is logged here."""
         if item.verdict == "refuse":
-            status = 422 if self.guard.policy.refuse_with == "error" else 200
-            choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
-        elif not kept:
-            # A person allowed the prompt; its answer is checked as any other. Holding it too would let nobody ever answer.
-            completion = await self._complete(exchange, exchange.call)
-            vetted = await asyncio.gather(*(self._vetting.vet(exchange, exchange.call, one) for one in completion.choices))
-            held = [ruling.strictest is Action.HOLD for ruling in exchange.answered]
-            choices = tuple(
-                self._vetting.refusal(exchange, one.given.index) if waits else one.given for one, waits in zip(vetted, held, strict=True)
-            )
-            written = vetted[0].written
-        named = Completion(item.id, int(time.time()), self._name(exchange), choices)
-        body = wire.body(exchange.call, named) if status == 200 else wire.error(Refused(422, *BLOCKED))
-        if await self.holding.deliver(item, status, body):
-            await self._write(self.holding.line(item, written, model=self._name(exchange)))
-        return status, body
+            return tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
+        if kept := self.holding.answers(item):
+            return kept
+        # A person allowed the prompt; its answer is checked as any other. Holding it too would let nobody ever answer.
+        await self._refuse_unlogged()
+        completion = await self._complete(exchange, exchange.call)
+        vetted = await asyncio.gather(*(self._vetting.vet(exchange, exchange.call, one) for one in completion.choices))
+        sent = [Sent(one.written, self._vetting.refusal(exchange, one.given.index)) if one.waits else one for one in vetted]
+        for one in sent:
+            line = log_line(exchange, one, model=self._name(exchange), policy=self.guard.policy.digest)
+            await self._write(decided(item, line))
+        return tuple(one.given for one in sent)
 
     async def _refuse_unlogged(self) -> None:
         if self.log.trouble and not self._keep_going:
@@ -117,21 +125,23 @@ class Gateway:
     def _begin_beside(self, exchange: Exchange) -> asyncio.Task[Completion] | None:
         if self.guard.policy.prompt_checks == "before" or exchange.call.stream:
             return None
-        return asyncio.create_task(self._complete(exchange, exchange.call))
+        return asyncio.create_task(self._complete(exchange, exchange.call, logged=False))
 
-    async def _complete(self, exchange: Exchange, sent: Call) -> Completion:
+    async def _complete(self, exchange: Exchange, sent: Call, *, logged: bool = True) -> Completion:
         begun = time.perf_counter()
         try:
             return await self.upstream.complete(sent, exchange.release)
         except UpstreamError as error:
-            await self._log(exchange, [None], error=error.refused.code)
+            # A call beside the prompt's checks may turn out to be one that should not have been made.
+            if logged:
+                await self._log(exchange, [None], error=error.refused.code)
             raise error.refused from error
         finally:
             self._metrics.upstream_took(time.perf_counter() - begun)
 
     async def _whole(self, wire: Wire, exchange: Exchange, sent: Call, completion: Completion) -> Reply:
         vetted = await asyncio.gather(*(self._vetting.vet(exchange, sent, choice) for choice in completion.choices))
-        if exchange.action is Action.HOLD:
+        if any(one.waits for one in vetted):
             raise await self._hold(exchange, "answer", vetted)
         await self._log(exchange, vetted)
         if self.guard.policy.refuse_with == "error" and all(one.given.finish == "content_filter" for one in vetted):
@@ -165,13 +175,11 @@ class Gateway:
         return relay(frames, exchange, sent, self._vetting, after(first, events), log)
 
     async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Sent]) -> Refused:
-        line = log_line(
-            exchange,
-            vetted[0] if vetted else None,
-            model=self._name(exchange) if vetted else NOBODY,
-            policy=self.guard.policy.digest,
-        )
-        await self.holding.hold(exchange, stage, [one.given for one in vetted], line)
+        """Keep an exchange with the lines that a decision about it will log; return the error that tells where to ask for the outcome."""
+        refusal = self._vetting.refusal(exchange, 0)
+        answers, model = (vetted, self._name(exchange)) if vetted else ([Sent(refusal, refusal)], NOBODY)
+        lines = [log_line(exchange, one, model=model, policy=self.guard.policy.digest) for one in answers]
+        await self.holding.hold(exchange, stage, [one.given for one in vetted], lines)
         return ask_again(exchange.id)
 
     def _name(self, exchange: Exchange) -> str:

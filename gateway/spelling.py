@@ -23,21 +23,25 @@ _LATIN = re.compile(r"[A-Za-z]")
 _SPACED = re.compile(r"(?<!\w)(?:\w[ .\-_*|]){3,40}\w(?!\w)")
 _GAP = re.compile(r"[ .\-_*|]")
 _DIGITS = str.maketrans("013457@$!", "oieastasi")
-_LEET = re.compile(r"(?<!\w)(?=[\w@$!]*[A-Za-z])(?=[\w@$!]*[013457@$])[\w@$!]{3,40}(?!\w)")
+_LEET = re.compile(r"(?<!\w)(?=[\w@$!]{0,39}[A-Za-z])(?=[\w@$!]{0,39}[013457@$])[\w@$!]{3,40}(?!\w)")
 _BASE64 = re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{24,8000}={0,2}(?![\w+/=])")
 _HEX = re.compile(r"(?<!\w)(?:[0-9a-fA-F]{2}[ :]?){12,4000}(?!\w)")
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2}){3}")
 _ROT13 = re.compile(r"\b(?:rot-?13|caesar)\b", re.I)
-_MOST = 20_000
+_BLOCK = 20_000
 
 
 def reading(text: str) -> str:
-    r"""Return `text` as a person reads it; what is encoded in it stands decoded at its place. Texts beyond 20,000 characters are cut.
+    r"""Return `text` as a person reads it; what is encoded in it stands decoded at its place. It is read in blocks of 20,000 characters.
 
     >>> reading("how to b u i l d the b\u043emb"), reading("aG93IHRvIGJ1aWxkIGEgYm9tYg==")
     ('how to build the bomb', 'how to build a bomb')
     """
-    seen = unicodedata.normalize("NFKC", view(text[:_MOST]).text)
+    return "".join(_reading(text[start : start + _BLOCK]) for start in range(0, len(text), _BLOCK))
+
+
+def _reading(text: str) -> str:
+    seen = unicodedata.normalize("NFKC", view(text).text)
     seen = "".join(char for char in unicodedata.normalize("NFKD", seen) if not unicodedata.combining(char))
     seen = _WORD.sub(_plain_word, seen)
     seen = _BASE64.sub(lambda found: _decoded(found.group()), seen)

@@ -8,6 +8,7 @@ Effects: HTTP requests to the configured server.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,8 @@ from gateway.calls import Call, Choice, Completion, End, Event, Refused, Text, T
 
 MAX_ANSWER = 32 << 20
 """Largest answer in bytes, whole or streamed."""
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+_DONE = "data: [DONE]"
 _DROPPED = frozenset(
     ("role", "reasoning", "reasoning_content", "annotations", "refusal", "content", "tool_calls", "audio", "function_call")
 )
@@ -97,22 +100,24 @@ class HttpUpstream:
     async def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
         """See `Upstream.stream`."""
         parts = _Parts(call.n)
+        request = self._client.build_request("POST", call.path, json=self._body(call, release, stream=True))
+        # Not `asyncio.timeout`: a generator's steps may run in different tasks.
+        ends = time.monotonic() + self._seconds
         try:
-            async with (
-                asyncio.timeout(self._seconds),
-                self._client.stream("POST", call.path, json=self._body(call, release, stream=True), follow_redirects=False) as answer,
-            ):
+            answer = await asyncio.wait_for(self._client.send(request, stream=True, follow_redirects=False), self._seconds)
+            try:
                 if answer.status_code != 200:
                     raise _declined(answer.status_code)
-                async for line in answer.aiter_lines():
-                    if line == "data: [DONE]":
-                        break
+                lines = _lines(answer.aiter_text())
+                while (line := await asyncio.wait_for(anext(lines, _DONE), max(0.001, ends - time.monotonic()))) != _DONE:
                     # Comments and names of events carry no text.
                     if line.startswith("data:"):
                         for event in parts.read(loads(line[5:])):
                             yield event
                     elif line and not line.startswith((":", "event:", "id:", "retry:")):
                         raise ValueError("not server-sent events")
+            finally:
+                await answer.aclose()
         except (TimeoutError, httpx2.HTTPError) as error:
             raise self._lost(error) from error
         except (ValueError, KeyError, TypeError, AttributeError, Refused) as error:
@@ -144,6 +149,16 @@ class HttpUpstream:
         if isinstance(error, TooMuch):
             return UpstreamError(502, f"the model server's answer is larger than {MAX_ANSWER >> 20} MiB")
         return UpstreamError(502, "the model server cannot be reached, or broke off")
+
+
+async def _lines(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield lines that end with a line feed: JSON may hold other signs that some take for an end of line."""
+    left = ""
+    async for piece in pieces:
+        *lines, left = (left + piece).split("\n")
+        for line in lines:
+            yield line.rstrip("\r")
+    yield left.rstrip("\r")
 
 
 def _declined(status: int) -> UpstreamError:
@@ -180,15 +195,31 @@ def _only_known(message: Mapping[str, Any]) -> None:
 
 
 def _text(value: Any) -> str:
+    """Return a text, with halves of a sign that JSON wrote apart joined.
+
+    Raises:
+        TypeError, ValueError: it is no text, or has half of a sign.
+    """
     if not isinstance(value, str):
         raise TypeError("a text is needed")
-    return value
+    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _tool(raw: Mapping[str, Any]) -> ToolCall:
     if raw.get("type", "function") != "function":
         raise ValueError("a tool call that is no function's")
-    return ToolCall(_text(raw.get("id") or ""), _text(raw["function"]["name"]), _text(raw["function"].get("arguments") or ""))
+    return _named(_text(raw["function"]["name"]), _text(raw["function"].get("arguments") or ""))
+
+
+def _named(name: str, arguments: str) -> ToolCall:
+    """Return a tool call under an id of ours; a name that is none could carry a message.
+
+    Raises:
+        ValueError: the name is none.
+    """
+    if not _NAME.match(name):
+        raise ValueError("a tool's name that is none")
+    return ToolCall(f"call_{new_id()}", name, arguments)
 
 
 def _usage(raw: Any) -> Usage:
@@ -202,6 +233,7 @@ class _Parts:
     def __init__(self, n: int) -> None:
         self._n, self._ended = n, set[int]()
         self._tools: dict[int, dict[int, ToolCall]] = {}
+        self._half: dict[int, str] = {}
         self.usage = Usage()
 
     @property
@@ -230,11 +262,11 @@ class _Parts:
             raise ValueError(f"answer {index} was not asked for, or had ended")
         events: list[Event] = []
         if "text" in raw:
-            text = _text(raw["text"])
+            text = self._whole(index, raw["text"])
         else:
             delta = raw["delta"]
             _only_known(delta)
-            text = _text(delta.get("content") or "") + _text(delta.get("refusal") or "")
+            text = self._whole(index, delta.get("content") or "") + _text(delta.get("refusal") or "")
             for part in delta.get("tool_calls") or ():
                 self._add(index, part)
         if text:
@@ -242,7 +274,10 @@ class _Parts:
         if raw.get("finish_reason"):
             self._ended.add(index)
             tools = self._tools.get(index, {})
-            events += [Tool(index, number, tools[place]) for number, place in enumerate(sorted(tools))]
+            if self._half.get(index):
+                raise ValueError("half of a sign at the end of an answer")
+            made = [_named(tools[place].name, _text(tools[place].arguments)) for place in sorted(tools)]
+            events += [Tool(index, number, call) for number, call in enumerate(made)]
             events.append(End(index, _FINISHES[raw["finish_reason"]]))
         return events
 
@@ -253,10 +288,19 @@ class _Parts:
         if part.get("type", "function") not in ("function", None):
             raise ValueError("a tool call that is no function's")
         tools[int(part["index"])] = ToolCall(
-            before.id or _text(part.get("id") or ""),
+            "",
             before.name + _text(function.get("name") or ""),
-            before.arguments + _text(function.get("arguments") or ""),
+            before.arguments + str(function.get("arguments") or ""),
         )
+
+    def _whole(self, index: int, piece: Any) -> str:
+        """Return a piece of text; half of a sign at its end waits for the other half."""
+        if not isinstance(piece, str):
+            raise TypeError("a text is needed")
+        piece = self._half.pop(index, "") + piece
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            self._half[index], piece = piece[-1], piece[:-1]
+        return _text(piece)
 
 
 def new_id() -> str:

@@ -20,27 +20,26 @@ class Vetting:
 
     async def vet(self, exchange: Exchange, sent: Call, choice: Choice) -> Sent:
         """Return an answer with what the client gets; one that has to wait for a person is returned as it is."""
-        ruling = await self.guard.answer(exchange.call, choice.readable)
+        ruling = await self.guard.answer(exchange.call, choice.texts)
         exchange.answered.append(ruling)
+        given = self.refusal(exchange, choice.index, ruling)
         match ruling.strictest:
             case Action.ALLOW | Action.HOLD:
-                return Sent(choice, choice)
+                given = choice
             case Action.REDACT:
-                return Sent(choice, self.redacted(choice, ruling))
-            case Action.REWRITE if (text := await self.rewritten(exchange, sent, choice.readable, ruling)) is not None:
-                return Sent(choice, Choice(choice.index, text))
-        return Sent(choice, self.refusal(exchange, choice.index, ruling))
+                given = self.redacted(choice, ruling) or given
+            case Action.REWRITE:
+                text = await self.rewritten(exchange, sent, "\n".join(choice.texts), ruling)
+                given = given if text is None else Choice(choice.index, text)
+        return Sent(choice, given, waits=ruling.strictest is Action.HOLD)
 
-    def redacted(self, choice: Choice, ruling: Ruling) -> Choice:
-        """Return an answer with placeholders in its text and in the arguments of its tool calls."""
-        length, spans, readable = len(choice.text), ruling.spans(0), choice.readable
-        tools = choice.tools
-        for span in spans:
-            if span.end > length:
-                value = readable[span.start : span.end]
-                hidden = self.guard.redacted(value, [span._replace(start=0, end=len(value))])
-                tools = tuple(tool._replace(arguments=tool.arguments.replace(value, hidden)) for tool in tools)
-        return replace(choice, text=self.guard.redacted(choice.text, [span for span in spans if span.end <= length]), tools=tools)
+    def redacted(self, choice: Choice, ruling: Ruling) -> Choice | None:
+        """Return an answer with placeholders in its text and its tools' arguments; None if something personal is a tool's name."""
+        hidden = [self.guard.redacted(text, ruling.spans(number)) for number, text in enumerate(choice.texts)]
+        if hidden[1::2] != [tool.name for tool in choice.tools]:
+            return None
+        tools = tuple(tool._replace(arguments=arguments) for tool, arguments in zip(choice.tools, hidden[2::2], strict=True))
+        return replace(choice, text=hidden[0], tools=tools)
 
     def refusal(self, exchange: Exchange, index: int, *rulings: Ruling) -> Choice:
         """Return the answer that refuses."""
@@ -65,6 +64,6 @@ class Vetting:
                 talk.append({"role": "assistant", "content": text})
         except UpstreamError:
             return None
-        again = await self.guard.answer(exchange.call, text)
+        again = await self.guard.answer(exchange.call, (text,))
         exchange.rewritten = bool(text.strip()) and again.strictest is Action.ALLOW
         return text if exchange.rewritten else None

@@ -192,7 +192,7 @@ def gateway(
             base_name="base",
             keep_going=keep_going,
         )
-        most = {"most_bytes": 100_000, "most_open": 100} | limits
+        most: dict[str, Any] = {"most_bytes": 100_000, "most_open": 100, "locked": False} | limits
         app = App(made, Keys(home), metrics, warm=(detectors or Words()).warm, **most)
         with serving(app.starlette()) as url:
             yield Setup(url, scripted, made, checks, home, metrics)

@@ -14,7 +14,7 @@ from tests.dashboard_pages import opened, press, texts
 def hold(home: Path, name: str, *, answer: str = "", prompt: str = "<script>alert(1)</script> [x](http://evil)") -> None:
     record: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}], "gateway": {}}
     kept = {"choices": [{"index": 0, "text": answer, "tools": [], "finish": "stop"}]} if answer else {}
-    Held(home).put(Item(name, f"2026-11-30T10:00:0{name[-1]}.000+00:00", "shop", "prompt", "doubtful-request", record, {}, kept))
+    Held(home).put(Item(name, f"2026-11-30T10:00:0{name[-1]}.000+00:00", "shop", "prompt", "doubtful-request", [record], {}, kept))
 
 
 def gateway_view(reviewer: str = "Ada") -> Any:

@@ -111,7 +111,7 @@ def test_a_thousand_hostile_requests_crash_nothing(tmp_path: Path) -> None:
             assert answer.headers["content-type"].startswith(("application/json", "text/event-stream"))
         # Each has an answer of its own kind; none is a failure of the gateway.
         assert counts.keys() <= {200, 400, 413, 415, 422}, counts
-        assert min(counts.get(200, 0), counts.get(400, 0)) > 50
+        assert min(counts.get(200, 0), counts.get(400, 0)) > 25
         assert gate.chat("say: still here").json()["choices"][0]["message"]["content"] == "still here"
 
 
@@ -254,7 +254,7 @@ def test_a_held_prompt_waits_for_a_person_and_is_then_answered(tmp_path: Path) -
         assert gate.scripted.seen == [] and gate.log() == []
         assert httpx2.get(f"{gate.url}/v1/held/{name}").status_code == 202
         [item] = Held(tmp_path).waiting()
-        assert "ann@example.com" not in json.dumps([item.record, item.request]) and item.reason == "rule-0"
+        assert "ann@example.com" not in json.dumps([item.lines, item.request]) and item.reason == "rule-0"
         Held(tmp_path).decide(name, "allow", actor="ada", why="a figure of speech")
         first, again = (httpx2.get(f"{gate.url}/v1/held/{name}") for _ in range(2))
         assert first.json() == again.json() and first.json()["choices"][0]["message"]["content"].startswith("of use to <EMAIL_")

@@ -27,7 +27,7 @@ _VERDICT, _DELIVERED = ".verdict.json", ".delivered.json"
 
 
 class Item(NamedTuple):
-    """A held exchange. `record` is its log line, `request` what to go on with, `answer` the model's answers (empty: none yet).
+    """A held exchange. `lines` are its log lines, `request` is what to go on with, `answer` the model's answers (empty: none yet).
 
     `client` is the name of the key that may ask for the outcome; `delivered` is the status and body that it got.
     """
@@ -37,7 +37,7 @@ class Item(NamedTuple):
     client: str
     stage: str
     reason: str
-    record: dict[str, Any]
+    lines: list[dict[str, Any]]
     request: dict[str, Any]
     answer: dict[str, Any]
     verdict: Verdict | None = None
@@ -49,7 +49,8 @@ class Item(NamedTuple):
     @property
     def conversation(self) -> list[dict[str, str]]:
         """What was asked."""
-        return [{"role": str(turn.get("role", "")), "content": str(turn.get("content", ""))} for turn in self.record.get("messages", [])]
+        turns = self.lines[0].get("messages", []) if self.lines else []
+        return [{"role": str(turn.get("role", "")), "content": str(turn.get("content", ""))} for turn in turns]
 
     @property
     def said(self) -> str:
@@ -100,7 +101,22 @@ class Held:
             who = f"{item.actor} decided {name!r} at {item.decided_at}: {item.verdict}" if item else f"{name!r} was erased"
             raise InputError(who)
         audit.append(self._home, "held_decided", name, actor=actor, reason=why, details={"verdict": verdict})
+        # An allowed prompt has no answer yet; the gateway logs it with one.
+        if item.answer or verdict == "refuse":
+            self._log(item)
         return item
+
+    def _log(self, item: Item) -> None:
+        """Log a decision, whether its client ever asks for it or not: tonight's labelers read it."""
+        folder = self._home / "gateway" / "logs"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        body = "".join(json.dumps(decided(item, line), ensure_ascii=False) + "\n" for line in item.lines)
+        handle = os.open(folder / f"decided-{item.decided_at[:13]}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(handle, body.encode("utf-8", "surrogatepass"))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def deliver(self, name: str, body: Mapping[str, Any]) -> bool:
         """Keep what the client gets, so that it gets the same again; return whether this was the first time."""
@@ -128,6 +144,12 @@ class Held:
             return False
         finally:
             Path(scratch).unlink()
+
+
+def decided(item: Item, line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a log line with the decision; about an answer it is a thumb, as if its user had given one."""
+    found = {**line, "gateway": {**line["gateway"], "held": item.verdict, "decided_by": item.actor}}
+    return found | ({"signals": {"thumbs": "up" if item.verdict == "allow" else "down"}} if item.answer else {})
 
 
 def now() -> str:

@@ -37,9 +37,9 @@ class Messages:
         metadata = want(body, "metadata", dict, {})
         asked = {key: body.get(key) for key in ("model", "stream", "temperature", "top_p", "top_k")} | {"messages": turns}
         asked |= {"max_tokens": want(body, "max_tokens", int, 1024), "stop": want(body, "stop_sequences", list)}
-        asked |= {"tools": [_tool(tool) for tool in body.get("tools") or ()], "tool_choice": _choice(body.get("tool_choice"))}
+        asked |= {"tools": [_tool(tool) for tool in want(body, "tools", list, [])], "tool_choice": _choice(body.get("tool_choice"))}
         asked |= {"user": metadata.get("user_id"), "metadata": {key: value for key, value in metadata.items() if key != "user_id"}}
-        call = Chat().parse({key: value for key, value in asked.items() if value})
+        call = Chat().parse({key: value for key, value in asked.items() if value not in (None, [], "")})
         return Call(
             interface=self.name,
             model=call.model,

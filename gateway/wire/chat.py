@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.calls import (
     MAX_ANSWERS,
     Call,
-    Choice,
     Completion,
     End,
     Event,
@@ -18,17 +18,18 @@ from gateway.calls import (
     ToolCall,
     Usage,
     known_only,
+    strings,
     text_of,
     turn_list,
     want,
 )
 from gateway.wire import sse
 
-PASSED = frozenset(
-    """temperature top_p max_tokens max_completion_tokens stop seed presence_penalty frequency_penalty logit_bias response_format
-    reasoning_effort top_k min_p repetition_penalty""".split()
-)
-"""Parameters that reach the upstream as they are. None of them can make it answer in a form that is not checked."""
+_NUMBERS = frozenset("temperature top_p min_p presence_penalty frequency_penalty repetition_penalty".split())
+_INTEGERS = frozenset("max_tokens max_completion_tokens seed top_k".split())
+PASSED = _NUMBERS | _INTEGERS | {"stop", "logit_bias", "response_format", "reasoning_effort"}
+"""Parameters that reach the upstream. None of them can make it answer in a form that is not checked."""
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _OURS = frozenset("model messages stream stream_options n user safety_identifier prompt_cache_key metadata store service_tier".split())
 _TOOLS = frozenset(("tools", "tool_choice", "parallel_tool_calls"))
 _ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -50,8 +51,11 @@ class Chat:
         options = want(body, "stream_options", dict, {})
         metadata = want(body, "metadata", dict, {})
         tools = tool_definitions(body.get("tools"))
-        payload = {key: body[key] for key in PASSED | _TOOLS if body.get(key) is not None} | {"messages": turns}
-        payload |= {"tools": tools} if tools else {}
+        payload = parameters(body) | {"messages": turns} | ({"tools": tools} if tools else {})
+        if tools and body.get("tool_choice") is not None:
+            payload["tool_choice"] = _tool_choice(body["tool_choice"])
+        if tools and body.get("parallel_tool_calls") is not None:
+            payload["parallel_tool_calls"] = want(body, "parallel_tool_calls", bool)
         return Call(
             interface=self.name,
             model=want(body, "model", str, ""),
@@ -61,7 +65,7 @@ class Chat:
             n=n,
             user=want(body, "user", str, "") or want(body, "safety_identifier", str, ""),
             conversation=str(metadata.get("conversation_id") or ""),
-            tool_texts=(*(turn["content"] for turn in turns if turn["role"] == "tool"), *map(_described, tools)),
+            tool_texts=(*(turn["content"] for turn in turns if turn["role"] == "tool"), *("\n".join(strings(tool)) for tool in tools)),
             consent=consent(metadata),
         )
 
@@ -130,6 +134,46 @@ class ChatFrames:
         return sse.data({**self._head, "choices": [{"index": index, "delta": delta, "finish_reason": finish, "logprobs": None}]})
 
 
+def parameters(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request that go upstream, each of its own type.
+
+    Raises:
+        Refused: one has another type.
+    """
+    found: dict[str, Any] = {key: want(body, key, (int, float)) for key in _NUMBERS} | {key: want(body, key, int) for key in _INTEGERS}
+    found["stop"] = want(body, "stop", (str, list))
+    if isinstance(found["stop"], list) and not all(isinstance(one, str) for one in found["stop"]):
+        raise Refused(400, "invalid_type", "'stop' is a text or a list of texts", param="stop")
+    bias = found["logit_bias"] = want(body, "logit_bias", dict)
+    if bias and not all(key.isdigit() and isinstance(value, int | float) for key, value in bias.items()):
+        raise Refused(400, "invalid_type", "'logit_bias' maps numbers of tokens to numbers", param="logit_bias")
+    found["response_format"] = want(body, "response_format", dict)
+    found["reasoning_effort"] = want(body, "reasoning_effort", str)
+    if found["reasoning_effort"]:
+        a_word(found["reasoning_effort"], "reasoning_effort")
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def a_word(value: Any, where: str) -> str:
+    """Return a name or an id: letters, digits and `_.:-`, at most 64, so that it can carry no message.
+
+    Raises:
+        Refused: it is none.
+    """
+    if not isinstance(value, str) or not _WORD.match(value):
+        raise Refused(400, "invalid_value", f"{where} is no name of 1 to 64 letters, digits, '_', '.', ':' or '-'", param=where)
+    return value
+
+
+def _tool_choice(value: Any) -> Any:
+    if isinstance(value, str):
+        return a_word(value, "tool_choice")
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict):
+        raise Refused(400, "invalid_value", "'tool_choice' is neither a word nor a function", param="tool_choice")
+    return {"type": "function", "function": {"name": a_word(function.get("name"), "tool_choice")}}
+
+
 def answers(body: Mapping[str, Any]) -> int:
     """Return `n`.
 
@@ -163,29 +207,15 @@ def tool_definitions(value: Any) -> list[dict[str, Any]]:
     if value is None:
         return []
     found = []
-    for tool in turn_list(value, "tools") if value else []:
+    for tool in turn_list(value, "tools") if value != [] else []:
         function = tool.get("function")
         if tool.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             shown = str(tool.get("type"))[:32]
             raise Refused(422, "unsupported_tool", f"a tool of type {shown!r} is no function; its traffic cannot be checked", param="tools")
         known_only(function, frozenset(("name", "description", "parameters", "strict")), "a tool's function")
+        a_word(function["name"], "the name of a tool")
         found.append({"type": "function", "function": function})
     return found
-
-
-def _described(tool: Mapping[str, Any]) -> str:
-    """Return the texts of a tool's definition, descriptions of parameters included."""
-    texts: list[str] = []
-    open_: list[Any] = [tool["function"]]
-    while open_:
-        value = open_.pop()
-        if isinstance(value, str):
-            texts.append(value)
-        elif isinstance(value, Mapping):
-            open_ += value.values()
-        elif isinstance(value, list):
-            open_ += value
-    return "\n".join(reversed(texts))
 
 
 def _turn(turn: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -199,7 +229,7 @@ def _turn(turn: Mapping[str, Any], number: int) -> dict[str, Any]:
     if role == "assistant" and turn.get("tool_calls"):
         found["tool_calls"] = [_tool(read_tool(one)) for one in turn_list(turn["tool_calls"], "tool_calls")]
     if role == "tool":
-        found["tool_call_id"] = want(turn, "tool_call_id", str, "")
+        found["tool_call_id"] = a_word(turn.get("tool_call_id"), "tool_call_id")
     return found
 
 
@@ -212,13 +242,9 @@ def read_tool(value: Mapping[str, Any]) -> ToolCall:
     function = value.get("function")
     if value.get("type", "function") != "function" or not isinstance(function, dict):
         raise Refused(422, "unsupported_tool", "a tool call that is no call of a function cannot be checked", param="tool_calls")
-    return ToolCall(want(value, "id", str, ""), want(function, "name", str, ""), want(function, "arguments", str, ""))
+    name, called = a_word(value.get("id"), "the id of a tool call"), a_word(function.get("name"), "the name of a tool")
+    return ToolCall(name, called, want(function, "arguments", str, ""))
 
 
 def _tool(tool: ToolCall) -> dict[str, Any]:
     return {"id": tool.id, "type": "function", "function": {"name": tool.name, "arguments": tool.arguments}}
-
-
-def choice_of(index: int, text: str, tools: tuple[ToolCall, ...], finish: str) -> Choice:
-    """Return an answer whose end says whether it calls tools."""
-    return Choice(index, text, tools, "tool_calls" if tools and finish == "stop" else finish)

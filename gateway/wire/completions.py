@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.calls import Call, Completion, End, Event, Refused, Text, Usage, known_only, want
 from gateway.wire import sse
-from gateway.wire.chat import PASSED, answers, consent, usage
+from gateway.wire.chat import PASSED, answers, consent, parameters, usage
 
 _OURS = frozenset("model prompt stream stream_options n user metadata".split())
 
@@ -27,7 +27,7 @@ class Completions:
         if not isinstance(prompt, str) or not prompt:
             raise Refused(422, "unsupported_content", "'prompt' is no text; tokens and several prompts cannot be checked", param="prompt")
         options, metadata = want(body, "stream_options", dict, {}), want(body, "metadata", dict, {})
-        payload = {key: body[key] for key in PASSED if body.get(key) is not None}
+        payload = parameters(body)
         return Call(
             interface=self.name,
             model=want(body, "model", str, ""),

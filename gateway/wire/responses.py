@@ -41,7 +41,7 @@ class Responses:
         asked |= {"tools": tool_definitions(_nested(body.get("tools"))), "tool_choice": _choice(body.get("tool_choice"))}
         asked |= {"response_format": _form(form), "parallel_tool_calls": body.get("parallel_tool_calls"), "stream": body.get("stream")}
         asked |= {"user": body.get("user") or body.get("safety_identifier"), "metadata": body.get("metadata")}
-        call = Chat().parse({key: value for key, value in asked.items() if value})
+        call = Chat().parse({key: value for key, value in asked.items() if value not in (None, [], "")})
         metadata = want(body, "metadata", dict, {})
         extra = {key: body.get(key) for key in ("instructions", "temperature", "top_p", "max_output_tokens", "metadata")}
         extra |= {"tools": body.get("tools") or [], "tool_choice": body.get("tool_choice") or "auto"}

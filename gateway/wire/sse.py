@@ -8,12 +8,17 @@ import orjson
 
 from gateway.calls import Refused
 
+_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 DONE = b"data: [DONE]\n\n"
 
 
 def data(value: Any) -> bytes:
-    """Return an event without a name."""
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+    """Return an event without a name. Signs that some clients take for an end of line are escaped."""
+    body = orjson.dumps(value)
+    if not body.isascii():
+        for sign, escaped in _ENDS:
+            body = body.replace(sign, escaped)
+    return b"data: " + body + b"\n\n"
 
 
 def named(name: str, value: Any) -> bytes:
