@@ -143,8 +143,19 @@ class ExchangeLog:
             os.fsync(file.fileno())
             self._synced = time.monotonic()
 
+    @staticmethod
+    def _in_place(file: IO[bytes]) -> bool:
+        try:
+            return os.fstat(file.fileno()).st_ino == Path(file.name).stat().st_ino
+        except OSError:
+            return False
+
     def _current(self) -> IO[bytes]:
         hour = datetime.now(UTC).strftime("%Y%m%dT%H")
+        if self._file and not self._in_place(self._file):
+            # An erasure has put another file in its place: what is written to this one would be lost.
+            self._file.close()
+            self._file = None
         if self._file and (hour != self._hour or self._file.tell() >= self._max_bytes):
             os.fsync(self._file.fileno())
             self._file.close()

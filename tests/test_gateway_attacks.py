@@ -13,13 +13,17 @@ from typing import Any
 import httpx2
 import pytest
 
+from alignment.ids import subject_key
+from alignment.lineage import Subject, apply_erasure, plan_erasure
+from alignment.store import migrate
 from alignment.store.held import Held
 from gateway.checks import TooLong, pieces
 from gateway.detectors import Asked, Said
 from gateway.keys import Keys
 from gateway.policy import load_policy
 from gateway.spelling import reading
-from tests.gateway_server import Words, gateway
+from tests.conftest import NOW
+from tests.gateway_server import KEY, Words, gateway
 from tests.test_gateway import ANSWERS, REFUSE, SECRET, SECRETS, policy
 
 HOLD_ANSWERS = {"stage": "answer", "check": "toxicity", "action": "hold"}
@@ -330,3 +334,19 @@ def test_a_refused_prompt_beside_a_failing_upstream_is_one_line(tmp_path: Path) 
         gate.scripted.how = "well"
         assert gate.chat("say: fine").json()["choices"][0]["message"]["content"] == "fine"
         assert load_policy(None).prompt_checks == "before"
+
+
+def test_an_erasure_takes_what_the_gateway_keeps_of_a_person_and_loses_no_later_line(tmp_path: Path) -> None:
+    with gateway(tmp_path, policy(HOLD_PROMPTS)) as gate:
+        for who in ("ann-4711", "bob-4711"):
+            gate.chat(f"say: the words of {who}", user=who)
+            name = gate.chat(f"DOUBT of {who}", user=who).json()["error"]["param"]
+            Held(tmp_path).decide(name, "refuse", actor="ada")
+        migrate(tmp_path)
+        subject = Subject(("ann-4711",), subject_key(KEY, "ann-4711"), subject_key(KEY, "ann-4711"))
+        plan = plan_erasure(tmp_path, subject, nights={})
+        apply_erasure(tmp_path, plan, reason="asked for", actor="ada", now=NOW)
+        gate.chat("say: later", user="bob-4711")
+        folder = b"".join(path.read_bytes() for path in (tmp_path / "gateway").rglob("*") if path.is_file())
+    assert b"ann-4711" not in folder and folder.count(b"the words of bob-4711") == 2
+    assert [line["response"] for line in gate.log()].count("later") == 1

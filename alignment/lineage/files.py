@@ -80,6 +80,9 @@ def find_changes(home: Path, marks: Marks) -> list[FileChange]:
         # Without the person's pairs an unfinished run would be another run; a finished one keeps its result.
         finished = (run.parent / "result.json").exists()
         gone += [path for name in _UNFINISHED if (path := run.parent / name).exists()] if finished else [run.parent]
+    for item in (home / "gateway" / "held").glob("*.json"):
+        if any(marks.owns(line) for line in _held_lines(item)):
+            gone += item.parent.glob(f"{item.name.split('.')[0]}.*")
     if had_pairs:
         # Its keys are hashes of tokens, so that the person's cannot be identified; all are recomputed when needed.
         gone += (home / "reference").glob("*.parquet")
@@ -97,6 +100,16 @@ def _others(home: Path, gone: set[Path]) -> Iterator[Path]:
             path = here / name
             if path not in gone and not _KEPT.match(str(path.relative_to(home))) and path.is_file() and not path.is_symlink():
                 yield path
+
+
+def _held_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the log lines of a held exchange; none of its decision and delivery, which go with it."""
+    try:
+        found = json.loads(_text(path))
+    except ValueError:
+        return []
+    lines = found.get("lines", []) if isinstance(found, dict) else []
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def _examine(home: Path, path: Path, marks: Marks) -> FileChange | None:
