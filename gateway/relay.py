@@ -147,7 +147,7 @@ class Answer:
     async def _text(self, text: str) -> list[Event]:
         if self._stopped:
             # Only a rewrite waits for the rest.
-            self._window.written.append(text)
+            self._window.note(text)
             return []
         if self._window.length + len(text) > self._policy.max_characters:
             self.over = self.cut = True

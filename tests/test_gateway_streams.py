@@ -144,7 +144,7 @@ def _guard(stream: Stream) -> Guard:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(40, 120), st.data())
-def test_a_window_checks_every_character_with_what_surrounds_it_and_none_more_than_three_times(
+def test_a_window_checks_every_character_with_what_surrounds_it_and_none_more_than_twice(
     pieces: list[int], overlap: int, data: st.DataObject
 ) -> None:
     stream = Stream(size=data.draw(st.integers(overlap, 200)), overlap=overlap)
@@ -169,7 +169,7 @@ def test_a_window_checks_every_character_with_what_surrounds_it_and_none_more_th
     asyncio.run(run())
     assert "".join(left) == text
     counts = [sum(number in seen for seen in checked) for number in text.split() if len(number) == 5]
-    assert all(1 <= count <= 3 for count in counts)
+    assert all(1 <= count <= 2 for count in counts)
     # Any run of up to `overlap` characters stands whole in some check.
     assert all(any(text[at : at + overlap] in seen for seen in checked) for at in range(max(1, len(text) - overlap)))
 
