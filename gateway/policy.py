@@ -86,7 +86,8 @@ class Rule(_Part):
 class Stream(_Part):
     """How an answer leaves while it is generated; sizes are in characters.
 
-    With `release` "window", text leaves once it is checked together with the `overlap` characters after it; with "whole", once all of it is. An answer longer than `max_characters` is cut off.
+    With `release` "window", text leaves once it is checked together with the `overlap` characters after it; with "whole", once all of it
+    is. An answer longer than `max_characters` is cut off.
     """
 
     release: Literal["window", "whole"] = "window"
