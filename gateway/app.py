@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -22,11 +22,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from alignment.errors import ConfigError
-from gateway.calls import Refused, Wire
+from gateway.calls import Failure, Wire
+from gateway.exchange import Reply
 from gateway.keys import Key, Keys
 from gateway.metrics import Metrics
 from gateway.moderations import moderation
-from gateway.service import Gateway
+from gateway.service import Pipeline
 from gateway.wire import WIRES
 from gateway.wire.sse import openai_error
 
@@ -42,14 +43,14 @@ class App:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Pipeline,
         keys: Keys,
         metrics: Metrics,
         *,
         most_bytes: int,
         most_open: int,
         locked: bool,
-        warm: Callable[[], Awaitable[None]],
+        warm: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._gateway, self._keys, self._metrics = gateway, keys, metrics
         self._most_bytes, self._most_open, self._warm = most_bytes, most_open, warm
@@ -72,33 +73,32 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._warmed = asyncio.create_task(self._warm_up())
+        self._warmed = asyncio.create_task(self._warm())
         yield
         self._warmed.cancel()
         await self._gateway.upstream.close()
 
-    async def _warm_up(self) -> None:
-        await self._warm()
-
     def _answers(self, wire: Wire) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            status, action, response = 500, "error", None
+            status, action, streams = 500, "error", False
+            response: Response
             try:
                 key = self._client(request)
                 with self._counted():
                     call = wire.parse(await self._body(request))
                     reply = await self._gateway.answer(wire, call, key.name)
                 status, action = reply.status, reply.exchange.action.value
-                headers = {"x-align-exchange": reply.exchange.id, "x-align-action": action, "x-align-release": reply.exchange.release}
-                if reply.stream is None:
-                    response = _json(reply.status, reply.body, headers)
+                headers = {"x-align-exchange": reply.exchange.id, "x-align-release": reply.exchange.release}
+                if streams := reply.stream is not None:
+                    response = StreamingResponse(self._while_open(wire, reply), media_type="text/event-stream", headers=headers | _STREAM)
                 else:
-                    response = StreamingResponse(self._while_open(reply.stream), media_type="text/event-stream", headers=headers | _STREAM)
-            except Refused as refused:
+                    response = _json(reply.status, reply.body, headers | {"x-align-action": action})
+            except Failure as refused:
                 status, action = refused.status, refused.code
                 response = _error(refused, wire.error(refused))
             finally:
-                self._metrics.answered(wire.name, status, action)
+                if not streams:
+                    self._metrics.answered(wire.name, status, action)
             return response
 
         return answer
@@ -109,7 +109,7 @@ class App:
                 key = self._client(request)
                 with self._counted():
                     return await handle(request, key)
-            except Refused as refused:
+            except Failure as refused:
                 return _error(refused, openai_error(refused))
 
         return answer
@@ -119,10 +119,10 @@ class App:
         """Count a request while it is received and answered.
 
         Raises:
-            Refused: too many are.
+            Failure: too many are.
         """
         if limited and self._open >= self._most_open:
-            raise Refused(503, "overloaded", f"{self._open} requests are being answered; try again later", retry_after=1)
+            raise Failure(503, "overloaded", f"{self._open} requests are being answered; try again later", retry_after=1)
         self._open += 1
         self._metrics.open.inc()
         try:
@@ -131,75 +131,80 @@ class App:
             self._open -= 1
             self._metrics.open.dec()
 
-    async def _while_open(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _while_open(self, wire: Wire, reply: Reply) -> AsyncIterator[bytes]:
+        stream: Any = reply.stream
         with self._counted(limited=False):
             try:
                 async for frame in stream:
                     yield frame
             finally:
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
+                # What becomes of a stream is known when it ends.
+                self._metrics.answered(wire.name, reply.status, reply.exchange.action.value)
 
     def _client(self, request: Request) -> Key:
         """Return who asks.
 
         Raises:
-            Refused: a page of a browser asks, the key is unknown, or it asks too often.
+            Failure: a page of a browser asks, the key is unknown, or it asks too often.
         """
         if "origin" in request.headers or request.headers.get("sec-fetch-mode") in ("cors", "no-cors", "navigate"):
-            raise Refused(403, "browser_request", "a page in a browser may not use this gateway: its key would be everybody's")
+            raise Failure(403, "browser_request", "a page in a browser may not use this gateway: its key would be everybody's")
         try:
             known = self._keys.known
         except ConfigError as error:
-            raise Refused(503, "keys_unavailable", "the keys of this gateway cannot be read; see its terminal") from error
+            raise Failure(
+                503, "keys_unavailable", "the keys of this gateway cannot be read; its operator runs 'align gateway key list'"
+            ) from error
         # Once there was a key, one is needed: taking the last one back must not open the door.
         self._locked = self._locked or bool(known)
         if not self._locked:
             host = _PORT.sub("", request.headers.get("host", ""))
             if host not in _LOOPBACK or (request.client is None or request.client.host not in _HERE):
-                raise Refused(403, "unknown_host", "without keys this gateway serves this machine only; 'align gateway key add NAME'")
+                raise Failure(403, "unknown_host", "without keys this gateway serves this machine only; 'align gateway key add NAME'")
             return Key("anonymous", "")
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         presented = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
         key = self._keys.find(presented) if presented else None
         if key is None:
-            raise Refused(401, "invalid_api_key", "the key is missing or unknown; send it as 'Authorization: Bearer KEY' or 'x-api-key'")
+            raise Failure(401, "invalid_api_key", "the key is missing or unknown; send it as 'Authorization: Bearer KEY' or 'x-api-key'")
         if key.per_minute and not self._limiter.hit(item := RateLimitItemPerMinute(key.per_minute), key.sha256):
             wait = max(1, round(self._limiter.get_window_stats(item, key.sha256).reset_time - time.time()))
-            raise Refused(429, "rate_limit_exceeded", f"{key.per_minute} requests a minute are allowed; try again later", retry_after=wait)
+            raise Failure(429, "rate_limit_exceeded", f"{key.per_minute} requests a minute are allowed; try again later", retry_after=wait)
         return key
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         """Return the body of a request.
 
         Raises:
-            Refused: it is no JSON object, too large, or comes too slowly.
+            Failure: it is no JSON object, too large, or comes too slowly.
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise Refused(415, "unsupported_media_type", "the body must be application/json")
+            raise Failure(415, "unsupported_media_type", "the body must be application/json")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "unsupported_encoding", "a compressed body is not read")
+            raise Failure(415, "unsupported_encoding", "a compressed body is not read")
         parts, size = [], 0
         try:
             async with asyncio.timeout(_SECONDS_TO_SEND):
                 async for part in request.stream():
                     size += len(part)
                     if size > self._most_bytes:
-                        raise Refused(
+                        raise Failure(
                             413, "body_too_large", f"the body is larger than {self._most_bytes:,} bytes, [gateway] max_body_bytes"
                         )
                     parts.append(part)
         except TimeoutError:
-            raise Refused(408, "body_too_slow", f"the body did not arrive within {_SECONDS_TO_SEND} s") from None
+            raise Failure(408, "body_too_slow", f"the body did not arrive within {_SECONDS_TO_SEND} s") from None
         except ClientDisconnect:
-            raise Refused(400, "client_left", "the client left before its body had arrived") from None
+            raise Failure(400, "client_left", "the client left before its body had arrived") from None
         try:
             found = orjson.loads(b"".join(parts))
         except orjson.JSONDecodeError as error:
-            raise Refused(400, "invalid_json", f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+            raise Failure(400, "invalid_json", f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
         if not isinstance(found, dict):
-            raise Refused(400, "invalid_json", "the body is JSON, but no object")
+            raise Failure(400, "invalid_json", "the body is JSON, but no object")
         if not _shallow(found, _DEEP):
-            raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels")
+            raise Failure(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels")
         return found
 
     async def _moderations(self, request: Request, _: Key) -> Response:
@@ -221,7 +226,7 @@ class App:
         if self._warmed is None or not self._warmed.done():
             troubles.append("the detectors are loading")
         elif not self._warmed.cancelled() and self._warmed.exception():
-            troubles.append("the detectors cannot be loaded")
+            troubles.append(f"the detectors cannot be loaded ({type(self._warmed.exception()).__name__}); run 'align doctor'")
         troubles += filter(None, [await asyncio.to_thread(self._gateway.log.probe), await self._gateway.upstream.ready()])
         return _json(503 if troubles else 200, {"ready": not troubles, "troubles": troubles}, {})
 
@@ -238,7 +243,7 @@ def _json(status: int, body: Any, headers: Mapping[str, str]) -> Response:
     return Response(orjson.dumps(body), status, dict(headers), "application/json")
 
 
-def _error(refused: Refused, body: Mapping[str, Any]) -> Response:
+def _error(refused: Failure, body: Mapping[str, Any]) -> Response:
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
     return _json(refused.status, body, headers)
 
@@ -250,12 +255,12 @@ async def _alive(_: Request) -> Response:
 async def _unknown(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     known = ", ".join(wire.path for wire in WIRES)
-    refused = Refused(
+    refused = Failure(
         status, "unknown_endpoint", f"this gateway does not serve that; it would pass unchecked. Served: {known}, /v1/moderations"
     )
     return _error(refused, openai_error(refused))
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    refused = Refused(500, "internal_error", "the gateway failed on this request; nothing was answered")
+    refused = Failure(500, "internal_error", "the gateway failed on this request; nothing was answered")
     return _error(refused, openai_error(refused))

@@ -18,8 +18,11 @@ MAX_MESSAGES = 2_000
 _SHORTEST = 6
 
 
-class Refused(Exception):
-    """A request that is not served. `message` may be shown; it never repeats a text of the request."""
+class Failure(Exception):
+    """What a client gets instead of an answer: a status, a code and a message, which never repeats a text of the request.
+
+    Not in `alignment.errors`: those messages are for operators, these for clients.
+    """
 
     def __init__(self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -105,7 +108,6 @@ class Call:
     """
 
     interface: str
-    model: str
     payload: Mapping[str, Any]
     path: Literal["chat/completions", "completions"] = "chat/completions"
     stream: bool = False
@@ -194,7 +196,7 @@ class Wire(Protocol):
         """Return the call.
 
         Raises:
-            Refused: the request is malformed, or holds what this gateway cannot check.
+            Failure: the request is malformed, or holds what this gateway cannot check.
         """
         ...
 
@@ -206,7 +208,7 @@ class Wire(Protocol):
         """Return the writer of one stream; `completion` has its id, time and model."""
         ...
 
-    def error(self, refused: Refused) -> dict[str, Any]:
+    def error(self, refused: Failure) -> dict[str, Any]:
         """Return an error's body."""
         ...
 
@@ -226,7 +228,7 @@ class Frames(Protocol):
         """Yield what comes after the last event of a stream that went well."""
         ...
 
-    def failed(self, refused: Refused) -> Iterator[bytes]:
+    def failed(self, refused: Failure) -> Iterator[bytes]:
         """Yield an error that ends the stream."""
         ...
 
@@ -235,7 +237,7 @@ def want(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], defau
     """Return a field, or `default` if it is missing or null.
 
     Raises:
-        Refused: it has another type.
+        Failure: it has another type.
     """
     value = body.get(key)
     if value is None:
@@ -243,7 +245,7 @@ def want(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], defau
     kinds = kind if isinstance(kind, tuple) else (kind,)
     # In JSON true is no number.
     if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
-        raise Refused(
+        raise Failure(
             400, "invalid_type", f"{key!r} is a {type(value).__name__}; {' or '.join(one.__name__ for one in kinds)} is needed", param=key
         )
     return value
@@ -253,32 +255,32 @@ def known_only(body: Mapping[str, Any], known: frozenset[str], where: str = "the
     """Refuse keys that hold something and are not known.
 
     Raises:
-        Refused: there is one.
+        Failure: there is one.
     """
     for key, value in body.items():
         if key not in known and value not in (None, False, [], {}, ""):
-            raise Refused(400, "unknown_parameter", f"{key[:64]!r} in {where} is not supported by this gateway", param=key[:64])
+            raise Failure(400, "unknown_parameter", f"{key[:64]!r} in {where} is not supported by this gateway", param=key[:64])
 
 
 def text_of(content: Any, kinds: Sequence[str], where: str) -> str:
     """Return the text of a content: a string, or a list of text parts.
 
     Raises:
-        Refused: a part is no text, which nothing here can check.
+        Failure: a part is no text, which nothing here can check.
     """
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise Refused(400, "invalid_type", f"the content of {where} is neither a text nor a list of parts", param=where)
+        raise Failure(400, "invalid_type", f"the content of {where} is neither a text nor a list of parts", param=where)
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in kinds:
             shown = kind[:32] if isinstance(kind, str) else kind
-            raise Refused(422, "unsupported_content", f"{where} has a part of type {shown!r}; only text can be checked", param=where)
+            raise Failure(422, "unsupported_content", f"{where} has a part of type {shown!r}; only text can be checked", param=where)
         value = part.get("text", part.get("refusal") if kind == "refusal" else None)
         if not isinstance(value, str):
-            raise Refused(400, "invalid_type", f"a part of {where} has no text", param=where)
+            raise Failure(400, "invalid_type", f"a part of {where} has no text", param=where)
         texts.append(value)
     return "\n".join(texts)
 
@@ -287,10 +289,10 @@ def turn_list(value: Any, where: str) -> list[dict[str, Any]]:
     """Return a list of 1 to MAX_MESSAGES objects.
 
     Raises:
-        Refused: it is none.
+        Failure: it is none.
     """
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
-        raise Refused(400, "invalid_type", f"{where!r} is no list of objects, or empty", param=where)
+        raise Failure(400, "invalid_type", f"{where!r} is no list of objects, or empty", param=where)
     if len(value) > MAX_MESSAGES:
-        raise Refused(413, "too_many_messages", f"{where!r} has {len(value)} entries; at most {MAX_MESSAGES} are checked", param=where)
+        raise Failure(413, "too_many_messages", f"{where!r} has {len(value)} entries; at most {MAX_MESSAGES} are checked", param=where)
     return value

@@ -1,6 +1,6 @@
 """The checks that rules name: each scores a subject in 0..1, and some say which characters it is about.
 
-To add one, write a function here, name it in `policy.Check`, and put it into `CHECKS`.
+To add one, write a method here, put it into `Checks.by_name`, and name it in `policy.Check` and `policy.CHECKS`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Hit(NamedTuple):
     spans: tuple[Span, ...] = ()
 
 
-class Subject(NamedTuple):
+class Checked(NamedTuple):
     """What is checked: for a prompt its `texts`, all that is sent upstream; for an answer its text, or a part, and its tool calls' parts.
 
     `messages` is the conversation up to the answer, `system` the operator's instructions, and `tools` what tools returned or say of
@@ -66,7 +66,7 @@ class Checks:
 
     def __init__(self, detectors: Detectors) -> None:
         self._detectors = detectors
-        self.by_name: dict[Check, Callable[[Subject], Awaitable[Hit]]] = {
+        self.by_name: dict[Check, Callable[[Checked], Awaitable[Hit]]] = {
             "harmful_request": self._harmful_request,
             "harmful_answer": self._harmful_answer,
             "toxicity": self._toxicity,
@@ -77,7 +77,7 @@ class Checks:
             "prompt_leak": self._prompt_leak,
         }
 
-    async def run(self, name: Check, subject: Subject) -> Hit:
+    async def run(self, name: Check, subject: Checked) -> Hit:
         """Return the result of a check.
 
         Raises:
@@ -89,7 +89,7 @@ class Checks:
             raise ValueError(f"the check {name!r} gave no score in 0..1")
         return hit
 
-    async def _harmful_request(self, subject: Subject) -> Hit:
+    async def _harmful_request(self, subject: Checked) -> Hit:
         """Score the conversation, and each part of its long turns: the heads read some hundred characters.
 
         Raises:
@@ -117,7 +117,7 @@ class Checks:
         best = _highest([*whole, *(one for one in found if not one.score < PLAIN)], [one.score for one in (*whole, *found)])
         return Hit(best.score, best.category)
 
-    async def _harmful_answer(self, subject: Subject) -> Hit:
+    async def _harmful_answer(self, subject: Checked) -> Hit:
         """Score the answer, and each part of a long one.
 
         Raises:
@@ -126,30 +126,31 @@ class Checks:
         prompt, answer = asked_for(subject.messages), "\n".join(filter(None, subject.texts))
         [plain] = await _inline(_readings, (answer,))
         texts = dict.fromkeys(part for text in dict.fromkeys((answer, plain)) for part in (text, *pieces(text, _SAID)))
-        scores = [one.harmful for one in await asyncio.gather(*(self._detectors.said((prompt, text)) for text in texts))]
+        scores = await asyncio.gather(*(self._detectors.said((prompt, text)) for text in texts))
         return Hit(_highest(scores, scores))
 
-    async def _toxicity(self, subject: Subject) -> Hit:
-        texts = [part for text in subject.texts for part in (pieces(text, _TOXIC) or [text])]
+    async def _toxicity(self, subject: Checked) -> Hit:
+        read = dict.fromkeys((*subject.texts, *await _inline(_readings, subject.texts)))
+        texts = [part for text in read for part in (pieces(text, _TOXIC) or [text])]
         scores = [0.0, *await asyncio.gather(*map(self._detectors.toxic, texts))]
         return Hit(_highest(scores, scores))
 
-    async def _jailbreak(self, subject: Subject) -> Hit:
+    async def _jailbreak(self, subject: Checked) -> Hit:
         return Hit(await _inline(_patterns, _by("user", subject.messages), JAILBREAKS))
 
-    async def _injection(self, subject: Subject) -> Hit:
+    async def _injection(self, subject: Checked) -> Hit:
         return Hit(await _inline(_patterns, subject.tools, INJECTIONS))
 
-    async def _secrets(self, subject: Subject) -> Hit:
+    async def _secrets(self, subject: Checked) -> Hit:
         return _located([span for span in await self._spans(subject) if span.kind in SECRETS])
 
-    async def _personal_data(self, subject: Subject) -> Hit:
+    async def _personal_data(self, subject: Checked) -> Hit:
         return _located([span for span in await self._spans(subject) if span.kind not in SECRETS])
 
-    async def _prompt_leak(self, subject: Subject) -> Hit:
+    async def _prompt_leak(self, subject: Checked) -> Hit:
         return Hit(await _inline(_leaked, ("\n".join(subject.texts),), subject.system))
 
-    async def _spans(self, subject: Subject) -> list[Span]:
+    async def _spans(self, subject: Checked) -> list[Span]:
         return await _inline(_find, subject.texts)
 
 

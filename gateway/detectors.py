@@ -1,6 +1,6 @@
 """The detectors of `alignment.moderation` for requests that come one by one: whatever waits is scored together, on a thread of its own.
 
-Effects: loads the embedding model on first use; `start` and `stop` begin and end the thread.
+Effects: loads the embedding model on first use; `stop` ends the thread.
 """
 
 from __future__ import annotations
@@ -77,13 +77,6 @@ class Asked(NamedTuple):
     category: str
 
 
-class Said(NamedTuple):
-    """The scores of an answer, each in 0..1."""
-
-    harmful: float
-    toxic: float
-
-
 class Detectors:
     """The bundled heads. Equal texts of a batch are embedded once."""
 
@@ -93,7 +86,7 @@ class Detectors:
         self._embedder = Embedder()
         self._thread = ThreadPoolExecutor(1, "detectors")
         self.asked: Batched[tuple[Message, ...], Asked] = Batched(self._asked, self._thread)
-        self.said: Batched[tuple[str, str], Said] = Batched(self._said, self._thread)
+        self.said: Batched[tuple[str, str], float] = Batched(self._said, self._thread)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)
 
     async def warm(self, checks: Collection[str]) -> None:
@@ -114,16 +107,13 @@ class Detectors:
 
         return [Asked(float(one.value), one.category) for one in request_scores(talks, embedder=self._embedder)]
 
-    def _said(self, exchanges: list[tuple[str, str]]) -> list[Said]:
+    def _said(self, exchanges: list[tuple[str, str]]) -> list[float]:
         from alignment.moderation import heads
 
         prompts, answers = [prompt for prompt, _ in exchanges], [answer for _, answer in exchanges]
         harmful = heads.harmful_answer(heads.read(prompts, answers, embedder=self._embedder)).tolist()
         # A head says something of nothing, too.
-        return [
-            Said(value if answer.strip() else 0.0, toxic)
-            for value, answer, toxic in zip(harmful, answers, self._toxic(answers), strict=True)
-        ]
+        return [value if answer.strip() else 0.0 for value, answer in zip(harmful, answers, strict=True)]
 
     def _toxic(self, texts: list[str]) -> list[float]:
         from alignment.moderation.detectors import toxicity

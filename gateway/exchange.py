@@ -31,7 +31,7 @@ class Exchange:
 
     @property
     def action(self) -> Action:
-        """The strictest action taken."""
+        """The strictest action that a rule asked for."""
         return max((one.strictest for one in (self.asked, *self.answered)), key=list(Action).index)
 
     @property

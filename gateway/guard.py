@@ -13,7 +13,7 @@ from alignment.labels.constitution import Constitution, Principle
 from alignment.records import Side
 from alignment.wording import opening
 from gateway.calls import Call
-from gateway.checks import Checks, Hit, Span, Subject
+from gateway.checks import Checked, Checks, Hit, Span
 from gateway.metrics import Metrics
 from gateway.policy import Action, Policy, Rule, Stage
 
@@ -79,20 +79,20 @@ class Guard:
 
     async def prompt(self, call: Call) -> Ruling:
         """Check a request: its whole conversation, and what tools returned."""
-        return await self._rule("prompt", Subject(call.messages, call.leaves, call.system, call.tool_texts))
+        return await self._rule("prompt", Checked(call.messages, call.leaves, call.system, call.tool_texts))
 
     async def answer(self, call: Call, texts: Sequence[str]) -> Ruling:
         """Check an answer's texts, or a part of one; see `Choice.texts`. What the client itself sent is not redacted."""
         if not any(text.strip() for text in texts):
             return Ruling()
-        ruling = await self._rule("answer", Subject(call.messages, tuple(texts), call.system))
+        ruling = await self._rule("answer", Checked(call.messages, tuple(texts), call.system))
         if not any(one.spans for one in ruling.findings):
             return ruling
         given = call.given
         findings = [(one, _unknown(one, given, texts)) for one in ruling.findings]
         return Ruling(tuple(left for one, left in findings if left.spans or not one.spans))
 
-    async def _rule(self, stage: Stage, subject: Subject) -> Ruling:
+    async def _rule(self, stage: Stage, subject: Checked) -> Ruling:
         rules = self.policy.at(stage)
         running = {name: asyncio.create_task(self.checks.run(name, subject)) for name in {rule.check for rule in rules}}
         try:
@@ -103,7 +103,7 @@ class Guard:
             await asyncio.gather(*running.values(), return_exceptions=True)
         return Ruling(tuple(one for one in found if one))
 
-    async def _fires(self, rule: Rule, running: asyncio.Task[Hit], subject: Subject) -> Finding | None:
+    async def _fires(self, rule: Rule, running: asyncio.Task[Hit], subject: Checked) -> Finding | None:
         enforce = rule.mode == "enforce"
         found = Finding(rule.id, rule.stage, rule.check, rule.action, rule.mode, None)
         try:

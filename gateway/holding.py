@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from alignment.store.held import Held, Item, now
-from gateway.calls import Call, Choice, Refused, ToolCall
+from alignment.store.held import HeldExchange, HeldExchanges, now
+from gateway.calls import Call, Choice, Failure, ToolCall
 from gateway.exchange import Exchange
 from gateway.logs import masked
 from gateway.policy import Action
@@ -17,7 +17,7 @@ from gateway.policy import Action
 class Holding:
     """The held exchanges of a gateway. `key` masks their texts."""
 
-    def __init__(self, held: Held, key: bytes) -> None:
+    def __init__(self, held: HeldExchanges, key: bytes) -> None:
         self._held, self._key = held, key
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -36,7 +36,7 @@ class Holding:
         """Keep an exchange, with the lines that are logged when it is decided.
 
         Raises:
-            Refused: it cannot be kept.
+            Failure: it cannot be kept.
         """
         rules = dict.fromkeys(one.rule for ruling in exchange.rulings for one in ruling.findings if one.action is Action.HOLD)
         call = exchange.call
@@ -50,43 +50,43 @@ class Holding:
         kept = {"choices": [_stored(choice) for choice in answers]} if answers else {}
         try:
             masks = [masked(one, self._key) for one in (list(lines), request, kept)]
-            item = Item(exchange.id, now(), exchange.client, stage, ", ".join(rules), *masks)
+            item = HeldExchange(exchange.id, now(), exchange.client, stage, ", ".join(rules), *masks)
             await asyncio.to_thread(self._held.put, item)
         except Exception as error:
-            raise Refused(503, "hold_unavailable", "the request has to wait for a person, and cannot be kept; try again later") from error
+            raise Failure(503, "hold_unavailable", "the request has to wait for a person, and cannot be kept; try again later") from error
 
-    async def find(self, name: str, client: str) -> Item:
+    async def find(self, name: str, client: str) -> HeldExchange:
         """Return a held exchange of a client.
 
         Raises:
-            Refused: there is none.
+            Failure: there is none.
         """
         item = await asyncio.to_thread(self._held.get, name)
         if item is None or item.client != client:
-            raise Refused(404, "not_found", "nothing is held under this id for this key")
+            raise Failure(404, "not_found", "nothing is held under this id for this key")
         return item
 
-    def exchange(self, item: Item) -> Exchange:
+    def exchange(self, item: HeldExchange) -> Exchange:
         """Return the exchange of an item, to go on with."""
         kept = item.request
-        call = Call(kept["interface"], "", kept["payload"], path=kept["path"], n=kept["n"], extra=kept["extra"], user=kept["user"])
+        call = Call(kept["interface"], kept["payload"], path=kept["path"], n=kept["n"], extra=kept["extra"], user=kept["user"])
         return Exchange(call, item.client, kept["release"], id=item.id)
 
-    def answers(self, item: Item) -> tuple[Choice, ...]:
+    def answers(self, item: HeldExchange) -> tuple[Choice, ...]:
         """Return the model's answers that are held; none if its prompt is."""
         return tuple(
             Choice(raw["index"], raw["text"], tuple(ToolCall(*tool) for tool in raw["tools"]), raw["finish"])
             for raw in item.answer.get("choices", ())
         )
 
-    async def deliver(self, item: Item, status: int, body: Mapping[str, Any]) -> bool:
+    async def deliver(self, item: HeldExchange, status: int, body: Mapping[str, Any]) -> bool:
         """Keep what the client gets, so that it gets the same again."""
         return await asyncio.to_thread(self._held.deliver, item.id, {"status": status, "body": body})
 
 
-def ask_again(name: str) -> Refused:
+def ask_again(name: str) -> Failure:
     """Return the error that tells a client where to ask for the outcome."""
-    return Refused(422, "held_for_review", f"a person has to decide on this request; ask /v1/held/{name} for the outcome", param=name)
+    return Failure(422, "held_for_review", f"a person has to decide on this request; ask /v1/held/{name} for the outcome", param=name)
 
 
 def _stored(choice: Choice) -> dict[str, Any]:

@@ -5,16 +5,18 @@ Effects: reads and writes `<home>/gateway/keys.json`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from alignment.errors import ConfigError, InputError
+from alignment.release.disk import write_durably
 
 
 class Key(NamedTuple):
@@ -67,10 +69,11 @@ class Keys:
         Raises:
             InputError: the name is taken.
         """
-        if any(key.name == name for key in self.known):
-            raise InputError(f"there is a key for {name!r} already; remove it first, or choose another name")
         made = f"align-{secrets.token_urlsafe(32)}"
-        self._save((*self.known, Key(name, hashlib.sha256(made.encode()).hexdigest(), per_minute)))
+        with self._changing():
+            if any(key.name == name for key in self.known):
+                raise InputError(f"there is a key for {name!r} already; remove it first, or choose another name")
+            self._save((*self.known, Key(name, hashlib.sha256(made.encode()).hexdigest(), per_minute)))
         return made
 
     def remove(self, name: str) -> None:
@@ -79,16 +82,18 @@ class Keys:
         Raises:
             InputError: there is none of this name.
         """
-        kept = tuple(key for key in self.known if key.name != name)
-        if len(kept) == len(self.known):
-            raise InputError(f"no key for {name!r}; known: {', '.join(key.name for key in self.known) or 'none'}")
-        self._save(kept)
+        with self._changing():
+            kept = tuple(key for key in self.known if key.name != name)
+            if len(kept) == len(self.known):
+                raise InputError(f"no key for {name!r}; known: {', '.join(key.name for key in self.known) or 'none'}")
+            self._save(kept)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._path.with_name(".keys.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _save(self, keys: tuple[Key, ...]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(prefix=".keys-", dir=self._path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump([key._asdict() for key in keys], file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, self._path)
+        write_durably(self._path, json.dumps([key._asdict() for key in keys], indent=1))

@@ -47,7 +47,7 @@ class ExchangeLog:
         self._folder, self._key, self._fsync, self._max_bytes = folder, key, fsync, max_bytes
         self._waiting: queue.Queue[_Line | None] = queue.Queue(MOST_WAITING)
         self._file: IO[bytes] | None = None
-        self._hour, self._part, self._synced = "", 0, 0.0
+        self._hour, self._unsynced, self._synced = "", False, 0.0
         self.trouble = ""
         """Why the last write failed, or ''."""
         self._thread = threading.Thread(target=self._work, name="exchange-log", daemon=True)
@@ -85,7 +85,14 @@ class ExchangeLog:
         return ""
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
+        while True:
+            try:
+                first = self._waiting.get(timeout=1)
+            except queue.Empty:
+                self._sync()
+                continue
+            if first is None:
+                break
             lines = [first]
             ends = False
             while len(lines) < _TOGETHER:
@@ -139,9 +146,14 @@ class ExchangeLog:
             finally:
                 file.close()
             raise
-        if self._fsync == "each" or (self._fsync == "second" and time.monotonic() - self._synced >= 1):
-            os.fsync(file.fileno())
-            self._synced = time.monotonic()
+        self._unsynced = self._fsync != "never"
+        if self._fsync == "each" or time.monotonic() - self._synced >= 1:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._file and self._unsynced:
+            os.fsync(self._file.fileno())
+            self._unsynced, self._synced = False, time.monotonic()
 
     @staticmethod
     def _in_place(file: IO[bytes]) -> bool:
@@ -162,7 +174,7 @@ class ExchangeLog:
             self._file = None
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._hour, self._part = hour, self._part + 1
+            self._hour = hour
             name = f"exchanges-{hour}-{os.getpid()}-{time.time_ns()}.jsonl"
             # Unbuffered: a buffer that failed to flush would be written again when the file closes.
             self._file = (self._folder / name).open("ab", buffering=0)

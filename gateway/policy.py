@@ -86,11 +86,11 @@ class Rule(_Part):
 class Stream(_Part):
     """How an answer leaves while it is generated; sizes are in characters.
 
-    With `release` "window", text leaves once it is checked together with the `overlap` characters after it; with "whole", once all of it
+    With `buffer` "window", text leaves once it is checked together with the `overlap` characters after it; with "whole", once all of it
     is. An answer longer than `max_characters` is cut off.
     """
 
-    release: Literal["window", "whole"] = "window"
+    buffer: Literal["window", "whole"] = "window"
     size: Annotated[int, Field(ge=40, le=10_000)] = 240
     overlap: Annotated[int, Field(ge=40, le=2_000)] = 80
     max_characters: Annotated[int, Field(ge=1_000, le=4_000_000)] = 200_000

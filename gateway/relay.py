@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from gateway.calls import Call, Choice, Completion, End, Event, Frames, Refused, Text, Tool, ToolCall, Usage, Wire
+from gateway.calls import Call, Choice, Completion, End, Event, Failure, Frames, Text, Tool, ToolCall, Usage, Wire
 from gateway.exchange import Exchange, Sent
 from gateway.guard import Ruling
 from gateway.policy import Action
@@ -16,7 +16,7 @@ from gateway.vetting import Vetting
 from gateway.windows import Window
 
 Log = Callable[[Sequence[Sent], str | None], Awaitable[None]]
-"""Writes the answers of an exchange to the log, with why they are incomplete, or None; raises `Refused` if that fails."""
+"""Writes the answers of an exchange to the log, with why they are incomplete, or None; raises `Failure` if that fails."""
 _left_behind: set[asyncio.Task[None]] = set()
 
 
@@ -24,7 +24,7 @@ async def relay(
     frames: Frames, exchange: Exchange, sent: Call, vetting: Vetting, events: AsyncIterator[Event], log: Log
 ) -> AsyncIterator[bytes]:
     """Yield the frames of a stream, as far as they are checked. A stream that broke off ends with an error."""
-    answers = [Answer(vetting, exchange, sent, index) for index in range(exchange.call.n)]
+    answers = [StreamedAnswer(vetting, exchange, sent, index) for index in range(exchange.call.n)]
     logged, usage = False, Usage()
     try:
         for frame in frames.start():
@@ -49,7 +49,7 @@ async def relay(
         logged = True
         try:
             await _surely(log([answer.sent() for answer in answers], "cut" if any(answer.cut for answer in answers) else None))
-        except Refused as refused:
+        except Failure as refused:
             for frame in frames.failed(refused):
                 yield frame
             return
@@ -71,7 +71,7 @@ async def _surely(work: Awaitable[None]) -> None:
 
 
 async def _quietly(work: Awaitable[None]) -> None:
-    with suppress(Refused):
+    with suppress(Failure):
         await work
 
 
@@ -109,20 +109,21 @@ async def whole_stream(wire: Wire, call: Call, completion: Completion) -> AsyncI
         yield frame
 
 
-class Answer:
+class StreamedAnswer:
     """One streamed answer: what was written, what left, and how it ends."""
 
     def __init__(self, vetting: Vetting, exchange: Exchange, sent: Call, index: int) -> None:
         self._vetting, self._exchange, self._call, self.index = vetting, exchange, sent, index
         self._policy = vetting.guard.policy.stream
-        self._window = Window(self._judge, vetting.guard, self._policy)
+        self._window = Window(self._check, vetting.guard, self._policy)
+        self._tools_written: list[ToolCall] = []
         self._tools: list[ToolCall] = []
         self._left: list[str] = []
         self._stopped: Ruling | None = None
         self.over = self.cut = False
         self.finish = "stop"
 
-    async def _judge(self, text: str) -> Ruling:
+    async def _check(self, text: str) -> Ruling:
         ruling = await self._vetting.guard.answer(self._exchange.call, (text,))
         self._note(ruling)
         return ruling
@@ -154,10 +155,11 @@ class Answer:
             events = await self._rest()
             self.finish = "content_filter" if self._stopped else "length"
             return events
-        released = await self._window.feed(text)
-        return await self._stop(released.stopped) if released.stopped else self._give(released.text)
+        passed = await self._window.feed(text)
+        return await self._stop(passed.stopped) if passed.stopped else self._give(passed.text)
 
     async def _tool(self, event: Tool) -> list[Event]:
+        self._tools_written.append(event.call)
         before = [] if self._stopped else await self._rest()
         if self._stopped:
             return before
@@ -172,8 +174,8 @@ class Answer:
         return [*before, replace(event, call=call)]
 
     async def _rest(self) -> list[Event]:
-        released = await self._window.finish()
-        return await self._stop(released.stopped) if released.stopped else self._give(released.text)
+        passed = await self._window.finish()
+        return await self._stop(passed.stopped) if passed.stopped else self._give(passed.text)
 
     async def _end(self, finish: str) -> list[Event]:
         self.finish = finish
@@ -209,5 +211,5 @@ class Answer:
 
     def sent(self) -> Sent:
         """Return the answer as it is logged."""
-        written = Choice(self.index, "".join(self._window.written), tuple(self._tools), self.finish)
-        return Sent(written, replace(written, text="".join(self._left)))
+        written = Choice(self.index, "".join(self._window.written), tuple(self._tools_written), self.finish)
+        return Sent(written, replace(written, text="".join(self._left), tools=tuple(self._tools)))

@@ -1,6 +1,6 @@
 """Puts a gateway together from the settings, and serves it.
 
-Effects: listens on two ports, reads the registry, writes logs, loads models.
+Effects: listens on one or two ports, reads the registry, writes logs, loads models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from alignment.errors import ConfigError, EndpointError
 from alignment.ingest import gateway_logs
 from alignment.ingest.redact import redaction_key
 from alignment.labels.check import load_constitution
-from alignment.store.held import Held
+from alignment.store.held import HeldExchanges
 from gateway.app import App
 from gateway.checks import Checks
 from gateway.detectors import Detectors
@@ -29,7 +29,7 @@ from gateway.logs import ExchangeLog
 from gateway.metrics import Metrics
 from gateway.policy import Policy, load_policy
 from gateway.releases import Releases
-from gateway.service import Gateway
+from gateway.service import Pipeline
 from gateway.upstream import HttpUpstream, Upstream
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -62,8 +62,8 @@ def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog,
     guard, detectors = guard_of(settings, metrics)
     log = ExchangeLog(gateway_logs(settings.home), guard.key, fsync=wanted.log_fsync)
     upstream = _upstream(settings, base)
-    held = Held(settings.home)
-    gateway = Gateway(
+    held = HeldExchanges(settings.home)
+    gateway = Pipeline(
         guard=guard,
         upstream=upstream,
         releases=Releases(settings.home),

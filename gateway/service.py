@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from alignment.store.held import Item, decided
-from gateway.calls import Call, Choice, Completion, Refused, Wire
+from alignment.release import BASE
+from alignment.store.held import HeldExchange, decided
+from gateway.calls import Call, Choice, Completion, Failure, Wire
 from gateway.exchange import Exchange, Reply, Sent, conversation_of, log_line
 from gateway.guard import Guard
 from gateway.holding import Holding, ask_again
@@ -31,7 +32,7 @@ BLOCKED = ("content_filter", "the request was refused by this service's safety p
 _NO_LOG = ("log_unavailable", "the exchange cannot be logged, so it is not served; try again later")
 
 
-class Gateway:
+class Pipeline:
     """The pipeline. With `keep_going`, exchanges are served though they cannot be logged."""
 
     def __init__(
@@ -54,7 +55,7 @@ class Gateway:
         """Answer a request.
 
         Raises:
-            Refused: it is not served; what happened is logged.
+            Failure: it is not served; what happened is logged.
         """
         await self._refuse_unlogged()
         exchange = Exchange(call, client, self.releases.pick(call.user or conversation_of(call, client)))
@@ -77,14 +78,14 @@ class Gateway:
         finally:
             if beside:
                 beside.cancel()
-                with suppress(asyncio.CancelledError, Refused):
+                with suppress(asyncio.CancelledError, Failure):
                     await beside
 
     async def outcome(self, wires: dict[str, Wire], name: str, client: str) -> tuple[int, dict[str, Any]]:
         """Return status and body of a held exchange: 202 while it waits, then what its request would have got, always the same.
 
         Raises:
-            Refused: there is no such exchange for this client, or it cannot be answered.
+            Failure: there is no such exchange for this client, or it cannot be answered.
         """
         async with self.holding.alone(name):
             item = await self.holding.find(name, client)
@@ -96,11 +97,11 @@ class Gateway:
             choices = await self._decided(exchange, item)
             status = 422 if item.verdict == "refuse" and self.guard.policy.refuse_with == "error" else 200
             named = Completion(item.id, int(time.time()), self._name(exchange), choices)
-            body = wire.body(exchange.call, named) if status == 200 else wire.error(Refused(422, *BLOCKED))
+            body = wire.body(exchange.call, named) if status == 200 else wire.error(Failure(422, *BLOCKED))
             await self.holding.deliver(item, status, body)
             return status, body
 
-    async def _decided(self, exchange: Exchange, item: Item) -> tuple[Choice, ...]:
+    async def _decided(self, exchange: Exchange, item: HeldExchange) -> tuple[Choice, ...]:
         """Return what the client gets. A decision about an answer was logged when it was made; an answer made now is logged here."""
         if item.verdict == "refuse":
             return tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
@@ -120,7 +121,7 @@ class Gateway:
         if self.log.trouble and not self._keep_going:
             self.log.trouble = await asyncio.to_thread(self.log.probe)
             if self.log.trouble:
-                raise Refused(503, *_NO_LOG, retry_after=30)
+                raise Failure(503, *_NO_LOG, retry_after=30)
 
     def _begin_beside(self, exchange: Exchange) -> asyncio.Task[Completion] | None:
         if self.guard.policy.prompt_checks == "before" or exchange.call.stream:
@@ -145,7 +146,7 @@ class Gateway:
             raise await self._hold(exchange, "answer", vetted)
         await self._log(exchange, vetted)
         if self.guard.policy.refuse_with == "error" and all(one.given.finish == "content_filter" for one in vetted):
-            raise Refused(422, *BLOCKED)
+            raise Failure(422, *BLOCKED)
         named = replace(completion, id=exchange.id, model=self._name(exchange), choices=tuple(one.given for one in vetted))
         return Reply(200, wire.body(exchange.call, named), None, exchange)
 
@@ -153,7 +154,7 @@ class Gateway:
         choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
         await self._log(exchange, [Sent(choices[0], choices[0])], model=NOBODY)
         if self.guard.policy.refuse_with == "error":
-            raise Refused(422, *BLOCKED)
+            raise Failure(422, *BLOCKED)
         completion = Completion(exchange.id, int(time.time()), self._name(exchange), choices)
         if exchange.call.stream:
             return Reply(200, None, whole_stream(wire, exchange.call, completion), exchange)
@@ -174,7 +175,7 @@ class Gateway:
 
         return relay(frames, exchange, sent, self._vetting, after(first, events), log)
 
-    async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Sent]) -> Refused:
+    async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Sent]) -> Failure:
         """Keep an exchange with the lines that a decision about it will log; return the error that tells where to ask for the outcome."""
         refusal = self._vetting.refusal(exchange, 0)
         answers, model = (vetted, self._name(exchange)) if vetted else ([Sent(refusal, refusal)], NOBODY)
@@ -183,7 +184,7 @@ class Gateway:
         return ask_again(exchange.id)
 
     def _name(self, exchange: Exchange) -> str:
-        return self._base_name if exchange.release == "base" else exchange.release
+        return self._base_name if exchange.release == BASE else exchange.release
 
     async def _log(self, exchange: Exchange, answers: Sequence[Sent | None], *, model: str | None = None, error: str | None = None) -> None:
         for one in answers:
@@ -195,4 +196,4 @@ class Gateway:
         except LogLost as error:
             self._metrics.log_failed()
             if not self._keep_going:
-                raise Refused(503, *_NO_LOG, retry_after=30) from error
+                raise Failure(503, *_NO_LOG, retry_after=30) from error

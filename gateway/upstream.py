@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import httpx2
 
 from alignment.http import BoundedTransport, TooMuch, loads
-from gateway.calls import Call, Choice, Completion, End, Event, Refused, Text, Tool, ToolCall, Usage, content_text
+from alignment.release import BASE
+from gateway.calls import Call, Choice, Completion, End, Event, Failure, Text, Tool, ToolCall, Usage, content_text
 
 MAX_ANSWER = 32 << 20
 """Largest answer in bytes, whole or streamed."""
@@ -37,11 +38,11 @@ _FINISHES = {
 
 
 class UpstreamError(Exception):
-    """The upstream gave no answer that can be served. `status` is for the client; `unsure` says that it may have been at work."""
+    """The upstream gave no answer that can be served; `refused` is what the client gets."""
 
     def __init__(self, status: int, message: str, *, code: str = "upstream_error") -> None:
         super().__init__(message)
-        self.refused = Refused(status, code, message)
+        self.refused = Failure(status, code, message)
 
 
 class Upstream(Protocol):
@@ -94,7 +95,7 @@ class HttpUpstream:
             raise _declined(answer.status_code)
         try:
             return _completion(loads(answer.content), call)
-        except (ValueError, KeyError, TypeError, AttributeError, Refused) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, Failure) as error:
             raise UpstreamError(502, "the model server answered in a form that cannot be checked") from error
 
     async def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
@@ -120,7 +121,7 @@ class HttpUpstream:
                 await answer.aclose()
         except (TimeoutError, httpx2.HTTPError) as error:
             raise self._lost(error) from error
-        except (ValueError, KeyError, TypeError, AttributeError, Refused) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, Failure) as error:
             raise UpstreamError(502, "the model server streamed in a form that cannot be checked") from error
         if not parts.complete:
             raise UpstreamError(502, "the model server's stream broke off")
@@ -140,7 +141,7 @@ class HttpUpstream:
         await self._client.aclose()
 
     def _body(self, call: Call, release: str, *, stream: bool) -> dict[str, Any]:
-        body = {**call.payload, "model": self._base_name if release == "base" else release}
+        body = {**call.payload, "model": self._base_name if release == BASE else release}
         return body | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
 
     def _lost(self, error: BaseException) -> UpstreamError:

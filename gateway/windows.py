@@ -14,10 +14,10 @@ from gateway.guard import Guard, Ruling
 from gateway.policy import Action, Stream
 
 _WORD = 40
-Judge = Callable[[str], Awaitable[Ruling]]
+Check = Callable[[str], Awaitable[Ruling]]
 
 
-class Released(NamedTuple):
+class Passed(NamedTuple):
     """Text that may leave, and the ruling that stops the stream (None: it goes on)."""
 
     text: str
@@ -27,8 +27,8 @@ class Released(NamedTuple):
 class Window:
     """One streamed answer."""
 
-    def __init__(self, judge: Judge, guard: Guard, stream: Stream) -> None:
-        self._judge, self._guard, self._stream = judge, guard, stream
+    def __init__(self, check: Check, guard: Guard, stream: Stream) -> None:
+        self._check, self._guard, self._stream = check, guard, stream
         self._pending = ""
         self._due = stream.size + stream.overlap
         self.written: list[str] = []
@@ -41,22 +41,22 @@ class Window:
         self.written.append(text)
         self.length += len(text)
 
-    async def feed(self, text: str) -> Released:
+    async def feed(self, text: str) -> Passed:
         """Take what the model wrote, and return what may leave."""
         self.note(text)
         self._pending += text
-        if self._stream.release == "whole" or len(self._pending) < self._due:
-            return Released("")
+        if self._stream.buffer == "whole" or len(self._pending) < self._due:
+            return Passed("")
         return await self._release(len(self._pending) - self._stream.overlap)
 
-    async def finish(self) -> Released:
+    async def finish(self) -> Passed:
         """Return the rest."""
-        return await self._release(len(self._pending)) if self._pending else Released("")
+        return await self._release(len(self._pending)) if self._pending else Passed("")
 
-    async def _release(self, cut: int) -> Released:
-        ruling = await self._judge(self._pending)
+    async def _release(self, cut: int) -> Passed:
+        ruling = await self._check(self._pending)
         if ruling.strictest not in (Action.ALLOW, Action.REDACT):
-            return Released("", ruling)
+            return Passed("", ruling)
         spans = ruling.spans(0)
         if cut < len(self._pending):
             # Half a word may look like another one, and half of a number like none.
@@ -64,4 +64,4 @@ class Window:
             cut = min([cut, *(span.start for span in spans if span.end > cut)])
         leaving, self._pending = self._pending[:cut], self._pending[cut:]
         self._due = len(self._pending) + self._stream.size
-        return Released(self._guard.redacted(leaving, [span for span in spans if span.end <= cut]))
+        return Passed(self._guard.redacted(leaving, [span for span in spans if span.end <= cut]))

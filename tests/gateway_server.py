@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from alignment.labels.check import load_constitution
-from alignment.store.held import Held
+from alignment.store.held import HeldExchanges
 from gateway.app import App
-from gateway.checks import Checks, Hit, Subject
-from gateway.detectors import Asked, Said
+from gateway.checks import Checked, Checks, Hit
+from gateway.detectors import Asked
 from gateway.guard import Guard
 from gateway.holding import Holding
 from gateway.keys import Keys
@@ -30,7 +30,7 @@ from gateway.logs import ExchangeLog
 from gateway.metrics import Metrics
 from gateway.policy import Policy
 from gateway.releases import Releases
-from gateway.service import Gateway
+from gateway.service import Pipeline
 from gateway.upstream import HttpUpstream
 
 KEY = b"k" * 32
@@ -133,8 +133,8 @@ class Words:
         said = " ".join(turn["content"] for turn in talk if turn["role"] == "user")
         return Asked(0.99 if "HARM" in said else 0.6 if "DOUBT" in said else 0.01, "weapons")
 
-    async def said(self, exchange: tuple[str, str]) -> Said:
-        return Said(0.99 if "HARM" in exchange[1] else 0.01, 0.0)
+    async def said(self, exchange: tuple[str, str]) -> float:
+        return 0.99 if "HARM" in exchange[1] else 0.01
 
     async def toxic(self, text: str) -> float:
         return 0.99 if "TOXIC" in text else 0.0
@@ -146,7 +146,7 @@ class Words:
 class Setup:
     """A running gateway: its addresses, its parts, and what it logged."""
 
-    def __init__(self, url: str, scripted: Scripted, gateway: Gateway, checks: Checks, home: Path, metrics: Metrics) -> None:
+    def __init__(self, url: str, scripted: Scripted, gateway: Pipeline, checks: Checks, home: Path, metrics: Metrics) -> None:
         self.url, self.scripted, self.gateway, self.checks, self.home, self.metrics = url, scripted, gateway, checks, home, metrics
 
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
@@ -167,7 +167,7 @@ class Setup:
         files = sorted((self.home / "gateway" / "logs").glob("*.jsonl"))
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
-    def spoil(self, name: str, check: Callable[[Subject], Awaitable[Any]]) -> None:
+    def spoil(self, name: str, check: Callable[[Checked], Awaitable[Any]]) -> None:
         """Put something else in a check's place."""
         self.checks.by_name[name] = check  # type: ignore[index]
 
@@ -182,12 +182,12 @@ def gateway(
         metrics, checks = Metrics(), Checks(detectors or Words())
         guard = Guard(policy, checks, load_constitution(), metrics, key=KEY)
         log = ExchangeLog(home / "gateway" / "logs", KEY)
-        made = Gateway(
+        made = Pipeline(
             guard=guard,
             upstream=HttpUpstream(f"{upstream}/v1", key="", seconds=seconds, base_name="base"),
             releases=Releases(home),
             log=log,
-            holding=Holding(Held(home), KEY),
+            holding=Holding(HeldExchanges(home), KEY),
             metrics=metrics,
             base_name="base",
             keep_going=keep_going,
@@ -199,14 +199,14 @@ def gateway(
         log.close()
 
 
-async def raises(_: Subject) -> Hit:
+async def raises(_: Checked) -> Hit:
     raise RuntimeError("a detector that breaks, with a secret of the text in its message")
 
 
-async def hangs(_: Subject) -> Hit:
+async def hangs(_: Checked) -> Hit:
     await asyncio.sleep(60)
     return Hit(0.0)
 
 
-async def garbage(_: Subject) -> Hit:
+async def garbage(_: Checked) -> Hit:
     return Hit(float("nan"))

@@ -16,9 +16,9 @@ import pytest
 from alignment.ids import subject_key
 from alignment.lineage import Subject, apply_erasure, plan_erasure
 from alignment.store import migrate
-from alignment.store.held import Held
+from alignment.store.held import HeldExchanges
 from gateway.checks import TooLong, pieces
-from gateway.detectors import Asked, Said
+from gateway.detectors import Asked
 from gateway.keys import Keys
 from gateway.policy import load_policy
 from gateway.spelling import reading
@@ -84,13 +84,13 @@ def test_one_of_several_answers_that_waits_holds_them_all(tmp_path: Path) -> Non
     with gateway(tmp_path, policy(ANSWERS, HOLD_ANSWERS)) as gate:
         _answers(gate, ["HARM", "TOXIC unreviewed"])
         assert gate.chat("x", n=2).json()["error"]["code"] == "held_for_review"
-        assert len(Held(tmp_path).waiting()) == 1 and gate.log() == []
+        assert len(HeldExchanges(tmp_path).waiting()) == 1 and gate.log() == []
 
 
 def test_an_answer_to_an_allowed_prompt_that_would_wait_is_refused_and_no_other(tmp_path: Path) -> None:
     with gateway(tmp_path, policy(HOLD_PROMPTS, HOLD_ANSWERS)) as gate:
         name = gate.chat("DOUBT", n=2).json()["error"]["param"]
-        Held(tmp_path).decide(name, "allow", actor="ada")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="ada")
         _answers(gate, ["TOXIC unreviewed", "fine"])
         first, second = httpx2.get(f"{gate.url}/v1/held/{name}").json()["choices"]
     assert first["finish_reason"] == "content_filter" and second["message"]["content"] == "fine"
@@ -121,7 +121,7 @@ def test_polls_at_the_same_time_get_one_answer_and_it_is_logged_once(tmp_path: P
     numbers = iter(range(100))
     with gateway(tmp_path, policy(HOLD_PROMPTS)) as gate, ThreadPoolExecutor(4) as pool:
         name = gate.chat("DOUBT").json()["error"]["param"]
-        Held(tmp_path).decide(name, "allow", actor="ada")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="ada")
         gate.scripted.text = lambda _: f"answer {next(numbers)}"  # type: ignore[method-assign]
         got = {answer.text for answer in pool.map(lambda _: httpx2.get(f"{gate.url}/v1/held/{name}"), range(4))}
         assert len(got) == 1 and len(gate.log()) == 1
@@ -130,7 +130,7 @@ def test_polls_at_the_same_time_get_one_answer_and_it_is_logged_once(tmp_path: P
 def test_an_outcome_that_cannot_be_logged_is_not_given(tmp_path: Path) -> None:
     with gateway(tmp_path, policy(HOLD_PROMPTS)) as gate:
         name = gate.chat("DOUBT say: fine").json()["error"]["param"]
-        Held(tmp_path).decide(name, "allow", actor="ada")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="ada")
         whole = gate.gateway.log._append
         gate.gateway.log._append = lambda body: (_ for _ in ()).throw(OSError(28, "full"))  # type: ignore[method-assign]
         assert httpx2.get(f"{gate.url}/v1/held/{name}").status_code == 503
@@ -141,7 +141,7 @@ def test_an_outcome_that_cannot_be_logged_is_not_given(tmp_path: Path) -> None:
 def test_a_decision_is_logged_though_nobody_asks_for_it(tmp_path: Path) -> None:
     with gateway(tmp_path, policy({**ANSWERS, "action": "hold"})) as gate:
         name = gate.chat("say: HARM", n=2).json()["error"]["param"]
-        Held(tmp_path).decide(name, "refuse", actor="ada")
+        HeldExchanges(tmp_path).decide(name, "refuse", actor="ada")
         assert [line["signals"]["thumbs"] for line in gate.log()] == ["down", "down"]
 
 
@@ -238,7 +238,7 @@ class Short(Words):
     async def asked(self, talk: Any) -> Asked:
         return await super().asked(({"role": "user", "content": talk[-1]["content"][:250]},))
 
-    async def said(self, exchange: tuple[str, str]) -> Said:
+    async def said(self, exchange: tuple[str, str]) -> float:
         return await super().said((exchange[0], exchange[1][:450]))
 
     async def toxic(self, text: str) -> float:
@@ -289,7 +289,7 @@ def test_a_score_that_is_none_is_a_failure_wherever_it_stands(tmp_path: Path) ->
 def test_requests_being_received_count_and_held_ones_too(tmp_path: Path) -> None:
     with gateway(tmp_path, policy(HOLD_PROMPTS), most_open=1, seconds=2) as gate:
         name = gate.chat("DOUBT").json()["error"]["param"]
-        Held(tmp_path).decide(name, "allow", actor="ada")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="ada")
         gate.scripted.how = "hang"
         first = threading.Thread(target=lambda: httpx2.get(f"{gate.url}/v1/held/{name}", timeout=30))
         first.start()
@@ -299,19 +299,23 @@ def test_requests_being_received_count_and_held_ones_too(tmp_path: Path) -> None
         assert len(gate.scripted.seen) == 1
 
 
-@pytest.mark.parametrize(("path", "body"), [
-    ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": 5}),
-    ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": [{"name": "x", "input_schema": None}]}),
-])  # fmt: skip
-def test_malformed_tools_are_told_apart_from_a_failure(tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("tools", "status"), [(5, 400), ([5], 422), ([{"name": "two words"}], 400), ([{"name": "x", "input_schema": None}], 200)]
+)
+def test_malformed_tools_are_told_apart_from_a_failure(tmp_path: Path, tools: Any, status: int) -> None:
+    with gateway(tmp_path, policy()) as gate:
+        body = {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": tools}
+        assert gate.post("/v1/messages", body).status_code == status
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = {"a": deep}
     with gateway(tmp_path, policy()) as gate:
-        assert gate.post(path, body).status_code in (200, 400, 422)
         schema = [{"type": "function", "name": "x", "parameters": deep}]
         assert gate.post("/v1/responses", {"input": "x", "tools": schema}).status_code == 400
-        assert gate.scripted.seen == [] or path == "/v1/messages"
+        assert gate.scripted.seen == []
 
 
 def test_an_answer_that_was_cut_is_checked_and_not_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -341,7 +345,7 @@ def test_an_erasure_takes_what_the_gateway_keeps_of_a_person_and_loses_no_later_
         for who in ("ann-4711", "bob-4711"):
             gate.chat(f"say: the words of {who}", user=who)
             name = gate.chat(f"DOUBT of {who}", user=who).json()["error"]["param"]
-            Held(tmp_path).decide(name, "refuse", actor="ada")
+            HeldExchanges(tmp_path).decide(name, "refuse", actor="ada")
         migrate(tmp_path)
         subject = Subject(("ann-4711",), subject_key(KEY, "ann-4711"), subject_key(KEY, "ann-4711"))
         plan = plan_erasure(tmp_path, subject, nights={})

@@ -21,7 +21,7 @@ import httpx2
 import pytest
 
 from alignment.errors import InputError
-from alignment.store.held import Held
+from alignment.store.held import HeldExchanges
 from gateway.patterns import JAILBREAKS, fired
 from gateway.policy import load_policy
 from gateway.spelling import reading
@@ -193,7 +193,7 @@ def test_no_acknowledged_exchange_is_lost_by_a_kill(tmp_path: Path) -> None:
             env=child_environment(**more, ALIGN_GATEWAY__POLICY=str(rules)),
             stderr=subprocess.DEVNULL,
         )
-        url, acknowledged, stop = f"http://127.0.0.1:{port}", list[str](), threading.Event()
+        url, acknowledged = f"http://127.0.0.1:{port}", list[str]()
         try:
             _until_ready(url)
 
@@ -218,7 +218,6 @@ def test_no_acknowledged_exchange_is_lost_by_a_kill(tmp_path: Path) -> None:
         finally:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            stop.set()
         for thread in threads:
             thread.join(20)
     lines = [
@@ -240,7 +239,7 @@ def _until_ready(url: str) -> None:
     raise AssertionError("the gateway did not become ready")
 
 
-# Held exchanges
+# HeldExchanges exchanges
 
 
 HOLD = {"stage": "prompt", "check": "harmful_request", "action": "hold"}
@@ -253,9 +252,9 @@ def test_a_held_prompt_waits_for_a_person_and_is_then_answered(tmp_path: Path) -
         name = waits.json()["error"]["param"]
         assert gate.scripted.seen == [] and gate.log() == []
         assert httpx2.get(f"{gate.url}/v1/held/{name}").status_code == 202
-        [item] = Held(tmp_path).waiting()
+        [item] = HeldExchanges(tmp_path).waiting()
         assert "ann@example.com" not in json.dumps([item.lines, item.request]) and item.reason == "rule-0"
-        Held(tmp_path).decide(name, "allow", actor="ada", why="a figure of speech")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="ada", why="a figure of speech")
         first, again = (httpx2.get(f"{gate.url}/v1/held/{name}") for _ in range(2))
         assert first.json() == again.json() and first.json()["choices"][0]["message"]["content"].startswith("of use to <EMAIL_")
         # Asked again it is not generated or logged again.
@@ -268,7 +267,7 @@ def test_a_held_prompt_waits_for_a_person_and_is_then_answered(tmp_path: Path) -
 def test_a_decision_on_a_held_answer_is_a_thumb_for_tonights_labelers(tmp_path: Path, verdict: Any, thumb: str) -> None:
     with gateway(tmp_path, policy({**ANSWERS, "action": "hold"})) as gate:
         name = gate.chat("say: HARM or not").json()["error"]["param"]
-        Held(tmp_path).decide(name, verdict, actor="ada")
+        HeldExchanges(tmp_path).decide(name, verdict, actor="ada")
         got = httpx2.get(f"{gate.url}/v1/held/{name}").json()["choices"][0]
         [line] = gate.log()
     assert (got["message"]["content"] == "HARM or not") is (verdict == "allow")
@@ -283,11 +282,11 @@ def test_a_held_exchange_is_its_clients_own_and_is_decided_once(tmp_path: Path) 
         body = {"messages": [{"role": "user", "content": "DOUBT"}]}
         name = gate.post("/v1/chat/completions", body, authorization=f"Bearer {ann}").json()["error"]["param"]
         assert httpx2.get(f"{gate.url}/v1/held/{name}", headers={"authorization": f"Bearer {bob}"}).status_code == 404
-    Held(tmp_path).decide(name, "refuse", actor="ada")
+    HeldExchanges(tmp_path).decide(name, "refuse", actor="ada")
     with pytest.raises(InputError, match="ada decided"):
-        Held(tmp_path).decide(name, "allow", actor="bea")
+        HeldExchanges(tmp_path).decide(name, "allow", actor="bea")
     with pytest.raises(InputError, match="nothing is held"):
-        Held(tmp_path).decide("nothing", "allow", actor="bea")
+        HeldExchanges(tmp_path).decide("nothing", "allow", actor="bea")
 
 
 def test_two_who_decide_at_once_make_one_decision(tmp_path: Path) -> None:
@@ -296,7 +295,7 @@ def test_two_who_decide_at_once_make_one_decision(tmp_path: Path) -> None:
 
     def decide(number: int) -> bool:
         try:
-            Held(tmp_path).decide(name, "allow" if number % 2 else "refuse", actor=f"reviewer {number}")
+            HeldExchanges(tmp_path).decide(name, "allow" if number % 2 else "refuse", actor=f"reviewer {number}")
         except InputError:
             return False
         return True

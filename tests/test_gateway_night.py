@@ -64,9 +64,10 @@ def test_an_exchange_goes_through_review_into_a_pair_and_the_release_that_the_ga
         _decide(home, item["id"])
         align(tmp_path, "home", "curate")
         [pair] = query(home, "SELECT pairs.prompt, labelers FROM pairs WHERE interaction_id = ?", [item["interaction_id"]])
-        assert "human" in pair["labelers"] and pair["prompt"] in (*HARMFUL, *FINE)
-        # What was asked is what the gateway logged.
-        assert pair["prompt"] in {line["messages"][-1]["content"] for line in gate.log()}
+        [logged] = query(home, "SELECT prompt, response FROM interactions WHERE id = ?", [item["interaction_id"]])
+        assert "human" in pair["labelers"] and pair["prompt"] == logged["prompt"]
+        [line] = [line for line in gate.log() if line["messages"][-1]["content"] == pair["prompt"]][:1]
+        assert line["response"] == logged["response"] and line["gateway"]["findings"]
 
         align(tmp_path, "home", "train")
         align(tmp_path, "home", "gate", status=3)

@@ -24,9 +24,9 @@ FILL = "plain words go by and by " * 30
 
 
 @pytest.mark.parametrize("piece", [1, 7, 5000])
-@pytest.mark.parametrize("release", ["window", "whole"])
-def test_a_harmless_stream_arrives_whole_whatever_its_pieces(tmp_path: Path, piece: int, release: Any) -> None:
-    with gateway(tmp_path, policy(ANSWERS, stream=Stream(release=release))) as gate:
+@pytest.mark.parametrize("buffer", ["window", "whole"])
+def test_a_harmless_stream_arrives_whole_whatever_its_pieces(tmp_path: Path, piece: int, buffer: Any) -> None:
+    with gateway(tmp_path, policy(ANSWERS, stream=Stream(buffer=buffer))) as gate:
         gate.scripted.piece = piece
         text, chunks, raw = gate.stream(f"say: {FILL}", stream_options={"include_usage": True})
         assert text == FILL.strip() and raw.endswith("data: [DONE]\n\n")

@@ -118,6 +118,14 @@ def presets() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files("alignment.ingest") / "presets.toml").read_text(encoding="utf-8"))
 
 
+OWN = "align_gateway"
+"""The name of the source that is our own gateway's logs."""
+
+
+def _patterns(configured: Mapping[str, tuple[list[str], str, dict[str, str], str]]) -> list[str]:
+    return [pattern for logs, *_ in configured.values() for pattern in logs if "://" not in pattern]
+
+
 def gateway_logs(home: Path) -> Path:
     """Return the folder of the gateway's exchange logs."""
     return home / "gateway" / "logs"
@@ -134,8 +142,8 @@ def log_sources(settings: Settings) -> list[LogSource]:
     problems: list[str] = []
     configured = {name: (one.logs, one.preset, one.fields, one.records) for name, one in ingest.sources.items()}
     own = gateway_logs(settings.home)
-    if "gateway" not in configured and any(own.glob("*.jsonl")):
-        configured["gateway"] = ([str(own / "*.jsonl")], "gateway", {}, "")
+    if any(own.glob("*.jsonl")) and not any(str(own) in str(Path(path).expanduser().absolute()) for path in _patterns(configured)):
+        configured[OWN] = ([str(own / "*.jsonl")], "gateway", {}, "")
     # The sample is only for users who have no logs yet.
     if not configured or "logs" in ingest.model_fields_set:
         configured = {"logs": (ingest.logs, ingest.preset, ingest.fields, ingest.records), **configured}

@@ -8,7 +8,7 @@ import streamlit as st
 
 from alignment.config import load_settings
 from alignment.errors import AlignError
-from alignment.store.held import Held, Item, Verdict
+from alignment.store.held import HeldExchange, HeldExchanges, Verdict
 from dashboard import components, conversation, formats, identity
 
 
@@ -19,7 +19,7 @@ def render() -> None:
     if problem := st.session_state.pop("held_problem", None):
         st.warning("Not decided.")
         components.show_text(problem)
-    waiting = Held(load_settings().home).waiting()
+    waiting = HeldExchanges(load_settings().home).waiting()
     if not waiting:
         st.markdown("**The gateway holds nothing.** Rules with `action: hold` in its policy put requests and answers here.")
         return
@@ -27,16 +27,16 @@ def render() -> None:
     draw(waiting[st.session_state.get("held_place", 0) % len(waiting)])
 
 
-def draw(item: Item) -> None:
+def draw(item: HeldExchange) -> None:
     """Draw one exchange with its buttons."""
     with components.card("held"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.badge("Answer" if item.said else "Request", color="blue")
+            st.badge("Answer" if item.stage == "answer" else "Request", color="blue")
             st.caption(formats.moment(datetime.fromisoformat(item.created_at).replace(tzinfo=None)), width="content")
             components.fact("Rule", item.reason)
             components.fact("Client", item.client)
         conversation.draw([conversation.Turn(turn["role"], turn["content"]) for turn in item.conversation])
-        if item.said:
+        if item.stage == "answer":
             st.caption("**The model's answer**")
             components.show_text(item.said, key="held-answer", most=components.WHOLE)
         if not identity.may("reviewer"):
@@ -44,7 +44,7 @@ def draw(item: Item) -> None:
             return
         st.text_input("Note", key=f"held_note_{item.id}", max_chars=500, placeholder="why; kept with your name")
         with st.container(horizontal=True):
-            allowed = "Send this answer" if item.said else "Let the model answer"
+            allowed = "Send this answer" if item.stage == "answer" else "Let the model answer"
             st.button(allowed, key=f"held_allow_{item.id}", on_click=decide, args=(item.id, "allow"))
             st.button("Refuse", key=f"held_refuse_{item.id}", on_click=decide, args=(item.id, "refuse"))
             st.button("Later", on_click=pass_over)
@@ -61,8 +61,8 @@ def decide(name: str, verdict: Verdict) -> None:
     try:
         # Checked again here: a button that is not drawn can still be pressed.
         with identity.acting_as("reviewer") as who:
-            Held(load_settings().home).decide(name, verdict, actor=who.name, why=why)
+            HeldExchanges(load_settings().home).decide(name, verdict, actor=who.name, why=why)
     except AlignError as error:
         st.session_state.held_problem = str(error)
         return
-    st.session_state.held_said = "Allowed; the client gets it when it asks next." if verdict == "allow" else "Refused."
+    st.session_state.held_said = "Allowed; the client gets it when it asks next." if verdict == "allow" else "RequestError."

@@ -31,12 +31,6 @@ def gateway_command(context: typer.Context) -> None:
         _serve()
 
 
-@command(gateway, "run")
-def run_command() -> None:
-    """Serve; the same as 'align gateway' alone."""
-    _serve()
-
-
 def _serve() -> None:
     settings = start(writes=True)
     from flows.night import base_path
@@ -73,7 +67,7 @@ def explain_command(
 ) -> None:
     """Show which rules would fire on a request, with their scores, and what would be done; nothing is sent or logged."""
     settings = start()
-    from gateway.calls import Refused
+    from gateway.calls import Failure
     from gateway.metrics import Metrics
     from gateway.server import guard_of
     from gateway.wire.chat import Chat
@@ -90,13 +84,13 @@ def explain_command(
         raise InputError(f"{request!r} is JSON, but no object; give the body of a chat completion")
     try:
         call = Chat().parse(body)
-    except Refused as error:
+    except Failure as error:
         raise InputError(f"the gateway would refuse this request with status {error.status}: {error.message}") from error
     guard, detectors = guard_of(settings, Metrics())
 
     async def rule() -> dict[str, Any]:
         asked = await guard.prompt(call)
-        said = await guard.answer(call, answer) if answer else None
+        said = await guard.answer(call, (answer,)) if answer else None
         scores = {name: await _scored(guard, name, call, answer) for name in ("harmful_request", *(["harmful_answer"] if answer else []))}
         found = {"prompt": asked.strictest.value, "findings": [one.logged() for one in asked.findings], "scores": scores}
         return found | ({"answer": said.strictest.value, "answer_findings": [one.logged() for one in said.findings]} if said else {})
@@ -111,15 +105,19 @@ def explain_command(
     for stage, findings in (("prompt", "findings"), ("answer", "answer_findings")):
         if stage in told:
             print(f"{stage}: {told[stage]}")
-            print_rows(told[findings], as_json=False) if told[findings] else print("  no rule fires")
+            columns = dict.fromkeys(name for row in told[findings] for name in row)
+            if columns:
+                print_rows([{name: row.get(name, "") for name in columns} for row in told[findings]], as_json=False)
+            else:
+                print("  no rule fires")
     print("scores: " + ", ".join(f"{name} {value:.3f}" for name, value in told["scores"].items()))
 
 
 async def _scored(guard: Any, name: str, call: Any, answer: str) -> float:
-    from gateway.checks import Subject
+    from gateway.checks import Checked
 
     texts = (answer,) if name == "harmful_answer" else tuple(turn["content"] for turn in call.messages)
-    return float((await guard.checks.run(name, Subject(call.messages, texts, call.system, call.tool_texts))).score)
+    return float((await guard.checks.run(name, Checked(call.messages, texts, call.system, call.tool_texts))).score)
 
 
 @command(keys, "add")
@@ -159,13 +157,13 @@ def remove_key_command(name: Annotated[str, typer.Argument(help="whose key it is
 def held_command(as_json: Json = False) -> None:
     """List what waits for a person, oldest first."""
     settings = start()
-    from alignment.store.held import Held
+    from alignment.store.held import HeldExchanges
     from alignment.text import cap
 
     rows = [
         {"id": item.id, "since": item.created_at, "stage": item.stage, "rules": item.reason}
         | {"prompt": cap(item.conversation[-1]["content"] if item.conversation else "", 200), "answer": cap(item.said, 200)}
-        for item in Held(settings.home).waiting()
+        for item in HeldExchanges(settings.home).waiting()
     ]
     print_rows(rows, as_json=as_json)
 
@@ -179,7 +177,7 @@ def decide_command(
 ) -> None:
     """Decide on a held exchange; the client gets the outcome when it asks next, and tonight's labelers read the verdict."""
     settings = start(writes=True)
-    from alignment.store.held import Held
+    from alignment.store.held import HeldExchanges
 
-    item = Held(settings.home).decide(name, verdict, actor=answering(actor), why=reason)
+    item = HeldExchanges(settings.home).decide(name, verdict, actor=answering(actor), why=reason)
     print(f"{item.id}: {item.verdict}, decided by {item.actor}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from gateway.calls import Call, Completion, End, Event, Refused, Text, Tool, ToolCall, Usage, known_only, text_of, turn_list, want
+from gateway.calls import Call, Completion, End, Event, Failure, Text, Tool, ToolCall, Usage, known_only, text_of, turn_list, want
 from gateway.wire import sse
 from gateway.wire.chat import Chat
 
@@ -40,17 +41,7 @@ class Messages:
         asked |= {"tools": [_tool(tool) for tool in want(body, "tools", list, [])], "tool_choice": _choice(body.get("tool_choice"))}
         asked |= {"user": metadata.get("user_id"), "metadata": {key: value for key, value in metadata.items() if key != "user_id"}}
         call = Chat().parse({key: value for key, value in asked.items() if value not in (None, [], "")})
-        return Call(
-            interface=self.name,
-            model=call.model,
-            payload=call.payload,
-            stream=call.stream,
-            usage_in_stream=True,
-            user=call.user,
-            conversation=call.conversation,
-            tool_texts=call.tool_texts,
-            consent=call.consent,
-        )
+        return replace(call, interface=self.name, usage_in_stream=True)
 
     def body(self, call: Call, completion: Completion) -> dict[str, Any]:
         """See `Wire.body`."""
@@ -63,7 +54,7 @@ class Messages:
         """See `Wire.frames`."""
         return MessageFrames(completion)
 
-    def error(self, refused: Refused) -> dict[str, Any]:
+    def error(self, refused: Failure) -> dict[str, Any]:
         """See `Wire.error`."""
         return {"type": "error", "error": {"type": _ERRORS.get(refused.status, "api_error"), "message": refused.message}}
 
@@ -104,7 +95,7 @@ class MessageFrames:
         yield _event("message_delta", delta=delta, usage=_counted(self._usage))
         yield _event("message_stop")
 
-    def failed(self, refused: Refused) -> Iterator[bytes]:
+    def failed(self, refused: Failure) -> Iterator[bytes]:
         """See `Frames.failed`."""
         yield sse.named("error", Messages().error(refused))
 
@@ -126,7 +117,7 @@ def _turns(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """Return a turn as messages of chat completions: results of tools are messages of their own, before what the user says."""
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant"):
-        raise Refused(400, "invalid_value", f"{where} has the role {str(role)[:32]!r}; known are user and assistant", param="messages")
+        raise Failure(400, "invalid_value", f"{where} has the role {str(role)[:32]!r}; known are user and assistant", param="messages")
     known_only(turn, frozenset(("role", "content")), where)
     if isinstance(content, str):
         return [{"role": role, "content": content}]
@@ -157,7 +148,7 @@ def _called(use: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
         shown = str(tool.get("type") if isinstance(tool, dict) else tool)[:32]
-        raise Refused(422, "unsupported_tool", f"a tool of type {shown!r} runs elsewhere; its traffic cannot be checked", param="tools")
+        raise Failure(422, "unsupported_tool", f"a tool of type {shown!r} runs elsewhere; its traffic cannot be checked", param="tools")
     known_only(tool, frozenset(("type", "name", "description", "input_schema", "strict")), "a tool")
     function = {"name": tool.get("name"), "description": tool.get("description") or "", "parameters": tool.get("input_schema") or {}}
     return {"type": "function", "function": function}

@@ -12,7 +12,7 @@ from gateway.calls import (
     Completion,
     End,
     Event,
-    Refused,
+    Failure,
     Text,
     Tool,
     ToolCall,
@@ -45,7 +45,7 @@ class Chat:
     def parse(self, body: Mapping[str, Any]) -> Call:
         """See `Wire.parse`."""
         if want(body, "modalities", list, ["text"]) != ["text"]:
-            raise Refused(422, "unsupported_content", "only the modality 'text' can be checked", param="modalities")
+            raise Failure(422, "unsupported_content", "only the modality 'text' can be checked", param="modalities")
         known_only(body, PASSED | _OURS | _TOOLS | {"modalities"})
         turns = [_turn(turn, number) for number, turn in enumerate(turn_list(body.get("messages"), "messages"))]
         options = want(body, "stream_options", dict, {})
@@ -58,7 +58,6 @@ class Chat:
             payload["parallel_tool_calls"] = want(body, "parallel_tool_calls", bool)
         return Call(
             interface=self.name,
-            model=want(body, "model", str, ""),
             payload=payload | {"n": (n := answers(body))},
             stream=want(body, "stream", bool, False),
             usage_in_stream=want(options, "include_usage", bool, False),
@@ -93,7 +92,7 @@ class Chat:
         """See `Wire.frames`."""
         return ChatFrames(call, completion)
 
-    def error(self, refused: Refused) -> dict[str, Any]:
+    def error(self, refused: Failure) -> dict[str, Any]:
         """See `Wire.error`."""
         return sse.openai_error(refused)
 
@@ -126,7 +125,7 @@ class ChatFrames:
         """See `Frames.stop`."""
         yield sse.DONE
 
-    def failed(self, refused: Refused) -> Iterator[bytes]:
+    def failed(self, refused: Failure) -> Iterator[bytes]:
         """See `Frames.failed`."""
         yield sse.data(sse.openai_error(refused))
 
@@ -138,15 +137,15 @@ def parameters(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a request that go upstream, each of its own type.
 
     Raises:
-        Refused: one has another type.
+        Failure: one has another type.
     """
     found: dict[str, Any] = {key: want(body, key, (int, float)) for key in _NUMBERS} | {key: want(body, key, int) for key in _INTEGERS}
     found["stop"] = want(body, "stop", (str, list))
     if isinstance(found["stop"], list) and not all(isinstance(one, str) for one in found["stop"]):
-        raise Refused(400, "invalid_type", "'stop' is a text or a list of texts", param="stop")
+        raise Failure(400, "invalid_type", "'stop' is a text or a list of texts", param="stop")
     bias = found["logit_bias"] = want(body, "logit_bias", dict)
     if bias and not all(key.isdigit() and isinstance(value, int | float) for key, value in bias.items()):
-        raise Refused(400, "invalid_type", "'logit_bias' maps numbers of tokens to numbers", param="logit_bias")
+        raise Failure(400, "invalid_type", "'logit_bias' maps numbers of tokens to numbers", param="logit_bias")
     found["response_format"] = want(body, "response_format", dict)
     found["reasoning_effort"] = want(body, "reasoning_effort", str)
     if found["reasoning_effort"]:
@@ -158,10 +157,10 @@ def a_word(value: Any, where: str) -> str:
     """Return a name or an id: letters, digits and `_.:-`, at most 64, so that it can carry no message.
 
     Raises:
-        Refused: it is none.
+        Failure: it is none.
     """
     if not isinstance(value, str) or not _WORD.match(value):
-        raise Refused(400, "invalid_value", f"{where} is no name of 1 to 64 letters, digits, '_', '.', ':' or '-'", param=where)
+        raise Failure(400, "invalid_value", f"{where} is no name of 1 to 64 letters, digits, '_', '.', ':' or '-'", param=where)
     return value
 
 
@@ -170,7 +169,7 @@ def _tool_choice(value: Any) -> Any:
         return a_word(value, "tool_choice")
     function = value.get("function") if isinstance(value, dict) else None
     if not isinstance(function, dict):
-        raise Refused(400, "invalid_value", "'tool_choice' is neither a word nor a function", param="tool_choice")
+        raise Failure(400, "invalid_value", "'tool_choice' is neither a word nor a function", param="tool_choice")
     return {"type": "function", "function": {"name": a_word(function.get("name"), "tool_choice")}}
 
 
@@ -178,11 +177,11 @@ def answers(body: Mapping[str, Any]) -> int:
     """Return `n`.
 
     Raises:
-        Refused: it is no number from 1 to MAX_ANSWERS.
+        Failure: it is no number from 1 to MAX_ANSWERS.
     """
     n: int = want(body, "n", int, 1)
     if not 1 <= n <= MAX_ANSWERS:
-        raise Refused(400, "invalid_value", f"'n' is {n}; 1 to {MAX_ANSWERS} answers are possible", param="n")
+        raise Failure(400, "invalid_value", f"'n' is {n}; 1 to {MAX_ANSWERS} answers are possible", param="n")
     return n
 
 
@@ -202,7 +201,7 @@ def tool_definitions(value: Any) -> list[dict[str, Any]]:
     """Return the tools of a request; only functions are known.
 
     Raises:
-        Refused: one is malformed, or runs where its traffic cannot be seen.
+        Failure: one is malformed, or runs where its traffic cannot be seen.
     """
     if value is None:
         return []
@@ -211,7 +210,7 @@ def tool_definitions(value: Any) -> list[dict[str, Any]]:
         function = tool.get("function")
         if tool.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
             shown = str(tool.get("type"))[:32]
-            raise Refused(422, "unsupported_tool", f"a tool of type {shown!r} is no function; its traffic cannot be checked", param="tools")
+            raise Failure(422, "unsupported_tool", f"a tool of type {shown!r} is no function; its traffic cannot be checked", param="tools")
         known_only(function, frozenset(("name", "description", "parameters", "strict")), "a tool's function")
         a_word(function["name"], "the name of a tool")
         found.append({"type": "function", "function": function})
@@ -222,7 +221,7 @@ def _turn(turn: Mapping[str, Any], number: int) -> dict[str, Any]:
     role = turn.get("role")
     if role not in _ROLES:
         shown = role[:32] if isinstance(role, str) else role
-        raise Refused(400, "invalid_value", f"message {number} has the role {shown!r}; known are {', '.join(_ROLES)}", param="messages")
+        raise Failure(400, "invalid_value", f"message {number} has the role {shown!r}; known are {', '.join(_ROLES)}", param="messages")
     known_only(turn, frozenset(("role", "content", "name", "tool_calls", "tool_call_id", "refusal")), f"message {number}")
     text = text_of(turn.get("content"), _PARTS, f"message {number}")
     found: dict[str, Any] = {"role": role, "content": text or want(turn, "refusal", str, "")}
@@ -237,11 +236,11 @@ def read_tool(value: Mapping[str, Any]) -> ToolCall:
     """Return a tool call of a message.
 
     Raises:
-        Refused: it is malformed, or no call of a function.
+        Failure: it is malformed, or no call of a function.
     """
     function = value.get("function")
     if value.get("type", "function") != "function" or not isinstance(function, dict):
-        raise Refused(422, "unsupported_tool", "a tool call that is no call of a function cannot be checked", param="tool_calls")
+        raise Failure(422, "unsupported_tool", "a tool call that is no call of a function cannot be checked", param="tool_calls")
     name, called = a_word(value.get("id"), "the id of a tool call"), a_word(function.get("name"), "the name of a tool")
     return ToolCall(name, called, want(function, "arguments", str, ""))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.calls import Call, Completion, End, Event, Refused, Text, Usage, known_only, want
+from gateway.calls import Call, Completion, End, Event, Failure, Text, Usage, known_only, want
 from gateway.wire import sse
 from gateway.wire.chat import PASSED, answers, consent, parameters, usage
 
@@ -25,12 +25,11 @@ class Completions:
         if isinstance(prompt, list) and len(prompt) == 1:
             prompt = prompt[0]
         if not isinstance(prompt, str) or not prompt:
-            raise Refused(422, "unsupported_content", "'prompt' is no text; tokens and several prompts cannot be checked", param="prompt")
+            raise Failure(422, "unsupported_content", "'prompt' is no text; tokens and several prompts cannot be checked", param="prompt")
         options, metadata = want(body, "stream_options", dict, {}), want(body, "metadata", dict, {})
         payload = parameters(body)
         return Call(
             interface=self.name,
-            model=want(body, "model", str, ""),
             payload=payload | {"prompt": prompt, "n": (n := answers(body))},
             path="completions",
             stream=want(body, "stream", bool, False),
@@ -56,7 +55,7 @@ class Completions:
         """See `Wire.frames`."""
         return CompletionFrames(call, completion)
 
-    def error(self, refused: Refused) -> dict[str, Any]:
+    def error(self, refused: Failure) -> dict[str, Any]:
         """See `Wire.error`."""
         return sse.openai_error(refused)
 
@@ -85,7 +84,7 @@ class CompletionFrames:
         """See `Frames.stop`."""
         yield sse.DONE
 
-    def failed(self, refused: Refused) -> Iterator[bytes]:
+    def failed(self, refused: Failure) -> Iterator[bytes]:
         """See `Frames.failed`."""
         yield sse.data(sse.openai_error(refused))
 

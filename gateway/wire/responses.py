@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from gateway.calls import Call, Choice, Completion, End, Event, Refused, Text, Tool, ToolCall, Usage, known_only, text_of, turn_list, want
+from gateway.calls import (
+    Call,
+    Choice,
+    Completion,
+    End,
+    Event,
+    Failure,
+    Text,
+    Tool,
+    ToolCall,
+    Usage,
+    known_only,
+    text_of,
+    turn_list,
+    want,
+)
 from gateway.wire import sse
-from gateway.wire.chat import Chat, consent, tool_definitions
+from gateway.wire.chat import Chat, tool_definitions
 
 _KNOWN = frozenset(
     """model input instructions max_output_tokens temperature top_p tools tool_choice parallel_tool_calls text reasoning store metadata
@@ -27,7 +43,7 @@ class Responses:
     def parse(self, body: Mapping[str, Any]) -> Call:
         """See `Wire.parse`."""
         if body.get("previous_response_id") or body.get("conversation"):
-            raise Refused(422, "unsupported_content", "earlier responses are not kept here; send the whole conversation in 'input'")
+            raise Failure(422, "unsupported_content", "earlier responses are not kept here; send the whole conversation in 'input'")
         known_only(body, _KNOWN)
         turns: list[dict[str, Any]] = []
         if instructions := want(body, "instructions", str, ""):
@@ -42,21 +58,9 @@ class Responses:
         asked |= {"response_format": _form(form), "parallel_tool_calls": body.get("parallel_tool_calls"), "stream": body.get("stream")}
         asked |= {"user": body.get("user") or body.get("safety_identifier"), "metadata": body.get("metadata")}
         call = Chat().parse({key: value for key, value in asked.items() if value not in (None, [], "")})
-        metadata = want(body, "metadata", dict, {})
         extra = {key: body.get(key) for key in ("instructions", "temperature", "top_p", "max_output_tokens", "metadata")}
         extra |= {"tools": body.get("tools") or [], "tool_choice": body.get("tool_choice") or "auto"}
-        return Call(
-            interface=self.name,
-            model=call.model,
-            payload=call.payload,
-            stream=call.stream,
-            usage_in_stream=True,
-            user=call.user,
-            conversation=call.conversation,
-            tool_texts=call.tool_texts,
-            consent=consent(metadata),
-            extra=extra,
-        )
+        return replace(call, interface=self.name, usage_in_stream=True, extra=extra)
 
     def body(self, call: Call, completion: Completion) -> dict[str, Any]:
         """See `Wire.body`."""
@@ -68,7 +72,7 @@ class Responses:
         """See `Wire.frames`."""
         return ResponseFrames(call, completion)
 
-    def error(self, refused: Refused) -> dict[str, Any]:
+    def error(self, refused: Failure) -> dict[str, Any]:
         """See `Wire.error`."""
         return sse.openai_error(refused)
 
@@ -112,7 +116,7 @@ class ResponseFrames:
         name = "response.completed" if status == "completed" else "response.incomplete"
         yield self._event(name, response=self._response(status, _items(self._completion.id, choice, status), detail))
 
-    def failed(self, refused: Refused) -> Iterator[bytes]:
+    def failed(self, refused: Failure) -> Iterator[bytes]:
         """See `Frames.failed`."""
         yield self._event("error", code=refused.code, message=refused.message, param=refused.param)
 
@@ -167,7 +171,7 @@ def _turns(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
             said = text_of(item.get("output"), _PARTS, where)
             turns.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": said})
         else:
-            raise Refused(422, "unsupported_content", f"{where} is of type {str(kind)[:32]!r}, which cannot be checked", param="input")
+            raise Failure(422, "unsupported_content", f"{where} is of type {str(kind)[:32]!r}, which cannot be checked", param="input")
     return turns
 
 

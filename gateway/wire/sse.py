@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.calls import Refused
+from gateway.calls import Failure
 
 _ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 DONE = b"data: [DONE]\n\n"
@@ -26,7 +26,7 @@ def named(name: str, value: Any) -> bytes:
     return b"event: " + name.encode() + b"\n" + data(value)
 
 
-def openai_error(refused: Refused) -> dict[str, Any]:
+def openai_error(refused: Failure) -> dict[str, Any]:
     """Return an error as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
