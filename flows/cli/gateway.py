@@ -91,7 +91,8 @@ def explain_command(
     async def rule() -> dict[str, Any]:
         asked = await guard.prompt(call)
         said = await guard.answer(call, (answer,)) if answer else None
-        scores = {name: await _scored(guard, name, call, answer) for name in ("harmful_request", *(["harmful_answer"] if answer else []))}
+        named = {rule.check for rule in guard.policy.rules} & {"harmful_request", *(["harmful_answer"] if answer else [])}
+        scores = {name: await _scored(guard, name, call, answer) for name in sorted(named)}
         found = {"prompt": asked.strictest.value, "findings": [one.logged() for one in asked.findings], "scores": scores}
         return found | ({"answer": said.strictest.value, "answer_findings": [one.logged() for one in said.findings]} if said else {})
 
@@ -110,7 +111,8 @@ def explain_command(
                 print_rows([{name: row.get(name, "") for name in columns} for row in told[findings]], as_json=False)
             else:
                 print("  no rule fires")
-    print("scores: " + ", ".join(f"{name} {value:.3f}" for name, value in told["scores"].items()))
+    for name, value in told["scores"].items():
+        print(f"{name}: {value:.3f}")
 
 
 async def _scored(guard: Any, name: str, call: Any, answer: str) -> float:
