@@ -38,11 +38,11 @@ async def relay(
                     for frame in frames.event(given):
                         yield frame
                 # What follows the last end is the usage; the rest of an answer that was stopped is nobody's.
-                if all(answer.over for answer in answers) and any(answer.finish == "content_filter" for answer in answers):
+                if all(answer.over for answer in answers) and any(answer.cut or answer.finish == "content_filter" for answer in answers):
                     break
         except UpstreamError as error:
             logged = True
-            await _surely(log([answer.sent() for answer in answers], error.refused.code))
+            await _surely(_quietly(log([answer.sent() for answer in answers], error.refused.code)))
             for frame in frames.failed(error.refused):
                 yield frame
             return
