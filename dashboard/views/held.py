@@ -33,8 +33,7 @@ def draw(item: HeldExchange) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.badge("Answer" if item.stage == "answer" else "Request", color="blue")
             st.caption(formats.moment(datetime.fromisoformat(item.created_at).replace(tzinfo=None)), width="content")
-            components.fact("Rule", item.reason)
-            components.fact("Client", item.client)
+        components.show_text(f"Held by {item.reason}; asked by {item.client}", key="held-why")
         conversation.draw([conversation.Turn(turn["role"], turn["content"]) for turn in item.conversation])
         if item.stage == "answer":
             st.caption("**The model's answer**")
