@@ -51,8 +51,8 @@ def guard_of(settings: Settings, metrics: Metrics) -> tuple[Guard, Detectors]:
     return Guard(policy_of(settings), Checks(detectors), constitution, metrics, key=redaction_key(settings.home)), detectors
 
 
-def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog, Detectors]:
-    """Return the application and what has to be closed after it.
+def build(settings: Settings, *, base: Callable[[], Path]) -> tuple[App, Metrics, ExchangeLog, Detectors]:
+    """Return the application and what has to be closed after it. `base` returns the base model's folder, where it is needed.
 
     Raises:
         ConfigError: the policy or a setting is wrong, or a key is missing.
@@ -87,10 +87,10 @@ def build(settings: Settings, *, base: Path) -> tuple[App, Metrics, ExchangeLog,
     return app, metrics, log, detectors
 
 
-def _upstream(settings: Settings, base: Path) -> Upstream:
+def _upstream(settings: Settings, base: Callable[[], Path]) -> Upstream:
     wanted = settings.gateway
     if not wanted.upstream:
-        return EmbeddedUpstream(settings.home, base, seconds=wanted.timeout)
+        return EmbeddedUpstream(settings.home, base(), seconds=wanted.timeout)
     name = wanted.upstream_key_env
     if name and not os.environ.get(name):
         raise ConfigError(f"[gateway] upstream_key_env names {name!r}, which is not set; export it, or leave it empty")
@@ -99,7 +99,7 @@ def _upstream(settings: Settings, base: Path) -> Upstream:
     )
 
 
-def run(settings: Settings, *, base: Path, tell: Callable[[str], None]) -> None:
+def run(settings: Settings, *, base: Callable[[], Path], tell: Callable[[str], None]) -> None:
     """Serve until a signal ends it; open requests are answered first. `tell` gets the address.
 
     Raises:

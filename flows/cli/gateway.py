@@ -37,7 +37,7 @@ def _serve() -> None:
     from flows.show import say
     from gateway.server import run
 
-    run(settings, base=base_path(settings), tell=say)
+    run(settings, base=lambda: base_path(settings), tell=say)
 
 
 @command(gateway, "check")
