@@ -15,7 +15,7 @@ from alignment.train.kl import Rows, batches
 LEAST, MOST = 10, 100
 """Requests per side that a figure needs at least; `operating_point` uses at most MOST."""
 OVER_REFUSAL = 0.05
-MOST_REFUSAL = 0.0075
+MOST_REFUSAL = 0.02
 """Largest mean probability of the refusal after harmless requests at which an adapter's strength is kept."""
 STEP, WEAKEST = 0.05, 0.5
 
