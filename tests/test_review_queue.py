@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError
+from alignment.ids import content_id
 from alignment.labels import review_queue
 from alignment.labels.review_queue import LEASE, claim, decide, release, renew, undo
 from alignment.store import append, migrate, query, session, sql
@@ -245,3 +248,32 @@ def test_reviewers_at_the_same_time_share_a_queue(home: Path) -> None:
     rows = stored(home)
     assert {row["showing"]: row["item_id"] for row in rows} == told
     assert sorted(row["item_id"] for row in rows) == sorted(row["id"] for row in query(home, "SELECT id FROM review_items"))
+
+
+def test_an_item_brings_the_principles_of_its_judgement(home: Path) -> None:
+    """Ids are hexadecimal: as JSON, which an operator's precedence once made of them, most are malformed."""
+    names = [content_id("judgement", number) for number in range(20)]
+    rows = [
+        {
+            "id": name, "interaction_id": "x0", "labeler": "constitution", "labeler_version": "1", "principle_ids": [f"p-{number}"],
+            "chosen_id": "a", "rejected_id": "b", "verdict": "preferred", "judge_margin": 0.1, "scores": {}, "created_at": NOW,
+        }
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    item = {"id": "asked", "kind": "low_margin", "interaction_id": "x0", "prompt": "p", "answer_a": "a", "answer_b": "b"}
+    item |= {"proposal": "A", "detail": {"judgement_id": names[7]}, "priority": 1.0, "created_at": NOW}
+    with session(home, write=True) as connection:
+        append(connection, "judgements", rows)
+        append(connection, "review_items", [item])
+    assert hold(home, "t", "Ada", item="asked") == "asked"
+    [shown] = query(home, sql("alignment.store", "review_item"), {"item": "asked"})
+    assert json.loads(shown["principles"]) == ["p-7"]
+
+
+def test_no_statement_compares_with_what_an_arrow_takes_out_of_json_without_parentheses() -> None:
+    """Comparisons and arrows have one precedence in DuckDB, from the left: `a = b ->> 'c'` is `(a = b) ->> 'c'`."""
+    wrong = re.compile(r"(?:=|<>|!=|<|>)\s*[a-z_]+(?:\.[a-z_]+)*\s*->>?\s*'")
+    root = Path(__file__).parents[1]
+    files = [path for folder in ("alignment", "dashboard", "flows") for path in (root / folder).rglob("*.sql")]
+    assert len(files) > 100
+    assert [str(path) for path in files if wrong.search(path.read_text(encoding="utf-8"))] == []

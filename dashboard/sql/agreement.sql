@@ -13,7 +13,7 @@ people AS (
         CASE latest_verdicts.verdict WHEN 'agree' THEN judgements.chosen_id ELSE judgements.rejected_id END AS preferred
     FROM review_items
     JOIN latest_verdicts ON latest_verdicts.item_id = review_items.id
-    JOIN judgements ON judgements.id = review_items.detail ->> 'judgement_id'
+    JOIN judgements ON judgements.id = (review_items.detail ->> 'judgement_id')
     WHERE latest_verdicts.verdict IN ('agree', 'flip') AND NOT latest_verdicts.disputed
 ),
 everybody AS (

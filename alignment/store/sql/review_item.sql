@@ -6,6 +6,6 @@ SELECT
     items.priority, items.created_at, exchanges.messages::VARCHAR AS messages, coalesce(judgements.principle_ids, items.detail -> 'principle_ids')::VARCHAR AS principles
 FROM review_items AS items
 LEFT JOIN interactions AS exchanges ON exchanges.id = items.interaction_id
-LEFT JOIN judgements ON judgements.id = items.detail ->> 'judgement_id'
+LEFT JOIN judgements ON judgements.id = (items.detail ->> 'judgement_id')
 WHERE items.id = $item
 LIMIT 1
