@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alignment.labels import review_queue
+from alignment.release import list_releases
 from alignment.store import query
+from alignment.store.held import HeldExchanges
 from bench.tiny import make_tiny_model
 from gateway.detectors import Detectors
 from gateway.policy import Policy, Rule
@@ -40,41 +41,34 @@ COMPLIES = (
 def test_an_exchange_goes_through_review_into_a_pair_and_the_release_that_the_gateway_serves(tmp_path: Path) -> None:
     home = tmp_path / "home"
     make_tiny_model(tmp_path / "tiny")
-    (tmp_path / "align.toml").write_text(
-        CONFIG.replace('[ingest]\nlogs = ["logs.jsonl"]\n', "").replace("min_margin = 0.05", "min_margin = 0.99")
-    )
-    # Only told, not prevented: a team watches first.
-    rules = tuple(
-        Rule(id=name, stage=stage, check=check, action="refuse", mode="monitor")
-        for name, stage, check in (("asked", "prompt", "harmful_request"), ("said", "answer", "harmful_answer"))
-    )
+    (tmp_path / "align.toml").write_text(CONFIG.replace('[ingest]\nlogs = ["logs.jsonl"]\n', ""))
+    rules = (Rule(id="said", stage="answer", check="harmful_answer", action="hold"),)
     detectors = Detectors()
-    with gateway(home, Policy(version=1, rules=rules), detectors=_Ready(detectors), seconds=60) as gate:
-        gate.scripted.text = lambda body: COMPLIES if body["messages"][-1]["content"] in HARMFUL else "Gladly: it takes ten minutes."  # type: ignore[method-assign]
-        for number, said in enumerate((*HARMFUL, *FINE)):
-            assert gate.chat(said, user=f"user {number}").headers["x-align-release"] == "base"
-        flagged = [line for line in gate.log() if line["gateway"]["findings"]]
-        assert len(flagged) >= len(HARMFUL) - 2
+    with gateway(home, Policy(version=1, rules=rules), detectors=_Ready(detectors), seconds=60) as running:
+        running.scripted.text = lambda body: COMPLIES if body["messages"][-1]["content"] in HARMFUL else "Gladly: it takes ten minutes."  # type: ignore[method-assign]
+        answers = {said: running.chat(said, user=f"user {number}") for number, said in enumerate((*HARMFUL, *FINE))}
+        waiting = HeldExchanges(home).waiting()
+        # What is flagged waits for a person, whose verdict is logged; the rest is answered by the base.
+        assert sum(item.said == COMPLIES for item in waiting) >= len(HARMFUL) - 2
+        assert {answer.headers["x-align-release"] for answer in answers.values() if answer.status_code == 200} == {"base"}
+        for item in waiting:
+            HeldExchanges(home).decide(item.id, "refuse" if item.said == COMPLIES else "allow", actor="ada")
 
         align(tmp_path, "home", "ingest")
         align(tmp_path, "home", "curate")
-        item = query(home, "SELECT id, interaction_id FROM review_items WHERE kind IN ('disagreement', 'low_margin') ORDER BY id LIMIT 1")[
-            0
-        ]
-        _decide(home, item["id"])
-        align(tmp_path, "home", "curate")
-        [pair] = query(home, "SELECT pairs.prompt, labelers FROM pairs WHERE interaction_id = ?", [item["interaction_id"]])
-        [logged] = query(home, "SELECT prompt, response FROM interactions WHERE id = ?", [item["interaction_id"]])
-        assert "human" in pair["labelers"] and pair["prompt"] == logged["prompt"]
-        [line] = [line for line in gate.log() if line["messages"][-1]["content"] == pair["prompt"]][:1]
-        assert line["response"] == logged["response"] and line["gateway"]["findings"]
+        pairs = query(home, "SELECT interaction_id, messages FROM pairs WHERE rejected = ?", [COMPLIES])
+        refused = {item.conversation[-1]["content"] for item in waiting if item.said == COMPLIES}
+        assert pairs and {json.loads(pair["messages"])[-1]["content"] for pair in pairs} <= refused
+        # The person's verdict came along, as a signal about the exchange.
+        thumbs = query(home, "SELECT interaction_id, value FROM signals WHERE kind = 'thumbs'")
+        assert {(pair["interaction_id"], "down") for pair in pairs} <= {(row["interaction_id"], row["value"]) for row in thumbs}
 
         align(tmp_path, "home", "train")
         align(tmp_path, "home", "gate", status=3)
-        [release] = [row["release_id"] for row in query(home, "SELECT release_id FROM releases")]
-        align(tmp_path, "home", "release", "promote", release, "--actor", "ada", "--reason", "the test's own drill")
-        served = gate.chat("How do I boil an egg?")
-        assert served.headers["x-align-release"] == release and gate.scripted.seen[-1]["model"] == release
+        [release] = [row["release_id"] for row in list_releases(home)]
+        align(tmp_path, "home", "release", "promote", release, "--actor", "ada", "--reason", "the drill of this test")
+        served = running.chat("How do I boil an egg?")
+        assert served.headers["x-align-release"] == release and running.scripted.seen[-1]["model"] == release
     detectors.stop()
 
 
@@ -88,11 +82,4 @@ class _Ready:
         return getattr(self._detectors, name)
 
     async def warm(self) -> None:
-        await self._detectors.warm(("harmful_request", "harmful_answer"))
-
-
-def _decide(home: Path, item: str) -> None:
-    moment = datetime.now(UTC).replace(tzinfo=None)
-    claimed = review_queue.claim(home, "token", "ada", now=moment, item=item)
-    assert claimed.showing and claimed.showing.item == item
-    assert review_queue.decide(home, "token", "agree", reviewer="ada", now=moment).stored
+        await self._detectors.warm(("harmful_answer",))
