@@ -59,7 +59,7 @@ def choose_strength(most: float, refusal_at: Callable[[float], float]) -> float:
     If none is, this is the smallest one tried; none below 0.5 is, except `most` itself. Without a measurement (NaN) this is `most`: the
     gate judges the release in any case.
 
-    >>> choose_strength(0.9, lambda strength: 0.01 if strength > 0.82 else 0.004)
+    >>> choose_strength(0.9, lambda strength: 0.04 if strength > 0.82 else 0.01)
     0.8
     """
     strength = most
