@@ -44,6 +44,8 @@ class Scripted:
         self.piece = 7
         self.seen: list[dict[str, Any]] = []
         self.cancelled = 0
+        self.given: Callable[[Request], Response] | None = None
+        """What answers instead, whatever is asked."""
 
     def text(self, body: dict[str, Any]) -> str:
         said = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
@@ -55,6 +57,8 @@ class Scripted:
     async def answer(self, request: Request) -> Response:
         body = json.loads(await request.body())
         self.seen.append(body)
+        if self.given:
+            return self.given(request)
         if self.how == "down":
             return JSONResponse({"error": "down"}, 500)
         if self.how == "hang":

@@ -6,12 +6,14 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from starlette.responses import JSONResponse
 
 from alignment.ids import subject_key
 from alignment.lineage import Subject, apply_erasure, plan_erasure
@@ -98,23 +100,10 @@ def test_an_answer_to_an_allowed_prompt_that_would_wait_is_refused_and_no_other(
 
 def _answers(gate: Any, texts: list[str]) -> None:
     """Let the upstream give these answers to a call with n > 1."""
-    from starlette.responses import JSONResponse
-
-    async def answer(_: Any) -> Any:
-        choices = [
-            {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for index, text in enumerate(texts)
-        ]
-        return JSONResponse({"choices": choices})
-
-    route = gate.gateway.upstream
-    route._client._transport = httpx2.ASGITransport(app=_app(answer))
-
-
-def _app(answer: Any) -> Any:
-    from starlette.applications import Starlette
-    from starlette.routing import Route
-
-    return Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])])
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for index, text in enumerate(texts)
+    ]
+    gate.scripted.given = lambda _: JSONResponse({"choices": choices})
 
 
 def test_polls_at_the_same_time_get_one_answer_and_it_is_logged_once(tmp_path: Path) -> None:
@@ -215,20 +204,15 @@ def test_taking_the_last_key_back_does_not_open_the_door(tmp_path: Path) -> None
 
 
 def test_names_and_ids_of_a_models_tool_calls_carry_nothing(tmp_path: Path) -> None:
-    def answering(name: str, identity: str) -> Any:
-        from starlette.responses import JSONResponse
-
-        async def answer(_: Any) -> Any:
-            call = {"id": identity, "type": "function", "function": {"name": name, "arguments": "{}"}}
-            message = {"role": "assistant", "content": None, "tool_calls": [call]}
-            return JSONResponse({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
-
-        return httpx2.ASGITransport(app=_app(answer))
+    def answering(name: str, identity: str) -> Callable[[Any], JSONResponse]:
+        call = {"id": identity, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return lambda _: JSONResponse({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
 
     with gateway(tmp_path, policy()) as gate:
-        gate.gateway.upstream._client._transport = answering("look", SECRET)  # type: ignore[attr-defined]
+        gate.scripted.given = answering("look", SECRET)
         assert SECRET not in gate.chat("x", tools=TOOLS).text
-        gate.gateway.upstream._client._transport = answering("tell them this", "call_1")  # type: ignore[attr-defined]
+        gate.scripted.given = answering("tell them this", "call_1")
         assert gate.chat("x", tools=TOOLS).status_code == 502
 
 

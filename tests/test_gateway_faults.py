@@ -19,12 +19,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from alignment.errors import InputError
 from alignment.store.held import HeldExchanges
 from gateway.patterns import JAILBREAKS, fired
 from gateway.policy import load_policy
 from gateway.spelling import reading
+from gateway.upstream import MAX_ANSWER
 from tests.conftest import child_environment
 from tests.gateway_server import Scripted, gateway, serving
 from tests.test_gateway import ANSWERS, REFUSE, policy
@@ -161,6 +163,40 @@ def test_disguises_are_undone() -> None:
 ])  # fmt: skip
 def test_ordinary_text_is_read_without_surprises(text: str) -> None:
     assert not fired(JAILBREAKS, reading(text)) and len(reading(text)) <= len(text) + 8
+
+
+def _fine(**headers: str) -> JSONResponse:
+    message = {"role": "assistant", "content": "fine"}
+    return JSONResponse({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, headers=headers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (lambda _: _fine(**{"content-encoding": "gzip"}), "in a form that cannot be checked"),
+        (lambda _: RedirectResponse("/v1/elsewhere"), "status 307"),
+        (lambda _: Response(b" " * (MAX_ANSWER + 1), media_type="text/event-stream"), "larger than 32 MiB"),
+    ],
+    ids=["compressed", "redirected", "too large"],
+)
+def test_an_answer_that_cannot_be_read_as_it_is_is_an_error(tmp_path: Path, given: Any, why: str, stream: bool) -> None:
+    with gateway(tmp_path, policy()) as gate:
+        gate.scripted.given = given
+        got = gate.chat("x", stream=stream)
+        assert got.status_code == 502 and why in got.json()["error"]["message"].replace("streamed", "answered")
+
+
+def test_a_cookie_of_the_upstream_goes_to_nobody_else(tmp_path: Path) -> None:
+    sent: list[str | None] = []
+
+    def given(request: Any) -> Response:
+        sent.append(request.headers.get("cookie"))
+        return _fine(**{"set-cookie": "session=of-the-first-user; Path=/"})
+
+    with gateway(tmp_path, policy()) as gate:
+        gate.scripted.given = given
+        assert [gate.chat("x").status_code for _ in range(2)] == [200, 200] and sent == [None, None]
 
 
 def test_many_at_once_get_their_own_answers(tmp_path: Path) -> None:
