@@ -27,6 +27,7 @@ from gateway.holding import Holding
 from gateway.keys import Keys
 from gateway.logs import ExchangeLog
 from gateway.metrics import Metrics
+from gateway.patience import PatientProtocol
 from gateway.policy import Policy, load_policy
 from gateway.releases import Releases
 from gateway.service import Pipeline
@@ -122,6 +123,7 @@ def run(settings: Settings, *, base: Callable[[], Path], tell: Callable[[str], N
         app.starlette(),
         host=wanted.address,
         port=wanted.port,
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,

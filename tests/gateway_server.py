@@ -28,6 +28,7 @@ from gateway.holding import Holding
 from gateway.keys import Keys
 from gateway.logs import ExchangeLog
 from gateway.metrics import Metrics
+from gateway.patience import PatientProtocol
 from gateway.policy import Policy
 from gateway.releases import Releases
 from gateway.service import Pipeline
@@ -115,9 +116,10 @@ class Scripted:
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, http: Any = "auto") -> Iterator[str]:
     """Serve an application on a free port of loopback, on a thread; yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, port=0, http=http, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -198,7 +200,7 @@ def gateway(
         )
         most: dict[str, Any] = {"most_bytes": 100_000, "most_open": 100, "locked": False} | limits
         app = App(made, Keys(home), metrics, warm=(detectors or Words()).warm, **most)
-        with serving(app.starlette()) as url:
+        with serving(app.starlette(), PatientProtocol) as url:
             yield Setup(url, scripted, made, checks, home, metrics)
         log.close()
 

@@ -187,6 +187,24 @@ def test_an_answer_that_cannot_be_read_as_it_is_is_an_error(tmp_path: Path, give
         assert got.status_code == 502 and why in got.json()["error"]["message"].replace("streamed", "answered")
 
 
+@pytest.mark.parametrize("begun", ["", "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
+@pytest.mark.parametrize("answered_before", [False, True])
+def test_a_client_that_never_ends_its_headers_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, answered_before: bool
+) -> None:
+    monkeypatch.setattr("gateway.patience.SECONDS_FOR_HEAD", 0.3)
+    with gateway(tmp_path, policy()) as gate, socket.create_connection(("127.0.0.1", int(gate.url.rsplit(":", 1)[1])), 10) as client:
+        if answered_before:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert client.recv(10_000).startswith(b"HTTP/1.1 200")
+            begun = begun or "G"  # between requests, keep-alive decides
+        client.sendall(begun.encode())
+        assert client.recv(10_000) == b""
+        # A client that took its time for the headers, and not too long, is served.
+        monkeypatch.setattr("gateway.patience.SECONDS_FOR_HEAD", 5)
+        assert gate.chat("x").status_code == 200
+
+
 def test_a_cookie_of_the_upstream_goes_to_nobody_else(tmp_path: Path) -> None:
     sent: list[str | None] = []
 

@@ -47,6 +47,23 @@ def bench_gateway(
     print_rows(run(seconds, tuple(clients or (1, 100)), rounds), as_json=as_json)
 
 
+@command(benches, "layers")
+def bench_layers(
+    suites: Annotated[list[str], typer.Option("--suite", help="name of a bundled suite, or a suite file; may be repeated")],
+    releases: Annotated[
+        list[str] | None, typer.Option("--release", help="'base', 'champion' or an id; base and champion if not given")
+    ] = None,
+    max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="size of a fixed sample of each suite; 0 is all")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask the same prompts with and without the gateway: how many failing answers it stops, and how many right ones it spoils."""
+    settings = start()
+    from bench.layers import run
+
+    rows = run(settings, suites, releases or ["base", "champion"], max_prompts)
+    print_rows([row._asdict() for row in rows], as_json=as_json)
+
+
 @command(benches, "kill")
 def bench_kill(
     runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
