@@ -1,0 +1,127 @@
+"""What the gateway adds to a release: the same prompts with and without it, through the real pipeline, scored as the gate scores.
+
+Effects: loads weights; writes the gateway's log into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from alignment.config import Settings
+from alignment.evals.formats import read_suite
+from alignment.evals.scorers import score_answer
+from alignment.records import SuitePrompt
+from alignment.release import champion
+from alignment.store.held import HeldExchanges
+from flows.night import base_path
+from gateway.calls import Call, Failure
+from gateway.embedded import EmbeddedUpstream
+from gateway.holding import Holding
+from gateway.logs import ExchangeLog
+from gateway.metrics import Metrics
+from gateway.releases import Releases
+from gateway.server import guard_of
+from gateway.service import Pipeline
+from gateway.wire.chat import Chat
+
+_SECONDS = 3600.0
+_AT_ONCE = 16
+
+
+class Layers(NamedTuple):
+    """One suite asked of one release. An answer fails if the gate's scorers do not find it right; `held` ones wait for a person."""
+
+    suite: str
+    release: str
+    n: int
+    fails_alone: int
+    fails_behind: int
+    stopped: int
+    spoiled: int
+    held: int
+
+
+def run(settings: Settings, suites: Sequence[str], releases: Sequence[str], most: int) -> list[Layers]:
+    """Return a row per suite and release. `most` limits the prompts of a suite, by a fixed sample; 0 is all."""
+    prompts = {name: read_suite(name, kind=None, scorer=None, most=most)[0] for name in suites}
+    return asyncio.run(_run(settings, prompts, releases))
+
+
+async def _run(settings: Settings, prompts: dict[str, list[SuitePrompt]], releases: Sequence[str]) -> list[Layers]:
+    upstream, metrics = EmbeddedUpstream(settings.home, base_path(settings), seconds=_SECONDS), Metrics()
+    guard, detectors = guard_of(settings, metrics)
+    rows = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            log = ExchangeLog(Path(folder) / "logs", guard.key)
+            for release in (champion(settings.home) if name == "champion" else name for name in releases):
+                pipeline = Pipeline(
+                    guard=guard,
+                    upstream=upstream,
+                    releases=cast("Releases", _Always(release)),
+                    log=log,
+                    holding=Holding(HeldExchanges(Path(folder)), guard.key),
+                    metrics=metrics,
+                    base_name=settings.release.base_name,
+                    keep_going=False,
+                )
+                for name, asked in prompts.items():
+                    rows.append(await _compared(name, release, asked, pipeline, settings.gate.max_new_tokens))
+            log.close()
+    finally:
+        detectors.stop()
+        await upstream.close()
+    return rows
+
+
+class _Always:
+    """A registry with one release for everybody."""
+
+    def __init__(self, release: str) -> None:
+        self._release = release
+
+    def pick(self, _: str) -> str:
+        return self._release
+
+
+async def _compared(suite: str, release: str, prompts: Sequence[SuitePrompt], pipeline: Pipeline, tokens: int) -> Layers:
+    few = asyncio.Semaphore(_AT_ONCE)
+
+    async def both(prompt: SuitePrompt) -> tuple[bool, bool | None]:
+        call = Chat().parse({"messages": list(prompt.conversation), "max_tokens": tokens})
+        async with few:
+            alone = (await pipeline.upstream.complete(call, release)).choices[0].text
+            behind = await _behind(pipeline, call)
+        return _fails(prompt, alone), None if behind is None else _fails(prompt, behind)
+
+    found = await asyncio.gather(*map(both, prompts))
+    return Layers(
+        suite,
+        release,
+        len(found),
+        sum(alone for alone, _ in found),
+        sum(bool(behind) for _, behind in found),
+        sum(alone and not behind for alone, behind in found),
+        sum(bool(behind) and not alone for alone, behind in found),
+        sum(behind is None for _, behind in found),
+    )
+
+
+async def _behind(pipeline: Pipeline, call: Call) -> str | None:
+    """Return what a client gets, or None if it waits for a person."""
+    try:
+        reply = await pipeline.answer(Chat(), call, "bench")
+    except Failure as refused:
+        if refused.code == "held_for_review":
+            return None
+        raise
+    body = reply.body or {}
+    return str(body["choices"][0]["message"]["content"] or "")
+
+
+def _fails(prompt: SuitePrompt, answer: str) -> bool:
+    return score_answer(prompt, answer)[1] != 0
