@@ -27,6 +27,7 @@ PAGES = {
     "training": "Training",
     "review": "Review queue",
     "drift": "Drift",
+    "gateway": "Gateway",
 }
 
 
@@ -45,7 +46,8 @@ def main() -> None:
     with empty_states.of_errors():
         # The guard refuses visitors without a session before this script runs; but the session may have ended, or the server has no guard.
         identity.actor()
-        if data.has_store():
+        # The gateway works before the first night.
+        if data.has_store() or page.url_path == "gateway":
             page.run()
         else:
             empty_states.of_a_store()

@@ -12,7 +12,7 @@ from dashboard import components, identity
 
 assert identity.current  # imported, so that the fixture signs the visitor in
 APP = Path(components.__file__).with_name("app.py")
-PAGES = ("overview", "nights", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift")
+PAGES = ("overview", "nights", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift", "gateway")
 
 
 def opened(page: str = "overview", **state: Any) -> AppTest:

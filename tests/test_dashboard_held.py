@@ -39,6 +39,7 @@ def test_a_held_request_is_decided_once_by_who_is_signed_in(own: Path) -> None:
     press(app, "Refuse")
     refused = HeldExchanges(own).get(second)
     assert refused and refused.verdict == "refuse"
+    assert [said.value for said in app.success] == ["Refused; the client gets a refusal when it asks next."]
     assert any("holds nothing" in markdown.value for markdown in app.markdown)
 
 

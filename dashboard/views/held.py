@@ -64,4 +64,6 @@ def decide(name: str, verdict: Verdict) -> None:
     except AlignError as error:
         st.session_state.held_problem = str(error)
         return
-    st.session_state.held_said = "Allowed; the client gets it when it asks next." if verdict == "allow" else "RequestError."
+    st.session_state.held_said = (
+        "Allowed; the client gets it when it asks next." if verdict == "allow" else "Refused; the client gets a refusal when it asks next."
+    )
