@@ -16,6 +16,7 @@ import orjson
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
+from opentelemetry.trace import Span
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -28,6 +29,7 @@ from gateway.keys import Key, Keys
 from gateway.metrics import Metrics
 from gateway.moderations import moderation
 from gateway.service import Pipeline
+from gateway.tracing import ended, request_span
 from gateway.wire import WIRES
 from gateway.wire.sse import openai_error
 
@@ -80,28 +82,33 @@ class App:
 
     def _answers(self, wire: Wire) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            status, action, streams = 500, "error", False
-            response: Response
-            try:
-                key = self._client(request)
-                with self._counted():
-                    call = wire.parse(await self._body(request))
-                    reply = await self._gateway.answer(wire, call, key.name)
-                status, action = reply.status, reply.exchange.action.value
-                headers = {"x-align-exchange": reply.exchange.id, "x-align-release": reply.exchange.release}
-                if streams := reply.stream is not None:
-                    response = StreamingResponse(self._while_open(wire, reply), media_type="text/event-stream", headers=headers | _STREAM)
-                else:
-                    response = _json(reply.status, reply.body, headers | {"x-align-action": action})
-            except Failure as refused:
-                status, action = refused.status, refused.code
-                response = _error(refused, wire.error(refused))
-            finally:
-                if not streams:
-                    self._metrics.answered(wire.name, status, action)
-            return response
+            with request_span(wire.name, request.headers) as span:
+                return await self._answered(wire, request, span)
 
         return answer
+
+    async def _answered(self, wire: Wire, request: Request, span: Span) -> Response:
+        status, action, release, streams = 500, "error", "", False
+        response: Response
+        try:
+            key = self._client(request)
+            with self._counted():
+                call = wire.parse(await self._body(request))
+                reply = await self._gateway.answer(wire, call, key.name)
+            status, action, release = reply.status, reply.exchange.action.value, reply.exchange.release
+            headers = {"x-align-exchange": reply.exchange.id, "x-align-release": release}
+            if streams := reply.stream is not None:
+                response = StreamingResponse(self._while_open(wire, reply), media_type="text/event-stream", headers=headers | _STREAM)
+            else:
+                response = _json(reply.status, reply.body, headers | {"x-align-action": action})
+        except Failure as refused:
+            status, action = refused.status, refused.code
+            response = _error(refused, wire.error(refused))
+        finally:
+            ended(span, status, action, release)
+            if not streams:
+                self._metrics.answered(wire.name, status, action)
+        return response
 
     def _guarded(self, handle: Callable[[Request, Key], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -6,8 +6,11 @@ Effects: listens on one or two ports, reads the registry, writes logs, loads mod
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 from prometheus_client import start_http_server
@@ -31,9 +34,18 @@ from gateway.patience import PatientProtocol
 from gateway.policy import Policy, load_policy
 from gateway.releases import Releases
 from gateway.service import Pipeline
+from gateway.tracing import exporting
 from gateway.upstream import HttpUpstream, Upstream
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class _Ended(BaseException):
+    """SIGTERM arrived, and open requests were answered."""
+
+
+def _end(*_: object) -> NoReturn:
+    raise _Ended
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -133,8 +145,11 @@ def run(settings: Settings, *, base: Callable[[], Path], tell: Callable[[str], N
     )
     shown = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
     tell(f"gateway: http://{shown}:{wanted.port}/v1 → {wanted.upstream or 'the release in production, in this process'}")
+    # uvicorn sends itself the signal again at the end, which would kill the process before the log is closed.
+    signal.signal(signal.SIGTERM, _end)
     try:
-        uvicorn.Server(config).run()
+        with exporting(), suppress(_Ended):
+            uvicorn.Server(config).run()
     except SystemExit as error:
         raise EndpointError(f"port {wanted.port} cannot be listened on; set [gateway] port, or end what holds it") from error
     finally:

@@ -23,6 +23,7 @@ from gateway.metrics import Metrics
 from gateway.policy import Action
 from gateway.relay import after, relay, whole_stream
 from gateway.releases import Releases
+from gateway.tracing import step
 from gateway.upstream import Upstream, UpstreamError
 from gateway.vetting import Vetting
 
@@ -61,7 +62,8 @@ class Pipeline:
         exchange = Exchange(call, client, self.releases.pick(call.user or conversation_of(call, client)))
         beside = self._begin_beside(exchange)
         try:
-            exchange.asked = await self.guard.prompt(call)
+            with step("check prompt"):
+                exchange.asked = await self.guard.prompt(call)
             match exchange.asked.strictest:
                 case Action.REFUSE:
                     return await self._refused(wire, exchange)
@@ -131,7 +133,8 @@ class Pipeline:
     async def _complete(self, exchange: Exchange, sent: Call, *, logged: bool = True) -> Completion:
         begun = time.perf_counter()
         try:
-            return await self.upstream.complete(sent, exchange.release)
+            with step("ask the model"):
+                return await self.upstream.complete(sent, exchange.release)
         except UpstreamError as error:
             # A call beside the prompt's checks may turn out to be one that should not have been made.
             if logged:

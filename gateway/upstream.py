@@ -24,6 +24,7 @@ import orjson
 from alignment.http import loads
 from alignment.release import BASE
 from gateway.calls import Call, Choice, Completion, End, Event, Failure, Text, Tool, ToolCall, Usage, content_text
+from gateway.tracing import headers_of_call
 
 MAX_ANSWER = 32 << 20
 """Largest answer in bytes, whole or streamed."""
@@ -109,8 +110,8 @@ class HttpUpstream:
             ValueError: the answer is compressed, which was not asked for.
         """
         body = orjson.dumps(self._body(call, release, stream=stream))
-        kind = {"Content-Type": "application/json"}
-        answer = await self._client.post(f"{self._url}/{call.path}", data=body, headers=kind, allow_redirects=False)
+        headers = {"Content-Type": "application/json"} | headers_of_call()
+        answer = await self._client.post(f"{self._url}/{call.path}", data=body, headers=headers, allow_redirects=False)
         if answer.status != 200:
             answer.close()
             raise _declined(answer.status)

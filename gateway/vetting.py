@@ -9,6 +9,7 @@ from gateway.calls import Call, Choice
 from gateway.exchange import Exchange, Sent
 from gateway.guard import Guard, Ruling
 from gateway.policy import Action
+from gateway.tracing import step
 from gateway.upstream import Upstream, UpstreamError
 
 
@@ -20,7 +21,8 @@ class Vetting:
 
     async def vet(self, exchange: Exchange, sent: Call, choice: Choice) -> Sent:
         """Return an answer with what the client gets; one that has to wait for a person is returned as it is."""
-        ruling = await self.guard.answer(exchange.call, choice.texts)
+        with step("check answer"):
+            ruling = await self.guard.answer(exchange.call, choice.texts)
         exchange.answered.append(ruling)
         given = self.refusal(exchange, choice.index, ruling)
         match ruling.strictest:
