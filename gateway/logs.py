@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shutil
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ from alignment.ingest.redact import TooMuchWork, Work, placeholder, redact, reda
 
 MOST_WAITING, _TOGETHER = 10_000, 256
 _WORK = 2_000_000
+_LEAST_FREE = 1 << 20
 _IDS = frozenset(("user_id", "conversation_id"))
 
 
@@ -80,9 +82,11 @@ class ExchangeLog:
             with tempfile.TemporaryFile(dir=self._folder) as probe:
                 probe.write(b"x" * 4096)
                 probe.flush()
+            free = shutil.disk_usage(self._folder).free
         except OSError as error:
             return f"the log folder cannot be written: {error.strerror}"
-        return ""
+        # Enough for a probe may be too little for an exchange.
+        return f"the log folder's disk has only {free:,} bytes left" if free < _LEAST_FREE else ""
 
     def _work(self) -> None:
         while True:

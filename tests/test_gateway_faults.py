@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,33 @@ def test_too_many_at_once_are_told_to_come_later(tmp_path: Path) -> None:
         gate.scripted.how = "hang"
         codes = sorted(pool.map(lambda _: gate.chat("x").status_code, range(6)))
     assert codes == [503] * 4 + [504] * 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The gateway's log folder on a file system of its own, of 64 KiB."""
+    folder = tmp_path / "gateway" / "logs"
+    folder.mkdir(parents=True)
+    if (
+        not shutil.which("mount")
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode
+    ):
+        pytest.skip("may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_stops_the_service_and_loses_nothing_that_was_answered(tmp_path: Path, small_disk: Path) -> None:
+    with gateway(tmp_path, policy()) as gate:
+        codes = [gate.chat(f"say: {number} " + "water boils " * 300).status_code for number in range(30)]
+        served = codes.count(200)
+        assert 0 < served < 30 and codes == [200] * served + [503] * (30 - served)
+        assert [line["response"].split()[0] for line in gate.log()] == [str(number) for number in range(served)]
+        assert httpx2.get(f"{gate.url}/readyz").status_code == 503
+        kept = b"".join(file.read_bytes() for file in small_disk.glob("*.jsonl"))
+        subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+        assert gate.chat("say: again").status_code == 200
+        assert b"".join(file.read_bytes() for file in sorted(small_disk.glob("*.jsonl"))).startswith(kept) and kept.endswith(b"\n")
 
 
 def test_no_acknowledged_exchange_is_lost_by_a_kill(tmp_path: Path) -> None:
