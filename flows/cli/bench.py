@@ -64,6 +64,19 @@ def bench_layers(
     print_rows([row._asdict() for row in rows], as_json=as_json)
 
 
+@command(benches, "disguises")
+def bench_disguises(
+    suite: Annotated[str, typer.Option("--suite", help="name of a bundled suite of harmful requests, or a suite file")] = "harm_neutral",
+    max_prompts: Annotated[int, typer.Option("--max-prompts", min=0, help="size of a fixed sample of the suite; 0 is all")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Count how many disguised harmful requests the gateway's detector finds, with and without undoing the disguise."""
+    start()
+    from bench.disguises import run
+
+    print_rows([row._asdict() for row in run(suite, max_prompts)], as_json=as_json)
+
+
 @command(benches, "kill")
 def bench_kill(
     runs: Annotated[int, typer.Option(min=1, help="runs to kill")] = 50,
