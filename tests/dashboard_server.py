@@ -50,7 +50,7 @@ def served(home: Path, **environment: str) -> Iterator[Served]:
     said = home.parent / f"said-{port}"
     with said.open("wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "dashboard.server", str(port)],
+            [sys.executable, "-m", "flows.cli", "dashboard", "--port", str(port)],
             env=child_environment(ALIGN_HOME=str(home), **environment),
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -64,3 +64,4 @@ def served(home: Path, **environment: str) -> Iterator[Served]:
     finally:
         server.terminate()
         server.wait(30)
+        assert not _answers(f"http://127.0.0.1:{port}/"), "a server outlived the command that started it"

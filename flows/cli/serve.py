@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -59,14 +58,11 @@ def dashboard_command(
     found = find_spec("dashboard")
     if found is None or found.origin is None:
         raise AlignError("the dashboard is not installed; run 'pip install -c constraints.txt -e .' in the project's folder")
-    folder = Path(found.origin).parent
-    sys.exit(
-        subprocess.call(
-            [sys.executable, "-m", "dashboard.server", str(listening)],
-            cwd=folder.parent,
-            env=_dashboard_environment(settings),
-        )
-    )
+    environment = _dashboard_environment(settings)
+    os.chdir(Path(found.origin).parent.parent)
+    sys.stdout.flush()
+    # In place of this process: as its child, the server would outlive a SIGTERM and keep the port.
+    os.execve(sys.executable, [sys.executable, "-m", "dashboard.server", str(listening)], environment)  # noqa: S606
 
 
 def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
