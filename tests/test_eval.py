@@ -28,7 +28,7 @@ from flows.cli import app
 from tests.test_answer_judge import Weights
 
 NOW = datetime(2026, 11, 24)
-HOW = Asking("base", 8, 16)
+HOW = Asking("base", 8, 4)
 A = "a" * 16
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from alignment.errors import ModelError
 from alignment.models import local
+from alignment.models.cores import side_by_side
 from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
+from alignment.records import Message
 from bench.tiny import make_tiny_model
 
 pytestmark = pytest.mark.fast
@@ -87,3 +92,50 @@ def test_a_whole_model_that_was_trained_takes_the_place_of_the_base(tiny: Path, 
     assert served.model_id == LocalModel(other).model_id != LocalModel(tiny).model_id
     assert served.generate(CONVERSATIONS, max_new_tokens=8) == LocalModel(other).generate(CONVERSATIONS, max_new_tokens=8)
     assert served.generate(CONVERSATIONS, max_new_tokens=8) != LocalModel(tiny).generate(CONVERSATIONS, max_new_tokens=8)
+
+
+def test_batches_side_by_side_answer_as_one_after_the_other(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Message]] = [[{"role": "user", "content": "word " * (1 + number % 7) + str(number)}] for number in range(20)]
+    seen, threads = list[tuple[int, int]](), torch.get_num_threads()
+    model = LocalModel(tiny, batch_size=4, progress=lambda done, of: seen.append((done, of)))
+    alone = model.generate(asked, max_new_tokens=6)
+    lanes = set[int]()
+    write = LocalModel._write
+
+    def noted(self: LocalModel, batch: Any, **how: Any) -> Any:
+        lanes.add(threading.get_ident())
+        time.sleep(0.05)
+        assert torch.get_num_threads() == 1
+        return write(self, batch, **how)
+
+    monkeypatch.setattr(LocalModel, "_write", noted)
+    try:
+        torch.set_num_threads(3)
+        assert model.generate(asked, max_new_tokens=6) == alone and len(lanes) == 3
+        assert torch.get_num_threads() == 3
+        # Samples are drawn from one sequence of random numbers.
+        monkeypatch.setattr(LocalModel, "_write", write)
+        sampled = model.generate(asked, max_new_tokens=6, temperature=0.7, seed=1)
+        assert sampled == model.generate(asked, max_new_tokens=6, temperature=0.7, seed=1) != alone
+    finally:
+        torch.set_num_threads(threads)
+    assert seen[:5] == seen[5:10] == [(4, 20), (8, 20), (12, 20), (16, 20), (20, 20)]
+
+
+def test_one_batch_that_fails_fails_the_rest_at_once() -> None:
+    threads, begun = torch.get_num_threads(), list[int]()
+
+    def run(batch: int) -> int:
+        begun.append(batch)
+        time.sleep(0.05)
+        if batch == 1:
+            raise ModelError("broken")
+        return batch
+
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ModelError):
+            list(side_by_side(run, range(100)))
+        assert len(begun) < 10 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -24,6 +24,8 @@ from alignment.store import append, query, session
 
 TEMPERATURE = 0.7
 """Temperature of sampled answers."""
+_TOGETHER = 4
+"""Batches that a model gets and that are stored at once: small models answer several side by side."""
 
 
 class Asking(NamedTuple):
@@ -47,7 +49,7 @@ def ask(
     Raises:
         ModelError: the model cannot answer; earlier answers are kept.
     """
-    cut = batches(prompts, how.batch_size)
+    cut = batches(prompts, _TOGETHER * how.batch_size)
     draws = range(how.samples + 1)
     wanted = {
         (prompt.id, draw): address(prompt, model.model_id, how.max_new_tokens, draw, thinking_tokens=how.thinking_tokens)

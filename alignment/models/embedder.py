@@ -16,6 +16,7 @@ import numpy.typing as npt
 from alignment.errors import ModelError
 from alignment.ids import file_sha256
 from alignment.models.chat import Progress
+from alignment.models.cores import side_by_side
 from alignment.models.embedded import embedder_path
 
 Matrix = npt.NDArray[np.float32]
@@ -74,20 +75,30 @@ class Embedder:
 
         tokenizer, model = self._parts
         unique = sorted(set(texts), key=lambda text: (len(text), text))
-        vectors = np.zeros((len(unique), model.config.hidden_size), dtype=np.float32)
-        for start in range(0, len(unique), self.batch_size):
-            chunk = unique[start : start + self.batch_size]
-            encoded = tokenizer(
+        chunks = [unique[start : start + self.batch_size] for start in range(0, len(unique), self.batch_size)]
+
+        # Tokenizers keep the padding of a call as their state, so only the model runs side by side.
+        def encoded(chunk: Sequence[str]) -> Any:
+            return tokenizer(
                 [_beginning(text, self.max_tokens) for text in chunk],
                 padding=True,
                 truncation=True,
                 max_length=self.max_tokens,
                 return_tensors="pt",
             )
+
+        def embedded(one: Any) -> Matrix:
             with torch.inference_mode():
-                vectors[start : start + len(chunk)] = unit_vectors(model, encoded).numpy()
+                found: Matrix = unit_vectors(model, one).numpy()
+            return found
+
+        vectors = np.zeros((len(unique), model.config.hidden_size), dtype=np.float32)
+        done = 0
+        for found in side_by_side(embedded, list(map(encoded, chunks))):
+            vectors[done : done + len(found)] = found
+            done += len(found)
             if progress:
-                progress(start + len(chunk), len(unique))
+                progress(done, len(unique))
         row = {text: index for index, text in enumerate(unique)}
         return vectors[[row[text] for text in texts]] if texts else vectors
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jinja2 import TemplateError
@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaLi
 
 from alignment.errors import ModelError
 from alignment.models.chat import Choice, Progress
+from alignment.models.cores import is_small, side_by_side
 from alignment.models.folder import check_base, is_whole
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
@@ -155,6 +156,13 @@ def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch
     return tokens, visible, shared
 
 
+class _Batch(NamedTuple):
+    """Prompts as tokens, and which of them end inside a thinking block."""
+
+    rows: list[list[int]]
+    opened: list[bool]
+
+
 class LocalModel:
     """A causal language model in this process."""
 
@@ -227,18 +235,25 @@ class LocalModel:
         limit = self._model.config.max_position_embeddings - max_new_tokens - self.thinking_tokens
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        together = [self._asked([prompts[index] for index in batch], limit) for batch in batches]
         torch.manual_seed(seed)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            for index, answer in zip(
-                batch,
-                self._answer([prompts[index] for index in batch], max_new_tokens, temperature, limit),
-                strict=True,
-            ):
-                answers[index] = answer
+        write = partial(self._write, max_new_tokens=max_new_tokens, temperature=temperature)
+        # Draws come from one sequence of random numbers, so sampled batches take turns.
+        in_turn = bool(temperature or self.thinking_tokens or not self._is_small)
+        written = map(write, together) if in_turn else side_by_side(write, together)
+        done = 0
+        for batch, output in zip(batches, written, strict=True):
+            for index, text in zip(batch, self._decoded(output), strict=True):
+                answers[index] = finished(f"{OPEN}\n{text}" if opens(prompts[index]) else text)
+            done += len(batch)
             if self.progress:
-                self.progress(min(start + self.batch_size, len(order)), len(order))
+                self.progress(done, len(order))
         return answers
+
+    @cached_property
+    def _is_small(self) -> bool:
+        return is_small(self._model)
 
     @property
     def _wanted(self) -> bool | None:
@@ -295,12 +310,16 @@ class LocalModel:
         limit = self._model.config.max_position_embeddings
         found = [Choice(None, "too long")] * len(rows)
         order = sorted((index for index in range(len(rows)) if len(rows[index]) < limit), key=lambda index: (len(rows[index]), index))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            for index, odds in zip(batch, self._odds([rows[index] for index in batch], letters), strict=True):
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        asked = [[rows[index] for index in batch] for batch in batches]
+        run = partial(self._odds, letters=letters)
+        done = 0
+        for batch, chosen in zip(batches, side_by_side(run, asked) if self._is_small else map(run, asked), strict=True):
+            for index, odds in zip(batch, chosen, strict=True):
                 found[index] = Choice(tuple(odds))
+            done += len(batch)
             if self.progress:
-                self.progress(min(start + self.batch_size, len(order)), len(order))
+                self.progress(done, len(order))
         return found
 
     @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
@@ -320,15 +339,24 @@ class LocalModel:
         odds: list[list[float]] = torch.softmax(logits.float(), dim=-1).tolist()
         return odds
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
-    def _answer(self, prompts: list[str], max_new_tokens: int, temperature: float, limit: int) -> list[str]:
-        rows = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    def _asked(self, prompts: list[str], limit: int) -> _Batch:
+        """Return rendered prompts as a batch.
+
+        Raises:
+            ModelError: one is longer than `limit`.
+        """
+        rows: list[list[int]] = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
         if (longest := max(map(len, rows))) > limit:
             thinking = f" or [model] thinking_tokens = {self.thinking_tokens}" if self.thinking_tokens else ""
             raise ModelError(
                 f"a conversation of {longest} tokens does not fit the model's {limit}; lower [candidates] max_prompt_chars{thinking}"
             )
-        device = self._model.device
+        return _Batch(rows, [opens(prompt) for prompt in prompts])
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
+    def _write(self, batch: _Batch, *, max_new_tokens: int, temperature: float) -> torch.Tensor:
+        """Return the tokens (B, T) that the model writes after each prompt."""
+        rows, device = batch.rows, self._model.device
         tokens, visible, shared = padded(rows, self._tokenizer.pad_token_id)
         tokens, visible = tokens.to(device), visible.to(device)
         cache = None
@@ -337,11 +365,10 @@ class LocalModel:
             cache = self._model.base_model(tokens[:1, :shared], use_cache=True).past_key_values
             cache.batch_repeat_interleave(len(rows))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
-        opened = [opens(prompt) for prompt in prompts]
         if self.thinking_tokens:
-            budget = AnswerBudget(self._tokenizer, tokens.shape[1], len(rows), most=max_new_tokens, opened=opened)
+            budget = AnswerBudget(self._tokenizer, tokens.shape[1], len(rows), most=max_new_tokens, opened=batch.opened)
             sampling |= {"stopping_criteria": StoppingCriteriaList([budget])}
-        output = self._model.generate(
+        output: torch.Tensor = self._model.generate(
             input_ids=tokens,
             attention_mask=visible,
             past_key_values=cache,
@@ -349,10 +376,7 @@ class LocalModel:
             pad_token_id=self._tokenizer.pad_token_id,
             **sampling,
         )
-        return [
-            finished(f"{OPEN}\n{text}" if begun else text)
-            for text, begun in zip(self._decoded(output[:, tokens.shape[1] :]), opened, strict=True)
-        ]
+        return output[:, tokens.shape[1] :]
 
     def _decoded(self, output: torch.Tensor) -> list[str]:
         """Return texts without special tokens, except those that mark thinking."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.ids import content_id
+from alignment.models.cores import is_small, side_by_side
 from alignment.records import Message
 
 _SCHEMA = pa.schema([("key", pa.string()), ("sum", pa.float64()), ("tokens", pa.int64())])
@@ -63,13 +64,21 @@ def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> lis
     found = [LogProb(0.0, len(turn.answer)) for turn in turns]
     waiting = [index for index in order if turns[index].answer]
     logits_of = _at_once if waiting and plain_head(model) else _forward
+    batches: list[tuple[list[int], int]] = []
     while waiting:
         # Longest first: it determines how many rows fit, and a row that exceeds the memory fails at once.
         width = len(turns[waiting[-1]].prompt) + len(turns[waiting[-1]].answer)
         rows = max(1, min(batch_size, _BATCH_TOKENS // width))
-        batch, waiting = waiting[-rows:], waiting[:-rows]
+        batches.append((waiting[-rows:], width))
+        waiting = waiting[:-rows]
+
+    def run(one: tuple[list[int], int]) -> list[float]:
+        batch, width = one
         with torch.inference_mode():
-            sums = _batch_sums(model, [turns[index] for index in batch], width, logits_of)
+            return _batch_sums(model, [turns[index] for index in batch], width, logits_of)
+
+    together = bool(batches) and is_small(model)
+    for (batch, _), sums in zip(batches, side_by_side(run, batches) if together else map(run, batches), strict=True):
         for index, total in zip(batch, sums, strict=True):
             found[index] = LogProb(total, len(turns[index].answer))
     return found
