@@ -32,7 +32,7 @@ PAGES = {
 
 def main() -> None:
     """Draw the visitor's current page, or say why it cannot be drawn and what to do."""
-    st.set_page_config(page_title="Continuous alignment", page_icon="🧭", layout="wide")
+    st.set_page_config(page_icon="🧭", layout="wide")
     st.html(HERE / "style.css")
     st.logo(HERE / "logo.svg", size="medium")
     # Streamlit serves the first page at `/` only; redirect visitors who type or bookmark its name.
@@ -42,6 +42,7 @@ def main() -> None:
     ]
     by_name = st.Page(lambda: st.switch_page(pages[0]), title="Overview", url_path="overview", visibility="hidden")
     page = st.navigation([*pages, by_name], position="top")
+    st.set_page_config(page_title=f"{page.title} · Continuous alignment")
     with empty_states.of_errors():
         # The guard refuses visitors without a session before this script runs; but the session may have ended, or the server has no guard.
         identity.actor()

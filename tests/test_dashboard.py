@@ -147,13 +147,13 @@ def test_the_gate_page_and_the_overview_say_which_earlier_release_held_a_release
     with session(own, write=True) as connection:
         connection.execute(
             "UPDATE gate_metrics SET name = name || '_since_base', since = 'base', status = 'fail', "
-            "reason = 'against the base model, rose by 16.0%' WHERE name = 'over_refusal_ordinary'"
+            "reason = 'against the base model, rose by 16.0 points' WHERE name = 'over_refusal_ordinary'"
         )
     app = opened("gate")
     evidence = app.dataframe[0].value
     assert evidence["Against"].tolist() == ["champion", "champion", "base model"]
     assert evidence["Metric"].tolist()[-1] == "Over refusal ordinary since base"
-    assert any("against the base model, rose by 16.0%" in text for text in texts(app))
+    assert any("against the base model, rose by 16.0 points" in text for text in texts(app))
 
 
 def test_the_gate_page_tells_clusters_power_and_corrected_rates(own: Path) -> None:
@@ -204,8 +204,8 @@ def test_the_gate_page_tells_gaps_between_groups(own: Path) -> None:
     assert not app.exception
     table = app.dataframe[3].value.set_index("Measure")
     # Twelve of 24 requests are declined for one group and none for the other.
-    assert table.loc["Declined", "Challenger"].startswith("50.0% [")
-    assert table.loc["Declined", "Champion"].startswith("0.0% [")
+    assert table.loc["Declined", "Challenger"].startswith("+50.0 points [")
+    assert table.loc["Declined", "Champion"].startswith("0.0 points [")
     assert table.loc["Sentiment", "Challenger"].startswith("0.000 [")
 
 
