@@ -15,6 +15,7 @@ if str(HERE.parent) not in sys.path:  # Streamlit puts this folder on the path, 
 import streamlit as st  # noqa: E402
 
 from dashboard import components, data, empty_states, identity  # noqa: E402
+from dashboard.views import starting  # noqa: E402
 
 PAGES = {
     "overview": "Overview",
@@ -50,6 +51,7 @@ def main() -> None:
             page.run()
         else:
             empty_states.of_a_store()
+            starting.render()
         signed_in()
 
 

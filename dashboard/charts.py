@@ -48,8 +48,6 @@ def time_axis(times: Iterable[date | datetime]) -> alt.Axis:
     return alt.Axis(format=form, grid=False, tickCount=3 if near else 5, labelOverlap="greedy", labelSeparation=12, title=None)
 
 
-# A legend may use the room above the axis labels too: beside long names a narrow window has too little otherwise.
-_WIDE = {"layout": {"top": {"anchor": "start", "bounds": "full"}}}
 LOOK = {
     "font": FONT,
     "view": {"stroke": None},
@@ -65,12 +63,14 @@ LOOK = {
         "labelPadding": 6,
         "labelLimit": 220,
     },
-    "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6, **_WIDE},
+    "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
 # A canvas cannot resolve the variables of style.css.
 # Differences of rates are percentage points, not percent.
 POINTS = "format(100 * datum.value, '+.0f')"
+# A long name on two lines: beside it, a narrow window would cut the chart.
+_LINES = "split(datum.label, ': ')"
 AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
@@ -129,7 +129,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
         for model in _MODELS
     ]
     order = [row["metric"] for row in named]
-    y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14))
+    y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14, labelExpr=_LINES))
     top = max(0.05, *(1.08 * rate for rate in _finite(point["rate"] for point in points)), 0.0)
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
@@ -168,7 +168,7 @@ def differences(metrics: Sequence[Row]) -> Spec:
     edges = [0.0, *_finite(value for row in rows for value in (row["low"], row["high"], row["line"]))]
     room = 0.06 * max(max(edges) - min(edges), 0.01)
     span = alt.Scale(domain=[min(edges) - room, max(edges) + room])
-    base = alt.Chart(_named("metrics")).encode(y=alt.Y("metric:N", sort=order, title=None))
+    base = alt.Chart(_named("metrics")).encode(y=alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelExpr=_LINES)))
     axis = alt.Axis(labelExpr=POINTS, title="change in points (left is better)", tickCount=6)
     looks = {"Pass": (TEAL, "circle"), "Fail": (RED, "cross"), "Insufficient": (AMBER, "square")}
     words = [word for word in looks if any(row["status"] == word for row in rows)]

@@ -22,6 +22,7 @@ from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release import change as release_change
 from alignment.release.approval import Say, say
+from alignment.release.card import card_page
 from alignment.release.change import Action, PlannedChange
 from alignment.store import session, sql, store_path
 from alignment.store.session import EVIDENCE
@@ -119,12 +120,14 @@ def releases() -> list[Row]:
 def release_card(release: str) -> tuple[str, str]:
     """Return a release's card as Markdown and as an HTML page; empty where an older release has none.
 
+    The page is made anew from the card: the one in the release's folder is sealed, and looks as its day's code wrote it.
+
     Raises:
         ReleaseError: there is no such release.
     """
-    folder = folder_of(settings().home, release)
-    found = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in (folder / "card.md", folder / "card.html")]
-    return found[0], found[1]
+    path = folder_of(settings().home, release) / "card.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text, card_page(text, title=f"Release {release}") if text else ""
 
 
 def held_canary() -> Canary | None:
@@ -255,9 +258,9 @@ def gate_trend(limit: int = 30) -> list[Row]:
     return read("gate_trend", limit=limit)
 
 
-def answers(decision: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
-    """Return both models' answers behind a decision; `total` in each row counts all matches."""
-    return read("answers", decision=decision, suite=suite, change=change, limit=limit, offset=offset)
+def answers(decision: str, *, suite: str | None, change: str | None, harmful: list[str], limit: int, offset: int) -> list[Row]:
+    """Return both models' answers behind a decision, those to the suites `harmful` first; `total` in each row counts all matches."""
+    return read("answers", decision=decision, suite=suite, change=change, harmful=harmful, limit=limit, offset=offset)
 
 
 def daily(days: int) -> list[Row]:

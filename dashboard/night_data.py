@@ -81,15 +81,17 @@ def going() -> Going | None:
         return None
     # Whoever takes the lock writes its number into the file.
     since = datetime.fromtimestamp(changed, UTC).replace(tzinfo=None)
-    newest = next(iter(nights()), None)
+    stored = data.has_store()  # not in the first moment of the first night
+    newest = next(iter(nights() if stored else []), None)
     # A night's first row is written after it has read the logs.
     night = newest if newest and newest["finished_at"] is None else None
     ran = stages(night) if night else []
     stage = next((each.name for each in ran if each.state == "running"), STAGES[0])
     stage_since = max([since, *(each.finished_at for each in ran if each.finished_at)])
-    usual = [row["seconds"] for row in durations() if row["stage"] == stage and row["night_id"] != (night or {}).get("night_id")]
-    [stored] = data.read("stage_progress", since=stage_since)
-    return Going(since, night, stage, stage_since, usual[-1] if usual else None, stored)
+    lasted = durations() if stored else []
+    usual = [row["seconds"] for row in lasted if row["stage"] == stage and row["night_id"] != (night or {}).get("night_id")]
+    [so_far] = data.read("stage_progress", since=stage_since) if stored else [{}]
+    return Going(since, night, stage, stage_since, usual[-1] if usual else None, so_far)
 
 
 def began(night: str | None) -> datetime | None:
@@ -157,6 +159,16 @@ def stages(night: Row) -> list[Stage]:
             if row
             else Stage(name, state, None, 0, None, {})
         )
+    return found
+
+
+def counted(night: Row) -> Row:
+    """Return the counts of a night's report, or what its stages have counted so far."""
+    if counts := night["summary"].get("counts"):
+        return dict(counts)
+    found: Row = {}
+    for stage in stages(night):
+        found |= {name: value for name, value in stage.counts.items() if name not in found}
     return found
 
 

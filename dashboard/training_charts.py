@@ -83,8 +83,10 @@ def night_trend(rows: Sequence[Row], write: str) -> Spec:
             tooltip=[alt.Tooltip("night:N"), alt.Tooltip("text:N", title="value"), alt.Tooltip("release:N"), alt.Tooltip("gate:N")],
         )
     )
+    # Two columns fit a narrow window.
+    legend = alt.Legend(columns=2)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(
-        color=alt.Color("gate:N", scale=alt.Scale(domain=words, range=colours), title=None),
-        shape=alt.Shape("gate:N", scale=alt.Scale(domain=words, range=shapes), title=None),
+        color=alt.Color("gate:N", scale=alt.Scale(domain=words, range=colours), title=None, legend=legend),
+        shape=alt.Shape("gate:N", scale=alt.Scale(domain=words, range=shapes), title=None, legend=legend),
     )
     return styled(base.mark_line(color=FAINT, strokeWidth=2) + dots, 170, nights=points)

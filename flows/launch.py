@@ -86,6 +86,8 @@ def _by_serve(settings: Settings, *, force: bool) -> Launched | None:
             _refuse_waiting(client, deployment.id)
             run = client.create_flow_run_from_deployment(deployment.id, parameters={"force": force})
     except ObjectNotFound:
+        if running_server(settings.home):
+            raise EndpointError("'align serve' is starting and has not deployed the night yet; try again in some seconds") from None
         return None
     except (PrefectHTTPStatusError, OSError, httpx.TransportError, httpx2.TransportError) as error:
         raise EndpointError(

@@ -11,6 +11,7 @@ from alignment.acting import Identity
 from alignment.errors import InputError
 from alignment.ids import content_id
 from alignment.release import current, quarantine, rollback
+from alignment.release.approval import promote_by_hand
 from alignment.release.disk import is_quarantined
 from alignment.store import audit, query, session
 from dashboard import data, identity
@@ -144,6 +145,16 @@ def test_another_approver_who_acted_on_the_same_release_is_named(own: Path) -> N
     assert current(own) == LAST_RELEASE
     [told] = [text for text in texts(app) if "nothing was done" in text]
     assert "Bea" in told and "is quarantined and cannot be promoted" in told
+
+
+def test_another_approver_who_acted_back_and_forth_is_noticed(own: Path) -> None:
+    """Production is what the dialog says, but it has moved twice since."""
+    app = dialog("Quarantine …", release=BEFORE)
+    rollback(own, actor="Bea", reason="worse", now=LAST)
+    promote_by_hand(own, LAST_RELEASE, approval=False, actor="Bea", reason="no, it was the logs", now=LAST)
+    confirm(app, "Quarantine now")
+    assert not is_quarantined(own, BEFORE)
+    assert any("Bea changed what is served (promoted" in text for text in texts(app))
 
 
 def test_a_gate_that_decided_again_meanwhile_is_not_overridden_unseen(own: Path) -> None:

@@ -236,6 +236,10 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 sans-serif; color: #22303a; background: #ffffff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-size: 14px; }} th, td {{ padding: 4px 10px; border-bottom: 1px solid #e9ebe6; text-align: left; }}
 h2 {{ font-size: 1.1rem; margin-top: 2rem; }} code {{ background: #f7f8f5; overflow-wrap: anywhere; }}
+@media (prefers-color-scheme: dark) {{
+:root {{ color-scheme: dark; }} body {{ color: #e3e8ea; background: #191f23; }}
+th, td {{ border-color: #2a3338; }} code {{ background: #12171a; }}
+}}
 </style></head><body>
 {body}</body></html>
 """

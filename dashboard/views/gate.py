@@ -43,7 +43,7 @@ def render() -> None:
     if decision is None:
         return
     links.of_night(decision["night_id"], here="gate")
-    metrics = data.gate_metrics(decision["id"])
+    metrics = in_order(data.gate_metrics(decision["id"]))
     weakened(decision)
     summary(decision, metrics)
     approving.render(decision)
@@ -51,6 +51,12 @@ def render() -> None:
         evidence(metrics)
         groups.render(decision)
     examples(decision, metrics)
+
+
+def in_order(metrics: list[Row]) -> list[Row]:
+    """Return metrics with those about harm first, and those against earlier releases last."""
+    order = components.in_order(metric["name"] for metric in metrics)
+    return sorted(metrics, key=lambda metric: (metric["since"] != "", order.index(metric["name"])))
 
 
 def choose(decisions: list[Row]) -> Row | None:
@@ -194,6 +200,7 @@ def examples(decision: Row, metrics: list[Row]) -> None:
         decision["id"],
         suite=None if suite == "all" else suite,
         change=None if change == "all" else change,
+        harmful=[name for name in suites if suite_scorer(name) == "harm"],
         limit=PAGE_SIZE,
         offset=page * PAGE_SIZE,
     )

@@ -126,7 +126,7 @@ def history(nights: list[Row]) -> None:
 
 def written(night: Row) -> dict[str, str]:
     """Return one night as the cells of the table."""
-    counts = night["summary"].get("counts") or {}
+    counts = night_data.counted(night)
     return {
         "Started": formats.moment(night["started_at"]),
         "State": components.status(night["state"]).word,

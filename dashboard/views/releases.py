@@ -152,7 +152,8 @@ def cards(registered: list[Row]) -> None:
         st.caption(changing.FOR_APPROVERS)
     text, page = data.release_card(picked)
     if page:
-        components.frame(page, height=560)
+        with st.container(key="release-card"):
+            components.frame(page, height=560)
     else:
         components.show_text(text, key="card", empty="This release has no card.")
     if page:

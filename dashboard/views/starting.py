@@ -11,7 +11,7 @@ from uuid import uuid4
 import streamlit as st
 
 from alignment.errors import AlignError
-from dashboard import components, empty_states, formats, identity, night_data, night_start, training_data
+from dashboard import components, data, empty_states, formats, identity, night_data, night_start, training_data
 from dashboard.night_data import Going
 from dashboard.night_start import Started
 
@@ -108,7 +108,8 @@ def draw(going: Going) -> None:
     """Draw the stage that runs, and how long it has taken."""
     with components.card("going"), st.container(gap="small"):
         components.big_status("running")
-        began = f"Began {formats.moment(going.since)} · {formats.duration(_ago(going.since))} so far"
+        which = f"Night of {formats.moment(going.night['started_at'])}" if going.night else f"Began {formats.moment(going.since)}"
+        began = f"{which} · {formats.duration(_ago(going.since))} so far"
         st.caption(began + ("" if going.night else " · a night gets its page once it has read the logs"))
         live = training_data.live() if going.stage == "train" else None
         took = f"{components.title(going.stage)}: {formats.duration(_ago(going.stage_since))} so far"
@@ -120,7 +121,7 @@ def draw(going: Going) -> None:
             st.progress(min(_ago(going.stage_since) / going.usual, 0.99), text=f"{took}{usual}")
         else:
             st.markdown(f"**{took}**")
-        stored = [f"{going.stored[name]:,} {name}" for name in STORED.get(going.stage, ()) if going.stored[name]]
+        stored = [f"{going.stored[name]:,} {name}" for name in STORED.get(going.stage, ()) if going.stored.get(name)]
         if stored:
             st.caption("Stored in this stage so far: " + ", ".join(stored))
         if said := night_start.last_lines(since=going.since):
@@ -133,7 +134,7 @@ def ended() -> None:
     began: datetime | None = st.session_state.pop("night_ended", None)
     if began is None:
         return
-    night = next(iter(night_data.nights()), None)
+    night = next(iter(night_data.nights() if data.has_store() else []), None)
     if night and night["finished_at"] and night["finished_at"] >= began:
         st.success(f"The night has ended: {components.status(night['state']).word}.")
     elif night and night["started_at"] >= began:
