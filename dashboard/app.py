@@ -47,11 +47,15 @@ def main() -> None:
     with empty_states.of_errors():
         # The guard refuses visitors without a session before this script runs; but the session may have ended, or the server has no guard.
         identity.actor()
-        if data.has_store():
-            page.run()
-        else:
+        if not data.has_store():
             empty_states.of_a_store()
             starting.render()
+            st.session_state.before_a_store = True
+        elif st.session_state.pop("before_a_store", False) and "night_started" in st.session_state:
+            # The first night was started here and has made its store meanwhile: show how it goes on.
+            st.switch_page(pages[list(PAGES).index("nights")])
+        else:
+            page.run()
         signed_in()
 
 

@@ -69,7 +69,7 @@ def test_newly_unsafe_answers_come_before_everything_else(own: Path) -> None:
     with session(own, write=True) as connection:
         connection.execute("UPDATE eval_answers SET suite = 'capability', prompt_id = 'a' || prompt_id WHERE suite = 'lookalike'")
         where = "SELECT id FROM eval_answers WHERE model_id = ? AND prompt_id = 'harm-1'"
-        connection.execute(f"UPDATE eval_scores SET outcome = 1 WHERE answer_id IN ({where})", [challenger])  # noqa: S608
+        connection.execute(f"UPDATE eval_scores SET outcome = 1 WHERE answer_id IN ({where})", [challenger])
     data.forget()
     rows = data.answers(content_id("decision", 11), suite=None, change="worse", harmful=["harm"], limit=5, offset=0)
     assert [row["suite"] for row in rows] == ["harm", "capability", "ordinary"]

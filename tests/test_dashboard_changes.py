@@ -10,7 +10,7 @@ import pytest
 from alignment.acting import Identity
 from alignment.errors import InputError
 from alignment.ids import content_id
-from alignment.release import current, quarantine, rollback
+from alignment.release import current, end_canary, quarantine, rollback
 from alignment.release.approval import promote_by_hand
 from alignment.release.disk import is_quarantined
 from alignment.store import audit, query, session
@@ -149,6 +149,7 @@ def test_another_approver_who_acted_on_the_same_release_is_named(own: Path) -> N
 
 def test_another_approver_who_acted_back_and_forth_is_noticed(own: Path) -> None:
     """Production is what the dialog says, but it has moved twice since."""
+    end_canary(own, actor="Bea", reason="enough", now=LAST)
     app = dialog("Quarantine …", release=BEFORE)
     rollback(own, actor="Bea", reason="worse", now=LAST)
     promote_by_hand(own, LAST_RELEASE, approval=False, actor="Bea", reason="no, it was the logs", now=LAST)

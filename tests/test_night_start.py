@@ -27,7 +27,7 @@ from tests.dashboard_pages import opened, press, texts
 from tests.test_flow import CONFIG, sample_lines
 from tests.test_serve import free_port
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
 NO_LOGS = '[ingest]\nlogs = ["nowhere/*.jsonl"]\n'
 NIGHT = ("-P", "-m", "flows.cli", "nightly", "--background", "--json")
 
@@ -56,13 +56,14 @@ def until(done: Callable[[], Any], seconds: float = 300) -> Any:
 
 
 def confirmed(page: str = "nights") -> Any:
+    """Start a night; a busy machine takes longer than a page otherwise may."""
     app = press(opened(page), "Start a night …")
-    return press(app, "Start it now")
+    return next(button for button in app.button if button.label == "Start it now").click().run(timeout=180)
 
 
 def test_a_night_that_a_page_starts_runs_to_its_end_and_the_page_follows_it(settings: Callable[[str], Path], tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "tiny")
-    (tmp_path / "logs.jsonl").write_text("\n".join(sample_lines(120)) + "\n")
+    (tmp_path / "logs.jsonl").write_text("\n".join(sample_lines(60)) + "\n")
     home = settings(CONFIG.replace("pairs = 40", "pairs = 10").replace("_budget = 16", "_budget = 4"))
     # There is no store yet: every page offers the first night.
     app = confirmed("overview")
@@ -83,9 +84,9 @@ def test_a_night_that_a_page_starts_runs_to_its_end_and_the_page_follows_it(sett
             data.forget()
         return going is None
 
-    until(over)
-    # Ingest comes before the first row, and monitor takes a moment.
-    assert {"curate", "train", "gate"} <= seen | {"train"}
+    until(over, 1200)
+    # The others may be over before somebody looks.
+    assert {"curate", "gate"} <= seen
     data.forget()
     app.run()
     assert [one.value.split(":")[0] for one in app.success] == ["The night has ended"]
@@ -93,7 +94,7 @@ def test_a_night_that_a_page_starts_runs_to_its_end_and_the_page_follows_it(sett
     assert night["finished_at"] and night["summary"]["decision"] in ("promote", "block", "insufficient evidence")
     # Another one finds nothing new, which the page says too.
     app = confirmed()
-    until(lambda: not night_data.working())
+    until(lambda: not night_data.working(), 600)
     app.run()
     assert any("there was nothing new" in one.value for one in app.info)
 
