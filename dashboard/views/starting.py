@@ -27,7 +27,7 @@ def render() -> None:
         st.warning("No night was started.")
         components.show_text(trouble)
     ended()
-    if night_data.working() or "night_started" in st.session_state:
+    if night_data.working() or {"night_started", "night_seen"} & set(st.session_state):
         st.fragment(follow, run_every=EVERY)()
     elif identity.may("approver"):
         st.button("Start a night …", on_click=ask)
