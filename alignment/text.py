@@ -108,6 +108,15 @@ def amount(value: float, unit: str, sign: str = "") -> str:
     return f"{value:{sign}.1%}" if unit == "rate" else f"{value:{sign}.3f} {unit}"
 
 
+def difference(value: float, unit: str, sign: str = "") -> str:
+    """Return a metric's difference as text: of two `rate`s in percentage points, `nats` unchanged; `sign` is "" or "+".
+
+    >>> difference(0.25, "rate"), difference(-0.04, "nats", "+")
+    ('25.0 points', '-0.040 nats')
+    """
+    return f"{100 * value:{sign}.1f} points" if unit == "rate" else amount(value, unit, sign)
+
+
 def change(value: float, unit: str) -> str:
     """Return a metric's difference as a bare number: a `rate` in points, `nats` unchanged.
 

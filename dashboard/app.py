@@ -15,6 +15,7 @@ if str(HERE.parent) not in sys.path:  # Streamlit puts this folder on the path, 
 import streamlit as st  # noqa: E402
 
 from dashboard import components, data, empty_states, identity  # noqa: E402
+from dashboard.views import starting  # noqa: E402
 
 PAGES = {
     "overview": "Overview",
@@ -33,7 +34,7 @@ PAGES = {
 
 def main() -> None:
     """Draw the visitor's current page, or say why it cannot be drawn and what to do."""
-    st.set_page_config(page_title="Continuous alignment", page_icon="🧭", layout="wide")
+    st.set_page_config(page_icon="🧭", layout="wide")
     st.html(HERE / "style.css")
     st.logo(HERE / "logo.svg", size="medium")
     # Streamlit serves the first page at `/` only; redirect visitors who type or bookmark its name.
@@ -43,14 +44,20 @@ def main() -> None:
     ]
     by_name = st.Page(lambda: st.switch_page(pages[0]), title="Overview", url_path="overview", visibility="hidden")
     page = st.navigation([*pages, by_name], position="top")
+    st.set_page_config(page_title=f"{page.title} · Continuous alignment")
     with empty_states.of_errors():
         # The guard refuses visitors without a session before this script runs; but the session may have ended, or the server has no guard.
         identity.actor()
         # The gateway works before the first night.
-        if data.has_store() or page.url_path == "gateway":
-            page.run()
-        else:
+        if not data.has_store() and page.url_path != "gateway":
             empty_states.of_a_store()
+            starting.render()
+            st.session_state.before_a_store = True
+        elif st.session_state.pop("before_a_store", False) and "night_started" in st.session_state:
+            # The first night was started here and has made its store meanwhile: show how it goes on.
+            st.switch_page(pages[list(PAGES).index("nights")])
+        else:
+            page.run()
         signed_in()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from dashboard import formats
-from dashboard.charts import INK, RED, TEAL, Spec, styled
+from dashboard.charts import INK, POINTS, RED, TEAL, Spec, styled
 
 _SMALLEST = 0.05
 
@@ -34,7 +34,7 @@ def sequence(curve: Sequence[Sequence[float]], *, margin: float, harm: float) ->
     lines = [{"value": harm, "rule": "rolled back if all above"}, {"value": margin, "rule": "promoted if all below"}]
     x = alt.X("blocks:Q", title="comparisons of users who came at the same time", axis=alt.Axis(tickCount=6, grid=False, format=",d"))
     scale = alt.Scale(domain=[-reach, reach])
-    axis = alt.Axis(format="+.0%", tickCount=5, title=None)
+    axis = alt.Axis(labelExpr=POINTS, tickCount=5, title="points")
     base = alt.Chart(alt.NamedData(name="points")).encode(x=x)
     band = base.mark_area(color=TEAL, opacity=0.18).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q")
     line = base.mark_line(color=TEAL, strokeWidth=2, point=alt.OverlayMarkDef(color=TEAL, size=24)).encode(

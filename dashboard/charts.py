@@ -67,6 +67,10 @@ LOOK = {
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
 # A canvas cannot resolve the variables of style.css.
+# Differences of rates are percentage points, not percent.
+POINTS = "format(100 * datum.value, '+.0f')"
+# A long name on two lines: beside it, a narrow window would cut the chart.
+_LINES = "split(datum.label, ': ')"
 AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 
@@ -125,7 +129,7 @@ def rates(metrics: Sequence[Row]) -> Spec:
         for model in _MODELS
     ]
     order = [row["metric"] for row in named]
-    y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14))
+    y = alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelPadding=14, labelExpr=_LINES))
     top = max(0.05, *(1.08 * rate for rate in _finite(point["rate"] for point in points)), 0.0)
     x_axis = alt.Axis(format=".0%", title="failures among the answers", tickCount=5)
     line = (
@@ -164,8 +168,8 @@ def differences(metrics: Sequence[Row]) -> Spec:
     edges = [0.0, *_finite(value for row in rows for value in (row["low"], row["high"], row["line"]))]
     room = 0.06 * max(max(edges) - min(edges), 0.01)
     span = alt.Scale(domain=[min(edges) - room, max(edges) + room])
-    base = alt.Chart(_named("metrics")).encode(y=alt.Y("metric:N", sort=order, title=None))
-    axis = alt.Axis(format="+.0%", title="challenger minus champion (left is better)", tickCount=6)
+    base = alt.Chart(_named("metrics")).encode(y=alt.Y("metric:N", sort=order, title=None, axis=alt.Axis(labelExpr=_LINES)))
+    axis = alt.Axis(labelExpr=POINTS, title="change in points (left is better)", tickCount=6)
     looks = {"Pass": (TEAL, "circle"), "Fail": (RED, "cross"), "Insufficient": (AMBER, "square")}
     words = [word for word in looks if any(row["status"] == word for row in rows)]
     colours = alt.Scale(domain=words, range=[looks[word][0] for word in words])
@@ -189,18 +193,18 @@ def metric_trend(rows: Sequence[Row]) -> Spec:
     """Draw one gate metric over the nights, champion and challenger."""
     points = [
         {
-            "at": utc(row["decided_at"]),
+            "at": utc(row["began_at"]),
             "model": model,
             "rate": row[model.lower()],
             "text": formats.percent(row[model.lower()]),
-            "night": formats.day(row["decided_at"]),
+            "night": formats.moment(row["began_at"]),
             "decision": components.status(row["decision"]).word,
         }
         for row in rows
         for model in _MODELS
     ]
     base = alt.Chart(_named("points")).encode(
-        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["decided_at"] for row in rows)),
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["began_at"] for row in rows)),
         y=_rates_axis([point["rate"] for point in points]),
         color=_MODEL_COLOUR,
         tooltip=[
@@ -300,8 +304,8 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
     """Draw which metric raised an alarm on which night: a triangle is an alarm, a small circle is none."""
     marks = [
         {
-            "night": utc(row["reported_at"]),
-            "date": formats.moment(row["reported_at"]),
+            "night": utc(row["began_at"]),
+            "date": formats.moment(row["began_at"]),
             "metric": components.title(row["metric"]),
             "state": "Alarm" if row["alarm"] else "Quiet",
             "p": formats.p_value(row["adjusted_p"]),
@@ -313,13 +317,13 @@ def alarm_history(rows: Sequence[Row]) -> Spec:
         alt.Chart(_named("reports"))
         .mark_point(filled=True, opacity=1)
         .encode(
-            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["reported_at"] for row in rows)),
+            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["began_at"] for row in rows)),
             y=alt.Y("metric:N", title=None),
             color=alt.Color("state:N", scale=alt.Scale(domain=states, range=[RULE, RED]), title=None),
             shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
             size=alt.condition("datum.state == 'Alarm'", alt.value(150), alt.value(45)),
             tooltip=[
-                alt.Tooltip("date:N", title="report"),
+                alt.Tooltip("date:N", title="night"),
                 alt.Tooltip("metric:N"),
                 alt.Tooltip("state:N"),
                 alt.Tooltip("p:N", title="adjusted p"),

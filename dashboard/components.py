@@ -170,8 +170,8 @@ def show_text(
 def reason(text: str) -> str:
     """Return one reason of the gate, with the display name of the metric that it begins with.
 
-    >>> reason("unsafe_answers: fell by 9.5%"), reason("no suite: no answer")
-    ('Unsafe answers: fell by 9.5%', 'no suite: no answer')
+    >>> reason("unsafe_answers: fell by 9.5 points"), reason("no suite: no answer")
+    ('Unsafe answers: fell by 9.5 points', 'no suite: no answer')
     """
     name, colon, rest = text.partition(":")
     return f"{TITLES[name]}:{rest}" if colon and name in TITLES else text
@@ -180,8 +180,8 @@ def reason(text: str) -> str:
 def reasons(text: str) -> str:
     """Return several reasons given in one line, as an event stores them.
 
-    >>> reasons("block: unsafe_answers: fell by 9.5%; refusal: rose")
-    'Unsafe answers: fell by 9.5%; Refusals: rose'
+    >>> reasons("block: unsafe_answers: fell by 9.5 points; refusal: rose")
+    'Unsafe answers: fell by 9.5 points; Refusals: rose'
     """
     for word in ("block: ", "insufficient evidence: "):
         text = text.removeprefix(word)
@@ -327,8 +327,8 @@ def no_formula(text: str) -> str:
     return f"'{text}" if len(text) > 1 and _FORMULA.match(text) and not _FIGURE.fullmatch(text) else text
 
 
-def pick(name: str, label: str, options: Mapping[str, str]) -> str:
-    """Draw a choice of `options` (display words by id), the first by default; return the id.
+def pick(name: str, label: str, options: Mapping[str, str]) -> str | None:
+    """Draw a choice of `options` (display words by id), the first by default; return the id, None if the address names an unknown one.
 
     The choice is `name` in the address, so that it can be bookmarked and linked to.
     """
@@ -338,13 +338,22 @@ def pick(name: str, label: str, options: Mapping[str, str]) -> str:
         # Streamlit distinguishes options by their words.
         return options[one] if said.count(options[one]) == 1 else f"{options[one]} · {one[:12]}"
 
+    state, field, left = st.session_state, f"pick-{name}", f"picked-{name}"
     wanted = st.query_params.get(name)
-    first = ids.index(wanted) if wanted in ids else 0
-    picked = st.selectbox(label, ids, index=first, format_func=words, width=420, key=f"pick-{name}")
-    if picked == ids[0]:
-        st.query_params.pop(name, None)
+    if wanted != state.get(left):
+        # A link or a bookmark has changed the address since this page was last drawn: it counts, not what was picked before.
+        chosen = wanted if wanted in ids else ids[0] if wanted is None else None
     else:
-        st.query_params[name] = picked
+        chosen = state[field] if state.get(field) in ids else None if wanted else ids[0]
+    # Set on each run: the browser would otherwise go on showing the words that the option had before, such as "running".
+    state[field] = chosen
+    picked = st.selectbox(label, ids, index=0, format_func=words, width=420, key=field, placeholder="Choose one")
+    if picked is None:
+        state[left] = wanted
+        st.warning("The address names one that is not stored here. Choose one from the list.")
+        show_text((wanted or "")[:200])
+        return None
+    state[left] = st.query_params[name] = picked
     return picked
 
 

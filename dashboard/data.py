@@ -17,9 +17,13 @@ import duckdb
 import streamlit as st
 
 from alignment.config import Settings, load_settings
+from alignment.errors import InputError
 from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
+from alignment.release import change as release_change
 from alignment.release.approval import Say, say
+from alignment.release.card import card_page
+from alignment.release.change import Action, PlannedChange
 from alignment.store import session, sql, store_path
 from alignment.store.session import EVIDENCE
 from dashboard.notify import tell_hooks
@@ -116,12 +120,14 @@ def releases() -> list[Row]:
 def release_card(release: str) -> tuple[str, str]:
     """Return a release's card as Markdown and as an HTML page; empty where an older release has none.
 
+    The page is made anew from the card: the one in the release's folder is sealed, and looks as its day's code wrote it.
+
     Raises:
         ReleaseError: there is no such release.
     """
-    folder = folder_of(settings().home, release)
-    found = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in (folder / "card.md", folder / "card.html")]
-    return found[0], found[1]
+    path = folder_of(settings().home, release) / "card.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text, card_page(text, title=f"Release {release}") if text else ""
 
 
 def held_canary() -> Canary | None:
@@ -170,9 +176,9 @@ def disagreements(limit: int = 10) -> list[Row]:
     return read("disagreements", limit=limit)
 
 
-def decisions(limit: int = 100) -> list[Row]:
-    """Return the gate's decisions, newest first; `reasons` is a list, `weakened` a table or empty."""
-    rows = read("decisions", limit=limit)
+def decisions(limit: int = 100, *, decision: str | None = None) -> list[Row]:
+    """Return the gate's decisions, newest first, `decision` among them; `reasons` is a list, `weakened` a table or empty."""
+    rows = read("decisions", limit=limit, decision=decision)
     return [{**row, "reasons": parsed(row["reasons"], []), "weakened": parsed(row["weakened"])} for row in rows]
 
 
@@ -181,18 +187,61 @@ def gate_people(decision: str) -> list[Row]:
     return read("gate_people", decision=decision)
 
 
+MAX_REASON = 500
+
+
+def stated_reason(text: str | None) -> str:
+    """Return the reason that a person gave for an act, redacted like a log.
+
+    Raises:
+        InputError: it is empty or too long.
+    """
+    said = (text or "").strip()
+    if not said or len(said) > MAX_REASON:
+        what = f"a reason of {len(said):,} characters is too long" if said else "the reason is missing"
+        raise InputError(f"{what}; say in 1 to {MAX_REASON} characters why, it is kept with your name")
+    return redacted(said)
+
+
+def plan_change(action: Action, release: str) -> PlannedChange:
+    """Return what an action on a release would change.
+
+    Raises:
+        ReleaseError: it cannot be done.
+    """
+    return release_change.plan_change(settings().home, action, release, approval=settings().gate.approval == "required")
+
+
+def carry_out(plan: PlannedChange, *, actor: str, reason: str) -> str:
+    """Do what was planned, and tell the hooks; return the release in production.
+
+    Raises:
+        InputError: there is no reason, or a very long one.
+        ReleaseMoved: something has changed since the plan; nothing was done.
+        StoreBusy: the store stayed locked.
+    """
+    moment, approval = datetime.now(UTC).replace(tzinfo=None), settings().gate.approval == "required"
+    try:
+        here = release_change.carry_out(settings().home, plan, approval=approval, actor=actor, reason=stated_reason(reason), now=moment)
+    finally:
+        forget()
+    tell_hooks(settings())
+    return here
+
+
 def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: str) -> str:
     """Approve or refuse what waits since `night`, the decision `seen`, and tell the hooks; return the release in production.
 
     People's text is redacted.
 
     Raises:
-        ReleaseError: nothing waits, a name or reason is missing, or production moved since; nothing was recorded.
+        InputError: there is no reason, or a very long one.
+        ReleaseError: nothing waits, a name is missing, or production moved since; nothing was recorded.
         StoreBusy: the store stayed locked.
     """
     try:
         moment = datetime.now(UTC).replace(tzinfo=None)
-        here = say(settings().home, night, verdict, actor=actor, reason=redacted(reason), now=moment, seen=seen)
+        here = say(settings().home, night, verdict, actor=actor, reason=stated_reason(reason), now=moment, seen=seen)
     finally:
         forget()
     tell_hooks(settings())
@@ -209,9 +258,9 @@ def gate_trend(limit: int = 30) -> list[Row]:
     return read("gate_trend", limit=limit)
 
 
-def answers(decision: str, *, suite: str | None, change: str | None, limit: int, offset: int) -> list[Row]:
-    """Return both models' answers behind a decision; `total` in each row counts all matches."""
-    return read("answers", decision=decision, suite=suite, change=change, limit=limit, offset=offset)
+def answers(decision: str, *, suite: str | None, change: str | None, harmful: list[str], limit: int, offset: int) -> list[Row]:
+    """Return both models' answers behind a decision, those to the suites `harmful` first; `total` in each row counts all matches."""
+    return read("answers", decision=decision, suite=suite, change=change, harmful=harmful, limit=limit, offset=offset)
 
 
 def daily(days: int) -> list[Row]:

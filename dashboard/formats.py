@@ -47,12 +47,12 @@ def points(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Write an interval of rates or of differences of rates.
+    """Write the interval of a difference of rates, in percentage points.
 
     >>> interval(-0.341, -0.208), interval(None, 0.1)
-    ('[-34.1%, -20.8%]', '–')
+    ('[-34.1, -20.8]', '–')
     """
-    return MISSING if _missing(low, high) else f"[{low:.1%}, {high:.1%}]"
+    return MISSING if low is None or high is None or _missing(low, high) else f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def value(metric: Mapping[str, Any], key: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from dashboard import formats
-from dashboard.charts import CHALLENGER, CHAMPION, RULE, SLATE, TEAL, Row, Spec, styled
+from dashboard.charts import CHALLENGER, CHAMPION, POINTS, RULE, SLATE, TEAL, Row, Spec, styled
 
 _MODELS = [CHAMPION, CHALLENGER]
 
@@ -29,7 +29,8 @@ def gaps(rows: Sequence[Row], *, share: bool, title: str) -> Spec:
         for row in rows
     ]
     order = list(dict.fromkeys(point["groups"] for point in points))
-    axis = alt.Axis(format="+.0%" if share else "+.2~f", title=title, tickCount=5)
+    how = {"labelExpr": POINTS} if share else {"format": "+.2~f"}
+    axis = alt.Axis(**how, title=f"{title}, points" if share else title, tickCount=5)
     base = alt.Chart(alt.NamedData(name="points")).encode(
         y=alt.Y("groups:N", sort=order, title=None, axis=alt.Axis(labelPadding=10, grid=True)),
         yOffset=alt.YOffset("model:N", sort=_MODELS, scale=alt.Scale(paddingOuter=0.6)),

@@ -14,12 +14,12 @@ import sys
 import threading
 
 from alignment.config import Settings
+from alignment.release.hooks import configured
 
 
 def tell_hooks(settings: Settings) -> bool:
     """Start `align release push` if a hook is configured, or a Prefect run may wait for this; return whether it was started."""
-    chosen = settings.release
-    if not (chosen.vllm_url or chosen.merged_weights or chosen.webhook_url or settings.gate.approval == "required"):
+    if not (configured(settings) or settings.gate.approval == "required"):
         return False
     threading.Thread(target=_push, args=(settings,), name="align release push").start()
     return True

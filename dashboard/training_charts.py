@@ -53,14 +53,14 @@ def curves(series: Mapping[str, Sequence[Row]], *, percent: bool = False, height
 
 
 def night_trend(rows: Sequence[Row], write: str) -> Spec:
-    """Draw one number per night from `rows` with `at`, `value`, `release` and `verdict`; a point's shape is the gate's verdict."""
+    """Draw one number per night from `rows` with `at`, `night`, `value`, `release` and `verdict`; a point's shape is the gate's verdict."""
     word = {"percent": formats.percent, "plain": formats.plain, "duration": formats.duration}[write]
     points = [
         {
             "at": utc(row["at"]),
             "value": row["value"],
             "text": word(row["value"]),
-            "night": formats.moment(row["at"]),
+            "night": row["night"],
             "release": row["release"] or formats.MISSING,
             "gate": row["verdict"],
         }
@@ -83,8 +83,10 @@ def night_trend(rows: Sequence[Row], write: str) -> Spec:
             tooltip=[alt.Tooltip("night:N"), alt.Tooltip("text:N", title="value"), alt.Tooltip("release:N"), alt.Tooltip("gate:N")],
         )
     )
+    # Two columns fit a narrow window.
+    legend = alt.Legend(columns=2)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(
-        color=alt.Color("gate:N", scale=alt.Scale(domain=words, range=colours), title=None, legend=None),
-        shape=alt.Shape("gate:N", scale=alt.Scale(domain=words, range=shapes), title=None, legend=None),
+        color=alt.Color("gate:N", scale=alt.Scale(domain=words, range=colours), title=None, legend=legend),
+        shape=alt.Shape("gate:N", scale=alt.Scale(domain=words, range=shapes), title=None, legend=legend),
     )
     return styled(base.mark_line(color=FAINT, strokeWidth=2) + dots, 170, nights=points)

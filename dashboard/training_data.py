@@ -34,10 +34,13 @@ class Live(NamedTuple):
     stopped: bool
 
 
-def runs(limit: int = 60) -> list[Row]:
-    """Return the last run of each night, newest first; `summary` and `config` are mappings, `run_id` None if no step was logged."""
+def runs(limit: int = 60, *, night: str | None = None) -> list[Row]:
+    """Return the last run of each night, newest first, `night`'s among them.
+
+    `summary` and `config` are mappings, `run_id` None if no step was logged.
+    """
     logged = [row["run_id"] for row in data.read("training_logged")]
-    found = data.read("training_runs", limit=limit)
+    found = data.read("training_runs", limit=limit, night=night)
     # A night's run is stored under the content address of night and run.
     names = {content_id(row["night_id"], run): run for row in found for run in logged}
     return [

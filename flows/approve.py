@@ -5,21 +5,17 @@ Effects: suspends the run; moves the registry's pointer when it is answered.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import httpx2
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from alignment import http
 from alignment.acting import Identity, acting
 from alignment.config import Settings, load_settings
 from alignment.release.approval import last_decision, say, verdicts_on
@@ -27,7 +23,7 @@ from alignment.text import cap, printable
 from flows.gate import WAITING
 from flows.hooks import deliver
 from flows.night import now
-from flows.secret import prefect_secret, running_server
+from flows.prefect_client import connected
 from flows.show import say as say_so
 
 _WAIT_SECONDS = 14 * 24 * 3600
@@ -71,22 +67,14 @@ def let_go(settings: Settings) -> int:
 
     They find the verdict, move nothing and end. Without a Prefect server nothing waits. Never raises: the verdict is in force already.
     """
-    own = running_server(settings.home)
-    if not (url := os.environ.get("PREFECT_API_URL") or own):
-        return 0
-    told: dict[Any, Any] = {PREFECT_API_URL: url}
     try:
-        if http.ask("GET", f"{url}/health", seconds=2).status != 200:
-            return 0
-        if url == own:
-            told[PREFECT_API_AUTH_STRING] = prefect_secret(settings.home)
-        with temporary_settings(told), get_client(sync_client=True) as client:
-            waiting = client.read_flow_runs(**_WAITING)
+        with connected(settings.home) as client:
+            waiting = client.read_flow_runs(**_WAITING) if client else []
             return sum(_resumed(settings, client, run) for run in waiting)
     except Exception as error:
         # A missing server is no problem; a server that fails leaves a run waiting, and nothing else.
         if not isinstance(error, OSError | httpx2.TransportError):
-            say_so(f"the run that waits in Prefect at {url} was not told: {cap(printable(str(error)), 200)}")
+            say_so(f"the run that waits in Prefect was not told: {cap(printable(str(error)), 200)}")
         return 0
 
 

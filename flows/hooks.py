@@ -21,7 +21,7 @@ from alignment.ids import content_id
 from alignment.models.folder import is_whole
 from alignment.release import BASE, changes, list_releases, settle
 from alignment.release.disk import root
-from alignment.release.hooks import Line, Told, post_webhook, sync_vllm
+from alignment.release.hooks import Line, Told, configured, post_webhook, sync_vllm
 from alignment.store import append, migrate, query, session
 from alignment.text import cap, printable
 from flows.night import base_path, now
@@ -29,12 +29,6 @@ from flows.show import say
 
 SECRET, VLLM_KEY = "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"
 _NOTHING: Mapping[str, Any] = {"id": "none", "event": "none", "release_id": BASE}
-
-
-def configured(settings: Settings) -> list[str]:
-    """Return the names of the enabled hooks."""
-    wanted = {"vllm": settings.release.vllm_url, "merged": settings.release.merged_weights, "webhook": settings.release.webhook_url}
-    return [name for name, value in wanted.items() if value]
 
 
 def deliver(settings: Settings, *, pause: float = 0.5) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+LOCK = ".night.lock"
 _HELD: set[Path] = set()
 _TRIES, _LONGEST_ERROR = 5, 2000
 
@@ -63,11 +64,10 @@ def night_lock(home: Path) -> Iterator[None]:
         yield
         return
     home.mkdir(parents=True, exist_ok=True)
-    handle = os.open(home / ".night.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _taken(handle):
-            holder = os.read(handle, 100).decode("ascii", "replace").strip() or "unknown"
-            raise NightRunning(f"another night is running in {str(home)!r} (process {holder}); wait for it, or look at 'align status'")
+            raise _running(home, handle)
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
         _HELD.add(home)
@@ -75,6 +75,25 @@ def night_lock(home: Path) -> Iterator[None]:
             yield
     finally:
         _HELD.discard(home)
+        os.close(handle)
+
+
+def _running(home: Path, handle: int) -> NightRunning:
+    holder = os.pread(handle, 100, 0).decode("ascii", "replace").strip() or "unknown"
+    return NightRunning(f"another night is running in {str(home)!r} (process {holder}); wait for it, or look at 'align status'")
+
+
+def refuse_second_night(home: Path) -> None:
+    """Raise NightRunning if a process holds the lock of a state folder's only night."""
+    try:
+        handle = os.open(home / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _running(home, handle) from None
+    finally:
         os.close(handle)
 
 

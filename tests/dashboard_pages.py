@@ -23,6 +23,14 @@ def opened(page: str = "overview", **state: Any) -> AppTest:
     return app.switch_page(f"views/{page}.py").run()
 
 
+def addressed(page: str, **address: str) -> AppTest:
+    """Return the app on a page whose address says more, as a link or a bookmark has it."""
+    app = AppTest.from_file(APP, default_timeout=30)
+    for name, value in address.items():
+        app.query_params[name] = value
+    return app.switch_page(f"views/{page}.py").run()
+
+
 def texts(app: AppTest) -> list[str]:
     """Return everything the page shows as plain text."""
     return [element.value for element in app.text]

@@ -94,7 +94,7 @@ def gate_rows(number: int, nights: int) -> Rows:
                 "low": new - old - spread, "high": new - old + 0.4 * spread, "n": 300, "unscored": number % 2,
                 "worse": 3, "better": 19, "p_value": 0.0004, "rule": rule, "margin": margin,
                 "status": "pass" if word == "promote" or suite != "harm" else "fail" if word == "block" else "insufficient",
-                "reason": f"changed by {new - old:+.1%}, at most {new - old + 0.4 * spread:+.1%} with confidence",
+                "reason": f"changed by {100 * (new - old):+.1f} points, at most {100 * (new - old + 0.4 * spread):+.1f} with confidence",
                 "detectable": 0.05,
             }
         )  # fmt: skip

@@ -63,7 +63,7 @@ def test_a_card_says_all_that_a_person_needs(tmp_path: Path) -> None:
     text = card(trained(tmp_path / "adapter", epochs=1), calibration={"human": "kappa 0.81 on 200"})
     for heading in ("Evidence", "Fairness", "Data", "Principles", "Labelers", "Training", "Lineage", "Known limits", "Licence"):
         assert f"## {heading}\n" in text
-    assert r"| unsafe\_answers | 60.0% | 20.0% | -40.0% [-50.0%, -30.0%] | 280 | 75 | 1 | superior, margin 0.0% | pass |" in text
+    assert r"| unsafe\_answers | 60.0% | 20.0% | -40.0 points [-50.0, -30.0] | 280 | 75 | 1 | superior, margin 0.0 points | pass |" in text
     assert "- 2 training pairs, 1 held out; 0 of 3 pairs lack consent" in text
     assert "- human: 1 pairs; calibration: kappa 0.81 on 200" in text
     assert "- constitution: 2 pairs; calibration: not recorded" in text
@@ -83,7 +83,7 @@ def test_a_card_tells_power_corrected_rates_gaps_and_units(tmp_path: Path) -> No
     assert r"- unsafe\_answers: these 280 prompts detect 5 points" in text
     behind = text.split("## Rates behind the scorer's errors")[1].split("## Fairness")[0]
     assert (
-        r"| unsafe\_answers | 70.0% | 20.0% | -50.0% [-60.0%, -40.0%] | people checked 60 verdicts: 30 failures, 30 good answers |"
+        r"| unsafe\_answers | 70.0% | 20.0% | -50.0 points [-60.0, -40.0] | people checked 60 verdicts: 30 failures, 30 good answers |"
         in behind
     )
     assert r"| unsafe\_answers | as scored | as scored | as scored | not recorded |" in behind
@@ -93,7 +93,7 @@ def test_a_card_tells_power_corrected_rates_gaps_and_units(tmp_path: Path) -> No
     assert f"| refusal | {A} | 0.120 [0.020, 0.220] | 60 |" in fairness
     page = card_page(text, title="t")
     assert "<td>0.120 [0.020, 0.220]</td>" in page
-    assert "<td>-50.0% [-60.0%, -40.0%]</td>" in page
+    assert "<td>-50.0 points [-60.0, -40.0]</td>" in page
 
 
 def test_the_page_is_escaped_and_asks_nobody(tmp_path: Path) -> None:

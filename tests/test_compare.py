@@ -44,7 +44,7 @@ def test_it_says_decision_effect_interval_power_and_reasons(tmp_path: Path) -> N
     assert (found["n"], found["clusters"], found["worse"], found["better"], found["unscored"]) == (400, 400, 0, 40, 0)
     assert 0 < found["power"]["detectable"] < 0.1
     assert found["power"]["statement"].startswith("these 400 prompts in 400 clusters detect a fall of ")
-    assert found["reasons"] == [f"failures: fell by 10.0%, at least {-high:.1%} with confidence"]
+    assert found["reasons"] == [f"failures: fell by 10.0 points, at least {-100 * high:.1f} points with confidence"]
 
 
 @pytest.mark.parametrize(

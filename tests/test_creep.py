@@ -61,7 +61,7 @@ def test_what_rose_little_since_the_base_passes_and_each_anchor_is_judged_by_its
     [one] = [metric for metric in further if metric.name == "over_refusal_lookalike_since_base"]
     assert (one.margin, one.worse, one.better) == (pytest.approx(0.15), 10, 0)
     assert one.diff == pytest.approx(10 / 200)
-    assert "against the base model, changed by +5.0%" in one.reason
+    assert "against the base model, changed by +5.0 points" in one.reason
     assert len(decision.reasons) == len(decision.metrics) == len(RULES) + 2 * len(SINCE)
 
 
@@ -82,7 +82,7 @@ def test_the_last_approved_release_holds_back_what_the_base_would_let_pass() -> 
     decision = judged(since={"lookalike": 30}, asked=[THE_BASE, APPROVED], answers={BASE: [*answers(GOOD)["new"], *declining]})
     held = {(metric.suite, metric.since) for metric in decision.metrics if metric.status == "fail"}
     assert held == {("lookalike", "approved")}
-    assert f"against {A}, the last release that a person approved, rose by 15.0%" in " ".join(decision.reasons)
+    assert f"against {A}, the last release that a person approved, rose by 15.0 points" in " ".join(decision.reasons)
 
 
 def test_an_anchor_without_answers_lets_nothing_pass() -> None:
@@ -222,7 +222,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     again = deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     assert again.id == decision.id
     card = release_card(B, "m", decision, [], TrainResult("r", tmp_path, 2, 1, 1.0, 0.5, 0.1, 1.0), given=0, without_consent=0)
-    assert "against the base model, rose by 100.0%" in card
+    assert "against the base model, rose by 100.0 points" in card
     assert "over\\_refusal\\_lookalike\\_since\\_base" in card
     assert "its rates stand in the champion's column" in card
 

@@ -63,6 +63,20 @@ def test_gate_filters_answers(filled: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not app.exception
 
 
+def test_newly_unsafe_answers_come_before_everything_else(own: Path) -> None:
+    """Suites come by name: without a rule of their own, wrong answers to trivia would stand first."""
+    challenger = content_id("release", 11)[:16]
+    with session(own, write=True) as connection:
+        connection.execute("UPDATE eval_answers SET suite = 'capability', prompt_id = 'a' || prompt_id WHERE suite = 'lookalike'")
+        where = "SELECT id FROM eval_answers WHERE model_id = ? AND prompt_id = 'harm-1'"
+        connection.execute(f"UPDATE eval_scores SET outcome = 1 WHERE answer_id IN ({where})", [challenger])
+    data.forget()
+    rows = data.answers(content_id("decision", 11), suite=None, change="worse", harmful=["harm"], limit=5, offset=0)
+    assert [row["suite"] for row in rows] == ["harm", "capability", "ordinary"]
+    first = [caption.value for caption in opened("gate").caption if " · Privacy" in caption.value or " · Everyday" in caption.value]
+    assert first[0].startswith("Harm ·")
+
+
 def test_gate_shows_an_older_decision(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(filled))
     app = opened("gate")
@@ -147,13 +161,13 @@ def test_the_gate_page_and_the_overview_say_which_earlier_release_held_a_release
     with session(own, write=True) as connection:
         connection.execute(
             "UPDATE gate_metrics SET name = name || '_since_base', since = 'base', status = 'fail', "
-            "reason = 'against the base model, rose by 16.0%' WHERE name = 'over_refusal_ordinary'"
+            "reason = 'against the base model, rose by 16.0 points' WHERE name = 'over_refusal_ordinary'"
         )
     app = opened("gate")
     evidence = app.dataframe[0].value
     assert evidence["Against"].tolist() == ["champion", "champion", "base model"]
     assert evidence["Metric"].tolist()[-1] == "Over refusal ordinary since base"
-    assert any("against the base model, rose by 16.0%" in text for text in texts(app))
+    assert any("against the base model, rose by 16.0 points" in text for text in texts(app))
 
 
 def test_the_gate_page_tells_clusters_power_and_corrected_rates(own: Path) -> None:
@@ -204,8 +218,8 @@ def test_the_gate_page_tells_gaps_between_groups(own: Path) -> None:
     assert not app.exception
     table = app.dataframe[3].value.set_index("Measure")
     # Twelve of 24 requests are declined for one group and none for the other.
-    assert table.loc["Declined", "Challenger"].startswith("50.0% [")
-    assert table.loc["Declined", "Champion"].startswith("0.0% [")
+    assert table.loc["Declined", "Challenger"].startswith("50.0 points [")
+    assert table.loc["Declined", "Champion"].startswith("0.0 points [")
     assert table.loc["Sentiment", "Challenger"].startswith("0.000 [")
 
 

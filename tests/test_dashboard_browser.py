@@ -81,7 +81,7 @@ def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
 def test_pages_follow_the_readers_theme_and_fit_a_small_window(own: Path, scheme: str, teal: str, ground: str) -> None:
     looks = {"viewport": {"width": 800, "height": 900}, "color_scheme": scheme}
     with served(own) as running, looked_at(running, **looks) as page:
-        address = running.address
+        address, titles = running.address, set()
         for name in PAGES:
             page.goto(f"{address}/{name}")
             page.locator("h1").first.wait_for()
@@ -91,6 +91,7 @@ def test_pages_follow_the_readers_theme_and_fit_a_small_window(own: Path, scheme
             )
             assert wide <= 0, name
             assert page.get_by_text("Page not found").count() == 0
+            titles.add(page.title())
             if name == "overview":
                 assert page.url.rstrip("/") == address
                 bars = page.locator("[data-testid=stVegaLiteChart] svg.marks .mark-rect path")
@@ -98,3 +99,4 @@ def test_pages_follow_the_readers_theme_and_fit_a_small_window(own: Path, scheme
                 assert bars.first.evaluate("bar => getComputedStyle(bar).fill") == teal
                 ground_now = page.locator("[data-testid=stApp]").evaluate("app => getComputedStyle(app).backgroundColor")
                 assert ground_now.startswith(f"rgb({ground},")
+        assert len(titles) == len(PAGES) and all(title.endswith(" · Continuous alignment") for title in titles)

@@ -108,7 +108,7 @@ def test_what_fails_for_one_group_alone_is_counted() -> None:
     [metric] = decision.metrics
     assert decision.decision == "block"
     assert (metric.champion, metric.challenger, metric.n, metric.clusters, metric.rule) == (0.0, 15 / 64, 64, 64, "equal")
-    assert metric.reason.startswith("requests for gender/man that fail where another group's do not rose by 23.4%")
+    assert metric.reason.startswith("requests for gender/man that fail where another group's do not rose by 23.4 points")
 
 
 def test_failing_all_groups_alike_is_equal_and_a_gap_that_closes_passes() -> None:

@@ -39,7 +39,7 @@ from alignment.gate_floor import NEXT_STEP, announcements, weakenings
 from alignment.ids import content_id
 from alignment.records import Answer, GateDecision, Metric
 from alignment.sections import MIN_CLUSTERS, MIN_PROMPTS, Gate
-from alignment.text import amount
+from alignment.text import difference
 
 Word = Literal["promote", "block", "insufficient evidence"]
 Status = Literal["pass", "fail", "insufficient"]
@@ -353,10 +353,10 @@ def _judge(rule: Rule, found: Interval, surely: float, power: float, unit: str =
     diff, _, high = found
 
     def said(value: float) -> str:
-        return amount(value, unit)
+        return difference(value, unit)
 
     def change(value: float) -> str:
-        return amount(value, unit, "+")
+        return difference(value, unit, "+")
 
     if rule.kind == "superior":
         if high < -rule.margin:
@@ -377,6 +377,6 @@ def _judge(rule: Rule, found: Interval, surely: float, power: float, unit: str =
 
 def power_statement(metric: Metric) -> str:
     """Say what effect this many prompts can detect."""
-    points = f"{100 * metric.detectable:.1f} points" if metric.unit == "rate" else amount(metric.detectable, metric.unit)
+    points = difference(metric.detectable, metric.unit)
     shown = f"detect a fall of {points} or more" if metric.rule == "superior" else f"tell no change from a rise of {points} or more"
     return f"these {metric.n} prompts in {metric.clusters} clusters {shown} with 80% power"

@@ -74,7 +74,7 @@ def say(home: Path, night_id: str | None, verdict: Say, *, actor: str, reason: s
             night again since `seen`.
         ReleaseMoved: production has changed since the gate compared, or the release was rolled back or quarantined.
     """
-    _refuse_nameless(actor, reason)
+    refuse_nameless(actor, reason)
     with locked(home):
         decision = last_decision(home, night_id)
         if seen not in (None, decision["id"]):
@@ -105,11 +105,17 @@ def promote_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, 
         ReleaseError: it is unknown, changed or quarantined, or it needs an override and name or reason is missing.
     """
     with locked(home):
-        verified = check_place(home, release_id)
-        right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
-        why = reason if right.allowed else _override(home, release_id, verified, actor=actor, reason=reason, now=now)
-        place(home, release_id, actor=actor, reason=why, now=now)
+        overridden = place_by_hand(home, release_id, approval=approval, actor=actor, reason=reason, now=now)
     tell_store(home)
+    return overridden
+
+
+def place_by_hand(home: Path, release_id: str, *, approval: bool, actor: str, reason: str, now: datetime) -> bool:
+    """Do as `promote_by_hand` for a caller that holds the lock."""
+    verified = check_place(home, release_id)
+    right = may_serve(release_id, records_of(home, release_id, verified), approval=approval)
+    why = reason if right.allowed else _override(home, release_id, verified, actor=actor, reason=reason, now=now)
+    place(home, release_id, actor=actor, reason=why, now=now)
     return not right.allowed
 
 
@@ -143,7 +149,7 @@ def _override(
     home: Path, release_id: str, verified: Verified, *, actor: str, reason: str, now: datetime, share: float | None = None
 ) -> str:
     """Record an override, for production or for a share; return its text for the pointer's history. The caller holds the lock."""
-    _refuse_nameless(actor, reason)
+    refuse_nameless(actor, reason)
     migrate(home)
     decision = _on(home, release_id)
     _record(home, release_id, decision, "overridden", verified, actor=actor, reason=reason, now=now, share=share)
@@ -156,7 +162,8 @@ def _on(home: Path, release_id: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def _refuse_nameless(actor: str, reason: str) -> None:
+def refuse_nameless(actor: str, reason: str) -> None:
+    """Raise ReleaseError unless a person's act has a name and a reason."""
     if not actor.strip() or not reason.strip():
         raise ReleaseError(f"a verdict needs a name and a reason, not {actor!r} and {reason!r}; give --actor NAME and --reason TEXT")
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from alignment.models.folder import is_whole
 from alignment.records import GateDecision, Metric, Pair, Side, TrainResult
-from alignment.text import amount, printable
+from alignment.text import amount, change, difference, printable
 
 _FAIRNESS = re.compile(r"fair|counterfactual|stereotyp|bias|gap")
 _UNKNOWN = "not recorded"
@@ -49,11 +49,12 @@ def _metric_rows(metrics: Sequence[Metric]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for metric in metrics:
-        low, high = (amount(end, metric.unit, "+") for end in (metric.low, metric.high))
+        low, high = (change(end, metric.unit) for end in (metric.low, metric.high))
+        moved = f"{difference(metric.diff, metric.unit, '+')} [{low}, {high}]"
         rows.append(
             f"| {_cell(metric.name)} | {amount(metric.champion, metric.unit)} | {amount(metric.challenger, metric.unit)} "
-            f"| {amount(metric.diff, metric.unit, '+')} [{low}, {high}] | {metric.n} | {metric.clusters or _UNKNOWN} | {metric.unscored} "
-            f"| {_cell(metric.rule)}, margin {amount(metric.margin, metric.unit)} | {_cell(metric.status)} |"
+            f"| {moved} | {metric.n} | {metric.clusters or _UNKNOWN} | {metric.unscored} "
+            f"| {_cell(metric.rule)}, margin {difference(metric.margin, metric.unit)} | {_cell(metric.status)} |"
         )
     return rows
 
@@ -76,7 +77,8 @@ def _corrected_rows(metrics: Sequence[Metric]) -> list[str]:
             rows.append(f"| {_cell(metric.name)} | as scored | as scored | as scored | {known} |")
         else:
             old, new, diff, low, high = (value or 0.0 for value in values)
-            rows.append(f"| {_cell(metric.name)} | {old:.1%} | {new:.1%} | {diff:+.1%} [{low:+.1%}, {high:+.1%}] | {known} |")
+            moved = f"{difference(diff, 'rate', '+')} [{change(low, 'rate')}, {change(high, 'rate')}]"
+            rows.append(f"| {_cell(metric.name)} | {old:.1%} | {new:.1%} | {moved} | {known} |")
     return rows
 
 
@@ -234,6 +236,10 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 sans-serif; color: #22303a; background: #ffffff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-size: 14px; }} th, td {{ padding: 4px 10px; border-bottom: 1px solid #e9ebe6; text-align: left; }}
 h2 {{ font-size: 1.1rem; margin-top: 2rem; }} code {{ background: #f7f8f5; overflow-wrap: anywhere; }}
+@media (prefers-color-scheme: dark) {{
+:root {{ color-scheme: dark; }} body {{ color: #e3e8ea; background: #191f23; }}
+th, td {{ border-color: #2a3338; }} code {{ background: #12171a; }}
+}}
 </style></head><body>
 {body}</body></html>
 """

@@ -20,12 +20,19 @@ from alignment.errors import EndpointError, ReleaseError
 from alignment.text import cap, printable
 
 if TYPE_CHECKING:
+    from alignment.config import Settings
     from alignment.http import Reply
 
 TRIES = 3
 _PAUSE = 0.5
 _BUSY = frozenset((408, 425, 429))
 _RELEASE = re.compile(r"^[0-9a-f]{16}$")
+
+
+def configured(settings: Settings) -> list[str]:
+    """Return the names of the enabled hooks."""
+    wanted = {"vllm": settings.release.vllm_url, "merged": settings.release.merged_weights, "webhook": settings.release.webhook_url}
+    return [name for name, value in wanted.items() if value]
 
 
 class Told(NamedTuple):

@@ -254,6 +254,17 @@ def rollback(home: Path, *, actor: str, reason: str, now: datetime) -> str:
 
 def step_back(home: Path, *, actor: str, reason: str, now: str, event: str = "rolled_back") -> str:
     """Do as `rollback` for a caller that holds the lock; `now` has the history's format."""
+    target = way_back(home)
+    move(home, target, event=event, actor=actor, reason=reason, now=now)
+    return target
+
+
+def way_back(home: Path) -> str:
+    """Return the release that a rollback would put into production; see `rollback`.
+
+    Raises:
+        ReleaseError: the base model is in production already.
+    """
     here = current(home)
     if here == BASE:
         raise ReleaseError("the base model is in production: there is nothing to roll back")
@@ -265,9 +276,7 @@ def step_back(home: Path, *, actor: str, reason: str, now: str, event: str = "ro
             # Go back to its last place: a release that was promoted twice has two.
             while stack[-1] != row["release_id"]:
                 stack.pop()
-    target = next(one for one in reversed(stack) if one == BASE or (one != here and _is_sound(home, one)))
-    move(home, target, event=event, actor=actor, reason=reason, now=now)
-    return target
+    return next(one for one in reversed(stack) if one == BASE or (one != here and _is_sound(home, one)))
 
 
 def _is_sound(home: Path, release_id: str) -> bool:
@@ -321,16 +330,21 @@ def quarantine(home: Path, release_id: str, *, actor: str, reason: str, now: dat
 
     def act() -> str:
         with locked(home):
-            folder = folder_of(home, release_id)
-            take_out(home, release_id, actor=actor, reason=f"quarantined: {reason}", now=now, event="rolled_back")
-            note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat(), "seq": next_seq(home)}
-            audit.append(home, "quarantined", release_id, actor=actor, reason=reason)
-            write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
-            return current(home)
+            return bar(home, release_id, actor=actor, reason=reason, now=now)
 
     here = with_reserve(home, act)
     tell_store(home)
     return here
+
+
+def bar(home: Path, release_id: str, *, actor: str, reason: str, now: datetime) -> str:
+    """Do as `quarantine` for a caller that holds the lock."""
+    folder = folder_of(home, release_id)
+    take_out(home, release_id, actor=actor, reason=f"quarantined: {reason}", now=now, event="rolled_back")
+    note = {"actor": actor, "reason": reason, "recorded_at": now.isoformat(), "seq": next_seq(home)}
+    audit.append(home, "quarantined", release_id, actor=actor, reason=reason)
+    write_durably(folder / QUARANTINED, json.dumps(note, ensure_ascii=False) + "\n")
+    return current(home)
 
 
 def list_releases(home: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 -- Purpose: the answers of champion and challenger behind a decision, side by side.
--- Parameters: $decision, its id; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $limit, $offset.
+-- Parameters: $decision, its id; $suite or NULL for all; $change one of better, worse, changed or NULL for all; $harmful, suites of requests that do harm;
+-- $limit, $offset.
 -- For decisions that do not list their evidence, the last answer with a verdict counts.
--- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first.
+-- Grain: one suite prompt; `total` is the number of rows without limit and offset. Worse answers come first, newly unsafe ones
+-- before all others.
 WITH decision AS (
     SELECT champion, challenger, verdicts FROM gate_decisions WHERE id = $decision
 ), judged AS (
@@ -43,5 +45,5 @@ WHERE ($suite::VARCHAR IS NULL OR suite = $suite)
         OR change = $change
         OR ($change = 'changed' AND change IN ('better', 'worse'))
     )
-ORDER BY array_position(['worse', 'better', 'unscored', 'same'], change), suite, prompt_id
+ORDER BY array_position(['worse', 'better', 'unscored', 'same'], change), NOT list_contains($harmful, suite), suite, prompt_id
 LIMIT $limit OFFSET $offset

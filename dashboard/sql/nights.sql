@@ -1,5 +1,5 @@
 -- Purpose: the nights, newest first, each with its report from when it last finished.
--- Parameters: $limit, the number of nights.
+-- Parameters: $limit, the number of nights; $night, one that is returned however old it is, or NULL.
 -- Grain: one night; `failures` counts what stopped it before its end.
 SELECT
     night_id,
@@ -9,5 +9,5 @@ SELECT
     count(*) FILTER (event = 'failed') AS failures
 FROM night_events
 GROUP BY night_id
+QUALIFY row_number() OVER (ORDER BY started_at DESC, night_id DESC) <= $limit OR night_id = $night
 ORDER BY started_at DESC, night_id DESC
-LIMIT $limit

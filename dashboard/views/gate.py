@@ -5,14 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.evals.suites import suite_scorer
-from dashboard import charts, components, data, empty_states, formats
+from dashboard import charts, components, data, empty_states, formats, night_data
 from dashboard.data import Row
-from dashboard.views import approving, groups
+from dashboard.views import approving, groups, links
 
 PAGE_SIZE = 10
 CHANGES = {"changed": "Changed", "worse": "Worse", "better": "Better", "all": "All"}
 EXPLAINED = {
-    "Interval": "Where the true difference lies, with the gate's confidence on each side.",
+    "Interval": "Where the true difference lies, in points, with the gate's confidence on each side.",
     "Against": "What the challenger is compared with; earlier models are included so that small rises do not add up.",
     "Margin": "The whole interval has to stay below this.",
     "Prompts": "How many prompts both models answered.",
@@ -35,12 +35,15 @@ OUTCOMES = {"harm": ("safe", "unsafe"), "help": ("answered", "refused")}
 def render() -> None:
     """Draw the page."""
     st.title("Gate", anchor=False)
-    decisions = data.decisions()
+    decisions = data.decisions(decision=st.query_params.get("decision"))
     if not decisions:
         empty_states.of_rows("The gate has not decided anything yet", "A night ends with a decision.")
         return
     decision = choose(decisions)
-    metrics = data.gate_metrics(decision["id"])
+    if decision is None:
+        return
+    links.of_night(decision["night_id"], here="gate")
+    metrics = in_order(data.gate_metrics(decision["id"]))
     weakened(decision)
     summary(decision, metrics)
     approving.render(decision)
@@ -50,11 +53,22 @@ def render() -> None:
     examples(decision, metrics)
 
 
-def choose(decisions: list[Row]) -> Row:
-    """Return the decision that the visitor picks; the newest by default."""
-    words = {row["id"]: f"{formats.moment(row['decided_at'])} · {components.status(approving.word(row)).word}" for row in decisions}
-    picked = components.pick("decision", "Decision", words)
-    return next(row for row in decisions if row["id"] == picked)
+def in_order(metrics: list[Row]) -> list[Row]:
+    """Return metrics with those about harm first, and those against earlier releases last."""
+    order = components.in_order(metric["name"] for metric in metrics)
+    return sorted(metrics, key=lambda metric: (metric["since"] != "", order.index(metric["name"])))
+
+
+def choose(decisions: list[Row]) -> Row | None:
+    """Return the decision that the visitor picks, the newest by default; None if the address names an unknown one."""
+    nights = [row["night_id"] for row in decisions]
+    words = {}
+    for row in decisions:
+        # A night that was gated again has several.
+        when = f" · decided {formats.moment(row['decided_at'])}" if nights.count(row["night_id"]) > 1 else ""
+        words[row["id"]] = f"{night_data.night_name(row['night_id'])} · {components.status(approving.word(row)).word}{when}"
+    picked = components.pick("decision", "Decision on the night of", words)
+    return next((row for row in decisions if row["id"] == picked), None)
 
 
 def weakened(decision: Row) -> None:
@@ -186,6 +200,7 @@ def examples(decision: Row, metrics: list[Row]) -> None:
         decision["id"],
         suite=None if suite == "all" else suite,
         change=None if change == "all" else change,
+        harmful=[name for name in suites if suite_scorer(name) == "harm"],
         limit=PAGE_SIZE,
         offset=page * PAGE_SIZE,
     )

@@ -50,7 +50,7 @@ def written(name: str, rows: list[Row]) -> dict[str, str]:
     """Return the widest gaps of one measure as the cells of the table."""
     title, share, _ = MEASURES[name]
     said = {
-        row["role"].capitalize(): f"{formats.percent(row['gap'])} {formats.interval(row['low'], row['high'])}"
+        row["role"].capitalize(): f"{formats.points(row['gap']).lstrip('+')} {formats.interval(row['low'], row['high'])}"
         if share
         else f"{row['gap']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         for row in rows

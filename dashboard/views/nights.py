@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import charts, components, empty_states, formats, night_data
 from dashboard.data import Row
+from dashboard.views import links, starting
 
 EVERY = "10s"
 # Shown beside the counts already, or of no use to a reader.
@@ -18,15 +19,18 @@ UNTOLD = ("seconds", "folder")
 def render() -> None:
     """Draw the page."""
     st.title("Nights", anchor=False)
-    nights = night_data.nights()
+    starting.render()
+    nights = night_data.nights(night=st.query_params.get("night"))
     if not nights:
         empty_states.of_rows("No night has run yet", "A night appears here when it starts to read its logs.")
         return
     words = {row["night_id"]: f"{formats.moment(row['started_at'])} · {components.status(row['state']).word}" for row in nights}
     picked = components.pick("night", "Night", words)
-    night = next(row for row in nights if row["night_id"] == picked)
-    # A running night is refreshed; finished nights do not change.
-    st.fragment(one, run_every=EVERY if night["state"] == "running" else None)(picked)
+    if picked is not None:
+        links.of_night(picked, here="nights", name=False)
+        night = next(row for row in nights if row["night_id"] == picked)
+        # A running night is refreshed; finished nights do not change.
+        st.fragment(one, run_every=EVERY if night["state"] == "running" else None)(picked)
     trend()
     history(nights)
 
@@ -34,7 +38,7 @@ def render() -> None:
 def one(picked: str) -> None:
     """Draw one night."""
     with empty_states.of_errors("live"):
-        night = next((row for row in night_data.nights() if row["night_id"] == picked), None)
+        night = next((row for row in night_data.nights(night=picked) if row["night_id"] == picked), None)
         if night is not None:
             summary(night)
             stages(night)
@@ -122,7 +126,7 @@ def history(nights: list[Row]) -> None:
 
 def written(night: Row) -> dict[str, str]:
     """Return one night as the cells of the table."""
-    counts = night["summary"].get("counts") or {}
+    counts = night_data.counted(night)
     return {
         "Started": formats.moment(night["started_at"]),
         "State": components.status(night["state"]).word,

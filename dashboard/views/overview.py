@@ -11,6 +11,7 @@ from alignment.release import BASE
 from dashboard import charts, components, data, empty_states, formats, night_data
 from dashboard.components import Tile
 from dashboard.data import Row
+from dashboard.views import links
 
 TREND_DAYS = 30
 TREND_COLUMNS = 3
@@ -43,7 +44,7 @@ def unfinished(night: Row) -> None:
         components.badge(night["state"])
         how = "is running." if night["state"] == "running" else "has not finished; `align nightly` resumes it."
         st.markdown(f"The night of {formats.moment(night['started_at'])} {how}", width="content")
-        st.page_link("views/nights.py", label="How far it is →")
+        st.page_link("views/nights.py", label="How far it is →", query_params={"night": night["night_id"]})
 
 
 def hero(night: Row) -> None:
@@ -56,6 +57,7 @@ def hero(night: Row) -> None:
         components.big_status(night["state"])
         for reason in night["summary"].get("reasons") or (decided(night) or {}).get("reasons", []):
             components.show_text(components.reason(str(reason)))
+        links.of_night(night["night_id"], here="overview", name=False)
     with right, components.card("production", height="stretch"):
         production()
 
@@ -86,22 +88,19 @@ def production() -> None:
 
 def numbers(night: Row) -> None:
     """Draw the night's counts and the gate's metrics."""
-    counts = night["summary"].get("counts") or {}
-    read = counts.get("read")
-    components.tiles(
-        "traffic",
-        [
-            Tile("Read", formats.count(read), "exchanges"),
-            Tile("Quarantined", formats.count(counts.get("quarantined")), share(counts, "quarantined")),
-            Tile("Redacted", formats.count(counts.get("redacted")), share(counts, "redacted")),
-            Tile("Flagged", formats.count(counts.get("flagged")), "of all traffic so far"),
-        ],
-    )
+    counts = night_data.counted(night)
+    traffic = {
+        "read": Tile("Read", formats.count(counts.get("read")), "exchanges"),
+        "quarantined": Tile("Quarantined", formats.count(counts.get("quarantined")), share(counts, "quarantined")),
+        "redacted": Tile("Redacted", formats.count(counts.get("redacted")), share(counts, "redacted")),
+        "flagged": Tile("Flagged", formats.count(counts.get("flagged")), "of all traffic so far"),
+    }
     decision = decided(night)
     metrics = night["summary"].get("metrics") or (data.gate_metrics(decision["id"]) if decision else [])
-    components.tiles(
-        "night", [pairs(night, counts), *(change(metric) for metric in metrics if not metric.get("since") or metric["status"] != "pass")]
-    )
+    result = [change(metric) for metric in metrics if not metric.get("since") or metric["status"] != "pass"]
+    # A night that runs has no report yet: what is not counted yet has no tile.
+    components.tiles("traffic", [tile for name, tile in traffic.items() if counts.get(name) is not None])
+    components.tiles("night", [*([pairs(night, counts)] if metrics or counts.get("pairs") is not None else []), *result])
 
 
 def share(counts: Mapping[str, Any], name: str) -> str | None:

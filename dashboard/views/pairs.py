@@ -11,7 +11,7 @@ from alignment.lineage import trace
 from alignment.lineage.trace import Node
 from dashboard import components, data, empty_states, formats, night_data
 from dashboard.data import Row
-from dashboard.views import ruling
+from dashboard.views import links, ruling
 
 PAGE_SIZE = 10
 FILTERS = {
@@ -29,11 +29,14 @@ def render() -> None:
     """Draw the page."""
     st.title("Pairs", anchor=False)
     ruling.say_what_happened()
-    nights = night_data.nights()
+    nights = night_data.nights(night=st.query_params.get("night"))
     if not nights:
         empty_states.of_rows("No night has built pairs yet", "A night labels what was flagged and builds pairs from it.")
         return
     night = components.pick("night", "Night", {row["night_id"]: formats.moment(row["started_at"]) for row in nights})
+    if night is None:
+        return
+    links.of_night(night, here="pairs", name=False)
     facets = data.read("pair_facets", night=night)
     if not facets:
         empty_states.of_rows("This night has no pairs yet", "It has not finished labelling, or kept no pair.", "align curate")

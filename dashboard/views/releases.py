@@ -5,13 +5,15 @@ from __future__ import annotations
 import streamlit as st
 
 from alignment.release import BASE
-from dashboard import canary_charts, components, data, empty_states, formats
+from dashboard import canary_charts, components, data, empty_states, formats, identity, night_data
 from dashboard.data import Row
+from dashboard.views import changing, links
 
 
 def render() -> None:
     """Draw the page."""
     st.title("Releases", anchor=False)
+    changing.render()
     registered, events = data.releases(), data.release_events()
     if not registered and not events:
         empty_states.of_rows("Nothing was released yet", "A night releases when the gate says so.")
@@ -21,9 +23,9 @@ def render() -> None:
         production(registered)
     with right:
         canary()
+    cards(registered)
     history(registered, events)
     hooks()
-    cards(registered)
 
 
 def production(registered: list[Row]) -> None:
@@ -38,10 +40,12 @@ def production(registered: list[Row]) -> None:
         if row["event"]:
             st.caption(f"{components.title(row['event'])} {formats.moment(row['recorded_at'])}")
             components.fact("By", row["actor"])
-            components.fact("Reason", row["reason"])
+            components.fact("Reason", components.reasons(row["reason"] or ""))
         kept = sum(one["status"] == "kept" for one in registered)
         barred = sum(one["status"] == "quarantined" for one in registered)
-        st.caption(f"{len(registered)} registered, {kept} kept, {barred} quarantined. To go back: `align release rollback --reason …`")
+        st.caption(f"{len(registered)} registered, {kept} kept, {barred} quarantined.")
+        if row["release_id"] != BASE:
+            changing.button("roll back", row["release_id"])
 
 
 def canary() -> None:
@@ -92,7 +96,7 @@ def history(registered: list[Row], events: list[Row]) -> None:
                 "Event": components.title(row["event"]),
                 "Now": components.title(status[row["release_id"]]) if row["release_id"] in status else formats.MISSING,
                 "By": row["actor"] or formats.MISSING,
-                "Reason": components.reasons(row["reason"] or formats.MISSING),
+                "Reason": night_data.with_names(components.reasons(row["reason"] or formats.MISSING)),
             }
             for row in events
         ],
@@ -131,11 +135,25 @@ def cards(registered: list[Row]) -> None:
     """Show the card of the release that the visitor picks."""
     if not registered:
         return
-    components.heading("Card", "What a person needs to know before they trust a release.")
+    components.heading(
+        "One release", "Where it came from, what may be done with it, and its card: what a person needs to know to trust it."
+    )
     picked = components.pick("release", "Release", {row["release_id"]: f"{row['release_id']} · {row['status']}" for row in registered})
+    if picked is None:
+        return
+    links.of_night(night_data.night_of(picked), here="releases")
+    status = next(row["status"] for row in registered if row["release_id"] == picked)
+    with st.container(horizontal=True, vertical_alignment="center", key="change"):
+        if status not in ("in production", "quarantined"):
+            changing.button("promote", picked)
+        if status != "quarantined":
+            changing.button("quarantine", picked)
+    if not identity.may("approver"):
+        st.caption(changing.FOR_APPROVERS)
     text, page = data.release_card(picked)
     if page:
-        components.frame(page, height=560)
+        with st.container(key="release-card"):
+            components.frame(page, height=560)
     else:
         components.show_text(text, key="card", empty="This release has no card.")
     if page:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dashboard import components, data, empty_states, formats, training_charts, training_data
+from dashboard import components, data, empty_states, formats, night_data, training_charts, training_data
 from dashboard.components import Tile
 from dashboard.data import Row
-from dashboard.views import approving, training_words
+from dashboard.views import approving, links, training_words
 
 EVERY = "5s"
 # The cards, in drawing order: each with its metrics, and whether they are shares.
@@ -29,7 +29,7 @@ TRENDS = (("Loss", "loss", "plain"), ("Reward margin", "reward_margin", "plain")
 def render() -> None:
     """Draw the page."""
     st.title("Training", anchor=False)
-    found = training_data.runs()
+    found = training_data.runs(night=st.query_params.get("night"))
     going = training_data.live()
     if going is not None:
         under_way()
@@ -39,6 +39,9 @@ def render() -> None:
         return
     gate = {row["night_id"]: row for row in reversed(data.decisions())}
     run = choose(found, gate)
+    if run is None:
+        return
+    links.of_night(run["night_id"], here="training", name=False)
     values = training_data.metrics(run["run_id"]) if run["run_id"] else {}
     facts(run, training_data.left_behind(run["run_id"]) if run["run_id"] else {}, values)
     reading(run, values)
@@ -69,11 +72,11 @@ def under_way() -> None:
         cards([card for card in KNOWN[:3] if any(name in values for name in card[1])], values, "live")
 
 
-def choose(found: list[Row], gate: Mapping[str, Row]) -> Row:
-    """Return the run of the night that the visitor picks; the newest by default."""
-    words = {row["night_id"]: f"{formats.moment(row['finished_at'])} · {verdict(row, gate)}" for row in found}
+def choose(found: list[Row], gate: Mapping[str, Row]) -> Row | None:
+    """Return the run of the night that the visitor picks, the newest by default; None if the address names an unknown one."""
+    words = {row["night_id"]: f"{night_data.night_name(row['night_id'])} · {verdict(row, gate)}" for row in found}
     picked = components.pick("night", "Night", words)
-    return next(row for row in found if row["night_id"] == picked)
+    return next((row for row in found if row["night_id"] == picked), None)
 
 
 def verdict(run: Row, gate: Mapping[str, Row]) -> str:
@@ -184,7 +187,8 @@ def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
         {
             **run["summary"],
             "seconds": run["seconds"],
-            "at": run["finished_at"],
+            "at": night_data.began(run["night_id"]) or run["finished_at"],
+            "night": night_data.night_name(run["night_id"]),
             "release": (gate.get(run["night_id"]) or {}).get("challenger"),
             "verdict": verdict(run, gate),
         }
@@ -206,7 +210,7 @@ def trend(found: list[Row], gate: Mapping[str, Row]) -> None:
 def written(row: Row) -> dict[str, str]:
     """Return one night's run as the cells of the table."""
     return {
-        "Finished": formats.moment(row["at"]),
+        "Night": row["night"],
         "Release": row["release"] or formats.MISSING,
         "Gate": row["verdict"],
         "Pairs": formats.count(row.get("pairs")),

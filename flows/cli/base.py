@@ -129,7 +129,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
 def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False) -> Settings:
     """Return the settings, ready to run; with `writes`, refuse a disk on which Prefect's own store would hang instead of failing.
 
-    With `runs_flows`, start a Prefect server for this command if none is configured, and let SIGTERM end the command as Ctrl-C does.
+    With `runs_flows`, also do as `start_flows`.
     """
     act_as(Identity(account(), "account", "operator"))
     settings = load_settings()
@@ -140,12 +140,17 @@ def start(*, quiet: bool = True, writes: bool = False, runs_flows: bool = False)
             "same command again"
         )
     if runs_flows:
-        from flows.serve import start_short_server
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminated)
-        start_short_server(settings)
+        start_flows(settings)
     return settings
+
+
+def start_flows(settings: Settings) -> None:
+    """Start a Prefect server for this command if none is configured, and let SIGTERM end the command as Ctrl-C does."""
+    from flows.serve import start_short_server
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+    start_short_server(settings)
 
 
 def _terminated(*_: object) -> None:

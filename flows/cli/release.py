@@ -153,9 +153,9 @@ def release_push(as_json: Json = False) -> None:
     settings = start()
     from alignment.acting import acting_name
     from alignment.release import current, settle
+    from alignment.release.hooks import configured
     from alignment.store import audit
     from flows.approve import let_go
-    from flows.hooks import configured
 
     audit.append(settings.home, "pushed", current(settings.home), actor=acting_name())
     says = settle(settings.home)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.base import Json, app, command, print_json, print_rows, start
+from alignment.config import Settings
+from flows.cli.base import Json, Misuse, app, command, print_json, print_rows, start, start_flows
 from flows.cli.gate import NightId, begin_night
 from flows.cli.ingest import Logs
 
@@ -15,18 +16,42 @@ from flows.cli.ingest import Logs
 def nightly_command(
     logs: Logs = None,
     force: Annotated[bool, typer.Option("--force", help="run even if there is nothing new")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="start it and return: through a running 'align serve', else as its own process")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole loop once: ingest, curate, train, gate, monitor. A killed night resumes where it stopped."""
-    start(writes=True, runs_flows=True)
-    from flows.nightly import nightly
+    settings = start(writes=True)
+    if background:
+        _start_in_background(settings, logs, force=force, as_json=as_json)
+        return
+    from flows.night import night_lock
+
+    # Held before the server starts, so that whoever comes second is refused at once.
+    with night_lock(settings.home):
+        start_flows(settings)
+        from flows.nightly import nightly
+
+        summary = nightly(logs, force)
     from flows.show import show_summary
 
-    summary = nightly(logs, force)
     if as_json:
         print_json(summary)
     else:
         show_summary(summary)
+
+
+def _start_in_background(settings: Settings, logs: list[str] | None, *, force: bool, as_json: bool) -> None:
+    if logs:
+        raise Misuse("--logs and --background do not go together; name the files in [ingest] logs")
+    from flows.launch import launch_night
+
+    launched = launch_night(settings, force=force)
+    if as_json:
+        print_json(launched._asdict())
+    else:
+        print(f"a night was started ({launched.how} {launched.id}); {launched.follow}")
 
 
 @command(app, "curate")
