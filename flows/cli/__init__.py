@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.cli import (  # noqa: F401 - they register their commands
     audit,
+    backup,
     bench,
     compare,
     constitution,

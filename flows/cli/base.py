@@ -30,7 +30,7 @@ _FIRST = (
     *("init", "nightly", "dashboard", "status", "doctor", "serve"),
     *STAGES,
     *("gateway", "release", "eval", "pairs", "seeds", "constitution"),
-    *("trace", "audit", "erase"),
+    *("trace", "audit", "erase", "backup", "restore"),
 )
 
 
