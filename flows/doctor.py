@@ -37,6 +37,7 @@ from alignment.train.needs import check_needs
 from flows.backup import last_backup
 from flows.environment import prepare
 from flows.night import base_path, now
+from flows.notifications import check_receivers
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
@@ -297,6 +298,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("serving", _serving),
         ("audit", partial(_audit, quick=quick)),
         ("backup", _backup),
+        ("notify", check_receivers),
         ("lock", _lock),
         ("leftovers", _leftovers),
     )

@@ -15,6 +15,7 @@ from flows.cli import (  # noqa: F401 - they register their commands
     gateway,
     ingest,
     init,
+    notify,
     pairs,
     release,
     score,
