@@ -1,4 +1,7 @@
-"""A backup taken in the middle of a real night: restored, that night goes on under its id and decides as the undisturbed one did."""
+"""A backup taken in the middle of a real night: restored, that night goes on under its id and decides as the undisturbed one did.
+
+Whoever is notified learns of the end of both.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,25 @@ from alignment.store import query
 from alignment.store.integrity import evidence_findings, store_findings
 from bench.tiny import make_tiny_model
 from tests.test_flow import CONFIG, align, sample_lines, start
+from tests.test_notifications import SECRET, Receiver
+from tests.test_notifications import receiver as receiver
 from tests.test_old_state import STATE
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
+
+EVENTS = {"promote": "promoted", "block": "blocked", "insufficient evidence": "insufficient evidence"}
 
 
 def pairs(home: Path, night: str) -> list[dict[str, object]]:
     return query(home, "SELECT pair_id FROM pair_sets WHERE night_id = ? ORDER BY pair_id", [night])
 
 
-def test_a_night_goes_on_from_a_backup_that_was_taken_while_it_ran(tmp_path: Path) -> None:
+def test_a_night_goes_on_from_a_backup_that_was_taken_while_it_ran(tmp_path: Path, receiver: Receiver) -> None:
     with tarfile.open(STATE) as archive:
         archive.extractall(tmp_path, filter="data")
     make_tiny_model(tmp_path / "tiny")
-    (tmp_path / "align.toml").write_text(CONFIG.replace("budget = 16", "budget = 8").replace("pairs = 40", "pairs = 12"))
+    told = f"[notify]\nurls = ['{receiver.url()}']\n"
+    (tmp_path / "align.toml").write_text(CONFIG.replace("budget = 16", "budget = 8").replace("pairs = 40", "pairs = 12") + told)
     (tmp_path / "logs.jsonl").write_text("\n".join(sample_lines(130)) + "\n")
     process = start(tmp_path, "home", "nightly", "--json")
     assert process.stderr is not None
@@ -55,3 +63,9 @@ def test_a_night_goes_on_from_a_backup_that_was_taken_while_it_ran(tmp_path: Pat
         verify(home, row["release_id"])
     align(tmp_path, "restored", "audit", "verify")
     assert store_findings(home) == evidence_findings(home) == []
+
+    assert [sent["title"] for _, sent in receiver.seen] == [f"align: {EVENTS[night['decision']]}"] * 2
+    assert all(f"night: {night['night_id']}\n" in sent["message"] for _, sent in receiver.seen)
+    assert SECRET not in errors
+    for path in [*(tmp_path / "home").rglob("*"), *home.rglob("*")]:
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
