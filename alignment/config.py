@@ -33,6 +33,7 @@ from alignment.sections import (
     Labels,
     Model,
     Moderation,
+    Notify,
     Pairs,
     Release,
     Section,
@@ -51,7 +52,7 @@ TEAM_SETTINGS = (
     "gateway.upstream",
 )
 """What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
-_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)")
+_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)|notify(?:$|\.urls\b)")
 """Settings whose values are never repeated in a message, whatever they are."""
 
 
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     checks: Checks = Checks()
     drift: Drift = Drift()
     release: Release = Release()
+    notify: Notify = Notify()
     serve: Serve = Serve()
     dashboard: Dashboard = Dashboard()
     gateway: Gateway = Gateway()
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
     @property
     def fingerprint(self) -> str:
         """Content address of everything that changes a night's result; it leaves out paths, times, warnings and hooks."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "dashboard", "gateway"}))
+        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "notify", "dashboard", "gateway"}))
 
     @property
     def skew(self) -> timedelta:

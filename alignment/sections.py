@@ -12,7 +12,9 @@ from alignment.section import Rate as Rate
 from alignment.section import Section as Section
 from alignment.section import port_is_one
 from alignment.sections_serving import Dashboard as Dashboard
+from alignment.sections_serving import Event as Event
 from alignment.sections_serving import Gateway as Gateway
+from alignment.sections_serving import Notify as Notify
 from alignment.sections_serving import Release as Release
 from alignment.sections_serving import Serve as Serve
 from alignment.text import printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from alignment.schedule import cron_problem
 from alignment.section import Rate, Section, port_is_one
@@ -35,6 +35,30 @@ class Release(Section):
         if not port_is_one(value):
             raise ValueError("its port is none; give 1 to 65535, or none for that of the scheme")
         return value.rstrip("/")
+
+
+Event = Literal["promoted", "waits for approval", "blocked", "insufficient evidence", "drift alarm", "budget spent", "failed"]
+
+
+class Notify(Section):
+    """Who is told how a night ended."""
+
+    urls: list[SecretStr] = Field(
+        [], description="receivers as apprise writes them, such as slack://… or mailto://…; they hold secrets: set ALIGN_NOTIFY__URLS"
+    )
+    events: list[Event] = Field(
+        ["promoted", "waits for approval", "blocked", "insufficient evidence", "drift alarm", "budget spent", "failed"],
+        description="what they are told",
+    )
+    timeout: float = Field(10, gt=0, le=300, description="seconds to wait for all of them together")
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, value: list[SecretStr]) -> list[SecretStr]:
+        for number, one in enumerate(value, 1):
+            if "://" not in one.get_secret_value():
+                raise ValueError(f"receiver {number} has no ://; write it as apprise's pages show, such as json://HOST/PATH")
+        return value
 
 
 class Serve(Section):

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,8 +34,10 @@ from alignment.store.journal import read_journal
 from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
 from alignment.train.needs import check_needs
+from flows.backup import last_backup
 from flows.environment import prepare
 from flows.night import base_path, now
+from flows.notifications import check_receivers
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
@@ -246,6 +248,14 @@ def _audit(settings: Settings, *, quick: bool) -> str:
     return f"{found.rows:,} acts, as they were written; 'align audit verify' prints the head to keep elsewhere"
 
 
+def _backup(settings: Settings) -> str:
+    told = last_backup(settings.home)
+    if told is None:
+        return "none was made here; 'align backup FILE' makes one"
+    hours = (now() - datetime.fromisoformat(told["created_at"]).astimezone(UTC).replace(tzinfo=None)) // timedelta(hours=1)
+    return f"the last one is {hours // 24} days and {hours % 24} hours old: {told['file']}"
+
+
 def _lock(settings: Settings) -> str:
     holder = _holder(settings.home)
     return f"a night is running (process {holder})" if holder else "no night is running"
@@ -265,7 +275,7 @@ def _leftovers(settings: Settings) -> str:
 
 
 def _left_behind(home: Path) -> Iterator[Path]:
-    for pattern in ("*.damaged-*", "models/.convert-*", "releases/.*.part", ".redaction-*", ".rebuild"):
+    for pattern in ("*.damaged-*", "models/.convert-*", "releases/.*.part", ".redaction-*", ".rebuild", ".backup"):
         yield from home.glob(pattern)
 
 
@@ -287,6 +297,8 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("releases", _registry),
         ("serving", _serving),
         ("audit", partial(_audit, quick=quick)),
+        ("backup", _backup),
+        ("notify", check_receivers),
         ("lock", _lock),
         ("leftovers", _leftovers),
     )

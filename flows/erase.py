@@ -11,6 +11,8 @@ from alignment.ingest.redact import redact, redact_id, redaction_key
 from alignment.lineage import ErasePlan, Subject, apply_erasure, plan_erasure, trained_on_erased
 from alignment.release import current, list_releases
 from alignment.store import migrate, rewriting, store_path
+from alignment.store.snapshot import whole_folder
+from flows.backup import last_backup
 from flows.night import night_lock, now
 
 
@@ -33,6 +35,7 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
     Raises:
         InputError: `user_id` is the value that logs write for no user.
         NightRunning: a night is running.
+        StoreBusy: a backup is running.
         StoreError: there is no store, or unknown or damaged files were left; the message names each.
     """
     home = settings.home
@@ -46,7 +49,7 @@ def erase(settings: Settings, user_id: str, *, reason: str, actor: str, dry_run:
     if dry_run:
         migrate(home)
         return report(settings, _plan(settings, user_id), done=False)
-    with night_lock(home):
+    with night_lock(home), whole_folder(home):
         migrate(home)
         plan = _plan(settings, user_id)
         with rewriting(home):
@@ -74,6 +77,7 @@ def report(settings: Settings, plan: ErasePlan, *, done: bool) -> dict[str, Any]
         "in_production": current(settings.home) if current(settings.home) in releases else None,
         "log_files": list(plan.log_files),
         "exports": list(plan.exports),
+        "backup": last_backup(settings.home),
     }
 
 

@@ -22,6 +22,7 @@ from flows.evaluate import adapter_of, suites
 from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.night import only_night, plan_night, record_night, record_stage
+from flows.notifications import tell_end, tells_failure
 from flows.seeds import sync_bundled
 from flows.show import headline, say
 from flows.stages import run_stage
@@ -34,6 +35,14 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
     `logs` replaces the configured log files; `force` runs a night even if there is nothing new.
     """
     settings = load_settings()
+    with tells_failure(settings) as at:
+        summary = _run(settings, logs, force=force, at=at)
+    tell_end(settings, summary)
+    return summary
+
+
+def _run(settings: Settings, logs: list[str] | None, *, force: bool, at: dict[str, str]) -> dict[str, Any]:
+    """Do the night's work; note in `at` which night and stage it has come to."""
     # Raises if the teacher's key is not set. Labelling would notice only after everything was generated.
     key_of(settings.teacher)
     with only_night(settings):
@@ -42,6 +51,7 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
         migrate(settings.home)
         started = time.perf_counter()
         headline("ingest")
+        at["stage"] = "ingest"
         read = ingest(logs)
         seconds = time.perf_counter() - started
         if current_canary(settings.home):
@@ -58,10 +68,12 @@ def nightly(logs: list[str] | None = None, force: bool = False) -> dict[str, Any
             return {**night.finished, "nothing_new": True, "release_id": current(settings.home)}
         # A suite that cannot be read stops the night before it costs an hour.
         suites(settings)
+        at["night"] = night.id
         record_night(settings.home, night.id, "started", {})
         record_stage(settings.home, night.id, "ingest", seconds, read)
         found = {}
         for name in STAGES[1:]:
+            at["stage"] = name
             found[name] = run_stage(settings.home, night.id, name)
             if name == "gate":
                 deliver(settings)

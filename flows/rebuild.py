@@ -26,6 +26,7 @@ from alignment.store.integrity import evidence_findings, store_findings
 from alignment.store.manifest import sync_path
 from alignment.store.restore import Restored, load_journal, restore
 from alignment.store.session import EVIDENCE, REBUILD, exclusive, session, wal_path
+from alignment.store.snapshot import whole_folder
 from flows.night import night_lock, now
 from flows.show import say
 
@@ -44,10 +45,11 @@ def rebuild(settings: Settings) -> Rebuilt:
 
     Raises:
         NightRunning: a night is running.
+        StoreBusy: a backup is running.
         StoreError: store or evidence were written by newer code.
     """
     home = settings.home
-    with night_lock(home):
+    with night_lock(home), whole_folder(home):
         audit.append(home, "rebuild_started", "store", actor=acting_name())
         before = _unfinished(home)
         broken = store_findings(home)

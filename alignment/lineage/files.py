@@ -70,8 +70,8 @@ def find_changes(home: Path, marks: Marks) -> list[FileChange]:
     """Return what must change in the state folder, outside the store."""
     # Leftovers of killed processes: nobody reads them again.
     gone = [*home.rglob(".*.removed"), *(path for path in home.rglob("*.part") if path.is_file())]
-    # Copies of damaged stores and evidence, and an unfinished rebuild, cannot be searched.
-    gone += [*home.glob("*.damaged-*"), *home.glob(".rebuild")]
+    # Copies of damaged stores and evidence, an unfinished rebuild and a killed backup's copies cannot be searched.
+    gone += [*home.glob("*.damaged-*"), *home.glob(".rebuild"), *home.glob(".backup")]
     had_pairs = marks.had_pairs
     for run in (home / "training").glob("*/pairs.jsonl"):
         if run.parent.name.startswith(".") or not any(marks.owns(row) for row in _json_rows(run)):

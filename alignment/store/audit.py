@@ -125,6 +125,18 @@ def verify(home: Path, *, expected: Head | None = None) -> Verified:
     return found
 
 
+def copy(home: Path, target: Path) -> None:
+    """Copy the log as of one instant into the state folder `target`, which has none yet."""
+    if not (home / FOLDER).is_dir():
+        return
+    with _locked(home, shared=True):
+        (target / FOLDER).mkdir(mode=0o700)
+        for name in (KEY, LOG, HEAD):
+            if (home / FOLDER / name).exists():
+                shutil.copyfile(home / FOLDER / name, target / FOLDER / name)
+        shutil.copyfile(home / _LOCK, target / _LOCK)
+
+
 def withhold(home: Path, *, names_a_person: Callable[[str], bool], actor: str) -> int:
     """Remove reason and details from the rows in which they name an erased person; return how many. The chain stays valid.
 

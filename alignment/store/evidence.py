@@ -33,7 +33,7 @@ from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, sess
 _FIRST_CHUNK, _MOST_ROWS, _CHUNK_BYTES = 10_000, 100_000, 64 * 2**20
 HOLD_SECONDS = 0.2
 """How long a session reads before it lets a writer in."""
-_LOCK, _LOCK_WAIT = ".evidence.lock", 600.0
+LOCK, LOCK_WAIT = ".evidence.lock", 600.0
 STALE = "stale-"
 
 
@@ -77,7 +77,7 @@ def export(home: Path) -> dict[str, int]:
         NoSpace: the disk is full; the evidence is unchanged.
     """
     (home / EVIDENCE).mkdir(parents=True, exist_ok=True)
-    with exclusive_file(home / _LOCK, wait=_LOCK_WAIT):
+    with exclusive_file(home / LOCK, wait=LOCK_WAIT):
         return _export(home)
 
 
@@ -95,7 +95,7 @@ def rewriting(home: Path) -> Iterator[dict[str, int]]:
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, int] = {}
     # No export may start before the rows change and remove the mark afterwards.
-    with exclusive_file(home / _LOCK, wait=_LOCK_WAIT):
+    with exclusive_file(home / LOCK, wait=LOCK_WAIT):
         (folder / f"{STALE}{uuid4().hex}").touch()
         sync_path(folder)
         yield written

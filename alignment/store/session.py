@@ -100,6 +100,17 @@ def exclusive(home: Path, *, wait: float = 120.0) -> Iterator[None]:
 
 
 @contextmanager
+def no_writers(home: Path, *, wait: float = 120.0) -> Iterator[None]:
+    """Keep writers out, but not readers, while the store's file is copied. This process must have no session open meanwhile.
+
+    Raises:
+        StoreBusy: it stayed locked for `wait` seconds.
+    """
+    with _turnstile(home, write=False, wait=wait):
+        yield
+
+
+@contextmanager
 def exclusive_file(path: Path, *, wait: float) -> Iterator[None]:
     """Hold a separate lock file beside the store's.
 

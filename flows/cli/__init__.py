@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.cli import (  # noqa: F401 - they register their commands
     audit,
+    backup,
     bench,
     compare,
     constitution,
@@ -14,6 +15,7 @@ from flows.cli import (  # noqa: F401 - they register their commands
     gateway,
     ingest,
     init,
+    notify,
     pairs,
     release,
     score,

@@ -27,10 +27,10 @@ from alignment.text import printable
 from flows.environment import prepare
 
 _FIRST = (
-    *("init", "nightly", "dashboard", "status", "doctor", "serve"),
+    *("init", "nightly", "dashboard", "status", "doctor", "serve", "up"),
     *STAGES,
     *("gateway", "release", "eval", "pairs", "seeds", "constitution"),
-    *("trace", "audit", "erase"),
+    *("trace", "audit", "erase", "backup", "restore"),
 )
 
 
@@ -95,7 +95,7 @@ def _root_cause(error: BaseException) -> AlignError | None:
     return None
 
 
-def _fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
+def fails_clearly(command: Callable[..., Any]) -> Callable[..., Any]:
     """Turn an error of this project into one message and exit status 1, or 2 if the command line is wrong."""
 
     @wraps(command)
@@ -120,7 +120,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
     """Register a command that reports errors as messages."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        group.command(name)(_fails_clearly(function))
+        group.command(name)(fails_clearly(function))
         return function
 
     return register

@@ -75,6 +75,9 @@ def _show_erasure(done: dict[str, Any]) -> None:
         print("Data sets that held pairs of this person; remove them, or export them again:")
         for path in done["exports"]:
             print(f"  {printable(path)}")
+    if done["backup"]:
+        print("Backups made before now hold this person; delete them, or repeat the erasure after a restore. The last one:")
+        print(f"  {printable(done['backup']['file'])} ({done['backup']['created_at']})")
     for release in done["releases"]:
         print(f"Release {release} was trained on pairs of this person{', and is in production' * (release == done['in_production'])}")
     if done["releases"]:

@@ -110,6 +110,7 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
     from flows.hooks import deliver
     from flows.night import only_night, record_night
     from flows.nightly import summarise
+    from flows.notifications import tell_end
     from flows.show import say
     from flows.stages import run_stage
 
@@ -120,8 +121,10 @@ def _decide(night: str | None, *, again: bool) -> dict[str, Any]:
         decided = run_stage(settings.home, night_id, "gate")
         deliver(settings)
         # Otherwise the next night's manual stages would belong to this night.
-        record_night(settings.home, night_id, "finished", summarise(settings, night_id, decided))
+        summary = summarise(settings, night_id, decided)
+        record_night(settings.home, night_id, "finished", summary)
         export(settings.home)
+    tell_end(settings, summary)
     return decided
 
 

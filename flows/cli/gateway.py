@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from alignment.errors import InputError
-from flows.cli.base import Actor, Json, Misuse, answering, app, command, print_json, print_rows, start
+from flows.cli.base import Actor, Json, Misuse, answering, app, command, fails_clearly, print_json, print_rows, start
 
 gateway = typer.Typer(
     help="Serve the model behind checks of prompts and answers; what is flagged becomes tonight's material.", invoke_without_command=True
@@ -21,6 +21,7 @@ gateway.add_typer(keys, name="key")
 
 
 @gateway.callback()
+@fails_clearly
 def gateway_command(context: typer.Context) -> None:
     """Serve the model behind checks of prompts and answers; what is flagged becomes tonight's material.
 

@@ -1,4 +1,4 @@
-"""`align serve` and `align dashboard`."""
+"""`align up`, `align serve` and `align dashboard`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def serve_command() -> None:
     from flows.serve import serve
 
     serve(settings)
+
+
+@command(app, "up")
+def up_command() -> None:
+    """Run schedule, Prefect server, dashboard and gateway together, with one log. If one ends, all end, with status 1.
+
+    Ports and addresses are those in [serve], [dashboard] and [gateway]. For a machine that restarts them one by one, see infra/.
+    """
+    settings = start(quiet=False, writes=True)
+    from flows.up import up
+
+    raise typer.Exit(up(settings))
 
 
 @command(app, "dashboard")
