@@ -35,6 +35,7 @@ from alignment.store.manifest import read_manifest
 from alignment.store.session import EVIDENCE, REBUILD, wal_path
 from alignment.train.needs import check_needs
 from flows.environment import prepare
+from flows.guards import try_guards
 from flows.night import base_path, now
 
 _FREE_GIB = 3
@@ -278,6 +279,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("logs", _logs),
         ("constitution", _constitution),
         ("teacher", _teacher),
+        ("guards", try_guards),
         ("gate", _gate),
         ("models", _models),
         ("template", _template),
