@@ -24,7 +24,7 @@ from flows.redact import masking
 from flows.show import progress, say
 
 if TYPE_CHECKING:
-    from alignment.moderation.guards import Guard, GuardAnswer
+    from alignment.moderation.guards import GuardAnswer, GuardDetector
 
 _ASKED_TOGETHER = 128
 _TRIES = 3
@@ -33,7 +33,7 @@ _NIGHT = timedelta(hours=20)
 _PROBE = "Is the align doctor in today, and does this guard answer?"
 
 
-def configured(settings: Settings) -> list[Guard]:
+def configured(settings: Settings) -> list[GuardDetector]:
     """Return the configured guards, by name; none loads anything yet.
 
     Raises:
@@ -81,7 +81,7 @@ def ask_guards() -> dict[str, int]:
     return dict(found)
 
 
-def _ask(settings: Settings, guard: Guard) -> None:
+def _ask(settings: Settings, guard: GuardDetector) -> None:
     from alignment.moderation.guards import NOT_ASKED, UNAVAILABLE
 
     ids = _unscored(settings, guard)
@@ -103,7 +103,7 @@ def _ask(settings: Settings, guard: Guard) -> None:
                 return
 
 
-def _unscored(settings: Settings, guard: Guard) -> list[str]:
+def _unscored(settings: Settings, guard: GuardDetector) -> list[str]:
     """Return the ids of what a guard has to be asked about tonight. A local guard's limit counts exchanges, an endpoint's counts calls."""
     from alignment.moderation.guards import PREFIX
 
@@ -129,7 +129,7 @@ def _without_personal_data(settings: Settings, exchanges: Sequence[Interaction])
     return found
 
 
-def _save(settings: Settings, guard: Guard, chunk: Sequence[Interaction], answers: Sequence[GuardAnswer]) -> None:
+def _save(settings: Settings, guard: GuardDetector, chunk: Sequence[Interaction], answers: Sequence[GuardAnswer]) -> None:
     from alignment.moderation.guards import NOT_ASKED, PREFIX
 
     moment, name = now(), PREFIX + guard.name

@@ -40,7 +40,9 @@ def guard_server(say: Callable[[str, Body], Any]) -> Iterator[Seen]:
             if isinstance(said, float):
                 time.sleep(said)
                 return
-            status, value = said if isinstance(said, tuple) else (said, {"error": {"message": "x"}}) if isinstance(said, int) else (200, said)
+            status, value = (
+                said if isinstance(said, tuple) else (said, {"error": {"message": "x"}}) if isinstance(said, int) else (200, said)
+            )
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

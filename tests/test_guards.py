@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,19 @@ from alignment.moderation.guards import GuardAnswer, guard
 from alignment.moderation.hazards import CATEGORY_OF, HAZARD_OF, HAZARDS, LABEL_SETS
 from alignment.sections import Moderation
 from alignment.sections_guards import PRESETS, GuardSettings
-from alignment.store import TeacherCalls, query
+from alignment.store import TeacherCalls, query, store_path
 from tests.conftest import NOW, make_interaction
 from tests.guard_server import attributes, chat, guard_server, moderation
+from tests.test_ingest import empty_store
 
 SECRET = "sk-guard-very-secret-0123456789"
 BOMB = "How do I build a pipe bomb?"
+
+
+@pytest.fixture(autouse=True)
+def _with_a_store(home: Path) -> None:
+    """Copying an empty store is much quicker than making one."""
+    store_path(home).write_bytes(empty_store())
 
 
 def settings(home: Path, **values: Any) -> Settings:
@@ -47,33 +55,45 @@ def one(home: Path, values: dict[str, Any], *exchanges: Any) -> tuple[float | No
 # What each family says, as its documentation shows it ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("preset", "said", "expected"),
-    [
-        ("qwen3guard", chat("Safety: Unsafe\nCategories: Violent"), (1.0, "violence", "scored", "Violent", "vcr")),
-        ("qwen3guard", chat("Safety: Unsafe\nCategories: Violent\nRefusal: No"), (1.0, "violence", "scored", "Violent", "vcr")),
-        ("qwen3guard", chat("Safety: Controversial\nCategories: Unethical Acts"), (0.5, "hate", "scored", "Unethical Acts", "hte")),
-        ("qwen3guard", chat("Safety: Unsafe\nCategories: Jailbreak, PII"), (1.0, "privacy", "scored", "PII", "prv")),
-        ("qwen3guard", chat("Safety: Unsafe\nCategories: Copyright Violation"), (1.0, None, "scored", "Copyright Violation", "ipv")),
-        ("qwen3guard", chat("Safety: Safe\nCategories: None\nRefusal: Yes"), (0.0, None, "scored", "", "")),
-        ("llama_guard", chat("\n\nunsafe\nS1,S9"), (1.0, "violence", "scored", "S1", "vcr")),
-        ("llama_guard", chat("unsafe\nS14"), (1.0, "malware", "scored", "S14", "ncr")),
-        ("llama_guard", chat("safe"), (0.0, None, "scored", "", "")),
-        ("llama_guard", chat("unsafe\nS9", top={"unsafe": math.log(0.6), "safe": math.log(0.2)}), (0.75, "weapons", "scored", "S9", "iwp")),
-        ("granite_guardian", chat("<score> yes </score>"), (1.0, None, "scored", "harm", "")),
-        ("granite_guardian", chat("<think>\n</think>\n<score> no </score>"), (0.0, None, "scored", "", "")),
-        ("granite_guardian", chat("Yes", top={"Yes": math.log(0.6), "No": math.log(0.2)}), (0.75, None, "scored", "harm", "")),
-        ("granite_guardian", chat("No\n<confidence> High </confidence>"), (0.0, None, "scored", "", "")),
-        ("gpt_oss_safeguard", chat('{"violation": 1, "policy_category": "weapons"}'), (1.0, "weapons", "scored", "weapons", "iwp")),
-        ("gpt_oss_safeguard", chat('{"violation": 0, "policy_category": null}', reasoning="Hm."), (0.0, None, "scored", "", "")),
-        ("gpt_oss_safeguard", chat('```json\n{"violation": 1, "policy_category": "x"}\n```'), (1.0, None, "scored", "", "")),
+SAYS: dict[str, list[tuple[Any, Any]]] = {
+    "qwen3guard": [
+        (chat("Safety: Unsafe\nCategories: Violent"), (1.0, "violence", "scored", "Violent", "vcr")),
+        (chat("Safety: Unsafe\nCategories: Violent\nRefusal: No"), (1.0, "violence", "scored", "Violent", "vcr")),
+        (chat("Safety: Controversial\nCategories: Unethical Acts"), (0.5, "hate", "scored", "Unethical Acts", "hte")),
+        (chat("Safety: Unsafe\nCategories: Jailbreak, PII"), (1.0, "privacy", "scored", "PII", "prv")),
+        (chat("Safety: Unsafe\nCategories: Copyright Violation"), (1.0, None, "scored", "Copyright Violation", "ipv")),
+        (chat("Safety: Safe\nCategories: None\nRefusal: Yes"), (0.0, None, "scored", "", "")),
     ],
-)
-def test_a_documented_answer_is_a_score_a_category_and_a_hazard(preset: str, said: Any, expected: Any, home: Path) -> None:
-    with guard_server(lambda *_: said) as server:
-        found = one(home, at(server.url, preset))
-    assert found == (pytest.approx(expected[0]), *expected[1:])
-    assert server.paths == ["/v1/chat/completions"] * 2
+    "llama_guard": [
+        (chat("\n\nunsafe\nS1,S9"), (1.0, "violence", "scored", "S1", "vcr")),
+        (chat("unsafe\nS14"), (1.0, "malware", "scored", "S14", "ncr")),
+        (chat("safe"), (0.0, None, "scored", "", "")),
+        (chat("unsafe\nS9", top={"unsafe": math.log(0.6), "safe": math.log(0.2)}), (0.75, "weapons", "scored", "S9", "iwp")),
+    ],
+    "granite_guardian": [
+        (chat("<score> yes </score>"), (1.0, None, "scored", "harm", "")),
+        (chat("<think>\n</think>\n<score> no </score>"), (0.0, None, "scored", "", "")),
+        (chat("Yes", top={"Yes": math.log(0.6), "No": math.log(0.2)}), (0.75, None, "scored", "harm", "")),
+        (chat("No\n<confidence> High </confidence>"), (0.0, None, "scored", "", "")),
+    ],
+    "gpt_oss_safeguard": [
+        (chat('{"violation": 1, "policy_category": "weapons"}'), (1.0, "weapons", "scored", "weapons", "iwp")),
+        (chat('{"violation": 0, "policy_category": null}', reasoning="Hm."), (0.0, None, "scored", "", "")),
+        (chat('```json\n{"violation": 1, "policy_category": "x"}\n```'), (1.0, None, "scored", "", "")),
+    ],
+}
+
+
+@pytest.mark.parametrize("preset", SAYS)
+def test_a_documented_answer_is_a_score_a_category_and_a_hazard(preset: str, home: Path) -> None:
+    """Each answer is given to the request that is its number."""
+    cases = SAYS[preset]
+    with guard_server(lambda _, body: cases[int(re.findall(r"case (\d+)", str(body["messages"]))[-1])][0]) as server:
+        found = judge(home, at(server.url, preset), *(make_interaction(n, f"case {n}", "said") for n in range(len(cases))))
+    for (_, expected), each in zip(cases, found, strict=True):
+        value, *rest = expected
+        assert (*(each.score or ()), each.outcome, each.label, each.hazard) == (pytest.approx(value), *rest)
+    assert server.paths == ["/v1/chat/completions"] * 2 * len(cases)
 
 
 def test_shieldgemma_is_asked_by_guideline_and_the_highest_yes_counts(home: Path) -> None:
@@ -87,7 +107,9 @@ def test_shieldgemma_is_asked_by_guideline_and_the_highest_yes_counts(home: Path
     with guard_server(say) as server:
         found = one(home, at(server.url, "shieldgemma"))
     assert found == (pytest.approx(0.9), "hate", "scored", "hate", "hte")
-    sides = [("chatbot" in body["chat_template_kwargs"]["guideline"], [turn["role"] for turn in body["messages"]]) for body in server.bodies]
+    sides = [
+        ("chatbot" in body["chat_template_kwargs"]["guideline"], [turn["role"] for turn in body["messages"]]) for body in server.bodies
+    ]
     assert sorted(sides) == [(False, ["user"])] * 4 + [(True, ["user", "assistant"])] * 4
 
 
@@ -139,23 +161,23 @@ FAULTS: dict[str, tuple[Any, str]] = {
 }
 NO_ANSWERS = {
     "prose": chat("I think that this is quite harmless, really."),
-    "nothing": chat(""),
+    "an empty text": chat(""),
     "a cut word": chat("Saf", finish="length"),
-    "both words": chat("safe unsafe"),
+    "two of the words": chat("safe unsafe"),
     "safe with a hazard": chat("safe\nS1"),
     "JSON of another form": chat('{"violation": "no", "policy_category": null}'),
     "a verdict in a sentence": chat("Safety: Safe or Unsafe\nCategories: None"),
     "a number": chat("0.02"),
 }
 DECLINES = {
-    "a refusal": chat("", refusal="I can't judge that."),
+    "a refusal in its field": chat("", refusal="I can't judge that."),
     "a refusal in words": chat("I'm sorry, but I can't help with that."),
     "a filter": chat("", finish="content_filter"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", ["qwen3guard", "shieldgemma", "openai_moderation", "perspective"])
+@pytest.mark.parametrize("kind", ["qwen3guard", "openai_moderation", "perspective"])
 def test_a_guard_that_gives_no_answer_abstains(kind: str, fault: str, home: Path) -> None:
     said, outcome = FAULTS[fault]
     with guard_server(lambda *_: said) as server:
@@ -163,19 +185,22 @@ def test_a_guard_that_gives_no_answer_abstains(kind: str, fault: str, home: Path
         assert judge(home, values) == [GuardAnswer(None, outcome)]
 
 
-@pytest.mark.parametrize("said", NO_ANSWERS)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_an_answer_in_another_form_is_no_score(preset: str, said: str, home: Path) -> None:
-    with guard_server(lambda *_: NO_ANSWERS[said]) as server:
-        assert one(home, at(server.url, preset))[:3] == (None, None, "unreadable")
+def outcomes(home: Path, preset: str, answers: dict[str, Any]) -> dict[str, str]:
+    """Return what comes of each answer, each to the request that is its name; a score would be an error."""
+    with guard_server(lambda _, body: next(one for name, one in answers.items() if name in body["messages"][-1]["content"])) as server:
+        found = judge(home, at(server.url, preset, reads=["request"]), *(make_interaction(name, name) for name in answers))
+    assert [one.score for one in found] == [None] * len(answers)
+    return dict(zip(answers, (one.outcome for one in found), strict=True))
 
 
-@pytest.mark.parametrize("said", DECLINES)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_guard_that_declines_to_answer_abstains(preset: str, said: str, home: Path) -> None:
-    with guard_server(lambda *_: DECLINES[said]) as server:
-        [found] = judge(home, at(server.url, preset))
-    assert found.score is None and found.outcome in ("refused", "unreadable")
+def test_an_answer_in_another_form_is_no_score(preset: str, home: Path) -> None:
+    assert outcomes(home, preset, NO_ANSWERS) == dict.fromkeys(NO_ANSWERS, "unreadable")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_guard_that_declines_to_answer_abstains(preset: str, home: Path) -> None:
+    assert outcomes(home, preset, DECLINES) == dict(zip(DECLINES, ("refused", "unreadable", "refused"), strict=True))
 
 
 def test_an_unreachable_guard_abstains_and_is_not_asked_on(home: Path) -> None:
@@ -191,7 +216,9 @@ def test_what_arrived_before_a_guard_went_away_counts(home: Path) -> None:
         return chat("safe") if len(asked) <= 2 else 500
 
     with guard_server(say) as server:
-        found = judge(home, at(server.url, "llama_guard", concurrency=1, reads=["request"]), *(make_interaction(n, f"a {n}") for n in range(8)))
+        found = judge(
+            home, at(server.url, "llama_guard", concurrency=1, reads=["request"]), *(make_interaction(n, f"a {n}") for n in range(8))
+        )
     assert [one.outcome for one in found] == ["scored"] * 2 + ["unavailable"] * 6
     assert len(asked) == 5, "three failures in a row end it"
 
@@ -405,7 +432,7 @@ def test_a_name_is_one_that_can_be_stored() -> None:
 
 def test_a_key_that_is_not_there_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = settings(home, kind="perspective", base_url="http://a", api_key_env="GUARD_TEST_KEY")
-    with pytest.raises(ConfigError, match="GUARD_TEST_KEY.*not set"):
+    with pytest.raises(ConfigError, match=r"GUARD_TEST_KEY.*not set"):
         guard("g", one)
     monkeypatch.setenv("GUARD_TEST_KEY", SECRET)
     assert guard("g", one).name == "g"
@@ -440,9 +467,7 @@ def test_an_ignored_label_does_not_flag_and_is_another_version(home: Path) -> No
 )
 def test_a_version_is_what_determines_scores(change: dict[str, Any], same: bool, home: Path) -> None:
     before = at("http://a/v1", "llama_guard")
-    assert (
-        guard("g", settings(home, **before), key="").version == guard("g", settings(home, **(before | change)), key="").version
-    ) is same
+    assert (guard("g", settings(home, **before), key="").version == guard("g", settings(home, **(before | change)), key="").version) is same
 
 
 # The taxonomy ---------------------------------------------------------------------------------------------------------

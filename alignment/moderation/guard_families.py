@@ -23,7 +23,7 @@ CONTROVERSIAL = 0.5
 POLICY = Path(__file__).parent / "data" / "guard_policy.md"
 
 
-class Part(NamedTuple):
+class Passage(NamedTuple):
     """What a guard reads of one exchange at once: the request (`side` is REQUEST), or the answer to it.
 
     `turns` alternate between user and assistant, user first; the last one is judged. `text` is the judged text alone, with what a request
@@ -36,18 +36,18 @@ class Part(NamedTuple):
     text: str
 
 
-class Verdict(NamedTuple):
+class Assessment(NamedTuple):
     """A guard's score in 0..1 and the family's labels for it, the one to name first."""
 
     value: float
     labels: tuple[str, ...] = ()
 
 
-class Question(NamedTuple):
-    """One way of asking about parts: what the template takes, the messages of a part, and the label that a yes stands for."""
+class GuardQuestion(NamedTuple):
+    """One way of asking about passages: what the template takes, the messages of a passage, and the label that a yes stands for."""
 
     template: Mapping[str, Any]
-    messages: Callable[[Part], list[Message]]
+    messages: Callable[[Passage], list[Message]]
     label: str = ""
 
 
@@ -56,19 +56,19 @@ class Family(NamedTuple):
 
     options: tuple[str, ...]
     max_tokens: int
-    questions: Callable[[str], tuple[Question, ...]]
-    read: Callable[[str], Verdict | None]
+    questions: Callable[[str], tuple[GuardQuestion, ...]]
+    read: Callable[[str], Assessment | None]
 
 
-def _native(part: Part) -> list[Message]:
-    return list(part.turns)
+def _native(passage: Passage) -> list[Message]:
+    return list(passage.turns)
 
 
-def _pair(part: Part) -> list[Message]:
+def _pair(passage: Passage) -> list[Message]:
     """Return one request and, where that is judged, its answer: ShieldGemma's template knows no longer conversations."""
-    if part.side == REQUEST:
-        return [{"role": "user", "content": part.text}]
-    return list(part.turns[-2:])
+    if passage.side == REQUEST:
+        return [{"role": "user", "content": passage.text}]
+    return list(passage.turns[-2:])
 
 
 _QWEN = re.compile(r"Safety:\s*(Safe|Unsafe|Controversial)\s*\n\s*Categories:\s*([^\n]+)(?:\n\s*Refusal:\s*(?:Yes|No))?")
@@ -77,59 +77,59 @@ _GRANITE = re.compile(r"<score>\s*(yes|no)\s*</score>|(yes|no)\b\.?(?:\s*<confid
 _YES_NO = re.compile(r"\W{0,3}(yes|no)\b", re.I)
 
 
-def read_qwen3guard(text: str) -> Verdict | None:
+def read_qwen3guard(text: str) -> Assessment | None:
     r"""Read an answer of Qwen3Guard-Gen.
 
     >>> read_qwen3guard("Safety: Unsafe\nCategories: Violent, PII")
-    Verdict(value=1.0, labels=('Violent', 'PII'))
+    Assessment(value=1.0, labels=('Violent', 'PII'))
     """
     if not (found := _QWEN.fullmatch(text.strip())):
         return None
     value = {"Safe": 0.0, "Unsafe": 1.0}.get(found[1], CONTROVERSIAL)
-    return Verdict(value, tuple(one for one in map(str.strip, found[2].split(",")) if one != "None"))
+    return Assessment(value, tuple(one for one in map(str.strip, found[2].split(",")) if one != "None"))
 
 
-def read_llama_guard(text: str) -> Verdict | None:
+def read_llama_guard(text: str) -> Assessment | None:
     r"""Read an answer of Llama Guard 3 or 4.
 
     >>> read_llama_guard("unsafe\nS1,S9"), read_llama_guard("safe")
-    (Verdict(value=1.0, labels=('S1', 'S9')), Verdict(value=0.0, labels=()))
+    (Assessment(value=1.0, labels=('S1', 'S9')), Assessment(value=0.0, labels=()))
     """
     if not (found := _LLAMA.fullmatch(text.strip())) or (found[1] == "safe" and found[2]):
         return None
-    return Verdict(float(found[1] == "unsafe"), tuple(re.findall(r"S\d+", found[2] or "")))
+    return Assessment(float(found[1] == "unsafe"), tuple(re.findall(r"S\d+", found[2] or "")))
 
 
-def read_granite_guardian(text: str) -> Verdict | None:
+def read_granite_guardian(text: str) -> Assessment | None:
     """Read an answer of Granite Guardian 3.0 to 3.3, without its thinking.
 
     >>> read_granite_guardian("<score> yes </score>"), read_granite_guardian("No")
-    (Verdict(value=1.0, labels=('harm',)), Verdict(value=0.0, labels=()))
+    (Assessment(value=1.0, labels=('harm',)), Assessment(value=0.0, labels=()))
     """
     found = _GRANITE.fullmatch(text.strip())
     return _yes(found[1] or found[2], "harm") if found else None
 
 
-def read_shieldgemma(text: str) -> Verdict | None:
+def read_shieldgemma(text: str) -> Assessment | None:
     """Read the first word of an answer of ShieldGemma; what follows is an explanation.
 
     >>> read_shieldgemma("Yes. The prompt")
-    Verdict(value=1.0, labels=())
+    Assessment(value=1.0, labels=())
     """
     found = _YES_NO.match(text)
     return _yes(found[1], "") if found else None
 
 
-def _yes(word: str, label: str) -> Verdict:
+def _yes(word: str, label: str) -> Assessment:
     yes = word.casefold() == "yes"
-    return Verdict(float(yes), (label,) if yes and label else ())
+    return Assessment(float(yes), (label,) if yes and label else ())
 
 
-def read_policy_answer(text: str) -> Verdict | None:
+def read_policy_answer(text: str) -> Assessment | None:
     """Read an answer in the form that the policy asks for.
 
     >>> read_policy_answer('{"violation": 1, "policy_category": "fraud"}')
-    Verdict(value=1.0, labels=('fraud',))
+    Assessment(value=1.0, labels=('fraud',))
     """
     inner = re.sub(r"\A```(?:json)?\s*|\s*```\Z", "", text.strip())
     try:
@@ -139,7 +139,7 @@ def read_policy_answer(text: str) -> Verdict | None:
     if not isinstance(found, dict) or type(found.get("violation")) is not int or found["violation"] not in (0, 1):
         return None
     category = found.get("policy_category")
-    return Verdict(float(found["violation"]), (category,) if found["violation"] and isinstance(category, str) and category else ())
+    return Assessment(float(found["violation"]), (category,) if found["violation"] and isinstance(category, str) and category else ())
 
 
 GUIDELINES: Mapping[str, tuple[str, str]] = {
@@ -172,28 +172,28 @@ def _guideline(label: str, side: str, changes: Mapping[str, str]) -> str:
     return f'"{title}": {_SIDES[side]} {what}.'
 
 
-def quoted(part: Part, secret: bytes) -> str:
-    """Return a part as text between marks that it cannot contain, for a model that reads a conversation as data."""
-    turns = "\n\n".join(f"{turn['role']}: {without_labels(turn['content'])}" for turn in part.turns)
-    which = "the user's last message" if part.side == REQUEST else "the assistant's last message"
-    return f"Judge {which}.\n{marked(turns, secret, part.side)}"
+def quoted(passage: Passage, secret: bytes) -> str:
+    """Return a passage as text between marks that it cannot contain, for a model that reads a conversation as data."""
+    turns = "\n\n".join(f"{turn['role']}: {without_labels(turn['content'])}" for turn in passage.turns)
+    which = "the user's last message" if passage.side == REQUEST else "the assistant's last message"
+    return f"Judge {which}.\n{marked(turns, secret, passage.side)}"
 
 
 def family(preset: str, *, secret: bytes, policy: str = "", guidelines: Mapping[str, str] | None = None) -> Family:
     """Return the family of a preset. `secret` seeds the marks around texts, `policy` and `guidelines` are the settings' own."""
 
-    def one(template: Mapping[str, Any]) -> Callable[[str], tuple[Question, ...]]:
-        return lambda _: (Question(template, _native),)
+    def one(template: Mapping[str, Any]) -> Callable[[str], tuple[GuardQuestion, ...]]:
+        return lambda _: (GuardQuestion(template, _native),)
 
-    def by_guideline(side: str) -> tuple[Question, ...]:
+    def by_guideline(side: str) -> tuple[GuardQuestion, ...]:
         texts = {label: _guideline(label, side, guidelines or {}) for label in GUIDELINES}
-        return tuple(Question({"guideline": text}, _pair, label) for label, text in texts.items())
+        return tuple(GuardQuestion({"guideline": text}, _pair, label) for label, text in texts.items())
 
-    def by_policy(_: str) -> tuple[Question, ...]:
-        def messages(part: Part) -> list[Message]:
-            return [{"role": "system", "content": policy}, {"role": "user", "content": quoted(part, secret)}]
+    def by_policy(_: str) -> tuple[GuardQuestion, ...]:
+        def messages(passage: Passage) -> list[Message]:
+            return [{"role": "system", "content": policy}, {"role": "user", "content": quoted(passage, secret)}]
 
-        return (Question({}, messages),)
+        return (GuardQuestion({}, messages),)
 
     # 3.0 to 3.2 take the risk as `risk_name`, 3.3 as `criteria_id`.
     granite = {"guardian_config": {"risk_name": "harm", "criteria_id": "harm"}, "think": False}

@@ -26,7 +26,18 @@ from alignment.models.quoting import marks_secret
 from alignment.models.remote import RemoteModel
 from alignment.models.scoring import ScoringModel
 from alignment.moderation.detectors import Score
-from alignment.moderation.guard_families import ANSWER, GUIDELINES, POLICY, REQUEST, Family, Part, Question, Verdict, alternating, family
+from alignment.moderation.guard_families import (
+    ANSWER,
+    GUIDELINES,
+    POLICY,
+    REQUEST,
+    Assessment,
+    Family,
+    GuardQuestion,
+    Passage,
+    alternating,
+    family,
+)
 from alignment.moderation.hazards import Meaning, meanings
 from alignment.reasoning import apart
 from alignment.records import Interaction, Message
@@ -57,15 +68,15 @@ class GuardAnswer(NamedTuple):
 
 
 class _Reader(Protocol):
-    """What answers for a guard: one verdict, or the kind of abstention, per part."""
+    """What answers for a guard: one assessment, or the kind of abstention, per passage."""
 
     @property
     def version(self) -> str: ...
-    def read(self, parts: Sequence[Part]) -> list[Verdict | str]: ...
+    def read(self, passages: Sequence[Passage]) -> list[Assessment | str]: ...
 
 
 @dataclass(frozen=True)
-class Guard:
+class GuardDetector:
     """A `Detector` that may abstain. It is given whole exchanges, because its calls are stored under their ids."""
 
     name: str
@@ -98,42 +109,42 @@ class Guard:
         Raises:
             ModelError: the guard does not work at all: it refuses every call, or its files cannot be loaded.
         """
-        split = [_parts(one, self.settings) for one in exchanges]
-        results = iter(self.reader.read([part for one in split if not isinstance(one, str) for part in one]))
+        split = [_passages(one, self.settings) for one in exchanges]
+        results = iter(self.reader.read([passage for one in split if not isinstance(one, str) for passage in one]))
         return [GuardAnswer(None, one) if isinstance(one, str) else self._conclude([next(results) for _ in one]) for one in split]
 
-    def _conclude(self, results: Sequence[Verdict | str]) -> GuardAnswer:
-        found = [self._meant(one) for one in results if isinstance(one, Verdict)]
+    def _conclude(self, results: Sequence[Assessment | str]) -> GuardAnswer:
+        found = [self._meant(one) for one in results if isinstance(one, Assessment)]
         best = max(found, key=lambda one: one.score.value if one.score else 0.0, default=None)
         if best and best.score and best.score.value >= self.threshold:
             return best
         missing = sorted((one for one in results if isinstance(one, str)), key=_KINDS.index)
         return GuardAnswer(None, missing[0]) if missing or best is None else best
 
-    def _meant(self, verdict: Verdict) -> GuardAnswer:
-        """Return a verdict under its first label that has a category; only ignored labels make it 0."""
-        known = [(label, self.meanings[label]) for label in verdict.labels if label in self.meanings]
+    def _meant(self, assessment: Assessment) -> GuardAnswer:
+        """Return a assessment under its first label that has a category; only ignored labels make it 0."""
+        known = [(label, self.meanings[label]) for label in assessment.labels if label in self.meanings]
         counted = [(label, meaning) for label, meaning in known if not meaning.ignored]
-        if verdict.labels and len(known) == len(verdict.labels) and not counted:
+        if assessment.labels and len(known) == len(assessment.labels) and not counted:
             return GuardAnswer(Score(0.0))
         label, meaning = next((one for one in counted if one[1].category), counted[0] if counted else ("", Meaning()))
-        return GuardAnswer(Score(verdict.value, meaning.category or None), SCORED, label, meaning.hazard)
+        return GuardAnswer(Score(assessment.value, meaning.category or None), SCORED, label, meaning.hazard)
 
 
 _KINDS = (NOT_ASKED, UNAVAILABLE, REFUSED, UNREADABLE, TOO_LONG, EMPTY)
-"""If the parts of an exchange failed in several ways, the first of these counts: what may succeed later comes first."""
+"""If the passages of an exchange failed in several ways, the first of these counts: what may succeed later comes first."""
 
 
-def _parts(exchange: Interaction, settings: GuardSettings) -> list[Part] | str:
+def _passages(exchange: Interaction, settings: GuardSettings) -> list[Passage] | str:
     """Return what is to be read of an exchange, or the kind of abstention: what is too long is not read in part."""
     turns, answer = alternating(exchange.messages), apart(exchange.response).answer
     if not turns:
         return EMPTY
-    found = [Part(exchange.id, REQUEST, turns, asked(exchange.messages))] if REQUEST in settings.reads else []
+    found = [Passage(exchange.id, REQUEST, turns, asked(exchange.messages))] if REQUEST in settings.reads else []
     if ANSWER in settings.reads and answer.strip():
         said: Message = {"role": "assistant", "content": answer}
-        found.append(Part(exchange.id, ANSWER, (*turns, said), answer))
-    if any(sum(len(turn["content"]) for turn in part.turns) > settings.max_chars for part in found):
+        found.append(Passage(exchange.id, ANSWER, (*turns, said), answer))
+    if any(sum(len(turn["content"]) for turn in passage.turns) > settings.max_chars for passage in found):
         return TOO_LONG
     return found or EMPTY
 
@@ -145,7 +156,7 @@ def _kind(reason: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Line:
+class _Route:
     """How a guard's endpoint is reached: the endpoint, the stored calls, the key, what the calls are for, and the table of the settings."""
 
     endpoint: Teacher
@@ -158,58 +169,63 @@ class _Line:
 class _ChatReader:
     """A guard model behind a chat endpoint; it is asked each question of its family."""
 
-    def __init__(self, settings: GuardSettings, asks: Family, line: _Line) -> None:
-        self._settings, self._family, self._line = settings, asks, line
+    def __init__(self, settings: GuardSettings, asks: Family, route: _Route) -> None:
+        self._settings, self._family, self._route = settings, asks, route
         self._models: dict[str, RemoteModel] = {}
 
     @property
     def version(self) -> str:
-        probe = Part("", REQUEST, ({"role": "user", "content": "?"},), "?")
-        shown = [[one.template, one.messages(probe), one.label] for side in (REQUEST, ANSWER) for one in self._family.questions(side)]
+        probe = Passage("", REQUEST, ({"role": "user", "content": "?"},), "?")
+        # What is quoted differs by state folder; the policy above it counts.
+        shown = [
+            [one.template, [turn for turn in one.messages(probe) if turn["role"] == "system"], one.label]
+            for side in (REQUEST, ANSWER)
+            for one in self._family.questions(side)
+        ]
         one = self._settings
         return content_id(one.base_url, one.model, one.preset, shown, self._family.options, self._family.max_tokens, one.extra)
 
-    def read(self, parts: Sequence[Part]) -> list[Verdict | str]:
-        found: list[list[Verdict | str]] = [[] for _ in parts]
+    def read(self, passages: Sequence[Passage]) -> list[Assessment | str]:
+        found: list[list[Assessment | str]] = [[] for _ in passages]
         for side in (REQUEST, ANSWER):
-            places = [place for place, part in enumerate(parts) if part.side == side]
+            places = [place for place, passage in enumerate(passages) if passage.side == side]
             for question in self._family.questions(side) if places else ():
                 said = self._model(question).classify(
-                    [question.messages(parts[place]) for place in places],
+                    [question.messages(passages[place]) for place in places],
                     self._family.options,
                     max_new_tokens=self._family.max_tokens,
-                    subjects=[parts[place].subject for place in places],
+                    subjects=[passages[place].subject for place in places],
                 )
                 for place, one in zip(places, said, strict=True):
-                    found[place].append(self._verdict(one, question))
+                    found[place].append(self._assessment(one, question))
         return [_worst(one) for one in found]
 
-    def _model(self, question: Question) -> RemoteModel:
+    def _model(self, question: GuardQuestion) -> RemoteModel:
         key = content_id(question.template)
         if key not in self._models:
             theirs = self._settings.extra.get("chat_template_kwargs", {})
             template = {**question.template, **theirs} if isinstance(theirs, dict) else question.template
             extra = {**self._settings.extra, **({"chat_template_kwargs": template} if template else {})}
-            line = self._line
-            endpoint, interface = line.endpoint.model_copy(update={"extra": extra}), Interface(line.where, False)
-            self._models[key] = RemoteModel(endpoint, line.calls, key=line.key, use=line.use, interface=interface)
+            route = self._route
+            endpoint, interface = route.endpoint.model_copy(update={"extra": extra}), Interface(route.where, False)
+            self._models[key] = RemoteModel(endpoint, route.calls, key=route.key, use=route.use, interface=interface)
         return self._models[key]
 
-    def _verdict(self, said: Classified, question: Question) -> Verdict | str:
+    def _assessment(self, said: Classified, question: GuardQuestion) -> Assessment | str:
         if said.reason:
             return _kind(said.reason)
         found = self._family.read(said.text)
         if found is None:
             return UNREADABLE
         value = said.odds[0] if said.odds else found.value
-        return Verdict(value, (question.label,) if question.label else found.labels)
+        return Assessment(value, (question.label,) if question.label else found.labels)
 
 
-def _worst(results: Sequence[Verdict | str]) -> Verdict | str:
-    """Return the highest verdict of several questions about one part. One without an answer leaves the part unread: it might be the yes."""
-    verdicts = [one for one in results if isinstance(one, Verdict)]
+def _worst(results: Sequence[Assessment | str]) -> Assessment | str:
+    """Return the highest assessment of several questions about one passage; a question without an answer leaves it unread."""
+    assessments = [one for one in results if isinstance(one, Assessment)]
     missing = sorted((one for one in results if isinstance(one, str)), key=_KINDS.index)
-    return missing[0] if missing else max(verdicts, key=lambda one: one.value)
+    return missing[0] if missing else max(assessments, key=lambda one: one.value)
 
 
 class _ScoringReader:
@@ -222,8 +238,8 @@ class _ScoringReader:
     def version(self) -> str:
         return self._model.model_id
 
-    def read(self, parts: Sequence[Part]) -> list[Verdict | str]:
-        found = self._model.scores([part.text for part in parts], subjects=[part.subject for part in parts])
+    def read(self, passages: Sequence[Passage]) -> list[Assessment | str]:
+        found = self._model.scores([passage.text for passage in passages], subjects=[passage.subject for passage in passages])
         return [_kind(one.reason) if one.scores is None else _highest(one.scores) for one in found]
 
 
@@ -237,8 +253,8 @@ class _LocalReader:
     def version(self) -> str:
         return self._classifier.version
 
-    def read(self, parts: Sequence[Part]) -> list[Verdict | str]:
-        if not parts:
+    def read(self, passages: Sequence[Passage]) -> list[Assessment | str]:
+        if not passages:
             return []
         names = self._classifier.labels
         counted = [label for label in self._counted if label in names]
@@ -248,23 +264,23 @@ class _LocalReader:
                 f"the classifier {str(self._classifier.path)!r} has no label {unknown[0]!r}; its labels are {', '.join(names)[:300]}. "
                 "Correct labels of the guard"
             )
-        rows = [dict(zip(names, row, strict=True)) for row in self._classifier.scores([part.text for part in parts])]
-        return [self._verdict({label: row[label] for label in counted}) for row in rows]
+        rows = [dict(zip(names, row, strict=True)) for row in self._classifier.scores([passage.text for passage in passages])]
+        return [self._assessment({label: row[label] for label in counted}) for row in rows]
 
-    def _verdict(self, scores: Mapping[str, float]) -> Verdict:
+    def _assessment(self, scores: Mapping[str, float]) -> Assessment:
         highest = _highest(scores)
         # Labels that exclude one another share one probability of harm.
         return highest._replace(value=min(sum(scores.values()), 1.0)) if self._classifier.exclusive else highest
 
 
-def _highest(scores: Mapping[str, float]) -> Verdict:
+def _highest(scores: Mapping[str, float]) -> Assessment:
     """Return the highest score; its label comes first, then those of at least half of it, one of which may have a category."""
     order = sorted(scores, key=lambda label: -scores[label])
     value = scores[order[0]]
-    return Verdict(value, tuple(label for label in order if scores[label] >= value / 2))
+    return Assessment(value, tuple(label for label in order if scores[label] >= value / 2))
 
 
-def guard(name: str, settings: Settings, *, key: str | None = None) -> Guard:
+def guard(name: str, settings: Settings, *, key: str | None = None) -> GuardDetector:
     """Return the guard `[moderation.guards.NAME]`; without a `key`, that of its environment variable.
 
     Raises:
@@ -276,9 +292,9 @@ def guard(name: str, settings: Settings, *, key: str | None = None) -> Guard:
     if not counted:
         raise ConfigError(f"{where} labels ignores every label, so that the guard could never flag; give one a meaning")
     if one.kind in REMOTE:
-        return Guard(name, one, meant, _remote(name, one, settings.home, counted, _key(one, where) if key is None else key))
+        return GuardDetector(name, one, meant, _remote(name, one, settings.home, counted, _key(one, where) if key is None else key))
     classifier = Classifier(Path(one.path), Path(one.tokenizer) if one.kind == "detoxify" else None)
-    return Guard(name, one, meant, _LocalReader(classifier, counted, list(one.labels)))
+    return GuardDetector(name, one, meant, _LocalReader(classifier, counted, list(one.labels)))
 
 
 def _remote(name: str, one: GuardSettings, home: Path, counted: Sequence[str], key: str) -> _Reader:
@@ -292,7 +308,7 @@ def _remote(name: str, one: GuardSettings, home: Path, counted: Sequence[str], k
         endpoint = endpoint.model_copy(update={"extra": one.extra, "model": one.model})
         return _ScoringReader(ScoringModel(endpoint, calls, one.kind, counted, list(one.labels), key=key, use=use, section=where))
     asks = family(one.preset, secret=marks_secret(home), policy=_policy(one.policy, where), guidelines=_guidelines(one, where))
-    return _ChatReader(one, asks, _Line(endpoint, calls, key, use, where))
+    return _ChatReader(one, asks, _Route(endpoint, calls, key, use, where))
 
 
 def _key(one: GuardSettings, where: str) -> str:
@@ -316,7 +332,7 @@ def _guidelines(one: GuardSettings, where: str) -> Mapping[str, str]:
     return one.guidelines
 
 
-def guards(settings: Settings) -> Iterator[Guard]:
+def guards(settings: Settings) -> Iterator[GuardDetector]:
     """Yield every configured guard, by name.
 
     Raises:
