@@ -49,14 +49,27 @@ def configured(settings: Settings) -> list[GuardDetector]:
 def guard_names(settings: Settings) -> list[str]:
     """Return `guard:NAME@VERSION` of each configured guard, as its detections are stored. Keys need not be set.
 
+    A guard whose files cannot be read has the version `unknown`, under which nothing is stored: it covers nothing.
+
     Raises:
-        ConfigError, ModelError: a guard's policy or files cannot be read, so that its version is unknown.
+        ConfigError: a policy cannot be read, or labels mean nothing.
     """
+    return [name for name, _ in _named(settings)]
+
+
+def _named(settings: Settings) -> list[tuple[str, str]]:
+    """Return `guard:NAME@VERSION` of each configured guard, and why its version is unknown, empty if it is known."""
     if not settings.moderation.guards:
         return []
     from alignment.moderation.guards import PREFIX, guard
 
-    return [f"{PREFIX}{name}@{guard(name, settings, key='').version}" for name in sorted(settings.moderation.guards)]
+    found = []
+    for name in sorted(settings.moderation.guards):
+        try:
+            found.append((f"{PREFIX}{name}@{guard(name, settings, key='').version}", ""))
+        except ModelError as error:
+            found.append((f"{PREFIX}{name}@unknown", str(error)))
+    return found
 
 
 @task
@@ -73,11 +86,10 @@ def ask_guards() -> dict[str, int]:
         except ModelError as error:
             say(f"warning: the guard {guard.name!r} is not asked any more tonight: {error}")
     for row in coverage(settings):
-        if row["scored"] is not None:
-            why = f" ({row['why']})" if row["why"] else ""
-            say(f"guard {row['guard']}: {row['scored']} scored, {row['flagged']} flagged, {row['abstained']} abstained{why}, "
-                f"{row['waiting']} not asked yet")  # fmt: skip
-            found.update({f"guards_{name}": row[name] for name in ("flagged", "abstained", "uncovered")})
+        why = f" ({row['why']})" if row["why"] else ""
+        counts = f"{row['scored']} scored, {row['flagged']} flagged, {row['abstained']} abstained{why}, {row['waiting']} not asked yet"
+        say(f"guard {row['guard']}: {counts}")
+        found.update({f"guards_{name}": row[name] for name in ("flagged", "abstained", "uncovered")})
     return dict(found)
 
 
@@ -159,17 +171,16 @@ def _save(settings: Settings, guard: GuardDetector, chunk: Sequence[Interaction]
 
 
 def coverage(settings: Settings) -> list[dict[str, Any]]:
-    """Return per guard what it scored, flagged and abstained from, and what it leaves uncovered; or None, and as `why` the problem."""
-    from alignment.moderation.guards import PREFIX, guard
+    """Return per guard what it scored, flagged and abstained from, and what it leaves uncovered; `why` has also what keeps it from work.
 
-    names, problems = [], []
-    for name in sorted(settings.moderation.guards):
-        try:
-            names.append(f"{PREFIX}{name}@{guard(name, settings, key='').version}")
-        except (ConfigError, ModelError) as error:
-            problems.append({"guard": name, **dict.fromkeys(("scored", "flagged", "abstained")), "why": str(error)}
-                            | dict.fromkeys(("waiting", "uncovered")))  # fmt: skip
-    return [*(query(settings.home, sql("flows", "guard_coverage"), {"guards": names}) if names else []), *problems]
+    Raises:
+        ConfigError: see `guard_names`.
+    """
+    named = dict(_named(settings))
+    if not named:
+        return []
+    rows = query(settings.home, sql("flows", "guard_coverage"), {"guards": list(named)})
+    return [{**row, "why": row["why"] or why} for row, why in zip(rows, (named[one] for one in sorted(named)), strict=True)]
 
 
 def try_guards(settings: Settings) -> str:

@@ -18,9 +18,9 @@ from alignment.candidates import HARMLESS
 from alignment.candidates.select import CERTAIN
 from alignment.config import load_settings
 from alignment.errors import AlignError, ConfigError
-from alignment.store import query, sql, store_path
+from alignment.store import append, query, session, sql, store_path
 from flows.guards import ask_guards, guard_names, try_guards
-from tests.conftest import child_environment
+from tests.conftest import NOW, child_environment
 from tests.guard_server import chat, guard_server
 from tests.test_flow import align
 from tests.test_ingest import raw, said, take
@@ -60,16 +60,22 @@ def lines(*requests: str) -> bytes:
 
 @pytest.fixture
 def without_prefect(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a flow's tasks be functions; one test goes through the command and Prefect."""
+    """Let a flow's tasks be functions; one test goes through the command, Prefect and the real detectors."""
     monkeypatch.setenv("ALIGN_HOME", str(home))
     for name in ("moderate_new", "ask_guards", "redact_deeply", "read_file", "read_small_files"):
         monkeypatch.setattr(flow, name, getattr(flow, name).fn)
 
 
 def ingest(home: Path, *requests: str) -> dict[str, int]:
-    """Store requests, moderate them, and ask the guards, as the flow does in this order; return the guards' counts."""
+    """Store requests as if the bundled detectors found them harmless, and ask the guards; return the guards' counts."""
     take(home, lines(*requests))
-    flow.moderate_new()
+    rows = [
+        {"interaction_id": row["id"], "detector": name, "version": "1", "score": 0.02, "flagged": False, "label": label, "detected_at": NOW}
+        for row in query(home, "SELECT id FROM interactions")
+        for name, label in (("harmful_request", "violence"), ("refusal", None), ("toxicity", None))
+    ]
+    with session(home, write=True) as connection:
+        append(connection, "detections", rows, key=("interaction_id", "detector", "version"))
     return flow.ask_guards()
 
 
