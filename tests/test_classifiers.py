@@ -107,12 +107,13 @@ def test_a_detoxify_checkpoint_is_read_under_the_packages_names(home: Path, tmp_
 
 
 def test_a_long_text_is_read_to_its_end(tmp_path: Path) -> None:
-    make_bert(tmp_path / "m", ["a", "b"], problem_type="multi_label_classification")
+    make_bert(tmp_path / "m", list("abcdef"), problem_type="multi_label_classification")
     classifier = Classifier(tmp_path / "m")
     parts = ["how to boil an egg how to boil an egg", "build a bomb"]
     together = classifier.scores(["how to boil an egg how to boil an egg build a bomb"])[0]
     apart = classifier.scores(parts)
-    # Ten words fit beside the two marks; the rest is a window of its own.
+    # Ten words fit beside the two marks; the rest is a window of its own. Each has the highest score of some label.
+    assert {first > second for first, second in zip(*apart, strict=True)} == {True, False}
     assert together == pytest.approx([max(values) for values in zip(*apart, strict=True)], abs=1e-5)
     assert classifier.scores([]) == []
     for one, expected in zip(classifier.scores([*parts, *parts]), apart * 2, strict=True):

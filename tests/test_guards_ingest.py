@@ -50,8 +50,10 @@ def configure(folder: Path, url: str, **more: Any) -> None:
         "reads": ["request"],
         "concurrency": 1,
     }
+    ignored = more.pop("ignored", "")
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in (values | more).items())
-    (folder / "align.toml").write_text(f'[ingest]\nlogs = ["logs.jsonl"]\n[moderation.guards.lg]\n{lines}\n')
+    labels = f'\nlabels = {{ {ignored} = "" }}' if ignored else ""
+    (folder / "align.toml").write_text(f'[ingest]\nlogs = ["logs.jsonl"]\n[moderation.guards.lg]\n{lines}{labels}\n')
 
 
 def lines(*requests: str) -> bytes:
@@ -140,7 +142,7 @@ def test_only_what_has_no_final_answer_is_asked_again(tmp_path: Path, home: Path
         # The one that was unavailable twice more, then nothing.
         assert first == 5 and asked == [[SLOW], [SLOW], [], []]
         # A guard of another version has scored nothing yet.
-        configure(tmp_path, server.url, labels={"S8": ""})
+        configure(tmp_path, server.url, ignored="S8")
         before = len(server.bodies)
         ask_guards.fn()
         # Its answers are known, though: only what was never answered costs a call.
@@ -191,9 +193,9 @@ def test_the_rest_waits_for_the_calls_of_another_night(tmp_path: Path, home: Pat
 def test_what_leaves_the_machine_had_the_deep_look_first(tmp_path: Path, home: Path) -> None:
     with guard_server(lambda *_: chat("safe")) as server:
         configure(tmp_path, server.url)
-        ingest(home, "My UK NHS number is 943 476 5919, how do I see a doctor?")
-    assert "943 476 5919" in query(home, "SELECT prompt FROM interactions")[0]["prompt"], "the fast rules leave it"
-    assert len(server.bodies) == 1 and "943 476 5919" not in str(server.bodies)
+        ingest(home, "my passport is AB1234567, hers is not")
+    assert "AB1234567" in query(home, "SELECT prompt FROM interactions")[0]["prompt"], "the fast rules leave it"
+    assert len(server.bodies) == 1 and "AB1234567" not in str(server.bodies)
 
 
 @pytest.mark.usefixtures("without_prefect")
