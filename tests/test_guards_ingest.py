@@ -26,7 +26,7 @@ from tests.test_flow import align
 from tests.test_ingest import raw, said, take
 
 pytestmark = [pytest.mark.flow, pytest.mark.model, pytest.mark.timeout(900)]
-FLAGGED, SAFE, GARBLED, SLOW, UNNAMED = (f"How do I boil {n} eggs for the {n} of us?" for n in (2, 3, 4, 5, 6))
+FLAGGED, SAFE, GARBLED, SLOW, UNNAMED = (f"What is the capital of {land}?" for land in ("Norway", "Peru", "Kenya", "Japan", "Canada"))
 ANSWERS: dict[str, Any] = {
     FLAGGED: chat("unsafe\nS9"),
     SAFE: chat("safe"),
@@ -88,6 +88,11 @@ def pool(home: Path) -> dict[str, tuple[float, str]]:
     return {json.loads(row["messages"])[0]["content"]: (row["harmful_request"], row["category"]) for row in rows}
 
 
+def printed(output: str, opens: str) -> Any:
+    """Return the JSON of a command's output; on a slow machine DuckDB draws a bar before it."""
+    return json.loads(output[output.index(f"{opens}\n") :])
+
+
 def scores(home: Path) -> dict[str, tuple[Any, ...]]:
     rows = query(
         home,
@@ -103,13 +108,13 @@ def test_a_flag_reaches_the_pool_and_an_abstention_is_not_harmless(tmp_path: Pat
     with guard_server(by_request) as server:
         configure(tmp_path, server.url)
         output, told = align(tmp_path, "home", "ingest", "--json", program="flows.cli")
-        [counts] = json.loads(output)
+        [counts] = printed(output, "[")
         status, _ = align(tmp_path, "home", "status", "--json", program="flows.cli")
     assert {name: counts[f"guards_{name}"] for name in ("flagged", "abstained", "uncovered")} == {
         "flagged": 2, "abstained": 2, "uncovered": 2,
     }  # fmt: skip
     assert "guard lg: 3 scored, 2 flagged, 2 abstained (unavailable 1, unreadable 1), 0 not asked yet" in told
-    [row] = json.loads(status)["guards"]
+    [row] = printed(status, "{")["guards"]
     assert (row["guard"], row["scored"], row["flagged"], row["abstained"], row["uncovered"]) == ("lg", 3, 2, 2, 2)
     assert scores(home) == {FLAGGED: (1.0, True, "weapons"), SAFE: (0.0, False, None), UNNAMED: (1.0, True, None)}
     labels = query(home, "SELECT prompt, label, hazard FROM guard_answers JOIN interactions ON interactions.id = interaction_id")
