@@ -52,7 +52,9 @@ TEAM_SETTINGS = (
     "gateway.upstream",
 )
 """What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
-_SECRET = re.compile(r"teacher\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)|notify(?:$|\.urls\b)")
+_SECRET = re.compile(
+    r"teacher\b|moderation\.guards\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)|notify(?:$|\.urls\b)"
+)
 """Settings whose values are never repeated in a message, whatever they are."""
 
 

@@ -11,6 +11,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from alignment.section import Rate as Rate
 from alignment.section import Section as Section
 from alignment.section import port_is_one
+from alignment.sections_guards import GuardSettings as GuardSettings
+from alignment.sections_guards import wrong_names
 from alignment.sections_serving import Dashboard as Dashboard
 from alignment.sections_serving import Event as Event
 from alignment.sections_serving import Gateway as Gateway
@@ -78,6 +80,16 @@ class Moderation(Section):
     harmful_request: Rate = Field(0.5, description="threshold of the harmful-request head")
     toxicity: Rate = Field(0.8, description="threshold of the toxicity classifier")
     refusal: Rate = Field(0.5, description="threshold of the refusal head")
+    guards: dict[str, GuardSettings] = Field(
+        {}, description="guard models and classifiers beside these detectors, each a table `[moderation.guards.NAME]`; see Detectors"
+    )
+
+    @field_validator("guards")
+    @classmethod
+    def _named(cls, value: dict[str, GuardSettings]) -> dict[str, GuardSettings]:
+        if wrong := wrong_names(list(value)):
+            raise ValueError(f"{wrong[0]!r} is no name of a guard; give up to 32 lower-case letters, digits and _, a letter first")
+        return value
 
 
 class Candidates(Section):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from prefect import flow, task
 
 from alignment.candidates import (
+    HARMLESS,
     PoolRow,
     contrast_batches,
     contrast_ids,
@@ -56,6 +57,7 @@ from alignment.text import cap
 from flows.authoring import author_answers, author_counts, revisions_of
 from flows.checks import check_pairs
 from flows.evaluate import held_out
+from flows.guards import guard_names
 from flows.label import label
 from flows.labelled import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
 from flows.night import base_path, embedder, interaction, now, only_night, writer_id
@@ -72,7 +74,8 @@ def choose(night_id: str) -> int:
     constitution = load_constitution(settings.labels.constitution)
     if query(settings.home, "SELECT 1 FROM selections WHERE night_id = ? LIMIT 1", [night_id]):
         return 0
-    rows = query(settings.home, sql("flows", "selection_pool"), {"max_chars": settings.candidates.max_prompt_chars})
+    parameters = {"max_chars": settings.candidates.max_prompt_chars, "guards": guard_names(settings), "harmless": HARMLESS}
+    rows = query(settings.home, sql("flows", "selection_pool"), parameters)
     pool = [
         PoolRow(
             interaction(row),

@@ -36,6 +36,7 @@ from alignment.store.session import EVIDENCE, REBUILD, wal_path
 from alignment.train.needs import check_needs
 from flows.backup import last_backup
 from flows.environment import prepare
+from flows.guards import try_guards
 from flows.night import base_path, now
 from flows.notifications import check_receivers
 
@@ -288,6 +289,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("logs", _logs),
         ("constitution", _constitution),
         ("teacher", _teacher),
+        ("guards", try_guards),
         ("gate", _gate),
         ("models", _models),
         ("template", _template),

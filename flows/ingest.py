@@ -20,6 +20,7 @@ from alignment.ingest.replay import replay
 from alignment.store import append, audit, migrate, query, session, sql
 from alignment.text import cap, printable
 from flows.checks import check_ingest
+from flows.guards import ask_guards, configured
 from flows.night import embedder, interaction, now, only_night
 from flows.read_files import FileRead, FilesRead, check_block, nothing_in, read_context, read_file, read_small_files
 from flows.redact import redact_deeply
@@ -94,9 +95,11 @@ def ingest(
     `since` skips files not changed after it; `dry_run` stores nothing. `accept` turns failed checks into warnings and also reads files
     that were set aside, without their unusable lines. `compare=False` skips the comparison with earlier deliveries. An unusable file is set
     aside and the flow goes on. A source with nothing usable does not block the others; it fails the flow after all else is moderated and
-    checked.
+    checked. Guards are asked about what they have not scored, also of earlier runs.
     """
     settings = load_settings()
+    # A guard without its key stops the ingest before anything is read.
+    configured(settings)
     with only_night(settings):
         migrate(settings.home)
         started = now()
@@ -104,9 +107,10 @@ def ingest(
         if accept and not dry_run:
             audit.append(settings.home, "checks_accepted", ", ".join(sorted(one.name for one in sources)), actor=acting_name())
         found = _read_sources(settings, sources, since=since, dry_run=dry_run, accept=accept)
-        moderated = 0
+        moderated, guarded = 0, {}
         if not dry_run:
             moderated = moderate_new() if found.total.stored or _backlog(settings) else 0
+            guarded = ask_guards() if settings.moderation.guards else {}
             redact_deeply()
         if not dry_run:
             _tell_commonest(settings, [one.name for one in sources], started)
@@ -118,7 +122,7 @@ def ingest(
                 found.problems.append(error)
         if found.problems:
             raise _together(found.problems)
-        return {**found.total._asdict(), "moderated": moderated}
+        return {**found.total._asdict(), "moderated": moderated, **guarded}
 
 
 class _Read(NamedTuple):
@@ -257,5 +261,7 @@ def replay_quarantine(reason: str | None = None, source: str | None = None) -> d
         outcomes = replay(settings.home, sources, rejects, context, reason=reason, source=source)
         if outcomes["stored"]:
             moderate_new()
+            if settings.moderation.guards:
+                ask_guards()
             redact_deeply()
         return dict(outcomes)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from itertools import takewhile
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
 
 from alignment.config import setting_names
+from alignment.sections_guards import PRESETS, GuardSettings
 from flows import write_docs as reference
 from flows.cli import app
 from tests.conftest import ROOT
@@ -100,3 +101,9 @@ def test_a_command_or_option_that_does_not_exist_is_found() -> None:
 def test_every_command_exists_with_its_options(page) -> None:  # type: ignore[no-untyped-def]
     lines = [] if page.name == "cli.md" else COMMAND.findall(page.read_text(encoding="utf-8"))
     assert {line: lost for line in lines if (lost := unknown(line))} == {}
+
+
+def test_the_page_on_guards_names_each_of_their_settings_kinds_and_presets() -> None:
+    page = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
+    kinds = get_args(GuardSettings.model_fields["kind"].annotation)
+    assert [name for name in (*GuardSettings.model_fields, *kinds, *PRESETS) if f"`{name}`" not in page] == []

@@ -437,6 +437,9 @@ def stored(home: Path, *rows: dict[str, Any]) -> None:
         )
 
 
+POOL = {"max_chars": 1000, "guards": [], "harmless": 0.1}
+
+
 def test_without_consent_nothing_is_taught(home: Path) -> None:
     stored(
         home, {"id": "a1", "consent": True}, {"id": "b1", "consent": False}, {"id": "c1", "consent": True}, {"id": "d1", "consent": None}
@@ -444,10 +447,10 @@ def test_without_consent_nothing_is_taught(home: Path) -> None:
     assert [row["id"] for row in query(home, "SELECT id FROM trainable ORDER BY id")] == ["a1", "c1"]
     assert [row["id"] for row in query(home, sql("flows", "selected"), {"night_id": "n", "refusal": 0.5})] == ["a1"]
     # The night chose a1 and b1 but built no pairs yet: nothing is used up.
-    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), {"max_chars": 1000})] == ["a1", "c1"]
+    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), POOL)] == ["a1", "c1"]
     with session(home, write=True) as connection:
         append(connection, "pair_sets", [{"id": "s", "night_id": "n", "pair_id": "p", "split": "train"}])
-    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), {"max_chars": 1000})] == ["c1"]
+    assert [row["id"] for row in query(home, sql("flows", "selection_pool"), POOL)] == ["c1"]
     assert query(home, sql("flows", "night_fingerprint"))[0]["traffic"].startswith("2-")
 
 

@@ -20,9 +20,10 @@ from alignment.candidates.answers import (
     seed_batches,
 )
 from alignment.candidates.author import Author, Authored, Control, Task
-from alignment.candidates.select import PoolRow, select
+from alignment.candidates.select import HARMLESS, PoolRow, select
 
 __all__ = [
+    "HARMLESS",
     "REVISED",
     "UNFIT",
     "Author",

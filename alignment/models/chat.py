@@ -49,6 +49,14 @@ class Written(NamedTuple):
     reason: str = ""
 
 
+class Classified(NamedTuple):
+    """What a guard model said, and the probability of each option as its first word (None: unknown); `reason` says why it said nothing."""
+
+    text: str
+    odds: tuple[float, ...] | None = None
+    reason: str = ""
+
+
 class Writer(Protocol):
     """A model that writes one answer per conversation, and gives the reason for each missing answer."""
 

@@ -25,8 +25,9 @@ from alignment.ids import content_id
 from alignment.models import replies
 from alignment.models.asked import Asked, Calls, Failed, Use, price
 from alignment.models.budget import LimitReached, Pace, Purse, Requests
-from alignment.models.chat import Choice, Written
+from alignment.models.chat import Choice, Classified, Written
 from alignment.models.dialect import Dialect
+from alignment.models.interface import CHAT, Interface
 from alignment.models.replies import NO_LOGPROBS, OVERHEAD, RUBRIC_TOKENS, THINKS, TOP, Answer
 from alignment.records import Message
 from alignment.text import without_control
@@ -60,7 +61,7 @@ class RemoteModel:
     """A `ChatModel`, `Chooser` and `Writer` behind an endpoint.
 
     `edition` distinguishes weights served under one name, as far as the caller can; a new edition repeats all calls. `mask` removes
-    personal data from answers before anything is stored. `use` is the purpose of the calls.
+    personal data from answers before anything is stored. `use` is the purpose of the calls, `interface` how errors speak of them.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class RemoteModel:
         edition: str = "",
         mask: Callable[[str], str] | None = None,
         use: Use | None = None,
+        interface: Interface = CHAT,
     ) -> None:
         self.endpoint, self.calls, self.edition = endpoint, calls, edition
-        self._mask, self._use = mask, use or Use()
+        self._mask, self._use, self._interface = mask, use or Use(), interface
         self._key = key
         self._dialect = Dialect()
         self._probed = self._rubric = self._thinks = False
@@ -150,6 +152,28 @@ class RemoteModel:
                 found[place] = choice
         return found
 
+    def classify(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[str], *, max_new_tokens: int, subjects: Sequence[str]
+    ) -> list[Classified]:
+        """Return each answer with the odds of `options` as its first token, as far as the server gives them; no options: no odds.
+
+        What did not arrive is a reason, as in `Writer.write`; the answers that did arrive are returned even if the server then went away.
+
+        Raises:
+            ModelError: the endpoint refuses every call.
+        """
+        plain = {"max_tokens": max_new_tokens, "temperature": 0.0}
+        odds = {"logprobs": True, "top_logprobs": TOP} if options and not self._rubric else {}
+        asked = [self._call(list(one), {**plain, **odds}, subject) for one, subject in zip(conversations, subjects, strict=True)]
+        answers = answered(self.calls, self._run(), asked)
+        # A server that refuses log-probabilities is asked without them, now and from now on.
+        if refused := [place for place, each in enumerate(answers) if odds and isinstance(each, str) and replies.gives_none(each)]:
+            self._rubric = True
+            again = answered(self.calls, self._run(), [self._call(list(conversations[one]), plain, subjects[one]) for one in refused])
+            for place, each in zip(refused, again, strict=True):
+                answers[place] = each
+        return [replies.classified(each, options) for each in answers]
+
     def _marks(self, conversations: Sequence[Sequence[Message]], options: Sequence[str], subjects: Sequence[str]) -> list[Choice]:
         thinking = self.endpoint.thinking_tokens
         parameters = {"max_tokens": RUBRIC_TOKENS + thinking, "temperature": 0.0}
@@ -166,8 +190,8 @@ class RemoteModel:
             self.calls.settle()
         return [known[one.id] for one in asked]
 
-    def _run(self) -> _Run:
-        return _Run(self.endpoint, self.calls, self._key, self._dialect, self._use, self._mask)
+    def _run(self) -> Run:
+        return Run(self.endpoint, self.calls, self._key, self._dialect, self._use, self._mask, self._interface)
 
     def _call(self, messages: list[Message], parameters: Mapping[str, Any], subject: str) -> Asked:
         # Servers put the conversation into their own template: remove the control tokens of the usual templates.
@@ -179,10 +203,38 @@ class RemoteModel:
         return Asked(content_id(self.model_id, messages, dict(parameters)), body, subject, most)
 
 
-class _Run:
+def answered(calls: Calls, run: Run, asked: Sequence[Asked]) -> list[Answer]:
+    """Return the answer to each call, stored or new, or the reason why there is none, also if the server went away in between.
+
+    Raises:
+        ModelError: the endpoint refuses every call.
+    """
+    known: dict[str, Answer] = {**calls.find([one.id for one in asked])}
+    why = ""
+    if unpaid := list({one.id: one for one in asked if one.id not in known}.values()):
+        try:
+            asyncio.run(run.all(unpaid))
+        except TeacherUnavailable as error:
+            why = f"unavailable: {error}"
+        finally:
+            calls.settle()
+        known |= run.found
+    return [known.get(one.id, why) for one in asked]
+
+
+class Run:
     """Runs the calls of one request in one event loop."""
 
-    def __init__(self, endpoint: Teacher, calls: Calls, key: str, dialect: Dialect, use: Use, mask: Callable[[str], str] | None) -> None:
+    def __init__(
+        self,
+        endpoint: Teacher,
+        calls: Calls,
+        key: str,
+        dialect: Dialect,
+        use: Use,
+        mask: Callable[[str], str] | None = None,
+        interface: Interface = CHAT,
+    ) -> None:
         import httpx2
         import openai
 
@@ -191,6 +243,8 @@ class _Run:
         now = datetime.now(UTC).replace(tzinfo=None)
         spent = calls.spent(now - NIGHT)
         self.endpoint, self.calls, self.key, self.dialect, self.use, self.mask = endpoint, calls, key, dialect, use, mask
+        self.interface = interface
+        self.found: dict[str, Answer] = {}
         self.pace = Pace(endpoint.requests_per_minute, [(now - one).total_seconds() for one in calls.made(now - timedelta(minutes=1))])
         self.purse = Purse(endpoint.max_tokens_per_night, endpoint.max_cost_per_night, tokens=spent.tokens, cost=spent.cost)
         self.requests = Requests(use.most, calls.requests(now - NIGHT, use.purpose) if use.most else 0, use.setting)
@@ -218,12 +272,11 @@ class _Run:
             TeacherUnavailable: several calls in a row got no answer; the rest was not tried.
             ModelError: the endpoint refuses every call.
         """
-        found: dict[str, Answer] = {}
         waiting = iter(asked)
 
         async def work() -> None:
             for one in waiting:
-                found[one.id] = await self._one(one)
+                self.found[one.id] = await self._one(one)
 
         try:
             async with self.client, asyncio.TaskGroup() as workers:
@@ -231,7 +284,7 @@ class _Run:
                     workers.create_task(work())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        return found
+        return self.found
 
     async def _one(self, asked: Asked) -> Answer:
         why, pause = self.stopped, 0.0
@@ -248,7 +301,7 @@ class _Run:
             except Failed as error:
                 why, pause = str(error), error.after
                 if error.stop:
-                    raise ModelError(f"{self._where()} refuses: {why}; correct [teacher] in align.toml") from None
+                    raise ModelError(f"{self._where()} refuses: {why}; correct {self.interface.section} in align.toml") from None
                 if not error.again:
                     return f"refused: {why}"
         if self.stopped:
@@ -287,7 +340,7 @@ class _Run:
             else:
                 self.purse.settle(asked.most, (0, 0.0))
             raise
-        most_out = asked.body["max_tokens"]
+        most_out = asked.body.get("max_tokens", 0)
         self._settle(asked, answer, *replies.used(answer, asked.most[0] - most_out, most_out), time.monotonic() - started)
         return answer
 
@@ -323,13 +376,13 @@ class _Run:
         key = asked.id if sent == asked.body else content_id(asked.id, sorted(sent))
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
-                raw = await self.client.chat.completions.with_raw_response.create(
-                    **sent, extra_headers={"Idempotency-Key": key}, extra_body=self.endpoint.extra or None
-                )
-                kept = replies.reply(loads(without_secrets(raw.content.decode(), [self.key])), asked.body["max_tokens"])
+                raw = loads(without_secrets((await self._post(sent, key)).decode(), [self.key]))
+                read = self.interface.read
+                kept = read(raw) if read else replies.reply(raw, asked.body["max_tokens"])
                 return kept if self.mask is None else {**kept, **{name: self.mask(kept[name]) for name in _WORDS if kept.get(name)}}
         except replies.Trouble as error:
-            raise Failed(str(error), again=error.again, billed=error.billed, used=error.used) from None
+            why = str(error) if self.interface.quotes else "an error in place of an answer"
+            raise Failed(why, again=error.again, billed=error.billed, used=error.used) from None
         except (TimeoutError, openai.APITimeoutError):
             raise Failed(f"no answer within {self.endpoint.timeout_seconds} s", billed=True) from None
         except openai.APIStatusError as error:
@@ -342,6 +395,20 @@ class _Run:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, openai.OpenAIError) as error:
             raise Failed(f"the answer is no whole chat completion ({type(error).__name__})", billed=True) from None
 
+    async def _post(self, sent: Mapping[str, Any], key: str) -> bytes:
+        import httpx2
+        import openai
+
+        headers: dict[str, Any] = {"Idempotency-Key": key}
+        extra = self.endpoint.extra
+        if not self.interface.path:
+            raw = await self.client.chat.completions.with_raw_response.create(**sent, extra_headers=headers, extra_body=extra or None)
+            return bytes(raw.content)
+        if self.interface.key_header:
+            headers |= {"Authorization": openai.Omit(), **({self.interface.key_header: self.key} if self.key else {})}
+        body = {**sent, **extra}
+        return (await self.client.post(self.interface.path, cast_to=httpx2.Response, body=body, options={"headers": headers})).content
+
     def _refusal(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> Failed:
         from alignment.http import without_secrets
 
@@ -351,7 +418,7 @@ class _Run:
         with suppress(ValueError, RecursionError):
             told = json.loads(body)
         said = replies.words_of(told)
-        why = f"status {status} ({said})"
+        why = f"status {status} ({said})" if self.interface.quotes else f"status {status}{' logprobs' * ('logprob' in said)}"
         if status in _TRANSIENT or status >= 500:
             return Failed(why, after=_retry_after(error.response.headers))
         stop = status in (401, 404) or (status == 403 and not replies.moderated(told))

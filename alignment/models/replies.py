@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alignment.models.chat import Choice, Written
+from alignment.models.chat import Choice, Classified, Written
 from alignment.reasoning import apart
 from alignment.records import Message
 from alignment.text import cap, printable
@@ -268,6 +268,22 @@ def written(answer: Answer) -> Written:
     if not text and thinks(answer):
         return Written("", THINKS)
     return Written(text, "cut: the server stopped it at its longest" if answer.get("cut") else "")
+
+
+def classified(answer: Answer, options: Sequence[str]) -> Classified:
+    """Read what a guard model said; without the odds of the options if they are unknown or together too improbable.
+
+    >>> classified({"content": "No", "top": [["No", -0.5], ["Yes", -1.5], ["yes", -3.0]], "usage": None}, ["yes", "no"]).odds
+    (0.306..., 0.693...)
+    """
+    if isinstance(answer, str) or (why := _no_answer(answer)):
+        return Classified("", None, answer if isinstance(answer, str) else why)
+    text = str(answer["content"]).strip()
+    if not text and thinks(answer):
+        return Classified("", None, THINKS)
+    odds = [sum(math.exp(logprob) for token, logprob in answer["top"] if token.strip(_BEFORE).casefold() == option) for option in options]
+    total = sum(odds)
+    return Classified(text, tuple(one / total for one in odds) if total >= _LEAST_MASS else None)
 
 
 def by_odds(answer: Answer, options: Sequence[str]) -> Choice:

@@ -50,7 +50,7 @@ class Exchanges(NamedTuple):
 
 
 class Detector(Protocol):
-    """Anything that scores exchanges: a head below, or a guard model behind an endpoint."""
+    """Anything that scores every exchange it is given. What may abstain is a `GuardDetector` (`alignment.moderation.guards`)."""
 
     @property
     def name(self) -> str:

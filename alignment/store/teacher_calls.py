@@ -21,6 +21,7 @@ from alignment.store.migrate import migrate
 from alignment.store.session import append, is_disk_full, no_space, query, session
 
 _FILE = "teacher_calls.jsonl"
+_OWN = "CASE WHEN starts_with(purpose, 'guard:') THEN purpose ELSE '' END = ?"
 
 
 class Spent(NamedTuple):
@@ -31,10 +32,14 @@ class Spent(NamedTuple):
 
 
 class TeacherCalls:
-    """The paid calls of one state folder."""
+    """The paid calls of one state folder; `spent` and `made` count those of one `payer` only.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    Guards pay for themselves (their calls' purpose is `guard:NAME`): moderating a day of traffic must not use up what the teacher may
+    spend. The payer '' is the teacher, whose calls are all others.
+    """
+
+    def __init__(self, home: Path, *, payer: str = "") -> None:
+        self.home, self.payer = home, payer
         self._path = home / _FILE
 
     def keep(self, row: Mapping[str, Any]) -> None:
@@ -76,9 +81,9 @@ class TeacherCalls:
         self._prepare()
         [row] = query(
             self.home,
-            "SELECT coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(cost), 0)::DOUBLE AS cost "
-            "FROM teacher_calls WHERE created_at >= ?",
-            [since],
+            "SELECT coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(cost), 0)::DOUBLE AS cost "  # noqa: S608
+            f"FROM teacher_calls WHERE created_at >= ? AND {_OWN}",
+            [since, self.payer],
         )
         return Spent(row["tokens"], row["cost"])
 
@@ -91,7 +96,11 @@ class TeacherCalls:
     def made(self, since: datetime) -> list[datetime]:
         """Return the times of calls since `since` (UTC), oldest first."""
         self._prepare()
-        rows = query(self.home, "SELECT created_at FROM teacher_calls WHERE created_at >= ? ORDER BY created_at", [since])
+        rows = query(
+            self.home,
+            f"SELECT created_at FROM teacher_calls WHERE created_at >= ? AND {_OWN} ORDER BY created_at",  # noqa: S608 - a constant
+            [since, self.payer],
+        )
         return [row["created_at"] for row in rows]
 
     def _prepare(self) -> None:

@@ -12,6 +12,7 @@ def status_command(as_json: Json = False) -> None:
     from alignment.gate_floor import weakenings
     from alignment.release import current
     from alignment.store import migrate, query, sql, store_path
+    from flows.guards import coverage
 
     if store_path(settings.home).exists():
         migrate(settings.home)
@@ -20,6 +21,7 @@ def status_command(as_json: Json = False) -> None:
     files = query(settings.home, sql("flows", "status_files"))
     reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM open_quarantine GROUP BY reason ORDER BY lines DESC")
     aside = query(settings.home, "SELECT source, path, kind, reason, set_aside_at FROM open_set_aside ORDER BY set_aside_at DESC LIMIT 20")
+    guards = coverage(settings) if settings.moderation.guards else []
     [reviews] = query(settings.home, "SELECT count(*) AS open FROM open_reviews")
     if as_json:
         print_json(
@@ -30,6 +32,7 @@ def status_command(as_json: Json = False) -> None:
                 "set_aside": aside,
                 "quarantine": reasons,
                 "open_reviews": reviews["open"],
+                "guards": guards,
                 "gate": {"weakened": weakened, "unsafe": settings.gate.unsafe},
             }
         )
@@ -37,6 +40,7 @@ def status_command(as_json: Json = False) -> None:
     print(f"In production: {current(settings.home)}; open reviews: {reviews['open']}")
     for one in weakened:
         print(f"The gate is weakened (reason given: {settings.gate.unsafe}): {one}")
-    for title, rows in (("Nights", nights), ("Log files", files), ("Log files set aside", aside), ("Quarantine", reasons)):
+    listed = [("Nights", nights), ("Log files", files), ("Log files set aside", aside), ("Quarantine", reasons)]
+    for title, rows in [*listed, *([("Guards", guards)] if guards else [])]:
         print(f"\n{title}")
         print_rows(rows, as_json=False)

@@ -1,7 +1,16 @@
 -- Purpose: exchanges that may be labelled tonight, with what detectors and users said about them.
--- Parameters: max_chars BIGINT.
+-- Parameters: max_chars BIGINT, guards VARCHAR[] ('detector@version' of the configured guards), harmless DOUBLE (the score below which a
+--   request is taught as harmless).
 -- Grain: one trainable, moderated exchange that no night has built pairs from. Among several versions of a detector, the last counts.
-WITH said AS (
+--   What a guard flags has at least the guard's score: under the guard's category, or under the bundled detector's if that one doubts,
+--   too; without any category it is in doubt. What no guard has scored is not harmless, either.
+WITH guarded AS (
+    SELECT interaction_id, max(score) FILTER (flagged) AS score, arg_max(label, score) FILTER (flagged) AS category
+    FROM detections
+    WHERE list_contains($guards::VARCHAR[], detector || '@' || version)
+    GROUP BY interaction_id
+),
+bundled AS (
     SELECT
         interaction_id,
         arg_max(score, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
@@ -10,6 +19,19 @@ WITH said AS (
         arg_max(score, detected_at) FILTER (detector = 'refusal') AS refusal
     FROM detections
     GROUP BY interaction_id
+),
+said AS (
+    SELECT
+        bundled.interaction_id, toxicity, refusal,
+        CASE
+            WHEN len($guards::VARCHAR[]) > 0 AND guarded.interaction_id IS NULL THEN greatest(harmful_request, $harmless)
+            WHEN guarded.score IS NULL THEN harmful_request
+            WHEN guarded.category IS NULL AND harmful_request < $harmless THEN $harmless
+            ELSE greatest(harmful_request, guarded.score)
+        END AS harmful_request,
+        CASE WHEN guarded.score > harmful_request THEN coalesce(guarded.category, bundled.category) ELSE bundled.category END AS category
+    FROM bundled
+    LEFT JOIN guarded USING (interaction_id)
 ),
 complained AS (
     SELECT DISTINCT interaction_id FROM signals
