@@ -538,6 +538,7 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "seed_draws",
             "seed_events",
             "author_outcomes",
+            "guard_answers",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

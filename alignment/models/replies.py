@@ -274,7 +274,7 @@ def classified(answer: Answer, options: Sequence[str]) -> Classified:
     """Read what a guard model said; without the odds of the options if they are unknown or together too improbable.
 
     >>> classified({"content": "No", "top": [["No", -0.5], ["Yes", -1.5], ["yes", -3.0]], "usage": None}, ["yes", "no"]).odds
-    (0.306..., 0.693...)
+    (0.310..., 0.689...)
     """
     if isinstance(answer, str) or (why := _no_answer(answer)):
         return Classified("", None, answer if isinstance(answer, str) else why)
