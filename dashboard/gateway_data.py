@@ -42,7 +42,8 @@ def _day(folder: str) -> Day | None:
         return None
     with duckdb.connect(config={"threads": 1, "memory_limit": "1GB"}) as connection:
         connection.execute(sql("dashboard", "gateway_lines"), {"files": [str(file) for file in files]})
-        hours, rules, times = (data.named(connection, sql("dashboard", f"gateway_{name}"), {}) for name in ("hours", "rules", "times"))
+        names = ("gateway_hours", "gateway_rules", "gateway_times")
+        hours, rules, times = (data.named(connection, sql("dashboard", name), {}) for name in names)
     return Day(hours, rules, times[0], whole)
 
 

@@ -62,13 +62,15 @@ def back_up(home: Path, file: Path, *, actor: str) -> BackedUp:
     _refuse_place(home, file)
     begun, moment = time.perf_counter(), datetime.now(UTC)
     with whole_folder(home), _scratch(home) as scratch:
-        audit.append(home, "backed_up", file.name, actor=actor, now=moment)
+        # In the backup, too; that it was made is only known afterwards.
+        audit.append(home, "backup_started", file.name, actor=actor, now=moment)
         held = _copy_at_one_instant(home, scratch)
         fold_log(scratch)
         _refuse_damage(scratch)
         sources = {**_files(scratch, scratch), **_lasting(home)}
         listed = write_archive(file, sources, schema=applied_version(scratch), created_at=moment.isoformat(timespec="seconds"))
         done = BackedUp(str(file), len(listed.files), listed.size, file.stat().st_size, held, time.perf_counter() - begun)
+        audit.append(home, "backed_up", file.name, actor=actor)
         _note(home, {"created_at": listed.created_at, "file": done.file, "bytes": done.packed})
     return done
 
@@ -145,7 +147,7 @@ def _lasting(home: Path) -> dict[str, Source]:
         if finished(run):
             found.update(_files(home, run))
     for path in (home / "gateway" / "held").glob("[!.]*.json"):
-        found[_name(home, path)] = Source(path, path.stat().st_size)
+        found[_name(home, path)] = _source(home, path)
     # After what is held, whose marks say what has been logged.
     for path in (home / "gateway" / "logs").glob("[!.]*.jsonl"):
         found[_name(home, path)] = Source(path, _whole_lines(path))
@@ -159,8 +161,15 @@ def _files(home: Path, folder: Path) -> dict[str, Source]:
         names[:] = [name for name in names if name != "checkpoints" and not name.endswith(".part")]
         for path in (Path(here) / name for name in files):
             if (not path.name.startswith(".") or path.name == ".audit.lock") and not path.name.endswith(".part") and not path.is_symlink():
-                found[_name(home, path)] = Source(path, path.stat().st_size)
+                found[_name(home, path)] = _source(home, path)
     return found
+
+
+def _source(home: Path, path: Path) -> Source:
+    try:
+        return Source(path, path.stat().st_size)
+    except FileNotFoundError:
+        raise StoreError(f"{_name(home, path)!r} went away during the backup, which was given up; run 'align backup' again") from None
 
 
 def _name(home: Path, path: Path) -> str:

@@ -21,13 +21,15 @@ from typing import Any, NamedTuple
 import duckdb
 
 from alignment.config import Settings
-from alignment.errors import AlignError
+from alignment.errors import AlignError, NightRunning
 from alignment.sections import Event
 from alignment.store import query, sql
 from alignment.text import cap, printable
 from flows.show import say
 
 _PROGRAM = Path(__file__).with_name("send.py")
+_NEEDED = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|(?:https?|all|no)_proxy", re.IGNORECASE)
+"""Of the environment, what a process needs to reach a server."""
 _START_SECONDS = 30.0
 """For the process to start and import apprise; a busy machine takes some seconds."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,29}(?=://)", re.IGNORECASE)
@@ -116,6 +118,9 @@ def tells_failure(settings: Settings) -> Iterator[dict[str, str]]:
     at: dict[str, str] = {}
     try:
         yield at
+    except NightRunning:
+        # A second start was refused; the night that runs has not failed.
+        raise
     except Exception as error:
         known = type(error).__name__
         with suppress(Exception):
@@ -151,8 +156,8 @@ def send(settings: Settings, message: Message | None) -> list[Sent]:
         "kind": kind,
         "seconds": settings.notify.timeout,
     }
-    # Neither our settings nor our secrets are for it.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGN_", "PREFECT_"))}
+    # Neither our settings nor anybody's keys are for it.
+    clean = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(_PROGRAM)],

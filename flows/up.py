@@ -182,7 +182,8 @@ def _children_left() -> bool:
 
 def _print(lines: queue.Queue[str], *, seconds: float) -> None:
     """Print what has been said, waiting for the first line for so many seconds."""
-    with suppress(queue.Empty):
+    # Whoever read our output may be gone; the parts must still be ended.
+    with suppress(queue.Empty, BrokenPipeError):
         text = lines.get(timeout=seconds) if seconds else lines.get_nowait()
         while True:
             sys.stdout.write(text + "\n")

@@ -104,10 +104,10 @@ def test_only_the_last_decision_of_a_night_can_be_approved(store: Path) -> None:
     for verdict in ("approved", "refused"):
         with pytest.raises(ReleaseError, match="does not wait for approval \\(the gate said 'block'\\)"):
             spoken(store, verdict, seen=blocks)
-    assert query(store, sql("dashboard", "decisions"), {"limit": 9})[1]["waiting"] is False
+    assert query(store, sql("dashboard", "decisions"), {"limit": 9, "decision": None})[1]["waiting"] is False
     assert (current(store), said_of(store, A)) == (BASE, [])
     again = decided(store, waits=True, challenger=B, moment=NOW + timedelta(hours=2))
-    assert [row["id"] for row in query(store, sql("dashboard", "decisions"), {"limit": 9}) if row["waiting"]] == [again]
+    assert [row["id"] for row in query(store, sql("dashboard", "decisions"), {"limit": 9, "decision": None}) if row["waiting"]] == [again]
     assert spoken(store, "approved", seen=again) == B
 
 
@@ -377,7 +377,11 @@ def test_a_suite_file_that_does_not_say_how_to_score_stops_before_anything_is_as
 
 def shown(home: Path, decision: str) -> list[dict[str, Any]]:
     """Return what the page Gate shows of a decision's answers."""
-    return query(home, sql("dashboard", "answers"), {"decision": decision, "suite": None, "change": None, "limit": 999, "offset": 0})
+    return query(
+        home,
+        sql("dashboard", "answers"),
+        {"decision": decision, "suite": None, "change": None, "harmful": ["harm"], "limit": 999, "offset": 0},
+    )
 
 
 def test_the_page_shows_the_answers_that_the_gate_judged(store: Path) -> None:

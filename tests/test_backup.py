@@ -102,7 +102,8 @@ def test_what_is_restored_is_what_was_backed_up(state: Path, kept: Path, tmp_pat
         verify(target, name)
     # The act that made the folder is the last in its log, after the one that made the backup.
     assert audit.verify(target).problem is None
-    assert [row["action"] for row in audit.read(target)[-2:]] == ["backed_up", "restored"]
+    assert [row["action"] for row in audit.read(target)[-2:]] == ["backup_started", "restored"]
+    assert audit.read(state)[-1]["action"] == "backed_up"
     # The next export finds the evidence to be that of the store: none of its rows is lost, and what came after it is new.
     new = {table: rows for table, rows in export(target).items() if rows}
     assert new == {"verdicts": 1, "release_events": 3, "gate_verdicts": 2}

@@ -36,7 +36,7 @@ KNOWN = re.compile(
     r"|(?:evidence|releases|training|audit|gateway)/[^\x00-\x1f\x7f\\]+)\Z"
 )
 """Names, relative to the state folder, that an archive may have."""
-_CHUNK, _LONGEST_LIST, _MOST_FILES, _LONGEST_NAME = 1 << 20, 64 << 20, 1_000_000, 1000
+_CHUNK, _LONGEST_LIST, _MOST_FILES, _LONGEST_NAME, _LONGEST_PART = 1 << 20, 64 << 20, 1_000_000, 1000, 255
 _SPARE = 64 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -85,12 +85,29 @@ def write_archive(file: Path, sources: Mapping[str, Source], *, schema: int, cre
             os.fsync(raw.fileno())
         if read_archive(scratch) != listed:
             raise StoreError(f"the backup {str(file)!r} does not read back as it was written; check the disk, and run 'align backup' again")
-        os.replace(scratch, file)
-    except BaseException:
+        _publish(scratch, file)
+    except FileExistsError:
+        raise InputError(f"{str(file)!r} was made meanwhile, and no backup is overwritten; give another name") from None
+    finally:
         scratch.unlink(missing_ok=True)
-        raise
     sync_path(file.parent)
     return listed
+
+
+def _publish(scratch: Path, file: Path) -> None:
+    """Give an archive its name, unless that is taken.
+
+    Raises:
+        FileExistsError: it is.
+    """
+    try:
+        os.link(scratch, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as a share
+        if os.path.lexists(file):
+            raise FileExistsError from None
+        os.replace(scratch, file)
 
 
 def _hashed(name: str, source: Source) -> Stored:
@@ -246,10 +263,14 @@ def _check_names(files: Mapping[str, Stored]) -> None:
     folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(1, name.count("/") + 1)}
     for name, one in files.items():
         parts = name.split("/")
-        if not KNOWN.match(name) or {"", ".", ".."} & set(parts) or name in folders or len(name) > _LONGEST_NAME:
+        if not KNOWN.match(name) or {"", ".", ".."} & set(parts) or name in folders or len(name) > _LONGEST_NAME or _too_long(parts):
             raise _Damaged(f"it lists {cap(name, 100)!r}, which has no place in a state folder")
         if not isinstance(one.size, int) or one.size < 0 or not _SHA256.match(one.sha256):
             raise _Damaged(f"it lists {cap(name, 100)!r} without size or hash")
+
+
+def _too_long(parts: list[str]) -> bool:
+    return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART for part in parts)
 
 
 def _plain(member: tarfile.TarInfo) -> bool:
