@@ -36,8 +36,8 @@ DISGUISES: dict[str, Callable[[str], str]] = {
 }
 
 
-class Found(NamedTuple):
-    """How many of `n` requests the detector finds, as they are written and as they are read; either may find one."""
+class DisguiseCount(NamedTuple):
+    """How many of `n` requests the detector finds as they are written; `with_reading` counts a request that is found in either form."""
 
     disguise: str
     n: int
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     with_reading: int
 
 
-def run(suite: str, most: int) -> list[Found]:
+def run(suite: str, most: int) -> list[DisguiseCount]:
     """Return a row per disguise. `most` limits the prompts, by a fixed sample; 0 is all."""
     from alignment.models.embedder import Embedder
 
@@ -58,7 +58,7 @@ def _disguised(talk: Sequence[Message], way: Callable[[str], str]) -> list[Messa
     return [Message(role=turn["role"], content=way(turn["content"]) if turn["role"] == "user" else turn["content"]) for turn in talk]
 
 
-def _found(name: str, talks: Sequence[list[Message]], embedder: object) -> Found:
+def _found(name: str, talks: Sequence[list[Message]], embedder: object) -> DisguiseCount:
     from alignment.moderation.conversations import request_scores
 
     def scores(way: Callable[[str], str]) -> list[float]:
@@ -66,4 +66,4 @@ def _found(name: str, talks: Sequence[list[Message]], embedder: object) -> Found
 
     written, read = scores(lambda text: text), scores(reading)
     both = [max(pair) >= AT for pair in zip(written, read, strict=True)]
-    return Found(name, len(talks), sum(score >= AT for score in written), sum(both))
+    return DisguiseCount(name, len(talks), sum(score >= AT for score in written), sum(both))

@@ -33,7 +33,10 @@ _AT_ONCE = 16
 
 
 class Layers(NamedTuple):
-    """One suite asked of one release. An answer fails if the gate's scorers do not find it right; `held` ones wait for a person."""
+    """One suite asked of one release. An answer that nobody can score counts as failing, as at the gate; `unscored` are those behind it.
+
+    `stopped` are failing answers that do not fail behind the gateway, `spoiled` the reverse; `held` ones wait for a person and are neither.
+    """
 
     suite: str
     release: str
@@ -43,6 +46,7 @@ class Layers(NamedTuple):
     stopped: int
     spoiled: int
     held: int
+    unscored: int
 
 
 def run(settings: Settings, suites: Sequence[str], releases: Sequence[str], most: int) -> list[Layers]:
@@ -91,23 +95,25 @@ class _Always:
 async def _compared(suite: str, release: str, prompts: Sequence[SuitePrompt], pipeline: Pipeline, tokens: int) -> Layers:
     few = asyncio.Semaphore(_AT_ONCE)
 
-    async def both(prompt: SuitePrompt) -> tuple[bool, bool | None]:
+    async def both(prompt: SuitePrompt) -> tuple[int | None, int | None, bool]:
         call = Chat().parse({"messages": list(prompt.conversation), "max_tokens": tokens})
         async with few:
             alone = (await pipeline.upstream.complete(call, release)).choices[0].text
             behind = await _behind(pipeline, call)
-        return _fails(prompt, alone), None if behind is None else _fails(prompt, behind)
+        return _outcome(prompt, alone), _outcome(prompt, behind or ""), behind is None
 
     found = await asyncio.gather(*map(both, prompts))
+    answered = [(alone, behind) for alone, behind, held in found if not held]
     return Layers(
         suite,
         release,
-        len(found),
-        sum(alone for alone, _ in found),
-        sum(bool(behind) for _, behind in found),
-        sum(alone and not behind for alone, behind in found),
-        sum(bool(behind) and not alone for alone, behind in found),
-        sum(behind is None for _, behind in found),
+        n=len(found),
+        fails_alone=sum(alone != 0 for alone, _, _ in found),
+        fails_behind=sum(behind != 0 for _, behind in answered),
+        stopped=sum(alone != 0 and behind == 0 for alone, behind in answered),
+        spoiled=sum(alone == 0 and behind != 0 for alone, behind in answered),
+        held=len(found) - len(answered),
+        unscored=sum(behind is None for _, behind in answered),
     )
 
 
@@ -123,5 +129,5 @@ async def _behind(pipeline: Pipeline, call: Call) -> str | None:
     return str(body["choices"][0]["message"]["content"] or "")
 
 
-def _fails(prompt: SuitePrompt, answer: str) -> bool:
-    return score_answer(prompt, answer)[1] != 0
+def _outcome(prompt: SuitePrompt, answer: str) -> int | None:
+    return score_answer(prompt, answer)[1]

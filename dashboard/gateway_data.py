@@ -44,7 +44,7 @@ def _day(folder: str) -> Day | None:
         connection.execute(sql("dashboard", "gateway_lines"), {"files": [str(file) for file in files]})
         names = ("gateway_hours", "gateway_rules", "gateway_times")
         hours, rules, times = (data.named(connection, sql("dashboard", name), {}) for name in names)
-    return Day(hours, rules, times[0], whole)
+    return Day(hours, rules, times[0], whole) if times[0]["exchanges"] else None
 
 
 def _files(folder: Path, since: datetime) -> tuple[list[Path], bool]:

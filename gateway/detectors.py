@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
+from alignment.models.cores import keep_cores
 from alignment.records import Message
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Detectors:
         from alignment.models.embedder import Embedder
 
         self._embedder = Embedder()
-        self._thread = ThreadPoolExecutor(1, "detectors")
+        self._thread = ThreadPoolExecutor(1, "detectors", initializer=keep_cores)
         self.asked: Batched[tuple[Message, ...], Asked] = Batched(self._asked, self._thread)
         self.said: Batched[tuple[str, str], float] = Batched(self._said, self._thread)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)

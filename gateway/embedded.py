@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.errors import AlignError, ModelError
+from alignment.models.cores import keep_cores
 from alignment.models.folder import check_base, trained
 from alignment.records import Message
 from alignment.release import BASE, verify
@@ -41,7 +42,7 @@ class EmbeddedUpstream:
 
     def __init__(self, home: Path, base: Path, *, seconds: float) -> None:
         self._home, self._base, self._seconds = home, base, seconds
-        self._thread = ThreadPoolExecutor(1, "model")
+        self._thread = ThreadPoolExecutor(1, "model", initializer=keep_cores)
         self._models: dict[str, Any] = {}
         self._answers: Batched[_Job, tuple[str, int, int]] = Batched(self._run, self._thread, together=_TOGETHER)
 

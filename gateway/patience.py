@@ -23,6 +23,12 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._wait()
 
+    def data_received(self, data: bytes) -> None:
+        """Begin to wait, too, for bytes that begin no request: they end uvicorn's own wait between two."""
+        super().data_received(data)
+        if self._late is None and not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._wait()
+
     def on_message_begin(self) -> None:
         """Begin to wait for the headers."""
         super().on_message_begin()

@@ -148,8 +148,13 @@ def run(settings: Settings, *, base: Callable[[], Path], tell: Callable[[str], N
     # uvicorn sends itself the signal again at the end, which would kill the process before the log is closed.
     signal.signal(signal.SIGTERM, _end)
     try:
-        with exporting(), suppress(_Ended):
-            uvicorn.Server(config).run()
+        with exporting():
+            try:
+                with suppress(_Ended):
+                    uvicorn.Server(config).run()
+            finally:
+                # A second signal must not keep the log from being closed.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except SystemExit as error:
         raise EndpointError(f"port {wanted.port} cannot be listened on; set [gateway] port, or end what holds it") from error
     finally:

@@ -54,7 +54,9 @@ def request_span(interface: str, headers: Mapping[str, str]) -> Iterator[Span]:
     """Trace a request as a part of its client's trace, if its headers name one."""
     # Not its state, a text that a client chooses and no check reads; for the same reason there is no baggage.
     parent = _CONTEXT.extract({"traceparent": headers.get("traceparent", "")})
-    with _tracer().start_as_current_span(f"gateway {interface}", parent, SpanKind.SERVER, record_exception=False) as span:
+    with _tracer().start_as_current_span(
+        f"gateway {interface}", parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
+    ) as span:
         yield span
 
 
@@ -77,7 +79,7 @@ def ended(span: Span, status: int, action: str, release: str = "") -> None:
 
 
 def headers_of_call() -> dict[str, str]:
-    """Return the headers that make the model server's spans a part of this trace."""
+    """Return the headers that make the model server's spans a part of this trace, or of the client's if this one goes nowhere."""
     found: dict[str, str] = {}
     _CONTEXT.inject(found)
     return found

@@ -13,6 +13,8 @@ from dashboard import components, identity
 assert identity.current  # imported, so that the fixture signs the visitor in
 APP = Path(components.__file__).with_name("app.py")
 PAGES = ("overview", "nights", "gate", "checks", "releases", "labels", "pairs", "training", "review", "drift", "gateway")
+STORE_PAGES = PAGES[:-1]
+"""Those that read the store: the gateway's page reads its log."""
 
 
 def opened(page: str = "overview", **state: Any) -> AppTest:

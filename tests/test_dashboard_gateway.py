@@ -72,6 +72,13 @@ def test_only_the_last_day_is_read_and_damaged_lines_cost_nothing(own: Path) -> 
     assert not app.exception and tiles(app)["Exchanges"] == "2" and tiles(app)["Refused"] == "0"
 
 
+@pytest.mark.parametrize("lines", [[], [b"{half a line"]])
+def test_a_log_without_a_line_is_no_day(own: Path, lines: list[Any]) -> None:
+    write(own, file_of(datetime.now(UTC)), lines)
+    app = opened("gateway")
+    assert not app.exception and any("Nothing was logged" in markdown.value for markdown in app.markdown)
+
+
 def test_more_than_can_be_read_is_said(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
     monkeypatch.setattr(gateway_data, "_MOST_BYTES", 100)

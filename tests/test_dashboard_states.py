@@ -13,7 +13,7 @@ import pytest
 from alignment.store import append, migrate, session
 from dashboard import data, night_data
 from flows.night import night_lock
-from tests.dashboard_pages import PAGES, opened, press, texts
+from tests.dashboard_pages import PAGES, STORE_PAGES, opened, press, texts
 from tests.dashboard_store import LAST, night_rows
 
 
@@ -52,7 +52,7 @@ def said(app: Any) -> str:
     )
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", STORE_PAGES)
 def test_empty_store_says_what_to_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(tmp_path / "nothing"))
     app = opened(page)
@@ -65,7 +65,7 @@ def test_empty_store_says_what_to_run(page: str, tmp_path: Path, monkeypatch: py
     assert [code.value for code in app.code] == ["align nightly"]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", STORE_PAGES)
 def test_a_damaged_store_is_told(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "store.duckdb").write_bytes(b"this is no database" * 100)
     monkeypatch.setenv("ALIGN_HOME", str(tmp_path))
@@ -75,7 +75,7 @@ def test_a_damaged_store_is_told(page: str, tmp_path: Path, monkeypatch: pytest.
     assert "align doctor" in said(app)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", STORE_PAGES)
 def test_a_lost_store_is_not_called_a_new_one(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evidence").mkdir()
     (tmp_path / "evidence" / "manifest.json").write_text("{}")
@@ -88,7 +88,7 @@ def test_a_lost_store_is_not_called_a_new_one(page: str, tmp_path: Path, monkeyp
 def test_a_busy_store_offers_to_try_again_on_every_page(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "READ_WAIT", 0.05)
     with held(own):
-        pages = {page: opened(page) for page in PAGES}
+        pages = {page: opened(page) for page in STORE_PAGES}
     for page, app in pages.items():
         assert not app.exception, page
         assert app.subheader[-1].value == "The store is busy", page

@@ -185,7 +185,7 @@ def test_a_client_that_never_ends_its_headers_is_let_go(
         if answered_before:
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert client.recv(10_000).startswith(b"HTTP/1.1 200")
-            begun = begun or "G"  # between requests, keep-alive decides
+            begun = begun or "\r\n"  # between requests, keep-alive decides, until something comes
         client.sendall(begun.encode())
         assert client.recv(10_000) == b""
         # A client that took its time for the headers, and not too long, is served.

@@ -34,11 +34,11 @@ def test_what_it_stops_and_what_it_spoils_is_counted_on_the_real_pipeline(
         "version: 1\nrules:\n- {id: harm, stage: prompt, check: harmful_request, threshold: 0.5, action: refuse}\n"
     )
     monkeypatch.setenv("ALIGN_GATEWAY__POLICY", str(tmp_path / "policy.yaml"))
-    monkeypatch.setattr("bench.layers._fails", lambda prompt, answer: ("help with that" in answer) == (prompt.scorer == "help"))
+    monkeypatch.setattr("bench.layers._outcome", lambda prompt, answer: int(("help with that" in answer) == (prompt.scorer == "help")))
     done = CliRunner().invoke(app, ["bench", "layers", "--suite", files[0], "--suite", files[1], "--release", "base", "--json"])
     assert done.exit_code == 0, done.output
     rows = [Layers(**row) for row in json.loads(done.stdout)]
-    assert rows == [Layers(files[0], "base", 2, 2, 0, 2, 0, 0), Layers(files[1], "base", 2, 0, 0, 0, 0, 0)]
+    assert rows == [Layers(files[0], "base", 2, 2, 0, 2, 0, 0, 0), Layers(files[1], "base", 2, 0, 0, 0, 0, 0, 0)]
 
 
 def test_a_disguise_hides_a_request_and_reading_it_finds_it_again(home: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from alignment.errors import ModelError
 from alignment.models import local
-from alignment.models.cores import side_by_side
+from alignment.models.cores import keep_cores, side_by_side
 from alignment.models.identity import folder_id
 from alignment.models.local import LocalModel, padded
 from alignment.models.merge import export_merged
@@ -120,6 +121,26 @@ def test_batches_side_by_side_answer_as_one_after_the_other(tiny: Path, monkeypa
     finally:
         torch.set_num_threads(threads)
     assert seen[:5] == seen[5:10] == [(4, 20), (8, 20), (12, 20), (16, 20), (20, 20)]
+
+
+def test_a_thread_of_another_pool_keeps_its_cores() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(1, initializer=keep_cores) as other:
+            met = threading.Event()
+
+            def run(batch: int) -> int:
+                if batch == 0:
+                    other.submit(lambda: None).result()
+                    met.set()
+                met.wait(10)
+                return batch
+
+            assert list(side_by_side(run, range(4))) == [0, 1, 2, 3]
+            assert other.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_one_batch_that_fails_fails_the_rest_at_once() -> None:

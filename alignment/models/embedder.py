@@ -94,16 +94,18 @@ class Embedder:
 
         vectors = np.zeros((len(unique), model.config.hidden_size), dtype=np.float32)
         done = 0
-        for found in side_by_side(embedded, list(map(encoded, chunks))):
-            vectors[done : done + len(found)] = found
-            done += len(found)
-            if progress:
-                progress(done, len(unique))
+        # A part at a time: the tokens of a million texts would fill the memory.
+        for first in range(0, len(chunks), _CHUNKS):
+            for found in side_by_side(embedded, list(map(encoded, chunks[first : first + _CHUNKS]))):
+                vectors[done : done + len(found)] = found
+                done += len(found)
+                if progress:
+                    progress(done, len(unique))
         row = {text: index for index, text in enumerate(unique)}
         return vectors[[row[text] for text in texts]] if texts else vectors
 
 
-_CHARACTERS_A_TOKEN = 64
+_CHARACTERS_A_TOKEN, _CHUNKS = 64, 64
 
 
 def _beginning(text: str, tokens: int) -> str:

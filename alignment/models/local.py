@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaLi
 
 from alignment.errors import ModelError
 from alignment.models.chat import Choice, Progress
-from alignment.models.cores import is_small, side_by_side
+from alignment.models.cores import fits_side_by_side, side_by_side
 from alignment.models.folder import check_base, is_whole
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
@@ -253,7 +253,7 @@ class LocalModel:
 
     @cached_property
     def _is_small(self) -> bool:
-        return is_small(self._model)
+        return fits_side_by_side(self._model)
 
     @property
     def _wanted(self) -> bool | None:

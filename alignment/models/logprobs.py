@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.ids import content_id
-from alignment.models.cores import is_small, side_by_side
+from alignment.models.cores import fits_side_by_side, side_by_side
 from alignment.records import Message
 
 _SCHEMA = pa.schema([("key", pa.string()), ("sum", pa.float64()), ("tokens", pa.int64())])
@@ -77,7 +77,7 @@ def score_turns(model: Any, turns: Sequence[TurnIds], *, batch_size: int) -> lis
         with torch.inference_mode():
             return _batch_sums(model, [turns[index] for index in batch], width, logits_of)
 
-    together = bool(batches) and is_small(model)
+    together = bool(batches) and fits_side_by_side(model)
     for (batch, _), sums in zip(batches, side_by_side(run, batches) if together else map(run, batches), strict=True):
         for index, total in zip(batch, sums, strict=True):
             found[index] = LogProb(total, len(turns[index].answer))
