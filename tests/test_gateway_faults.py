@@ -180,7 +180,7 @@ def test_an_answer_that_cannot_be_read_as_it_is_is_an_error(tmp_path: Path, give
 def test_a_client_that_never_ends_its_headers_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, answered_before: bool
 ) -> None:
-    monkeypatch.setattr("gateway.patience.SECONDS_FOR_HEAD", 0.3)
+    monkeypatch.setattr("gateway.patience.SECONDS_FOR_HEAD", 1.0)
     with gateway(tmp_path, policy()) as gate, socket.create_connection(("127.0.0.1", int(gate.url.rsplit(":", 1)[1])), 10) as client:
         if answered_before:
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
