@@ -21,6 +21,7 @@ from alignment.store import append, migrate, query, session
 from flows import decision as deciding
 from flows.doctor import examine
 from tests.conftest import NOW, make_answers
+from tests.dashboard_pages import opened
 
 pytestmark = pytest.mark.fast
 
@@ -255,23 +256,15 @@ def test_status_names_a_weakened_gate(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_page_gate_has_a_banner_for_a_decision_of_a_weakened_gate(own: Path) -> None:
-    from streamlit.testing.v1 import AppTest
-
     with session(own, write=True) as connection:
         append(connection, "gate_decisions", [{
             "id": "weak", "night_id": "weak", "champion": "base", "challenger": "c" * 16, "decision": "promote", "reasons": ["because"],
             "decided_at": NOW.replace(year=2030), "weakened": {"reason": "a *demonstration*", "settings": ["gate.max_unscored = 1"]},
         }])  # fmt: skip
-    page = AppTest.from_function(_page, default_timeout=60).run()
+    page = opened("gate")
     assert not page.exception
     assert [one.value for one in page.error] == ["This decision was made with a weaker gate than the project's floor."]
     assert {"a *demonstration*", "gate.max_unscored = 1"} <= {one.value for one in page.text}
-
-
-def _page() -> None:
-    from dashboard.views import gate
-
-    gate.render()
 
 
 def test_a_small_fixed_sample_is_announced() -> None:
