@@ -235,7 +235,8 @@ def test_a_guard_that_declines_to_answer_abstains(preset: str, home: Path) -> No
 
 
 def test_an_unreachable_guard_abstains_and_is_not_asked_on(home: Path) -> None:
-    found = judge(home, at("http://127.0.0.1:9/v1", "llama_guard", concurrency=1), *(make_interaction(n) for n in range(9)))
+    values = at("http://127.0.0.1:9/v1", "llama_guard", concurrency=1, reads=["request"])
+    found = judge(home, values, *(make_interaction(n, f"a {n}") for n in range(9)))
     assert found == [GuardAnswer(None, "unavailable")] * 3 + [GuardAnswer(None, "untried")] * 6
 
 
