@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ASKED_TOGETHER = 128
 _TRIES = 3
-"""Nights on which a guard that gives no answer is asked about the same exchange."""
+"""Days on which a guard that gives no answer is asked about the same exchange."""
 _NIGHT = timedelta(hours=20)
 _PROBE = "Is the align doctor in today, and does this guard answer?"
 
@@ -49,10 +49,8 @@ def configured(settings: Settings) -> list[GuardDetector]:
 def guard_names(settings: Settings) -> list[str]:
     """Return `guard:NAME@VERSION` of each configured guard, as its detections are stored. Keys need not be set.
 
-    A guard whose files cannot be read has the version `unknown`, under which nothing is stored: it covers nothing.
-
-    Raises:
-        ConfigError: a policy cannot be read, or labels mean nothing.
+    A guard that cannot be set up, or whose files cannot be read, has the version `unknown`, under which nothing is stored: it covers
+    nothing.
     """
     return [name for name, _ in _named(settings)]
 
@@ -67,7 +65,7 @@ def _named(settings: Settings) -> list[tuple[str, str]]:
     for name in sorted(settings.moderation.guards):
         try:
             found.append((f"{PREFIX}{name}@{guard(name, settings, key='').version}", ""))
-        except ModelError as error:
+        except (ConfigError, ModelError) as error:
             found.append((f"{PREFIX}{name}@unknown", str(error)))
     return found
 
@@ -76,15 +74,17 @@ def _named(settings: Settings) -> list[tuple[str, str]]:
 def ask_guards() -> dict[str, int]:
     """Ask every guard about the exchanges that it has not scored; return how many are now flagged, abstained from and uncovered.
 
-    A guard that does not work at all is left for another night: what it should have scored stays uncovered.
+    A guard that does not work at all is left for another night: what it should have scored stays uncovered, and the others are asked.
     """
+    from alignment.moderation.guards import guard
+
     settings = load_settings()
-    found = Counter[str]()
-    for guard in configured(settings):
+    found, mask = Counter[str](), masking(settings)
+    for name in sorted(settings.moderation.guards):
         try:
-            _ask(settings, guard)
-        except ModelError as error:
-            say(f"warning: the guard {guard.name!r} is not asked any more tonight: {error}")
+            _ask(settings, guard(name, settings, mask=lambda text: mask(text)[0]))
+        except (ConfigError, ModelError) as error:
+            say(f"warning: the guard {name!r} is not asked any more tonight, and what it has not scored stays uncovered: {error}")
     for row in coverage(settings):
         why = f" ({row['why']})" if row["why"] else ""
         counts = f"{row['scored']} scored, {row['flagged']} flagged, {row['abstained']} abstained{why}, {row['waiting']} not asked yet"
@@ -94,7 +94,7 @@ def ask_guards() -> dict[str, int]:
 
 
 def _ask(settings: Settings, guard: GuardDetector) -> None:
-    from alignment.moderation.guards import NOT_ASKED, UNAVAILABLE
+    from alignment.moderation.guards import NOT_ASKED, REFUSED, SCORED, UNAVAILABLE, UNREADABLE
 
     ids = _unscored(settings, guard)
     if not ids:
@@ -110,7 +110,8 @@ def _ask(settings: Settings, guard: GuardDetector) -> None:
             if outcomes[NOT_ASKED]:
                 say(f"warning: the guard {guard.name!r} has made its calls_per_night; {len(ids) - start - len(chunk)} exchanges wait")
                 return
-            if answers and outcomes[UNAVAILABLE] == len(answers):
+            # What was too long or empty says nothing about the guard.
+            if outcomes[UNAVAILABLE] and not (outcomes[SCORED] or outcomes[REFUSED] or outcomes[UNREADABLE]):
                 say(f"warning: the guard {guard.name!r} gives no answers tonight; {len(ids) - start - len(chunk)} exchanges wait")
                 return
 
@@ -142,10 +143,10 @@ def _without_personal_data(settings: Settings, exchanges: Sequence[Interaction])
 
 
 def _save(settings: Settings, guard: GuardDetector, chunk: Sequence[Interaction], answers: Sequence[GuardAnswer]) -> None:
-    from alignment.moderation.guards import NOT_ASKED, PREFIX
+    from alignment.moderation.guards import NOT_ASKED, PREFIX, UNTRIED
 
     moment, name = now(), PREFIX + guard.name
-    asked = [(one, answer) for one, answer in zip(chunk, answers, strict=True) if answer.outcome != NOT_ASKED]
+    asked = [(one, answer) for one, answer in zip(chunk, answers, strict=True) if answer.outcome not in (NOT_ASKED, UNTRIED)]
     detections = [
         Detection(one.id, name, guard.version, round(each.value, 6), each.value >= guard.threshold, each.label)
         for one, answer in asked
@@ -160,6 +161,8 @@ def _save(settings: Settings, guard: GuardDetector, chunk: Sequence[Interaction]
             "outcome": answer.outcome,
             "label": answer.label,
             "hazard": answer.hazard,
+            "request_score": None if answer.request is None else round(answer.request.value, 6),
+            "request_category": None if answer.request is None else answer.request.label,
             "recorded_at": moment,
         }
         for one, answer in asked
@@ -171,11 +174,7 @@ def _save(settings: Settings, guard: GuardDetector, chunk: Sequence[Interaction]
 
 
 def coverage(settings: Settings) -> list[dict[str, Any]]:
-    """Return per guard what it scored, flagged and abstained from, and what it leaves uncovered; `why` has also what keeps it from work.
-
-    Raises:
-        ConfigError: see `guard_names`.
-    """
+    """Return per guard what it scored, flagged and abstained from, and what it leaves uncovered; `why` has also what keeps it from work."""
     named = dict(_named(settings))
     if not named:
         return []

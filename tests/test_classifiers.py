@@ -181,3 +181,16 @@ def test_other_weights_are_another_version(home: Path, tmp_path: Path) -> None:
     first = Classifier(file, base).version
     (base / "vocab.txt").write_text("\n".join(reversed(WORDS)))
     assert Classifier(file, base).version != first
+
+
+def test_a_tokenizer_that_cannot_read_long_texts_in_parts_is_told(home: Path, tmp_path: Path) -> None:
+    from transformers import BertweetTokenizer
+
+    make_bert(tmp_path / "m", ["fine", "bad"])
+    for file in (tmp_path / "m").glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "vocab.txt").write_text("a 1\nb 1\n")
+    (tmp_path / "bpe.codes").write_text("a b 1\n")
+    BertweetTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes")).save_pretrained(tmp_path / "m")
+    with pytest.raises(ModelError, match="slow"):
+        Classifier(tmp_path / "m").scores(["a bomb"])

@@ -13,6 +13,7 @@ import pytest
 
 from alignment.config import Settings
 from alignment.errors import ConfigError, ModelError
+from alignment.models.replies import classified
 from alignment.moderation.corpora import CATEGORIES
 from alignment.moderation.guard_families import alternating
 from alignment.moderation.guards import GuardAnswer, guard
@@ -94,6 +95,36 @@ def test_a_documented_answer_is_a_score_a_category_and_a_hazard(preset: str, hom
         value, *rest = expected
         assert (*(each.score or ()), each.outcome, each.label, each.hazard) == (pytest.approx(value), *rest)
     assert server.paths == ["/v1/chat/completions"] * 2 * len(cases)
+
+
+@pytest.mark.parametrize(("text", "score"), [("unsafe\nS1", 1.0), ("safe", 0.0)])
+def test_odds_that_contradict_the_guards_word_do_not_count(text: str, score: float, home: Path) -> None:
+    """A word of several tokens has the odds of its first one, which is not the word."""
+    top = {"uns": math.log(0.9), "safe": math.log(0.06)} if score else {"safe": math.log(0.1), "unsafe": math.log(0.6)}
+    with guard_server(lambda *_: chat(text, top=top)) as server:
+        assert one(home, at(server.url, "llama_guard"))[0] == score
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "score", "request_score"),
+    [("unsafe\nS10", "safe", (1.0, "hate"), (1.0, "hate")), ("safe", "unsafe\nS9", (1.0, "weapons"), None)],
+)
+def test_only_a_flag_on_the_request_is_the_requests(request_: str, answer: str, score: Any, request_score: Any, home: Path) -> None:
+    with guard_server(lambda _, body: chat(request_ if body["messages"][-1]["role"] == "user" else answer)) as server:
+        [found] = judge(home, at(server.url, "llama_guard"))
+    assert (found.score, found.request) == (score, request_score)
+
+
+def test_the_requests_own_flag_stands_beside_a_worse_answer(home: Path) -> None:
+    with guard_server(
+        lambda _, body: chat(
+            "Safety: Controversial\nCategories: PII" if len(body["messages"]) == 1 else "Safety: Unsafe\nCategories: Violent"
+        )
+    ) as server:
+        [found] = judge(home, at(server.url, "qwen3guard"))
+        [strict] = judge(home, at(server.url, "qwen3guard", threshold=0.9))
+    assert (found.score, found.request) == ((1.0, "violence"), (0.5, "privacy"))
+    assert (strict.score, strict.request) == ((1.0, "violence"), None)
 
 
 def test_shieldgemma_is_asked_by_guideline_and_the_highest_yes_counts(home: Path) -> None:
@@ -204,8 +235,9 @@ def test_a_guard_that_declines_to_answer_abstains(preset: str, home: Path) -> No
 
 
 def test_an_unreachable_guard_abstains_and_is_not_asked_on(home: Path) -> None:
-    found = judge(home, at("http://127.0.0.1:9/v1", "llama_guard", concurrency=1), *(make_interaction(n) for n in range(9)))
-    assert found == [GuardAnswer(None, "unavailable")] * 9
+    values = at("http://127.0.0.1:9/v1", "llama_guard", concurrency=1, reads=["request"])
+    found = judge(home, values, *(make_interaction(n, f"a {n}") for n in range(9)))
+    assert found == [GuardAnswer(None, "unavailable")] * 3 + [GuardAnswer(None, "untried")] * 6
 
 
 def test_what_arrived_before_a_guard_went_away_counts(home: Path) -> None:
@@ -219,7 +251,7 @@ def test_what_arrived_before_a_guard_went_away_counts(home: Path) -> None:
         found = judge(
             home, at(server.url, "llama_guard", concurrency=1, reads=["request"]), *(make_interaction(n, f"a {n}") for n in range(8))
         )
-    assert [one.outcome for one in found] == ["scored"] * 2 + ["unavailable"] * 6
+    assert [one.outcome for one in found] == ["scored"] * 2 + ["unavailable"] * 3 + ["untried"] * 3
     assert len(asked) == 5, "three failures in a row end it"
 
 
@@ -294,6 +326,19 @@ def test_a_guard_stops_at_its_calls_of_the_night(kind: str, home: Path) -> None:
     assert again == found and len(server.bodies) == 3
 
 
+def test_a_guards_words_are_masked_before_they_are_stored(home: Path) -> None:
+    with guard_server(lambda *_: chat("Ask Jane Doe.")) as server:
+        one = guard("g", settings(home, **at(server.url, "llama_guard")), key="", mask=lambda text: text.replace("Jane Doe", "[NAME]"))
+        one.judge([make_interaction(1, BOMB)])
+    stored = str(query(home, "SELECT response FROM teacher_calls"))
+    assert "[NAME]" in stored and "Jane Doe" not in stored
+
+
+def test_a_guard_that_thinks_is_told_of_its_own_settings() -> None:
+    found = classified({"content": "", "top": [], "usage": None, "thinks": True}, ())
+    assert "in extra" in found.reason and "[teacher]" not in found.reason
+
+
 def test_guards_and_teacher_do_not_spend_each_others_money(home: Path) -> None:
     with guard_server(lambda *_: chat("safe")) as server:
         judge(home, at(server.url, "llama_guard"))
@@ -349,6 +394,17 @@ def test_a_moderation_without_any_known_label_is_no_score(home: Path) -> None:
         assert judge(home, at(server.url, kind="openai_moderation")) == [GuardAnswer(None, "unreadable")]
         own = at(server.url, kind="openai_moderation", labels={"spam": "fraud"})
         assert judge(home, own)[0].score == (0.1, "fraud")
+
+
+def test_a_flag_under_an_unknown_label_flags_without_a_category(home: Path) -> None:
+    with guard_server(lambda *_: moderation(extremism=0.97, hate=0.1)) as server:
+        values = at(server.url, kind="openai_moderation")
+        assert one(home, values)[:2] == (0.97, None)
+        assert one(home, values | {"labels": {"extremism": ""}})[:2] == (0.1, "hate")
+    with guard_server(lambda *_: moderation(extremism=0.97)) as server:
+        assert one(home, at(server.url, kind="openai_moderation"))[:2] == (0.97, None)
+    with guard_server(lambda *_: moderation(extremism=0.35, hate=0.1)) as server:
+        assert one(home, at(server.url, kind="openai_moderation"))[:2] == (0.5, None), "the server flags it"
 
 
 def test_perspective_is_asked_as_documented_with_its_key_in_a_header(home: Path) -> None:
@@ -461,11 +517,11 @@ def test_an_ignored_label_does_not_flag_and_is_another_version(home: Path) -> No
         ({"reads": ["request"]}, False),
         ({"extra": {"seed": 1}}, False),
         ({"base_url": "http://b/v1"}, False),
-        ({"threshold": 0.9}, True),
+        ({"threshold": 0.9}, False),
         ({"concurrency": 1, "timeout_seconds": 9, "calls_per_night": 1, "api_key_env": "ABC"}, True),
     ],
 )
-def test_a_version_is_what_determines_scores(change: dict[str, Any], same: bool, home: Path) -> None:
+def test_a_version_is_what_determines_scores_and_flags(change: dict[str, Any], same: bool, home: Path) -> None:
     before = at("http://a/v1", "llama_guard")
     assert (guard("g", settings(home, **before), key="").version == guard("g", settings(home, **(before | change)), key="").version) is same
 

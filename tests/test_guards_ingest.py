@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from alignment.candidates.select import CERTAIN
 from alignment.config import load_settings
 from alignment.errors import AlignError, ConfigError
 from alignment.store import append, query, session, sql, store_path
-from flows.guards import ask_guards, guard_names, try_guards
+from flows.guards import ask_guards, coverage, guard_names, try_guards
 from tests.conftest import NOW, child_environment
 from tests.guard_server import chat, guard_server
 from tests.test_flow import align
@@ -134,18 +135,20 @@ def test_a_flag_reaches_the_pool_and_an_abstention_is_not_harmless(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("without_prefect")
-def test_only_what_has_no_final_answer_is_asked_again(tmp_path: Path, home: Path) -> None:
+def test_only_what_has_no_final_answer_is_asked_again(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day = [0]
+    monkeypatch.setattr("flows.guards.now", lambda: NOW + timedelta(days=day[0]))
     with guard_server(by_request) as server:
         configure(tmp_path, server.url)
         ingest(home, *ANSWERS)
         first = len(server.bodies)
         asked = []
-        for _ in range(4):
+        for day[0] in (0, 1, 2, 3):
             before = len(server.bodies)
             ask_guards.fn()
             asked.append([body["messages"][0]["content"] for body in server.bodies[before:]])
-        # The one that was unavailable twice more, then nothing.
-        assert first == 5 and asked == [[SLOW], [SLOW], [], []]
+        # The one that was unavailable on two more days, then nothing; several runs on a day are one try.
+        assert first == 5 and asked == [[SLOW], [SLOW], [SLOW], []]
         # A guard of another version has scored nothing yet.
         configure(tmp_path, server.url, ignored="S8")
         before = len(server.bodies)
@@ -155,6 +158,49 @@ def test_only_what_has_no_final_answer_is_asked_again(tmp_path: Path, home: Path
     assert {row["version"] for row in query(home, "SELECT DISTINCT version FROM detections WHERE detector = 'guard:lg'")} == {
         name.split("@")[1] for name in guard_names(load_settings())
     } | {row["version"] for row in query(home, "SELECT version FROM guard_answers ORDER BY recorded_at LIMIT 1")}
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_an_outage_ends_the_asking_though_something_was_too_long(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.guards._ASKED_TOGETHER", 5)
+    with guard_server(lambda *_: 503) as server:
+        configure(tmp_path, server.url, max_chars=100)
+        counts = ingest(home, "a" * 101, *(f"How do I boil {n} eggs?" for n in range(9)), "b" * 101)
+    assert len(server.bodies) <= 3, "three failures in a row end it"
+    assert "gives no answers tonight" in "".join(capsys.readouterr())
+    kept = query(home, "SELECT outcome, count(*) AS n FROM guard_answers GROUP BY ALL")
+    # What no call was made for is no try.
+    assert {row["outcome"]: row["n"] for row in kept}["unavailable"] == len(server.bodies)
+    assert counts["guards_uncovered"] == 11
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_a_broken_guard_leaves_the_others_at_work(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with guard_server(by_request) as server:
+        configure(tmp_path, server.url)
+        broken = '[moderation.guards.a]\nkind = "openai"\npreset = "gpt_oss_safeguard"\nmodel = "m"\n'
+        with (tmp_path / "align.toml").open("a") as file:
+            file.write(f'{broken}base_url = "{server.url}"\npolicy = "nowhere.md"\n')
+        counts = ingest(home, FLAGGED, SAFE)
+    told = "".join(capsys.readouterr())
+    assert "the guard 'a' is not asked any more tonight" in told and "nowhere.md" in told
+    assert scores(home) == {FLAGGED: (1.0, True, "weapons"), SAFE: (0.0, False, None)}
+    assert (counts["guards_flagged"], counts["guards_uncovered"]) == (1, 2)
+    rows = {row["guard"]: (row["uncovered"], "nowhere.md" in row["why"]) for row in coverage(load_settings())}
+    assert rows == {"a": (2, True), "lg": (0, False)}
+    # One guard's low score does not cover for the other.
+    assert {request: score for request, (score, _) in pool(home).items()} == {FLAGGED: 1.0, SAFE: HARMLESS}
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_a_flag_on_the_answer_alone_makes_no_request_harmful(tmp_path: Path, home: Path) -> None:
+    with guard_server(lambda _, body: chat("unsafe\nS9" if body["messages"][-1]["role"] == "assistant" else "safe")) as server:
+        configure(tmp_path, server.url, reads=["request", "answer"])
+        ingest(home, SAFE)
+    assert scores(home)[SAFE] == (1.0, True, "weapons")
+    assert pool(home) == {SAFE: (HARMLESS, "violence")}
 
 
 @pytest.mark.usefixtures("without_prefect")

@@ -81,7 +81,10 @@ class Classifier:
     def _parts(self) -> _Parts:
         self.check()
         try:
-            return _from_folder(self.path) if self._tokenizer is None else _from_checkpoint(self.path, self._tokenizer)
+            parts = _from_folder(self.path) if self._tokenizer is None else _from_checkpoint(self.path, self._tokenizer)
+            if not parts.tokenizer.is_fast:
+                raise ValueError("its tokenizer is a slow one, which reads no long text in parts; add its tokenizer.json")
+            return parts
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             # Messages of loaders may be pages long.
             why = str(error).split("\n")[0][:200]

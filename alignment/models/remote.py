@@ -204,7 +204,9 @@ class RemoteModel:
 
 
 def answered(calls: Calls, run: Run, asked: Sequence[Asked]) -> list[Answer]:
-    """Return the answer to each call, stored or new, or the reason why there is none, also if the server went away in between.
+    """Return the answer to each call, stored or new, or the reason why there is none.
+
+    If the server went away in between, what it had not been asked yet, or not to the end, is `untried`.
 
     Raises:
         ModelError: the endpoint refuses every call.
@@ -215,7 +217,7 @@ def answered(calls: Calls, run: Run, asked: Sequence[Asked]) -> list[Answer]:
         try:
             asyncio.run(run.all(unpaid))
         except TeacherUnavailable as error:
-            why = f"unavailable: {error}"
+            why = f"untried: {error}"
         finally:
             calls.settle()
         known |= run.found
@@ -308,6 +310,7 @@ class Run:
             return self.stopped
         self.lost_in_a_row += 1
         if self.lost_in_a_row >= _GIVE_UP:
+            self.found[asked.id] = f"unavailable: {why}"
             raise TeacherUnavailable(f"{self._where()} gave no answer in {self.endpoint.retries + 1} attempts each: {why}")
         return f"unavailable: {why}"
 

@@ -25,6 +25,10 @@ THINKS = (
     "unavailable: the model thinks before it answers; set [teacher] thinking_tokens to wait for its answer (such as 2048), or switch "
     "thinking off in [teacher] extra (such as chat_template_kwargs = {enable_thinking = false})"
 )
+GUARD_THINKS = (
+    "unavailable: the model thinks before it answers; switch thinking off in extra (such as "
+    "chat_template_kwargs = {enable_thinking = false})"
+)
 _LEAST_MASS = 0.05
 """If all options together are less probable than this, the answer is none of them."""
 _CHARACTERS_A_TOKEN, _MOST_TOKENS, _SAID = 64, 10**8, 300
@@ -280,7 +284,7 @@ def classified(answer: Answer, options: Sequence[str]) -> Classified:
         return Classified("", None, answer if isinstance(answer, str) else why)
     text = str(answer["content"]).strip()
     if not text and thinks(answer):
-        return Classified("", None, THINKS)
+        return Classified("", None, GUARD_THINKS)
     odds = [sum(math.exp(logprob) for token, logprob in answer["top"] if token.strip(_BEFORE).casefold() == option) for option in options]
     total = sum(odds)
     return Classified(text, tuple(one / total for one in odds) if total >= _LEAST_MASS else None)

@@ -31,6 +31,15 @@ class Scored(NamedTuple):
     reason: str = ""
 
 
+class Labels(NamedTuple):
+    """The labels that count, those of which an answer has to give a score, those that never count, and the score that flags."""
+
+    counted: Sequence[str]
+    required: Sequence[str]
+    ignored: Sequence[str]
+    threshold: float
+
+
 class _Form(NamedTuple):
     path: str
     key_header: str
@@ -50,8 +59,8 @@ def _read_moderations(raw: Any) -> dict[str, Any]:
     """
     [result] = raw["results"]
     scores = {name: _rate(value) for name, value in result["category_scores"].items()}
-    flags = result["categories"]
-    return _kept({name: max(score, _FLAGGED) if flags.get(name) is True else score for name, score in scores.items()})
+    flagged = [name for name, flag in result["categories"].items() if flag is True]
+    return _kept({**scores, **{name: max(scores.get(name, 0.0), _FLAGGED) for name in flagged}})
 
 
 def _ask_perspective(text: str, _: str, labels: Sequence[str]) -> dict[str, Any]:
@@ -84,8 +93,8 @@ _FORMS = {
 class ScoringModel:
     """A classifier behind an endpoint. `kind` is 'openai_moderation' or 'perspective'.
 
-    `labels` are those that count. An answer has to give the `required` ones and, of a moderation endpoint, whose labels differ by make
-    and year, at least one.
+    A moderation endpoint's labels differ by make and year: an answer has to give a counted one besides the required. What it scores under a
+    label that is neither counted nor ignored counts, too: the server may flag nothing else. A flag needs no other label.
     """
 
     def __init__(
@@ -93,15 +102,15 @@ class ScoringModel:
         endpoint: Teacher,
         calls: Calls,
         kind: str,
-        labels: Sequence[str],
-        required: Sequence[str] = (),
+        labels: Labels,
         *,
         key: str,
         use: Use,
         section: str,
     ) -> None:
-        self.endpoint, self.calls, self._kind, self._labels = endpoint, calls, kind, sorted(labels)
-        self._required = sorted(labels if kind == "perspective" else set(required) & set(labels))
+        self.endpoint, self.calls, self._kind, self._labels = endpoint, calls, kind, sorted(labels.counted)
+        self._required = sorted(labels.counted if kind == "perspective" else set(labels.required) & set(labels.counted))
+        self._ignored, self._threshold = frozenset(labels.ignored), labels.threshold
         self._form, self._key, self._use = _FORMS[kind], key, use
         self._interface = Interface(section, False, self._form.path, self._form.key_header, self._form.read)
 
@@ -127,7 +136,10 @@ class ScoringModel:
     def _scored(self, answer: dict[str, Any] | str) -> Scored:
         if isinstance(answer, str):
             return Scored(None, answer)
-        scores = {name: answer["scores"][name] for name in self._labels if name in answer["scores"]}
-        if not scores or (missing := [name for name in self._required if name not in scores]):
-            return Scored(None, f"unreadable: no score for {', '.join(missing if scores else self._labels)}")
+        scores = {name: score for name, score in sorted(answer["scores"].items()) if name not in self._ignored}
+        if max(scores.values(), default=0.0) >= self._threshold:
+            return Scored(scores)
+        missing = [name for name in self._required if name not in scores]
+        if missing or not scores.keys() & set(self._labels):
+            return Scored(None, f"unreadable: no score for {', '.join(missing or self._labels)}")
         return Scored(scores)

@@ -9,7 +9,7 @@ Effects: calls endpoints or loads weights; reads a policy file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,7 +24,7 @@ from alignment.models.classifier import Classifier
 from alignment.models.interface import Interface
 from alignment.models.quoting import marks_secret
 from alignment.models.remote import RemoteModel
-from alignment.models.scoring import ScoringModel
+from alignment.models.scoring import Labels, ScoringModel
 from alignment.moderation.detectors import Score
 from alignment.moderation.guard_families import (
     ANSWER,
@@ -47,9 +47,10 @@ from alignment.store import TeacherCalls
 
 PREFIX = "guard:"
 """Of the names under which detections and calls of guards are stored."""
-SCORED, UNAVAILABLE, REFUSED, UNREADABLE, TOO_LONG, EMPTY, NOT_ASKED = (
-    "scored", "unavailable", "refused", "unreadable", "too_long", "empty", "not_asked",
+SCORED, UNAVAILABLE, REFUSED, UNREADABLE, TOO_LONG, EMPTY, NOT_ASKED, UNTRIED = (
+    "scored", "unavailable", "refused", "unreadable", "too_long", "empty", "not_asked", "untried",
 )  # fmt: skip
+_EVEN = 0.5
 _VERSION = 1
 """Raise this when the same answer would be read as another score."""
 
@@ -57,14 +58,16 @@ _VERSION = 1
 class GuardAnswer(NamedTuple):
     """A guard's result for one exchange: a score, or None and the kind of its abstention as `outcome`.
 
-    `label` is the label in the guard's own words, `hazard` its code among MLCommons' hazards; `score.label` is its category. NOT_ASKED
-    says that the night's limit is reached: the exchange waits for another night.
+    `label` is the label in the guard's own words, `hazard` its code among MLCommons' hazards; `score.label` is its category.
+    `request` is the score of the request, where that by itself is flagged: a flag on the answer alone says nothing about the request.
+    Of NOT_ASKED (the night's limit is reached) and UNTRIED (the guard went away before) no call was made: the exchange waits.
     """
 
     score: Score | None
     outcome: str = SCORED
     label: str = ""
     hazard: str = ""
+    request: Score | None = None
 
 
 class _Reader(Protocol):
@@ -86,10 +89,11 @@ class GuardDetector:
 
     @property
     def version(self) -> str:
-        """Content address of what determines its scores: what it is, what it is asked, what its labels mean."""
+        """Content address of what determines its scores and flags: what it is, what it is asked, what its labels mean, its threshold."""
         one = self.settings
         shown = sorted((label, *meaning) for label, meaning in self.meanings.items())
-        return content_id("guard", _VERSION, one.kind, self.reader.version, shown, sorted(one.reads), one.max_chars)[:12]
+        how = [sorted(one.reads), one.max_chars, one.threshold]
+        return content_id("guard", _VERSION, one.kind, self.reader.version, shown, *how)[:12]
 
     @property
     def threshold(self) -> float:
@@ -111,18 +115,26 @@ class GuardDetector:
         """
         split = [_passages(one, self.settings) for one in exchanges]
         results = iter(self.reader.read([passage for one in split if not isinstance(one, str) for passage in one]))
-        return [GuardAnswer(None, one) if isinstance(one, str) else self._conclude([next(results) for _ in one]) for one in split]
+        return [
+            GuardAnswer(None, one) if isinstance(one, str) else self._conclude({passage.side: next(results) for passage in one})
+            for one in split
+        ]
 
-    def _conclude(self, results: Sequence[Assessment | str]) -> GuardAnswer:
-        found = [self._meant(one) for one in results if isinstance(one, Assessment)]
-        best = max(found, key=lambda one: one.score.value if one.score else 0.0, default=None)
-        if best and best.score and best.score.value >= self.threshold:
-            return best
-        missing = sorted((one for one in results if isinstance(one, str)), key=_KINDS.index)
+    def _conclude(self, results: Mapping[str, Assessment | str]) -> GuardAnswer:
+        """Return one answer for the assessments of each side."""
+        found = {side: self._meant(one) for side, one in results.items() if isinstance(one, Assessment)}
+        best = max(found.values(), key=lambda one: one.score.value if one.score else 0.0, default=None)
+        if best and self._flags(best.score):
+            request = found[REQUEST].score if REQUEST in found else None
+            return best._replace(request=request if self._flags(request) else None)
+        missing = sorted((one for one in results.values() if isinstance(one, str)), key=_KINDS.index)
         return GuardAnswer(None, missing[0]) if missing or best is None else best
 
+    def _flags(self, score: Score | None) -> bool:
+        return score is not None and score.value >= self.threshold
+
     def _meant(self, assessment: Assessment) -> GuardAnswer:
-        """Return a assessment under its first label that has a category; only ignored labels make it 0."""
+        """Return an assessment under its first label that has a category; only ignored labels make it 0."""
         known = [(label, self.meanings[label]) for label in assessment.labels if label in self.meanings]
         counted = [(label, meaning) for label, meaning in known if not meaning.ignored]
         if assessment.labels and len(known) == len(assessment.labels) and not counted:
@@ -131,7 +143,7 @@ class GuardDetector:
         return GuardAnswer(Score(assessment.value, meaning.category or None), SCORED, label, meaning.hazard)
 
 
-_KINDS = (NOT_ASKED, UNAVAILABLE, REFUSED, UNREADABLE, TOO_LONG, EMPTY)
+_KINDS = (NOT_ASKED, UNTRIED, UNAVAILABLE, REFUSED, UNREADABLE, TOO_LONG, EMPTY)
 """If the passages of an exchange failed in several ways, the first of these counts: what may succeed later comes first."""
 
 
@@ -152,18 +164,19 @@ def _passages(exchange: Interaction, settings: GuardSettings) -> list[Passage] |
 def _kind(reason: str) -> str:
     """Return the kind of abstention for a reason why an endpoint gave no answer."""
     first = reason.split(":")[0]
-    return {"limit": NOT_ASKED, "refused": REFUSED, "unreadable": UNREADABLE}.get(first, UNAVAILABLE)
+    return {"limit": NOT_ASKED, "untried": UNTRIED, "refused": REFUSED, "unreadable": UNREADABLE}.get(first, UNAVAILABLE)
 
 
 @dataclass(frozen=True)
 class _Route:
-    """How a guard's endpoint is reached: the endpoint, the stored calls, the key, what the calls are for, and the table of the settings."""
+    """How a guard's endpoint is reached: endpoint, stored calls, key, purpose of the calls, table of the settings, and mask."""
 
     endpoint: Teacher
     calls: TeacherCalls
     key: str
     use: Use
     where: str
+    mask: Callable[[str], str] | None
 
 
 class _ChatReader:
@@ -208,7 +221,7 @@ class _ChatReader:
             extra = {**self._settings.extra, **({"chat_template_kwargs": template} if template else {})}
             route = self._route
             endpoint, interface = route.endpoint.model_copy(update={"extra": extra}), Interface(route.where, False)
-            self._models[key] = RemoteModel(endpoint, route.calls, key=route.key, use=route.use, interface=interface)
+            self._models[key] = RemoteModel(endpoint, route.calls, key=route.key, mask=route.mask, use=route.use, interface=interface)
         return self._models[key]
 
     def _assessment(self, said: Classified, question: GuardQuestion) -> Assessment | str:
@@ -217,7 +230,9 @@ class _ChatReader:
         found = self._family.read(said.text)
         if found is None:
             return UNREADABLE
-        value = said.odds[0] if said.odds else found.value
+        # Several tokens may begin the same word, of which the odds count only those that are all of it: what the guard says comes first.
+        agree = said.odds is not None and (said.odds[0] >= _EVEN) == (found.value >= _EVEN)
+        value = said.odds[0] if said.odds and agree else found.value
         return Assessment(value, (question.label,) if question.label else found.labels)
 
 
@@ -280,8 +295,10 @@ def _highest(scores: Mapping[str, float]) -> Assessment:
     return Assessment(value, tuple(label for label in order if scores[label] >= value / 2))
 
 
-def guard(name: str, settings: Settings, *, key: str | None = None) -> GuardDetector:
+def guard(name: str, settings: Settings, *, key: str | None = None, mask: Callable[[str], str] | None = None) -> GuardDetector:
     """Return the guard `[moderation.guards.NAME]`; without a `key`, that of its environment variable.
+
+    `mask` removes personal data from a guard model's words before they are stored.
 
     Raises:
         ConfigError: the key is not set, the policy cannot be read, or labels mean nothing.
@@ -292,12 +309,14 @@ def guard(name: str, settings: Settings, *, key: str | None = None) -> GuardDete
     if not counted:
         raise ConfigError(f"{where} labels ignores every label, so that the guard could never flag; give one a meaning")
     if one.kind in REMOTE:
-        return GuardDetector(name, one, meant, _remote(name, one, settings.home, counted, _key(one, where) if key is None else key))
+        return GuardDetector(name, one, meant, _remote(name, one, settings.home, meant, _key(one, where) if key is None else key, mask))
     classifier = Classifier(Path(one.path), Path(one.tokenizer) if one.kind == "detoxify" else None)
     return GuardDetector(name, one, meant, _LocalReader(classifier, counted, list(one.labels)))
 
 
-def _remote(name: str, one: GuardSettings, home: Path, counted: Sequence[str], key: str) -> _Reader:
+def _remote(
+    name: str, one: GuardSettings, home: Path, meant: Mapping[str, Meaning], key: str, mask: Callable[[str], str] | None
+) -> _Reader:
     where, payer = f"[moderation.guards.{name}]", PREFIX + name
     endpoint = Teacher(
         base_url=one.base_url, model=one.model or one.kind, concurrency=one.concurrency, requests_per_minute=one.requests_per_minute,
@@ -306,9 +325,12 @@ def _remote(name: str, one: GuardSettings, home: Path, counted: Sequence[str], k
     calls, use = TeacherCalls(home, payer=payer), Use(payer, one.calls_per_night, f"{where} calls_per_night")
     if one.kind != "openai":
         endpoint = endpoint.model_copy(update={"extra": one.extra, "model": one.model})
-        return _ScoringReader(ScoringModel(endpoint, calls, one.kind, counted, list(one.labels), key=key, use=use, section=where))
+        counted = [label for label, meaning in meant.items() if not meaning.ignored]
+        ignored = [label for label, meaning in meant.items() if meaning.ignored]
+        labels = Labels(counted, list(one.labels), ignored, one.threshold)
+        return _ScoringReader(ScoringModel(endpoint, calls, one.kind, labels, key=key, use=use, section=where))
     asks = family(one.preset, secret=marks_secret(home), policy=_policy(one.policy, where), guidelines=_guidelines(one, where))
-    return _ChatReader(one, asks, _Route(endpoint, calls, key, use, where))
+    return _ChatReader(one, asks, _Route(endpoint, calls, key, use, where, mask))
 
 
 def _key(one: GuardSettings, where: str) -> str:

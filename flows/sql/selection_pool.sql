@@ -2,12 +2,19 @@
 -- Parameters: max_chars BIGINT, guards VARCHAR[] ('detector@version' of the configured guards), harmless DOUBLE (the score below which a
 --   request is taught as harmless).
 -- Grain: one trainable, moderated exchange that no night has built pairs from. Among several versions of a detector, the last counts.
---   What a guard flags has at least the guard's score: under the guard's category, or under the bundled detector's if that one doubts,
---   too; without any category it is in doubt. What no guard has scored is not harmless, either.
+--   A request that a guard flags has at least the guard's score, under the guard's category. A flag without a category takes the bundled
+--   detector's if that scores at least `harmless`; otherwise the exchange is in doubt. So it is if only the answer is flagged, or if one
+--   of the guards has not scored it.
 WITH guarded AS (
-    SELECT interaction_id, max(score) FILTER (flagged) AS score, arg_max(label, score) FILTER (flagged) AS category
+    SELECT interaction_id, bool_or(flagged) AS flagged, count(DISTINCT detector || '@' || version) = len($guards::VARCHAR[]) AS covered
     FROM detections
     WHERE list_contains($guards::VARCHAR[], detector || '@' || version)
+    GROUP BY interaction_id
+),
+requested AS (
+    SELECT interaction_id, max(request_score) AS score, arg_max(request_category, request_score) AS category
+    FROM guard_answers
+    WHERE list_contains($guards::VARCHAR[], guard || '@' || version)
     GROUP BY interaction_id
 ),
 bundled AS (
@@ -24,14 +31,15 @@ said AS (
     SELECT
         bundled.interaction_id, toxicity, refusal,
         CASE
-            WHEN len($guards::VARCHAR[]) > 0 AND guarded.interaction_id IS NULL THEN greatest(harmful_request, $harmless)
-            WHEN guarded.score IS NULL THEN harmful_request
-            WHEN guarded.category IS NULL AND harmful_request < $harmless THEN $harmless
-            ELSE greatest(harmful_request, guarded.score)
+            WHEN requested.score IS NOT NULL AND (requested.category IS NOT NULL OR harmful_request >= $harmless)
+                THEN greatest(harmful_request, requested.score)
+            WHEN guarded.flagged OR NOT coalesce(guarded.covered, len($guards::VARCHAR[]) = 0) THEN greatest(harmful_request, $harmless)
+            ELSE harmful_request
         END AS harmful_request,
-        CASE WHEN guarded.score > harmful_request THEN coalesce(guarded.category, bundled.category) ELSE bundled.category END AS category
+        CASE WHEN requested.score > harmful_request THEN coalesce(requested.category, bundled.category) ELSE bundled.category END AS category
     FROM bundled
     LEFT JOIN guarded USING (interaction_id)
+    LEFT JOIN requested USING (interaction_id)
 ),
 complained AS (
     SELECT DISTINCT interaction_id FROM signals
