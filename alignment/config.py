@@ -224,7 +224,7 @@ def _variable(place: Any) -> str:
     return "ALIGN_" + "__".join(str(part) for part in place).upper()
 
 
-_OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR", "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"}
+_OTHER_VARIABLES = {"ALIGN_CONFIG", "ALIGN_DATA_DIR", "ALIGN_STARTED_IN", "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"}
 
 
 def _unknown_environment() -> list[tuple[str, str]]:

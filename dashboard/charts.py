@@ -66,11 +66,11 @@ LOOK = {
     "legend": {"orient": "top", "labelColor": MUTED, "labelFontSize": 12, "symbolSize": 80, "padding": 0, "offset": 6},
 }
 PADDING = {"left": 0, "top": 2, "right": 4, "bottom": 4}
-# A canvas cannot resolve the variables of style.css.
 # Differences of rates are percentage points, not percent.
 POINTS = "format(100 * datum.value, '+.0f')"
 # A long name on two lines: beside it, a narrow window would cut the chart.
 _LINES = "split(datum.label, ': ')"
+# A canvas cannot resolve the variables of style.css.
 AS_SVG = {"embedOptions": {"renderer": "svg"}}
 
 

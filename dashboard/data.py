@@ -17,7 +17,7 @@ import duckdb
 import streamlit as st
 
 from alignment.config import Settings, load_settings
-from alignment.errors import InputError
+from alignment.errors import AlignError, InputError, NoSpace
 from alignment.ingest.redact import redact, redaction_key
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release import change as release_change
@@ -219,14 +219,33 @@ def carry_out(plan: PlannedChange, *, actor: str, reason: str) -> str:
         InputError: there is no reason, or a very long one.
         ReleaseMoved: something has changed since the plan; nothing was done.
         StoreBusy: the store stayed locked.
+        ChangeStopped: the system stopped it on its way; the message says what is in production.
     """
     moment, approval = datetime.now(UTC).replace(tzinfo=None), settings().gate.approval == "required"
     try:
         here = release_change.carry_out(settings().home, plan, approval=approval, actor=actor, reason=stated_reason(reason), now=moment)
+    except (OSError, NoSpace) as error:
+        raise ChangeStopped(_stopped(plan, error)) from error
     finally:
         forget()
     tell_hooks(settings())
     return here
+
+
+class ChangeStopped(AlignError):
+    """A full or failing disk stopped a change of what is served, perhaps after production had moved."""
+
+
+def _stopped(plan: PlannedChange, error: OSError | NoSpace) -> str:
+    why = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    try:
+        here = current(settings().home)
+    except OSError:
+        return f"{why}. What is in production cannot be read; 'align doctor' looks into it"
+    stands = (
+        f"production did not move: it is {here}" if here == plan.before else f"production has moved: it was {plan.before}, it is {here}"
+    )
+    return f"{why}; {stands}. Look at the releases, free some space if the disk is full, and try again if it is still needed"
 
 
 def answer_approval(night: str, verdict: Say, *, seen: str, actor: str, reason: str) -> str:

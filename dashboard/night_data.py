@@ -30,14 +30,15 @@ class Related(NamedTuple):
 
 
 class Going(NamedTuple):
-    """The night that a process works on, None while it still reads logs or a stage runs by hand, and the stage that it is at.
+    """The night that a process works on, and the stage that it is at. Both are None until it has stored something of a night.
 
-    `usual` is how many seconds the stage took in the last night that ran it; `stored` is what the stage has stored so far.
+    Until then it reads the logs, or runs a stage by hand. `usual` is how many seconds the stage took in the last night that ran it.
+    `stored` is what the stage has stored so far.
     """
 
     since: datetime
     night: Row | None
-    stage: str
+    stage: str | None
     stage_since: datetime
     usual: float | None
     stored: Row
@@ -83,15 +84,23 @@ def going() -> Going | None:
     since = datetime.fromtimestamp(changed, UTC).replace(tzinfo=None)
     stored = data.has_store()  # not in the first moment of the first night
     newest = next(iter(nights() if stored else []), None)
-    # A night's first row is written after it has read the logs.
-    night = newest if newest and newest["finished_at"] is None else None
+    # A night's first row is written after it has read the logs; until then the newest is one that failed or was killed before.
+    night = newest if newest and newest["finished_at"] is None and _last_row(newest) >= since else None
     ran = stages(night) if night else []
-    stage = next((each.name for each in ran if each.state == "running"), STAGES[0])
+    stage = next((each.name for each in ran if each.state == "running"), None)
     stage_since = max([since, *(each.finished_at for each in ran if each.finished_at)])
     lasted = durations() if stored else []
     usual = [row["seconds"] for row in lasted if row["stage"] == stage and row["night_id"] != (night or {}).get("night_id")]
     [so_far] = data.read("stage_progress", since=stage_since) if stored else [{}]
     return Going(since, night, stage, stage_since, usual[-1] if usual else None, so_far)
+
+
+def _last_row(night: Row) -> datetime:
+    """Return when something was last stored of a night that has not finished."""
+    ends: list[datetime] = [row["finished_at"] for row in data.stages(night["night_id"])] + [
+        row["at"] for row in failures(night["night_id"])
+    ]
+    return max(ends, default=night["started_at"])
 
 
 def began(night: str | None) -> datetime | None:

@@ -41,12 +41,15 @@ def start_night(*, actor: str, force: bool) -> Started:
     settings = data.settings()
     if night_data.working():
         raise NightRunning("a night is running, or a stage of one; the page shows how far it is")
-    audit.append(settings.home, "night_started", "nightly", actor=actor, details={"force": force})
+    # Like every act, it is on record before its effect: it may yet be refused.
+    audit.append(settings.home, "night_requested", "nightly", actor=actor, details={"force": force})
     at = datetime.now(UTC).replace(tzinfo=None)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "flows.cli", "nightly", "--background", "--json", *(["--force"] if force else [])],
             env={**os.environ, "ALIGN_HOME": str(settings.home)},
+            # The dashboard runs in the folder of the install; relative paths in the settings start where it was started.
+            cwd=os.environ.get("ALIGN_STARTED_IN"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -55,13 +58,19 @@ def start_night(*, actor: str, force: bool) -> Started:
         )
     except subprocess.TimeoutExpired as error:
         raise AlignError(f"the night had not begun after {_SECONDS} s; 'align status' shows whether it has by now") from error
+    except OSError as error:
+        raise AlignError(f"the night was not started: {error.strerror}: {error.filename!r}") from error
     finally:
         data.forget()
     if done.returncode:
         said = (done.stderr.strip() or "it said nothing").splitlines()[-1].removeprefix("error: ")
         raise AlignError(cap(printable(said), 1000))
-    told = json.loads(done.stdout)
-    return Started(str(told["how"]), str(told["id"]), at)
+    try:
+        told = json.loads(done.stdout)
+        return Started(str(told["how"]), str(told["id"]), at)
+    except (ValueError, TypeError, KeyError) as error:
+        said = cap(printable(data.redacted(done.stdout)), 200)
+        raise AlignError(f"the command answered {said!r} and not which night it started; 'align status' shows whether one runs") from error
 
 
 def last_lines(*, since: datetime) -> str:

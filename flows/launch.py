@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,8 @@ from flows.secret import running_server
 
 LOG = "nightly.log"
 _LAUNCH, _BEGIN_SECONDS = ".launch.lock", 60.0
+# How long a run that has begun may take until it holds the night's lock.
+_RUN_SECONDS = 120.0
 
 
 class Launched(NamedTuple):
@@ -40,6 +42,8 @@ class Launched(NamedTuple):
 
 def launch_night(settings: Settings, *, force: bool = False) -> Launched:
     """Start a night and return once it holds the night's lock, or once Prefect has its run.
+
+    A process that has neither taken the lock nor ended after 60 s is left to go on, and returned as started.
 
     Raises:
         NightRunning: a night runs, is being started, or waits in Prefect.
@@ -97,23 +101,33 @@ def _by_serve(settings: Settings, *, force: bool) -> Launched | None:
 
 
 def _refuse_waiting(client: object, deployment: object) -> None:
-    """Refuse a second run while one is due: a night that waits for another's end would find nothing new."""
+    """Refuse a second run while one is due, or has begun and does not hold the lock yet: it would wait, and find nothing new."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterDeploymentId,
         FlowRunFilterExpectedStartTime,
+        FlowRunFilterStartTime,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
     from prefect.client.schemas.objects import StateType
 
+    now, ours = datetime.now(UTC), FlowRunFilterDeploymentId(any_=[deployment])
     due = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+        deployment_id=ours,
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+    )
+    # Only a young one: one whose process was killed stays RUNNING, and must not refuse nights for ever.
+    begun = FlowRunFilter(
+        deployment_id=ours,
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+        start_time=FlowRunFilterStartTime(after_=now - timedelta(seconds=_RUN_SECONDS)),
     )
     for run in client.read_flow_runs(flow_run_filter=due):  # type: ignore[attr-defined]
         raise NightRunning(f"a night is due in Prefect already (run {run.id}); it begins soon, or its pages say why not")
+    for run in client.read_flow_runs(flow_run_filter=begun):  # type: ignore[attr-defined]
+        raise NightRunning(f"a night has just begun in Prefect (run {run.id}); 'align status' shows how far it is")
 
 
 def _by_process(home: Path, *, force: bool) -> Launched:

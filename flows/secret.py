@@ -81,6 +81,16 @@ def running_server(home: Path) -> str | None:
     return None
 
 
+def without_own_secret(environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return the environment without the state folder's secret, which commands read themselves. The key of a server of the user's stays.
+
+    Raises:
+        ConfigError: see `prefect_secret`.
+    """
+    own = prefect_secret(home) if os.path.lexists(secret_path(home)) else None
+    return {name: value for name, value in environment.items() if name not in (SERVER, CLIENT) or value != own}
+
+
 def without_secret(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that does not talk to Prefect."""
     return {name: value for name, value in environment.items() if name not in (SERVER, CLIENT)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from alignment.acting import Identity
 from alignment.errors import InputError
 from alignment.ids import content_id
-from alignment.release import current, end_canary, quarantine, rollback
+from alignment.release import change, current, end_canary, quarantine, rollback
 from alignment.release.approval import promote_by_hand
 from alignment.release.disk import is_quarantined
 from alignment.store import audit, query, session
@@ -166,6 +167,25 @@ def test_a_gate_that_decided_again_meanwhile_is_not_overridden_unseen(own: Path)
     assert current(own) == LAST_RELEASE
     assert any("what is on record about" in text for text in texts(app))
     assert query(own, "SELECT count(*) AS n FROM gate_verdicts") == [{"n": 0}]
+
+
+@pytest.mark.parametrize("after_the_move", [False, True])
+def test_a_full_disk_is_told_with_what_is_in_production(after_the_move: bool, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = change.place_by_hand
+
+    def full(*arguments: Any, **named: Any) -> None:
+        if after_the_move:
+            place(*arguments, **named)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(change, "place_by_hand", full)
+    app = confirm(dialog("Promote …", release=BEFORE), "Promote now")
+    assert not app.exception
+    assert app.warning[0].value == "It was stopped on its way."
+    [told] = [text for text in texts(app) if "No space left on device" in text]
+    moved = f"production has moved: it was {LAST_RELEASE}, it is {BEFORE}"
+    assert (moved if after_the_move else f"production did not move: it is {LAST_RELEASE}") in told
+    assert current(own) == (BEFORE if after_the_move else LAST_RELEASE)
 
 
 def test_a_second_press_does_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

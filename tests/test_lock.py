@@ -18,7 +18,7 @@ from alignment.config import Settings
 from alignment.errors import ConfigError
 from flows import environment
 from flows.prefect_server import OwnAddressOnly, _kept_from_other_pages, own_origins
-from flows.secret import CLIENT, SERVER, prefect_secret, running_server, secret_path, without_secret
+from flows.secret import CLIENT, SERVER, prefect_secret, running_server, secret_path, without_own_secret, without_secret
 from tests.conftest import child_environment
 
 pytestmark = pytest.mark.fast
@@ -114,6 +114,15 @@ def test_training_is_not_given_the_secret(home: Path, tmp_path: Path, monkeypatc
     train._run(SimpleNamespace(folder=home))  # type: ignore[arg-type]
     assert "secret" not in (tmp_path / "seen").read_text()
     assert without_secret({CLIENT: "a", SERVER: "b", "PATH": "c"}) == {"PATH": "c"}
+
+
+def test_the_dashboard_keeps_the_key_of_a_server_that_the_user_named_but_not_our_secret(home: Path) -> None:
+    theirs = {"PREFECT_API_URL": "https://prefect.example.com/api", CLIENT: "user:theirs"}
+    assert without_own_secret(theirs, home) == theirs
+    assert not secret_path(home).exists()
+    own = prefect_secret(home)
+    assert without_own_secret(theirs, home) == theirs
+    assert without_own_secret({CLIENT: own, SERVER: own, "PATH": "c"}, home) == {"PATH": "c"}
 
 
 def ask(kind: str = "http", host: str | None = "127.0.0.1:4200", *more: tuple[bytes, bytes]) -> tuple[int, list[Any]]:

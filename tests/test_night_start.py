@@ -20,7 +20,9 @@ from alignment.store import audit, query
 from bench.tiny import make_tiny_model
 from dashboard import data, identity, night_data, night_start
 from dashboard.views import starting
+from flows import launch
 from flows.night import night_lock
+from flows.prefect_client import connected
 from flows.secret import running_server
 from tests.conftest import ROOT, child_environment
 from tests.dashboard_pages import opened, press, texts
@@ -68,7 +70,7 @@ def test_a_night_that_a_page_starts_runs_to_its_end_and_the_page_follows_it(sett
     # There is no store yet: every page offers the first night.
     app = confirmed("overview")
     assert not app.exception
-    assert [(row["action"], row["actor"], row["how"]) for row in audit.read(home)] == [("night_started", "Ada", "token")]
+    assert [(row["action"], row["actor"], row["how"]) for row in audit.read(home)] == [("night_requested", "Ada", "token")]
     assert night_data.working()
     until(lambda: query(home, "SELECT 1 FROM night_events") if (home / "store.duckdb").exists() else None)
     data.forget()
@@ -87,7 +89,6 @@ def test_a_night_that_a_page_starts_runs_to_its_end_and_the_page_follows_it(sett
     until(over, 1200)
     # The others may be over before somebody looks.
     assert {"curate", "gate"} <= seen
-    data.forget()
     app.run()
     assert [one.value.split(":")[0] for one in app.success] == ["The night has ended"]
     [night] = night_data.nights()
@@ -131,7 +132,7 @@ def test_a_second_start_is_refused_while_one_runs(own: Path, settings: Callable[
             [sys.executable, *NIGHT], env=child_environment(ALIGN_HOME=str(own)), capture_output=True, text=True, check=False
         )
         assert (done.returncode, "another night is running" in done.stderr) == (1, True)
-    assert [row for row in audit.read(own) if row["action"] == "night_started"] == []
+    assert [row for row in audit.read(own) if row["action"] == "night_requested"] == []
 
 
 @pytest.mark.parametrize("role", ["viewer", "reviewer"])
@@ -198,3 +199,25 @@ def test_a_running_serve_runs_the_night_and_a_second_one_is_refused_while_it_is_
     assert "a night is due in Prefect already" in second.stderr or "another night is running" in second.stderr
     # Nobody started a process beside it.
     assert not (serving / night_start.LOG).exists()
+
+
+def test_a_run_that_has_begun_but_does_not_hold_the_lock_yet_refuses_a_second_one(serving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Running
+
+    def deployed(client: Any) -> Any:
+        try:
+            return client.read_deployment_by_name("nightly/nightly")
+        except ObjectNotFound:
+            return None
+
+    with connected(serving) as client:
+        assert client is not None
+        deployment = until(lambda: deployed(client))
+        launch._refuse_waiting(client, deployment.id)
+        run = client.create_flow_run_from_deployment(deployment.id, state=Running())
+        with pytest.raises(NightRunning, match=f"has just begun in Prefect .run {run.id}"):
+            launch._refuse_waiting(client, deployment.id)
+        # A run whose process was killed stays like this for ever.
+        monkeypatch.setattr(launch, "_RUN_SECONDS", 0.0)
+        launch._refuse_waiting(client, deployment.id)

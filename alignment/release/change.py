@@ -83,6 +83,7 @@ def carry_out(home: Path, plan: PlannedChange, *, approval: bool, actor: str, re
         ReleaseMoved: something that the plan relies on has changed since; nothing was done.
     """
     refuse_nameless(actor, reason)
+    # The lock is outside the reserve here: nobody may act between the comparison and the second try on a full disk.
     with locked(home):
         _refuse_outdated(home, plan, approval=approval)
         if plan.action == "promote":

@@ -40,6 +40,9 @@ def render() -> None:
     if trouble := st.session_state.pop("change_problem", None):
         st.warning("Nothing was changed.")
         components.show_text(trouble)
+    if trouble := st.session_state.pop("change_stopped", None):
+        st.warning("It was stopped on its way.")
+        components.show_text(trouble)
     if "change_asked" in st.session_state:
         _dialog()
 
@@ -111,6 +114,9 @@ def act(token: str, field: str) -> None:
             # Taken away first: a press that comes while this one is at work does nothing.
             close()
             here = data.carry_out(asked.plan, actor=who.name, reason=reason)
+    except data.ChangeStopped as error:
+        st.session_state.change_stopped = str(error)
+        return
     except AlignError as error:
         st.session_state["change_refused" if "change_asked" in st.session_state else "change_problem"] = str(error)
         return

@@ -101,6 +101,8 @@ def follow() -> None:
             state.pop("night_started", None)
             state.night_ended = state.pop("night_seen", started.at if started else None)
             state.pop("night_follow", None)
+            # How it ended was written after the last look.
+            data.forget()
             st.rerun()
 
 
@@ -112,7 +114,8 @@ def draw(going: Going) -> None:
         began = f"{which} · {formats.duration(_ago(going.since))} so far"
         st.caption(began + ("" if going.night else " · a night gets its page once it has read the logs"))
         live = training_data.live() if going.stage == "train" else None
-        took = f"{components.title(going.stage)}: {formats.duration(_ago(going.stage_since))} so far"
+        doing = components.title(going.stage) if going.stage else "Reading the logs, or a stage by hand"
+        took = f"{doing}: {formats.duration(_ago(going.stage_since))} so far"
         usual = f", {formats.duration(going.usual)} last time" if going.usual else ""
         if live and live.rows and live.of:
             left = f", {formats.duration(live.seconds_left)} left" if live.seconds_left else ""
@@ -121,7 +124,7 @@ def draw(going: Going) -> None:
             st.progress(min(_ago(going.stage_since) / going.usual, 0.99), text=f"{took}{usual}")
         else:
             st.markdown(f"**{took}**")
-        stored = [f"{going.stored[name]:,} {name}" for name in STORED.get(going.stage, ()) if going.stored.get(name)]
+        stored = [f"{going.stored[name]:,} {name}" for name in STORED.get(going.stage or "", ()) if going.stored.get(name)]
         if stored:
             st.caption("Stored in this stage so far: " + ", ".join(stored))
         if said := night_start.last_lines(since=going.since):
@@ -137,7 +140,7 @@ def ended() -> None:
     night = next(iter(night_data.nights() if data.has_store() else []), None)
     if night and night["finished_at"] and night["finished_at"] >= began:
         st.success(f"The night has ended: {components.status(night['state']).word}.")
-    elif night and night["started_at"] >= began:
+    elif night and (night["started_at"] >= began or any(each["at"] >= began for each in night_data.failures(night["night_id"]))):
         st.warning("The night has stopped before its end; below it says why.")
     else:
         without_a_row(night_start.last_lines(since=began).splitlines())

@@ -16,7 +16,7 @@ from alignment.acting import account
 from alignment.config import Settings
 from alignment.errors import AlignError, StoreError
 from flows.cli.base import Misuse, app, command, start
-from flows.secret import without_secret
+from flows.secret import without_own_secret
 
 
 @command(app, "serve")
@@ -88,8 +88,9 @@ def _sign_in_link(settings: Settings, name: str | None, port: int) -> str:
 
 
 def _dashboard_environment(settings: Settings) -> dict[str, str]:
-    """Return an environment that reads the same settings from another working folder."""
+    """Return an environment that reads the same settings from another working folder, and names this one for the nights of its pages."""
     from alignment.config import config_file
 
     found = config_file()
-    return {**without_secret(os.environ), "ALIGN_HOME": str(settings.home)} | ({"ALIGN_CONFIG": str(found.absolute())} if found else {})
+    told = {"ALIGN_HOME": str(settings.home), "ALIGN_STARTED_IN": str(Path.cwd())}
+    return without_own_secret(os.environ, settings.home) | told | ({"ALIGN_CONFIG": str(found.absolute())} if found else {})
