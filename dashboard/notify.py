@@ -28,7 +28,8 @@ def tell_hooks(settings: Settings) -> bool:
 def _push(settings: Settings) -> None:
     with (settings.home / "hooks.log").open("ab") as log:
         subprocess.run(
-            [sys.executable, "-m", "flows.cli", "release", "push"],
+            [sys.executable, "-P", "-m", "flows.cli", "release", "push"],
+            cwd=os.environ.get("ALIGN_STARTED_IN"),
             env={**os.environ, "ALIGN_HOME": str(settings.home)},
             stdin=subprocess.DEVNULL,
             stdout=log,
