@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,3 +22,33 @@ def port_is_one(url: str) -> bool:
         return urlsplit(url).port != 0
     except ValueError:
         return False
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or not port_is_one(value)):
+        raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
+    return value.rstrip("/")
+
+
+def _variable(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
+        raise ValueError("give the NAME of an environment variable, such as TEACHER_API_KEY, and not the key")
+    return value
+
+
+EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
+"""The address of an endpoint, or nothing: it holds no secret."""
+KeyVariable = Annotated[str, AfterValidator(_variable)]
+"""The name of the environment variable with a key, or nothing."""
+
+
+def more_only(extra: dict[str, Any], asked: set[str]) -> dict[str, Any]:
+    """Return further fields of a request, none of which is `asked` already.
+
+    Raises:
+        ValueError: one is.
+    """
+    if mine := sorted(asked & extra.keys()):
+        raise ValueError(f"{', '.join(mine)}: these are set by what is asked; leave them out")
+    return extra

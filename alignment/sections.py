@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from alignment.section import EndpointUrl, KeyVariable, more_only
 from alignment.section import Rate as Rate
 from alignment.section import Section as Section
-from alignment.section import port_is_one
 from alignment.sections_guards import GuardSettings as GuardSettings
 from alignment.sections_guards import wrong_names
 from alignment.sections_serving import Dashboard as Dashboard
@@ -159,9 +158,9 @@ class Teacher(Section):
 
     # A value in the wrong place may be the key: an error must not repeat it.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-    base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
+    base_url: EndpointUrl = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1; empty switches the teacher off")
     model: str = Field("", description="the model's name at the endpoint")
-    api_key_env: str = Field("", description="name of the environment variable that holds the key; empty sends none")
+    api_key_env: KeyVariable = Field("", description="name of the environment variable that holds the key; empty sends none")
     concurrency: int = Field(8, ge=1, le=256, description="concurrent calls")
     requests_per_minute: int = Field(0, ge=0, description="calls in any minute, retries included; 0 is no limit")
     max_tokens_per_night: int = Field(5_000_000, ge=0, description="tokens per night, input and output; 0 is no limit")
@@ -183,26 +182,7 @@ class Teacher(Section):
     @field_validator("extra")
     @classmethod
     def _more_only(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if mine := sorted(_ASKED & value.keys()):
-            raise ValueError(f"{', '.join(mine)}: these are set by what is asked; leave them out")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (
-            parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or not port_is_one(value)
-        ):
-            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
-        return value.rstrip("/")
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
-            raise ValueError("give the NAME of an environment variable, such as TEACHER_API_KEY, and not the key")
-        return value
+        return more_only(value, _ASKED)
 
     @model_validator(mode="after")
     def _whole(self) -> Teacher:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from alignment.section import Rate, Section, port_is_one
+from alignment.section import EndpointUrl, KeyVariable, Rate, Section, more_only
 
 PRESETS = ("qwen3guard", "llama_guard", "granite_guardian", "shieldgemma", "gpt_oss_safeguard")
 REMOTE = ("openai", "openai_moderation", "perspective")
@@ -25,7 +24,7 @@ class GuardSettings(Section):
     preset: Literal["", "qwen3guard", "llama_guard", "granite_guardian", "shieldgemma", "gpt_oss_safeguard"] = Field(
         "", description="with kind 'openai': the family of the guard model, which fixes its template and its labels"
     )
-    base_url: str = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1")
+    base_url: EndpointUrl = Field("", description="the endpoint, such as http://127.0.0.1:8000/v1")
     model: str = Field("", description="the model's name at the endpoint")
     path: str = Field("", description="the checkpoint file of 'detoxify', or the folder of 'transformers'")
     tokenizer: str = Field("", description="with 'detoxify': folder with config.json and tokenizer of the checkpoint's base model")
@@ -38,7 +37,7 @@ class GuardSettings(Section):
     )
     reads: list[Literal["request", "answer"]] = Field(["request", "answer"], min_length=1, description="what it reads of an exchange")
     threshold: Rate = Field(0.5, description="score from which it flags an exchange")
-    api_key_env: str = Field("", description="name of the environment variable that holds the key; empty sends none")
+    api_key_env: KeyVariable = Field("", description="name of the environment variable that holds the key; empty sends none")
     concurrency: int = Field(8, ge=1, le=256, description="concurrent calls")
     requests_per_minute: int = Field(0, ge=0, description="calls in any minute, retries included; 0 is no limit")
     calls_per_night: int = Field(10_000, ge=0, description="calls per night, retries included; without an endpoint, exchanges; 0: no limit")
@@ -50,26 +49,7 @@ class GuardSettings(Section):
     @field_validator("extra")
     @classmethod
     def _more_only(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if mine := sorted(_ASKED & value.keys()):
-            raise ValueError(f"{', '.join(mine)}: these are set by what is asked; leave them out")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (
-            parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or not port_is_one(value)
-        ):
-            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; keys go into the environment")
-        return value.rstrip("/")
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
-            raise ValueError("give the NAME of an environment variable, such as GUARD_API_KEY, and not the key")
-        return value
+        return more_only(value, _ASKED)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from alignment.schedule import cron_problem
-from alignment.section import Rate, Section, port_is_one
+from alignment.section import EndpointUrl, KeyVariable, Rate, Section, port_is_one
 
 
 class Release(Section):
@@ -108,10 +108,10 @@ class Gateway(Section):
     address: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs keys, and TLS in front of it")
     port: int = Field(8090, ge=1, le=65535, description="where the gateway listens")
     metrics_port: int = Field(0, ge=0, le=65535, description="where Prometheus reads metrics, on loopback; 0: nowhere")
-    upstream: str = Field(
+    upstream: EndpointUrl = Field(
         "", description="OpenAI-compatible server that answers, such as http://127.0.0.1:8000/v1; empty: the release in production, here"
     )
-    upstream_key_env: str = Field("", description="name of the environment variable with the upstream's key; empty sends none")
+    upstream_key_env: KeyVariable = Field("", description="name of the environment variable with the upstream's key; empty sends none")
     policy: str = Field("", description="path of a policy file; empty is the bundled one")
     timeout: float = Field(120, gt=0, le=3600, description="seconds for a whole answer of the upstream")
     max_body_bytes: int = Field(1_048_576, ge=1024, le=64 << 20, description="larger requests are refused")
@@ -122,17 +122,3 @@ class Gateway(Section):
     log_failure: Literal["refuse", "go_on"] = Field(
         "refuse", description="what happens to requests while the exchange log cannot be written"
     )
-
-    @field_validator("upstream")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if value and (not value.startswith(("http://", "https://")) or not port_is_one(value) or "@" in value or "?" in value):
-            raise ValueError("give http://HOST/v1 or https://HOST/v1 without user, password or query; the key goes into the environment")
-        return value.rstrip("/")
-
-    @field_validator("upstream_key_env")
-    @classmethod
-    def _a_name(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[A-Z][A-Z0-9_]{2,63}", value):
-            raise ValueError("give the NAME of an environment variable, such as UPSTREAM_KEY, and not the key")
-        return value

@@ -17,7 +17,7 @@ import pytest
 from alignment.evals.formats import read_suite
 from alignment.ingest import Context, LogFile, Part, blocks, make_source, parse, parser
 from alignment.ingest.reading import from_start
-from alignment.models.remote import _retry_after
+from alignment.models.call_batch import _retry_after
 from tests.test_cases_ingest import (
     ASKED,
     CALL,

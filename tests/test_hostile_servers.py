@@ -18,7 +18,8 @@ import pytest
 from alignment import http
 from alignment.config import Settings
 from alignment.errors import AlignError, EndpointError, ModelError, ReleaseError
-from alignment.models.remote import RemoteModel, _retry_after
+from alignment.models.call_batch import _retry_after
+from alignment.models.remote import RemoteModel
 from alignment.release.hooks import Line, post_webhook, sync_vllm
 from alignment.sections import Teacher
 from alignment.store import TeacherCalls, migrate

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignment.ids import content_id
 from alignment.models.asked import Asked, Calls, Use
+from alignment.models.call_batch import CallBatch, answered
 from alignment.models.dialect import Dialect
 from alignment.models.interface import Interface
-from alignment.models.remote import Run, answered
 
 if TYPE_CHECKING:
     from alignment.sections import Teacher
@@ -126,8 +126,11 @@ class ScoringModel:
             ModelError: the endpoint refuses every call.
         """
         asked = [self._call(text, subject) for text, subject in zip(texts, subjects, strict=True)]
-        run = Run(self.endpoint, self.calls, self._key, Dialect(), self._use, interface=self._interface)
-        return [self._scored(each) for each in answered(self.calls, run, asked)]
+
+        def batch() -> CallBatch:
+            return CallBatch(self.endpoint, self.calls, self._key, Dialect(), self._use, interface=self._interface)
+
+        return [self._scored(each) for each in answered(self.calls, batch, asked)]
 
     def _call(self, text: str, subject: str) -> Asked:
         body = self._form.ask(text, self.endpoint.model, self._labels)
