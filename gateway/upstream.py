@@ -100,6 +100,7 @@ class HttpUpstream:
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[_tells_of_reuse()],
         )
 
     async def _post(self, call: Call, release: str, *, stream: bool) -> aiohttp.ClientResponse:
@@ -111,7 +112,7 @@ class HttpUpstream:
         """
         body = orjson.dumps(self._body(call, release, stream=stream))
         headers = {"Content-Type": "application/json"} | headers_of_call()
-        answer = await self._client.post(f"{self._url}/{call.path}", data=body, headers=headers, allow_redirects=False)
+        answer = await self._head(f"{self._url}/{call.path}", body, headers)
         if answer.status != 200:
             answer.close()
             raise _declined(answer.status)
@@ -119,6 +120,20 @@ class HttpUpstream:
             answer.close()
             raise ValueError("a compressed answer")
         return answer
+
+    async def _head(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Send a request and return the head of its answer.
+
+        A server may close an idle connection at the moment a request goes out on it (RFC 9112, section 9.3.1).
+        Such a request goes out again; one that a new connection loses does not, since it may have been worked on.
+        """
+        while True:
+            told: dict[str, bool] = {}
+            try:
+                return await self._client.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=told)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not told.get("reused"):
+                    raise
 
     async def complete(self, call: Call, release: str) -> Completion:
         """See `Upstream.complete`."""
@@ -176,6 +191,18 @@ class HttpUpstream:
         if isinstance(error, _TooMuch):
             return UpstreamError(502, f"the model server's answer is larger than {MAX_ANSWER >> 20} MiB")
         return UpstreamError(502, "the model server cannot be reached, or broke off")
+
+
+def _tells_of_reuse() -> aiohttp.TraceConfig:
+    """Return a trace that notes in a request's context whether its connection had served another one."""
+
+    async def note(_session: aiohttp.ClientSession, trace: Any, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
+        if trace.trace_request_ctx is not None:
+            trace.trace_request_ctx["reused"] = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
