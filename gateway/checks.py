@@ -16,7 +16,7 @@ from alignment.conversation import asked as asked_for
 from alignment.ingest.redact import Work, locate
 from alignment.moderation.conversations import PLAIN
 from alignment.records import Message
-from gateway.detectors import Detectors
+from gateway.detectors import Detectors, Said
 from gateway.patterns import INJECTIONS, JAILBREAKS, fired
 from gateway.policy import Check
 from gateway.spelling import reading
@@ -28,6 +28,7 @@ _WORK = 4_000_000
 _GRAM, _LEAKED_WORDS = 6, 24
 _LONG, _ASKED, _SAID, _TOXIC, _MOST_PIECES = 480, 240, 400, 3_500, 400
 """Characters from which a user's turn is read in parts too, and of a part, by check; and the parts of a text that are read."""
+_REFUSED, _LEAST = 0.5, 1e-4
 _WORD = re.compile(r"\w+")
 
 
@@ -69,9 +70,11 @@ class Checks:
         self.by_name: dict[Check, Callable[[Checked], Awaitable[Hit]]] = {
             "harmful_request": self._harmful_request,
             "harmful_answer": self._harmful_answer,
+            "harmful_exchange": self._harmful_exchange,
             "toxicity": self._toxicity,
             "jailbreak": self._jailbreak,
             "injection": self._injection,
+            "harmful_tool_result": self._harmful_tool_result,
             "secrets": self._secrets,
             "personal_data": self._personal_data,
             "prompt_leak": self._prompt_leak,
@@ -123,11 +126,34 @@ class Checks:
         Raises:
             TooLong: it is too long to read whole.
         """
-        prompt, answer = asked_for(subject.messages), "\n".join(filter(None, subject.texts))
+        harm = [said.harm for said in await self._said(subject.messages, subject.texts)]
+        return Hit(_highest(harm, harm))
+
+    async def _harmful_exchange(self, subject: Checked) -> Hit:
+        """Score the request and the answer, or part of it, together; an answer that refuses has 0.
+
+        Raises:
+            TooLong: one is too long to read whole.
+        """
+        asked, said = await asyncio.gather(self._harmful_request(subject), self._said(subject.messages, subject.texts))
+        scores = [0.0 if one.refusal >= _REFUSED else together(asked.score, one.harm) for one in said]
+        return Hit(_highest(scores, [asked.score, *(score for one in said for score in one)]), asked.label)
+
+    async def _harmful_tool_result(self, subject: Checked) -> Hit:
+        """Score what tools returned, and each part of it, as if it were the answer.
+
+        Raises:
+            TooLong: it is too long to read whole.
+        """
+        harm = [said.harm for text in subject.tools for said in await self._said(subject.messages, (text,))]
+        return Hit(_highest([0.0, *harm], harm))
+
+    async def _said(self, messages: Sequence[Message], texts_of_answer: Sequence[str]) -> list[Said]:
+        """Return the scores of an answer and of each part of a long one, as written and as read."""
+        prompt, answer = asked_for(messages), "\n".join(filter(None, texts_of_answer))
         [plain] = await _inline(_readings, (answer,))
         texts = dict.fromkeys(part for text in dict.fromkeys((answer, plain)) for part in (text, *pieces(text, _SAID)))
-        scores = await asyncio.gather(*(self._detectors.said((prompt, text)) for text in texts))
-        return Hit(_highest(scores, scores))
+        return await asyncio.gather(*(self._detectors.said((prompt, text)) for text in texts))
 
     async def _toxicity(self, subject: Checked) -> Hit:
         read = dict.fromkeys((*subject.texts, *await _inline(_readings, subject.texts)))
@@ -196,6 +222,18 @@ def _highest(values: Sequence[T], scores: Sequence[float]) -> T:
     if not all(math.isfinite(score) for score in scores):
         raise ValueError("a score is no number")
     return max(values)  # type: ignore[type-var]
+
+
+def together(request: float, answer: float) -> float:
+    """Return the score of an exchange: the mean of both log-odds, the request's counted twice.
+
+    Neither suffices alone: a harmless request may sound harmful, and a harmful answer may sound like any other.
+
+    >>> together(0.5, 0.5), round(together(0.9, 0.1), 2), round(together(0.9, 0.9), 2)
+    (0.5, 0.68, 0.9)
+    """
+    odds = [math.log(max(score, _LEAST) / max(1 - score, _LEAST)) for score in (request, request, answer)]
+    return 1 / (1 + math.exp(-sum(odds) / 3))
 
 
 def leaked(system: str, answer: str) -> float:

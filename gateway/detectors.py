@@ -6,16 +6,18 @@ Effects: loads the embedding model on first use; `stop` ends the thread.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
+from alignment.ids import content_id
 from alignment.models.cores import keep_cores
 from alignment.records import Message
 
 T = TypeVar("T")
 R = TypeVar("R")
-MOST_TOGETHER, MOST_WAITING = 32, 2_000
+MOST_TOGETHER, MOST_WAITING, REMEMBERED = 32, 2_000, 1_000
 
 
 class Overloaded(RuntimeError):
@@ -23,10 +25,16 @@ class Overloaded(RuntimeError):
 
 
 class Batched(Generic[T, R]):
-    """Runs `run` on lists of what was asked for since the last run ended. If a run raises, its items are tried one by one."""
+    """Runs `run` on lists of what was asked for since the last run ended. If a run raises, its items are tried one by one.
 
-    def __init__(self, run: Callable[[list[T]], list[R]], thread: ThreadPoolExecutor, *, together: int = MOST_TOGETHER) -> None:
-        self._run, self._thread, self._together = run, thread, together
+    The latest `remembered` results are kept under hashes of their items: every window of a stream asks about the same conversation.
+    """
+
+    def __init__(
+        self, run: Callable[[list[T]], list[R]], thread: ThreadPoolExecutor, *, together: int = MOST_TOGETHER, remembered: int = 0
+    ) -> None:
+        self._run, self._thread, self._together, self._most = run, thread, together, remembered
+        self._remembered: OrderedDict[str, R] = OrderedDict()
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._runner: asyncio.Task[None] | None = None
 
@@ -36,6 +44,17 @@ class Batched(Generic[T, R]):
         Raises:
             Overloaded: too many wait already.
         """
+        if not self._most:
+            return await self._result(item)
+        name = content_id(item)
+        if name in self._remembered:
+            return self._remembered[name]
+        found = self._remembered[name] = await self._result(item)
+        if len(self._remembered) > self._most:
+            self._remembered.popitem(last=False)
+        return found
+
+    async def _result(self, item: T) -> R:
         if len(self._waiting) >= MOST_WAITING:
             raise Overloaded(f"{len(self._waiting)} requests wait for this detector")
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -78,6 +97,13 @@ class Asked(NamedTuple):
     category: str
 
 
+class Said(NamedTuple):
+    """The scores of an answer: that it does harm, and that it refuses."""
+
+    harm: float
+    refusal: float
+
+
 class Detectors:
     """The bundled heads. Equal texts of a batch are embedded once."""
 
@@ -86,15 +112,15 @@ class Detectors:
 
         self._embedder = Embedder()
         self._thread = ThreadPoolExecutor(1, "detectors", initializer=keep_cores)
-        self.asked: Batched[tuple[Message, ...], Asked] = Batched(self._asked, self._thread)
-        self.said: Batched[tuple[str, str], float] = Batched(self._said, self._thread)
+        self.asked: Batched[tuple[Message, ...], Asked] = Batched(self._asked, self._thread, remembered=REMEMBERED)
+        self.said: Batched[tuple[str, str], Said] = Batched(self._said, self._thread, remembered=REMEMBERED)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)
 
     async def warm(self, checks: Collection[str]) -> None:
         """Load what these checks need, so that the first request does not wait for it."""
-        if "harmful_request" in checks:
+        if not {"harmful_request", "harmful_exchange"}.isdisjoint(checks):
             await self.asked(({"role": "user", "content": "hello"},))
-        if "harmful_answer" in checks:
+        if not {"harmful_answer", "harmful_exchange", "harmful_tool_result"}.isdisjoint(checks):
             await self.said(("hello", "hello"))
         if "toxicity" in checks:
             await self.toxic("hello")
@@ -108,13 +134,14 @@ class Detectors:
 
         return [Asked(float(one.value), one.category) for one in request_scores(talks, embedder=self._embedder)]
 
-    def _said(self, exchanges: list[tuple[str, str]]) -> list[float]:
+    def _said(self, exchanges: list[tuple[str, str]]) -> list[Said]:
         from alignment.moderation import heads
 
         prompts, answers = [prompt for prompt, _ in exchanges], [answer for _, answer in exchanges]
-        harmful = heads.harmful_answer(heads.read(prompts, answers, embedder=self._embedder)).tolist()
+        reading = heads.read(prompts, answers, embedder=self._embedder)
+        scores = zip(answers, heads.harmful_answer(reading).tolist(), heads.refusal(reading).tolist(), strict=True)
         # A head says something of nothing, too.
-        return [value if answer.strip() else 0.0 for value, answer in zip(harmful, answers, strict=True)]
+        return [Said(harm, refusal) if answer.strip() else Said(0.0, 0.0) for answer, harm, refusal in scores]
 
     def _toxic(self, texts: list[str]) -> list[float]:
         from alignment.moderation.detectors import toxicity

@@ -20,15 +20,18 @@ from alignment.section import Rate
 
 Stage = Literal["prompt", "answer"]
 Check = Literal[
-    "harmful_request", "jailbreak", "injection", "secrets", "personal_data", "harmful_answer", "toxicity", "prompt_leak"
+    "harmful_request", "jailbreak", "injection", "harmful_tool_result", "secrets", "personal_data", "harmful_answer", "harmful_exchange",
+    "toxicity", "prompt_leak"
 ]  # fmt: skip
 CHECKS: dict[Stage, tuple[Check, ...]] = {
-    "prompt": ("harmful_request", "jailbreak", "injection", "secrets", "personal_data", "toxicity"),
-    "answer": ("harmful_answer", "secrets", "personal_data", "toxicity", "prompt_leak"),
+    "prompt": ("harmful_request", "jailbreak", "injection", "harmful_tool_result", "secrets", "personal_data", "toxicity"),
+    "answer": ("harmful_answer", "harmful_exchange", "secrets", "personal_data", "toxicity", "prompt_leak"),
 }
 """The checks that a rule of each stage may name."""
 LOCATING: frozenset[Check] = frozenset(("secrets", "personal_data"))
 """The checks that know which characters they are about; only these can be redacted."""
+CATEGORICAL: frozenset[Check] = frozenset(("harmful_request", "harmful_exchange"))
+"""The checks that name a kind of harm."""
 
 
 class Action(StrEnum):
@@ -53,7 +56,7 @@ class _Part(BaseModel):
 
 
 class Rule(_Part):
-    """One check at one stage and its action. `categories` limits `harmful_request` to kinds of harm; empty means all.
+    """One check at one stage and its action. `categories` limits a check of CATEGORICAL to kinds of harm; empty means all.
 
     `timeout` is in seconds. A check that errs or takes longer counts as fired, unless `fail_open`.
     """
@@ -76,7 +79,7 @@ class Rule(_Part):
             raise ValueError(f"{self.action.value!r} is no action on a {self.stage}; use {', '.join(sorted(_ACTIONS[self.stage]))}")
         if self.action is Action.REDACT and self.check not in LOCATING:
             raise ValueError(f"{self.check!r} does not say which characters to redact; only {', '.join(sorted(LOCATING))} do")
-        if self.categories and self.check != "harmful_request":
+        if self.categories and self.check not in CATEGORICAL:
             raise ValueError(f"{self.check!r} has no categories; leave them out")
         if unknown := sorted(set(self.categories) - set(CATEGORIES)):
             raise ValueError(f"unknown categories: {', '.join(unknown)}; known: {', '.join(CATEGORIES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -17,9 +18,10 @@ from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest import log_sources
 from flows.cli import app
+from gateway.detectors import Batched, Said
 from gateway.keys import Keys
 from gateway.policy import Policy, Rule, load_policy
-from tests.gateway_server import Scripted, garbage, gateway, hangs, raises
+from tests.gateway_server import Scripted, Words, garbage, gateway, hangs, raises
 from tests.test_ingest import ingest, responses
 
 SECRET = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
@@ -187,6 +189,65 @@ def test_a_rewrite_is_criticised_revised_and_checked_again(tmp_path: Path) -> No
         # A revision that is no better is not served.
         assert refused["finish_reason"] == "content_filter"
         assert [line["gateway"]["rewritten"] for line in gate.log()] == [True, False]
+
+
+EXCHANGE = {"stage": "answer", "check": "harmful_exchange", "action": "refuse", "threshold": 0.5}
+
+
+@pytest.mark.parametrize(("asked", "answered", "finish"), [
+    ("DOUBT", "fine", "stop"),
+    ("DOUBT", "some HARM", "content_filter"),
+    ("how?", "some HARM", "stop"),
+    ("HARM", "fine", "content_filter"),
+    ("HARM", "DECLINE", "stop"),
+])  # fmt: skip
+def test_an_exchange_is_judged_by_request_and_answer_together(tmp_path: Path, asked: str, answered: str, finish: str) -> None:
+    with gateway(tmp_path, policy(EXCHANGE)) as gate:
+        gate.scripted.text = lambda _: answered  # type: ignore[method-assign]
+        assert gate.chat(asked).json()["choices"][0]["finish_reason"] == finish
+        # A refusal's principle is that of the kind of harm.
+        assert [one.get("label") for one in gate.log()[0]["gateway"]["findings"]] == ["weapons"] * (finish != "stop")
+
+
+@pytest.mark.parametrize("odd", [Said(0.1, float("nan")), Said(float("nan"), 0.9)])
+def test_a_score_that_is_no_number_is_no_refusal(tmp_path: Path, odd: Said) -> None:
+    class Odd(Words):
+        async def said(self, exchange: tuple[str, str]) -> Said:
+            return odd
+
+    with gateway(tmp_path, policy(EXCHANGE), detectors=Odd()) as gate:
+        assert gate.chat("say: fine").json()["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_harm_in_what_a_tool_returned_is_read(tmp_path: Path) -> None:
+    rule = {"stage": "prompt", "check": "harmful_tool_result", "action": "refuse"}
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    with gateway(tmp_path, policy(rule)) as gate:
+        for result, finish in (("plain words " * 200, "stop"), ("plain words " * 200 + "HARM", "content_filter")):
+            turns = [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "call_1", "content": result},
+            ]
+            answer = gate.post("/v1/chat/completions", {"messages": turns}).json()
+            assert answer["choices"][0]["finish_reason"] == finish
+
+
+def test_a_conversation_is_scored_once_however_many_windows_its_answer_has() -> None:
+    scored: list[str] = []
+
+    def run(items: list[str]) -> list[str]:
+        scored.extend(items)
+        return [item.upper() for item in items]
+
+    async def ask() -> list[str]:
+        batched = Batched(run, thread, remembered=2)
+        return [await batched(item) for item in ("a", "a", "b", "c", "a")]
+
+    with ThreadPoolExecutor(1) as thread:
+        assert asyncio.run(ask()) == ["A", "A", "B", "C", "A"]
+    # The oldest of more than two was forgotten.
+    assert scored == ["a", "b", "c", "a"]
 
 
 # Checks that fail

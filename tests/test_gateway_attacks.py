@@ -20,7 +20,7 @@ from alignment.lineage import Subject, apply_erasure, plan_erasure
 from alignment.store import migrate
 from alignment.store.held import HeldExchanges
 from gateway.checks import TooLong, pieces
-from gateway.detectors import Asked
+from gateway.detectors import Asked, Said
 from gateway.keys import Keys
 from gateway.policy import load_policy
 from gateway.spelling import reading
@@ -222,7 +222,7 @@ class Short(Words):
     async def asked(self, talk: Any) -> Asked:
         return await super().asked(({"role": "user", "content": talk[-1]["content"][:250]},))
 
-    async def said(self, exchange: tuple[str, str]) -> float:
+    async def said(self, exchange: tuple[str, str]) -> Said:
         return await super().said((exchange[0], exchange[1][:450]))
 
     async def toxic(self, text: str) -> float:

@@ -92,7 +92,7 @@ def explain_command(
     async def rule() -> dict[str, Any]:
         asked = await guard.prompt(call)
         said = await guard.answer(call, (answer,)) if answer else None
-        named = {rule.check for rule in guard.policy.rules} & {"harmful_request", *(["harmful_answer"] if answer else [])}
+        named = {rule.check for rule in guard.policy.rules} & {"harmful_request", *(_OF_ANSWERS if answer else ())}
         scores = {name: await _scored(guard, name, call, answer) for name in sorted(named)}
         found = {"prompt": asked.strictest.value, "findings": [one.logged() for one in asked.findings], "scores": scores}
         return found | ({"answer": said.strictest.value, "answer_findings": [one.logged() for one in said.findings]} if said else {})
@@ -116,10 +116,13 @@ def explain_command(
         print(f"{name}: {value:.3f}")
 
 
+_OF_ANSWERS = ("harmful_answer", "harmful_exchange")
+
+
 async def _scored(guard: Any, name: str, call: Any, answer: str) -> float:
     from gateway.checks import Checked
 
-    texts = (answer,) if name == "harmful_answer" else tuple(turn["content"] for turn in call.messages)
+    texts = (answer,) if name in _OF_ANSWERS else tuple(turn["content"] for turn in call.messages)
     return float((await guard.checks.run(name, Checked(call.messages, texts, call.system, call.tool_texts))).score)
 
 
