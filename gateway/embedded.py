@@ -1,7 +1,7 @@
 """The release in production, answered by this process: for trying the gateway, and for small models.
 
-Answers are generated whole, several at a time; a stream gets them at once. Tools and response formats are not supported. Of the sampling
-parameters `temperature`, `max_tokens`, `seed` and `stop` count; without a temperature answers are greedy.
+Answers are generated several at a time. Tools and response formats are not supported. Of the sampling parameters `temperature`,
+`max_tokens`, `seed` and `stop` count; without a temperature answers are greedy.
 
 Effects: loads weights, uses the CPU or GPU.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +37,7 @@ class _Job(NamedTuple):
     tokens: int
     temperature: float
     seed: int
+    tell: Callable[[str], None] | None
 
 
 class EmbeddedUpstream:
@@ -48,9 +51,10 @@ class EmbeddedUpstream:
 
     async def complete(self, call: Call, release: str) -> Completion:
         """See `Upstream.complete`."""
-        if unsupported := [key for key in _UNSUPPORTED if call.payload.get(key)]:
-            raise UpstreamError(400, f"{unsupported[0]!r} is not supported by the embedded model", code="unsupported_parameter")
-        jobs = _jobs(call, release)
+        self._supported(call)
+        return await self._complete(call, _jobs(call, release))
+
+    async def _complete(self, call: Call, jobs: list[_Job]) -> Completion:
         try:
             async with asyncio.timeout(self._seconds):
                 found = await asyncio.gather(*map(self._answers, jobs))
@@ -69,10 +73,33 @@ class EmbeddedUpstream:
 
     async def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
         """See `Upstream.stream`."""
-        completion = await self.complete(call, release)
+        self._supported(call)
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str] | None]()
+
+        def tell(index: int, text: str) -> None:
+            # After the loop nobody listens, and others' answers go on.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(told.put_nowait, (index, text))
+
+        jobs = [job._replace(tell=partial(tell, index)) for index, job in enumerate(_jobs(call, release))]
+        made = asyncio.create_task(self._complete(call, jobs))
+        made.add_done_callback(lambda _: told.put_nowait(None))
+        left = ["" for _ in jobs]
+        try:
+            while (news := await told.get()) is not None:
+                index, text = news
+                known = _certain(text, call.payload.get("stop"))
+                if known != left[index] and known.startswith(left[index]):
+                    yield Text(index, known[len(left[index]) :])
+                    left[index] = known
+            completion = await made
+        finally:
+            made.cancel()
         for choice in completion.choices:
-            if choice.text:
-                yield Text(choice.index, choice.text)
+            if not choice.text.startswith(left[choice.index]):
+                raise UpstreamError(502, "the model's answer does not go on as it began")
+            if rest := choice.text[len(left[choice.index]) :]:
+                yield Text(choice.index, rest)
             yield End(choice.index, choice.finish)
         yield completion.usage
 
@@ -84,6 +111,11 @@ class EmbeddedUpstream:
         """See `Upstream.close`."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    @staticmethod
+    def _supported(call: Call) -> None:
+        if unsupported := [key for key in _UNSUPPORTED if call.payload.get(key)]:
+            raise UpstreamError(400, f"{unsupported[0]!r} is not supported by the embedded model", code="unsupported_parameter")
+
     def _run(self, jobs: list[_Job]) -> list[tuple[str, int, int]]:
         """Return text, prompt tokens and answer tokens of each job; jobs of the same kind are generated together."""
         found: dict[int, tuple[str, int, int]] = {}
@@ -93,7 +125,9 @@ class EmbeddedUpstream:
             release, tokens, temperature, seed = kind
             model, tokenizer = self._model(release)
             talks = [jobs[number].messages for number in here]
-            answers = model.generate(talks, max_new_tokens=tokens, temperature=temperature, seed=seed)
+            tells = [jobs[number].tell for number in here]
+            tell = partial(_tell, tells) if any(tells) else None
+            answers = model.generate(talks, max_new_tokens=tokens, temperature=temperature, seed=seed, tell=tell)
             for number, talk, answer in zip(here, talks, answers, strict=True):
                 asked = sum(len(tokenizer(turn["content"])["input_ids"]) for turn in talk)
                 found[number] = (answer, asked, len(tokenizer(answer, add_special_tokens=False)["input_ids"]))
@@ -121,7 +155,12 @@ def _jobs(call: Call, release: str) -> list[_Job]:
     tokens = min(max(int(asked), 1), _MOST_TOKENS)
     temperature = float(call.payload.get("temperature") or 0.0)
     seed = int(call.payload.get("seed") or 0)
-    return [_Job(release, messages, tokens, temperature, seed + number) for number in range(call.n)]
+    return [_Job(release, messages, tokens, temperature, seed + number, None) for number in range(call.n)]
+
+
+def _tell(tells: Sequence[Callable[[str], None] | None], place: int, text: str) -> None:
+    if tell := tells[place]:
+        tell(text)
 
 
 def _before(text: str, stops: Any) -> str:
@@ -129,3 +168,14 @@ def _before(text: str, stops: Any) -> str:
     for stop in [stops] if isinstance(stops, str) else stops or ():
         text = text.split(stop, 1)[0] if isinstance(stop, str) and stop else text
     return text
+
+
+def _certain(text: str, stops: Any) -> str:
+    """Return what is certain of a text that goes on: up to a stop, or without an end that may become one.
+
+    >>> _certain("one EN", ["END"]), _certain("one END two", "END"), _certain("one", None)
+    ('one ', 'one ', 'one')
+    """
+    stops = [stop for stop in ([stops] if isinstance(stops, str) else stops or ()) if isinstance(stop, str)]
+    kept = _before(text, stops)
+    return kept if kept != text else text[: len(text) - max((len(stop) - 1 for stop in stops if stop), default=0)]

@@ -25,6 +25,7 @@ from alignment.models.folder import check_base, is_whole
 from alignment.models.identity import model_id
 from alignment.models.logprobs import LogProb, TurnIds, score_turns
 from alignment.models.precision import best_dtype
+from alignment.models.streaming import Tell, Telling
 from alignment.models.thinking import CLOSE, OPEN, AnswerBudget, can_think, closed, cut, finished, opens
 from alignment.models.turns import turn_marks
 from alignment.reasoning import apart
@@ -163,6 +164,10 @@ class _Batch(NamedTuple):
     opened: list[bool]
 
 
+def _tell_of(tell: Tell, places: Sequence[int], row: int, text: str) -> None:
+    tell(places[row], text)
+
+
 class LocalModel:
     """A causal language model in this process."""
 
@@ -224,8 +229,11 @@ class LocalModel:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
+        tell: Tell | None = None,
     ) -> list[str]:
         """See `ChatModel.generate`. Answers exclude thinking; unfinished thinking is returned in its tags (see `finished`).
+
+        `tell` gets the number of a conversation and the beginning of its answer while the model writes.
 
         Raises:
             ModelError: a conversation is too long, or the template opens a thinking block but `thinking_tokens` is 0.
@@ -238,10 +246,15 @@ class LocalModel:
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         together = [self._asked([prompts[index] for index in batch], limit) for batch in batches]
         torch.manual_seed(seed)
-        write = partial(self._write, max_new_tokens=max_new_tokens, temperature=temperature)
+
+        def write(place: int) -> torch.Tensor:
+            told = partial(_tell_of, tell, batches[place]) if tell else None
+            return self._write(together[place], max_new_tokens=max_new_tokens, temperature=temperature, tell=told)
+
         # Draws come from one sequence of random numbers, so sampled batches take turns.
-        in_turn = bool(temperature or self.thinking_tokens or not self._is_small)
-        written = map(write, together) if in_turn else side_by_side(write, together)
+        in_turn = bool(temperature or self.thinking_tokens or tell or not self._is_small)
+        places = range(len(batches))
+        written = map(write, places) if in_turn else side_by_side(write, places)
         done = 0
         for batch, output in zip(batches, written, strict=True):
             for index, text in zip(batch, self._decoded(output), strict=True):
@@ -354,7 +367,7 @@ class LocalModel:
         return _Batch(rows, [opens(prompt) for prompt in prompts])
 
     @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
-    def _write(self, batch: _Batch, *, max_new_tokens: int, temperature: float) -> torch.Tensor:
+    def _write(self, batch: _Batch, *, max_new_tokens: int, temperature: float, tell: Tell | None = None) -> torch.Tensor:
         """Return the tokens (B, T) that the model writes after each prompt."""
         rows, device = batch.rows, self._model.device
         tokens, visible, shared = padded(rows, self._tokenizer.pad_token_id)
@@ -365,15 +378,16 @@ class LocalModel:
             cache = self._model.base_model(tokens[:1, :shared], use_cache=True).past_key_values
             cache.batch_repeat_interleave(len(rows))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 1.0} if temperature else {"do_sample": False}
+        criteria = StoppingCriteriaList([Telling(self._decoded, tokens.shape[1], tell)] if tell else [])
         if self.thinking_tokens:
-            budget = AnswerBudget(self._tokenizer, tokens.shape[1], len(rows), most=max_new_tokens, opened=batch.opened)
-            sampling |= {"stopping_criteria": StoppingCriteriaList([budget])}
+            criteria.append(AnswerBudget(self._tokenizer, tokens.shape[1], len(rows), most=max_new_tokens, opened=batch.opened))
         output: torch.Tensor = self._model.generate(
             input_ids=tokens,
             attention_mask=visible,
             past_key_values=cache,
             max_new_tokens=max_new_tokens + self.thinking_tokens,
             pad_token_id=self._tokenizer.pad_token_id,
+            stopping_criteria=criteria,
             **sampling,
         )
         return output[:, tokens.shape[1] :]
