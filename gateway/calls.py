@@ -52,7 +52,7 @@ class Choice:
         return (self.text, *(part for tool in self.tools for part in (tool.name, tool.arguments)))
 
 
-class Usage(NamedTuple):
+class TokenCounts(NamedTuple):
     """Tokens, as the upstream counted them."""
 
     prompt: int = 0
@@ -67,7 +67,7 @@ class Completion:
     created: int
     model: str
     choices: tuple[Choice, ...]
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenCounts = field(default_factory=TokenCounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class End:
     finish: str
 
 
-Event = Text | Tool | End | Usage
+Event = Text | Tool | End | TokenCounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from alignment.conversation import asked as asked_for
 from alignment.ingest.redact import Work, locate
 from alignment.moderation.conversations import PLAIN
 from alignment.records import Message
-from gateway.detectors import Detectors, Said
+from gateway.detectors import AnswerScores, Detectors
 from gateway.patterns import INJECTIONS, JAILBREAKS, fired
 from gateway.policy import Check
 from gateway.spelling import reading
@@ -148,7 +148,7 @@ class Checks:
         harm = [said.harm for text in subject.tools for said in await self._said(subject.messages, (text,))]
         return Hit(_highest([0.0, *harm], harm))
 
-    async def _said(self, messages: Sequence[Message], texts_of_answer: Sequence[str]) -> list[Said]:
+    async def _said(self, messages: Sequence[Message], texts_of_answer: Sequence[str]) -> list[AnswerScores]:
         """Return the scores of an answer and of each part of a long one, as written and as read."""
         prompt, answer = asked_for(messages), "\n".join(filter(None, texts_of_answer))
         [plain] = await _inline(_readings, (answer,))

@@ -90,14 +90,14 @@ class Batched(Generic[T, R]):
         return True
 
 
-class Asked(NamedTuple):
+class RequestScore(NamedTuple):
     """The score of a conversation's request, and the category of harm that it is nearest to."""
 
     score: float
     category: str
 
 
-class Said(NamedTuple):
+class AnswerScores(NamedTuple):
     """The scores of an answer: that it does harm, and that it refuses."""
 
     harm: float
@@ -112,8 +112,8 @@ class Detectors:
 
         self._embedder = Embedder()
         self._thread = ThreadPoolExecutor(1, "detectors", initializer=keep_cores)
-        self.asked: Batched[tuple[Message, ...], Asked] = Batched(self._asked, self._thread, remembered=REMEMBERED)
-        self.said: Batched[tuple[str, str], Said] = Batched(self._said, self._thread, remembered=REMEMBERED)
+        self.asked: Batched[tuple[Message, ...], RequestScore] = Batched(self._asked, self._thread, remembered=REMEMBERED)
+        self.said: Batched[tuple[str, str], AnswerScores] = Batched(self._said, self._thread, remembered=REMEMBERED)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)
 
     async def warm(self, checks: Collection[str]) -> None:
@@ -129,19 +129,19 @@ class Detectors:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _asked(self, talks: list[tuple[Message, ...]]) -> list[Asked]:
+    def _asked(self, talks: list[tuple[Message, ...]]) -> list[RequestScore]:
         from alignment.moderation.conversations import request_scores
 
-        return [Asked(float(one.value), one.category) for one in request_scores(talks, embedder=self._embedder)]
+        return [RequestScore(float(one.value), one.category) for one in request_scores(talks, embedder=self._embedder)]
 
-    def _said(self, exchanges: list[tuple[str, str]]) -> list[Said]:
+    def _said(self, exchanges: list[tuple[str, str]]) -> list[AnswerScores]:
         from alignment.moderation import heads
 
         prompts, answers = [prompt for prompt, _ in exchanges], [answer for _, answer in exchanges]
         reading = heads.read(prompts, answers, embedder=self._embedder)
         scores = zip(answers, heads.harmful_answer(reading).tolist(), heads.refusal(reading).tolist(), strict=True)
         # A head says something of nothing, too.
-        return [Said(harm, refusal) if answer.strip() else Said(0.0, 0.0) for answer, harm, refusal in scores]
+        return [AnswerScores(harm, refusal) if answer.strip() else AnswerScores(0.0, 0.0) for answer, harm, refusal in scores]
 
     def _toxic(self, texts: list[str]) -> list[float]:
         from alignment.moderation.detectors import toxicity

@@ -22,7 +22,7 @@ from alignment.models.cores import keep_cores
 from alignment.models.folder import check_base, trained
 from alignment.records import Message
 from alignment.release import BASE, verify
-from gateway.calls import Call, Choice, Completion, End, Event, Text, Usage
+from gateway.calls import Call, Choice, Completion, End, Event, Text, TokenCounts
 from gateway.detectors import Batched
 from gateway.upstream import UpstreamError, new_id
 
@@ -68,7 +68,7 @@ class EmbeddedUpstream:
         for index, (text, _, written) in enumerate(found):
             kept = _before(text, call.payload.get("stop"))
             choices.append(Choice(index, kept, (), "length" if written >= jobs[index].tokens and kept == text else "stop"))
-        usage = Usage(found[0][1], sum(written for _, _, written in found))
+        usage = TokenCounts(found[0][1], sum(written for _, _, written in found))
         return Completion(new_id(), int(time.time()), "", tuple(choices), usage)
 
     async def stream(self, call: Call, release: str) -> AsyncIterator[Event]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alignment.ids import content_id
 from gateway.calls import Call, Choice
-from gateway.guard import Ruling
+from gateway.guard import Assessment
 from gateway.policy import Action
 from gateway.upstream import new_id
 
@@ -22,8 +22,8 @@ class Exchange:
     call: Call
     client: str
     release: str
-    asked: Ruling = field(default_factory=Ruling)
-    answered: list[Ruling] = field(default_factory=list)
+    asked: Assessment = field(default_factory=Assessment)
+    answered: list[Assessment] = field(default_factory=list)
     rewritten: bool = False
     id: str = field(default_factory=new_id)
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -35,12 +35,12 @@ class Exchange:
         return max((one.strictest for one in (self.asked, *self.answered)), key=list(Action).index)
 
     @property
-    def rulings(self) -> list[Ruling]:
+    def rulings(self) -> list[Assessment]:
         """All rulings, that on the prompt first."""
         return [self.asked, *self.answered]
 
 
-class Sent(NamedTuple):
+class Delivery(NamedTuple):
     """An answer as the model wrote it, and as the client gets it, unless it `waits` for a person."""
 
     written: Choice
@@ -62,7 +62,7 @@ def conversation_of(call: Call, client: str) -> str:
     return call.conversation or content_id(client, call.user, call.messages[0]["content"])[:24]
 
 
-def log_line(exchange: Exchange, sent: Sent | None, *, model: str, policy: str, error: str | None = None) -> dict[str, Any]:
+def log_line(exchange: Exchange, sent: Delivery | None, *, model: str, policy: str, error: str | None = None) -> dict[str, Any]:
     """Return an exchange in the form that ingest reads, with what the gateway did under `gateway`.
 
     `response` is what the model wrote; what the client got instead stands in `gateway.delivered`.

@@ -55,7 +55,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Rule(_Part):
+class PolicyRule(_Part):
     """One check at one stage and its action. `categories` limits a check of CATEGORICAL to kinds of harm; empty means all.
 
     `timeout` is in seconds. A check that errs or takes longer counts as fired, unless `fail_open`.
@@ -109,7 +109,7 @@ class Policy(_Part):
     """All rules, and how refusals and streams are sent."""
 
     version: Literal[1]
-    rules: tuple[Rule, ...]
+    rules: tuple[PolicyRule, ...]
     refuse_with: Literal["answer", "error"] = "answer"
     prompt_checks: Literal["before", "beside"] = "before"
     stream: Stream = Stream()
@@ -126,7 +126,7 @@ class Policy(_Part):
         """Content address of the policy, 12 hex digits; logs carry it."""
         return content_id(self.model_dump(mode="json"))[:12]
 
-    def at(self, stage: Stage) -> tuple[Rule, ...]:
+    def at(self, stage: Stage) -> tuple[PolicyRule, ...]:
         """Return the rules of a stage that are not off."""
         return tuple(rule for rule in self.rules if rule.stage == stage and rule.mode != "off")
 

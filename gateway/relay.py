@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from gateway.calls import Call, Choice, Completion, End, Event, Failure, Frames, Text, Tool, ToolCall, Usage, Wire
-from gateway.exchange import Exchange, Sent
-from gateway.guard import Ruling
+from gateway.calls import Call, Choice, Completion, End, Event, Failure, Frames, Text, TokenCounts, Tool, ToolCall, Wire
+from gateway.exchange import Delivery, Exchange
+from gateway.guard import Assessment
 from gateway.policy import Action
 from gateway.upstream import UpstreamError
 from gateway.vetting import Vetting
 from gateway.windows import Window
 
-Log = Callable[[Sequence[Sent], str | None], Awaitable[None]]
+Log = Callable[[Sequence[Delivery], str | None], Awaitable[None]]
 """Writes the answers of an exchange to the log, with why they are incomplete, or None; raises `Failure` if that fails."""
 _left_behind: set[asyncio.Task[None]] = set()
 
@@ -25,13 +25,13 @@ async def relay(
 ) -> AsyncIterator[bytes]:
     """Yield the frames of a stream, as far as they are checked. A stream that broke off ends with an error."""
     answers = [StreamedAnswer(vetting, exchange, sent, index) for index in range(exchange.call.n)]
-    logged, usage = False, Usage()
+    logged, usage = False, TokenCounts()
     try:
         for frame in frames.start():
             yield frame
         try:
             async for event in events:
-                if isinstance(event, Usage):
+                if isinstance(event, TokenCounts):
                     usage = event
                     continue
                 for given in await answers[event.index].take(event):
@@ -119,16 +119,16 @@ class StreamedAnswer:
         self._tools_written: list[ToolCall] = []
         self._tools: list[ToolCall] = []
         self._left: list[str] = []
-        self._stopped: Ruling | None = None
+        self._stopped: Assessment | None = None
         self.over = self.cut = False
         self.finish = "stop"
 
-    async def _check(self, text: str) -> Ruling:
+    async def _check(self, text: str) -> Assessment:
         ruling = await self._vetting.guard.answer(self._exchange.call, (text,))
         self._note(ruling)
         return ruling
 
-    def _note(self, ruling: Ruling) -> None:
+    def _note(self, ruling: Assessment) -> None:
         if ruling.findings:
             self._exchange.answered.append(ruling)
 
@@ -194,7 +194,7 @@ class StreamedAnswer:
             text = self._vetting.refusal(self._exchange, self.index, self._stopped).text
         return [*events, *self._give(text)]
 
-    async def _stop(self, ruling: Ruling) -> list[Event]:
+    async def _stop(self, ruling: Assessment) -> list[Event]:
         self._stopped, self.finish = ruling, "content_filter"
         if self._left or self._tools:
             self.over = True
@@ -209,7 +209,7 @@ class StreamedAnswer:
         self._left.append(text)
         return [Text(self.index, text)]
 
-    def sent(self) -> Sent:
+    def sent(self) -> Delivery:
         """Return the answer as it is logged."""
         written = Choice(self.index, "".join(self._window.written), tuple(self._tools_written), self.finish)
-        return Sent(written, replace(written, text="".join(self._left), tools=tuple(self._tools)))
+        return Delivery(written, replace(written, text="".join(self._left), tools=tuple(self._tools)))

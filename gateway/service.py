@@ -15,7 +15,7 @@ from typing import Any
 from alignment.release import BASE
 from alignment.store.held import HeldExchange, decided
 from gateway.calls import Call, Choice, Completion, Failure, Wire
-from gateway.exchange import Exchange, Reply, Sent, conversation_of, log_line
+from gateway.exchange import Delivery, Exchange, Reply, conversation_of, log_line
 from gateway.guard import Guard
 from gateway.holding import Holding, ask_again
 from gateway.logs import ExchangeLog, LogLost
@@ -113,7 +113,7 @@ class Pipeline:
         await self._refuse_unlogged()
         completion = await self._complete(exchange, exchange.call)
         vetted = await asyncio.gather(*(self._vetting.vet(exchange, exchange.call, one) for one in completion.choices))
-        sent = [Sent(one.written, self._vetting.refusal(exchange, one.given.index)) if one.waits else one for one in vetted]
+        sent = [Delivery(one.written, self._vetting.refusal(exchange, one.given.index)) if one.waits else one for one in vetted]
         for one in sent:
             line = log_line(exchange, one, model=self._name(exchange), policy=self.guard.policy.digest)
             await self._write(decided(item, line))
@@ -155,7 +155,7 @@ class Pipeline:
 
     async def _refused(self, wire: Wire, exchange: Exchange) -> Reply:
         choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
-        await self._log(exchange, [Sent(choices[0], choices[0])], model=NOBODY)
+        await self._log(exchange, [Delivery(choices[0], choices[0])], model=NOBODY)
         if self.guard.policy.refuse_with == "error":
             raise Failure(422, *BLOCKED)
         completion = Completion(exchange.id, int(time.time()), self._name(exchange), choices)
@@ -173,15 +173,15 @@ class Pipeline:
             raise error.refused from error
         frames = wire.frames(exchange.call, Completion(exchange.id, int(time.time()), self._name(exchange), ()))
 
-        async def log(answers: Sequence[Sent], error: str | None) -> None:
+        async def log(answers: Sequence[Delivery], error: str | None) -> None:
             await self._log(exchange, answers, error=error)
 
         return relay(frames, exchange, sent, self._vetting, after(first, events), log)
 
-    async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Sent]) -> Failure:
+    async def _hold(self, exchange: Exchange, stage: str, vetted: Sequence[Delivery]) -> Failure:
         """Keep an exchange with the lines that a decision about it will log; return the error that tells where to ask for the outcome."""
         refusal = self._vetting.refusal(exchange, 0)
-        answers, model = (vetted, self._name(exchange)) if vetted else ([Sent(refusal, refusal)], NOBODY)
+        answers, model = (vetted, self._name(exchange)) if vetted else ([Delivery(refusal, refusal)], NOBODY)
         lines = [log_line(exchange, one, model=model, policy=self.guard.policy.digest) for one in answers]
         await self.holding.hold(exchange, stage, [one.given for one in vetted], lines)
         return ask_again(exchange.id)
@@ -189,7 +189,9 @@ class Pipeline:
     def _name(self, exchange: Exchange) -> str:
         return self._base_name if exchange.release == BASE else exchange.release
 
-    async def _log(self, exchange: Exchange, answers: Sequence[Sent | None], *, model: str | None = None, error: str | None = None) -> None:
+    async def _log(
+        self, exchange: Exchange, answers: Sequence[Delivery | None], *, model: str | None = None, error: str | None = None
+    ) -> None:
         for one in answers:
             await self._write(log_line(exchange, one, model=model or self._name(exchange), policy=self.guard.policy.digest, error=error))
 

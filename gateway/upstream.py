@@ -23,7 +23,7 @@ import orjson
 
 from alignment.http import loads
 from alignment.release import BASE
-from gateway.calls import Call, Choice, Completion, End, Event, Failure, Text, Tool, ToolCall, Usage, content_text
+from gateway.calls import Call, Choice, Completion, End, Event, Failure, Text, TokenCounts, Tool, ToolCall, content_text
 from gateway.tracing import headers_of_call
 
 MAX_ANSWER = 32 << 20
@@ -67,7 +67,7 @@ class Upstream(Protocol):
         ...
 
     def stream(self, call: Call, release: str) -> AsyncIterator[Event]:
-        """Yield an answer as it is written: texts, whole tool calls, one `End` for each answer, at last the `Usage`.
+        """Yield an answer as it is written: texts, whole tool calls, one `End` for each answer, at last the `TokenCounts`.
 
         Raises:
             UpstreamError: it breaks off.
@@ -290,9 +290,9 @@ def _named(name: str, arguments: str) -> ToolCall:
     return ToolCall(f"call_{new_id()}", name, arguments)
 
 
-def _usage(raw: Any) -> Usage:
+def _usage(raw: Any) -> TokenCounts:
     raw = raw if isinstance(raw, dict) else {}
-    return Usage(int(raw.get("prompt_tokens") or 0), int(raw.get("completion_tokens") or 0))
+    return TokenCounts(int(raw.get("prompt_tokens") or 0), int(raw.get("completion_tokens") or 0))
 
 
 class _Parts:
@@ -302,7 +302,7 @@ class _Parts:
         self._n, self._ended = n, set[int]()
         self._tools: dict[int, dict[int, ToolCall]] = {}
         self._half: dict[int, str] = {}
-        self.usage = Usage()
+        self.usage = TokenCounts()
 
     @property
     def complete(self) -> bool:

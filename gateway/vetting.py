@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.calls import Call, Choice
-from gateway.exchange import Exchange, Sent
-from gateway.guard import Guard, Ruling
+from gateway.exchange import Delivery, Exchange
+from gateway.guard import Assessment, Guard
 from gateway.policy import Action
 from gateway.tracing import step
 from gateway.upstream import Upstream, UpstreamError
@@ -19,7 +19,7 @@ class Vetting:
     def __init__(self, guard: Guard, upstream: Upstream) -> None:
         self.guard, self._upstream = guard, upstream
 
-    async def vet(self, exchange: Exchange, sent: Call, choice: Choice) -> Sent:
+    async def vet(self, exchange: Exchange, sent: Call, choice: Choice) -> Delivery:
         """Return an answer with what the client gets; one that has to wait for a person is returned as it is."""
         with step("check answer"):
             ruling = await self.guard.answer(exchange.call, choice.texts)
@@ -33,9 +33,9 @@ class Vetting:
             case Action.REWRITE:
                 text = await self.rewritten(exchange, sent, "\n".join(choice.texts), ruling)
                 given = given if text is None else Choice(choice.index, text)
-        return Sent(choice, given, waits=ruling.strictest is Action.HOLD)
+        return Delivery(choice, given, waits=ruling.strictest is Action.HOLD)
 
-    def redacted(self, choice: Choice, ruling: Ruling) -> Choice | None:
+    def redacted(self, choice: Choice, ruling: Assessment) -> Choice | None:
         """Return an answer with placeholders in its text and its tools' arguments; None if something personal is a tool's name."""
         hidden = [self.guard.redacted(text, ruling.spans(number)) for number, text in enumerate(choice.texts)]
         if hidden[1::2] != [tool.name for tool in choice.tools]:
@@ -43,11 +43,11 @@ class Vetting:
         tools = tuple(tool._replace(arguments=arguments) for tool, arguments in zip(choice.tools, hidden[2::2], strict=True))
         return replace(choice, text=hidden[0], tools=tools)
 
-    def refusal(self, exchange: Exchange, index: int, *rulings: Ruling) -> Choice:
+    def refusal(self, exchange: Exchange, index: int, *rulings: Assessment) -> Choice:
         """Return the answer that refuses."""
         return Choice(index, self.guard.refusal(exchange.call, *rulings, exchange.asked), (), "content_filter")
 
-    async def rewritten(self, exchange: Exchange, sent: Call, answer: str, ruling: Ruling) -> str | None:
+    async def rewritten(self, exchange: Exchange, sent: Call, answer: str, ruling: Assessment) -> str | None:
         """Let the model criticise its answer and write it anew, once; None if that fails or is no better.
 
         Source: Bai et al. 2022 (arXiv:2212.08073), section 3.

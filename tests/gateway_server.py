@@ -22,7 +22,7 @@ from alignment.labels.check import load_constitution
 from alignment.store.held import HeldExchanges
 from gateway.app import App
 from gateway.checks import Checked, Checks, Hit
-from gateway.detectors import Asked, Said
+from gateway.detectors import AnswerScores, RequestScore
 from gateway.guard import Guard
 from gateway.holding import Holding
 from gateway.keys import Keys
@@ -135,12 +135,12 @@ def serving(app: Any, http: Any = "auto") -> Iterator[str]:
 class Words:
     """Detectors that know words: a text is as harmful as it says, "HARM", "DOUBT" or "TOXIC"; one that says "DECLINE" refuses."""
 
-    async def asked(self, talk: Any) -> Asked:
+    async def asked(self, talk: Any) -> RequestScore:
         said = " ".join(turn["content"] for turn in talk if turn["role"] == "user")
-        return Asked(0.99 if "HARM" in said else 0.6 if "DOUBT" in said else 0.01, "weapons")
+        return RequestScore(0.99 if "HARM" in said else 0.6 if "DOUBT" in said else 0.01, "weapons")
 
-    async def said(self, exchange: tuple[str, str]) -> Said:
-        return Said(0.99 if "HARM" in exchange[1] else 0.01, 0.99 if "DECLINE" in exchange[1] else 0.01)
+    async def said(self, exchange: tuple[str, str]) -> AnswerScores:
+        return AnswerScores(0.99 if "HARM" in exchange[1] else 0.01, 0.99 if "DECLINE" in exchange[1] else 0.01)
 
     async def toxic(self, text: str) -> float:
         return 0.99 if "TOXIC" in text else 0.0

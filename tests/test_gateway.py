@@ -18,9 +18,9 @@ from alignment.config import Settings
 from alignment.errors import ConfigError
 from alignment.ingest import log_sources
 from flows.cli import app
-from gateway.detectors import Batched, Said
+from gateway.detectors import AnswerScores, Batched
 from gateway.keys import Keys
-from gateway.policy import Policy, Rule, load_policy
+from gateway.policy import Policy, PolicyRule, load_policy
 from tests.gateway_server import Scripted, Words, garbage, gateway, hangs, raises
 from tests.test_ingest import ingest, responses
 
@@ -28,7 +28,7 @@ SECRET = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
 
 
 def policy(*rules: dict[str, Any], **more: Any) -> Policy:
-    return Policy(version=1, rules=tuple(Rule(id=f"rule-{number}", **rule) for number, rule in enumerate(rules)), **more)
+    return Policy(version=1, rules=tuple(PolicyRule(id=f"rule-{number}", **rule) for number, rule in enumerate(rules)), **more)
 
 
 REFUSE = {"stage": "prompt", "check": "harmful_request", "action": "refuse", "threshold": 0.9}
@@ -209,10 +209,10 @@ def test_an_exchange_is_judged_by_request_and_answer_together(tmp_path: Path, as
         assert [one.get("label") for one in gate.log()[0]["gateway"]["findings"]] == ["weapons"] * (finish != "stop")
 
 
-@pytest.mark.parametrize("odd", [Said(0.1, float("nan")), Said(float("nan"), 0.9)])
-def test_a_score_that_is_no_number_is_no_refusal(tmp_path: Path, odd: Said) -> None:
+@pytest.mark.parametrize("odd", [AnswerScores(0.1, float("nan")), AnswerScores(float("nan"), 0.9)])
+def test_a_score_that_is_no_number_is_no_refusal(tmp_path: Path, odd: AnswerScores) -> None:
     class Odd(Words):
-        async def said(self, exchange: tuple[str, str]) -> Said:
+        async def said(self, exchange: tuple[str, str]) -> AnswerScores:
             return odd
 
     with gateway(tmp_path, policy(EXCHANGE), detectors=Odd()) as gate:

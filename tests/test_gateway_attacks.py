@@ -20,7 +20,7 @@ from alignment.lineage import Subject, apply_erasure, plan_erasure
 from alignment.store import migrate
 from alignment.store.held import HeldExchanges
 from gateway.checks import TooLong, pieces
-from gateway.detectors import Asked, Said
+from gateway.detectors import AnswerScores, RequestScore
 from gateway.keys import Keys
 from gateway.policy import load_policy
 from gateway.spelling import reading
@@ -219,10 +219,10 @@ def test_names_and_ids_of_a_models_tool_calls_carry_nothing(tmp_path: Path) -> N
 class Short(Words):
     """Detectors that read the first 250 characters of the last turn, as encoders do."""
 
-    async def asked(self, talk: Any) -> Asked:
+    async def asked(self, talk: Any) -> RequestScore:
         return await super().asked(({"role": "user", "content": talk[-1]["content"][:250]},))
 
-    async def said(self, exchange: tuple[str, str]) -> Said:
+    async def said(self, exchange: tuple[str, str]) -> AnswerScores:
         return await super().said((exchange[0], exchange[1][:450]))
 
     async def toxic(self, text: str) -> float:
@@ -263,8 +263,8 @@ def test_no_text_takes_long_to_read(text: str) -> None:
 
 def test_a_score_that_is_none_is_a_failure_wherever_it_stands(tmp_path: Path) -> None:
     class Nan(Words):
-        async def asked(self, talk: Any) -> Asked:
-            return Asked(float("nan") if "bomb" in talk[-1]["content"] else 0.1, "weapons")
+        async def asked(self, talk: Any) -> RequestScore:
+            return RequestScore(float("nan") if "bomb" in talk[-1]["content"] else 0.1, "weapons")
 
     with gateway(tmp_path, policy(REFUSE), detectors=Nan()) as gate:
         assert gate.chat("b\u043emb").json()["choices"][0]["finish_reason"] == "content_filter"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.tiny import make_tiny_model
-from gateway.calls import Call, End, Text, Usage
+from gateway.calls import Call, End, Text, TokenCounts
 from gateway.embedded import EmbeddedUpstream
 from gateway.upstream import UpstreamError
 
@@ -38,7 +38,7 @@ async def streamed(upstream: EmbeddedUpstream, asked: Call) -> tuple[list[str], 
                 texts[index], pieces[index] = texts[index] + text, pieces[index] + 1
             case End(index, finish):
                 ends[index] = finish
-            case Usage():
+            case TokenCounts():
                 pass
     return texts, pieces, ends
 

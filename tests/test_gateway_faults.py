@@ -326,7 +326,7 @@ def test_a_held_prompt_waits_for_a_person_and_is_then_answered(tmp_path: Path) -
         HeldExchanges(tmp_path).decide(name, "allow", actor="ada", why="a figure of speech")
         first, again = (httpx2.get(f"{gate.url}/v1/held/{name}") for _ in range(2))
         assert first.json() == again.json() and first.json()["choices"][0]["message"]["content"].startswith("of use to <EMAIL_")
-        # Asked again it is not generated or logged again.
+        # RequestScore again it is not generated or logged again.
         assert len(gate.scripted.seen) == 1
         [line] = gate.log()
     assert (line["gateway"]["held"], line["gateway"]["decided_by"]) == ("allow", "ada") and "signals" not in line

@@ -13,7 +13,7 @@ from alignment.store import query
 from alignment.store.held import HeldExchanges
 from bench.tiny import make_tiny_model
 from gateway.detectors import Detectors
-from gateway.policy import Policy, Rule
+from gateway.policy import Policy, PolicyRule
 from tests.gateway_server import gateway
 from tests.test_flow import CONFIG, align
 
@@ -42,7 +42,7 @@ def test_an_exchange_goes_through_review_into_a_pair_and_the_release_that_the_ga
     home = tmp_path / "home"
     make_tiny_model(tmp_path / "tiny")
     (tmp_path / "align.toml").write_text(CONFIG.replace('[ingest]\nlogs = ["logs.jsonl"]\n', ""))
-    rules = (Rule(id="said", stage="answer", check="harmful_answer", action="hold"),)
+    rules = (PolicyRule(id="said", stage="answer", check="harmful_answer", action="hold"),)
     detectors = Detectors()
     with gateway(home, Policy(version=1, rules=rules), detectors=_Ready(detectors), seconds=60) as running:
         running.scripted.text = lambda body: COMPLIES if body["messages"][-1]["content"] in HARMFUL else "Gladly: it takes ten minutes."  # type: ignore[method-assign]

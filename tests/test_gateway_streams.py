@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.guard import Guard, Ruling
-from gateway.policy import Policy, Rule, Stream
+from gateway.guard import Assessment, Guard
+from gateway.policy import Policy, PolicyRule, Stream
 from gateway.windows import Window
 from tests.gateway_server import KEY, gateway, hangs
 from tests.test_gateway import ANSWERS, SECRET, SECRETS, policy
@@ -138,7 +138,7 @@ def test_a_rewrite_takes_the_place_of_a_stream_of_which_nothing_has_left(tmp_pat
 
 
 def _guard(stream: Stream) -> Guard:
-    rules = (Rule(id="r", stage="answer", check="secrets", action="redact"),)
+    rules = (PolicyRule(id="r", stage="answer", check="secrets", action="redact"),)
     return Guard(Policy(version=1, rules=rules, stream=stream), None, None, None, key=KEY)  # type: ignore[arg-type]
 
 
@@ -152,9 +152,9 @@ def test_a_window_checks_every_character_with_what_surrounds_it_and_none_more_th
     checked: list[str] = []
     left: list[str] = []
 
-    async def judge(seen: str) -> Ruling:
+    async def judge(seen: str) -> Assessment:
         checked.append(seen)
-        return Ruling()
+        return Assessment()
 
     async def run() -> None:
         window, at = Window(judge, _guard(stream), stream), 0

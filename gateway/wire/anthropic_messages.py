@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.calls import Call, Completion, End, Event, Failure, Text, Tool, ToolCall, Usage, known_only, text_of, turn_list, want
+from gateway.calls import Call, Completion, End, Event, Failure, Text, TokenCounts, Tool, ToolCall, known_only, text_of, turn_list, want
 from gateway.wire import sse
 from gateway.wire.chat import Chat
 
@@ -65,11 +65,11 @@ class MessageFrames:
     def __init__(self, completion: Completion) -> None:
         self._completion = completion
         self._block, self._open = -1, False
-        self._finish, self._usage = "stop", Usage()
+        self._finish, self._usage = "stop", TokenCounts()
 
     def start(self) -> Iterator[bytes]:
         """See `Frames.start`."""
-        yield _event("message_start", message=_message(self._completion, [], None, Usage()))
+        yield _event("message_start", message=_message(self._completion, [], None, TokenCounts()))
 
     def event(self, event: Event) -> Iterator[bytes]:
         """See `Frames.event`."""
@@ -86,7 +86,7 @@ class MessageFrames:
             case End(_, finish):
                 self._finish = finish
                 yield from self._close()
-            case Usage():
+            case TokenCounts():
                 self._usage = event
 
     def stop(self) -> Iterator[bytes]:
@@ -176,11 +176,11 @@ def _use(tool: ToolCall, arguments: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": tool.id, "name": tool.name, "input": arguments}
 
 
-def _counted(counted: Usage) -> dict[str, int]:
+def _counted(counted: TokenCounts) -> dict[str, int]:
     return {"input_tokens": counted.prompt, "output_tokens": counted.completion}
 
 
-def _message(completion: Completion, content: list[dict[str, Any]], reason: str | None, counted: Usage) -> dict[str, Any]:
+def _message(completion: Completion, content: list[dict[str, Any]], reason: str | None, counted: TokenCounts) -> dict[str, Any]:
     return {
         "id": f"msg_{completion.id}",
         "type": "message",

@@ -14,9 +14,9 @@ from gateway.calls import (
     Event,
     Failure,
     Text,
+    TokenCounts,
     Tool,
     ToolCall,
-    Usage,
     known_only,
     strings,
     text_of,
@@ -118,7 +118,7 @@ class ChatFrames:
                 yield self._chunk(index, {"tool_calls": [{"index": number, **_tool(call)}]})
             case End(index, finish):
                 yield self._chunk(index, {}, finish)
-            case Usage() if self._usage:
+            case TokenCounts() if self._usage:
                 yield sse.data({**self._head, "choices": [], "usage": usage(event)})
 
     def stop(self) -> Iterator[bytes]:
@@ -191,7 +191,7 @@ def consent(metadata: Mapping[str, Any]) -> bool | None:
     return None if value is None else str(value).lower() in ("true", "1", "yes")
 
 
-def usage(counted: Usage) -> dict[str, int]:
+def usage(counted: TokenCounts) -> dict[str, int]:
     """Return token counts in OpenAI's words."""
     prompt, completion = counted
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

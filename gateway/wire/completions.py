@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.calls import Call, Completion, End, Event, Failure, Text, Usage, known_only, want
+from gateway.calls import Call, Completion, End, Event, Failure, Text, TokenCounts, known_only, want
 from gateway.wire import sse
 from gateway.wire.chat import PASSED, answers, consent, parameters, usage
 
@@ -77,7 +77,7 @@ class CompletionFrames:
                 yield self._chunk(index, text, None)
             case End(index, finish):
                 yield self._chunk(index, "", finish)
-            case Usage() if self._usage:
+            case TokenCounts() if self._usage:
                 yield sse.data({**self._head, "choices": [], "usage": usage(event)})
 
     def stop(self) -> Iterator[bytes]:

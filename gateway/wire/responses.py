@@ -14,9 +14,9 @@ from gateway.calls import (
     Event,
     Failure,
     Text,
+    TokenCounts,
     Tool,
     ToolCall,
-    Usage,
     known_only,
     text_of,
     turn_list,
@@ -86,7 +86,7 @@ class ResponseFrames:
         self._text = ""
         self._open = False
         self._calls: list[ToolCall] = []
-        self._finish, self._usage = "stop", Usage()
+        self._finish, self._usage = "stop", TokenCounts()
 
     def start(self) -> Iterator[bytes]:
         """See `Frames.start`."""
@@ -106,7 +106,7 @@ class ResponseFrames:
             case End(_, finish):
                 self._finish = finish
                 yield from self._closed()
-            case Usage():
+            case TokenCounts():
                 self._usage = event
 
     def stop(self) -> Iterator[bytes]:
@@ -214,7 +214,9 @@ def _function(call: ToolCall, status: str) -> dict[str, Any]:
     return {"id": call.id, "type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments, "status": status}
 
 
-def _response(call: Call, completion: Completion, items: list[dict[str, Any]], status: str, detail: Any, counted: Usage) -> dict[str, Any]:
+def _response(
+    call: Call, completion: Completion, items: list[dict[str, Any]], status: str, detail: Any, counted: TokenCounts
+) -> dict[str, Any]:
     prompt, written = counted
     return {
         "id": f"resp_{completion.id}",
