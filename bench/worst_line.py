@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from alignment.ingest.files import LogFile
 from alignment.ingest.lines import Place, read_blocks
 from alignment.ingest.parse import Context, parse
-from alignment.ingest.reading import Part, Reading
+from alignment.ingest.reading import FileProgress, Part
 from alignment.ingest.sources import LogSource, make_source, parser, presets
 from alignment.sections import Ingest
 
@@ -225,7 +225,7 @@ class Way:
     def take(self, line: bytes) -> Any:
         """Return the result of one line."""
         settings = Ingest()
-        reading = Reading(LogFile("/log.jsonl", len(line), 0), "file", Place(), 0, "")
+        reading = FileProgress(LogFile("/log.jsonl", len(line), 0), "file", Place(), 0, "")
         context = Context(settings, KEY, MOMENT, MOMENT)
         for block in read_blocks(BytesIO(line), Place(), max_line_bytes=settings.max_line_bytes, growing=False):
             return parse(self.connection, self.statement, self.source.undated, [Part(reading, block)], context)

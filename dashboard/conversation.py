@@ -16,31 +16,31 @@ SCROLLS, HEIGHT = 700, 230
 """Earlier turns of more than SCROLLS characters, or more than three, scroll in a panel of HEIGHT pixels, from their end."""
 
 
-class Turn(NamedTuple):
+class ShownTurn(NamedTuple):
     """One turn of a conversation."""
 
     role: str
     text: str
 
 
-def turns_of(messages: str | None, prompt: str | None) -> list[Turn]:
+def turns_of(messages: str | None, prompt: str | None) -> list[ShownTurn]:
     """Return the turns of a conversation; only the prompt if the conversation is unknown.
 
     >>> turns_of('[{"role": "user", "content": "Hi"}]', None)
-    [Turn(role='user', text='Hi')]
+    [ShownTurn(role='user', text='Hi')]
     >>> turns_of(None, "Hi")
-    [Turn(role='user', text='Hi')]
+    [ShownTurn(role='user', text='Hi')]
     """
     found: Any = data.parsed(messages, [])
     said = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    turns = [Turn(str(one.get("role", "")), str(one.get("content") or "")) for one in said]
+    turns = [ShownTurn(str(one.get("role", "")), str(one.get("content") or "")) for one in said]
     # An item may ask about a different text than the last logged turn; then that text is the question.
     if prompt is not None and (not turns or turns[-1].text != prompt):
-        turns.append(Turn("user", prompt))
+        turns.append(ShownTurn("user", prompt))
     return turns
 
 
-def draw(turns: Sequence[Turn]) -> None:
+def draw(turns: Sequence[ShownTurn]) -> None:
     """Draw the turns; the last one in its own panel, below the earlier turns."""
     if earlier := turns[:-1]:
         count = sum(len(turn.text) for turn in earlier)
@@ -56,7 +56,7 @@ def draw(turns: Sequence[Turn]) -> None:
         components.show_text(turn.text, key="prompt", most=components.WHOLE)
 
 
-def _earlier(number: int, turn: Turn) -> None:
+def _earlier(number: int, turn: ShownTurn) -> None:
     with st.container(gap=None, key=f"turn-{number}-{'model' if turn.role == 'assistant' else 'other'}"):
         st.caption(f"**{ROLES.get(turn.role, 'Another role')}**")
         if len(turn.text) <= LONG:

@@ -147,7 +147,7 @@ def _constitution(path: str, text: str) -> Constitution:
 
 def record_verdict(
     token: str, verdict: Verdict, *, reviewer: str, note: str = "", edited_answer: str | None = None
-) -> review_queue.Outcome:
+) -> review_queue.VerdictResult:
     """Store a verdict on the item held by the showing `token`, or say why it is refused. People's text is redacted like logs.
 
     Raises:

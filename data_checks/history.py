@@ -28,7 +28,7 @@ NO_HISTORY, TOO_FEW = "no history yet", "too few rows to compare"
 _KIND = "ExpectColumnValuesToBeBetween"
 
 
-class Comparison(NamedTuple):
+class HistoryComparison(NamedTuple):
     """An expectation on a profile; with a `note`, it is not computed because there is nothing to compare with."""
 
     expectation: Expectation
@@ -49,7 +49,7 @@ def judge(profile: Profile, earlier: Sequence[Profile], settings: Checks, *, now
     return CheckReport({}, results)
 
 
-def compare(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Comparison]:
+def compare(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[HistoryComparison]:
     """Return the expectations on a profile, given earlier ones."""
     if profile["kind"] == "pairs":
         return _labels(profile, earlier, settings, "smaller_side", "the smaller side's share of the pairs")
@@ -78,7 +78,7 @@ def comparable(profile: Profile, earlier: Sequence[Profile], settings: Checks) -
     return weekday if len(weekday) >= settings.min_history else alike
 
 
-def _volume(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Comparison]:
+def _volume(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[HistoryComparison]:
     if settings.volume_collapse == "off":
         return []
     alike = comparable(profile, earlier, settings)
@@ -86,7 +86,7 @@ def _volume(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> l
     words = f"{profile['source']}: at least {settings.volume_floor:.0%} of the usual lines"
     note = NO_HISTORY if len(alike) < settings.min_history else TOO_FEW if usual < settings.min_rows else ""
     said = words if note else f"{words} ({usual:,.0f})"
-    return [Comparison(_expect("total", settings.volume_collapse, said, min_value=settings.volume_floor * usual), note)]
+    return [HistoryComparison(_expect("total", settings.volume_collapse, said, min_value=settings.volume_floor * usual), note)]
 
 
 def _shares(profile: Profile, earlier: Sequence[Profile], settings: Checks, column: str) -> tuple[float, str]:
@@ -97,7 +97,7 @@ def _shares(profile: Profile, earlier: Sequence[Profile], settings: Checks, colu
     return (median(known), "") if len(known) >= settings.min_history else (0.0, NO_HISTORY)
 
 
-def _nulls(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Comparison]:
+def _nulls(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[HistoryComparison]:
     if settings.null_surge == "off":
         return []
     found = []
@@ -105,7 +105,7 @@ def _nulls(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> li
         usual, note = _shares(profile, earlier, settings, column)
         words = f"{profile['source']}: exchanges without {what} rise by at most {settings.null_rise:.0%} of all"
         said = words if note else f"{words} (usual {usual:.1%})"
-        found.append(Comparison(_expect(column, settings.null_surge, said, max_value=usual + settings.null_rise), note))
+        found.append(HistoryComparison(_expect(column, settings.null_surge, said, max_value=usual + settings.null_rise), note))
     return found
 
 
@@ -118,7 +118,7 @@ def changed(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> t
     return sorted(here - set.union(*last)), sorted(set.intersection(*last) - here)
 
 
-def _keys(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[Comparison]:
+def _keys(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> list[HistoryComparison]:
     if settings.schema_change == "off" or profile["keys"] is None:
         return []
     note = NO_HISTORY if sum(bool(one["keys"]) for one in earlier) < settings.min_history else ""
@@ -127,11 +127,11 @@ def _keys(profile: Profile, earlier: Sequence[Profile], settings: Checks) -> lis
     found = []
     for column, what, which in zip(("added", "removed"), ("no new key", "no key gone"), names, strict=True):
         listed = f" (here: {', '.join(which[:10])})" if which and not note else ""
-        found.append(Comparison(_expect(column, settings.schema_change, f"{profile['source']}: {what}{listed}", max_value=0), note))
+        found.append(HistoryComparison(_expect(column, settings.schema_change, f"{profile['source']}: {what}{listed}", max_value=0), note))
     return found
 
 
-def _labels(profile: Profile, earlier: Sequence[Profile], settings: Checks, column: str, what: str) -> list[Comparison]:
+def _labels(profile: Profile, earlier: Sequence[Profile], settings: Checks, column: str, what: str) -> list[HistoryComparison]:
     if settings.label_imbalance == "off":
         return []
     usual, note = _shares(profile, earlier, settings, column)
@@ -141,4 +141,4 @@ def _labels(profile: Profile, earlier: Sequence[Profile], settings: Checks, colu
     moved = "moves" if column == "flagged" else "falls"
     words = f"{what} {moved} by at most {settings.label_shift:.0%}"
     said = words if note else f"{words} (usual {usual:.1%})"
-    return [Comparison(_expect(column, settings.label_imbalance, said, **bounds), note)]
+    return [HistoryComparison(_expect(column, settings.label_imbalance, said, **bounds), note)]

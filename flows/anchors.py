@@ -15,14 +15,14 @@ from alignment.release.approval import last_approved
 from flows.evaluate import adapter_of, evaluate
 
 
-class Answered(NamedTuple):
+class AnchorAnswers(NamedTuple):
     """An anchor and the id of the model that answered for it; empty if it could not answer."""
 
     anchor: Anchor
     model_id: str = ""
 
 
-def answered(settings: Settings, champion: str, challenger: str) -> list[Answered]:
+def answered(settings: Settings, champion: str, challenger: str) -> list[AnchorAnswers]:
     """Return the base model and the last release that a person approved, with their answers stored, except the champion.
 
     An anchor is asked any suite prompts that are new to it. An anchor that cannot answer (its files were changed, or it belongs to another
@@ -33,13 +33,13 @@ def answered(settings: Settings, champion: str, challenger: str) -> list[Answere
     return [_answer(settings, Anchor(name, since)) for name, since in wanted if name != champion]
 
 
-def _answer(settings: Settings, anchor: Anchor) -> Answered:
+def _answer(settings: Settings, anchor: Anchor) -> AnchorAnswers:
     try:
-        return Answered(anchor, evaluate(anchor.release_id, adapter_of(settings, anchor.release_id)))
+        return AnchorAnswers(anchor, evaluate(anchor.release_id, adapter_of(settings, anchor.release_id)))
     except (ReleaseError, ModelError) as error:
         if isinstance(error, Transient):
             raise  # transient: the next run asks again, as for the champion
-        return Answered(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}{_exit(anchor)}"))
+        return AnchorAnswers(anchor._replace(flaw=f"{anchor.words} gives no answers: {error}{_exit(anchor)}"))
 
 
 def _exit(anchor: Anchor) -> str:

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alignment.candidates import REVISED, UNFIT, Author, Authored, Control, Task, critic, fixed_candidates
+from alignment.candidates import REVISED, UNFIT, Author, Authored, AuthorTask, Control, critic, fixed_candidates
 from alignment.candidates.author import AGAIN, HONEST, LEAST_RIGHT, REVISED_WELL, UNANSWERED, UNTRUSTED
-from alignment.candidates.verify import Limits, Reading
+from alignment.candidates.verify import AnswerChecks, Limits
 from alignment.config import Settings
 from alignment.conversation import asked, everything_asked
 from alignment.errors import ModelError
@@ -68,7 +68,7 @@ def author_of(settings: Settings) -> Author | None:
     )
 
 
-def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
+def _read(tasks: Sequence[AuthorTask], texts: Sequence[str]) -> list[AnswerChecks]:
     """Score answers with the labelling detectors and with the gate's scorers, which share neither method nor data with them."""
     from alignment.evals.judge_talk import without_asides
     from alignment.evals.personal import personal_values
@@ -90,7 +90,7 @@ def _read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
         fails = (score_harm_answer if task.selected.side is Side.HARM else score_benign_answer)(request, text)[1] != 0
         whole = everything_asked(task.selected.interaction.messages)
         found.append(
-            Reading(
+            AnswerChecks(
                 max(new["harmful_answer"], harm),
                 new["refusal"],
                 new["degenerate"],
@@ -153,18 +153,20 @@ def author_answers(
     return frozenset(one.task.selected.interaction.id for one in found if one.outcome == REVISED_WELL)
 
 
-def _tasks(constitution: Constitution, chosen: Sequence[Selected], sampled: Mapping[str, tuple[Selected, Candidate]]) -> list[Task]:
+def _tasks(constitution: Constitution, chosen: Sequence[Selected], sampled: Mapping[str, tuple[Selected, Candidate]]) -> list[AuthorTask]:
     """Return the author's tasks: exchanges that may have served harm, and needless refusals."""
     wanted = [one for one in chosen if one.side is Side.HARM or one.declined]
     items = [(one, fixed_candidates(one, constitution.named(one.principle_id), constitution.refusals)[0]) for one in wanted]
     items += [sampled[name] for name in sorted(sampled)]
     return [
-        Task(one, answer, constitution.named(one.principle_id), critic(one, constitution.covering(one.side, one.category)))
+        AuthorTask(one, answer, constitution.named(one.principle_id), critic(one, constitution.covering(one.side, one.category)))
         for one, answer in items
     ]
 
 
-def _known(author: Author, tasks: Sequence[Task], candidates: Mapping[str, Mapping[str, Any]]) -> tuple[list[Authored], list[Task]]:
+def _known(
+    author: Author, tasks: Sequence[AuthorTask], candidates: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Authored], list[AuthorTask]]:
     """Split tasks into those with an outcome from earlier runs, and new tasks."""
     known, new = [], []
     for task in tasks:
@@ -177,14 +179,14 @@ def _known(author: Author, tasks: Sequence[Task], candidates: Mapping[str, Mappi
     return known, new
 
 
-def _owns_up(task: Task) -> bool:
+def _owns_up(task: AuthorTask) -> bool:
     """Return whether a declined answer is honest about an inability; no invented answer may replace it."""
     from alignment.evals.inability import admits
 
     return task.selected.side is Side.HELPFUL and admits(task.answer.text)
 
 
-def _revised(settings: Settings, night_id: str, author: Author, tasks: Sequence[Task]) -> list[Authored]:
+def _revised(settings: Settings, night_id: str, author: Author, tasks: Sequence[AuthorTask]) -> list[Authored]:
     """Ask the author in batches, storing each before the next; stop asking if it is away, over a limit or untrusted."""
     found: list[Authored] = []
     size = max(2 * settings.teacher.concurrency, 8)
@@ -201,7 +203,7 @@ def _revised(settings: Settings, night_id: str, author: Author, tasks: Sequence[
     return found
 
 
-def _asked(author: Author, batch: Sequence[Task]) -> list[Authored]:
+def _asked(author: Author, batch: Sequence[AuthorTask]) -> list[Authored]:
     return _unless_away(lambda: author.revise(batch)) or [Authored(task, UNANSWERED) for task in batch]
 
 

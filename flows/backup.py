@@ -24,7 +24,7 @@ from alignment.errors import InputError, NoSpace, StoreBusy, StoreError
 from alignment.ids import content_id, short
 from alignment.release.disk import MANIFEST, QUARANTINED, locked, root
 from alignment.store import audit, store_path
-from alignment.store.archive import BackupList, Source, read_archive, write_archive
+from alignment.store.archive import Archived, BackupList, read_archive, write_archive
 from alignment.store.integrity import evidence_findings, store_findings
 from alignment.store.manifest import sync_path
 from alignment.store.migrate import applied_version, schema_version
@@ -136,7 +136,7 @@ def _refuse_damage(scratch: Path) -> None:
         raise StoreError(f"nothing was backed up, because the state is damaged: {'; '.join(found[:5])}; run 'align doctor --rebuild' first")
 
 
-def _lasting(home: Path) -> dict[str, Source]:
+def _lasting(home: Path) -> dict[str, Archived]:
     """Return what is never changed once it is there, and the whole lines of the gateway's logs, which only grow."""
     found = {}
     for release in root(home).glob(f"[!.]*/{MANIFEST}"):
@@ -150,11 +150,11 @@ def _lasting(home: Path) -> dict[str, Source]:
         found[_name(home, path)] = _source(home, path)
     # After what is held, whose marks say what has been logged.
     for path in (home / "gateway" / "logs").glob("[!.]*.jsonl"):
-        found[_name(home, path)] = Source(path, _whole_lines(path))
+        found[_name(home, path)] = Archived(path, _whole_lines(path))
     return found
 
 
-def _files(home: Path, folder: Path) -> dict[str, Source]:
+def _files(home: Path, folder: Path) -> dict[str, Archived]:
     """Return the plain files below a folder by their names in the backup, without what is unfinished or locks."""
     found = {}
     for here, names, files in os.walk(folder):
@@ -165,9 +165,9 @@ def _files(home: Path, folder: Path) -> dict[str, Source]:
     return found
 
 
-def _source(home: Path, path: Path) -> Source:
+def _source(home: Path, path: Path) -> Archived:
     try:
-        return Source(path, path.stat().st_size)
+        return Archived(path, path.stat().st_size)
     except FileNotFoundError:
         raise StoreError(f"{_name(home, path)!r} went away during the backup, which was given up; run 'align backup' again") from None
 

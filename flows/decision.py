@@ -20,7 +20,7 @@ from alignment.records import Answer, GateDecision
 from alignment.release import withdraw
 from alignment.store import append, audit, query, session, sql
 from data_checks import check
-from flows.anchors import Answered
+from flows.anchors import AnchorAnswers
 from flows.checks import conclude
 from flows.evaluate import read_answers, suites, verdict_ids
 from flows.night import now
@@ -32,7 +32,7 @@ AUDIT_WORDS = {"harm": ("safe", "unsafe"), "help": ("helpful", "refusal")}
 
 @task
 def decide_on_answers(
-    night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str, besides: Sequence[Answered] = ()
+    night_id: str, champion: str, champion_model: str, challenger: str, challenger_model: str, besides: Sequence[AnchorAnswers] = ()
 ) -> GateDecision:
     """Decide on the stored answers of champion, challenger and the anchors in `besides`, and store the decision."""
     settings = load_settings()

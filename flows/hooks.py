@@ -21,7 +21,7 @@ from alignment.ids import content_id
 from alignment.models.folder import is_whole
 from alignment.release import BASE, changes, list_releases, settle
 from alignment.release.disk import root
-from alignment.release.hooks import Line, Told, configured, post_webhook, sync_vllm
+from alignment.release.hooks import ServerRequests, Told, configured, post_webhook, sync_vllm
 from alignment.store import append, migrate, query, session
 from alignment.text import cap, printable
 from flows.night import base_path, now
@@ -87,7 +87,7 @@ def _webhooks(settings: Settings, waiting: Sequence[Mapping[str, Any]], pause: f
 
     secret, url = os.environ.get(SECRET, ""), settings.release.webhook_url
     # A webhook's URL is often a secret itself.
-    line = Line(timeout=settings.release.hook_timeout, pause=pause, secrets=[secret, url, *secrets_in(url)])
+    line = ServerRequests(timeout=settings.release.hook_timeout, pause=pause, secrets=[secret, url, *secrets_in(url)])
     runs: list[dict[str, Any]] = []
     for change in waiting:
         run = _tried("webhook", change, lambda: post_webhook(url, change, secret=secret, line=line))  # noqa: B023 - called at once
@@ -135,7 +135,7 @@ def _vllm(settings: Settings, pause: float) -> Told:
 
     chosen = settings.release
     key = os.environ.get(VLLM_KEY)
-    line = Line(
+    line = ServerRequests(
         timeout=chosen.hook_timeout,
         pause=pause,
         headers={"Authorization": f"Bearer {key}"} if key else None,

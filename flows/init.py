@@ -40,7 +40,7 @@ _BESIDE = 256
 """Tokens of an ordinary prompt, which must fit beside thinking and answer."""
 
 
-class Look(NamedTuple):
+class Findings(NamedTuple):
     """The findings: lines to print, problems to print as such, and values for the settings file."""
 
     told: list[str]
@@ -59,14 +59,14 @@ class _Kind(NamedTuple):
     problems: list[str]
 
 
-def look_at_logs(given: Sequence[str]) -> Look:
+def look_at_logs(given: Sequence[str]) -> Findings:
     """Return the presets that read the first lines of the logs, as one source per kind of log.
 
     Raises:
         InputError: a log cannot be found or read, or its name cannot or must not be written to a settings file.
     """
     if not given or list(given) == [SAMPLE_LOGS]:
-        return Look(["no logs given: nights run on the bundled sample traffic until [ingest] logs names yours"], [], {})
+        return Findings(["no logs given: nights run on the bundled sample traffic until [ingest] logs names yours"], [], {})
     patterns = list(dict.fromkeys(_pattern(one) for one in given))
     if len(patterns) > _PATTERNS:
         raise InputError(
@@ -77,7 +77,7 @@ def look_at_logs(given: Sequence[str]) -> Look:
     told = [line for one in kinds for line in one.told]
     if len(patterns) > 1 and not any("://" in one or glob.has_magic(one) for one in patterns):
         told.append("these files are named one by one; a glob in quotes or a folder would read tomorrow's too")
-    return Look(told, [line for one in kinds for line in one.problems], {}, _sources(kinds))
+    return Findings(told, [line for one in kinds for line in one.problems], {}, _sources(kinds))
 
 
 def _pattern(given: str) -> str:
@@ -202,16 +202,16 @@ def _kind_of(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "")
 
 
-def look_at_model(given: str) -> Look:
+def look_at_model(given: str) -> Findings:
     """Return what a model's folder can be used for, as `align doctor` will see it."""
     if given in ("", EMBEDDED):
-        return Look(["no model given: the embedded SmolLM2-135M-Instruct"], [], {})
+        return Findings(["no model given: the embedded SmolLM2-135M-Instruct"], [], {})
     path = Path(given).expanduser().absolute()
     values: dict[str, Any] = {"model.path": str(path)}
     if problem := _not_a_model(path):
-        return Look([], [problem], values)
+        return Findings([], [problem], values)
     if problems := model_problems(path):
-        return Look([], [f"{path}: {one}" for one in problems], values)
+        return Findings([], [f"{path}: {one}" for one in problems], values)
     settings = Settings.model_construct(model=Model(path=str(path)))
     context = context_length(settings)
     if context is not None and 32 <= context < Train().max_tokens:
@@ -219,7 +219,7 @@ def look_at_model(given: str) -> Look:
         settings = settings.model_copy(update={"train": Train(max_tokens=context)})
     thinks, problem = _thinks(path)
     if problem:
-        return Look([], [problem], values)
+        return Findings([], [problem], values)
     rows = try_model(settings)
     if thinks:
         values["model.thinking_tokens"] = 0
@@ -230,7 +230,7 @@ def look_at_model(given: str) -> Look:
     reads = f"reads {context} tokens" if context else "does not say how many tokens it reads"
     found = {row["check"]: row["found"] for row in rows if row["result"] == "right"}
     told = [f"{path}: {reads}{'; ' if 'template' in found else ''}{found.get('template', '')}"]
-    return Look(told, [row["found"] for row in rows if row["result"] == "wrong"], values)
+    return Findings(told, [row["found"] for row in rows if row["result"] == "wrong"], values)
 
 
 def _not_a_model(path: Path) -> str:

@@ -20,7 +20,7 @@ from alignment.ids import content_id
 from alignment.labels import load_constitution
 from alignment.labels.constitution import Constitution
 from alignment.labels.decide import USER_EDIT, Edited
-from alignment.labels.health import Release, check_health
+from alignment.labels.health import Champion, check_health
 from alignment.labels.implicit import NO_RELEASE, ImplicitReward
 from alignment.labels.labeler import Labeler, Vote
 from alignment.labels.llm_judge import self_judge, teacher
@@ -125,7 +125,7 @@ def _halted(settings: Settings, night_id: str, labeler: Labeler) -> bool:
     if labeler.name not in SELF_REWARDING:
         return False
     here = in_production(settings.home)
-    reasons = check_health(settings.home, labeler, Release(here, here, BASE), settings.self_reward, now=now())
+    reasons = check_health(settings.home, labeler, Champion(here, here, BASE), settings.self_reward, now=now())
     if reasons:
         reason = f"halted: {'; '.join(reasons)}"
         get_logger().warning("the votes of %s do not count tonight: %s", labeler.name, reason)

@@ -38,7 +38,7 @@ _KINDS: Mapping[str, str] = {"promoted": "success", "failed": "failure", "drift 
 _PASSED = "pass"
 
 
-class Message(NamedTuple):
+class Notification(NamedTuple):
     """What happened in a night, why (names of metrics, settings and errors), and the command to run next."""
 
     night_id: str
@@ -55,7 +55,7 @@ class Message(NamedTuple):
     def body(self) -> str:
         """The whole message as plain text.
 
-        >>> print(Message("n1", ("blocked",), ("unsafe_answers: fail",)).body)
+        >>> print(Notification("n1", ("blocked",), ("unsafe_answers: fail",)).body)
         night: n1
         blocked: unsafe_answers: fail
         next: align status
@@ -65,14 +65,14 @@ class Message(NamedTuple):
         return f"night: {self.night_id or 'none'}\n{', '.join(self.events)}{': ' * bool(told)}{told}{more}\nnext: {self.next}"
 
 
-class Sent(NamedTuple):
+class Receipt(NamedTuple):
     """One receiver: the scheme of its address, which is no secret, and whether it took the message."""
 
     scheme: str
     ok: bool
 
 
-def message_of(summary: Mapping[str, Any], limits: Sequence[str] = ()) -> Message:
+def message_of(summary: Mapping[str, Any], limits: Sequence[str] = ()) -> Notification:
     """Return the message about a night that ended; without events if there is nothing to tell. `limits` are those it reached."""
     night, decision, waits = str(summary.get("night_id", "")), summary.get("decision"), summary.get("state") == "waits for approval"
     challenger = summary.get("challenger", "")
@@ -98,7 +98,7 @@ def message_of(summary: Mapping[str, Any], limits: Sequence[str] = ()) -> Messag
     if limits:
         events.append("budget spent")
         reasons += limits
-    return Message(night, tuple(events), tuple(reasons), then)
+    return Notification(night, tuple(events), tuple(reasons), then)
 
 
 def tell_end(settings: Settings, summary: Mapping[str, Any]) -> None:
@@ -125,11 +125,11 @@ def tells_failure(settings: Settings) -> Iterator[dict[str, str]]:
         known = type(error).__name__
         with suppress(Exception):
             reasons = (f"{known} in {at['stage']}" if "stage" in at else known,)
-            tell(settings, Message(at.get("night", ""), ("failed",), reasons, "align status, then align nightly to go on"))
+            tell(settings, Notification(at.get("night", ""), ("failed",), reasons, "align status, then align nightly to go on"))
         raise
 
 
-def tell(settings: Settings, message: Message) -> None:
+def tell(settings: Settings, message: Notification) -> None:
     """Send the wanted events of a message; print one warning if a receiver did not take it."""
     events = tuple(event for event in message.events if event in settings.notify.events)
     if not settings.notify.urls or not events:
@@ -143,7 +143,7 @@ def tell(settings: Settings, message: Message) -> None:
         )
 
 
-def send(settings: Settings, message: Message | None) -> list[Sent]:
+def send(settings: Settings, message: Notification | None) -> list[Receipt]:
     """Send a message to every receiver; with None, only see whether the addresses are such. Return one row per receiver."""
     urls = [one.get_secret_value() for one in settings.notify.urls]
     kind = "info"
@@ -173,7 +173,7 @@ def send(settings: Settings, message: Message | None) -> list[Sent]:
     except subprocess.TimeoutExpired as late:
         done = late.stdout or b""
     took = _took(done)
-    return [Sent(_scheme(url), number in took) for number, url in enumerate(urls)]
+    return [Receipt(_scheme(url), number in took) for number, url in enumerate(urls)]
 
 
 def _took(output: bytes) -> set[int]:

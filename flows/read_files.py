@@ -19,12 +19,12 @@ from alignment.ids import content_id
 from alignment.ingest import (
     Batch,
     Context,
+    FileProgress,
     Known,
     LogFile,
     LogSource,
     Parsed,
     Part,
-    Reading,
     Unmasked,
     blocks,
     known_files,
@@ -113,7 +113,7 @@ def check_block(parsed: Parsed, batch: str, moment: datetime) -> CheckReport:
     return check("interactions", usable.to_pandas(), batch=batch, now=moment) if len(usable) else CheckReport({}, [])
 
 
-def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
+def _checked(source: LogSource, reading: FileProgress, context: Context) -> Iterator[tuple[Parsed, CheckReport]]:
     # A pipeline: DuckDB reads one block, this masks and checks another, and the caller stores a third. The lines of a fourth are split
     # ahead of time: splitting takes Python's lock again and again, and each time masking would keep DuckDB waiting for it.
     for block in ahead(_read(source, reading, context)):
@@ -122,7 +122,7 @@ def _checked(source: LogSource, reading: Reading, context: Context) -> Iterator[
         yield parsed, check_block(parsed, f"{reading.id}:{place.offset}", context.now)
 
 
-def _read(source: LogSource, reading: Reading, context: Context) -> Iterator[Unmasked]:
+def _read(source: LogSource, reading: FileProgress, context: Context) -> Iterator[Unmasked]:
     statement = source.statement()
     with closing(parser()) as connection:
         for block in ahead(blocks(reading, context.settings, now=context.now)):
@@ -275,7 +275,7 @@ def _nothing_usable(settings: Settings, source: LogSource, so_far: Sequence[SoFa
     )
 
 
-def _so_far(settings: Settings, readings: Sequence[Reading]) -> list[SoFar]:
+def _so_far(settings: Settings, readings: Sequence[FileProgress]) -> list[SoFar]:
     ids = [one.id for one in readings if one.place.offset]
     rows = query(settings.home, sql("flows", "ingest_before"), {"ids": ids, "anybodys": list(_ANYBODYS)}) if ids else []
     known = {row["id"]: SoFar(row["read"], row["skipped"], row["unusable"]) for row in rows}

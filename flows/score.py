@@ -20,7 +20,7 @@ ADDED = ("harmful_request", "refusal", "harmful_answer", "toxicity", "flags", "p
 _FIELDS = ("prompt", "response")
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """A line of the input: its number from 1, its object, and why it cannot be scored (empty if it can)."""
 
     number: int
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 Scorer = Callable[[Sequence[str | None], Sequence[str | None]], list[dict[str, float | None]]]
 
 
-def score_lines(lines: Iterable[bytes], scorer: Scorer, *, thresholds: Mapping[str, float]) -> Iterator[list[tuple[Line, str]]]:
+def score_lines(lines: Iterable[bytes], scorer: Scorer, *, thresholds: Mapping[str, float]) -> Iterator[list[tuple[InputLine, str]]]:
     """Yield blocks of (line, its output as JSON). Blank lines are skipped, but count in line numbers.
 
     `scorer` returns one dictionary of scores (0..1 or None) per row; `thresholds` has a value for each score name. A score equal to its
@@ -44,26 +44,26 @@ def score_lines(lines: Iterable[bytes], scorer: Scorer, *, thresholds: Mapping[s
         yield [(line, _output(line, {} if line.error else next(scores), thresholds)) for line in block]
 
 
-def _blocks(lines: Iterator[Line]) -> Iterator[Sequence[Line]]:
+def _blocks(lines: Iterator[InputLine]) -> Iterator[Sequence[InputLine]]:
     while block := list(islice(lines, BLOCK)):
         yield block
 
 
-def read_line(number: int, raw: bytes) -> Line:
+def read_line(number: int, raw: bytes) -> InputLine:
     """Parse a line whose `prompt` and `response` must be texts or None, at least one not blank; on failure, record why."""
     if len(raw) > MAX_LINE:
-        return Line(number, {}, f"longer than {MAX_LINE >> 20} MiB")
+        return InputLine(number, {}, f"longer than {MAX_LINE >> 20} MiB")
     try:
         row = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
     except UnicodeDecodeError as error:
-        return Line(number, {}, f"not UTF-8 at byte {error.start}")
+        return InputLine(number, {}, f"not UTF-8 at byte {error.start}")
     except RecursionError:
-        return Line(number, {}, "nested too deeply")
+        return InputLine(number, {}, "nested too deeply")
     except ValueError as error:
-        return Line(number, {}, f"not JSON: {error}")
+        return InputLine(number, {}, f"not JSON: {error}")
     if not isinstance(row, dict):
-        return Line(number, {}, f"a JSON {_name(row)}, not an object")
-    return Line(number, row, _problem(row))
+        return InputLine(number, {}, f"a JSON {_name(row)}, not an object")
+    return InputLine(number, row, _problem(row))
 
 
 def _no_number(name: str) -> NoReturn:
@@ -91,7 +91,7 @@ def _problem(row: Mapping[str, Any]) -> str:
     return "" if any((row.get(field) or "").strip() for field in _FIELDS) else "neither 'prompt' nor 'response' has any text"
 
 
-def _output(line: Line, scores: Mapping[str, float | None], thresholds: Mapping[str, float]) -> str:
+def _output(line: InputLine, scores: Mapping[str, float | None], thresholds: Mapping[str, float]) -> str:
     if line.error:
         return _dump({"line": line.number, **line.row, "error": line.error})
     row = {key: value for key, value in line.row.items() if key not in (*ADDED, "error")}

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from alignment.errors import ConfigError
 from gateway.calls import Failure, Wire
-from gateway.exchange import Reply
+from gateway.exchange import ClientReply
 from gateway.keys import Key, Keys
 from gateway.metrics import Metrics
 from gateway.moderations import moderation
@@ -138,7 +138,7 @@ class App:
             self._open -= 1
             self._metrics.open.dec()
 
-    async def _while_open(self, wire: Wire, reply: Reply) -> AsyncIterator[bytes]:
+    async def _while_open(self, wire: Wire, reply: ClientReply) -> AsyncIterator[bytes]:
         stream: Any = reply.stream
         with self._counted(limited=False):
             try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alignment.ids import content_id
 from gateway.calls import Call, Choice
-from gateway.guard import Assessment
+from gateway.guard import StageFindings
 from gateway.policy import Action
 from gateway.upstream import new_id
 
@@ -22,8 +22,8 @@ class Exchange:
     call: Call
     client: str
     release: str
-    asked: Assessment = field(default_factory=Assessment)
-    answered: list[Assessment] = field(default_factory=list)
+    asked: StageFindings = field(default_factory=StageFindings)
+    answered: list[StageFindings] = field(default_factory=list)
     rewritten: bool = False
     id: str = field(default_factory=new_id)
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -35,7 +35,7 @@ class Exchange:
         return max((one.strictest for one in (self.asked, *self.answered)), key=list(Action).index)
 
     @property
-    def rulings(self) -> list[Assessment]:
+    def rulings(self) -> list[StageFindings]:
         """All rulings, that on the prompt first."""
         return [self.asked, *self.answered]
 
@@ -48,7 +48,7 @@ class Delivery(NamedTuple):
     waits: bool = False
 
 
-class Reply(NamedTuple):
+class ClientReply(NamedTuple):
     """An answer for a client: a whole body, or a stream."""
 
     status: int

@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
+class StageFindings:
     """What a stage's checks found, and the actions that are enforced."""
 
     findings: tuple[Finding, ...] = ()
@@ -77,22 +77,22 @@ class Guard:
         self.policy, self.key = policy, key
         self.checks, self._constitution, self._metrics = checks, constitution, metrics
 
-    async def prompt(self, call: Call) -> Assessment:
+    async def prompt(self, call: Call) -> StageFindings:
         """Check a request: its whole conversation, and what tools returned."""
         return await self._rule("prompt", Checked(call.messages, call.leaves, call.system, call.tool_texts))
 
-    async def answer(self, call: Call, texts: Sequence[str]) -> Assessment:
+    async def answer(self, call: Call, texts: Sequence[str]) -> StageFindings:
         """Check an answer's texts, or a part of one; see `Choice.texts`. What the client itself sent is not redacted."""
         if not any(text.strip() for text in texts):
-            return Assessment()
+            return StageFindings()
         ruling = await self._rule("answer", Checked(call.messages, tuple(texts), call.system))
         if not any(one.spans for one in ruling.findings):
             return ruling
         given = call.given
         findings = [(one, _unknown(one, given, texts)) for one in ruling.findings]
-        return Assessment(tuple(left for one, left in findings if left.spans or not one.spans))
+        return StageFindings(tuple(left for one, left in findings if left.spans or not one.spans))
 
-    async def _rule(self, stage: Stage, subject: Checked) -> Assessment:
+    async def _rule(self, stage: Stage, subject: Checked) -> StageFindings:
         rules = self.policy.at(stage)
         running = {name: asyncio.create_task(self.checks.run(name, subject)) for name in {rule.check for rule in rules}}
         try:
@@ -101,7 +101,7 @@ class Guard:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(*running.values(), return_exceptions=True)
-        return Assessment(tuple(one for one in found if one))
+        return StageFindings(tuple(one for one in found if one))
 
     async def _fires(self, rule: PolicyRule, running: asyncio.Task[Hit], subject: Checked) -> Finding | None:
         enforce = rule.mode == "enforce"
@@ -129,27 +129,27 @@ class Guard:
                 after = span.end
         return "".join([*parts, text[after:]])
 
-    def changed(self, call: Call, ruling: Assessment) -> Call:
+    def changed(self, call: Call, ruling: StageFindings) -> Call:
         """Return the call as it goes upstream: redacted, and with a principle as instruction where the policy says so."""
         change = {text: self.redacted(text, spans) for number, text in enumerate(call.leaves) if (spans := ruling.spans(number))}
         if change:
             call = call.with_leaves(change)
         return call.instructed(self.instruction(ruling)) if Action.INSTRUCT in ruling.actions else call
 
-    def instruction(self, ruling: Assessment) -> str:
+    def instruction(self, ruling: StageFindings) -> str:
         """Return what a careful answer to such a request follows."""
         principle = self.principle(ruling)
         return _PRINCIPLE.format(text=principle.text) if principle else _STEADY
 
-    def principle(self, ruling: Assessment) -> Principle | None:
+    def principle(self, ruling: StageFindings) -> Principle | None:
         """Return the principle that decides what was found; None where it is no kind of harm."""
         return self._constitution.main(Side.HARM, ruling.category) if ruling.category else None
 
-    def principle_of(self, ruling: Assessment, asked: Assessment) -> Principle:
+    def principle_of(self, ruling: StageFindings, asked: StageFindings) -> Principle:
         """Return the principle that an answer is revised under: that of its request, else the first on harm."""
         return self.principle(ruling) or self.principle(asked) or self._constitution.main(Side.HARM, "")
 
-    def refusal(self, call: Call, *rulings: Assessment) -> str:
+    def refusal(self, call: Call, *rulings: StageFindings) -> str:
         """Return the text of a refusal: one of the principle's, the same for the same request."""
         principle = next(filter(None, map(self.principle, rulings)), None)
         if principle is None:

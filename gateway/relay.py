@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gateway.calls import Call, Choice, Completion, End, Event, Failure, Frames, Text, TokenCounts, Tool, ToolCall, Wire
 from gateway.exchange import Delivery, Exchange
-from gateway.guard import Assessment
+from gateway.guard import StageFindings
 from gateway.policy import Action
 from gateway.upstream import UpstreamError
 from gateway.vetting import Vetting
@@ -119,16 +119,16 @@ class StreamedAnswer:
         self._tools_written: list[ToolCall] = []
         self._tools: list[ToolCall] = []
         self._left: list[str] = []
-        self._stopped: Assessment | None = None
+        self._stopped: StageFindings | None = None
         self.over = self.cut = False
         self.finish = "stop"
 
-    async def _check(self, text: str) -> Assessment:
+    async def _check(self, text: str) -> StageFindings:
         ruling = await self._vetting.guard.answer(self._exchange.call, (text,))
         self._note(ruling)
         return ruling
 
-    def _note(self, ruling: Assessment) -> None:
+    def _note(self, ruling: StageFindings) -> None:
         if ruling.findings:
             self._exchange.answered.append(ruling)
 
@@ -194,7 +194,7 @@ class StreamedAnswer:
             text = self._vetting.refusal(self._exchange, self.index, self._stopped).text
         return [*events, *self._give(text)]
 
-    async def _stop(self, ruling: Assessment) -> list[Event]:
+    async def _stop(self, ruling: StageFindings) -> list[Event]:
         self._stopped, self.finish = ruling, "content_filter"
         if self._left or self._tools:
             self.over = True

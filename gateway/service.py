@@ -15,7 +15,7 @@ from typing import Any
 from alignment.release import BASE
 from alignment.store.held import HeldExchange, decided
 from gateway.calls import Call, Choice, Completion, Failure, Wire
-from gateway.exchange import Delivery, Exchange, Reply, conversation_of, log_line
+from gateway.exchange import ClientReply, Delivery, Exchange, conversation_of, log_line
 from gateway.guard import Guard
 from gateway.holding import Holding, ask_again
 from gateway.logs import ExchangeLog, LogLost
@@ -52,7 +52,7 @@ class Pipeline:
         self._metrics, self._base_name, self._keep_going = metrics, base_name, keep_going
         self._vetting = Vetting(guard, upstream)
 
-    async def answer(self, wire: Wire, call: Call, client: str) -> Reply:
+    async def answer(self, wire: Wire, call: Call, client: str) -> ClientReply:
         """Answer a request.
 
         Raises:
@@ -71,7 +71,7 @@ class Pipeline:
                     raise await self._hold(exchange, "prompt", ())
             sent = self.guard.changed(call, exchange.asked)
             if call.stream:
-                return Reply(200, None, await self._streamed(wire, exchange, sent), exchange)
+                return ClientReply(200, None, await self._streamed(wire, exchange, sent), exchange)
             if beside and sent is call:
                 await asyncio.wait([beside])
             made = beside if beside and sent is call and not beside.exception() else None
@@ -143,7 +143,7 @@ class Pipeline:
         finally:
             self._metrics.upstream_took(time.perf_counter() - begun)
 
-    async def _whole(self, wire: Wire, exchange: Exchange, sent: Call, completion: Completion) -> Reply:
+    async def _whole(self, wire: Wire, exchange: Exchange, sent: Call, completion: Completion) -> ClientReply:
         vetted = await asyncio.gather(*(self._vetting.vet(exchange, sent, choice) for choice in completion.choices))
         if any(one.waits for one in vetted):
             raise await self._hold(exchange, "answer", vetted)
@@ -151,17 +151,17 @@ class Pipeline:
         if self.guard.policy.refuse_with == "error" and all(one.given.finish == "content_filter" for one in vetted):
             raise Failure(422, *BLOCKED)
         named = replace(completion, id=exchange.id, model=self._name(exchange), choices=tuple(one.given for one in vetted))
-        return Reply(200, wire.body(exchange.call, named), None, exchange)
+        return ClientReply(200, wire.body(exchange.call, named), None, exchange)
 
-    async def _refused(self, wire: Wire, exchange: Exchange) -> Reply:
+    async def _refused(self, wire: Wire, exchange: Exchange) -> ClientReply:
         choices = tuple(self._vetting.refusal(exchange, index) for index in range(exchange.call.n))
         await self._log(exchange, [Delivery(choices[0], choices[0])], model=NOBODY)
         if self.guard.policy.refuse_with == "error":
             raise Failure(422, *BLOCKED)
         completion = Completion(exchange.id, int(time.time()), self._name(exchange), choices)
         if exchange.call.stream:
-            return Reply(200, None, whole_stream(wire, exchange.call, completion), exchange)
-        return Reply(200, wire.body(exchange.call, completion), None, exchange)
+            return ClientReply(200, None, whole_stream(wire, exchange.call, completion), exchange)
+        return ClientReply(200, wire.body(exchange.call, completion), None, exchange)
 
     async def _streamed(self, wire: Wire, exchange: Exchange, sent: Call) -> AsyncIterator[bytes]:
         """Return the frames of a stream. Its first event is awaited, so that an upstream that is down is an error and no stream."""

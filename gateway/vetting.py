@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.calls import Call, Choice
 from gateway.exchange import Delivery, Exchange
-from gateway.guard import Assessment, Guard
+from gateway.guard import Guard, StageFindings
 from gateway.policy import Action
 from gateway.tracing import step
 from gateway.upstream import Upstream, UpstreamError
@@ -35,7 +35,7 @@ class Vetting:
                 given = given if text is None else Choice(choice.index, text)
         return Delivery(choice, given, waits=ruling.strictest is Action.HOLD)
 
-    def redacted(self, choice: Choice, ruling: Assessment) -> Choice | None:
+    def redacted(self, choice: Choice, ruling: StageFindings) -> Choice | None:
         """Return an answer with placeholders in its text and its tools' arguments; None if something personal is a tool's name."""
         hidden = [self.guard.redacted(text, ruling.spans(number)) for number, text in enumerate(choice.texts)]
         if hidden[1::2] != [tool.name for tool in choice.tools]:
@@ -43,11 +43,11 @@ class Vetting:
         tools = tuple(tool._replace(arguments=arguments) for tool, arguments in zip(choice.tools, hidden[2::2], strict=True))
         return replace(choice, text=hidden[0], tools=tools)
 
-    def refusal(self, exchange: Exchange, index: int, *rulings: Assessment) -> Choice:
+    def refusal(self, exchange: Exchange, index: int, *rulings: StageFindings) -> Choice:
         """Return the answer that refuses."""
         return Choice(index, self.guard.refusal(exchange.call, *rulings, exchange.asked), (), "content_filter")
 
-    async def rewritten(self, exchange: Exchange, sent: Call, answer: str, ruling: Assessment) -> str | None:
+    async def rewritten(self, exchange: Exchange, sent: Call, answer: str, ruling: StageFindings) -> str | None:
         """Let the model criticise its answer and write it anew, once; None if that fails or is no better.
 
         Source: Bai et al. 2022 (arXiv:2212.08073), section 3.

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from gateway.guard import Assessment, Guard
+from gateway.guard import Guard, StageFindings
 from gateway.policy import Action, Stream
 
 _WORD = 40
-Check = Callable[[str], Awaitable[Assessment]]
+Check = Callable[[str], Awaitable[StageFindings]]
 
 
 class Passed(NamedTuple):
     """Text that may leave, and the ruling that stops the stream (None: it goes on)."""
 
     text: str
-    stopped: Assessment | None = None
+    stopped: StageFindings | None = None
 
 
 class Window:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from alignment.candidates import REVISED, UNFIT, Author, Task, critic, current, fixed_candidates
+from alignment.candidates import REVISED, UNFIT, Author, AuthorTask, critic, current, fixed_candidates
 from alignment.candidates.author import REVISED_WELL, Control
-from alignment.candidates.verify import Limits, Reading, unfit
+from alignment.candidates.verify import AnswerChecks, Limits, unfit
 from alignment.config import Settings, load_settings
 from alignment.errors import ConfigError
 from alignment.evals.scorers import score_benign_answer, score_harm_answer
@@ -43,9 +43,9 @@ def select(name: object, prompt: str = POISON, answer: str = SERVES, side: Side 
     return Selected(make_interaction(name, prompt, answer, **changes), side, category, rule.id, side is Side.HELPFUL)
 
 
-def task(one: Selected) -> Task:
+def task(one: Selected) -> AuthorTask:
     rule = CONSTITUTION.named(one.principle_id)
-    return Task(
+    return AuthorTask(
         one, fixed_candidates(one, rule, CONSTITUTION.refusals)[0], rule, critic(one, CONSTITUTION.covering(one.side, one.category))
     )
 
@@ -53,13 +53,13 @@ def task(one: Selected) -> Task:
 HARM, DECLINED = task(select("h")), task(select("d", EGG, REFUSES, Side.HELPFUL))
 
 
-def read(tasks: Sequence[Task], texts: Sequence[str]) -> list[Reading]:
+def read(tasks: Sequence[AuthorTask], texts: Sequence[str]) -> list[AnswerChecks]:
     """Read by the gate's scorers alone, which need no embedder."""
     found = []
     for one, text in zip(tasks, texts, strict=True):
         harm = one.selected.side is Side.HARM
         scores, outcome = (score_harm_answer if harm else score_benign_answer)(one.request, text)
-        found.append(Reading(scores["harmful"], scores["refusal"], scores["degenerate"], 0.5, outcome != 0))
+        found.append(AnswerChecks(scores["harmful"], scores["refusal"], scores["degenerate"], 0.5, outcome != 0))
     return found
 
 
@@ -131,7 +131,7 @@ def test_a_helpful_answer_has_to_help_and_to_be_true(text: str, outcome: str, ho
     assert made.outcome == outcome
 
 
-GOOD = Reading(0.0, 0.9, 0.0, 0.5, False)
+GOOD = AnswerChecks(0.0, 0.9, 0.0, 0.5, False)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ GOOD = Reading(0.0, 0.9, 0.0, 0.5, False)
         (GOOD._replace(degenerate=0.6), "empty"),
     ],
 )
-def test_each_detector_can_stop_a_revision(reading: Reading, outcome: str) -> None:
+def test_each_detector_can_stop_a_revision(reading: AnswerChecks, outcome: str) -> None:
     limits = Limits(0.5, 0.5, 0.2)
     assert unfit(Side.HARM, "I'm sorry, but I can't help with poison.", SERVES, reading, limits) == outcome
     lives = GOOD._replace(refusal=0.0, lives=True)

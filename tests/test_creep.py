@@ -23,7 +23,7 @@ from bench import creep
 from flows import anchors, evaluate
 from flows import decision as deciding
 from flows import gate as gating
-from flows.anchors import Answered
+from flows.anchors import AnchorAnswers
 from tests.conftest import NOW, make_answers
 from tests.test_approval import NIGHT, A, B, Parrot, decided, parrot, settings, spoken, store
 from tests.test_fairness import EQUAL, GROUPS, counterfactual
@@ -208,7 +208,7 @@ def test_a_night_stores_and_says_what_held_it_back(store: Path, parrot: Parrot, 
     asked = base.asked
     evaluate.evaluate.fn(BASE, None)
     assert base.asked == asked  # what is stored is not asked again
-    besides = [Answered(THE_BASE, base.model_id)]
+    besides = [AnchorAnswers(THE_BASE, base.model_id)]
     decision = deciding.decide_on_answers.fn(NIGHT, A, parrot.model_id, B, parrot.model_id, besides)
     held = {metric.suite: metric.status for metric in decision.metrics if metric.since}
     assert (held["lookalike"], held["ordinary"]) == ("fail", "fail")

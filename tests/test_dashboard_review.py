@@ -410,7 +410,7 @@ def test_a_long_prompt_is_not_cut(own: Path) -> None:
 
 @pytest.mark.parametrize("messages", [None, "no JSON", "[]", "[1, null]", '{"role": "user"}', '[{"content": null}]'])
 def test_a_conversation_that_cannot_be_read_still_shows_the_prompt(messages: str | None) -> None:
-    assert conversation.turns_of(messages, "What now?")[-1] == conversation.Turn("user", "What now?")
+    assert conversation.turns_of(messages, "What now?")[-1] == conversation.ShownTurn("user", "What now?")
 
 
 def ruled(home: Path) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.guard import Assessment, Guard
+from gateway.guard import Guard, StageFindings
 from gateway.policy import Policy, PolicyRule, Stream
 from gateway.windows import Window
 from tests.gateway_server import KEY, gateway, hangs
@@ -152,9 +152,9 @@ def test_a_window_checks_every_character_with_what_surrounds_it_and_none_more_th
     checked: list[str] = []
     left: list[str] = []
 
-    async def judge(seen: str) -> Assessment:
+    async def judge(seen: str) -> StageFindings:
         checked.append(seen)
-        return Assessment()
+        return StageFindings()
 
     async def run() -> None:
         window, at = Window(judge, _guard(stream), stream), 0

@@ -20,7 +20,7 @@ from alignment.config import Settings
 from alignment.errors import AlignError, EndpointError, ModelError, ReleaseError
 from alignment.models.call_batch import _retry_after
 from alignment.models.remote import RemoteModel
-from alignment.release.hooks import Line, post_webhook, sync_vllm
+from alignment.release.hooks import ServerRequests, post_webhook, sync_vllm
 from alignment.sections import Teacher
 from alignment.store import TeacherCalls, migrate
 
@@ -104,7 +104,7 @@ def test_a_webhook_cannot_hold_or_fill_us(attack: str, monkeypatch: pytest.Monke
     with serving(ATTACKS[attack]) as (url, _):
         started = time.monotonic()
         with pytest.raises(EndpointError, match="did not answer as it should"):
-            post_webhook(url, {"id": "1"}, secret=KEY, line=Line(timeout=SECONDS, pause=0))
+            post_webhook(url, {"id": "1"}, secret=KEY, line=ServerRequests(timeout=SECONDS, pause=0))
         assert time.monotonic() - started < 10 * SECONDS
 
 
@@ -143,7 +143,7 @@ def test_prefects_server_is_asked_past_proxies_and_followed_nowhere(home: Path, 
 def test_no_redirect_is_followed(target: str, status: str, home: Path) -> None:
     with serving(says(b"{}", status=status, more=f"Location: {target}\r\n")) as (url, seen):
         with pytest.raises(ReleaseError, match="redirects are not followed"):
-            post_webhook(url, {"id": "1"}, secret=KEY, line=Line(timeout=2, pause=0))
+            post_webhook(url, {"id": "1"}, secret=KEY, line=ServerRequests(timeout=2, pause=0))
         with pytest.raises(AlignError):
             teacher(url, home).generate([[{"role": "user", "content": "a"}]], max_new_tokens=4)
         assert len(seen) == 2
@@ -152,7 +152,7 @@ def test_no_redirect_is_followed(target: str, status: str, home: Path) -> None:
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1/", "http://", "http://[::1", "http://127.0.0.1:99999/"])
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(EndpointError) as told:
-        post_webhook(url, {"id": "1"}, secret="", line=Line(timeout=1, pause=0))
+        post_webhook(url, {"id": "1"}, secret="", line=ServerRequests(timeout=1, pause=0))
     assert "passwd" not in str(told.value)
 
 
@@ -173,7 +173,7 @@ def echo(status: str) -> Act:
 def test_a_secret_that_is_sent_back_is_not_told(status: str, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = "/services/T0/B0/secret-token"
     with serving(echo(status)) as (url, _):
-        line = Line(timeout=2, pause=0, headers={"Authorization": f"Bearer {KEY}"}, secrets=[KEY, url + path, path])
+        line = ServerRequests(timeout=2, pause=0, headers={"Authorization": f"Bearer {KEY}"}, secrets=[KEY, url + path, path])
         for call in (
             lambda: post_webhook(url + path, {"id": "1"}, secret=KEY, line=line),
             lambda: sync_vllm(url, {}, line=line),

@@ -19,7 +19,7 @@ from alignment.errors import AlignError, ConfigError, NoSpace
 from alignment.store import append, migrate, session
 from flows.cli import app
 from flows.doctor import _checks
-from flows.notifications import Message, check_receivers, message_of, send, tell, tell_end, tells_failure
+from flows.notifications import Notification, check_receivers, message_of, send, tell, tell_end, tells_failure
 
 SECRET = "s3cr3t-t0ken"
 METRICS = [{"name": "unsafe_answers", "status": "fail"}, {"name": "capability", "status": "pass"}]
@@ -167,7 +167,7 @@ def test_a_receiver_that_fails_costs_one_warning_and_its_deadline(
     thread.start()
     started = time.monotonic()
     try:
-        tell(settings_for(monkeypatch, url, good.url(), timeout=4), Message("n1", ("blocked",)))
+        tell(settings_for(monkeypatch, url, good.url(), timeout=4), Notification("n1", ("blocked",)))
     finally:
         good.shutdown()
         thread.join()
@@ -208,7 +208,7 @@ def test_an_address_is_in_no_message_whatever_is_wrong_with_it(
         said += [repr(settings), str(settings.notify), json.dumps(settings.model_dump(mode="json"))]
         with suppress(AlignError):
             said.append(check_receivers(settings))
-        tell(settings, Message("n1", ("blocked",)))
+        tell(settings, Notification("n1", ("blocked",)))
     said += capfd.readouterr()
     assert SECRET not in "".join(said)
     for path in home.rglob("*"):
@@ -241,7 +241,7 @@ def test_receivers_change_no_night(monkeypatch: pytest.MonkeyPatch, receiver: Re
 
 
 def test_no_word_of_a_metric_name_can_forge_a_line() -> None:
-    body = Message("n1", ("blocked",), ("a\nnext: rm -rf /", *["x" * 500] * 50)).body
+    body = Notification("n1", ("blocked",), ("a\nnext: rm -rf /", *["x" * 500] * 50)).body
     assert len(body.splitlines()) == 3
     assert len(body) < 2500
     assert "and 31 more" in body
@@ -249,5 +249,7 @@ def test_no_word_of_a_metric_name_can_forge_a_line() -> None:
 
 def test_two_receivers_are_told_at_the_same_time(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.slow = 1.5
-    sent = send(settings_for(monkeypatch, *[receiver.url(f"/{number}") for number in range(4)], timeout=4), Message("n1", ("blocked",)))
+    sent = send(
+        settings_for(monkeypatch, *[receiver.url(f"/{number}") for number in range(4)], timeout=4), Notification("n1", ("blocked",))
+    )
     assert [one.ok for one in sent] == [True] * 4

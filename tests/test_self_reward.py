@@ -14,7 +14,7 @@ from alignment.ids import content_id
 from alignment.labels import load_constitution
 from alignment.labels.collapse import Agreement, Health, agreement, describe, distinct_n, halting
 from alignment.labels.constitution import Principle
-from alignment.labels.health import Release, check_health
+from alignment.labels.health import Champion, check_health
 from alignment.labels.implicit import ImplicitReward
 from alignment.labels.labeler import Comparison
 from alignment.labels.rule import ConstitutionLabeler
@@ -270,7 +270,7 @@ def test_health_is_read_from_the_store_and_kept(home: Path) -> None:
     base = Fixed("base")
     well, ill = ImplicitReward(Fixed("one"), base, LIMITS), ImplicitReward(Fixed("two"), base, LIMITS)
     fill(home, well, flipped=4, champion=BASE_TEXTS)
-    assert check_health(home, well, Release("r1", "one", "base"), LIMITS, now=NOW) == ()
+    assert check_health(home, well, Champion("r1", "one", "base"), LIMITS, now=NOW) == ()
     [row] = query(home, "SELECT * FROM labeler_health")
     # By hand: 36 of 40 as the anchor said first; people flipped the four odd numbers below 8, of which the labeler flipped two.
     assert (row["anchor_agreement"], row["anchor_n"]) == (0.9, 40)
@@ -278,7 +278,7 @@ def test_health_is_read_from_the_store_and_kept(home: Path) -> None:
     assert (row["answers"], row["votes"], row["mean_margin"], row["halted"]) == (40, 40, 0.25, False)
 
     fill(home, ill, flipped=30, champion=["I am happy to help. " * 6] * 40)
-    reasons = check_health(home, ill, Release("r2", "two", "base"), LIMITS, now=NOW)
+    reasons = check_health(home, ill, Champion("r2", "two", "base"), LIMITS, now=NOW)
     for words in ("anchor judge is 0.25", "people is", "distinct-1", "distinct-3", "mean length"):
         assert any(words in reason for reason in reasons), words
     rows = query(home, "SELECT release_id, halted FROM labeler_health ORDER BY release_id")

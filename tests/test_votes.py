@@ -16,7 +16,7 @@ from alignment.evals import held_out_texts
 from alignment.labels import load_constitution
 from alignment.labels.aggregate import CAP, aggregate, weight
 from alignment.labels.attacks import attacks
-from alignment.labels.calibration import Item, Reliability, calibrate, calibrate_detector, compared, load_items, too_weak
+from alignment.labels.calibration import CalibrationItem, Reliability, calibrate, calibrate_detector, compared, load_items, too_weak
 from alignment.labels.decide import decide, edited
 from alignment.labels.labeler import Comparison, Vote
 from alignment.labels.llm_judge import ModelJudge
@@ -59,7 +59,7 @@ def wrong(one: Comparison) -> str:
     return "second" if one.first.text in BETTER else "first"
 
 
-def measured(decision: Callable[[Comparison], str], items: Sequence[Item] = ITEMS) -> Reliability:
+def measured(decision: Callable[[Comparison], str], items: Sequence[CalibrationItem] = ITEMS) -> Reliability:
     return calibrate(Scripted(decision, []), items, CONSTITUTION, now=NOW)
 
 

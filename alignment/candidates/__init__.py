@@ -19,7 +19,7 @@ from alignment.candidates.answers import (
     samples,
     seed_batches,
 )
-from alignment.candidates.author import Author, Authored, Control, Task
+from alignment.candidates.author import Author, Authored, AuthorTask, Control
 from alignment.candidates.select import HARMLESS, PoolRow, select
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "Authored",
     "Control",
     "PoolRow",
-    "Task",
+    "AuthorTask",
     "contrast_batches",
     "contrast_ids",
     "contrasts",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from alignment.candidates.answers import REVISED, UNFIT, Guidance, candidate_id, how_authored, make_candidate
-from alignment.candidates.verify import OPTIONS, QUESTIONS, UNVERIFIED, VERSION, Limits, Reading, conversations, judged, said, unfit
+from alignment.candidates.verify import OPTIONS, QUESTIONS, UNVERIFIED, VERSION, AnswerChecks, Limits, conversations, judged, said, unfit
 from alignment.ids import content_id
 from alignment.models.chat import Chooser, Writer
 from alignment.models.quoting import marked
@@ -55,7 +55,7 @@ class AuthorModel(Writer, Chooser, Protocol):
     """A model that can write text and choose between options."""
 
 
-class Task(NamedTuple):
+class AuthorTask(NamedTuple):
     """An exchange to be answered better: its current answer, the principle that judges it, and the principle for the critique."""
 
     selected: Selected
@@ -75,7 +75,7 @@ class Task(NamedTuple):
 class Authored(NamedTuple):
     """The result of a task: its outcome, and the candidate if any was written (of kind `teacher_unfit` if it must not be taught)."""
 
-    task: Task
+    task: AuthorTask
     outcome: str
     candidate: Candidate | None = None
 
@@ -99,7 +99,7 @@ class _Draft(NamedTuple):
     verification: str = ""
 
 
-Reader = Callable[[Sequence[Task], Sequence[str]], Sequence[Reading]]
+Reader = Callable[[Sequence[AuthorTask], Sequence[str]], Sequence[AnswerChecks]]
 """Reads the answers to tasks with the project's own detectors and scorers."""
 PROMPTS = content_id("author", _SYSTEM, list(_HOW.values()), VERSION, [_CRITIQUE_TOKENS, _REVISION_TOKENS])[:12]
 """Content address of the author's prompts and questions."""
@@ -124,13 +124,13 @@ class Author:
         """Content address of the model, the prompts, and the checks with their limits."""
         return content_id(PROMPTS, self.model.model_id, self.reading, list(self.limits))[:12]
 
-    def ids(self, task: Task) -> tuple[str, str]:
+    def ids(self, task: AuthorTask) -> tuple[str, str]:
         """Return the ids of a task's candidate: as a revision that may be taught, and as one that must not."""
         which = how_authored(self.version, task.critic, task.answer.id)
         model, one = self.model.model_id, task.selected
         return candidate_id(one, REVISED, model, task.principle, which), candidate_id(one, UNFIT, model, task.principle, which)
 
-    def revise(self, tasks: Sequence[Task]) -> list[Authored]:
+    def revise(self, tasks: Sequence[AuthorTask]) -> list[Authored]:
         """Return the result of each task.
 
         Raises:
@@ -155,7 +155,7 @@ class Author:
             wrong = wrong or ("" if answer is control.expected else words)
         return right, wrong
 
-    def _checked(self, tasks: Sequence[Task]) -> list[_Draft]:
+    def _checked(self, tasks: Sequence[AuthorTask]) -> list[_Draft]:
         drafts = self._drafts(tasks)
         readings = self.reader(tasks, [draft.text for draft in drafts])
         drafts = [
@@ -167,7 +167,7 @@ class Author:
             drafts[place] = drafts[place]._replace(reason=reason, verification=words)
         return drafts
 
-    def _drafts(self, tasks: Sequence[Task]) -> list[_Draft]:
+    def _drafts(self, tasks: Sequence[AuthorTask]) -> list[_Draft]:
         """Let the author criticise and rewrite; a truncated critique is still useful."""
         asked = [self._critique_request(task) for task in tasks]
         subjects = [task.selected.interaction.id for task in tasks]
@@ -185,7 +185,7 @@ class Author:
             drafts[place] = drafts[place]._replace(text=whole_answer(one.text).strip(), reason=_lost(one.reason))
         return drafts
 
-    def _critique_request(self, task: Task) -> list[Message]:
+    def _critique_request(self, task: AuthorTask) -> list[Message]:
         where = task.selected.interaction.id, task.critic.version
         parts = [
             f"Principle: {task.critic.text}",
@@ -195,12 +195,12 @@ class Author:
         ]
         return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
 
-    def _revision_request(self, task: Task, asked: Sequence[Message], critique: str) -> list[Message]:
+    def _revision_request(self, task: AuthorTask, asked: Sequence[Message], critique: str) -> list[Message]:
         side = task.selected.side
         how = _HOW[side].format(opening=opening(task.principle.safe_completions[0], sentences=1)) if side is Side.HARM else _HOW[side]
         return [*asked, {"role": "assistant", "content": critique}, {"role": "user", "content": f"{task.critic.revision_request} {how}"}]
 
-    def _verdicts(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[tuple[str, str]]:
+    def _verdicts(self, tasks: Sequence[AuthorTask], texts: Sequence[str]) -> list[tuple[str, str]]:
         asked, subjects = [], []
         for task, text in zip(tasks, texts, strict=True):
             for question in QUESTIONS[task.selected.side]:
@@ -216,7 +216,7 @@ class Author:
             found.append((lost if outcome == UNVERIFIED and lost else outcome, words))
         return found
 
-    def _authored(self, task: Task, draft: _Draft) -> Authored:
+    def _authored(self, task: AuthorTask, draft: _Draft) -> Authored:
         # Where the author did not answer, no text is kept.
         if draft.reason in AGAIN or not draft.text.strip():
             return Authored(task, draft.reason)

@@ -80,7 +80,7 @@ _OF_THE_TASK = re.compile(
 )
 
 
-class Reading(NamedTuple):
+class AnswerChecks(NamedTuple):
     """Readings of an answer by the project's own detectors and scorers.
 
     `harmful`, `refusal` and `degenerate` are in 0..1; `gain` is how much higher the principle ranks it than the answer it replaces
@@ -106,7 +106,7 @@ class Limits(NamedTuple):
     gain: float
 
 
-def unfit(side: Side, text: str, replaced: str, reading: Reading, limits: Limits) -> str:
+def unfit(side: Side, text: str, replaced: str, reading: AnswerChecks, limits: Limits) -> str:
     """Return why an answer must not be taught in place of `replaced`, or ''."""
     if not text.strip() or reading.degenerate >= _DEGENERATE:
         return "empty"

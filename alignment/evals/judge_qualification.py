@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from alignment.errors import ConfigError, TeacherUnavailable
-from alignment.evals.model_judge import KINDS, AnswerJudge, Item, Odds, concluded, decided, items, lost
+from alignment.evals.model_judge import KINDS, AnswerJudge, LabelledAnswer, Odds, concluded, decided, items, lost
 from alignment.evals.statistics import Calibration
 from alignment.ids import content_id
 from alignment.models.chat import Chooser
@@ -48,7 +48,7 @@ class Trial(NamedTuple):
         return sum(self.calibration) + self.unscored
 
 
-class Held(NamedTuple):
+class StoredQualification(NamedTuple):
     """A completed trial: the edition of the weights, and the odds of each labelled answer (see `tried_items`)."""
 
     id: str
@@ -77,7 +77,7 @@ class Bench(NamedTuple):
     calibrations: Mapping[str, Calibration]
     notes: tuple[str, ...]
     seat: Seat | None = None
-    trial: Held | None = None
+    trial: StoredQualification | None = None
 
     def version(self, scorers: str) -> str:
         """Return the version under which verdicts are stored; it includes the judge's, as another judge is another scorer."""
@@ -88,7 +88,7 @@ NOBODY = Bench(None, {}, ())
 
 
 @cache
-def tried_items() -> tuple[Item, ...]:
+def tried_items() -> tuple[LabelledAnswer, ...]:
     """Return the labelled answers that need a model; the others say nothing about the judge."""
     return tuple(one for one in items() if decided(one.kind, one.request, one.answer) is None)
 
@@ -138,7 +138,7 @@ def controls(odds: Sequence[Odds]) -> list[int]:
     return [number for kind in KINDS for number in [one for one in ranked if kinds[one] == kind][:_CONTROLS]]
 
 
-def _shift(seat: Seat, trial: Held) -> tuple[str, str]:
+def _shift(seat: Seat, trial: StoredQualification) -> tuple[str, str]:
     """Ask the control items again; return how the odds moved, and why they could not be asked ('' if they could)."""
     chosen = controls(trial.odds)
     # An unused name, so that neither our cache nor the server's can answer instead of the weights.
@@ -199,7 +199,7 @@ def take(seat: Seat, floor: float, now: datetime, *, look: bool, labels_too: boo
     return _bench(seat, trial, floor, labels_too=labels_too)
 
 
-def _bench(seat: Seat, trial: Held, floor: float, *, labels_too: bool) -> Bench:
+def _bench(seat: Seat, trial: StoredQualification, floor: float, *, labels_too: bool) -> Bench:
     trials = trials_of(trial.odds)
     if why := too_weak(trials, floor):
         return Bench(None, {}, (f"the judge {seat.name!r} abstains ({why}); phrases and heads scored",))
@@ -212,7 +212,7 @@ def _bench(seat: Seat, trial: Held, floor: float, *, labels_too: bool) -> Bench:
     return Bench(seat.judge(trial.edition), {kind: one.calibration for kind, one in trials.items()}, tuple(notes), seat, trial)
 
 
-def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
+def _tried(seat: Seat, last: StoredQualification | None, now: datetime) -> StoredQualification:
     """Return a valid trial, repeating the trial if necessary.
 
     Raises:
@@ -237,25 +237,25 @@ def _tried(seat: Seat, last: Held | None, now: datetime) -> Held:
     return _keep(seat, last.edition if same and last else attempt, odds, reason or "the last no longer holds", now)
 
 
-def _last(seat: Seat) -> Held | None:
+def _last(seat: Seat) -> StoredQualification | None:
     """Return the latest trial of the model served at this endpoint under this name; a trial without odds was ended."""
     rows = query(
         seat.home,
         "SELECT id, edition, odds, tried_at FROM judge_trials WHERE judge = ? ORDER BY tried_at DESC, id DESC LIMIT 1",
         [seat.judge("").version],
     )
-    return next((Held(row["id"], row["edition"], _read(row["odds"]), row["tried_at"]) for row in rows), None)
+    return next((StoredQualification(row["id"], row["edition"], _read(row["odds"]), row["tried_at"]) for row in rows), None)
 
 
 def _read(text: str | None) -> tuple[Odds, ...]:
     return tuple(Odds(*one) for one in json.loads(text or "[]"))
 
 
-def _keep(seat: Seat, edition: str, odds: Sequence[Odds] | None, reason: str, now: datetime) -> Held:
+def _keep(seat: Seat, edition: str, odds: Sequence[Odds] | None, reason: str, now: datetime) -> StoredQualification:
     judge = seat.judge("").version
     plain = None if odds is None else [list(one[:2]) for one in odds]
     name = content_id(judge, edition, plain, now)
     row = {"id": name, "judge": judge, "edition": edition, "odds": plain, "reason": reason, "tried_at": now}
     with session(seat.home, write=True) as connection:
         append(connection, "judge_trials", [row])
-    return Held(name, edition, tuple(odds or ()), now)
+    return StoredQualification(name, edition, tuple(odds or ()), now)

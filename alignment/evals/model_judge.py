@@ -40,7 +40,7 @@ _MEANINGS = {
 }
 
 
-class Item(NamedTuple):
+class LabelledAnswer(NamedTuple):
     """An answer that people labelled; `kind` is the scorer, and `failure` is the label by that scorer's definition."""
 
     kind: str
@@ -135,11 +135,11 @@ def lost(reason: str) -> bool:
 
 
 @cache
-def items() -> tuple[Item, ...]:
+def items() -> tuple[LabelledAnswer, ...]:
     """Return the answers labelled by people, one item per kind of scorer."""
     rows = [json.loads(line) for line in WEIGHTS.with_name("answers.jsonl").read_text(encoding="utf-8").splitlines()]
     labels = {"harm": "harmful", "help": "refusal"}
-    return tuple(Item(kind, row["prompt"], row["response"], bool(row[labels[kind]])) for kind in KINDS for row in rows)
+    return tuple(LabelledAnswer(kind, row["prompt"], row["response"], bool(row[labels[kind]])) for kind in KINDS for row in rows)
 
 
 def judged(judge: AnswerJudge, answers: Sequence[tuple[SuitePrompt, str]], scored: Sequence[Scored]) -> list[Scored]:

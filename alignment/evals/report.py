@@ -13,7 +13,7 @@ _Z, _CONFIDENCE = 1.959963984540054, 0.975  # two-sided 95%
 OVERALL = "overall"
 
 
-class Line(NamedTuple):
+class RateLine(NamedTuple):
     """The failure rate of one category in 0..1 with its two-sided 95% Wilson interval; `unscored` answers are in no rate.
 
     The interval uses the effective sample size given the `clusters` of scored prompts; a row without a cluster is its own cluster.
@@ -51,7 +51,7 @@ def result(prompt: SuitePrompt, responses: Sequence[str], scored: Sequence[Score
     return row
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[RateLine]:
     """Return a line for each category, sorted by name, and one for all categories together.
 
     >>> [line] = summarise([{"category": "x", "outcome": 1}, {"category": "x", "outcome": 0}, {"category": "x", "outcome": None}])[-1:]
@@ -63,7 +63,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     return [*lines, _line(OVERALL, rows)]
 
 
-def topics(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
+def topics(rows: Sequence[Mapping[str, Any]]) -> list[RateLine]:
     """Return a line for each topic, sorted by name; empty if no row has a topic.
 
     >>> [line.category for line in topics([{"category": "standard", "topic": "illegal", "outcome": 1}, {"category": "x", "outcome": 0}])]
@@ -73,14 +73,14 @@ def topics(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     return [_line(name, [row for row in rows if row.get("topic") == name]) for name in names]
 
 
-def _line(category: str, rows: Sequence[Mapping[str, Any]]) -> Line:
+def _line(category: str, rows: Sequence[Mapping[str, Any]]) -> RateLine:
     known = [(row["outcome"], row.get("cluster", ("", number))) for number, row in enumerate(rows) if row["outcome"] is not None]
     scored, n = [outcome for outcome, _ in known], len(known)
     failures = sum(scored)
     # A rate is the difference from a model that never fails, so its design effect is that of these paired differences.
     _, design = paired_interval([0] * n, scored, [cluster for _, cluster in known], _CONFIDENCE)
     low, high = wilson(failures / design.effect, n / design.effect, _Z)
-    return Line(category, failures / n if n else None, low, high, failures, n, len(rows) - n, design.clusters)
+    return RateLine(category, failures / n if n else None, low, high, failures, n, len(rows) - n, design.clusters)
 
 
 def sampled(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:

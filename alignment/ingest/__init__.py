@@ -3,18 +3,18 @@
 from alignment.ingest.files import LogFile, find_files
 from alignment.ingest.merge import Batch, merge, would_be
 from alignment.ingest.parse import Context, Parsed, Unmasked, mask, parse, read_records
-from alignment.ingest.reading import Known, Part, Reading, blocks, known_files, resume, unread
+from alignment.ingest.reading import FileProgress, Known, Part, blocks, known_files, resume, unread
 from alignment.ingest.sources import LogSource, Source, gateway_logs, log_sources, make_source, parser, presets
 
 __all__ = [
     "Batch",
     "Context",
+    "FileProgress",
     "Known",
     "LogFile",
     "LogSource",
     "Parsed",
     "Part",
-    "Reading",
     "Source",
     "Unmasked",
     "blocks",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from alignment.errors import InputError
 from alignment.ingest.files import LogFile, fetch, open_log
 from alignment.ingest.lines import BLOCK_ROWS, Block
-from alignment.ingest.reading import Known, Part, Reading, blocks, known_by, resume
+from alignment.ingest.reading import FileProgress, Known, Part, blocks, known_by, resume
 from alignment.sections import Ingest
 
 SMALL = 1 << 18
@@ -115,7 +115,7 @@ def _one_block(found: Iterator[Block]) -> Block | None:
     return block._replace(lines=pa.concat_tables(tables))
 
 
-def _as_read(reading: Reading, block: Block) -> dict[str, object]:
+def _as_read(reading: FileProgress, block: Block) -> dict[str, object]:
     """Return the row by which the store will know the file."""
     head_bytes, head = known_by(reading, block)
     return {

@@ -35,7 +35,7 @@ _DOCUMENT_BYTES = 1 << 28
 """A larger .json file is read by lines; a compressed one that turns out to be larger is refused."""
 
 
-class Reading(NamedTuple):
+class FileProgress(NamedTuple):
     """A file and how far it was read. `head` is the hash of its first `head_bytes` bytes; 0 means all bytes."""
 
     log_file: LogFile
@@ -48,11 +48,11 @@ class Reading(NamedTuple):
 class Part(NamedTuple):
     """Lines of one file that are processed together with those of other files."""
 
-    reading: Reading
+    reading: FileProgress
     block: Block
 
 
-def known_by(reading: Reading, block: Block) -> tuple[int, str]:
+def known_by(reading: FileProgress, block: Block) -> tuple[int, str]:
     """Return how many leading bytes identify a file once it is read up to the end of `block`, and their hash."""
     # A last line left for the next time was not read.
     return (block.end.offset, block.end.sha256) if reading.head_bytes > block.end.offset else (reading.head_bytes, reading.head)
@@ -110,7 +110,7 @@ def known_files(home: Path, source: str) -> Known:
     return Known(query(home, sql("alignment.ingest", "readings"), {"source": source}))
 
 
-def resume(known: Known, source: str, log_file: LogFile) -> Reading:
+def resume(known: Known, source: str, log_file: LogFile) -> FileProgress:
     """Return how far a file's bytes were read before, under any name; at the start if they were not.
 
     Raises:
@@ -122,7 +122,7 @@ def resume(known: Known, source: str, log_file: LogFile) -> Reading:
         raise _unreadable(log_file, error) from error
 
 
-def from_start(log_file: LogFile) -> Reading:
+def from_start(log_file: LogFile) -> FileProgress:
     """Return a reading that starts at the first line, whatever was read before.
 
     Raises:
@@ -137,15 +137,15 @@ def _unreadable(log_file: LogFile, error: BaseException) -> InputError:
     return InputError(f"cannot read the log file {log_file.path!r}: {what}; check the file")
 
 
-def _resume_lines(known: Known, source: str, log_file: LogFile) -> Reading:
+def _resume_lines(known: Known, source: str, log_file: LogFile) -> FileProgress:
     with open_log(log_file) as stream:
         head = _exactly(stream, _HEAD)
         found = _read_before(known.beginning(head), log_file.path, _Hashed(head, stream))
     if found:
         row, here = found
-        return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], here), row["head_bytes"], row["head"])
+        return FileProgress(log_file, row["id"], Place(row["end_offset"], row["last_line"], here), row["head_bytes"], row["head"])
     file_id = content_id(source, log_file.path, log_file.size, log_file.mtime_ns, sha256(head).hexdigest())
-    return Reading(log_file, file_id, Place(0, 0, sha256()), len(head), sha256(head).hexdigest())
+    return FileProgress(log_file, file_id, Place(0, 0, sha256()), len(head), sha256(head).hexdigest())
 
 
 def _read_before(ends: Sequence[Ends], path: str, hashed: _Hashed) -> tuple[Row, Any] | None:
@@ -236,18 +236,18 @@ def _document(log_file: LogFile) -> str | None:
     return text if kind == "ARRAY" or (kind and "\n" in text) else None
 
 
-def _resume_whole(known: Known, source: str, log_file: LogFile) -> Reading:
+def _resume_whole(known: Known, source: str, log_file: LogFile) -> FileProgress:
     """Resume a table or JSON document: such files do not grow, so they were read as they are or not at all. Places count records."""
     digest = sha256()
     with open_packed(log_file) as stream:
         _hash_on(stream, digest, sys.maxsize)
     whole = digest.hexdigest()
     if row := known.whole(whole):
-        return Reading(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
-    return Reading(log_file, content_id(source, whole), Place(0, 0, digest), 0, whole)
+        return FileProgress(log_file, row["id"], Place(row["end_offset"], row["last_line"], digest), 0, whole)
+    return FileProgress(log_file, content_id(source, whole), Place(0, 0, digest), 0, whole)
 
 
-def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Block]:
+def blocks(reading: FileProgress, settings: Ingest, *, now: datetime) -> Iterator[Block]:
     """Yield the blocks not read yet.
 
     Raises:
@@ -269,7 +269,7 @@ def blocks(reading: Reading, settings: Ingest, *, now: datetime) -> Iterator[Blo
         raise _unreadable(reading.log_file, error) from error
 
 
-def _skip(stream: Any, reading: Reading) -> bool:
+def _skip(stream: Any, reading: FileProgress) -> bool:
     """Go to the end of the last reading; return whether that is within a line."""
     before = reading.place.offset - 1
     if before < 0:
@@ -281,7 +281,7 @@ def _skip(stream: Any, reading: Reading) -> bool:
     return bool(stream.read(1) != b"\n")
 
 
-def _table_blocks(reading: Reading) -> Iterator[Block]:
+def _table_blocks(reading: FileProgress) -> Iterator[Block]:
     offset, digest = reading.place.offset, reading.place.digest
     seen = 0
     for lines, damage in _records(reading.log_file):

@@ -24,7 +24,7 @@ from alignment.ingest.files import LogFile, find_file
 from alignment.ingest.lines import SCHEMA, Block, Place
 from alignment.ingest.merge import insert
 from alignment.ingest.parse import KEPT_WHOLE, Context, Parsed, parse
-from alignment.ingest.reading import Part, Reading, blocks, known_files, resume
+from alignment.ingest.reading import FileProgress, Part, blocks, known_files, resume
 from alignment.ingest.sources import Source, parser
 from alignment.store import append, audit, query, session, sql
 from alignment.store.session import append_arrow
@@ -74,12 +74,12 @@ def _replay_file(home: Path, source: Source, wanted: Sequence[dict[str, Any]], c
     return outcomes
 
 
-def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context: Context) -> tuple[Reading, Iterator[Block]]:
+def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context: Context) -> tuple[FileProgress, Iterator[Block]]:
     first = wanted[0]
     reading = _file_of(home, source, first["source_file"])
     if reading is None:
         gone = LogFile(first["path"], first["bytes"], first["mtime_ns"] or 0)
-        return Reading(gone, first["source_file"], Place(), 0, ""), _kept_lines(wanted)
+        return FileProgress(gone, first["source_file"], Place(), 0, ""), _kept_lines(wanted)
     numbers = pa.array([row["line_number"] for row in wanted], pa.int64())
     start = reading._replace(place=Place())
 
@@ -92,7 +92,7 @@ def _lines(home: Path, source: Source, wanted: Sequence[dict[str, Any]], context
     return start, matching()
 
 
-def _file_of(home: Path, source: Source, file_id: str) -> Reading | None:
+def _file_of(home: Path, source: Source, file_id: str) -> FileProgress | None:
     """Return the file in its current state, under whichever of its names still holds the same bytes."""
     paths = query(home, "SELECT path FROM source_files WHERE id = ? GROUP BY path ORDER BY max(ingested_at) DESC", [file_id])
     known = known_files(home, source.name)

@@ -19,7 +19,7 @@ ASSUMED = 0.6
 """Assumed rate of right votes for a labeler that cannot be measured without people."""
 
 
-class Outcome(NamedTuple):
+class Preference(NamedTuple):
     """One preference. `posterior` is the probability in 0..1 that the first answer is better, from even odds.
 
     `agreement` is the winning side's share of weight; `margin` is the weighted mean of signed margins, at least 0; `sources` voted for the
@@ -51,7 +51,7 @@ def weight(measured: Reliability | None, side: Side) -> float:
     return min(max(math.log((right + PRIOR) / (wrong + PRIOR)), 0.0), CAP)
 
 
-def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings: Labels) -> Outcome:
+def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings: Labels) -> Preference:
     """Return the preference of `votes`, by labeler; labelers without a weight abstain.
 
     `unscored`: nobody voted. `tie`, for a person to decide: the posterior lies between 1 - min_posterior and min_posterior, or the losing
@@ -60,7 +60,7 @@ def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings:
     said = {name: vote for name, vote in votes.items() if vote.verdict in ("first", "second") and weights.get(name, 0.0) > 0}
     if not said:
         quiet = any(vote.verdict == "tie" and name in weights for name, vote in votes.items())
-        return Outcome("tie" if quiet else "unscored", 0.5, 0.0, 0.0, ())
+        return Preference("tie" if quiet else "unscored", 0.5, 0.0, 0.0, ())
     signs = {name: 1 if vote.verdict == "first" else -1 for name, vote in said.items()}
     odds = sum(signs[name] * weights[name] for name in said)
     total = sum(weights[name] for name in said)
@@ -72,7 +72,7 @@ def aggregate(votes: Mapping[str, Vote], weights: Mapping[str, float], settings:
     margin = max(0.0, sum(sign * signs[name] * weights[name] * said[name].margin for name in said) / total)
     disputed = 1 - agreement > settings.max_dissent
     sure = max(posterior, 1 - posterior) >= settings.min_posterior
-    return Outcome(winner if sure and not disputed else "tie", posterior, margin, agreement, tuple(sorted(agreeing)), disputed)
+    return Preference(winner if sure and not disputed else "tie", posterior, margin, agreement, tuple(sorted(agreeing)), disputed)
 
 
 def told(votes: Mapping[str, Vote]) -> str:

@@ -21,7 +21,7 @@ from alignment.records import Candidate, Interaction, Selected, Side
 from alignment.sections import Labels
 
 
-class Item(NamedTuple):
+class CalibrationItem(NamedTuple):
     """A comparison with a known better answer; `flaw` names what is wrong with the worse answer."""
 
     id: str
@@ -66,19 +66,19 @@ class Reliability(NamedTuple):
         return wrong / (right + wrong) if right + wrong else None
 
 
-def load_items() -> list[Item]:
+def load_items() -> list[CalibrationItem]:
     """Return the bundled calibration set."""
     text = (files("alignment.labels") / "calibration.jsonl").read_text(encoding="utf-8")
-    return [Item(**{**row, "side": Side(row["side"])}) for row in map(json.loads, text.splitlines())]
+    return [CalibrationItem(**{**row, "side": Side(row["side"])}) for row in map(json.loads, text.splitlines())]
 
 
-def set_version(items: Sequence[Item], labeler: Labeler | None = None, constitution: Constitution | None = None) -> str:
+def set_version(items: Sequence[CalibrationItem], labeler: Labeler | None = None, constitution: Constitution | None = None) -> str:
     """Return the content address of a calibration set; it includes the principles' texts for labelers that are shown them."""
     shown = [constitution.fingerprint] if constitution is not None and isinstance(labeler, ModelJudge) else []
     return content_id([list(item) for item in items], *shown)[:16]
 
 
-def compared(item: Item, constitution: Constitution, *, swap: bool = False) -> Comparison:
+def compared(item: CalibrationItem, constitution: Constitution, *, swap: bool = False) -> Comparison:
     """Return the item as a comparison. The order is drawn from the item's id, so that always voting `first` is right half the time."""
     moment = datetime(2026, 1, 1)  # noqa: DTZ001 - the store's times have no zone; no labeler reads it
     one = Interaction(item.id, item.id, "", moment, "written", ({"role": "user", "content": item.prompt},), item.worse)
@@ -90,11 +90,11 @@ def compared(item: Item, constitution: Constitution, *, swap: bool = False) -> C
     return Comparison(Selected(one, item.side, item.category, rule.id), rule, first, second)
 
 
-def _better_first(item: Item) -> bool:
+def _better_first(item: CalibrationItem) -> bool:
     return unit_interval("calibration", item.id) < 0.5
 
 
-def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitution, *, now: datetime) -> Reliability:
+def calibrate(labeler: Labeler, items: Sequence[CalibrationItem], constitution: Constitution, *, now: datetime) -> Reliability:
     """Return the reliability of `labeler`, from both orders of every item and the attacks of `alignment.labels.attacks`.
 
     Raises:
@@ -120,7 +120,7 @@ def calibrate(labeler: Labeler, items: Sequence[Item], constitution: Constitutio
     )  # fmt: skip
 
 
-def _right(item: Item, vote: Vote, *, swap: bool) -> bool:
+def _right(item: CalibrationItem, vote: Vote, *, swap: bool) -> bool:
     return vote.verdict == ("first" if _better_first(item) != swap else "second")
 
 
@@ -139,7 +139,12 @@ def _mean(values: Sequence[bool]) -> float | None:
 
 
 def calibrate_detector(
-    name: str, version: str, flags: Callable[[Sequence[str], Sequence[str]], Sequence[bool]], items: Sequence[Item], *, now: datetime
+    name: str,
+    version: str,
+    flags: Callable[[Sequence[str], Sequence[str]], Sequence[bool]],
+    items: Sequence[CalibrationItem],
+    *,
+    now: datetime,
 ) -> Reliability:
     """Return a detector's reliability on the set; `flags` says for each (prompt, answer) whether it reaches the detector's threshold.
 

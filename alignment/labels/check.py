@@ -38,7 +38,7 @@ class Problem(NamedTuple):
         return f"line {self.line}: {self.place}: {self.message}" if self.place else f"line {self.line}: {self.message}"
 
 
-class Reading(NamedTuple):
+class ParsedConstitution(NamedTuple):
     """A parsed constitution file: the constitution is None if there are problems. `syntax`: parts of it are not YAML."""
 
     constitution: Constitution | None
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
             return node.value
 
 
-def read_constitution(text: str) -> Reading:
+def read_constitution(text: str) -> ParsedConstitution:
     """Return the constitution in `text`, or all its problems in line order."""
     node, data, problems, skipped = _parse(text)
     syntax = bool(problems)
@@ -74,7 +74,7 @@ def read_constitution(text: str) -> Reading:
         problems += [Problem(line_of(place), ".".join(map(str, place)), message) for place, message in _across(data, whole=not syntax)]
         problems = [one for one in problems if one.line not in skipped or not one.place]
     problems = sorted(set(problems))
-    return Reading(None if problems else found, problems, syntax, line_of)
+    return ParsedConstitution(None if problems else found, problems, syntax, line_of)
 
 
 _kept: list[dict[str, Constitution]] = []

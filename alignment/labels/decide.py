@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from alignment.ids import content_id
-from alignment.labels.aggregate import Outcome, told
+from alignment.labels.aggregate import Preference, told
 from alignment.labels.constitution import Principle
 from alignment.labels.judge import LABELER, NEVER_CHOSEN, review_item
 from alignment.labels.labeler import Comparison, Vote
@@ -26,7 +26,7 @@ def own_vote(judgement: Judgement) -> Vote:
     return Vote("first" if judgement.verdict == "preferred" else judgement.verdict, judgement.judge_margin)
 
 
-def decide(judgement: Judgement, one: Comparison, votes: Mapping[str, Vote], outcome: Outcome) -> Judgement:
+def decide(judgement: Judgement, one: Comparison, votes: Mapping[str, Vote], outcome: Preference) -> Judgement:
     """Return the judgement of all labelers; if only the constitution decided, its own judgement is unchanged.
 
     What the constitution found unfit to teach stays `unscored`, whatever others say, and so does an answer that must never be chosen.
@@ -57,7 +57,7 @@ def question(
     judgement: Judgement,
     candidates: Mapping[str, Candidate],
     votes: Mapping[str, Vote],
-    outcome: Outcome,
+    outcome: Preference,
     *,
     complained: bool,
 ) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from alignment.store import append, query, session, sql
 _PARTS = ("distinct_1", "distinct_2", "distinct_3")
 
 
-class Release(NamedTuple):
+class Champion(NamedTuple):
     """The release in production: its id, its weights, and the base's weights."""
 
     id: str
@@ -28,7 +28,7 @@ class Release(NamedTuple):
     base_id: str
 
 
-def measure(home: Path, labeler: Labeler, release: Release) -> tuple[Health, Answers]:
+def measure(home: Path, labeler: Labeler, release: Champion) -> tuple[Health, Answers]:
     """Return the labeler's health, and the statistics of the base's answers to the same prompts, from the store."""
     votes = query(home, sql("alignment.labels", "health_votes"), {"labeler": labeler.name, "version": labeler.version, "anchor": ANCHOR})
     answered = query(home, sql("alignment.labels", "health_answers"), {"champion": release.model_id, "base": release.base_id})
@@ -44,7 +44,7 @@ def _health(votes: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Healt
     return Health(anchor, human, describe(answers), sum(margins) / len(margins) if margins else None, len(margins))
 
 
-def check_health(home: Path, labeler: Labeler, release: Release, settings: SelfReward, *, now: datetime) -> tuple[str, ...]:
+def check_health(home: Path, labeler: Labeler, release: Champion, settings: SelfReward, *, now: datetime) -> tuple[str, ...]:
     """Measure the labeler, store the measurement, and return why it must be silent (see `halting`)."""
     health, base = measure(home, labeler, release)
     before = [
@@ -58,7 +58,7 @@ def check_health(home: Path, labeler: Labeler, release: Release, settings: SelfR
     return reasons
 
 
-def _row(labeler: Labeler, release: Release, health: Health, reasons: Sequence[str], now: datetime) -> dict[str, Any]:
+def _row(labeler: Labeler, release: Champion, health: Health, reasons: Sequence[str], now: datetime) -> dict[str, Any]:
     values = {
         "release_id": release.id,
         "model_id": release.model_id,

@@ -56,7 +56,7 @@ class Claimed(NamedTuple):
     refused: str = ""
 
 
-class Outcome(NamedTuple):
+class VerdictResult(NamedTuple):
     """The result of a verdict: `stored`, now or by an earlier call for the same showing, or `refused` for a reason."""
 
     stored: bool
@@ -149,28 +149,28 @@ def decide(
     note: str | None = None,
     edited_answer: str | None = None,
     wait: float = 120.0,
-) -> Outcome:
+) -> VerdictResult:
     """Store the verdict of `reviewer` on the item of a showing, or return why it is not stored. The caller redacts texts.
 
     Raises:
         StoreBusy, NoSpace: nothing was written; the same call may be repeated.
     """
-    outcome = Outcome(False)
+    outcome = VerdictResult(False)
 
     def make(connection: duckdb.DuckDBPyConnection) -> list[Mapping[str, Any]]:
         nonlocal outcome
         shown = _showing(connection, token)
         if shown is None or shown.reviewer != reviewer:
-            outcome = Outcome(False, "this page does not hold the item; open it again")
+            outcome = VerdictResult(False, "this page does not hold the item; open it again")
             return []
         name = content_id("verdict", shown.item, token)
         if _one(connection, "SELECT 1 FROM verdicts WHERE id = ?", name):
-            outcome = Outcome(True)
+            outcome = VerdictResult(True)
             return []
         if why := _why_stale(connection, shown):
-            outcome = Outcome(False, why)
+            outcome = VerdictResult(False, why)
             return []
-        outcome = Outcome(True)
+        outcome = VerdictResult(True)
         audit.append(home, "verdict", shown.item, actor=reviewer, details={"verdict": verdict})
         _record(connection, shown, "release", now)
         event = {"id": name, "item_id": shown.item, "reviewer": reviewer, "verdict": verdict, "edited_answer": edited_answer, "note": note}

@@ -31,7 +31,7 @@ class Scored(NamedTuple):
     reason: str = ""
 
 
-class Labels(NamedTuple):
+class LabelNames(NamedTuple):
     """The labels that count, those of which an answer has to give a score, those that never count, and the score that flags."""
 
     counted: Sequence[str]
@@ -102,7 +102,7 @@ class ScoringModel:
         endpoint: Teacher,
         calls: Calls,
         kind: str,
-        labels: Labels,
+        labels: LabelNames,
         *,
         key: str,
         use: Use,

@@ -24,7 +24,7 @@ from alignment.models.classifier import Classifier
 from alignment.models.interface import Interface
 from alignment.models.quoting import marks_secret
 from alignment.models.remote import RemoteModel
-from alignment.models.scoring import Labels, ScoringModel
+from alignment.models.scoring import LabelNames, ScoringModel
 from alignment.moderation.detectors import Score
 from alignment.moderation.guard_families import (
     ANSWER,
@@ -284,7 +284,7 @@ class _LocalReader:
 
     def _assessment(self, scores: Mapping[str, float]) -> Assessment:
         highest = _highest(scores)
-        # Labels that exclude one another share one probability of harm.
+        # LabelNames that exclude one another share one probability of harm.
         return highest._replace(value=min(sum(scores.values()), 1.0)) if self._classifier.exclusive else highest
 
 
@@ -327,7 +327,7 @@ def _remote(
         endpoint = endpoint.model_copy(update={"extra": one.extra, "model": one.model})
         counted = [label for label, meaning in meant.items() if not meaning.ignored]
         ignored = [label for label, meaning in meant.items() if meaning.ignored]
-        labels = Labels(counted, list(one.labels), ignored, one.threshold)
+        labels = LabelNames(counted, list(one.labels), ignored, one.threshold)
         return _ScoringReader(ScoringModel(endpoint, calls, one.kind, labels, key=key, use=use, section=where))
     asks = family(one.preset, secret=marks_secret(home), policy=_policy(one.policy, where), guidelines=_guidelines(one, where))
     return _ChatReader(one, asks, _Route(endpoint, calls, key, use, where, mask))

@@ -44,7 +44,7 @@ class Told(NamedTuple):
     changed: bool = True
 
 
-class Line:
+class ServerRequests:
     """Requests to one server, each tried up to three times where that can help; counts the tries of the last request.
 
     `timeout` limits one whole try, in seconds. `secrets` are removed from the server's messages.
@@ -102,11 +102,11 @@ def signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line) -> Told:
+def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: ServerRequests) -> Told:
     """Send one change of what is served; X-Align-Delivery stays the same on a repeated delivery.
 
     Raises:
-        EndpointError: see `Line.ask`.
+        EndpointError: see `ServerRequests.ask`.
         ReleaseError: the receiver refused it.
     """
     body = json.dumps(change, sort_keys=True).encode()
@@ -121,11 +121,11 @@ def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Line
     return Told(True, line.tries, f"status {answer.status}")
 
 
-def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
+def sync_vllm(url: str, wanted: Mapping[str, str], *, line: ServerRequests) -> Told:
     """Make vLLM hold exactly the adapters `wanted` (release id to folder as vLLM sees it), loading new ones first.
 
     Raises:
-        EndpointError: see `Line.ask`.
+        EndpointError: see `ServerRequests.ask`.
         ReleaseError: vLLM refused.
     """
     from alignment.http import address, loads
@@ -146,7 +146,7 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: Line) -> Told:
     return Told(True, tries, ", ".join(done) or "nothing to load or unload", bool(done))
 
 
-def _order(line: Line, url: str, what: Mapping[str, str], *, fine: str) -> None:
+def _order(line: ServerRequests, url: str, what: Mapping[str, str], *, fine: str) -> None:
     answer = line.ask("POST", url, content=json.dumps(what).encode(), headers={"Content-Type": "application/json"})
     # A try whose response was lost may have been carried out.
     if not answer.ok and fine not in answer.text:

@@ -41,7 +41,7 @@ _SPARE = 64 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-class Source(NamedTuple):
+class Archived(NamedTuple):
     """The first `size` bytes of a file."""
 
     path: Path
@@ -69,7 +69,7 @@ class BackupList(NamedTuple):
         return sum(one.size for one in self.files.values())
 
 
-def write_archive(file: Path, sources: Mapping[str, Source], *, schema: int, created_at: str) -> BackupList:
+def write_archive(file: Path, sources: Mapping[str, Archived], *, schema: int, created_at: str) -> BackupList:
     """Write `sources` (by name) to `file`, readable by its owner only; read it back, and only then give it its name.
 
     Raises:
@@ -110,7 +110,7 @@ def _publish(scratch: Path, file: Path) -> None:
         os.replace(scratch, file)
 
 
-def _hashed(name: str, source: Source) -> Stored:
+def _hashed(name: str, source: Archived) -> Stored:
     if not KNOWN.match(name) or ".." in name.split("/"):
         raise StoreError(f"{name!r} is no name that a backup may hold; rename the file or take it away")
     with _reading(name, source) as reader:
@@ -135,7 +135,7 @@ class _Reader(io.RawIOBase):
 
 
 @contextmanager
-def _reading(name: str, source: Source) -> Iterator[_Reader]:
+def _reading(name: str, source: Archived) -> Iterator[_Reader]:
     try:
         handle = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -148,7 +148,7 @@ def _changed(name: str) -> StoreError:
     return StoreError(f"{name!r} changed during the backup, which was given up; run 'align backup' again")
 
 
-def _write(raw: IO[bytes], sources: Mapping[str, Source], listed: BackupList) -> None:
+def _write(raw: IO[bytes], sources: Mapping[str, Archived], listed: BackupList) -> None:
     with (
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,

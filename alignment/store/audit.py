@@ -25,7 +25,7 @@ from typing import Any
 from alignment.acting import account, identity_of
 from alignment.errors import NoSpace, StoreError
 from alignment.store import audit_chain as chain
-from alignment.store.audit_chain import START, WITHHELD, Head, Row, Verified
+from alignment.store.audit_chain import START, WITHHELD, Head, Row, VerifiedChain
 from alignment.store.manifest import sync_path
 from alignment.store.session import is_disk_full
 
@@ -100,7 +100,7 @@ def read(home: Path, *, limit: int | None = None) -> list[Row]:
     return found if limit is None else found[-limit:]
 
 
-def verify(home: Path, *, expected: Head | None = None) -> Verified:
+def verify(home: Path, *, expected: Head | None = None) -> VerifiedChain:
     """Check every row, the chain, and that the log ends where its head says; with `expected`, that it holds that row, noted elsewhere.
 
     Without `expected` it cannot detect that the whole folder was restored to an earlier state, or rewritten by somebody with the key.
@@ -111,7 +111,7 @@ def verify(home: Path, *, expected: Head | None = None) -> Verified:
     if not (home / FOLDER).is_dir():
         lock_file = home / _LOCK
         was = expected is not None or (lock_file.exists() and lock_file.stat().st_size > 0)
-        return Verified(0, START, 0, 0, "row 1: the log is gone; there was one" if was else None)
+        return VerifiedChain(0, START, 0, 0, "row 1: the log is gone; there was one" if was else None)
     with _locked(home, shared=True):
         key = _key(home / FOLDER)
         lines, exists = _lines(home / FOLDER / LOG), (home / FOLDER / LOG).exists()

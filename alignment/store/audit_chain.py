@@ -36,7 +36,7 @@ class Head(NamedTuple):
 START = Head(0, "0" * 64)
 
 
-class Verified(NamedTuple):
+class VerifiedChain(NamedTuple):
     """The result of a check: valid rows, the last of them, how many had their words removed, and how many lines a kill cut short.
 
     `problem` names the first row that is not as written; None if all are.
@@ -90,7 +90,7 @@ def without_words(row: Row) -> Row:
     return {**row, "salt": None, "words": None}
 
 
-def check(key: bytes, lines: Sequence[bytes], said: Head | None) -> Verified:
+def check(key: bytes, lines: Sequence[bytes], said: Head | None) -> VerifiedChain:
     """Check every line, the chain, and that it ends at the head `said` (None: there is no trustworthy head).
 
     The last of `lines` is what follows the last line break: empty, unless a kill cut a row short.
@@ -98,7 +98,7 @@ def check(key: bytes, lines: Sequence[bytes], said: Head | None) -> Verified:
     rows, torn, problem = _read(key, lines, said)
     last = head_of(rows[-1]) if rows else START
     problem = problem or _wrong_end(last, said) or _wrongly_withheld(rows)
-    return Verified(len(rows), last, sum(row["words"] is None for row in rows), torn, problem)
+    return VerifiedChain(len(rows), last, sum(row["words"] is None for row in rows), torn, problem)
 
 
 def _seal(key: bytes, row: Mapping[str, Any]) -> str:

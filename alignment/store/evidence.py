@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from alignment.errors import NoSpace, StoreBusy, StoreError
 from alignment.ids import file_sha256
 from alignment.store.journal import rotate
-from alignment.store.manifest import NOTHING, Held, Manifest, Part, read_manifest, sync_path, write_manifest
+from alignment.store.manifest import NOTHING, EvidencePart, Manifest, TableEvidence, read_manifest, sync_path, write_manifest
 from alignment.store.migrate import schema_version
 from alignment.store.session import EVIDENCE, exclusive_file, is_disk_full, session, sql
 
@@ -155,7 +155,7 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
             raise _Changed(table)
         every = tuple(sorted([*kept, *parts], key=lambda part: part.start))
         # Rows may land below the end of a part that was not full: they belong to it.
-        held[table] = Held(max([bound.end, *(part.end for part in every)]), bound.rows, every)
+        held[table] = TableEvidence(max([bound.end, *(part.end for part in every)]), bound.rows, every)
     for folder in {(home / EVIDENCE / part.file).parent for one in held.values() for part in one.parts}:
         sync_path(folder)
     write_manifest(home, Manifest(number, before.schema, moment, held))
@@ -164,7 +164,7 @@ def _export_once(home: Path, before: Manifest) -> dict[str, int]:
     return written
 
 
-def _ranges(changed: list[Part], seen: int, end: int) -> list[tuple[int, int]]:
+def _ranges(changed: list[EvidencePart], seen: int, end: int) -> list[tuple[int, int]]:
     """Return the ranges to read: those of changed parts, with adjacent ranges merged, and the new rows."""
     found: list[tuple[int, int]] = []
     for start, stop in [*((part.start, part.end) for part in changed), (seen, end)]:
@@ -186,9 +186,9 @@ def _snapshot(home: Path) -> tuple[dict[str, _Bound], list[Path], str]:
         return bounds, journals, datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def unchanged(home: Path, parts: Mapping[str, Sequence[Part]]) -> dict[str, list[Part]]:
+def unchanged(home: Path, parts: Mapping[str, Sequence[EvidencePart]]) -> dict[str, list[EvidencePart]]:
     """Return, by table, the parts whose rows are unchanged in the store."""
-    kept: dict[str, list[Part]] = {table: [] for table in parts}
+    kept: dict[str, list[EvidencePart]] = {table: [] for table in parts}
     left = [(table, part) for table, written in parts.items() for part in written]
     while left:
         # Opening the store costs more than reading a small table: a session reads as many as fit into its time.
@@ -210,9 +210,9 @@ def _mark(connection: duckdb.DuckDBPyConnection, table: str, start: int, end: in
     return (int(row[0]), str(row[1])) if row else (0, "0")
 
 
-def _write_parts(home: Path, table: str, ranges: Sequence[tuple[int, int]], number: int) -> list[Part]:
+def _write_parts(home: Path, table: str, ranges: Sequence[tuple[int, int]], number: int) -> list[EvidencePart]:
     folder = home / EVIDENCE / table
-    parts: list[Part] = []
+    parts: list[EvidencePart] = []
     for found in (one for start, end in ranges for one in read_rows(home, table, start, end)):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{number:06}-{len(parts):04}.parquet"
@@ -223,7 +223,7 @@ def _write_parts(home: Path, table: str, ranges: Sequence[tuple[int, int]], numb
             os.fsync(out.fileno())
         os.replace(scratch, path)
         size, digest = path.stat().st_size, file_sha256(path)
-        parts.append(Part(f"{table}/{path.name}", found.rows.num_rows, size, digest, found.start, found.end, found.mark))
+        parts.append(EvidencePart(f"{table}/{path.name}", found.rows.num_rows, size, digest, found.start, found.end, found.mark))
     return parts
 
 
@@ -241,7 +241,7 @@ def read_rows(home: Path, table: str, start: int, end: int) -> Iterator[_Rows]:
         start = stop
 
 
-def missing_rows(home: Path, table: str, old: Held) -> int:
+def missing_rows(home: Path, table: str, old: TableEvidence) -> int:
     """Return how many rows of the table's evidence the store lacks; missing parts are not counted."""
     paths = [str(home / EVIDENCE / part.file) for part in old.parts if (home / EVIDENCE / part.file).is_file()]
     with session(home) as connection:
@@ -255,7 +255,7 @@ def missing_rows(home: Path, table: str, old: Held) -> int:
         return max(0, old.rows - int(row[0] if row else 0))
 
 
-def refuse_a_loss(home: Path, table: str, old: Held) -> None:
+def refuse_a_loss(home: Path, table: str, old: TableEvidence) -> None:
     """Raise StoreError if the store lost rows that the evidence holds; rows that only moved are no loss."""
     if missing := missing_rows(home, table, old):
         raise StoreError(

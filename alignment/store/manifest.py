@@ -21,7 +21,7 @@ MANIFESTS = ("manifest.json", "manifest.copy.json")
 _PART = re.compile(r"^[a-z_][a-z0-9_]*/\d+-\d+\.parquet$")
 
 
-class Part(NamedTuple):
+class EvidencePart(NamedTuple):
     """A Parquet file with the rows of one table with start <= rowid < end; `mark` is a hash of their content."""
 
     file: str
@@ -33,15 +33,15 @@ class Part(NamedTuple):
     mark: str
 
 
-class Held(NamedTuple):
+class TableEvidence(NamedTuple):
     """The evidence of one table: its rows with a rowid below `end`."""
 
     end: int
     rows: int
-    parts: tuple[Part, ...]
+    parts: tuple[EvidencePart, ...]
 
 
-NOTHING = Held(0, 0, ())
+NOTHING = TableEvidence(0, 0, ())
 
 
 class Manifest(NamedTuple):
@@ -50,7 +50,7 @@ class Manifest(NamedTuple):
     number: int
     schema: int
     exported_at: str
-    tables: dict[str, Held]
+    tables: dict[str, TableEvidence]
 
 
 def write_manifest(home: Path, manifest: Manifest) -> None:
@@ -99,7 +99,8 @@ def _read(path: Path) -> Manifest | None:
         if body.pop("sum") != content_id(body):
             return None
         tables = {
-            name: Held(held["end"], held["rows"], tuple(Part(**part) for part in held["parts"])) for name, held in body["tables"].items()
+            name: TableEvidence(held["end"], held["rows"], tuple(EvidencePart(**part) for part in held["parts"]))
+            for name, held in body["tables"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -114,7 +115,7 @@ def damaged_manifests(home: Path) -> list[str]:
     return [path.name for path in paths if _read(path) is None] if any(path.exists() for path in paths) else []
 
 
-def part_problem(home: Path, part: Part, *, quick: bool = False) -> str | None:
+def part_problem(home: Path, part: EvidencePart, *, quick: bool = False) -> str | None:
     """Return what is wrong with a part's file, None if it is as written; with `quick` only its size is checked."""
     path = home / EVIDENCE / part.file
     try:

@@ -20,7 +20,7 @@ from alignment.errors import StoreBusy, StoreCrashed, StoreError
 from alignment.store.evidence import STALE, has_id, read_rows, tables, unchanged
 from alignment.store.isolated import apart, here
 from alignment.store.journal import read_journal
-from alignment.store.manifest import Manifest, Part, part_problem, read_manifest
+from alignment.store.manifest import EvidencePart, Manifest, part_problem, read_manifest
 from alignment.store.migrate import applied_version, migrate, refuse_newer
 from alignment.store.session import EVIDENCE, append, append_arrow, session, sql, store_path
 
@@ -129,9 +129,9 @@ def _load_parts(home: Path, target: Path, manifest: Manifest, found: Restored) -
                 found.evidence_damaged = True
 
 
-def _bunches(parts: Sequence[tuple[str, Part]]) -> Iterator[list[tuple[str, Part]]]:
+def _bunches(parts: Sequence[tuple[str, EvidencePart]]) -> Iterator[list[tuple[str, EvidencePart]]]:
     """Group parts into transactions: most are small, and a transaction for each takes longer than its rows."""
-    bunch: list[tuple[str, Part]] = []
+    bunch: list[tuple[str, EvidencePart]] = []
     for table, part in parts:
         if bunch and sum(one.rows for _, one in bunch) + part.rows > _RANGE:
             yield bunch
@@ -141,7 +141,7 @@ def _bunches(parts: Sequence[tuple[str, Part]]) -> Iterator[list[tuple[str, Part
         yield bunch
 
 
-def _load(home: Path, target: Path, parts: Sequence[tuple[str, Part]], found: Restored) -> str | None:
+def _load(home: Path, target: Path, parts: Sequence[tuple[str, EvidencePart]], found: Restored) -> str | None:
     """Load parts in one transaction; return why one of them cannot be loaded, or None."""
     if problems := [problem for _, part in parts if (problem := part_problem(home, part))]:
         return problems[0]

@@ -24,7 +24,7 @@ _FILE = "teacher_calls.jsonl"
 _OWN = "CASE WHEN starts_with(purpose, 'guard:') THEN purpose ELSE '' END = ?"
 
 
-class Spent(NamedTuple):
+class TeacherSpending(NamedTuple):
     """The cost of calls: tokens in and out together, and money in the prices' unit."""
 
     tokens: int
@@ -76,7 +76,7 @@ class TeacherCalls:
         rows = query(self.home, "SELECT id, response FROM teacher_calls WHERE response IS NOT NULL AND list_contains(?, id)", [list(ids)])
         return {row["id"]: json.loads(row["response"]) for row in rows}
 
-    def spent(self, since: datetime) -> Spent:
+    def spent(self, since: datetime) -> TeacherSpending:
         """Return the cost of calls since `since` (UTC)."""
         self._prepare()
         [row] = query(
@@ -85,7 +85,7 @@ class TeacherCalls:
             f"FROM teacher_calls WHERE created_at >= ? AND {_OWN}",
             [since, self.payer],
         )
-        return Spent(row["tokens"], row["cost"])
+        return TeacherSpending(row["tokens"], row["cost"])
 
     def requests(self, since: datetime, purpose: str) -> int:
         """Return how many calls were made for `purpose` since `since` (UTC)."""

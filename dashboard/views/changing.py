@@ -20,7 +20,7 @@ DONE: dict[Action, str] = {"promote": "Promoted", "roll back": "Rolled back", "q
 FOR_APPROVERS = "Only people in [dashboard] approvers in align.toml may change what is served."
 
 
-class Asked(NamedTuple):
+class OpenDialog(NamedTuple):
     """The change that the visitor's dialog shows; `token` tells its confirmation from that of an earlier dialog."""
 
     token: str
@@ -51,7 +51,7 @@ def ask(action: Action, release: str) -> None:
     """Open the dialog on an action, or say why it cannot be done."""
     try:
         with identity.acting_as("approver"):
-            st.session_state.change_asked = Asked(uuid4().hex, data.plan_change(action, release))
+            st.session_state.change_asked = OpenDialog(uuid4().hex, data.plan_change(action, release))
     except AlignError as error:
         st.session_state.change_problem = str(error)
 
@@ -63,7 +63,7 @@ def close() -> None:
 
 @st.dialog("Change what is served", on_dismiss=close)
 def _dialog() -> None:
-    asked: Asked | None = st.session_state.get("change_asked")
+    asked: OpenDialog | None = st.session_state.get("change_asked")
     if asked is None:
         # Confirmed or cancelled: the whole page shows what came of it.
         st.rerun()
@@ -104,7 +104,7 @@ def consequences(plan: PlannedChange) -> list[str]:
 
 def act(token: str, field: str) -> None:
     """Carry out the change that the dialog shows. A second press finds no dialog, and does nothing."""
-    asked: Asked | None = st.session_state.get("change_asked")
+    asked: OpenDialog | None = st.session_state.get("change_asked")
     if asked is None or asked.token != token:
         return
     try:

@@ -34,7 +34,7 @@ def draw(item: HeldExchange) -> None:
             st.badge("Answer" if item.stage == "answer" else "Request", color="blue")
             st.caption(formats.moment(datetime.fromisoformat(item.created_at).replace(tzinfo=None)), width="content")
         components.show_text(f"Held by {item.reason}; asked by {item.client}", key="held-why")
-        conversation.draw([conversation.Turn(turn["role"], turn["content"]) for turn in item.conversation])
+        conversation.draw([conversation.ShownTurn(turn["role"], turn["content"]) for turn in item.conversation])
         if item.stage == "answer":
             st.caption("**The model's answer**")
             components.show_text(item.said, key="held-answer", most=components.WHOLE)
