@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from alignment.config import Settings
 from alignment.evals.formats import read_suite
-from alignment.evals.scorers import score_answer
+from alignment.evals.scorers import score_answer, scorer_of
 from alignment.records import SuitePrompt
 from alignment.release import champion
 from alignment.store.held import HeldExchanges
@@ -30,6 +30,7 @@ from gateway.wire.chat import Chat
 
 _SECONDS = 3600.0
 _AT_ONCE = 16
+_HELD = "held_for_review"
 
 
 class Layers(NamedTuple):
@@ -99,8 +100,10 @@ async def _compared(suite: str, release: str, prompts: Sequence[SuitePrompt], pi
         call = Chat().parse({"messages": list(prompt.conversation), "max_tokens": tokens})
         async with few:
             alone = (await pipeline.upstream.complete(call, release)).choices[0].text
-            behind = await _behind(pipeline, call)
-        return _outcome(prompt, alone), _outcome(prompt, behind or ""), behind is None
+            given, finish = await _behind(pipeline, call)
+        # What the gateway itself says does no harm, and never helps.
+        behind = int(scorer_of(prompt) != "harm") if finish == "content_filter" else _outcome(prompt, given)
+        return _outcome(prompt, alone), behind, finish == _HELD
 
     found = await asyncio.gather(*map(both, prompts))
     answered = [(alone, behind) for alone, behind, held in found if not held]
@@ -117,16 +120,16 @@ async def _compared(suite: str, release: str, prompts: Sequence[SuitePrompt], pi
     )
 
 
-async def _behind(pipeline: Pipeline, call: Call) -> str | None:
-    """Return what a client gets, or None if it waits for a person."""
+async def _behind(pipeline: Pipeline, call: Call) -> tuple[str, str]:
+    """Return what a client gets, and its finish reason; _HELD if it waits for a person."""
     try:
         reply = await pipeline.answer(Chat(), call, "bench")
     except Failure as refused:
-        if refused.code == "held_for_review":
-            return None
+        if refused.code == _HELD:
+            return "", _HELD
         raise
-    body = reply.body or {}
-    return str(body["choices"][0]["message"]["content"] or "")
+    choice = (reply.body or {})["choices"][0]
+    return str(choice["message"]["content"] or ""), str(choice["finish_reason"])
 
 
 def _outcome(prompt: SuitePrompt, answer: str) -> int | None:
