@@ -67,7 +67,7 @@ def _fold_log(path: Path) -> None:
 def _copy_into(path: Path, scratch: Path, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
     connection = duckdb.connect()
     try:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
         for name, file, mode in (("old", path, "READ_ONLY"), ("new", scratch, f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}")):
             quoted = str(file).replace("'", "''")

@@ -167,7 +167,8 @@ def session(home: Path, *, write: bool = False, wait: float = 120.0) -> Iterator
                 raise StoreBusy(f"another program has the store {str(path)!r} open; close it ({_first_line(error)})") from error
             raise StoreError(f"cannot open the store {str(path)!r}: {_first_line(error)}; run 'align doctor'") from error
         try:
-            connection.execute("SET TimeZone = 'UTC'")
+            # DuckDB draws its progress bar on stdout, where commands write JSON.
+            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
             if not write:
                 with _damage_told(path):
                     yield connection
