@@ -1,4 +1,4 @@
-"""Measure the drift detectors on replayed streams of real exchanges by whole users, beside the tests on rows that they replaced.
+"""Measure the drift e-detectors on replayed streams of real exchanges by whole users, beside the tests on rows that they replaced.
 
 A stream draws users with replacement from a source and lets each visit on its days with exchanges of their own: the bundled sample
 traffic by its users, HH dialogues (a dialogue is a user), and tweets with people's labels, dealt to users whose share of offensive tweets
@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from alignment.drift import Detector, Traffic, gains_of, topics
+from alignment.drift import DailyUsers, EDetectors, gains_of, topics
 from alignment.drift.detect import LAGS, WEEK
 from alignment.errors import InputError
 
@@ -45,7 +45,7 @@ _REFUSES = re.compile(r"\b(?:sorry|can't|cannot|won't|not able|not comfortable)\
 Floats = NDArray[np.float64]
 
 
-class Pool(NamedTuple):
+class Exchanges(NamedTuple):
     """Exchanges of a source: prompts, values (N, features and two lengths), and where each user's begin and how many there are."""
 
     prompts: list[str]
@@ -54,7 +54,7 @@ class Pool(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-class Kind(NamedTuple):
+class Coming(NamedTuple):
     """How users come: how many days a user stays, and the chance that they write on such a day."""
 
     name: str
@@ -63,14 +63,14 @@ class Kind(NamedTuple):
 
 
 PASSING, BURSTY, RETURNING, STAYING = (
-    Kind("pass", 1, 1.0),
-    Kind("3 days in a row", 3, 1.0),
-    Kind("return", DAYS, 0.25),
-    Kind("3 weeks", 21, 0.5),
+    Coming("pass", 1, 1.0),
+    Coming("3 days in a row", 3, 1.0),
+    Coming("return", DAYS, 0.25),
+    Coming("3 weeks", 21, 0.5),
 )
 
 
-class Change(NamedTuple):
+class Planted(NamedTuple):
     """A planted change, and the signal that has to name it."""
 
     name: str
@@ -78,9 +78,9 @@ class Change(NamedTuple):
 
 
 SHIFT, CATEGORY, TOPIC = (
-    Change("0.2 SD longer prompts", "prompt_length"),
-    Change("5 points more of a category", "harm_fraud"),
-    Change("10% on a new topic", "topics"),
+    Planted("0.2 SD longer prompts", "prompt_length"),
+    Planted("5 points more of a category", "harm_fraud"),
+    Planted("10% on a new topic", "topics"),
 )
 
 
@@ -89,7 +89,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("ALIGN_DATA_DIR", "../shared/data"))
 
 
-def _pool(users: Sequence[Sequence[tuple[str, str, dict[str, float]]]]) -> Pool:
+def _pool(users: Sequence[Sequence[tuple[str, str, dict[str, float]]]]) -> Exchanges:
     rows, prompts = [], []
     for user in users:
         for prompt, answer, known in user:
@@ -98,10 +98,10 @@ def _pool(users: Sequence[Sequence[tuple[str, str, dict[str, float]]]]) -> Pool:
             rows.append([*(found[name] for name in FEATURES), np.log1p(len(prompt)), np.log1p(len(answer)) if answer else np.nan])
             prompts.append(prompt)
     count = np.array([len(user) for user in users])
-    return Pool(prompts, np.array(rows), np.cumsum(count) - count, count)
+    return Exchanges(prompts, np.array(rows), np.cumsum(count) - count, count)
 
 
-def samples() -> Pool:
+def samples() -> Exchanges:
     """Return the bundled traffic by its users."""
     users: dict[str, list[Any]] = {}
     with gzip.open(str(files("alignment.samples") / "traffic.jsonl.gz"), "rt", encoding="utf-8") as lines:
@@ -116,7 +116,7 @@ def samples() -> Pool:
     return _pool(list(users.values()))
 
 
-def dialogues(folder: Path) -> Pool:
+def dialogues(folder: Path) -> Exchanges:
     """Return HH dialogues, each as one user."""
     users: list[list[tuple[str, str, dict[str, float]]]] = []
     with gzip.open(folder / "hh_harmless_base_test.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -126,7 +126,7 @@ def dialogues(folder: Path) -> Pool:
     return _pool([user for user in users if user])
 
 
-def tweets(folder: Path, users: int = 3000, each: int = 20) -> Pool:
+def tweets(folder: Path, users: int = 3000, each: int = 20) -> Exchanges:
     """Return tweets dealt to users, whose share of offensive ones is drawn from a beta distribution with correlation 0.3."""
     with gzip.open(folder / "davidson_tweets.csv.gz", "rt", encoding="utf-8", newline="") as lines:
         rows = [(row["tweet"], int(row["class"]), int(row["hate_speech"])) for row in csv.DictReader(lines)]
@@ -147,7 +147,7 @@ def topic(category: str = "malware") -> list[str]:
     return [row["text"] for row in rows if row["kind"] == "harm" and row["category"] == category]
 
 
-class Stream(NamedTuple):
+class Visits(NamedTuple):
     """Visits of users, in order of days: who (V,), their day (V,), and the exchanges of each visit as rows of the pool (V, each)."""
 
     user: NDArray[np.int64]
@@ -155,7 +155,7 @@ class Stream(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def stream(pool: Pool, per_day: int, each: int, kind: Kind, draw: np.random.Generator, days: int = DAYS) -> Stream:
+def stream(pool: Exchanges, per_day: int, each: int, kind: Coming, draw: np.random.Generator, days: int = DAYS) -> Visits:
     """Return visits with `each` exchanges, about `per_day` exchanges a day in all."""
     users_a_day = max(per_day // each, 1)
     arriving = users_a_day / (kind.stay * kind.active)
@@ -171,10 +171,10 @@ def stream(pool: Pool, per_day: int, each: int, kind: Kind, draw: np.random.Gene
     who = np.nonzero(here)[0]
     at = (draw.random((len(who), each)) * pool.sizes[origin[who]][:, None]).astype(np.int64) + pool.start[origin[who]][:, None]
     order = np.argsort(day[here], kind="stable")
-    return Stream(who[order], day[here][order], at[order])
+    return Visits(who[order], day[here][order], at[order])
 
 
-def counted(found: Stream, draw: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def counted(found: Visits, draw: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which visits count, as `flows/sql/drift_users.sql` has it, in a random order, and the role of each."""
     phase = draw.integers(0, WEEK, found.user.max() + 1)[found.user]
     week = (found.day + phase) // WEEK
@@ -190,8 +190,10 @@ def counted(found: Stream, draw: np.random.Generator) -> tuple[NDArray[np.int64]
     return first, role
 
 
-def traffic(pool: Pool, found: Stream, draw: np.random.Generator, change: Change | None = None, new_topic: Sequence[str] = ()) -> Traffic:
-    """Return a stream as the detectors see it; a change begins on day CHANGE."""
+def traffic(
+    pool: Exchanges, found: Visits, draw: np.random.Generator, change: Planted | None = None, new_topic: Sequence[str] = ()
+) -> DailyUsers:
+    """Return a stream as the e-detectors see it; a change begins on day CHANGE."""
     at, role = counted(found, draw)
     day, rows = found.day[at], found.rows[at]
     values = pool.values[rows].mean(axis=1)
@@ -211,7 +213,7 @@ def traffic(pool: Pool, found: Stream, draw: np.random.Generator, change: Change
     frame["day"] = [START + timedelta(days=int(one)) for one in day]
     per_day = np.bincount(found.day, minlength=DAYS)
     volume = {START + timedelta(days=number): int(n) for number, n in enumerate(per_day)}
-    return Traffic(frame, START + timedelta(days=WEEK - 1), volume, words=_words)
+    return DailyUsers(frame, START + timedelta(days=WEEK - 1), volume, words=_words)
 
 
 _KNOWN: dict[str, tuple[int, ...]] = {}
@@ -223,18 +225,18 @@ def _words(text: str) -> tuple[int, ...]:
     return _KNOWN[text]
 
 
-def watched(seen: Traffic, until: int = DAYS) -> list[tuple[int, list[str]]]:
+def watched(seen: DailyUsers, until: int = DAYS) -> list[tuple[int, list[str]]]:
     """Return each alarm of a stream: the day, and the signals that it names."""
-    detector, alarms = Detector(RUN_LENGTH), []
+    detectors, alarms = EDetectors(RUN_LENGTH), []
     for number in range(until):
         day = START + timedelta(days=number)
-        detector.take(day, {one.signal: gains_of(one, TOLERANCE) for one in seen.measure(day, detector.floors)})
-        if raised := detector.check():
+        detectors.take(day, {one.signal: gains_of(one, TOLERANCE) for one in seen.measure(day, detectors.floors)})
+        if raised := detectors.check():
             alarms.append((number, [one.signal for one in raised]))
     return alarms
 
 
-def by_rows(pool: Pool, found: Stream, nights: Sequence[int]) -> int:
+def by_rows(pool: Exchanges, found: Visits, nights: Sequence[int]) -> int:
     """Return in how many nights the tests before alarmed: rows of 7 days against 14, Fisher or Mann-Whitney, Holm, a visible effect."""
     alarms = 0
     for night in nights:
@@ -267,7 +269,7 @@ def _holm_alarms(tested: Sequence[tuple[float, bool]]) -> bool:
     return False
 
 
-def quiet(name: str, pool: Pool, per_day: int, each: int, kind: Kind, replays: int, seed: int) -> dict[str, Any]:
+def quiet(name: str, pool: Exchanges, per_day: int, each: int, kind: Coming, replays: int, seed: int) -> dict[str, Any]:
     """Return how often streams without any change raise an alarm in 30 days, with a 95% interval, and the tests on rows beside it."""
     draw, alarms, rows, nights = np.random.default_rng([seed, per_day, each]), 0, 0, 0
     first = 2 * WEEK - 1
@@ -292,7 +294,7 @@ def quiet(name: str, pool: Pool, per_day: int, each: int, kind: Kind, replays: i
     }
 
 
-def power(name: str, pool: Pool, per_day: int, each: int, change: Change, replays: int, seed: int) -> dict[str, Any]:
+def power(name: str, pool: Exchanges, per_day: int, each: int, change: Planted, replays: int, seed: int) -> dict[str, Any]:
     """Return in how many streams a change is named within 28 days, and the median delay in days of those."""
     draw, delays, new_topic = np.random.default_rng([seed, per_day, each]), [], topic()
     users = min(per_day // each, MOST_USERS)

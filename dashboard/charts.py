@@ -313,7 +313,7 @@ def daily_signal(rows: Sequence[Row], write: Callable[[float | None], str], *, h
 
 
 def detector_value(rows: Sequence[Row], threshold: float) -> Spec:
-    """Draw the mean of all detectors by day, on a log scale, and the line above which it is an alarm."""
+    """Draw the mean of all e-detectors by day, on a log scale, and the line above which it is an alarm."""
     points = [{"at": utc(row["day"]), "value": max(row["value"], 0.1), "date": formats.day(row["day"])} for row in rows]
     y = alt.Y("value:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title=None, tickCount=4, format="~s"))
     base = alt.Chart(_named("points")).encode(

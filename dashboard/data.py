@@ -300,7 +300,7 @@ def drift_latest() -> list[Row]:
 
 
 def drift_value() -> Row | None:
-    """Return the mean of all detectors on the last closed day; None before the first report."""
+    """Return the mean of all e-detectors on the last closed day; None before the first report."""
     return _first([row for row in read_shared("drift_latest") if row["signal"] == "all"])
 
 

@@ -20,7 +20,7 @@ from prefect import flow, task
 from prefect.events import emit_event
 
 from alignment.config import Settings, load_settings
-from alignment.drift import Detector, Measured, Raised, Traffic, action, effect, gains_of
+from alignment.drift import DailyUsers, EDetectors, Measured, Raised, action, effect, gains_of
 from alignment.drift.detect import LAGS, WEEK
 from alignment.drift.explain import as_json, examples, slices, values_of
 from alignment.ids import content_id
@@ -32,7 +32,7 @@ CHUNK, MOST_USERS, MOST_EXCHANGES = 28, 4000, 20_000
 ALL = "all"
 
 
-class Found(NamedTuple):
+class DriftRows(NamedTuple):
     """Rows to store."""
 
     days: list[dict[str, Any]]
@@ -50,11 +50,11 @@ def report(night_id: str) -> list[dict[str, Any]]:
     # On earlier days, users whose own week began before the traffic cannot be told from others.
     first = span["first"] + timedelta(days=WEEK - 1)
     start = max(first, span["measured"] + timedelta(days=1)) if span["measured"] else first
-    detector = replayed(settings, span["alarmed"])
+    detectors = replayed(settings, span["alarmed"])
     alarms: list[dict[str, Any]] = []
     for begin in _every(start, span["newest"], CHUNK):
         end = min(begin + timedelta(days=CHUNK), span["newest"])
-        found = _measure(settings, detector, first, (begin, end), (night_id, moment))
+        found = _measure(settings, detectors, first, (begin, end), (night_id, moment))
         with session(settings.home, write=True) as connection:
             for table, rows in zip(("drift_days", "drift_alarms", "drift_examples"), found, strict=True):
                 append(connection, table, rows)
@@ -68,42 +68,42 @@ def _every(start: date, end: date, days: int) -> Iterator[date]:
         start += timedelta(days=days)
 
 
-def replayed(settings: Settings, alarmed: date | None) -> Detector:
-    """Return the detectors as the stored days left them; they began anew after the last alarm."""
-    detector = Detector(settings.drift.run_length)
+def replayed(settings: Settings, alarmed: date | None) -> EDetectors:
+    """Return the e-detectors as the stored days left them; they began anew after the last alarm."""
+    detectors = EDetectors(settings.drift.run_length)
     for row in query(settings.home, "SELECT signal, max(since) AS since FROM drift_alarms GROUP BY signal"):
-        detector.floors[row["signal"]] = row["since"]
+        detectors.floors[row["signal"]] = row["since"]
     rows = query(
         settings.home,
         "SELECT day, signal, gains FROM drift_days WHERE signal <> ? AND (?::DATE IS NULL OR day > ?) ORDER BY day, signal",
         [ALL, alarmed, alarmed],
     )
     for day, of_day in groupby(rows, key=itemgetter("day")):
-        detector.take(day, {row["signal"]: np.array(json.loads(row["gains"])) for row in of_day})
-    return detector
+        detectors.take(day, {row["signal"]: np.array(json.loads(row["gains"])) for row in of_day})
+    return detectors
 
 
-def _traffic(settings: Settings, first: date, span: tuple[date, date]) -> Traffic:
+def _traffic(settings: Settings, first: date, span: tuple[date, date]) -> DailyUsers:
     since = max(span[0] - timedelta(days=max(LAGS) + WEEK - 1), first - timedelta(days=WEEK - 1))
     window = {"since": since, "until": span[1]}
     with session(settings.home) as connection:
         frame = connection.execute(sql("flows", "drift_users"), window | {"most": MOST_USERS}).to_arrow_table().to_pandas()
         volume = dict(connection.execute(sql("flows", "drift_days"), window).fetchall())
     frame["day"] = [one.date() if isinstance(one, datetime) else one for one in frame["day"]]
-    return Traffic(frame, max(first, since + timedelta(days=WEEK - 1)), volume)
+    return DailyUsers(frame, max(first, since + timedelta(days=WEEK - 1)), volume)
 
 
-def _measure(settings: Settings, detector: Detector, first: date, span: tuple[date, date], stamp: tuple[str, datetime]) -> Found:
+def _measure(settings: Settings, detectors: EDetectors, first: date, span: tuple[date, date], stamp: tuple[str, datetime]) -> DriftRows:
     """Measure the days of `span`, and explain each alarm."""
-    traffic, found = _traffic(settings, first, span), Found([], [], [])
+    traffic, found = _traffic(settings, first, span), DriftRows([], [], [])
     for day in _every(*span, 1):
-        floors = dict(detector.floors)
+        floors = dict(detectors.floors)
         measured = traffic.measure(day, floors)
         gains = {one.signal: gains_of(one, settings.drift.tolerance) for one in measured}
-        detector.take(day, gains)
-        found.days.extend(_day_rows(day, measured, gains, detector, stamp))
-        for raised in detector.check():
-            alarm = _alarm_row(settings, traffic, raised, day, floors, stamp)
+        detectors.take(day, gains)
+        found.days.extend(_day_rows(day, measured, gains, detectors, stamp))
+        for raised in detectors.check():
+            alarm = _alarm_row(traffic, raised, day, floors, stamp)
             rows, shown = _explained(settings, raised, day)
             found.alarms.append({**alarm, "slices": rows})
             found.examples.extend(
@@ -114,7 +114,7 @@ def _measure(settings: Settings, detector: Detector, first: date, span: tuple[da
 
 
 def _day_rows(
-    day: date, measured: list[Measured], gains: dict[str, Any], detector: Detector, stamp: tuple[str, datetime]
+    day: date, measured: list[Measured], gains: dict[str, Any], detectors: EDetectors, stamp: tuple[str, datetime]
 ) -> Iterator[dict[str, Any]]:
     night_id, moment = stamp
     common = {"night_id": night_id, "day": day, "recorded_at": moment}
@@ -128,14 +128,14 @@ def _day_rows(
             "users": one.users,
             "baseline_users": one.baseline_users,
             "gains": gains[one.signal].tolist(),
-            "value": detector.value_of(one.signal),
+            "value": detectors.value_of(one.signal),
         }
     nothing = {"rate": None, "baseline": None, "users": None, "baseline_users": None, "gains": None}
-    yield {**common, **nothing, "id": content_id("drift", day, ALL), "signal": ALL, "value": detector.value}
+    yield {**common, **nothing, "id": content_id("drift", day, ALL), "signal": ALL, "value": detectors.value}
 
 
 def _alarm_row(
-    settings: Settings, traffic: Traffic, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]
+    traffic: DailyUsers, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]
 ) -> dict[str, Any]:
     days = [
         one

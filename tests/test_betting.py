@@ -1,4 +1,4 @@
-"""Bets gain nothing on average where nothing changes, whenever one looks; and detectors keep their run length."""
+"""Bets gain nothing on average where nothing changes, whenever one looks; and e-detectors keep their run length."""
 
 from __future__ import annotations
 

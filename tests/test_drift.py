@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from alignment.config import load_settings
-from alignment.drift import SIGNALS, Detector, Measured, Traffic, action, effect, gains_of
+from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of
 from alignment.drift.detect import BETS, LAGS, VOLUME_TOLERANCE, blocks
 from alignment.drift.explain import examples, slices, values_of
 from alignment.drift.signals import CATEGORIES, LENGTHS, RATES
@@ -39,11 +39,11 @@ def frame_of(per_day: int, days: int, rate: Callable[[int], float], seed: int = 
 
 
 def alarms_of(frame: pd.DataFrame, days: int, run_length: float = 30) -> list[tuple[int, Any]]:
-    traffic, detector, found = Traffic(frame, FIRST, {}), Detector(run_length), []
+    traffic, detectors, found = DailyUsers(frame, FIRST, {}), EDetectors(run_length), []
     for number in range(days):
         day = FIRST + timedelta(days=number)
-        detector.take(day, {one.signal: gains_of(one, 0.01) for one in traffic.measure(day, detector.floors)})
-        found += [(number, raised) for raised in detector.check()]
+        detectors.take(day, {one.signal: gains_of(one, 0.01) for one in traffic.measure(day, detectors.floors)})
+        found += [(number, raised) for raised in detectors.check()]
     return found
 
 
@@ -60,7 +60,7 @@ def test_each_user_is_compared_once() -> None:
     frame["refusal"] = frame.index / len(frame)
     used: Counter[str] = Counter()
     for number in range(70 + max(LAGS)):
-        for one in Traffic(frame, FIRST, {}).measure(FIRST + timedelta(days=number)):
+        for one in DailyUsers(frame, FIRST, {}).measure(FIRST + timedelta(days=number)):
             used["current"] += one.users
             used["baseline"] += one.baseline_users
             used["sum"] += one.rate * one.users + one.baseline * one.baseline_users
@@ -81,7 +81,7 @@ def test_a_change_is_named_once_with_its_day_and_direction() -> None:
 
 
 def test_a_quiet_stream_and_a_change_within_the_tolerance_raise_no_alarm() -> None:
-    """Of 20 streams of 80 days, 53 alarms would be allowed at a run length of 30; the detectors of absent signals leave far fewer."""
+    """Of 20 streams of 80 days, 53 alarms would be allowed at a run length of 30; the e-detectors of absent signals leave far fewer."""
     assert sum(len(alarms_of(frame_of(100, 80, lambda _: 0.2, seed), 80)) for seed in range(20)) <= 2
     assert alarms_of(frame_of(2000, 80, lambda day: 0.1 + 0.01 * (day >= 50)), 80) == []
 
@@ -100,15 +100,15 @@ def test_the_gains_of_a_day_by_hand() -> None:
 
 def test_one_signal_alone_needs_the_evidence_of_all() -> None:
     """The alarm is at a mean of 2 over all signals: one of them has to reach 2 x (signals) - (signals - 1) where the others stay at 1."""
-    detector, needed = Detector(2.0), 2 * len(SIGNALS) - (len(SIGNALS) - 1)
-    detector.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed - 0.01))})
-    assert detector.check() == []
-    detector = Detector(2.0)
-    detector.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed + 0.01))})
-    [raised] = detector.check()
+    detectors, needed = EDetectors(2.0), 2 * len(SIGNALS) - (len(SIGNALS) - 1)
+    detectors.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed - 0.01))})
+    assert detectors.check() == []
+    detectors = EDetectors(2.0)
+    detectors.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed + 0.01))})
+    [raised] = detectors.check()
     assert (raised.signal, raised.since, raised.value) == ("refusal", FIRST, pytest.approx(needed + 0.01))
-    assert detector.value == pytest.approx(1.0)
-    assert detector.floors == {"refusal": FIRST}
+    assert detectors.value == pytest.approx(1.0)
+    assert detectors.floors == {"refusal": FIRST}
 
 
 def test_an_effect_without_days_is_unknown() -> None:

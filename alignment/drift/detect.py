@@ -10,9 +10,9 @@ is no drift.
 What is assumed. Users of a day are like those of the same weekday of the last four weeks, up to `tolerance`; a user's weeks are
 independent given the user. Weekdays may differ, traffic may grow, and users may differ from one another and write as much as they like.
 
-When it is an alarm. Each signal and direction has a detector (`alignment.statistics.betting.restarted`) over several bets. Their mean over
-all signals, directions and bets exceeds `run_length` once in `run_length` days at most, on average, if nothing changes. Then all begin
-anew, and for the signals that are named, the days before the change are baseline no more.
+When it is an alarm. Each signal and direction has an e-detector (`alignment.statistics.betting.restarted`) over several bets. Their mean
+over all signals, directions and bets exceeds `run_length` once in `run_length` days at most, on average, if nothing changes. Then all
+begin anew, and for the signals that are named, the days before the change are baseline no more.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """One signal named in an alarm, with its detector's value and the first day of the change."""
+    """One signal named in an alarm, with its e-detector's value and the first day of the change."""
 
     signal: str
     direction: str
@@ -91,7 +91,7 @@ def ranks(values: Array, reference: Array) -> Array:
     return np.where(np.isnan(values), np.nan, found)
 
 
-class Traffic:
+class DailyUsers:
     """Users by day and role. `frame` has a row per counted user and day, in an order that is independent of the values.
 
     Columns: `day`, `role` (0 is current, otherwise the lag in days of the comparison that it is kept for), `prompt`, RATES and LENGTHS.
@@ -204,8 +204,8 @@ def effect(days: Sequence[Measured]) -> Point:
     return interval(np.concatenate([one.differences for one in days]) if days else np.empty(0), 1 - CONFIDENCE)
 
 
-class Detector:
-    """The detectors of all signals. They take days in order; a day that is missing changes nothing.
+class EDetectors:
+    """The e-detectors of all signals. They take days in order; a day that is missing changes nothing.
 
     `floors`: of each signal that an alarm named, the first day after its change.
     """
@@ -242,7 +242,7 @@ class Detector:
         return float(np.exp(np.minimum(log_mean(self._log.ravel()), _MOST)))
 
     def value_of(self, signal: str) -> float:
-        """Return the mean of one signal's detectors, over directions and bets."""
+        """Return the mean of one signal's e-detectors, over directions and bets."""
         return float(np.exp(np.minimum(log_mean(self._log[SIGNALS.index(signal)].ravel()), _MOST)))
 
     def _raised(self, signal: str) -> Raised:

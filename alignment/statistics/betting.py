@@ -1,13 +1,13 @@
-"""Bets on differences in [-1, 1]: the core of the canary's test and of the drift detectors. Pure functions.
+"""Bets on differences in [-1, 1]: the core of the canary's test and of the drift e-detectors. Pure functions.
 
 For a supposed mean d <= m, bet on a difference D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a
 supermartingale as long as each D has a mean of at most m given all that was seen before, and so is the mean over several b. By Ville's
 inequality it ever reaches 1/a with probability a at most, whenever one looks and whenever one stops. All m whose capital has not reached
 1/a form a confidence sequence.
 
-A capital waits for a change in vain: after a long quiet time it is spent. A detector therefore starts one afresh each day and follows the
-best, `restarted`. Without a change, its expected value after t days is at most t, so that it reaches c after c days at the earliest, on
-average: this is its average run length. The mean of several detectors is a detector.
+A capital waits for a change in vain: after a long quiet time it is spent. An e-detector therefore starts one afresh each day and follows
+the best, `restarted`. Without a change, its expected value after t days is at most t, so that it reaches c after c days at the earliest, on
+average: this is its average run length. The mean of several e-detectors is one too.
 
 Source: Waudby-Smith & Ramdas 2020 (arXiv:2010.09686), betting; Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv:1810.08240), mixtures over
 time-uniform bounds; Shin, Ramdas & Rinaldo 2024 (arXiv:2203.03532), e-detectors.
@@ -89,9 +89,9 @@ def first_crossing(differences: Array, supposed: float, alpha: float) -> int | N
 
 
 def restarted(log_value: Array, gains: Array) -> Array:
-    """Return the log of a detector's value after a day, from that before it and the day's log gains: max(value, 1) * gain.
+    """Return the log of an e-detector's value after a day, from that before it and the day's log gains: max(value, 1) * gain.
 
-    -inf stands for a detector that has seen nothing. Source: Shin, Ramdas & Rinaldo 2024, the e-detector of CUSUM type.
+    Source: Shin, Ramdas & Rinaldo 2024, the e-detector of CUSUM type.
 
     >>> restarted(np.log([0.5, 4.0]), np.log([3.0, 0.5])).round(3).tolist() == np.log([3.0, 2.0]).round(3).tolist()
     True

@@ -64,7 +64,7 @@ def summary(latest: list[Row]) -> None:
             components.big_status("quiet")
         if total:
             st.caption(
-                f"Until {formats.day(total['day'])}, the last closed day · all detectors together stand at {total['value']:.2f}, "
+                f"Until {formats.day(total['day'])}, the last closed day · all e-detectors together stand at {total['value']:.2f}, "
                 f"an alarm is raised at {settings.run_length:g}"
             )
         st.markdown(
@@ -75,10 +75,10 @@ def summary(latest: list[Row]) -> None:
         )
     components.table(
         [written(row) for row in latest],
-        right=("Weeks before", "Last 7 days", "Change", "Users", "Detector"),
+        right=("Weeks before", "Last 7 days", "Change", "Users", "Evidence"),
         explained={
             "Users": "Compared in the last seven closed days, and kept as their baseline.",
-            "Detector": "The evidence for a change of this signal. An alarm needs the mean over all signals to reach the threshold.",
+            "Evidence": "The evidence for a change of this signal. An alarm needs the mean over all signals to reach the threshold.",
         },
     )
     st.caption(
@@ -98,7 +98,7 @@ def written(row: Row) -> dict[str, str]:
         "Change": change(signal, None if signal == VOLUME else row["rate"] - row["baseline"]),
         "Since": formats.day(row["since"]) if row["since"] else formats.MISSING,
         "Users": f"{formats.count(row['users'])}, {formats.count(row['baseline_users'])}",
-        "Detector": f"{row['value']:.2f}" if row["value"] < 1000 else f"{row['value']:.0e}",
+        "Evidence": f"{row['value']:.2f}" if row["value"] < 1000 else f"{row['value']:.0e}",
     }
 
 
@@ -150,9 +150,9 @@ def exchange(name: str) -> None:
 
 
 def series(rows: list[Row]) -> None:
-    """Draw the mean of all detectors by day, and each signal beside what it was compared with."""
+    """Draw the mean of all e-detectors by day, and each signal beside what it was compared with."""
     components.heading(
-        "All detectors together", "The mean over all signals by day (UTC). Above the dashed line it is an alarm, and all begin anew."
+        "All e-detectors together", "The mean over all signals by day (UTC). Above the dashed line it is an alarm, and all begin anew."
     )
     with components.card("value"):
         total = [row for row in rows if row["signal"] == "all"]

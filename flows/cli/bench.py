@@ -270,7 +270,7 @@ def bench_drift(
     replays: Annotated[int, typer.Option(min=3, help="streams of 90 days per row; half for the largest")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Replay streams of real exchanges through the drift detectors, without and with a change. Exit status 1 at too many false alarms."""
+    """Replay streams of real exchanges through the drift e-detectors, without and with a change. Exit status 1 at too many false alarms."""
     from bench.drift import run
 
     rows = run(replays)

@@ -1,7 +1,7 @@
 -- Drift by e-detectors: daily rates of users, which the pages read, and alarms with what drove them. `drift_results` keeps old reports.
 
 -- grain: one signal on one closed day (UTC). Means are over users, each counted once a week: of that day (`rate`) and of the same weekday
--- before (`baseline`). `gains`: the log gains of the day's bets, up and then down. `value`: the signal's detector after the day; of the
+-- before (`baseline`). `gains`: the log gains of the day's bets, up and then down. `value`: the signal's e-detector after the day; of the
 -- signal 'all', the mean over all signals, which alarms at `drift.run_length`.
 CREATE TABLE drift_days (
     id VARCHAR, night_id VARCHAR, day DATE, signal VARCHAR, rate DOUBLE, baseline DOUBLE, users INTEGER, baseline_users INTEGER,
