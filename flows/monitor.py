@@ -134,9 +134,7 @@ def _day_rows(
     yield {**common, **nothing, "id": content_id("drift", day, ALL), "signal": ALL, "value": detectors.value}
 
 
-def _alarm_row(
-    traffic: DailyUsers, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]
-) -> dict[str, Any]:
+def _alarm_row(traffic: DailyUsers, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]) -> dict[str, Any]:
     days = [
         one
         for past in _every(max(raised.since, traffic.first), day + timedelta(days=1), 1)
