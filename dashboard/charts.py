@@ -285,8 +285,11 @@ def night_stages(rows: Sequence[Row]) -> Spec:
     return styled(chart, 220, bars=bars)
 
 
-def daily_signal(rows: Sequence[Row], write: Callable[[float | None], str], *, height: int = 180) -> Spec:
-    """Draw a signal's mean over each day's users, and the baseline's it was compared with; `write` writes a value."""
+def daily_signal(rows: Sequence[Row], write: Callable[[float | None], str], *, rate: bool, height: int = 180) -> Spec:
+    """Draw a signal's mean over each day's users, and the baseline's it was compared with.
+
+    `write` writes a value; `rate` says that it is a share.
+    """
     sides = {"This day": "rate", "Weeks before": "baseline"}
     points = [
         {
@@ -300,8 +303,7 @@ def daily_signal(rows: Sequence[Row], write: Callable[[float | None], str], *, h
         for side, column in sides.items()
         if row[column] is not None
     ]
-    top = max([1e-9, *(point["rate"] for point in points)])
-    axis = _rates_axis([point["rate"] for point in points]) if top <= 1 else alt.Y("rate:Q", axis=alt.Axis(tickCount=4, title=None))
+    axis = _rates_axis([point["rate"] for point in points]) if rate else alt.Y("rate:Q", axis=alt.Axis(tickCount=4, title=None))
     base = alt.Chart(_named("points")).encode(
         x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
         y=axis,

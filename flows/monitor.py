@@ -42,7 +42,7 @@ class DriftRows(NamedTuple):
 
 @task
 def report(night_id: str) -> list[dict[str, Any]]:
-    """Measure the days that closed since the last report; store them, and return the rows of the signals in alarm."""
+    """Measure the days that closed since the last report; store them, and return the signals that alarms of the last week named."""
     settings, moment = load_settings(), now()
     [span] = query(settings.home, sql("flows", "drift_span"))
     if span["newest"] is None:
@@ -59,7 +59,8 @@ def report(night_id: str) -> list[dict[str, Any]]:
             for table, rows in zip(("drift_days", "drift_alarms", "drift_examples"), found, strict=True):
                 append(connection, table, rows)
         alarms += found.alarms
-    return alarms
+    # The first report of a long history finds old changes too; the pages show them, but they are no news.
+    return [row for row in alarms if row["day"] >= span["newest"] - timedelta(days=WEEK)]
 
 
 def _every(start: date, end: date, days: int) -> Iterator[date]:

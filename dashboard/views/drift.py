@@ -69,8 +69,8 @@ def summary(latest: list[Row]) -> None:
             )
         st.markdown(
             "**Alarm** means: users of the last days differ from those of the same weekdays in the four weeks before, by more than "
-            f"{100 * settings.tolerance:g} points and more than chance explains. Where nothing changes, all signals together raise *one* "
-            f"false alarm in {settings.run_length:g} days at most, on average, however often you look. A person counts once a "
+            f"{formats.points(settings.tolerance).lstrip('+')} and more than chance explains. Where nothing changes, all signals together "
+            f"raise *one* false alarm in {settings.run_length:g} days at most, on average, however often you look. A person counts once a "
             "week, whatever they write. Quiet does not prove that nothing moved: few users only show large changes."
         )
     components.table(
@@ -167,7 +167,7 @@ def series(rows: list[Row]) -> None:
             with column, components.card(f"series-{components.key(name)}"):
                 st.markdown(f"**{components.title(name)}**")
                 chosen = [row for row in rows if row["signal"] == name]
-                components.draw(charts.daily_signal(chosen, writer(name)), f"{components.title(name)} by day")
+                components.draw(charts.daily_signal(chosen, writer(name), rate=is_rate(name)), f"{components.title(name)} by day")
 
 
 if __name__ == "__main__":
