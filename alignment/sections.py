@@ -393,9 +393,7 @@ class Checks(Section):
 
 
 class Drift(Section):
-    """Windows and false alarms."""
+    """False alarms of drift, and what counts as a change."""
 
-    window_days: int = Field(7, ge=1, description="length of the current window, which ends at the newest exchange")
-    baseline_days: int = Field(14, ge=1, description="length of the baseline window before it")
-    alpha: float = Field(0.05, gt=0, lt=1, description="chance of any false alarm in one report")
-    min_rows: int = Field(50, ge=2, description="smaller windows are not compared")
+    run_length: float = Field(30, ge=2, description="days between two false alarms of all signals together, on average, at least")
+    tolerance: float = Field(0.01, ge=0, le=0.2, description="change of a rate or mean rank, in 0..1, that is no drift yet")

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from alignment.release.canary import Rules, Traffic, Users, block_differences, first_crossing, users_of
+from alignment.release.canary import Rules, Traffic, Users, block_differences, users_of
+from alignment.statistics.betting import first_crossing
 
 ALPHA, MARGIN, HARM, BASE = 0.05, 0.02, 0.0, 0.1
 DAYS, SESSION, ALIKE = 8, 1 / 48, 0.3

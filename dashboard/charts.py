@@ -6,7 +6,7 @@ They contain only numbers, times and names made in code. The two models differ b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -223,8 +223,8 @@ def metric_trend(rows: Sequence[Row]) -> Spec:
     )
 
 
-def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int = 190) -> Spec:
-    """Draw the share of flagged exchanges per day; `windows` are shaded spans with `name`, `start` and `end`."""
+def daily_rate(rows: Sequence[Row], *, height: int = 190) -> Spec:
+    """Draw the share of flagged exchanges per day."""
     points = [
         {
             "at": utc(row["day"]),
@@ -241,22 +241,7 @@ def daily_rate(rows: Sequence[Row], *, windows: Sequence[Row] = (), height: int 
         tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("text:N", title="rate")],
     )
     line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
-    if not windows:
-        return styled(line, height, points=points)
-    spans = [{"name": w["name"], "start": utc(w["start"]), "end": utc(w["end"])} for w in windows]
-    names = [span["name"] for span in spans]
-    shade = (
-        alt.Chart(_named("windows"))
-        .mark_rect(opacity=0.9)
-        .encode(
-            x=alt.X("start:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
-            x2="end:T",
-            color=alt.Color(
-                "name:N", scale=alt.Scale(domain=names, range=["var(--window-baseline)", "var(--window-current)"]), legend=None
-            ),
-        )
-    )
-    return styled(shade + line, height, points=points, windows=spans)
+    return styled(line, height, points=points)
 
 
 def stage_seconds(rows: Sequence[Row]) -> Spec:
@@ -300,34 +285,44 @@ def night_stages(rows: Sequence[Row]) -> Spec:
     return styled(chart, 220, bars=bars)
 
 
-def alarm_history(rows: Sequence[Row]) -> Spec:
-    """Draw which metric raised an alarm on which night: a triangle is an alarm, a small circle is none."""
-    marks = [
+def daily_signal(rows: Sequence[Row], write: Callable[[float | None], str], *, rate: bool, height: int = 180) -> Spec:
+    """Draw a signal's mean over each day's users, and the baseline's it was compared with.
+
+    `write` writes a value; `rate` says that it is a share.
+    """
+    sides = {"This day": "rate", "Weeks before": "baseline"}
+    points = [
         {
-            "night": utc(row["began_at"]),
-            "date": formats.moment(row["began_at"]),
-            "metric": components.title(row["metric"]),
-            "state": "Alarm" if row["alarm"] else "Quiet",
-            "p": formats.p_value(row["adjusted_p"]),
+            "at": utc(row["day"]),
+            "rate": row[column],
+            "side": side,
+            "text": write(row[column]),
+            "date": formats.day(row["day"]),
         }
         for row in rows
+        for side, column in sides.items()
+        if row[column] is not None
     ]
-    states = ["Quiet", "Alarm"]
-    chart = (
-        alt.Chart(_named("reports"))
-        .mark_point(filled=True, opacity=1)
-        .encode(
-            x=alt.X("night:T", scale=alt.Scale(type="utc", padding=14), axis=time_axis(row["began_at"] for row in rows)),
-            y=alt.Y("metric:N", title=None),
-            color=alt.Color("state:N", scale=alt.Scale(domain=states, range=[RULE, RED]), title=None),
-            shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=["circle", "triangle-up"]), title=None),
-            size=alt.condition("datum.state == 'Alarm'", alt.value(150), alt.value(45)),
-            tooltip=[
-                alt.Tooltip("date:N", title="night"),
-                alt.Tooltip("metric:N"),
-                alt.Tooltip("state:N"),
-                alt.Tooltip("p:N", title="adjusted p"),
-            ],
-        )
+    axis = _rates_axis([point["rate"] for point in points]) if rate else alt.Y("rate:Q", axis=alt.Axis(tickCount=4, title=None))
+    base = alt.Chart(_named("points")).encode(
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
+        y=axis,
+        color=alt.Color("side:N", scale=alt.Scale(domain=list(sides), range=[TEAL, SLATE]), title=None),
+        strokeDash=alt.StrokeDash("side:N", scale=alt.Scale(domain=list(sides), range=[[1, 0], [4, 3]]), title=None),
+        tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("side:N"), alt.Tooltip("text:N", title="mean")],
     )
-    return styled(chart, 30 * max(1, len({mark["metric"] for mark in marks})) + 50, reports=marks)
+    return styled(base.mark_line(strokeWidth=2), height, points=points)
+
+
+def detector_value(rows: Sequence[Row], threshold: float) -> Spec:
+    """Draw the mean of all e-detectors by day, on a log scale, and the line above which it is an alarm."""
+    points = [{"at": utc(row["day"]), "value": max(row["value"], 0.1), "date": formats.day(row["day"])} for row in rows]
+    y = alt.Y("value:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title=None, tickCount=4, format="~s"))
+    base = alt.Chart(_named("points")).encode(
+        x=alt.X("at:T", scale=alt.Scale(type="utc"), axis=time_axis(row["day"] for row in rows)),
+        y=y,
+        tooltip=[alt.Tooltip("date:N", title="day"), alt.Tooltip("value:Q", title="mean of all detectors", format=".2f")],
+    )
+    line = base.mark_line(color=TEAL, strokeWidth=2) + base.mark_point(filled=True, color=TEAL, size=28, opacity=1)
+    rule = alt.Chart(_named("limit")).mark_rule(color=RED, strokeDash=[4, 3], strokeWidth=2).encode(y="value:Q")
+    return styled(line + rule, 170, points=points, limit=[{"value": threshold}])

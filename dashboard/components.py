@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
+from alignment.drift.signals import CATEGORIES
 from alignment.release import BASE
 
 Colour = Literal["green", "red", "orange", "blue", "gray"]
@@ -92,9 +93,15 @@ TITLES = {
     "pii": "Personal data",
     "flagged": "Flagged exchanges",
     "complained": "Complaints",
-    "prompt_length": "Prompt length (characters)",
-    "response_length": "Answer length (characters)",
-    "harm_categories": "Kinds of harm",
+    "prompt_length": "Prompt length",
+    "response_length": "Answer length",
+    "guard": "Flagged by guards",
+    "praised": "Praise",
+    "labeler_agreement": "Labelers agree",
+    "exchanges": "Exchanges per user",
+    "topics": "New topics",
+    "volume": "Users per day",
+    **{f"harm_{one}": f"Harm: {one.replace('_', '-')}" for one in CATEGORIES},
     "counterfactual": "Same request, another group",
     "harm": "Harm",
     "lookalike": "Look-alikes",

@@ -295,13 +295,19 @@ def _daily(home: str, days: int) -> list[Row]:
 
 
 def drift_latest() -> list[Row]:
-    """Return the last comparison of each metric, alarms first."""
-    return read("drift_latest")
+    """Return each signal in the last seven closed days, alarms first; without the mean of all, which `drift_value` returns."""
+    return [row for row in read_shared("drift_latest") if row["signal"] != "all"]
 
 
-def drift_history(limit: int = 30) -> list[Row]:
-    """Return each metric's alarms in the last `limit` reports, oldest first."""
-    return read("drift_history", limit=limit)
+def drift_value() -> Row | None:
+    """Return the mean of all e-detectors on the last closed day; None before the first report."""
+    return _first([row for row in read_shared("drift_latest") if row["signal"] == "all"])
+
+
+def drift_alarms(limit: int = 12) -> list[Row]:
+    """Return the last signals that alarms named, newest first; `slices` and `exchanges` are lists."""
+    rows = read("drift_alarms", limit=limit)
+    return [{**row, "slices": parsed(row["slices"], []), "exchanges": row["exchanges"] or []} for row in rows]
 
 
 def check_runs() -> list[Row]:

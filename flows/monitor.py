@@ -1,59 +1,202 @@
-"""Drift: compare the latest days with the days before them."""
+"""Drift: measure each closed day of traffic, and name the signals that have changed.
+
+A day is closed once an exchange of a later day is stored. Lines that arrive after that count as baseline at most. The first run measures
+all days there are.
+
+Effects: reads the store; appends the days' measurements, alarms and their examples; emits a Prefect event per alarm.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 from prefect import flow, task
 from prefect.events import emit_event
 
-from alignment.config import load_settings
-from alignment.drift import compare, windows
+from alignment.config import Settings, load_settings
+from alignment.drift import DailyUsers, EDetectors, Measured, Raised, action, effect, gains_of
+from alignment.drift.detect import LAGS, WEEK
+from alignment.drift.explain import as_json, examples, slices, values_of
 from alignment.ids import content_id
 from alignment.store import append, query, session, sql
 from flows.night import now
 
+CHUNK, MOST_USERS, MOST_EXCHANGES = 28, 4000, 20_000
+"""Days that are measured per query, users that count per day, and exchanges that are searched for examples, per side."""
+ALL = "all"
+
+
+class DriftRows(NamedTuple):
+    """Rows to store."""
+
+    days: list[dict[str, Any]]
+    alarms: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
+
 
 @task
 def report(night_id: str) -> list[dict[str, Any]]:
-    """Compare the two windows that end with the newest exchange; store and return one row per metric."""
-    settings = load_settings()
-    [row] = query(settings.home, "SELECT max(created_at) AS newest FROM interactions ANTI JOIN seeds USING (id)")
-    if row["newest"] is None:
+    """Measure the days that closed since the last report; store them, and return the signals that alarms of the last week named."""
+    settings, moment = load_settings(), now()
+    [span] = query(settings.home, sql("flows", "drift_span"))
+    if span["newest"] is None:
         return []
-    where = windows(row["newest"], settings.drift)
-    frame = pd.DataFrame(query(settings.home, sql("flows", "drift_frame"), {"since": where.start}))
-    if frame.empty:
-        return []
-    moment = now()
-    rows = [
-        {
-            "id": content_id(night_id, drift.metric),
-            "night_id": night_id,
-            **drift._asdict(),
-            "baseline_start": where.start,
-            "baseline_end": where.middle,
-            "current_start": where.middle,
-            "current_end": where.end,
-            "recorded_at": moment,
+    # On earlier days, users whose own week began before the traffic cannot be told from others.
+    first = span["first"] + timedelta(days=WEEK - 1)
+    start = max(first, span["measured"] + timedelta(days=1)) if span["measured"] else first
+    detectors = replayed(settings, span["alarmed"])
+    alarms: list[dict[str, Any]] = []
+    for begin in _every(start, span["newest"], CHUNK):
+        end = min(begin + timedelta(days=CHUNK), span["newest"])
+        found = _measure(settings, detectors, first, (begin, end), (night_id, moment))
+        with session(settings.home, write=True) as connection:
+            for table, rows in zip(("drift_days", "drift_alarms", "drift_examples"), found, strict=True):
+                append(connection, table, rows)
+        alarms += found.alarms
+    # The first report of a long history finds old changes too; the pages show them, but they are no news.
+    return [row for row in alarms if row["day"] >= span["newest"] - timedelta(days=WEEK)]
+
+
+def _every(start: date, end: date, days: int) -> Iterator[date]:
+    while start < end:
+        yield start
+        start += timedelta(days=days)
+
+
+def replayed(settings: Settings, alarmed: date | None) -> EDetectors:
+    """Return the e-detectors as the stored days left them; they began anew after the last alarm."""
+    detectors = EDetectors(settings.drift.run_length)
+    for row in query(settings.home, "SELECT signal, max(since) AS since FROM drift_alarms GROUP BY signal"):
+        detectors.floors[row["signal"]] = row["since"]
+    rows = query(
+        settings.home,
+        "SELECT day, signal, gains FROM drift_days WHERE signal <> ? AND (?::DATE IS NULL OR day > ?) ORDER BY day, signal",
+        [ALL, alarmed, alarmed],
+    )
+    for day, of_day in groupby(rows, key=itemgetter("day")):
+        detectors.take(day, {row["signal"]: np.array(json.loads(row["gains"])) for row in of_day})
+    return detectors
+
+
+def _traffic(settings: Settings, first: date, span: tuple[date, date]) -> DailyUsers:
+    since = max(span[0] - timedelta(days=max(LAGS) + WEEK - 1), first - timedelta(days=WEEK - 1))
+    window = {"since": since, "until": span[1]}
+    with session(settings.home) as connection:
+        frame = connection.execute(sql("flows", "drift_users"), window | {"most": MOST_USERS}).to_arrow_table().to_pandas()
+        volume = dict(connection.execute(sql("flows", "drift_days"), window).fetchall())
+    frame["day"] = [one.date() if isinstance(one, datetime) else one for one in frame["day"]]
+    return DailyUsers(frame, max(first, since + timedelta(days=WEEK - 1)), volume)
+
+
+def _measure(settings: Settings, detectors: EDetectors, first: date, span: tuple[date, date], stamp: tuple[str, datetime]) -> DriftRows:
+    """Measure the days of `span`, and explain each alarm."""
+    traffic, found = _traffic(settings, first, span), DriftRows([], [], [])
+    for day in _every(*span, 1):
+        floors = dict(detectors.floors)
+        measured = traffic.measure(day, floors)
+        gains = {one.signal: gains_of(one, settings.drift.tolerance) for one in measured}
+        detectors.take(day, gains)
+        found.days.extend(_day_rows(day, measured, gains, detectors, stamp))
+        for raised in detectors.check():
+            alarm = _alarm_row(traffic, raised, day, floors, stamp)
+            rows, shown = _explained(settings, raised, day)
+            found.alarms.append({**alarm, "slices": rows})
+            found.examples.extend(
+                {"id": content_id(alarm["id"], name), "alarm_id": alarm["id"], "interaction_id": name, "position": place}
+                for place, name in enumerate(shown)
+            )
+    return found
+
+
+def _day_rows(
+    day: date, measured: list[Measured], gains: dict[str, Any], detectors: EDetectors, stamp: tuple[str, datetime]
+) -> Iterator[dict[str, Any]]:
+    night_id, moment = stamp
+    common = {"night_id": night_id, "day": day, "recorded_at": moment}
+    for one in measured:
+        yield {
+            **common,
+            "id": content_id("drift", day, one.signal),
+            "signal": one.signal,
+            "rate": one.rate,
+            "baseline": one.baseline,
+            "users": one.users,
+            "baseline_users": one.baseline_users,
+            "gains": gains[one.signal].tolist(),
+            "value": detectors.value_of(one.signal),
         }
-        for drift in compare(frame, where, settings.drift)
+    nothing = {"rate": None, "baseline": None, "users": None, "baseline_users": None, "gains": None}
+    yield {**common, **nothing, "id": content_id("drift", day, ALL), "signal": ALL, "value": detectors.value}
+
+
+def _alarm_row(traffic: DailyUsers, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]) -> dict[str, Any]:
+    days = [
+        one
+        for past in _every(max(raised.since, traffic.first), day + timedelta(days=1), 1)
+        for one in traffic.measure(past, floors)
+        if one.signal == raised.signal
     ]
-    with session(settings.home, write=True) as connection:
-        append(connection, "drift_results", rows)
-    return rows
+    point = effect(days)
+    users = sum(one.users for one in days)
+    return {
+        "id": content_id("drift alarm", day, raised.signal),
+        "night_id": stamp[0],
+        "day": day,
+        "signal": raised.signal,
+        "direction": raised.direction,
+        "since": raised.since,
+        "rate": _weighted(days, "rate", "users"),
+        "baseline": _weighted(days, "baseline", "baseline_users"),
+        "effect": point.diff,
+        "low": point.low,
+        "high": point.high,
+        "users": users,
+        "value": raised.value,
+        "recorded_at": stamp[1],
+    }
+
+
+def _weighted(days: list[Measured], value: str, weight: str) -> float | None:
+    total = sum(getattr(one, weight) for one in days)
+    return sum(getattr(one, value) * getattr(one, weight) for one in days) / total if total else None
+
+
+def _explained(settings: Settings, raised: Raised, day: date) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the slices that moved most and the ids of the exchanges that drove the change."""
+    window = {
+        "since": raised.since,
+        "before": raised.since - timedelta(days=max(LAGS)),
+        "until": day + timedelta(days=1),
+        "most": MOST_EXCHANGES,
+    }
+    with session(settings.home) as connection:
+        frame = connection.execute(sql("flows", "drift_exchanges"), window).to_arrow_table().to_pandas()
+    frame["new"] = frame["new"].astype(bool)
+    values = values_of(frame, raised.signal)
+    return as_json(slices(frame, values)), examples(frame, values, raised.direction)
 
 
 @flow(name="monitor")
 def monitor(night_id: str | None = None) -> dict[str, list[str]]:
-    """Report drift, for a night or by hand, and emit a Prefect event `alignment.drift.alarm` per alarm. Return `{"alarms": metrics}`."""
+    """Measure drift, for a night or by hand, and emit a Prefect event `alignment.drift.alarm` per alarm. Return `{"alarms": signals}`."""
     night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
-    alarms = [row for row in report(night_id) if row["alarm"]]
+    alarms = report(night_id)
     for row in alarms:
         emit_event(
             "alignment.drift.alarm",
-            resource={"prefect.resource.id": f"alignment.metric.{row['metric']}"},
-            payload={"night_id": night_id, "effect": row["effect"], "adjusted_p": row["adjusted_p"]},
+            resource={"prefect.resource.id": f"alignment.metric.{row['signal']}"},
+            payload={
+                "night_id": night_id,
+                "direction": row["direction"],
+                "since": str(row["since"]),
+                "effect": row["effect"],
+                "do": action(row["signal"]),
+            },
         )
-    return {"alarms": [row["metric"] for row in alarms]}
+    return {"alarms": sorted({row["signal"] for row in alarms})}

@@ -168,32 +168,40 @@ def night_rows(number: int, nights: int) -> dict[str, Rows]:
             }
             for step, event in enumerate(["registered", "promoted" if word == "promote" else "blocked"])
         ],
-        "drift_results": drift_rows(night, at, number),
+        **drift_rows(night, at, number),
     }  # fmt: skip
 
 
-def drift_rows(night: str, at: datetime, number: int) -> Rows:
-    """Return one report; refusals are in alarm from the ninth night on."""
+def drift_rows(night: str, at: datetime, number: int) -> dict[str, Rows]:
+    """Return what a night measured of the day before; refusals raise an alarm on the ninth night."""
     values = (
-        ("harmful_request", "Fisher exact", 0.142, 0.151, 0.009, 0.61),
-        ("refusal", "Fisher exact", 0.081, 0.176, 0.095, 0.0007 if number > 8 else 0.4),
-        ("toxicity", "Fisher exact", 0.048, 0.052, 0.004, 0.83),
-        ("pii", "Fisher exact", 0.031, 0.029, -0.002, 1.0),
-        ("complained", "Fisher exact", 0.061, 0.055, -0.006, None),
-        ("prompt_length", "Mann-Whitney U", 84.0, 91.0, 0.06, 0.22),
-        ("response_length", "Mann-Whitney U", 412.0, 377.0, -0.11, 0.078),
-        ("harm_categories", "chi-squared", 0.0, 0.07, 0.07, 0.55),
-    )
-    middle = at - timedelta(days=7)
-    return [
+        ("harmful_request", 0.142, 0.151), ("refusal", 0.081, 0.176 if number > 8 else 0.084), ("toxicity", 0.048, 0.052),
+        ("pii", 0.031, 0.029), ("harm_fraud", 0.02, 0.03), ("prompt_length", 0.5, 0.52), ("topics", 0.11, 0.12), ("volume", 120.0, 130.0),
+    )  # fmt: skip
+    day = (at - timedelta(days=1)).date()
+    common = {"night_id": night, "day": day, "recorded_at": at + timedelta(minutes=12)}
+    days = [
         {
-            "id": content_id(night, metric), "night_id": night, "metric": metric, "test": test, "baseline": old,
-            "current": new, "effect": effect, "p_value": p, "adjusted_p": p, "alarm": p is not None and p < 0.05,
-            "baseline_n": 980, "current_n": 490, "baseline_start": middle - timedelta(days=14), "baseline_end": middle,
-            "current_start": middle, "current_end": at, "recorded_at": at + timedelta(minutes=12),
+            **common, "id": content_id(night, signal), "signal": signal, "baseline": old, "rate": new, "users": 49, "baseline_users": 50,
+            "gains": [[0.0] * 8] * 2, "value": 900.0 if signal == "refusal" and number == 9 else 1.1,
         }
-        for metric, test, old, new, effect, p in values
+        for signal, old, new in values
     ]  # fmt: skip
+    alarmed = number == 9
+    days.append({**common, "id": content_id(night, "all"), "signal": "all", "value": 38.0 if alarmed else 1.2})
+    if not alarmed:
+        return {"drift_days": days}
+    alarm = content_id(night, "alarm")
+    moved = [{"column": "model", "name": HOSTILE[:80], "before": 0.08, "after": 0.21, "users": 40}]
+    row = {
+        **common, "id": alarm, "signal": "refusal", "direction": "up", "since": day - timedelta(days=2), "rate": 0.176, "baseline": 0.081,
+        "effect": 0.095, "low": 0.04, "high": 0.15, "users": 147, "value": 900.0, "slices": moved,
+    }  # fmt: skip
+    named = [content_id("exchange", place) for place in range(10)]
+    shown = [
+        {"id": content_id(alarm, name), "alarm_id": alarm, "interaction_id": name, "position": place} for place, name in enumerate(named)
+    ]
+    return {"drift_days": days, "drift_alarms": [row], "drift_examples": shown}
 
 
 def evaluated(champion: str, challenger: str, number: int = 24) -> tuple[Rows, Rows]:

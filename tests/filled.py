@@ -17,6 +17,7 @@ _VALUES = {
     "INTEGER": "{n}",
     "DOUBLE": "{n} / 8",
     "BOOLEAN": "{n} % 2 = 0",
+    "DATE": "DATE '2026-11-23' + {n}::INTEGER",
     "TIMESTAMP": "TIMESTAMP '2026-11-23 02:00:00.123456' + INTERVAL 1 SECOND * {n}",
     "JSON": "'{{\"a\": [' || {n} || ', \"ü\"]}}'",
     "VARCHAR": "'{name} ' || {n} || ' é'",

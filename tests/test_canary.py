@@ -34,13 +34,10 @@ from alignment.release.canary import (
     Traffic,
     Users,
     block_differences,
-    confidence_sequence,
-    first_crossing,
-    log_capital,
-    lower_bound,
     users_of,
     watch,
 )
+from alignment.statistics.betting import BETS, confidence_sequence, first_crossing, log_capital, lower_bound
 from alignment.store import append, migrate, query, session
 from bench.canary import Truth, monitored, repeated_z_test, stream
 from bench.release import _cut_short, kill, make_registry
@@ -175,9 +172,7 @@ def test_the_kill_bench_tears_what_was_written_last(tmp_path: Path) -> None:
 
 def test_capital_is_a_bet_computed_by_hand() -> None:
     # One block with D = 1 against d <= 0: the mean over the bets of 1 + b.
-    from alignment.release.canary import _BETS
-
-    assert np.exp(log_capital(np.array([1.0]), 0.0)) == pytest.approx([1 + _BETS.mean()])
+    assert np.exp(log_capital(np.array([1.0]), 0.0)) == pytest.approx([1 + BETS.mean()])
     # A fair D of -1 or 1 leaves the capital where it was, on average.
     capitals = [np.exp(log_capital(np.array(signs), 0.0))[-1] for signs in ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))]
     assert np.mean(capitals) == pytest.approx(1)

@@ -95,7 +95,7 @@ def test_unknown_key_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: s
         ("train.epochs", "many"),
         ("gate.confidence", "1.5"),
         ("train.lora_rank", "0"),
-        ("drift.alpha", "0"),
+        ("drift.run_length", "1"),
         ("serve.dashboard_port", "70000"),
     ],
 )
@@ -133,10 +133,19 @@ def test_a_list_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_all_problems_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     write("train = 5\n[gate]\nconfidence = 'high'\nmargin = 1\n[ingest]\nlogs = 3\n")
-    monkeypatch.setenv("ALIGN_DRIFT__ALPHA", "2")
+    monkeypatch.setenv("ALIGN_DRIFT__TOLERANCE", "2")
     monkeypatch.setenv("ALIGN_NONSENSE", "1")
     message = problems()
-    for name in ("train = 5", "gate.confidence", "gate.margin", "ingest.logs", "drift.alpha", "ALIGN_NONSENSE", "align.toml", "run again"):
+    for name in (
+        "train = 5",
+        "gate.confidence",
+        "gate.margin",
+        "ingest.logs",
+        "drift.tolerance",
+        "ALIGN_NONSENSE",
+        "align.toml",
+        "run again",
+    ):
         assert name in message
     assert message.count("\n  - ") == 6
 

@@ -20,8 +20,8 @@ from alignment.store import append, migrate, query, session
 from dashboard import components, data
 from dashboard.views import deciding
 from tests.conftest import ROOT
-from tests.dashboard_pages import PAGES, marked_up, opened, press, texts
-from tests.dashboard_store import HOSTILE, LAST, SHOWN
+from tests.dashboard_pages import PAGES, addressed, marked_up, opened, press, texts
+from tests.dashboard_store import HOSTILE, LAST, PROMPTS, SHOWN
 from tests.test_hooks import Server
 
 
@@ -424,14 +424,27 @@ def test_hostile_text_is_only_ever_text(page: str, own: Path, monkeypatch: pytes
         assert all("evil.example" not in marked for marked in marked_up(app))
 
 
-def test_drift_names_the_alarm(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_names_the_alarm_what_drove_it_and_what_to_do(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_HOME", str(filled))
     app = opened("drift")
     table = app.dataframe[0].value
-    assert table["Metric"].iloc[0] == "Refusals"
+    assert table["Signal"].iloc[0] == "Refusals"
     assert list(table["State"]).count("▲ Alarm") == 1
-    assert set(table["State"]) == {"▲ Alarm", "○ Quiet", "· Not compared"}
-    assert any("chance of *any* false alarm" in element.value for element in app.markdown)
+    assert set(table["State"]) == {"▲ Alarm", "○ Quiet"}
+    said = " ".join(element.value for element in app.markdown)
+    assert "raise *one* false alarm in 30 days" in said
+    assert "**Refusals rose** since" in said
+    assert "align release rollback" in said
+    assert any("+9.5 points (95%: +4.0 points to +15.0 points)" in element.value for element in app.caption)
+    assert app.dataframe[1].value["Change"].iloc[0] == "+13.0 points"
+
+
+def test_an_exchange_that_drove_an_alarm_is_shown_by_its_address(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_HOME", str(filled))
+    app = addressed("drift", exchange=content_id("exchange", 1))
+    assert PROMPTS[1] in texts(app)
+    unknown = addressed("drift", exchange="<b>no such</b>")
+    assert any("may have been erased" in element.value for element in unknown.warning)
 
 
 def test_long_text_is_cut_and_says_so() -> None:

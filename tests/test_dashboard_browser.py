@@ -42,7 +42,7 @@ def looked_at(running: Served, **context: Any) -> Iterator[Any]:
 def test_in_a_browser_hostile_text_is_inert_and_keys_decide(own: Path) -> None:
     with served(own) as running, looked_at(running, viewport={"width": 1440, "height": 900}) as page:
         address = running.address
-        for name, charts in (("overview", 6), ("nights", 1), ("checks", 2), ("releases", 1), ("drift", 7)):
+        for name, charts in (("overview", 6), ("nights", 1), ("checks", 2), ("releases", 1), ("drift", 9)):
             page.goto(f"{address}/{name}")
             drawn = page.locator("[data-testid=stVegaLiteChart] svg.marks")
             drawn.nth(charts - 1).wait_for()

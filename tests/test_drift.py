@@ -1,165 +1,293 @@
-"""Drift that is there is found, and a quiet week raises no alarm more often than promised."""
+"""Drift that is there is named, with what drove it; a quiet stream, one loud person, a gap or an erased user are no drift."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from alignment.drift import Drift, compare, windows
-from alignment.drift.compare import NUMBERS, RATES, _holm
-from alignment.sections import Drift as Settings
+from alignment.config import load_settings
+from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of
+from alignment.drift.detect import BETS, LAGS, VOLUME_TOLERANCE, blocks
+from alignment.drift.explain import examples, slices, values_of
+from alignment.drift.signals import CATEGORIES, LENGTHS, RATES
+from alignment.ids import subject_key
+from alignment.ingest.redact import redaction_key
+from alignment.lineage import Subject, apply_erasure, plan_erasure
+from alignment.moderation import corpora
+from alignment.store import append, migrate, query, session, sql
+from flows.monitor import ALL, report
 from tests.conftest import NOW
 
-SETTINGS = Settings()
-WINDOWS = windows(NOW, SETTINGS)
-P = dict(zip(RATES, (0.14, 0.08, 0.05, 0.03, 0.1), strict=True))
-CATEGORIES = ["violence", "hate", "fraud", "weapons"]
+FIRST = date(2026, 9, 7)
+Row = dict[str, Any]
 
 
-def week(rng: np.random.Generator, rows: int, *, old: bool, **changes: Any) -> pd.DataFrame:
-    """Return exchanges spread over one window."""
-    start, end = (WINDOWS.start, WINDOWS.middle) if old else (WINDOWS.middle, WINDOWS.end)
-    span = (end - start) / rows
-    frame = {"created_at": [start + span * number for number in range(rows)]}
-    frame |= {name: rng.binomial(1, changes.get(name, rate), rows) for name, rate in P.items()}
-    frame |= {name: np.exp(rng.normal(changes.get(name, 4), 1, rows)).astype(int) for name in NUMBERS}
-    weights = changes.get("category", [0.25] * 4)
-    frame["category"] = np.where(frame["harmful_request"] == 1, rng.choice(CATEGORIES, rows, p=weights), None)
-    return pd.DataFrame(frame)
+def frame_of(per_day: int, days: int, rate: Callable[[int], float], seed: int = 0) -> pd.DataFrame:
+    """Return users who come once, with refusals at `rate` of the day."""
+    draw = np.random.default_rng(seed)
+    day = np.repeat(np.arange(days), per_day)
+    role = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(day)), side="right")]
+    refused = (draw.random(len(day)) < np.array([rate(one) for one in day])).astype(float)
+    return pd.DataFrame({"day": [FIRST + timedelta(days=int(one)) for one in day], "role": role, "refusal": refused})
 
 
-def two_weeks(seed: int, old: int = 600, new: int = 300, **changes: Any) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return pd.concat([week(rng, old, old=True), week(rng, new, old=False, **changes)], ignore_index=True)
+def alarms_of(frame: pd.DataFrame, days: int, run_length: float = 30) -> list[tuple[int, Any]]:
+    traffic, detectors, found = DailyUsers(frame, FIRST, {}), EDetectors(run_length), []
+    for number in range(days):
+        day = FIRST + timedelta(days=number)
+        detectors.take(day, {one.signal: gains_of(one, 0.01) for one in traffic.measure(day, detectors.floors)})
+        found += [(number, raised) for raised in detectors.check()]
+    return found
 
 
-def alarms(frame: pd.DataFrame, gate: Settings = SETTINGS) -> set[str]:
-    return {one.metric for one in compare(frame, WINDOWS, gate) if one.alarm}
+def test_a_block_is_a_difference_of_means_and_each_user_is_in_one() -> None:
+    assert blocks(np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx([0.5, 0.0])
+    assert blocks(np.array([1.0, np.nan]), np.array([0.5])) == pytest.approx([0.5])
+    assert len(blocks(np.array([np.nan]), np.array([0.5]))) == 0
+    assert len(blocks(np.zeros(9999), np.ones(9999))) == 1000
 
 
-def by_name(frame: pd.DataFrame) -> dict[str, Drift]:
-    return {one.metric: one for one in compare(frame, WINDOWS, SETTINGS)}
+def test_each_user_is_compared_once() -> None:
+    """Values are their own row numbers, so that the sums of all days tell which rows were used."""
+    frame = frame_of(20, 70, lambda _: 0.0)
+    frame["refusal"] = frame.index / len(frame)
+    used: Counter[str] = Counter()
+    for number in range(70 + max(LAGS)):
+        for one in DailyUsers(frame, FIRST, {}).measure(FIRST + timedelta(days=number)):
+            used["current"] += one.users
+            used["baseline"] += one.baseline_users
+            used["sum"] += one.rate * one.users + one.baseline * one.baseline_users
+    days = pd.Series([(one - FIRST).days for one in frame["day"]])
+    # A user is compared if somebody of the other side is there: from the second week on, or up to four weeks before the end.
+    compared = frame[((frame["role"] == 0) & (days >= 7)) | ((frame["role"] > 0) & (days + frame["role"] < 70))]
+    assert (used["current"], used["baseline"]) == ((compared["role"] == 0).sum(), (compared["role"] > 0).sum())
+    assert used["sum"] == pytest.approx(compared["refusal"].sum())
 
 
-def test_windows_touch_and_hold_the_newest() -> None:
-    assert WINDOWS.start < WINDOWS.middle < WINDOWS.end
-    assert WINDOWS.middle <= NOW < WINDOWS.end
-    assert WINDOWS.end - WINDOWS.middle == timedelta(days=7)
-    assert WINDOWS.middle - WINDOWS.start == timedelta(days=14)
+def test_a_change_is_named_once_with_its_day_and_direction() -> None:
+    for way, rates in (("up", (0.1, 0.25)), ("down", (0.25, 0.1))):
+        found = alarms_of(frame_of(300, 90, lambda day, rates=rates: rates[int(day >= 50)]), 90)
+        assert [(raised.signal, raised.direction) for _, raised in found] == [("refusal", way)]
+        [(day, raised)] = found
+        assert 50 <= day <= 56
+        assert abs((raised.since - FIRST).days - 50) <= 2
 
 
-def test_a_row_counts_in_one_window_only() -> None:
-    frame = pd.DataFrame({"created_at": list(WINDOWS), "refusal": [0, 1, 1]})
-    [one] = compare(frame, WINDOWS, SETTINGS)
-    assert (one.baseline_n, one.current_n, one.baseline, one.current) == (1, 1, 0.0, 1.0)
+def test_a_quiet_stream_and_a_change_within_the_tolerance_raise_no_alarm() -> None:
+    """Of 20 streams of 80 days, 53 alarms would be allowed at a run length of 30; the e-detectors of absent signals leave far fewer."""
+    assert sum(len(alarms_of(frame_of(100, 80, lambda _: 0.2, seed), 80)) for seed in range(20)) <= 2
+    assert alarms_of(frame_of(2000, 80, lambda day: 0.1 + 0.01 * (day >= 50)), 80) == []
 
 
-def test_without_drift_alarms_stay_below_alpha() -> None:
-    """200 quiet fortnights: 5% may alarm; 3.2 standard errors above that are 20 of 200."""
-    wrong = sum(bool(alarms(two_weeks(seed, 300, 150))) for seed in range(200))
-    assert wrong <= 20
+def test_weekends_that_differ_are_no_drift() -> None:
+    assert alarms_of(frame_of(400, 80, lambda day: 0.4 if day % 7 > 4 else 0.1), 80) == []
 
 
-def test_without_drift_the_tests_alone_stay_below_alpha() -> None:
-    """The same without the demand for a visible effect, so that Holm's correction is what is tested."""
-    wrong = 0
-    for seed in range(200):
-        found = compare(two_weeks(1000 + seed, 200, 200), WINDOWS, SETTINGS)
-        wrong += min(one.adjusted_p for one in found if one.adjusted_p is not None) <= SETTINGS.alpha
-    assert wrong <= 20
+def test_the_gains_of_a_day_by_hand() -> None:
+    """D = 1 against d <= 0.01 gains log(1 + b 0.99 / 1.01); D = -1 loses log(1 - b) on that side."""
+    up, down = gains_of(Measured("refusal", 1.0, 0.0, 1, 1, np.array([1.0])), 0.01)
+    assert up == pytest.approx(np.log(1 + BETS * 0.99 / 1.01))
+    assert down == pytest.approx(np.log(1 - BETS))
+    assert gains_of(Measured("volume", 2, 1, 2, 1, np.array([VOLUME_TOLERANCE])), 0.0)[0] == pytest.approx(np.zeros(len(BETS)))
 
 
-@pytest.mark.parametrize(
-    ("change", "metric"),
-    [
-        ({"refusal": 0.25}, "refusal"),
-        ({"harmful_request": 0.35}, "harmful_request"),
-        ({"complained": 0.0}, "complained"),
-        ({"response_length": 5}, "response_length"),
-        ({"category": [0.7, 0.1, 0.1, 0.1]}, "harm_categories"),
-    ],
-)
-def test_a_planted_shift_is_found_and_nothing_else(change: dict[str, Any], metric: str) -> None:
-    assert alarms(two_weeks(3, 2000, 1000, **change)) == {metric}
+def test_one_signal_alone_needs_the_evidence_of_all() -> None:
+    """The alarm is at a mean of 2 over all signals: one of them has to reach 2 x (signals) - (signals - 1) where the others stay at 1."""
+    detectors, needed = EDetectors(2.0), 2 * len(SIGNALS) - (len(SIGNALS) - 1)
+    detectors.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed - 0.01))})
+    assert detectors.check() == []
+    detectors = EDetectors(2.0)
+    detectors.take(FIRST, {"refusal": np.full((2, len(BETS)), np.log(needed + 0.01))})
+    [raised] = detectors.check()
+    assert (raised.signal, raised.since, raised.value) == ("refusal", FIRST, pytest.approx(needed + 0.01))
+    assert detectors.value == pytest.approx(1.0)
+    assert detectors.floors == {"refusal": FIRST}
 
 
-def test_a_difference_too_small_to_matter_is_no_alarm() -> None:
-    """With enough traffic every difference is significant: 1 point of refusals over 60,000 rows."""
-    frame = two_weeks(4, 40_000, 40_000, refusal=0.091)
-    one = by_name(frame)["refusal"]
-    assert one.adjusted_p is not None
-    assert one.adjusted_p < 0.01
-    assert not one.alarm
+def test_an_effect_without_days_is_unknown() -> None:
+    assert effect([]) == (0, 0.0, -1.0, 1.0)
 
 
-def test_small_windows_are_described_not_tested() -> None:
-    found = by_name(two_weeks(5, 600, 49, refusal=1.0))
-    assert found["refusal"].current == 1.0
-    assert {one.adjusted_p for one in found.values()} == {None}
-    assert not any(one.alarm for one in found.values())
+def test_the_categories_and_columns_are_those_of_the_detectors_and_the_query(home: Path) -> None:
+    assert corpora.CATEGORIES == CATEGORIES
+    migrate(home)
+    with session(home) as connection:
+        found = connection.execute(sql("flows", "drift_users"), {"since": FIRST, "until": FIRST, "most": 9}).description
+    assert {column[0] for column in found} == {"day", "role", "prompt", *RATES, *LENGTHS}
+    assert all(action(signal) for signal in SIGNALS)
 
 
-def test_an_empty_window_and_an_empty_frame() -> None:
-    frame = two_weeks(6)
-    assert compare(frame[frame.created_at < WINDOWS.middle], WINDOWS, SETTINGS) == []
-    assert compare(frame.iloc[:0], WINDOWS, SETTINGS) == []
+def test_the_slices_and_examples_of_an_alarm() -> None:
+    rows = [
+        {"id": f"{new}{number}", "asker": f"u{number}", "day": FIRST, "new": new, "model": "m" if number < 10 else "n", "source": "logs"}
+        | {"refusal": float(new and number < 10)}
+        for new in (False, True)
+        for number in range(16)
+    ]
+    frame = pd.DataFrame([*rows, {**rows[-16], "id": "again"}, {**rows[0], "model": "seldom", "new": True, "refusal": 1.0}])
+    values = values_of(frame, "refusal")
+    assert next((one.column, one.name, one.before, one.after) for one in slices(frame, values)) == ("model", "m", 0.0, 1.0)
+    assert "seldom" not in {one.name for one in slices(frame, values)}
+    shown = examples(frame, values, "up")
+    assert (len(shown), len(set(shown))) == (10, 10)
+    assert set(shown) <= {f"True{number}" for number in range(10)} | {"again", "False0"}
 
 
-def test_missing_columns_are_skipped() -> None:
-    assert set(by_name(two_weeks(7)[["created_at", "refusal", "prompt_length"]])) == {"refusal", "prompt_length"}
+# In the store ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_judged_is_neither_flagged_nor_clean() -> None:
-    frame = two_weeks(8)
-    frame["refusal"] = frame["refusal"].astype(float)
-    frame.loc[frame.created_at >= WINDOWS.middle, "refusal"] = [np.nan] * 200 + [1.0] * 60 + [0.0] * 40
-    one = by_name(frame)["refusal"]
-    assert (one.current, one.current_n) == (0.6, 100)
-    assert one.alarm
+def fill(home: Path, days: range, *, per_day: int = 150, rate: Callable[[int], float] = lambda _: 0.1, seed: int = 0) -> None:
+    """Store exchanges of users who come once, with refusals at `rate` of the day."""
+    migrate(home)
+    redaction_key(home)
+    exchanges, detections = [], []
+    for day in days:
+        draw = np.random.default_rng([seed, day])
+        for number in range(per_day):
+            name, at = f"e{seed}-{day}-{number}", datetime.combine(FIRST, datetime.min.time()) + timedelta(days=day, minutes=number)
+            exchanges.append(exchange(name, f"u{seed}-{day}-{number}", at))
+            detections.append(detection(name, bool(draw.random() < rate(day)), at))
+    put(home, exchanges, detections)
 
 
-def test_a_constant_column_is_no_drift() -> None:
-    frame = two_weeks(9).assign(refusal=0, toxicity=1, response_length=10)
-    found = by_name(frame)
-    assert [found[name].p_value for name in ("refusal", "toxicity", "response_length")] == [1.0, 1.0, 1.0]
-    assert [found[name].effect for name in ("refusal", "toxicity", "response_length")] == [0.0, 0.0, 0.0]
+def exchange(name: str, user: str, at: datetime) -> Row:
+    messages = [{"role": "user", "content": "How do I bake a cake?"}]
+    texts = {"messages": messages, "prompt": messages[0]["content"], "response": "Like this.", "model": "chat"}
+    return {"id": name, "user_id": user, "created_at": at, "ingested_at": at, "consent": True, **texts}
 
 
-def test_the_numbers_are_those_of_scipy() -> None:
-    frame = two_weeks(10, refusal=0.2)
-    old, new = frame[frame.created_at < WINDOWS.middle], frame[frame.created_at >= WINDOWS.middle]
-    found = by_name(frame)
-    table = pd.crosstab(frame.created_at >= WINDOWS.middle, frame.refusal).to_numpy()
-    assert found["refusal"].p_value == pytest.approx(stats.fisher_exact(table).pvalue)
-    assert found["refusal"].effect == pytest.approx(new.refusal.mean() - old.refusal.mean())
-    # The share of pairs in which the current value is the larger, minus the share in which it is the smaller.
-    a, b = new.prompt_length.to_numpy()[:, None], old.prompt_length.to_numpy()[None, :]
-    assert found["prompt_length"].effect == pytest.approx((a > b).mean() - (a < b).mean())
+def detection(name: str, flagged: bool, at: datetime) -> Row:
+    return {"interaction_id": name, "detector": "refusal", "version": "1", "score": 0.5, "flagged": flagged, "detected_at": at}
 
 
-def test_the_effect_of_categories_by_hand() -> None:
-    """Half violence and half hate before, all violence now: half of the requests changed their kind."""
-    frame = two_weeks(11)
-    frame["category"] = np.where(frame.created_at < WINDOWS.middle, np.where(frame.index % 2, "violence", "hate"), "violence")
-    assert by_name(frame)["harm_categories"].effect == pytest.approx(0.5)
+def put(home: Path, exchanges: list[Row], detections: list[Row]) -> None:
+    with session(home, write=True) as connection:
+        append(connection, "interactions", exchanges)
+        append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
 
 
-@settings(max_examples=60)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_by_its_definition(values: list[float]) -> None:
-    """Holm 1979: reject the smallest p-values as long as p(k) <= alpha / (m - k + 1)."""
-    found = _holm([Drift(str(i), "t", 0, 0, 1.0, p, None, True, 99, 99) for i, p in enumerate(values)], SETTINGS)
-    rejected = set()
-    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
-        if values[index] > SETTINGS.alpha / (len(values) - rank):
-            break
-        rejected.add(str(index))
-    assert {one.metric for one in found if one.alarm} == rejected
-    assert all(one.adjusted_p is not None and one.adjusted_p >= p for one, p in zip(found, values, strict=True))
+def stored(home: Path) -> dict[str, list[Row]]:
+    return {table: query(home, f"SELECT * FROM {table} ORDER BY id") for table in ("drift_days", "drift_alarms", "drift_examples")}
+
+
+def rise(day: int) -> float:
+    return 0.1 if day < 40 else 0.4
+
+
+@pytest.fixture
+def risen(home: Path) -> Path:
+    fill(home, range(46), rate=rise)
+    return home
+
+
+def test_a_night_names_the_alarm_its_slices_and_its_exchanges(risen: Path) -> None:
+    [row] = report.fn("n1")
+    assert (row["signal"], row["direction"], row["night_id"]) == ("refusal", "up", "n1")
+    assert row["low"] < 0.3 < row["high"]
+    assert row["low"] > 0
+    assert [(one["column"], one["name"]) for one in row["slices"]] == [("model", "chat"), ("source", "")]
+    named = query(risen, "SELECT interaction_id FROM drift_examples ORDER BY position")
+    assert len(named) == 10
+    flagged = {one["interaction_id"] for one in query(risen, "SELECT interaction_id FROM detections WHERE flagged")}
+    assert {one["interaction_id"] for one in named} <= flagged
+    [latest, *_] = query(risen, sql("alignment.store", "drift_latest"))
+    assert (latest["signal"], latest["alarm"], latest["since"]) == ("refusal", True, row["since"])
+
+
+def test_a_second_night_adds_nothing_and_night_by_night_is_as_all_at_once(risen: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    report.fn("n1")
+    before = stored(risen)
+    assert report.fn("n2") == []
+    assert stored(risen) == before
+
+    other = tmp_path / "other"
+    monkeypatch.setenv("ALIGN_HOME", str(other))
+    for days in (range(30), range(30, 41), range(41, 44), range(44, 46)):
+        fill(other, days, rate=rise)
+        report.fn("n")
+    measured = ("day", "signal", "rate", "baseline", "users", "gains", "value")
+    assert [[row[name] for name in measured] for row in stored(other)["drift_days"]] == [
+        [row[name] for name in measured] for row in before["drift_days"]
+    ]
+    assert [row["signal"] for row in stored(other)["drift_alarms"]] == ["refusal"]
+
+
+def test_a_day_is_measured_once_a_later_one_has_begun(home: Path) -> None:
+    fill(home, range(20), per_day=20)
+    report.fn("n")
+    [span] = query(home, "SELECT min(day) AS first, max(day) AS last FROM drift_days")
+    assert span == {"first": FIRST + timedelta(days=6), "last": FIRST + timedelta(days=18)}
+
+
+def test_a_missing_day_is_no_alarm_and_stops_nothing(home: Path) -> None:
+    fill(home, range(30))
+    fill(home, range(32, 45))
+    assert report.fn("n") == []
+    days = {row["day"] for row in query(home, "SELECT DISTINCT day FROM drift_days WHERE signal = 'refusal'")}
+    assert FIRST + timedelta(days=30) not in days
+    assert FIRST + timedelta(days=43) in days
+
+
+def test_one_user_who_writes_ten_thousand_lines_raises_no_alarm(home: Path) -> None:
+    fill(home, range(40), per_day=60)
+    start = datetime.combine(FIRST, datetime.min.time())
+    ats = [start + timedelta(days=30 + number % 9, seconds=number) for number in range(10_000)]
+    put(
+        home,
+        [exchange(f"loud{number}", "loud", at) for number, at in enumerate(ats)],
+        [detection(f"loud{number}", True, at) for number, at in enumerate(ats)],
+    )
+    assert report.fn("n") == []
+    counted = query(home, "SELECT max(users) AS most FROM drift_days WHERE signal = 'refusal'")
+    assert counted[0]["most"] < 61
+
+
+def test_a_user_counts_once_in_each_of_their_weeks(home: Path) -> None:
+    migrate(home)
+    start = datetime.combine(FIRST, datetime.min.time())
+    daily = [(f"{user}-{day}", f"user{user}", start + timedelta(days=day)) for user in range(40) for day in range(28)]
+    put(home, [exchange(*one) for one in daily], [detection(name, False, at) for name, _, at in daily])
+    with session(home) as connection:
+        rows = connection.execute(
+            sql("flows", "drift_users"), {"since": FIRST, "until": FIRST + timedelta(days=28), "most": 999}
+        ).to_arrow_table()
+    per_day = Counter(rows.column("day").to_pylist())
+    # Each has three or four whole weeks in 28 days, and the 40 users begin theirs on all seven weekdays.
+    assert 3 * 40 <= rows.num_rows <= 4 * 40
+    assert max(per_day.values()) <= 15
+
+
+def test_after_an_erasure_no_alarm_names_the_users_exchanges_and_nights_go_on(risen: Path) -> None:
+    report.fn("n1")
+    [first, *_] = query(risen, "SELECT interaction_id FROM drift_examples ORDER BY position")
+    user = first["interaction_id"].replace("e", "u", 1)
+    plan = plan_erasure(risen, Subject((user,), subject_key(b"k", user), subject_key(b"k", user)), nights={})
+    assert plan.rows["drift_examples"] == 1
+    apply_erasure(risen, plan, reason="asked", actor="dpo", now=NOW)
+    assert len(query(risen, "SELECT * FROM drift_examples")) == 9
+    fill(risen, range(46, 49), rate=rise)
+    report.fn("n2")
+    assert query(risen, "SELECT max(day) AS day FROM drift_days")[0]["day"] == FIRST + timedelta(days=47)
+
+
+def test_an_empty_store_has_no_drift(home: Path) -> None:
+    migrate(home)
+    assert report.fn("n") == []
+    fill(home, range(3), per_day=2)
+    assert report.fn("n") == []
+    assert load_settings().drift.run_length == 30
+
+
+def test_the_value_of_all_signals_is_stored_for_each_measured_day(home: Path) -> None:
+    fill(home, range(20), per_day=20)
+    report.fn("n")
+    rows = query(home, "SELECT value FROM drift_days WHERE signal = ?", [ALL])
+    assert len(rows) == 13
+    assert all(row["value"] > 0 for row in rows)

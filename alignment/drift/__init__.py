@@ -1,5 +1,6 @@
-"""Detect drift of traffic and answers against a baseline window, with controlled false alarms."""
+"""Detect drift of traffic and answers, with one average run length to a false alarm for all signals."""
 
-from alignment.drift.compare import Drift, Windows, compare, windows
+from alignment.drift.detect import DailyUsers, EDetectors, Measured, Raised, effect, gains_of
+from alignment.drift.signals import SIGNALS, action
 
-__all__ = ["Drift", "Windows", "compare", "windows"]
+__all__ = ["SIGNALS", "DailyUsers", "EDetectors", "Measured", "Raised", "action", "effect", "gains_of"]

@@ -10,13 +10,10 @@ are not compared.
 If traffic is split by user, a user's value is the share of their exchanges that failed. If it is split by exchange, it is the outcome of
 their first exchange, because both sides answered the later ones. Which split holds is inferred from earlier bins, and from sides alone.
 
-For a supposed d <= m, bet on D being larger: the capital prod(1 + b (D - m) / (1 + m)), 0 < b < 1, is a supermartingale, and so is its
-mean over several b. By Ville's inequality it ever reaches 1/a with probability a at most, whenever one looks and whenever one stops. All
-m whose capital has not reached 1/a form a confidence sequence.
+The capital of a bet decides (`alignment.statistics.betting`): d is canary minus champion.
 
-Source: Waudby-Smith & Ramdas 2020 (arXiv:2010.09686), betting; Turner, Ly & Grünwald 2021 (arXiv:2106.02693), blocks of two streams;
-Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv:1810.08240), mixtures over time-uniform bounds; Johari, Koomen, Pekelis & Walsh 2022
-(Operations Research 70(3)), A/B tests under continuous monitoring.
+Source: Turner, Ly & Grünwald 2021 (arXiv:2106.02693), blocks of two streams; Johari, Koomen, Pekelis & Walsh 2022 (Operations Research
+70(3)), A/B tests under continuous monitoring.
 """
 
 from __future__ import annotations
@@ -26,12 +23,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from alignment.statistics.betting import Array, Point, confidence_sequence, first_crossing
+
 Whole = NDArray[np.int64]
 Decision = Literal["promote", "roll back", "keep watching"]
 
-_BETS = np.geomspace(0.01, 0.95, 24)
-_POINTS, _HALVINGS = 30, 16
 _SURE_AFTER, _MOST_MOVED = 20, 0.1
 """Number of canary users with several exchanges that reveals the split, and the largest share of them the champion may serve too."""
 
@@ -60,15 +56,6 @@ class Users(NamedTuple):
     bin: Whole
     canary: Whole
     value: Array
-
-
-class Point(NamedTuple):
-    """The confidence sequence after a number of blocks; canary minus champion, -1..1."""
-
-    blocks: int
-    diff: float
-    low: float
-    high: float
 
 
 class Watch(NamedTuple):
@@ -131,50 +118,6 @@ def block_differences(users: Users) -> Array:
         found.append(users.value[last] - run if side[last] else run - users.value[last])
         start = last + 1
     return np.clip(np.array(found, dtype=np.float64), -1, 1)
-
-
-def log_capital(differences: Array, supposed: float) -> Array:
-    """Return the log capital after each block of a bet against d <= `supposed` (-1 < supposed < 1); it falls as `supposed` rises.
-
-    For d >= m: `log_capital(-differences, -m)`.
-    """
-    gains = np.log1p(np.outer((differences - supposed) / (1 + supposed), _BETS))
-    return np.asarray(np.logaddexp.reduce(np.cumsum(gains, axis=0), axis=1) - np.log(len(_BETS)))
-
-
-def lower_bound(differences: Array, alpha: float) -> float:
-    """Return the largest m for which the current capital refutes d <= m at `alpha`; -1 if there is none."""
-    if not len(differences):
-        return -1.0
-    low, high = -1.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        gains = np.log1p(np.outer((differences - middle) / (1 + middle), _BETS)).sum(axis=0)
-        refuted = np.logaddexp.reduce(gains) - np.log(len(_BETS)) >= np.log(1 / alpha)
-        low, high = (middle, high) if refuted else (low, middle)
-    return low
-
-
-def confidence_sequence(differences: Array, alpha: float) -> tuple[Point, ...]:
-    """Return at most 30 points of the two-sided sequence that covers d at all times with probability 1 - `alpha`."""
-    if not len(differences):
-        return ()
-    ends = np.unique(np.linspace(1, len(differences), _POINTS).round().astype(int))
-    return tuple(
-        Point(
-            int(end),
-            float(differences[:end].mean()),
-            lower_bound(differences[:end], alpha / 2),
-            -lower_bound(-differences[:end], alpha / 2),
-        )
-        for end in ends
-    )
-
-
-def first_crossing(differences: Array, supposed: float, alpha: float) -> int | None:
-    """Return the number of blocks after which d <= `supposed` was refuted at `alpha`; None if it never was."""
-    over = log_capital(differences, supposed) >= np.log(1 / alpha)
-    return int(over.argmax()) + 1 if over.any() else None
 
 
 def watch(traffic: Traffic, rules: Rules) -> Watch:

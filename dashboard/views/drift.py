@@ -1,130 +1,173 @@
-"""Whether the traffic or the model's behaviour moved away from its baseline."""
+"""Whether the traffic or the model's behaviour moved away from its baseline, what drove it, and what to do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
-from dashboard import charts, components, data, empty_states, formats
+from alignment.drift import action
+from alignment.drift.signals import LENGTHS, TOPICS, VOLUME
+from dashboard import charts, components, conversation, data, empty_states, formats
 from dashboard.data import Row
 
-# Metrics that are no shares of exchanges: median lengths, and the shift in the mix of categories.
-DISTANCES = ("harm_categories",)
-MARKS = {"alarm": "▲", "quiet": "○", "not compared": "·"}
-DETECTORS = ("flagged", "harmful_request", "toxicity", "harmful_answer", "refusal", "pii")
+MARKS = {"alarm": "▲", "quiet": "○"}
+SHOWN_DAYS, EXCERPT = 60, 160
 
 
 def render() -> None:
     """Draw the page."""
     st.title("Drift", anchor=False)
+    if wanted := st.query_params.get("exchange"):
+        exchange(wanted)
     latest = data.drift_latest()
-    if latest:
-        summary(latest)
-    else:
-        empty_states.of_rows("No drift report yet", "A report needs enough traffic in both windows.")
-    series(latest)
-    history()
+    if not latest:
+        empty_states.of_rows(
+            "No drift report yet", "A report compares a day with the same weekday before, so it needs two weeks of traffic."
+        )
+        return
+    summary(latest)
+    for number, row in enumerate(data.drift_alarms()):
+        alarm(number, row)
+    series(data.read("drift_days", days=SHOWN_DAYS))
 
 
 def state(row: Row) -> str:
-    """Return `alarm`, `quiet`, or `not compared` if the windows were too small."""
-    if row["alarm"]:
-        return "alarm"
-    return "not compared" if row["adjusted_p"] is None else "quiet"
+    """Return `alarm` or `quiet`."""
+    return "alarm" if row["alarm"] else "quiet"
+
+
+def is_rate(signal: str) -> bool:
+    """Return whether a signal is a share of exchanges, to be written as a percentage."""
+    return signal not in (*LENGTHS, TOPICS, VOLUME)
+
+
+def writer(signal: str) -> Callable[[float | None], str]:
+    """Return how to write a signal's mean."""
+    return formats.percent if is_rate(signal) else formats.plain
+
+
+def change(signal: str, value: float | None) -> str:
+    """Write a change of a signal: of a rate in points, of the number of users as a share of both, of others as a mean rank."""
+    if value is None:
+        return formats.MISSING
+    return formats.points(value) if is_rate(signal) else f"{value:+.3f}"
 
 
 def summary(latest: list[Row]) -> None:
-    """Draw the number of alarms, their meaning, and each comparison."""
-    alarms = [row for row in latest if row["alarm"]]
-    drift = data.settings().drift
+    """Draw the number of alarms, their meaning, and each signal."""
+    alarms, settings, total = [row for row in latest if row["alarm"]], data.settings().drift, data.drift_value()
     with components.card("report"):
         if alarms:
-            noun = "alarm" if len(alarms) == 1 else "alarms"
-            components.big_status("alarm", f"{len(alarms)} {noun}")
+            components.big_status("alarm", f"{len(alarms)} {'alarm' if len(alarms) == 1 else 'alarms'}")
         else:
-            components.big_status("quiet" if any(state(row) == "quiet" for row in latest) else "not compared")
-        newest = max(latest, key=lambda row: row["recorded_at"])
-        st.caption(
-            f"Report of {formats.moment(newest['recorded_at'])} · current {window(newest, 'current')} "
-            f"against baseline {window(newest, 'baseline')}"
-        )
+            components.big_status("quiet")
+        if total:
+            st.caption(
+                f"Until {formats.day(total['day'])}, the last closed day · all e-detectors together stand at {total['value']:.2f}, "
+                f"an alarm is raised at {settings.run_length:g}"
+            )
         st.markdown(
-            f"**Alarm** means: the current {drift.window_days} days of this metric differ from the {drift.baseline_days} "
-            "days before them by more than chance explains, and visibly. The p-values are adjusted for the number of metrics: where "
-            f"nothing has changed, the chance of *any* false alarm in a report is at most {drift.alpha:.0%}, about one "
-            f"report in {1 / drift.alpha:.0f}. Quiet does not prove that nothing moved: small windows only show large "
-            f"changes, and windows under {drift.min_rows} exchanges are not compared."
+            "**Alarm** means: users of the last days differ from those of the same weekdays in the four weeks before, by more than "
+            f"{formats.points(settings.tolerance).lstrip('+')} and more than chance explains. Where nothing changes, all signals together "
+            f"raise *one* false alarm in {settings.run_length:g} days at most, on average, however often you look. A person counts once a "
+            "week, whatever they write. Quiet does not prove that nothing moved: few users only show large changes."
         )
     components.table(
         [written(row) for row in latest],
-        right=("Baseline", "Current", "Effect", "Adjusted p", "Exchanges"),
-        explained={"Exchanges": "In the baseline window, and in the current one."},
+        right=("Weeks before", "Last 7 days", "Change", "Users", "Evidence"),
+        explained={
+            "Users": "Compared in the last seven closed days, and kept as their baseline.",
+            "Evidence": "The evidence for a change of this signal. An alarm needs the mean over all signals to reach the threshold.",
+        },
     )
     st.caption(
-        "Effect of a rate: the change in points. Of a length (medians are shown): how much likelier the current value is the "
-        "larger one, from -1 to 1. Of the kinds of harm: the share of requests that would have to change kind."
+        "Rates are means over users. Lengths and exchanges per user are ranks among the four weeks before: 0.5 is the usual. New topics: "
+        "how much the prompts look like last week's rather than like those of the weeks before, from 0 to 1."
     )
-
-
-def window(row: Row, name: str) -> str:
-    """Return a window as its first and last day."""
-    return f"{formats.day(row[f'{name}_start'])} – {formats.day(row[f'{name}_end'])}"
-
-
-def is_rate(row: Row) -> bool:
-    """Return whether a metric is a share of exchanges, to be written as a percentage."""
-    return row["metric"] in (*DETECTORS, "complained")
 
 
 def written(row: Row) -> dict[str, str]:
-    """Return one comparison as the cells of the table."""
-    write = formats.percent if is_rate(row) else formats.plain
-    distance = row["metric"] in DISTANCES
+    """Return one signal as the cells of the table."""
+    write, signal = writer(row["signal"]), row["signal"]
     return {
-        "Metric": components.title(row["metric"]),
+        "Signal": components.title(signal),
         "State": f"{MARKS[state(row)]} {components.status(state(row)).word}",
-        "Baseline": formats.MISSING if distance else write(row["baseline"]),
-        "Current": formats.MISSING if distance else write(row["current"]),
-        "Effect": formats.points(row["effect"]) if is_rate(row) else f"{row['effect']:+.2f}",
-        "Adjusted p": formats.p_value(row["adjusted_p"]),
-        "Test": str(row["test"]),
-        "Exchanges": f"{formats.count(row['baseline_n'])}, {formats.count(row['current_n'])}",
+        "Weeks before": write(row["baseline"]),
+        "Last 7 days": write(row["rate"]),
+        "Change": change(signal, None if signal == VOLUME else row["rate"] - row["baseline"]),
+        "Since": formats.day(row["since"]) if row["since"] else formats.MISSING,
+        "Users": f"{formats.count(row['users'])}, {formats.count(row['baseline_users'])}",
+        "Evidence": f"{row['value']:.2f}" if row["value"] < 1000 else f"{row['value']:.0e}",
     }
 
 
-def series(latest: list[Row]) -> None:
-    """Draw each detector's daily rate with the two windows shaded."""
-    drift = data.settings().drift
-    rows = data.daily(3 * (drift.window_days + drift.baseline_days))
-    if not rows:
-        return
-    shaded = " Shaded: the baseline window, then the current one." if latest else ""
-    components.heading("Day by day", f"Share of each day's exchanges (UTC) that a detector flagged.{shaded}")
-    windows = []
-    if latest:
-        newest = max(latest, key=lambda row: row["recorded_at"])
-        windows = [
-            {"name": name.capitalize(), "start": newest[f"{name}_start"], "end": newest[f"{name}_end"]}
-            for name in ("baseline", "current")
-            if newest[f"{name}_start"] is not None
-        ]
-    names = [name for name in DETECTORS if any(row["detector"] == name for row in rows)]
-    names += sorted({row["detector"] for row in rows} - set(names))
+def alarm(number: int, row: Row) -> None:
+    """Draw one signal of an alarm: its effect, the slices that moved most, the exchanges that drove it, and what to do."""
+    signal, way = row["signal"], "rose" if row["direction"] == "up" else "fell"
+    with components.card(f"alarm-{number}"):
+        st.markdown(f"**{components.title(signal)} {way}** since {formats.day(row['since'])} · alarm of {formats.day(row['day'])}")
+        inside = f"{change(signal, row['low'])} to {change(signal, row['high'])}"
+        st.caption(
+            f"{change(signal, row['effect'])} (95%: {inside}), over {formats.count(row['users'])} users, compared with the "
+            "same weekdays of the four weeks before. The day of the change was chosen from the data, so the interval is a little narrow."
+        )
+        st.markdown(f"**What to do:** {action(signal)}")
+        if row["slices"]:
+            components.table([_slice(signal, one) for one in row["slices"]], right=("Before", "After", "Change", "Users"))
+        if row["exchanges"]:
+            with st.expander(f"{len(row['exchanges'])} exchanges that drove it"), st.container(horizontal=True, gap="small"):
+                for name in row["exchanges"]:
+                    st.page_link("views/drift.py", label=f"{name[:12]} →", query_params={"exchange": name})
+
+
+def _slice(signal: str, one: Row) -> dict[str, str]:
+    write = writer(signal)
+    return {
+        "Slice": f"{one['column']}: {one['name'] or 'unknown'}",
+        "Before": write(one["before"]),
+        "After": write(one["after"]),
+        "Change": change(signal, one["after"] - one["before"]),
+        "Users": formats.count(one["users"]),
+    }
+
+
+def exchange(name: str) -> None:
+    """Draw the exchange that the address names."""
+    found = data.read("drift_exchange", id=name)
+    with components.card("exchange"):
+        if not found:
+            st.warning("The address names an exchange that is not stored here; it may have been erased.")
+            components.show_text(name[:200])
+            return
+        [row] = found
+        components.show_text(
+            f"Exchange {row['id'][:12]} of {formats.moment(row['created_at'])}, answered by {row['model'] or 'an unknown model'}"
+        )
+        conversation.draw(conversation.turns_of(row["messages"], row["prompt"]))
+        st.caption("**Answer**")
+        components.show_text(row["response"], key="drift-answer", empty="(no answer)")
+
+
+def series(rows: list[Row]) -> None:
+    """Draw the mean of all e-detectors by day, and each signal beside what it was compared with."""
+    components.heading(
+        "All e-detectors together", "The mean over all signals by day (UTC). Above the dashed line it is an alarm, and all begin anew."
+    )
+    with components.card("value"):
+        total = [row for row in rows if row["signal"] == "all"]
+        components.draw(charts.detector_value(total, data.settings().drift.run_length), "Mean of all detectors by day")
+    components.heading(
+        "Day by day",
+        "Each closed day's users, and the same weekday of the weeks before. Days and weeks are compared by users who count once.",
+    )
+    names = sorted({row["signal"] for row in rows} - {"all"}, key=lambda name: (name.startswith("harm_"), name))
     for start in range(0, len(names), 3):
         for name, column in zip(names[start : start + 3], st.columns(3), strict=False):
             with column, components.card(f"series-{components.key(name)}"):
                 st.markdown(f"**{components.title(name)}**")
-                chosen = [row for row in rows if row["detector"] == name]
-                components.draw(charts.daily_rate(chosen, windows=windows, height=180), f"{components.title(name)} by day")
-
-
-def history() -> None:
-    """Draw which metrics raised an alarm in the latest reports."""
-    rows = data.drift_history()
-    if not rows:
-        return
-    components.heading("Alarms, report by report", "A lone triangle may be chance; the same metric night after night is not.")
-    with components.card("alarms"):
-        components.draw(charts.alarm_history(rows), "Alarms of each metric in the last reports")
+                chosen = [row for row in rows if row["signal"] == name]
+                components.draw(charts.daily_signal(chosen, writer(name), rate=is_rate(name)), f"{components.title(name)} by day")
 
 
 if __name__ == "__main__":

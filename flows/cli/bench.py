@@ -263,3 +263,17 @@ def bench_canary(
     print_rows(rows, as_json=as_json)
     if any(row["wrong"] > ALPHA for row in rows):
         raise typer.Exit(1)
+
+
+@command(benches, "drift")
+def bench_drift(
+    replays: Annotated[int, typer.Option(min=3, help="streams of 90 days per row; half for the largest")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Replay streams of real exchanges through the drift e-detectors, without and with a change. Exit status 1 at too many false alarms."""
+    from bench.drift import run
+
+    rows = run(replays)
+    print_rows(rows, as_json=as_json)
+    if not all(row.get("held", True) for row in rows):
+        raise typer.Exit(1)

@@ -78,15 +78,18 @@ def _run(stage: str, night: str | None, as_json: bool) -> None:
 
 @command(app, "monitor")
 def monitor_command(as_json: Json = False) -> None:
-    """Compare the latest days of traffic with the days before them."""
+    """Measure the days of traffic that closed since the last report, and show each signal beside the weeks before."""
     settings = start(writes=True, runs_flows=True)
-    from alignment.store import migrate, query
-    from flows.monitor import monitor
-    from flows.night import now
+    from alignment.drift import action
+    from alignment.store import migrate, query, sql
+    from flows.monitor import ALL, monitor
 
     migrate(settings.home)
-    name = f"by-hand-{now().isoformat(timespec='seconds')}"
-    monitor(name)
-    columns = "metric, test, baseline, current, effect, adjusted_p, alarm, baseline_n, current_n"
-    rows = query(settings.home, f"SELECT {columns} FROM drift_results WHERE night_id = ? ORDER BY alarm DESC, metric", [name])  # noqa: S608
-    print_rows(rows, as_json=as_json)
+    monitor()
+    rows = query(settings.home, sql("alignment.store", "drift_latest"))
+    found = [{**row, "do": action(row["signal"]) if row["alarm"] else None} for row in rows if row["signal"] != ALL]
+    columns = ("signal", "baseline", "rate", "users", "alarm", "since", "effect")
+    print_rows(found if as_json else [{name: row[name] for name in columns} for row in found], as_json=as_json)
+    for row in found:
+        if row["do"] and not as_json:
+            print(f"{row['signal']}: {row['do']}")

@@ -1,0 +1,1 @@
+"""Anytime-valid statistics that several stages share."""
