@@ -132,7 +132,8 @@ class ModelServer:
         self.most_waiting = max(self.most_waiting, len(self._waiting))
         asyncio.get_running_loop().call_later(0.002, self._wake.set)
         tokens, log_probs = await future
-        if is_call:
+        # An answer that dies with the server was never given.
+        if is_call and not self._server.should_exit:
             self.answered[json.dumps(body, sort_keys=True)] += 1
         return JSONResponse(self._answer(body, ids, tokens, log_probs, chat="messages" in body))
 

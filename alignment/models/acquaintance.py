@@ -17,7 +17,7 @@ from alignment.models.folder import check_base
 from alignment.models.identity import folder_id
 from alignment.models.local import NO_TOKENS, LocalModel, load_tokenizer, render, rendered, text_ids, turn_ids
 from alignment.models.logprobs import LogProb, TurnIds
-from alignment.models.server import PROBE_TOKENS, PROBES, Card, Identity, Server, log_probs, question
+from alignment.models.server import PROBE_TOKENS, PROBES, Card, ServedIdentity, Server, log_probs, question
 from alignment.models.thinking import can_think, finished, opens
 from alignment.records import Message
 
@@ -33,7 +33,7 @@ _KNOWN = (
 _APART = 0.02
 """Nats per token from which base and adapter can be told apart by these."""
 _AGREE = 2
-_met: dict[tuple[str, ...], Identity] = {}
+_met: dict[tuple[str, ...], ServedIdentity] = {}
 
 
 class Prompt(NamedTuple):
@@ -77,7 +77,7 @@ class Acquaintance:
     def tokenizer(self) -> Any:
         return load_tokenizer(self.folder)
 
-    def meet(self, *, anew: bool = False) -> Identity:
+    def meet(self, *, anew: bool = False) -> ServedIdentity:
         """Return the server's identity for this model; the first time in a process, or `anew`, ask and compare with the files here.
 
         Raises:
@@ -120,11 +120,11 @@ class Acquaintance:
                 "not tell where the server finds it"
             ) from None
 
-    def look(self) -> Identity:
+    def look(self) -> ServedIdentity:
         """Return who the server is for this model, now."""
         card = self.server.card(self.name)
         said = tuple(self.server.say(self.name, prompt.messages, self.more) for prompt in self._probes)
-        return Identity(card, said, self.server.way(self.name, self._first))
+        return ServedIdentity(card, said, self.server.way(self.name, self._first))
 
     @cached_property
     def _first(self) -> list[int]:
@@ -136,7 +136,7 @@ class Acquaintance:
     def _probes(self) -> list[Prompt]:
         return [self.prompt([{"role": "user", "content": text}]) for text in PROBES]
 
-    def _same_tokens(self, found: Identity) -> None:
+    def _same_tokens(self, found: ServedIdentity) -> None:
         """Refuse a server whose template or tokenizer gives other tokens than the model here."""
         for prompt, said in zip(self._probes, found.said, strict=True):
             self.check_count(prompt, said.prompt_tokens)
@@ -156,7 +156,7 @@ class Acquaintance:
             "the server on the same folder, or with --chat-template of it"
         )
 
-    def _same_weights(self, found: Identity) -> None:
+    def _same_weights(self, found: ServedIdentity) -> None:
         """Refuse a server that finds a few known answers otherwise likely than the weights here do, or says other things to the probes."""
         most = self.settings.max_difference
         if not most:
@@ -239,7 +239,7 @@ def _distance(one: Sequence[LogProb], other: Sequence[LogProb]) -> float:
     return sum(abs(a.sum - b.sum) / max(a.tokens, 1) for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def _change(before: Identity, now: Identity) -> str:
+def _change(before: ServedIdentity, now: ServedIdentity) -> str:
     if before.card != now.card:
         return f"it says it serves {_shown(now.card)}, and said {_shown(before.card)}"
     return "it answers the same probes otherwise"

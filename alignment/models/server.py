@@ -52,7 +52,7 @@ class Said(NamedTuple):
     prompt_tokens: int | None
 
 
-class Identity(NamedTuple):
+class ServedIdentity(NamedTuple):
     """What tells one served model from another: its card, what it says to the probes, and how it gives log-probabilities ('': not)."""
 
     card: Card
