@@ -32,6 +32,7 @@ from alignment.sections import (
     Ingest,
     Labels,
     Model,
+    ModelServer,
     Moderation,
     Notify,
     Pairs,
@@ -53,7 +54,7 @@ TEAM_SETTINGS = (
 )
 """What a team decides for itself, section by section. `align init` writes these, and the settings page lists them first."""
 _SECRET = re.compile(
-    r"teacher\b|moderation\.guards\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)|notify(?:$|\.urls\b)"
+    r"teacher\b|model_server\b|moderation\.guards\b|release(?:$|\.\w+_url\b)|ingest(?:$|\.logs\b)|gateway(?:$|\.upstream)|notify(?:$|\.urls\b)"
 )
 """Settings whose values are never repeated in a message, whatever they are."""
 
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path("var"), description="the state folder")
     ingest: Ingest = Ingest()
     model: Model = Model()
+    model_server: ModelServer = ModelServer()
     moderation: Moderation = Moderation()
     candidates: Candidates = Candidates()
     labels: Labels = Labels()
@@ -96,8 +98,12 @@ class Settings(BaseSettings):
 
     @property
     def fingerprint(self) -> str:
-        """Content address of everything that changes a night's result; it leaves out paths, times, warnings and hooks."""
-        return content_id(self.model_dump(mode="json", exclude={"home", "serve", "checks", "release", "notify", "dashboard", "gateway"}))
+        """Content address of everything that changes a night's result; it leaves out paths, times, warnings, hooks and the model's server.
+
+        What that server answers with is part of the base model's id.
+        """
+        apart = {"home", "model_server", "serve", "checks", "release", "notify", "dashboard", "gateway"}
+        return content_id(self.model_dump(mode="json", exclude={**dict.fromkeys(apart, True), "model": {"backend"}}))
 
     @property
     def skew(self) -> timedelta:
@@ -215,6 +221,15 @@ def _apart(settings: Settings) -> list[str]:
     found = []
     if settings.gate.judge == "teacher" and not settings.teacher.base_url:
         found.append("gate.judge = 'teacher': there is no teacher; set [teacher] base_url and model, or leave judge empty")
+    if settings.model.backend == "openai":
+        missing = [name for name in ("base_url", "model") if not getattr(settings.model_server, name)]
+        if missing:
+            found.append(f"model.backend = 'openai': there is no server; set [model_server] {' and '.join(missing)}, or backend = 'local'")
+        if settings.train.method == "full":
+            found.append(
+                "model.backend = 'openai' with train.method = 'full': a running server loads adapters, not whole models; set method to "
+                "'lora' or 'qlora', or backend to 'local'"
+            )
     if settings.candidates.author == "teacher" and not settings.teacher.base_url:
         found.append("candidates.author = 'teacher': there is no teacher; set [teacher] base_url and model, or author = 'policy'")
     return found

@@ -15,6 +15,7 @@ from alignment.sections_guards import wrong_names
 from alignment.sections_serving import Dashboard as Dashboard
 from alignment.sections_serving import Event as Event
 from alignment.sections_serving import Gateway as Gateway
+from alignment.sections_serving import ModelServer as ModelServer
 from alignment.sections_serving import Notify as Notify
 from alignment.sections_serving import Release as Release
 from alignment.sections_serving import Serve as Serve
@@ -64,6 +65,9 @@ class Model(Section):
     """The chat model that is aligned."""
 
     path: str = Field(EMBEDDED, description="'embedded', or a folder with a transformers model")
+    backend: Literal["local", "openai"] = Field(
+        "local", description="who answers for the model: 'local' is this process, 'openai' the server at [model_server]; see Serving"
+    )
     batch_size: int = Field(64, ge=1, description="conversations per generation batch")
     thinking_tokens: int = Field(
         0,

@@ -1,14 +1,16 @@
-"""The sections of `align.toml` for releases, `align serve` and the dashboard."""
+"""The sections of `align.toml` for releases, the model's server, `align serve` and the dashboard."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from alignment.schedule import cron_problem
-from alignment.section import EndpointUrl, KeyVariable, Rate, Section, port_is_one
+from alignment.section import EndpointUrl, KeyVariable, Rate, Section, more_only, port_is_one
+
+_ASKED = {"model", "messages", "n", "stream", "temperature", "seed", "max_tokens", "max_completion_tokens", "chat_template_kwargs"}
 
 
 class Release(Section):
@@ -59,6 +61,35 @@ class Notify(Section):
             if "://" not in one.get_secret_value():
                 raise ValueError(f"receiver {number} has no ://; write it as apprise's pages show, such as json://HOST/PATH")
         return value
+
+
+class ModelServer(Section):
+    """The OpenAI-compatible server that answers for the model and its adapters, with `[model] backend = "openai"`."""
+
+    # A value in the wrong place may be the key: an error must not repeat it.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    base_url: EndpointUrl = Field("", description="the server, such as http://127.0.0.1:8000/v1")
+    model: str = Field("", description="the base model's name there")
+    api_key_env: KeyVariable = Field("", description="name of the environment variable that holds the key; empty sends none")
+    home_as: str = Field("", description="the state folder as the server sees it, from which it loads adapters; empty: under the same path")
+    concurrency: int = Field(32, ge=1, le=1024, description="concurrent calls")
+    timeout_seconds: float = Field(120, gt=0, description="a call that takes longer counts as failed")
+    retries: int = Field(5, ge=0, le=20, description="further attempts after a failed first one")
+    log_probs: Literal["server", "local"] = Field(
+        "server", description="who computes log-probabilities: the server (vLLM does), or this machine, from the same weights"
+    )
+    max_difference: float = Field(
+        0.1,
+        ge=0,
+        description="largest difference, in nats per token, between what the server and the weights here give a few fixed answers; "
+        "compared once per night and model; 0 does not compare, and loads no weights here",
+    )
+    extra: dict[str, Any] = Field({}, description="further fields of each request for an answer, such as top_k = 50")
+
+    @field_validator("extra")
+    @classmethod
+    def _more_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return more_only(value, _ASKED)
 
 
 class Serve(Section):

@@ -17,7 +17,7 @@ from alignment.evals.scorers import score_answer, scorer_of
 from alignment.records import SuitePrompt
 from alignment.release import champion
 from alignment.store.held import HeldExchanges
-from flows.night import base_path
+from flows.policy import base_path
 from gateway.calls import Call, Failure
 from gateway.embedded import EmbeddedUpstream
 from gateway.holding import Holding

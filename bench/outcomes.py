@@ -28,7 +28,7 @@ from alignment.models.local import LocalModel
 from alignment.records import SuitePrompt
 from alignment.release import champion, verify
 from flows.environment import prepare
-from flows.night import base_path
+from flows.policy import base_path
 
 BUNDLED = ("harm", "lookalike", "ordinary", "capability")
 ADDED = ("pii",)

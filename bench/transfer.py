@@ -36,7 +36,7 @@ from alignment.models.local import LocalModel, load_tokenizer, text_ids
 from alignment.models.logprobs import TurnIds
 from alignment.train.operating_point import told_apart
 from flows.environment import prepare
-from flows.night import base_path
+from flows.policy import base_path
 
 HARMFUL, HARMLESS = ("harm", "harm_neutral"), ("contrast", "lookalike", "ordinary")
 _COLUMN = {"harmbench_val.csv": "Behavior", "advbench.csv": "Behavior", "simplesafetytests_80.csv": "prompts_final"}

@@ -60,7 +60,8 @@ from flows.evaluate import held_out
 from flows.guards import guard_names
 from flows.label import label
 from flows.labelled import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
-from flows.night import base_path, embedder, interaction, now, only_night, writer_id
+from flows.night import embedder, interaction, now, only_night
+from flows.policy import load_model, writer_id
 from flows.redact import masking, redact_deeply
 from flows.second_look import Held, chosen_pairs, held_counts, save_held, without_held
 from flows.seeds import as_labelled, as_selected, choose_seeds, ruled_seeds, save_labelled, taught, taught_tokens, to_be_authored
@@ -154,10 +155,7 @@ def generate(night_id: str) -> int:
     ]
     save_candidates(settings, [candidate for candidate in fixed if candidate.id not in known])
 
-    from alignment.models.local import LocalModel
-
-    local = LocalModel(base_path(settings), batch_size=settings.model.batch_size, thinking_tokens=settings.model.thinking_tokens)
-    model = _Writer(local, writer_id(settings))
+    model = _Writer(load_model(settings, None), writer_id(settings))
     made = _written(settings, constitution, model, [_seeds_way(settings, seeded)], known)
     # Exchanges that the author answers well need no other candidates. Seeds are answered first, because the author reads those answers.
     authored = author_answers(settings, night_id, constitution, wanted, to_be_authored(settings, seeds, constitution))
@@ -174,10 +172,16 @@ class _Writer(NamedTuple):
     model_id: str
 
     def generate(
-        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        subjects: Sequence[str] = (),
     ) -> list[str]:
         """See `ChatModel.generate`."""
-        return self.model.generate(conversations, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return self.model.generate(conversations, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, subjects=subjects)
 
 
 def _silence(settings: Settings, night_id: str) -> tuple[int, int]:

@@ -37,8 +37,9 @@ from alignment.train.needs import check_needs
 from flows.backup import last_backup
 from flows.environment import prepare
 from flows.guards import try_guards
-from flows.night import base_path, now
+from flows.night import now
 from flows.notifications import check_receivers
+from flows.policy import base_path, load_model
 
 _FREE_GIB = 3
 _TESTED = {"duckdb": "1.5.5", "prefect": "3.8", "fastapi": "0.150", "sqlalchemy": "2.0", "torch": "2.13", "trl": "1.16"}
@@ -140,6 +141,20 @@ def _models(settings: Settings) -> str:
 
     load_tokenizer(base)
     return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
+
+
+def _model_server(settings: Settings) -> str:
+    """Ask the model's server what a night asks of it, and compare its answers with the weights here."""
+    if settings.model.backend == "local":
+        return "none is configured: this process answers for the model"
+    return str(load_model(settings, None).examine(settings.train.max_tokens, weighs=_weighs(settings)))
+
+
+def _weighs(settings: Settings) -> bool:
+    from alignment.evals.suites import weighed
+    from flows.evaluate import suites
+
+    return bool(settings.self_reward.labelers) or any(weighed(prompts) for prompts in suites(settings).values())
 
 
 def _template(settings: Settings) -> str:
@@ -293,6 +308,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("gate", _gate),
         ("models", _models),
         ("template", _template),
+        ("model server", _model_server),
         ("training", _training),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -36,7 +35,8 @@ from alignment.records import Answer, SuitePrompt
 from alignment.release import BASE, verify
 from alignment.sections import MIN_PROMPTS
 from alignment.store import append, audit, query, rewriting, session, sql
-from flows.night import base_path, now
+from flows.night import now
+from flows.policy import base_path, load_model
 from flows.show import progress
 
 
@@ -75,18 +75,6 @@ def suites(settings: Settings) -> dict[str, list[SuitePrompt]]:
                 f"at least {MIN_PROMPTS} are needed; set [gate] max_prompts to 0, or take the rule out"
             )
     return found
-
-
-def load_model(settings: Settings, adapter: str | None) -> Any:
-    """Return the base model, with an adapter if there is one, or the whole model stored there; nothing is loaded until it is asked."""
-    from alignment.models.local import LocalModel
-
-    return LocalModel(
-        base_path(settings),
-        adapter=Path(adapter) if adapter else None,
-        batch_size=settings.model.batch_size,
-        thinking_tokens=settings.model.thinking_tokens,
-    )
 
 
 def adapter_of(settings: Settings, release_id: str) -> str | None:

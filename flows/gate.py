@@ -28,8 +28,9 @@ from alignment.train import read_result
 from flows.anchors import answered
 from flows.checks import Consent, consent_of
 from flows.decision import ACTOR, decide_on_answers, save_decision
-from flows.evaluate import adapter_of, evaluate, load_model, read_answers, suites
-from flows.night import base_path, now, only_night
+from flows.evaluate import adapter_of, evaluate, read_answers, suites
+from flows.night import now, only_night
+from flows.policy import base_path, load_model
 from flows.show import say
 
 RELEASED, WAITING, HELD = "released", "waits for approval", "not released"

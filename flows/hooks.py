@@ -19,12 +19,14 @@ from alignment.config import Settings
 from alignment.errors import AlignError, ReleaseError
 from alignment.ids import content_id
 from alignment.models.folder import is_whole
+from alignment.models.server_requests import ServerRequests
 from alignment.release import BASE, changes, list_releases, settle
 from alignment.release.disk import root
-from alignment.release.hooks import ServerRequests, Told, configured, post_webhook, sync_vllm
+from alignment.release.hooks import Told, configured, post_webhook, sync_vllm
 from alignment.store import append, migrate, query, session
 from alignment.text import cap, printable
-from flows.night import base_path, now
+from flows.night import now
+from flows.policy import base_path
 from flows.show import say
 
 SECRET, VLLM_KEY = "ALIGN_WEBHOOK_SECRET", "ALIGN_VLLM_KEY"

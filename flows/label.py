@@ -34,9 +34,10 @@ from alignment.release import champion as in_production
 from alignment.store import append, query, session, sql
 from flows.authoring import author_of
 from flows.calibrate import fitness, measure_detectors
-from flows.evaluate import adapter_of, load_model
+from flows.evaluate import adapter_of
 from flows.labelled import candidates_of, masked, save_candidates, save_judgements, selected
 from flows.night import embedder, now
+from flows.policy import load_model
 from flows.redact import masking
 
 Signals = dict[str, list[tuple[str, str]]]

@@ -27,12 +27,10 @@ from alignment.errors import AlignError, NightRunning
 from alignment.ids import content_id, short
 from alignment.ingest.redact import redact, redaction_key
 from alignment.labels import kept_constitutions, load_constitution
-from alignment.models.embedded import chat_model_path
-from alignment.models.identity import model_id
 from alignment.records import Interaction
-from alignment.sections import EMBEDDED
 from alignment.store import append, query, session, sql
 from alignment.text import cap
+from flows.policy import base_id
 from flows.stopping import ends_in_time
 
 
@@ -216,24 +214,6 @@ def record_failure(home: Path, night_id: str, name: str, error: BaseException) -
         }
         with session(home, write=True, wait=10.0) as connection:
             append(connection, "night_events", [row])
-
-
-def base_path(settings: Settings) -> Path:
-    """Return the folder of the base model."""
-    return chat_model_path(settings.home) if settings.model.path == EMBEDDED else Path(settings.model.path).expanduser()
-
-
-def base_id(settings: Settings) -> str:
-    """Return the id of the base model as it answers on this machine: another template or dtype is another model."""
-    from alignment.models.precision import best_dtype
-
-    return model_id(base_path(settings), dtype=str(best_dtype()), batch_size=settings.model.batch_size)
-
-
-def writer_id(settings: Settings) -> str:
-    """Return the id under which the base model's own texts are stored: its thinking limit changes them."""
-    thinking = settings.model.thinking_tokens
-    return content_id(base_id(settings), "thinking", thinking) if thinking else base_id(settings)
 
 
 @cache

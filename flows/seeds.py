@@ -45,7 +45,8 @@ from alignment.records import Candidate, Judgement, Pair, Selected, Side
 from alignment.wording import plain
 from flows.evaluate import held_out
 from flows.labelled import candidates_of, judgements_of, save_candidates, save_judgements
-from flows.night import embedder, now, writer_id
+from flows.night import embedder, now
+from flows.policy import writer_id
 
 _SPARE = 1.25
 """Seeds to compare with the suites per seed wanted."""

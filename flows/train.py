@@ -27,7 +27,8 @@ from alignment.store import append, session
 from alignment.train import TrainJob, read_result, write_job
 from alignment.train.job import METRICS, finished
 from flows.checks import check_training, consent_of
-from flows.night import base_path, now, only_night
+from flows.night import now, only_night
+from flows.policy import base_path
 from flows.secret import without_secret
 from flows.show import progress, say
 from flows.stopping import saves

@@ -191,7 +191,8 @@ def test_a_whole_model_in_production_is_what_is_asked(tiny: Path, home: Path, tm
     from alignment.models.identity import folder_id
     from alignment.models.local import LocalModel
     from alignment.release.approval import promote_by_hand
-    from flows.evaluate import adapter_of, load_model
+    from flows.evaluate import adapter_of
+    from flows.policy import load_model
 
     whole = make_tiny_model(tmp_path / "model", seed=1)
     (whole / "manifest.json").write_text(json.dumps({"base_id": folder_id(tiny)}))

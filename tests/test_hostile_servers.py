@@ -20,7 +20,8 @@ from alignment.config import Settings
 from alignment.errors import AlignError, EndpointError, ModelError, ReleaseError
 from alignment.models.call_batch import _retry_after
 from alignment.models.remote import RemoteModel
-from alignment.release.hooks import ServerRequests, post_webhook, sync_vllm
+from alignment.models.server_requests import ServerRequests
+from alignment.release.hooks import post_webhook, sync_vllm
 from alignment.sections import Teacher
 from alignment.store import TeacherCalls, migrate
 
@@ -100,7 +101,7 @@ ATTACKS["no HTTP"] = lambda one, _: one.sendall(b"\x00\xff" * 100)
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_webhook_cannot_hold_or_fill_us(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.release.hooks.TRIES", 1)
+    monkeypatch.setattr("alignment.models.line.TRIES", 1)
     with serving(ATTACKS[attack]) as (url, _):
         started = time.monotonic()
         with pytest.raises(EndpointError, match="did not answer as it should"):

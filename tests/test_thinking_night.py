@@ -27,9 +27,10 @@ from alignment.train.job import JOB
 from alignment.train.rows import read_rows
 from bench.reasoner import MARK, TEMPLATES, Example, examples_of_traffic, make_reasoner
 from bench.tiny import make_tiny_model
-from flows import night as night_of
+from flows import policy
 from flows.doctor import examine
-from flows.evaluate import adapter_of, load_model, suites
+from flows.evaluate import adapter_of, suites
+from flows.policy import load_model
 from tests.test_flow import align, sample_lines
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
@@ -359,5 +360,5 @@ def test_a_night_that_heard_only_thoughts_releases_nothing_and_says_what_to_set(
 def test_a_writer_who_may_think_for_longer_is_another() -> None:
     settings = Settings.model_validate({"model": {"path": "reasoner"}})
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(night_of, "base_id", lambda _: "base")
-        assert len({"base", *(night_of.writer_id(allowing(settings, tokens)) for tokens in (0, 8, 9))}) == 3
+        patched.setattr(policy, "base_id", lambda _: "base")
+        assert len({"base", *(policy.writer_id(allowing(settings, tokens)) for tokens in (0, 8, 9))}) == 3

@@ -180,7 +180,7 @@ def _sampled(
     model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Guidance], *, which: object, seed: int, max_new_tokens: int
 ) -> list[Candidate]:
     conversations = [one.interaction.messages for one in batch]
-    texts = model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=seed)
+    texts = model.generate(conversations, max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=seed, subjects=_subjects(batch))
     return [
         make_candidate(one, "sampled", text, model.model_id, rule, which=which)
         for one, rule, text in zip(batch, guidance, texts, strict=True)
@@ -196,7 +196,11 @@ def contrasts(model: ChatModel, batch: Sequence[Selected], guidance: Sequence[Gu
             batch,
             guidance,
             model.generate(
-                [_under(system, one.interaction.messages) for one in batch], max_new_tokens=max_new_tokens, temperature=_TEMPERATURE, seed=1
+                [_under(system, one.interaction.messages) for one in batch],
+                max_new_tokens=max_new_tokens,
+                temperature=_TEMPERATURE,
+                seed=1,
+                subjects=_subjects(batch),
             ),
             strict=True,
         )
@@ -217,7 +221,7 @@ def revisions(
     The last text is the candidate. `detail` keeps the logged answer's id (`raw`), the critic (`critic`), and `critique_N` and
     `revision_N` of each round, numbered from 1.
     """
-    by = list(critics or guidance)
+    by, subjects = list(critics or guidance), _subjects(batch)
     texts = [whole_answer(one.interaction.response) for one in batch]
     details: list[dict[str, str]] = [
         {"raw": candidate_id(one, "logged", one.interaction.model, rule), "critic": criticising.id}
@@ -225,12 +229,12 @@ def revisions(
     ]
     for turn in range(1, rounds + 1):
         asked = [_critique_request(one, text, rule) for one, text, rule in zip(batch, texts, by, strict=True)]
-        critiques = [whole_answer(text) for text in model.generate(asked, max_new_tokens=max_new_tokens)]
+        critiques = [whole_answer(text) for text in model.generate(asked, max_new_tokens=max_new_tokens, subjects=subjects)]
         replies = [
             [*request, _turn("assistant", critique), _turn("user", rule.revision_request)]
             for request, critique, rule in zip(asked, critiques, by, strict=True)
         ]
-        texts = [whole_answer(text) for text in model.generate(replies, max_new_tokens=max_new_tokens)]
+        texts = [whole_answer(text) for text in model.generate(replies, max_new_tokens=max_new_tokens, subjects=subjects)]
         for detail, critique, text in zip(details, critiques, texts, strict=True):
             detail |= {f"critique_{turn}": critique, f"revision_{turn}": text}
     return [
@@ -291,6 +295,10 @@ def _under(system: str, messages: Sequence[Message]) -> list[Message]:
     """Return a conversation with `system` prepended to the application's own system prompt."""
     own = [message["content"] for message in messages if message["role"] == "system"]
     return [_turn("system", "\n\n".join([system, *own])), *(message for message in messages if message["role"] != "system")]
+
+
+def _subjects(batch: Sequence[Selected]) -> list[str]:
+    return [one.interaction.id for one in batch]
 
 
 def _turn(role: str, content: str) -> Message:

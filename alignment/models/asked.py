@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -22,12 +22,16 @@ class Calls(Protocol):
 
 
 class Asked(NamedTuple):
-    """One call: content address, request body, the id of the exchange it is about, and its maximum (tokens, cost)."""
+    """One call: content address, request body, the id of the exchange it is about, and its maximum (tokens, cost).
+
+    `read` reads the answer in place of the interface's own reader, and raises what that raises, or ModelError to stop all calls.
+    """
 
     id: str
     body: dict[str, Any]
     subject: str
     most: tuple[int, float]
+    read: Callable[[Any], dict[str, Any]] | None = None
 
 
 class Failed(Exception):

@@ -215,7 +215,7 @@ class CallBatch:
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 raw = loads(without_secrets((await self._post(sent, key)).decode(), [self.key]))
-                read = self.interface.read
+                read = asked.read or self.interface.read
                 kept = read(raw) if read else replies.reply(raw, asked.body["max_tokens"])
                 return kept if self.mask is None else {**kept, **{name: self.mask(kept[name]) for name in _WORDS if kept.get(name)}}
         except replies.Trouble as error:

@@ -26,8 +26,11 @@ class ChatModel(Protocol):
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
+        subjects: Sequence[str] = (),
     ) -> list[str]:
         """Answer each conversation; greedy when `temperature` is 0. An answer may be empty.
+
+        `subjects` are the ids of the exchanges that the conversations are about; a model that stores its answers does so under them.
 
         Raises:
             ModelError: the model cannot answer (for instance a conversation exceeds its context, or its server refuses).

@@ -6,7 +6,7 @@ Newer OpenAI models want `max_completion_tokens` and no temperature; Text Genera
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FEW = 5
@@ -19,10 +19,10 @@ _ALTERNATIVES = re.compile(r"logprob|top_n|alternatives", re.I)
 
 
 class Dialect:
-    """The form of requests to one endpoint."""
+    """The form of requests to one endpoint. `optional` names the parameters that may be left out where a server refuses them."""
 
-    def __init__(self) -> None:
-        self._renamed, self._few = False, False
+    def __init__(self, *, optional: Sequence[str] = _OPTIONAL) -> None:
+        self._renamed, self._few, self._optional = False, False, optional
         self._without: set[str] = set()
 
     def write(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Dialect:
         if "max_tokens" in sent and "max_completion_tokens" in said:
             self._renamed = True
             return True
-        for name in _OPTIONAL:
+        for name in self._optional:
             if name in sent and name in said and _UNSUPPORTED.search(said):
                 self._without.add(name)
                 return True

@@ -1,7 +1,8 @@
 """The identity of a model: one content address of everything that changes its answers.
 
 It covers weights, configuration, generation settings, tokenizer, chat template and adapter configuration, the dtype of the
-computation and, below float32, the batch size, because another batch size rounds otherwise and can flip a token. It ignores what merely
+computation and, below float32, the batch size, because another batch size rounds otherwise and can flip a token. If a server answers, the
+server's own identity (`SERVED`) stands in place of dtype and batch size, which are its own affair. It ignores what merely
 describes a folder (a read-me, a licence, who saved it, where its base lay) and weights in formats that are never loaded. Any other file
 in the folder counts: a needless new night is cheaper than an answer that belongs to another model.
 
@@ -25,6 +26,8 @@ from alignment.ids import content_id, file_sha256
 
 RECORD, MANIFEST = "files.json", "manifest.json"
 FULL_PRECISION = "torch.float32"
+SERVED = "served "
+"""Begins the `dtype` of a model that a server answers for: the rest is the server's identity."""
 _INERT = frozenset({RECORD, MANIFEST, "readme", "license", "licence", "notice", "use_policy"})
 _NEVER_LOADED = frozenset({".md", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".log"})
 _TEMPLATES = "additional_chat_templates"
@@ -51,7 +54,7 @@ def folder_id(folder: Path, adapter: Path | None = None) -> str:
 
 
 def model_id(folder: Path, adapter: Path | None = None, *, dtype: str, batch_size: int) -> str:
-    """Return the id of the model that answers: its files, its dtype (as `str(torch.dtype)`), and its batch size where that counts.
+    """Return the id of the model that answers: its files, its dtype (as `str(torch.dtype)`, or `SERVED`), its batch size where that counts.
 
     Raises:
         ModelError: see `folder_id`.
@@ -88,7 +91,7 @@ def base_of(folder: Path) -> str:
 
 
 def _answering(files: str, dtype: str, batch_size: int) -> str:
-    return content_id("model", files, dtype, None if dtype == FULL_PRECISION else batch_size)
+    return content_id("model", files, dtype, None if dtype == FULL_PRECISION or dtype.startswith(SERVED) else batch_size)
 
 
 def _adapted(base: str, adapter: Path, digest: Digest) -> str:

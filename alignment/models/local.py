@@ -57,7 +57,19 @@ def load_tokenizer(model: str | Path) -> Any:
     return tokenizer
 
 
+class Rendered(NamedTuple):
+    """A conversation as the template renders it, and the messages that the template was given."""
+
+    text: str
+    messages: list[Message]
+
+
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool, thinking: bool | None = None) -> str:
+    """Return the text of `rendered`."""
+    return rendered(tokenizer, messages, add_generation_prompt=add_generation_prompt, thinking=thinking).text
+
+
+def rendered(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool, thinking: bool | None = None) -> Rendered:
     """Return a conversation as the model's template renders it, without the assistant's thinking.
 
     `thinking` asks a template that supports the choice to let the model think, or not; None leaves it to the template.
@@ -75,9 +87,10 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
     safe: list[Message] = [{**message, "content": marks.broken(_spoken(message))} for message in messages]
     try:
         try:
-            return str(write(safe))
+            return Rendered(str(write(safe)), safe)
         except TemplateError:
-            return str(write(alternating(safe)))
+            safe = alternating(safe)
+            return Rendered(str(write(safe)), safe)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise ModelError(
@@ -229,6 +242,7 @@ class LocalModel:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
+        subjects: Sequence[str] = (),
         tell: Tell | None = None,
     ) -> list[str]:
         """See `ChatModel.generate`. Answers exclude thinking; unfinished thinking is returned in its tags (see `finished`).

@@ -26,12 +26,12 @@ from alignment.records import Message
 from alignment.text import without_control
 
 if TYPE_CHECKING:
-    from alignment.sections import Teacher
+    from alignment.sections import ModelServer, Teacher
 
 _PROBES = 3
 
 
-def key_of(endpoint: Teacher) -> str:
+def key_of(endpoint: Teacher | ModelServer, section: str = "[teacher]") -> str:
     """Return the endpoint's key from the environment; empty if it needs none or there is no endpoint.
 
     Raises:
@@ -40,7 +40,7 @@ def key_of(endpoint: Teacher) -> str:
     name = endpoint.api_key_env if endpoint.base_url else ""
     key = os.environ.get(name, "") if name else ""
     if name and not key:
-        raise ConfigError(f"[teacher] api_key_env names {name!r}, which is not set; export it, or leave api_key_env empty")
+        raise ConfigError(f"{section} api_key_env names {name!r}, which is not set; export it, or leave api_key_env empty")
     return key
 
 

@@ -77,7 +77,7 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     if finish in _BROKEN:
         raise _trouble(f"finish_reason {finish!r}", used, billed=True)
     message = choice["message"]
-    text = _text(message["content"] if "refusal" not in message else message.get("content"))
+    text = text_of(message["content"] if "refusal" not in message else message.get("content"))
     said = apart(text)
     top = _alternatives(choice.get("logprobs"))
     # A server that ignores the token limit must not make us store a long answer.
@@ -129,7 +129,8 @@ def _log(value: Any) -> float | None:
     return None if math.isnan(number) else max(number, _NEVER)
 
 
-def _text(content: Any) -> str:
+def text_of(content: Any) -> str:
+    """Return the text of a message's content, which some servers send in parts."""
     if isinstance(content, list):
         return "".join(str(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
     return content if isinstance(content, str) else ""

@@ -12,20 +12,15 @@ import hashlib
 import hmac
 import json
 import re
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alignment.errors import EndpointError, ReleaseError
-from alignment.text import cap, printable
+from alignment.errors import ReleaseError
+from alignment.models.server_requests import ServerRequests, words_of_reply
 
 if TYPE_CHECKING:
     from alignment.config import Settings
-    from alignment.http import Reply
 
-TRIES = 3
-_PAUSE = 0.5
-_BUSY = frozenset((408, 425, 429))
 _RELEASE = re.compile(r"^[0-9a-f]{16}$")
 
 
@@ -42,55 +37,6 @@ class Told(NamedTuple):
     tries: int
     detail: str
     changed: bool = True
-
-
-class ServerRequests:
-    """Requests to one server, each tried up to three times where that can help; counts the tries of the last request.
-
-    `timeout` limits one whole try, in seconds. `secrets` are removed from the server's messages.
-    """
-
-    def __init__(
-        self, *, timeout: float, pause: float = _PAUSE, headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
-    ) -> None:
-        self.timeout, self.pause, self.headers, self.tries = timeout, pause, dict(headers or {}), 0
-        self.secrets = tuple(filter(None, secrets))
-
-    def ask(self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
-        """Return the response, whatever its status, except for a status that calls for a retry.
-
-        Raises:
-            EndpointError: on every try the server was unreachable, too slow or unable to answer.
-        """
-        import httpx2
-
-        from alignment.http import address, ask, without_secrets
-
-        self.tries, problem, sent = 0, "", {**self.headers, **(headers or {})}
-        while self.tries < TRIES:
-            if self.tries:
-                time.sleep(self.pause * 2 ** (self.tries - 1))
-            self.tries += 1
-            try:
-                answer = ask(method, url, seconds=self.timeout, content=content, headers=sent, secrets=self.secrets)
-            except TimeoutError:
-                problem = f"TimeoutError: no whole answer within {self.timeout:g} s"
-                continue
-            except (httpx2.TransportError, httpx2.InvalidURL, OverflowError, UnicodeError) as error:
-                problem = without_secrets(f"{type(error).__name__}: {error}", [*self.secrets, url])
-                continue
-            if answer.status < 500 and answer.status not in _BUSY:
-                return answer
-            problem = _said(answer)
-        raise EndpointError(
-            f"{address(url)!r} did not answer as it should in {TRIES} tries: {cap(printable(problem), 200)}; "
-            "'align release push' repeats it"
-        )
-
-
-def _said(answer: Reply) -> str:
-    moved = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
-    return f"status {answer.status}{moved}: {cap(printable(answer.text[:1000]), 160)}"
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -117,7 +63,7 @@ def post_webhook(url: str, change: Mapping[str, Any], *, secret: str, line: Serv
     if not answer.ok:
         from alignment.http import address
 
-        raise ReleaseError(f"the webhook {address(url)!r} refused: {_said(answer)}; correct it and run 'align release push'")
+        raise ReleaseError(f"the webhook {address(url)!r} refused: {words_of_reply(answer)}; correct it and run 'align release push'")
     return Told(True, line.tries, f"status {answer.status}")
 
 
@@ -134,7 +80,7 @@ def sync_vllm(url: str, wanted: Mapping[str, str], *, line: ServerRequests) -> T
     try:
         loaded = {str(row["id"]) for row in loads(answer.body)["data"] if _RELEASE.match(str(row["id"]))}
     except (ValueError, KeyError, TypeError):
-        raise ReleaseError(f"{address(url)!r} lists no models: {_said(answer)}; correct [release] vllm_url") from None
+        raise ReleaseError(f"{address(url)!r} lists no models: {words_of_reply(answer)}; correct [release] vllm_url") from None
     done: list[str] = []
     tries = line.tries
     for name in sorted(wanted.keys() - loaded):
@@ -153,6 +99,6 @@ def _order(line: ServerRequests, url: str, what: Mapping[str, str], *, fine: str
         from alignment.http import address
 
         raise ReleaseError(
-            f"{address(url)!r} refused {what['lora_name']}: {_said(answer)}; vLLM needs --enable-lora and "
+            f"{address(url)!r} refused {what['lora_name']}: {words_of_reply(answer)}; vLLM needs --enable-lora and "
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and [release] vllm_folder has to be the releases' folder as it sees it"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from alignment.store.migrate import migrate
 from alignment.store.session import append, is_disk_full, no_space, query, session
 
 _FILE = "teacher_calls.jsonl"
-_OWN = "CASE WHEN starts_with(purpose, 'guard:') THEN purpose ELSE '' END = ?"
+_OWN = "CASE WHEN starts_with(purpose, 'guard:') OR purpose = 'policy' THEN purpose ELSE '' END = ?"
 
 
 class TeacherSpending(NamedTuple):
@@ -34,8 +34,8 @@ class TeacherSpending(NamedTuple):
 class TeacherCalls:
     """The paid calls of one state folder; `spent` and `made` count those of one `payer` only.
 
-    Guards pay for themselves (their calls' purpose is `guard:NAME`): moderating a day of traffic must not use up what the teacher may
-    spend. The payer '' is the teacher, whose calls are all others.
+    Guards pay for themselves (their calls' purpose is `guard:NAME`), and so does the model's own server (`policy`): moderating a day of
+    traffic must not use up what the teacher may spend. The payer '' is the teacher, whose calls are all others.
     """
 
     def __init__(self, home: Path, *, payer: str = "") -> None:
@@ -69,6 +69,15 @@ class TeacherCalls:
                 added = append(connection, "teacher_calls", rows)
             os.ftruncate(handle, 0)
         return added
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Drop calls that were kept but not settled: it has turned out that another model answered them."""
+        with self._locked() as handle:
+            rows = list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
+            left = [{**row, "created_at": str(row["created_at"])} for row in rows if row["id"] not in ids]
+            os.ftruncate(handle, 0)
+            # Shorter than what was there: it fits even a full disk.
+            os.write(handle, "".join(f"\n{json.dumps(row, ensure_ascii=False)}\n" for row in left).encode("utf-8", "surrogatepass"))
 
     def find(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return the stored answers, by id."""

@@ -200,7 +200,7 @@ def bench_train(
 ) -> None:
     """Compare training with stock TRL: same data, seeds, base and optimiser, in alternating separate processes."""
     from bench.train import run
-    from flows.night import base_path
+    from flows.policy import base_path
 
     base = base_path(start())
     rows = run(base, data=data, precision=precision, pairs=8 if quick else pairs, repeat=1 if quick else repeat)

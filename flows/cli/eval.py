@@ -48,8 +48,9 @@ def eval_command(
     from alignment.evals.report import summarise
     from alignment.evals.runner import Asking, ask
     from alignment.evals.suites import answer_tokens, weighed
-    from flows.evaluate import adapter_of, load_model
+    from flows.evaluate import adapter_of
     from flows.night import now
+    from flows.policy import load_model
     from flows.show import progress
 
     prompts, told = read_suite(suite, kind=kind, scorer=scorer, most=max_prompts)

@@ -34,7 +34,7 @@ def gateway_command(context: typer.Context) -> None:
 
 def _serve() -> None:
     settings = start(writes=True)
-    from flows.night import base_path
+    from flows.policy import base_path
     from flows.show import say
     from gateway.server import run
 
