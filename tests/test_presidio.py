@@ -31,6 +31,7 @@ from flows import curate
 from flows import redact as flow
 from flows.labelled import masked, verdicts
 from tests.conftest import NOW, child_environment
+from tests.test_night import weights
 from tests.test_redact import STAYS, TEXTS
 
 KEY = b"k" * 32
@@ -345,6 +346,8 @@ def test_what_people_and_models_write_is_masked(home: Path) -> None:
 
 def test_the_night_makes_nothing_of_texts_before_the_second_look(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(home)
+    # Whose texts are counted: no model is needed for that.
+    monkeypatch.setenv("ALIGN_MODEL__PATH", str(weights(home)))
     done: list[str] = []
     for name in ("choose", "redact_deeply", "generate", "label", "build"):
         monkeypatch.setattr(curate, name, lambda *_, name=name: done.append(name))
