@@ -1,6 +1,7 @@
 -- Purpose: the input of drift comparisons: per exchange, what detectors and users said about it.
 -- Parameters: since TIMESTAMP.
--- Grain: one moderated exchange. Among several versions of a detector, the last one that ran counts.
+-- Grain: one moderated or cleared exchange. Among several versions of a detector, the last one that ran counts. A cleared exchange counts as
+--   not flagged: a cascade that is turned on must not look like drift, and audits bound how often this is wrong.
 WITH said AS (
     SELECT
         interaction_id,
@@ -11,6 +12,12 @@ WITH said AS (
         arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'pii') AS pii
     FROM detections
     GROUP BY interaction_id
+    HAVING count(*) FILTER (detector = 'harmful_request') > 0
+    UNION ALL
+    SELECT interaction_id, 0, NULL, 0, 0, EXISTS (
+        SELECT 1 FROM detections WHERE detections.interaction_id = cleared.interaction_id AND detector = 'pii' AND flagged
+    )::INTEGER
+    FROM cleared
 ),
 complained AS (
     SELECT DISTINCT interaction_id FROM signals WHERE (kind = 'thumbs' AND value = 'down') OR kind = 'regenerated'
