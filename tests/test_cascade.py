@@ -217,3 +217,16 @@ def test_status_and_overview_tell_what_was_not_scored_in_full(batch: Any, home: 
     assert f"{state['cleared']:,} cleared by the first stage, 0 not looked at yet; last audit: 0 of {state['audit']['audited']}" in told
     assert "was not cleared" in told_counts({**state, "audit": {**state["audit"], "held": False}})
     assert told_counts({"scored": 5, "cleared": 0, "waiting": 0, "audit": None}) == ""
+
+
+@pytest.mark.model
+def test_the_bench_tells_speed_recall_and_what_a_perfect_first_stage_would_give() -> None:
+    from bench.moderate import _measured, bundled
+
+    rows = list(bundled())
+    assert len(rows) > 2000 and {label for _, label in rows} >= {True, False}
+    few = [*[one for one in rows if one[1]][:4], *[one for one in rows if one[1] is False][:4]]
+    found = _measured("few", few, rounds=2)
+    assert (found.n, found.stream) == (8, "few") and 0 < found.flagged <= 1
+    assert found.recall_low <= found.recall <= 1 and found.full_rate > 0 and found.first_stage_rate > found.full_rate
+    assert found.at_best >= 1 and found.auc_lost is not None
