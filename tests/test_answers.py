@@ -37,7 +37,7 @@ class Parrot:
     model_id = "parrot"
 
     def generate(
-        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0, **_: Any
     ) -> list[str]:
         return [f"{temperature}/{seed}: {one[-1]['content'][-40:]}" for one in conversations]
 
