@@ -83,17 +83,6 @@ class Moderation(Section):
     harmful_request: Rate = Field(0.5, description="threshold of the harmful-request head")
     toxicity: Rate = Field(0.8, description="threshold of the toxicity classifier")
     refusal: Rate = Field(0.5, description="threshold of the refusal head")
-    cascade: bool = Field(
-        False, description="whether a first stage clears what is surely harmless in large batches; false scores everything in full"
-    )
-    cascade_from: int = Field(5000, ge=1, description="new exchanges from which on the cascade works; fewer are scored in full")
-    audit: Rate = Field(0.02, gt=0, description="share of what is cleared that is scored in full as a sample; 500 to about 4,000 of them")
-    max_missed: Rate = Field(
-        0.02, description="if the sample does not show that a smaller share of what was cleared would be flagged, nothing is cleared"
-    )
-    budget_minutes: float = Field(
-        0, ge=0, description="minutes that detectors may take per ingest, the riskiest exchanges first; the rest waits; 0 is no limit"
-    )
     guards: dict[str, GuardSettings] = Field(
         {}, description="guard models and classifiers beside these detectors, each a table `[moderation.guards.NAME]`; see Detectors"
     )

@@ -19,7 +19,6 @@ import streamlit as st
 from alignment.config import Settings, load_settings
 from alignment.errors import AlignError, InputError, NoSpace
 from alignment.ingest.redact import redact, redaction_key
-from alignment.moderation.audit import counted
 from alignment.release import BASE, Canary, current, current_canary, folder_of, list_releases
 from alignment.release import change as release_change
 from alignment.release.approval import Say, say
@@ -286,12 +285,6 @@ def answers(decision: str, *, suite: str | None, change: str | None, harmful: li
 def daily(days: int) -> list[Row]:
     """Return each detector's daily counts over the last `days` of traffic, oldest first."""
     return _daily(str(settings().home), days)
-
-
-def moderation() -> Row:
-    """Return how many exchanges are scored, cleared and waiting, and the cascade's last audit."""
-    [row] = read_shared("moderation_state")
-    return counted(row)
 
 
 # Takes a second for a million exchanges and changes only when logs are read, so cache it longer than the rest.

@@ -60,7 +60,6 @@ from flows.evaluate import held_out
 from flows.guards import guard_names
 from flows.label import label
 from flows.labelled import labelled, masked, ruled, rulings, save_candidates, selected, verdicts
-from flows.moderation import score_candidates
 from flows.night import embedder, interaction, now, only_night
 from flows.policy import load_model, writer_id
 from flows.redact import masking, redact_deeply
@@ -78,8 +77,6 @@ def choose(night_id: str) -> int:
         return 0
     parameters = {"max_chars": settings.candidates.max_prompt_chars, "guards": guard_names(settings), "harmless": HARMLESS}
     rows = query(settings.home, sql("flows", "selection_pool"), parameters)
-    if score_candidates(settings, [row["id"] for row in rows if row["harmful_request"] < HARMLESS]):
-        rows = query(settings.home, sql("flows", "selection_pool"), parameters)
     pool = [
         PoolRow(
             interaction(row),

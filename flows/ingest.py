@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-from prefect import flow
+from prefect import flow, task
 
 from alignment.acting import acting_name
 from alignment.config import Settings, load_settings
@@ -17,21 +17,49 @@ from alignment.ingest import Batch, LogFile, LogSource, Parsed, log_sources, mak
 from alignment.ingest.aside import DAMAGED, UNREADABLE, UNUSABLE, SetAside, broken, set_aside, without_set_aside
 from alignment.ingest.landing import is_small
 from alignment.ingest.replay import replay
-from alignment.store import audit, migrate, query, sql
+from alignment.store import append, audit, migrate, query, session, sql
 from alignment.text import cap, printable
 from flows.checks import check_ingest
 from flows.guards import ask_guards, configured
-from flows.moderation import moderate_new, moderation_counts
-from flows.night import now, only_night
+from flows.night import embedder, interaction, now, only_night
 from flows.read_files import FileRead, FilesRead, check_block, nothing_in, read_context, read_file, read_small_files
 from flows.redact import redact_deeply
-from flows.show import say
+from flows.show import progress, say
 
-_TOLD = 10
+_SCORED_TOGETHER, _TOLD = 512, 10
 _ONE_USERS_SHARE = 0.5
 """Warn if one user id is on more than this share of a source's new exchanges."""
 _FEW = 8
 """Fewer small files than this are read and reported one by one."""
+
+
+@task
+def moderate_new() -> int:
+    """Run the detectors over exchanges they have not seen; return the number of exchanges."""
+    settings = load_settings()
+    # Import the detectors only if there is something to detect.
+    from alignment.moderation import moderate, versions
+
+    model = embedder()
+    known = [f"{name}@{version}" for name, version in versions(embedder=model).items()]
+    ids = [row["id"] for row in query(settings.home, sql("flows", "unmoderated"), {"versions": known})]
+    if not ids:
+        return 0
+    with progress("moderate") as advance:
+        for start in range(0, len(ids), _SCORED_TOGETHER):
+            rows = query(settings.home, sql("flows", "exchanges"), {"ids": ids[start : start + _SCORED_TOGETHER]})
+            chunk = [interaction(row) for row in rows]
+            found = moderate(chunk, embedder=model, thresholds=settings.moderation.model_dump())
+            moment = now()
+            with session(settings.home, write=True) as connection:
+                append(
+                    connection,
+                    "detections",
+                    [{**one._asdict(), "detected_at": moment} for one in found],
+                    key=("interaction_id", "detector", "version"),
+                )
+            advance(start + len(chunk), len(ids))
+    return len(ids)
 
 
 def chosen_sources(settings: Settings, logs: list[str] | None, preset: str | None, source: str | None) -> list[LogSource]:
@@ -94,16 +122,7 @@ def ingest(
                 found.problems.append(error)
         if found.problems:
             raise _together(found.problems)
-        return {**found.total._asdict(), "moderated": moderated, **_unscored(settings, dry_run=dry_run), **guarded}
-
-
-def _unscored(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Return how many exchanges of the store have no scores, and the last audit of those cleared; nothing if all have scores."""
-    found = {} if dry_run else moderation_counts(settings)
-    if not found or not (found["cleared"] or found["waiting"]):
-        return {}
-    audit = {name: found["audit"][name] for name in ("audited", "missed", "high", "held")} if found["audit"] else {}
-    return {"cleared": found["cleared"], "waiting": found["waiting"], **audit}
+        return {**found.total._asdict(), "moderated": moderated, **guarded}
 
 
 class _Read(NamedTuple):

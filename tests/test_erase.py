@@ -542,8 +542,6 @@ def test_every_table_is_known_to_erasure(home: Path) -> None:
             "seed_events",
             "author_outcomes",
             "guard_answers",
-            "clearings",
-            "cascade_audits",
         ),
     }
     tables = {row["table_name"] for row in query(home, "SELECT table_name FROM duckdb_tables()")}

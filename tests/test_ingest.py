@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import flows.moderation as moderation
+import flows.ingest as flow
 from alignment.errors import InputError
 from alignment.ingest import Batch, Context, Known, Part, blocks, find_files, known_files, make_source, merge, parse, parser, resume, unread
 from alignment.ingest.redact import redaction_key
@@ -286,9 +286,8 @@ def test_a_purpose_that_is_taken_back_counts(home: Path) -> None:
 
 def test_no_session_holds_all_exchanges_to_moderate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take(home, raw(*(line(response=str(number)) for number in range(5))))
-    monkeypatch.setattr(moderation, "_SCORED_TOGETHER", 2)
-    monkeypatch.setattr(moderation, "embedder", lambda: None)
-    monkeypatch.setattr("alignment.moderation.triage.triage_version", lambda **_: "1")
+    monkeypatch.setattr(flow, "_SCORED_TOGETHER", 2)
+    monkeypatch.setattr(flow, "embedder", lambda: None)
     monkeypatch.setattr("alignment.moderation.versions", lambda **_: {"toxicity": "1"})
     seen: list[list[str]] = []
     monkeypatch.setattr("alignment.moderation.moderate", lambda chunk, **_: seen.append([one.response for one in chunk]) or [])
@@ -299,8 +298,8 @@ def test_no_session_holds_all_exchanges_to_moderate(home: Path, monkeypatch: pyt
         held.append(sum("messages" in row for row in rows))
         return rows
 
-    monkeypatch.setattr(moderation, "query", counted)
-    assert moderation.moderate_new.fn() == 5
+    monkeypatch.setattr(flow, "query", counted)
+    assert flow.moderate_new.fn() == 5
     assert [len(chunk) for chunk in seen] == [2, 2, 1]
     assert held == [0, 2, 2, 1]
 

@@ -100,23 +100,14 @@ def _head(rows: Iterable[PoolRow], budget: int, settings: Candidates) -> list[Po
     return kept[: max(budget * _SPARE, 100)]
 
 
-def considered_first(ids: Iterable[str], settings: Candidates) -> list[str]:
-    """Return those of harmless exchanges' ids that `select` considers first: as many as it would look at, users' caps aside."""
-    return sorted(ids, key=_place)[: max(settings.helpful_budget * _SPARE, 100)]
-
-
-def _place(interaction_id: str) -> float:
-    return unit_interval("select", interaction_id)
-
-
 def _shuffled(rows: Iterable[PoolRow]) -> list[PoolRow]:
-    return sorted(rows, key=lambda row: _place(row.interaction.id))
+    return sorted(rows, key=lambda row: unit_interval("select", row.interaction.id))
 
 
 def _interleaved(rows: Iterable[PoolRow]) -> list[PoolRow]:
     by_category: dict[str, list[PoolRow]] = defaultdict(list)
     # Complaints first: a user has already said that the answer was wrong.
-    for row in sorted(rows, key=lambda row: (not row.complained, _place(row.interaction.id))):
+    for row in sorted(rows, key=lambda row: (not row.complained, unit_interval("select", row.interaction.id))):
         by_category[row.category].append(row)
     rounds = itertools.zip_longest(*(by_category[name] for name in sorted(by_category)))
     return [row for one in rounds for row in one if row is not None]

@@ -5,8 +5,7 @@ Effects: loads weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +36,6 @@ class Embedder:
         self.folder = folder or embedder_path()
         self.max_tokens, self.batch_size, self.changes = max_tokens, batch_size, changes
         self._tuned: dict[Changes, Embedder] = {}
-        self._known: dict[str, Matrix] | None = None
 
     @cached_property
     def version(self) -> str:
@@ -49,19 +47,7 @@ class Embedder:
         """Return a copy of this embedder with `changes` in its weights; it is loaded once, and this embedder stays unchanged."""
         if changes not in self._tuned:
             self._tuned[changes] = Embedder(self.folder, max_tokens=max_tokens, batch_size=self.batch_size, changes=changes)
-            self._tuned[changes]._known = None if self._known is None else {}
         return self._tuned[changes]
-
-    @contextmanager
-    def remembering(self) -> Iterator[None]:
-        """Keep every vector until the block ends, also those of tuned copies, so that no text is read twice. Not for several threads."""
-        for each in [self, *self._tuned.values()]:
-            each._known = {}
-        try:
-            yield
-        finally:
-            for each in [self, *self._tuned.values()]:
-                each._known = None
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
@@ -85,13 +71,6 @@ class Embedder:
         Texts longer than `max_tokens` are truncated; an empty text has a vector like any other.
         Source: mean pooling over tokens, Reimers & Gurevych 2019 (arXiv:1908.10084), section 3.
         """
-        if (known := self._known) is None:
-            return self._embedded(texts, progress)
-        unknown = sorted(set(texts) - known.keys())
-        known.update(zip(unknown, self._embedded(unknown, progress), strict=True))
-        return np.array([known[text] for text in texts]) if texts else self._embedded(texts, progress)
-
-    def _embedded(self, texts: Sequence[str], progress: Progress | None) -> Matrix:
         import torch
 
         tokenizer, model = self._parts

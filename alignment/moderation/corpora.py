@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.records import Message
 from alignment.wording import plain
 
 CATEGORIES = (
@@ -215,23 +214,6 @@ def _hh(folder: Path) -> Iterator[Answered]:
             yield Answered(asked, said, known[number], None, "hh-labelled", f"hh-{number}")
         elif number % 2 == 0 and said and not _MIGHT_DECLINE.search(plain(said)):
             yield Answered(asked, said, 0, None, "hh-even", f"hh-{number}")
-
-
-_DIALOGUES = 4
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-def public_dialogues(folder: Path) -> list[tuple[tuple[Message, ...], str]]:
-    """Return every fourth human-preferred dialogue of HH-RLHF, all of an even number: the messages, and the last answer."""
-    found = []
-    for row in _jsonl(folder / "hh_harmless_base_test.jsonl.gz")[::_DIALOGUES]:
-        parts = _TURN.split(row["chosen"])[1:]
-        turns = [
-            Message(role="user" if who == "Human" else "assistant", content=said.strip())
-            for who, said in zip(parts[::2], parts[1::2], strict=True)
-        ]
-        found.append((tuple(turns[:-1]), turns[-1]["content"]))
-    return found
 
 
 def _csv(path: Path) -> list[dict[str, str]]:

@@ -144,21 +144,7 @@ def _pii(exchanges: Exchanges) -> list[Score]:
     rows = [[prompt, answer] for prompt, answer in zip(exchanges.prompts, exchanges.answers, strict=True)]
     for row, talk in enumerate(exchanges.talks):
         rows[row] += [message["content"] for message in talk]
-    return [_masked(texts) for texts in rows]
-
-
-def _masked(texts: Sequence[str]) -> Score:
-    return Score(float(any(map(holds_placeholder, texts))))
-
-
-def flag_personal_data(exchanges: Sequence[Interaction]) -> list[Detection]:
-    """Return the detection `pii` of each exchange. It needs no model, so that exchanges without other scores have it too."""
-    [detector] = (one for one in DETECTORS if one.name == "pii")
-    scores = [_masked([apart(one.response).answer, *(turn["content"] for turn in one.messages)]).value for one in exchanges]
-    return [
-        Detection(one.id, detector.name, detector.version, score, score >= detector.threshold)
-        for one, score in zip(exchanges, scores, strict=True)
-    ]
+    return [Score(float(any(map(holds_placeholder, texts)))) for texts in rows]
 
 
 @cache
@@ -210,8 +196,7 @@ def moderate(
     named = [(each, _full_version(each, embedder)) for each in detectors]
     found: list[Detection] = []
     for start in range(0, len(exchanges), _BLOCK):
-        with embedder.remembering():
-            found += _moderate_block(exchanges[start : start + _BLOCK], embedder, thresholds, named)
+        found += _moderate_block(exchanges[start : start + _BLOCK], embedder, thresholds, named)
     return found
 
 

@@ -1,7 +1,6 @@
 -- Purpose: the share of exchanges that each detector flagged, per day. `flagged` is any detector except refusal and pii.
 -- Parameters: $days, how far back from the newest exchange.
--- Grain: one day (UTC) and detector. Among several versions of a detector, the last one that ran counts. An exchange that the cascade's first
---   stage cleared counts as not flagged by any bundled detector but pii; the audits say how often that is wrong.
+-- Grain: one day (UTC) and detector. Among several versions of a detector, the last one that ran counts.
 WITH recent AS (
     SELECT id, created_at::DATE AS day
     FROM interactions
@@ -11,10 +10,6 @@ WITH recent AS (
     FROM detections
     JOIN recent ON recent.id = detections.interaction_id
     GROUP BY ALL
-    UNION ALL
-    SELECT recent.day, cleared.interaction_id, unnest(['harmful_request', 'harmful_answer', 'refusal', 'toxicity']), false
-    FROM cleared
-    JOIN recent ON recent.id = cleared.interaction_id
 ), harmful AS (
     SELECT day, interaction_id, bool_or(hit) AS hit
     FROM latest

@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from alignment.moderation.audit import told_counts
 from alignment.release import BASE
 from dashboard import charts, components, data, empty_states, formats, night_data
 from dashboard.components import Tile
@@ -163,10 +162,6 @@ def trends() -> None:
     if not rows:
         return
     components.heading("Traffic, day by day", "Share of each day's exchanges (UTC).")
-    moderation = data.moderation()
-    if line := told_counts(moderation):
-        failed = moderation["audit"] and not moderation["audit"]["held"]
-        (st.warning if failed or moderation["waiting"] else st.caption)(line)
     for name, column in zip(("flagged", "refusal"), st.columns(2), strict=True):
         with column, components.card(f"daily-{name}"):
             st.markdown(f"**{components.title(name)}**")

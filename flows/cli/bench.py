@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -145,27 +144,6 @@ def bench_reviewers(
         print_rows([{"what": name, "found": value} for name, value in counted.items()], as_json=False)
     if not counted["taken"] or any(counted[name] for name in ("lost", "double", "overwritten", "another button", "nobody's")):
         raise typer.Exit(1)
-
-
-@command(benches, "moderate")
-def bench_moderate(
-    exchanges: Annotated[int, typer.Option(min=50, help="exchanges per stream")] = 400,
-    rounds: Annotated[int, typer.Option(min=1, help="rounds in which both paths take turns; medians are shown")] = 4,
-    memory: Annotated[
-        int, typer.Option(min=0, help="exchanges whose peak memory is measured in the first stage; 0 measures none")
-    ] = 100_000,
-    as_json: Json = False,
-) -> None:
-    """Compare the cascade with the full path of the detectors: speed, recall of what is flagged, AUC, memory. HH needs ALIGN_DATA_DIR."""
-    start()
-    from bench.moderate import run
-
-    data = os.environ.get("ALIGN_DATA_DIR")
-    found = run(exchanges, rounds, memory, Path(data) if data else None)
-    if as_json:
-        print_json(found)
-    for rows in found.values() if not as_json else ():
-        print_rows(rows, as_json=False)
 
 
 @command(benches, "label")

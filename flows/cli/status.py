@@ -10,11 +10,9 @@ def status_command(as_json: Json = False) -> None:
     """Show what is in production, the last night, its stages, and what waits for people."""
     settings = start()
     from alignment.gate_floor import weakenings
-    from alignment.moderation.audit import told_counts
     from alignment.release import current
     from alignment.store import migrate, query, sql, store_path
     from flows.guards import coverage
-    from flows.moderation import moderation_counts
 
     if store_path(settings.home).exists():
         migrate(settings.home)
@@ -24,7 +22,6 @@ def status_command(as_json: Json = False) -> None:
     reasons = query(settings.home, "SELECT reason, count(*) AS lines FROM open_quarantine GROUP BY reason ORDER BY lines DESC")
     aside = query(settings.home, "SELECT source, path, kind, reason, set_aside_at FROM open_set_aside ORDER BY set_aside_at DESC LIMIT 20")
     guards = coverage(settings) if settings.moderation.guards else []
-    moderation = moderation_counts(settings)
     [reviews] = query(settings.home, "SELECT count(*) AS open FROM open_reviews")
     if as_json:
         print_json(
@@ -36,14 +33,11 @@ def status_command(as_json: Json = False) -> None:
                 "quarantine": reasons,
                 "open_reviews": reviews["open"],
                 "guards": guards,
-                "moderation": moderation,
                 "gate": {"weakened": weakened, "unsafe": settings.gate.unsafe},
             }
         )
         return
     print(f"In production: {current(settings.home)}; open reviews: {reviews['open']}")
-    if line := told_counts(moderation):
-        print(line)
     for one in weakened:
         print(f"The gate is weakened (reason given: {settings.gate.unsafe}): {one}")
     listed = [("Nights", nights), ("Log files", files), ("Log files set aside", aside), ("Quarantine", reasons)]

@@ -1,7 +1,7 @@
 -- Purpose: the outcomes that a canary's test compares: exchanges served by canary and champion since it began, in order of arrival.
 -- Parameters: canary VARCHAR[], champion VARCHAR[] (names in the column `model`; a gateway may prefix its provider, as in
 --   hosted_vllm/<id>), since TIMESTAMP, release VARCHAR (the canary's id, which identifies its earlier looks).
--- Grain: one moderated or cleared exchange; a cleared one counts as not flagged. `failed` is 1 if the answer was flagged as harmful, needlessly declined a request that was not flagged, or
+-- Grain: one moderated exchange. `failed` is 1 if the answer was flagged as harmful, needlessly declined a request that was not flagged, or
 --   drew a complaint. `user` numbers the askers: the user; without a user, the conversation; without either, the exchange alone.
 --   `bin` numbers the hour of the request, separately per look that found it new: a late line must not change an earlier comparison.
 WITH said AS (
@@ -13,9 +13,6 @@ WITH said AS (
         min(detected_at) AS moderated_at
     FROM detections
     GROUP BY interaction_id
-    HAVING count(*) FILTER (detector = 'harmful_request') > 0
-    UNION ALL
-    SELECT interaction_id, false, false, false, cleared_at FROM cleared
 ),
 complained AS (
     SELECT DISTINCT interaction_id FROM signals WHERE (kind = 'thumbs' AND value = 'down') OR kind = 'regenerated'

@@ -1,8 +1,7 @@
 -- Purpose: each source's delivery in numbers since its last comparison that did not stop; without a delivery, a row of zeros.
 -- Parameters: since TIMESTAMP, when this run began, for sources that were never compared; run VARCHAR, its name; sources VARCHAR[], those
 --   that it looked for (NULL: all that ever delivered).
--- Grain: one source. Shares are of the exchanges stored, NULL without any; `flagged` is counted as on the dashboard,
---   where a cleared exchange is not flagged.
+-- Grain: one source. Shares are of the exchanges stored, NULL without any; `flagged` is counted as on the dashboard.
 WITH files AS (
         -- A file that grew has one row per part read.
     SELECT id, coalesce(any_value(source), 'logs') AS source FROM source_files GROUP BY id
@@ -37,7 +36,7 @@ latest AS (
     GROUP BY ALL
 ),
 harmful AS (
-    SELECT interaction_id, bool_or(hit) AS hit FROM (FROM latest UNION ALL SELECT interaction_id, 'cleared', false FROM cleared) GROUP BY ALL
+    SELECT interaction_id, bool_or(hit) AS hit FROM latest GROUP BY ALL
 ),
 exchanges AS (
     SELECT

@@ -26,8 +26,6 @@ bundled AS (
         arg_max(score, detected_at) FILTER (detector = 'refusal') AS refusal
     FROM detections
     GROUP BY interaction_id
-        -- Of what the cascade cleared only `pii` is known: it may not be chosen.
-    HAVING count(*) FILTER (detector = 'harmful_request') > 0
 ),
 said AS (
     SELECT

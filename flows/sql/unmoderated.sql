@@ -1,6 +1,5 @@
--- Purpose: exchanges that some detector, in its current version, has not seen and the cascade's first stage has not cleared; seeds, which
---   are labelled, are left out.
--- Parameters: versions VARCHAR[] ('detector@version'), cascade VARCHAR (version of the first stage; empty: nothing counts as cleared).
+-- Purpose: exchanges that some detector, in its current version, has not seen, except seeds, which are labelled.
+-- Parameters: versions VARCHAR[] ('detector@version').
 -- Grain: one exchange.
 SELECT id
 FROM interactions
@@ -10,10 +9,5 @@ ANTI JOIN (
     GROUP BY interaction_id
     HAVING count(DISTINCT detector) >= len($versions)
 ) AS seen ON seen.interaction_id = interactions.id
-ANTI JOIN (
-    SELECT interaction_id FROM clearings
-    SEMI JOIN (SELECT id FROM cascade_audits WHERE held) AS trusted ON trusted.id = clearings.run
-    WHERE version = $cascade
-) AS passed ON passed.interaction_id = interactions.id
 ANTI JOIN seeds USING (id)
 ORDER BY id;

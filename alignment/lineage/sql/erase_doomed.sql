@@ -12,7 +12,6 @@ UNION ALL SELECT 'replays', id FROM replays WHERE quarantine_id IN (FROM refused
 UNION ALL SELECT 'detections', interaction_id FROM detections WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'drift_examples', id FROM drift_examples WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'deep_redactions', interaction_id FROM deep_redactions WHERE interaction_id IN (FROM exchange)
-UNION ALL SELECT 'clearings', id FROM clearings WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'guard_answers', id FROM guard_answers WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'selections', id FROM selections WHERE interaction_id IN (FROM exchange)
 UNION ALL SELECT 'candidates', id FROM candidates WHERE interaction_id IN (FROM exchange)

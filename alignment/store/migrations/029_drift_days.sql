@@ -16,8 +16,7 @@ CREATE TABLE drift_alarms (
 -- grain: one exchange that drove one signal of an alarm, the strongest first
 CREATE TABLE drift_examples (id VARCHAR, alarm_id VARCHAR, interaction_id VARCHAR, position INTEGER);
 
--- What drift compares, per exchange of real traffic. NULL is no data: not moderated, not labelled. What a cascade cleared counts as not
--- flagged: turning it on must not look like drift, and its audits bound how often that is wrong. Signals count if they came with their
+-- What drift compares, per exchange of real traffic. NULL is no data: not moderated, not labelled. Signals count if they came with their
 -- line: those that come later would make old days differ from new ones.
 CREATE VIEW traffic_values AS
 WITH said AS (
@@ -50,7 +49,6 @@ voted AS (
     GROUP BY interaction_id
     HAVING count(DISTINCT labeler) > 1
 ),
-unflagged AS (SELECT interaction_id, 0 AS unflagged FROM cleared),
 origin AS (SELECT id, any_value(source) AS source FROM source_files GROUP BY id)
 SELECT
     interactions.id,
@@ -64,22 +62,21 @@ SELECT
     model,
     origin.source,
     prompt,
-    coalesce(harmful_request, unflagged) AS harmful_request,
+    harmful_request,
     CASE WHEN harmful_request = 1 THEN category END AS category,
-    coalesce(harmful_answer, unflagged) AS harmful_answer,
-    coalesce(toxicity, unflagged) AS toxicity,
-    coalesce(refusal, unflagged) AS refusal,
+    harmful_answer,
+    toxicity,
+    refusal,
     said.pii,
     guard,
-    CASE WHEN said.interaction_id IS NOT NULL OR unflagged = 0 THEN coalesce(complained, 0) END AS complained,
-    CASE WHEN said.interaction_id IS NOT NULL OR unflagged = 0 THEN coalesce(praised, 0) END AS praised,
+    CASE WHEN said.interaction_id IS NOT NULL THEN coalesce(complained, 0) END AS complained,
+    CASE WHEN said.interaction_id IS NOT NULL THEN coalesce(praised, 0) END AS praised,
     labeler_agreement,
     length(prompt) AS prompt_length,
     length(response) AS response_length
 FROM interactions
 ANTI JOIN seeds ON seeds.id = interactions.id
 LEFT JOIN said ON said.interaction_id = interactions.id
-LEFT JOIN unflagged ON unflagged.interaction_id = interactions.id
 LEFT JOIN felt ON felt.interaction_id = interactions.id
 LEFT JOIN voted ON voted.interaction_id = interactions.id
 LEFT JOIN origin ON origin.id = interactions.source_file;
