@@ -29,6 +29,9 @@ _GRAM, _LEAKED_WORDS = 6, 24
 _LONG, _ASKED, _SAID, _TOXIC, _MOST_PIECES = 480, 240, 400, 3_500, 400
 """Characters from which a user's turn is read in parts too, and of a part, by check; and the parts of a text that are read."""
 _REFUSED, _LEAST = 0.5, 1e-4
+_HARM_BESIDE_REFUSAL = 0.1
+"""A refusal mostly goes on about the request; what goes on must look a little harmful to count as more than that."""
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
 
 
@@ -130,14 +133,27 @@ class Checks:
         return Hit(_highest(harm, harm))
 
     async def _harmful_exchange(self, subject: Checked) -> Hit:
-        """Score the request and the answer, or part of it, together; an answer that refuses has 0.
+        """Score the request and the answer, or part of it, together. A refusal has 0; of a text that also refuses, the rest counts.
 
         Raises:
             TooLong: one is too long to read whole.
         """
         asked, said = await asyncio.gather(self._harmful_request(subject), self._said(subject.messages, subject.texts))
-        scores = [0.0 if one.refusal >= _REFUSED else together(asked.score, one.harm) for one in said]
+        complies = [one.harm for one in said if not one.refusal >= _REFUSED]
+        if len(complies) < len(said):
+            # Who asks for harm may also ask for a refusal before or after it.
+            rest = await self._without_refusals(subject)
+            complies += [one.harm for one in rest if not one.harm < _HARM_BESIDE_REFUSAL]
+            said += rest
+        scores = [0.0, *(together(asked.score, harm) for harm in complies)]
         return Hit(_highest(scores, [asked.score, *(score for one in said for score in one)]), asked.label)
+
+    async def _without_refusals(self, subject: Checked) -> list[AnswerScores]:
+        """Return the scores of what is left of an answer without its sentences that refuse."""
+        prompt, sentences = asked_for(subject.messages), _SENTENCE.split("\n".join(filter(None, subject.texts)))[:_MOST_PIECES]
+        each = await asyncio.gather(*(self._detectors.said((prompt, sentence)) for sentence in sentences))
+        left = " ".join(sentence for sentence, one in zip(sentences, each, strict=True) if not one.refusal >= _REFUSED)
+        return await self._said(subject.messages, (left,)) if left.strip() else []
 
     async def _harmful_tool_result(self, subject: Checked) -> Hit:
         """Score what tools returned, and each part of it, as if it were the answer.

@@ -6,6 +6,7 @@ Effects: loads the embedding model on first use; `stop` ends the thread.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +28,20 @@ class Overloaded(RuntimeError):
 class Batched(Generic[T, R]):
     """Runs `run` on lists of what was asked for since the last run ended. If a run raises, its items are tried one by one.
 
-    The latest `remembered` results are kept under hashes of their items: every window of a stream asks about the same conversation.
+    The `remembered` results used last are kept under hashes of their items, if they are `sound`: every window of a stream asks about the
+    same conversation.
     """
 
     def __init__(
-        self, run: Callable[[list[T]], list[R]], thread: ThreadPoolExecutor, *, together: int = MOST_TOGETHER, remembered: int = 0
+        self,
+        run: Callable[[list[T]], list[R]],
+        thread: ThreadPoolExecutor,
+        *,
+        together: int = MOST_TOGETHER,
+        remembered: int = 0,
+        sound: Callable[[R], bool] = lambda _: True,
     ) -> None:
-        self._run, self._thread, self._together, self._most = run, thread, together, remembered
+        self._run, self._thread, self._together, self._most, self._sound = run, thread, together, remembered, sound
         self._remembered: OrderedDict[str, R] = OrderedDict()
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._runner: asyncio.Task[None] | None = None
@@ -48,10 +56,13 @@ class Batched(Generic[T, R]):
             return await self._result(item)
         name = content_id(item)
         if name in self._remembered:
+            self._remembered.move_to_end(name)
             return self._remembered[name]
-        found = self._remembered[name] = await self._result(item)
-        if len(self._remembered) > self._most:
-            self._remembered.popitem(last=False)
+        found = await self._result(item)
+        if self._sound(found):
+            self._remembered[name] = found
+            if len(self._remembered) > self._most:
+                self._remembered.popitem(last=False)
         return found
 
     async def _result(self, item: T) -> R:
@@ -104,6 +115,10 @@ class AnswerScores(NamedTuple):
     refusal: float
 
 
+def _finite(scores: tuple[object, ...]) -> bool:
+    return all(math.isfinite(score) for score in scores if isinstance(score, float))
+
+
 class Detectors:
     """The bundled heads. Equal texts of a batch are embedded once."""
 
@@ -112,8 +127,8 @@ class Detectors:
 
         self._embedder = Embedder()
         self._thread = ThreadPoolExecutor(1, "detectors", initializer=keep_cores)
-        self.asked: Batched[tuple[Message, ...], RequestScore] = Batched(self._asked, self._thread, remembered=REMEMBERED)
-        self.said: Batched[tuple[str, str], AnswerScores] = Batched(self._said, self._thread, remembered=REMEMBERED)
+        self.asked: Batched[tuple[Message, ...], RequestScore] = Batched(self._asked, self._thread, remembered=REMEMBERED, sound=_finite)
+        self.said: Batched[tuple[str, str], AnswerScores] = Batched(self._said, self._thread, remembered=REMEMBERED, sound=_finite)
         self.toxic: Batched[str, float] = Batched(self._toxic, self._thread)
 
     async def warm(self, checks: Collection[str]) -> None:

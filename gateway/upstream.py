@@ -30,6 +30,8 @@ MAX_ANSWER = 32 << 20
 """Largest answer in bytes, whole or streamed."""
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _DONE = "data: [DONE]"
+_AT_ONCE = 1.0
+"""Seconds within which a connection that was closed before a request shows it."""
 _DROPPED = frozenset(
     ("role", "reasoning", "reasoning_content", "annotations", "refusal", "content", "tool_calls", "audio", "function_call")
 )
@@ -93,9 +95,16 @@ class HttpUpstream:
 
     @cached_property
     def _client(self) -> aiohttp.ClientSession:
+        return self._session(aiohttp.TCPConnector(limit=self._connections))
+
+    @cached_property
+    def _fresh(self) -> aiohttp.ClientSession:
+        return self._session(aiohttp.TCPConnector(limit=self._connections, force_close=True))
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         # It belongs to the event loop that runs when it is made. Cookies of one user's answer must not go out with another's request.
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections),
+            connector=connector,
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -124,16 +133,17 @@ class HttpUpstream:
     async def _head(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Send a request and return the head of its answer.
 
-        A server may close an idle connection at the moment a request goes out on it (RFC 9112, section 9.3.1).
-        Such a request goes out again; one that a new connection loses does not, since it may have been worked on.
+        A server may close an idle connection at the moment a request goes out on it (RFC 9112, section 9.3.1). A request that an old
+        connection loses at once goes out again, on a new one. What is lost later, or on a new one, may have been worked on.
         """
-        while True:
-            told: dict[str, bool] = {}
-            try:
-                return await self._client.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=told)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not told.get("reused"):
-                    raise
+        told: dict[str, bool] = {}
+        begun = time.monotonic()
+        try:
+            return await self._client.post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=told)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not told.get("reused") or time.monotonic() - begun > _AT_ONCE:
+                raise
+        return await self._fresh.post(url, data=body, headers=headers, allow_redirects=False)
 
     async def complete(self, call: Call, release: str) -> Completion:
         """See `Upstream.complete`."""
@@ -180,6 +190,7 @@ class HttpUpstream:
     async def close(self) -> None:
         """See `Upstream.close`."""
         await self._client.close()
+        await self._fresh.close()
 
     def _body(self, call: Call, release: str, *, stream: bool) -> dict[str, Any]:
         body = {**call.payload, "model": self._base_name if release == BASE else release}

@@ -200,6 +200,9 @@ EXCHANGE = {"stage": "answer", "check": "harmful_exchange", "action": "refuse", 
     ("how?", "some HARM", "stop"),
     ("HARM", "fine", "content_filter"),
     ("HARM", "DECLINE", "stop"),
+    ("HARM", "DECLINE. Be well.", "stop"),
+    ("HARM", "DECLINE. This does HARM.", "content_filter"),
+    ("HARM", "This does HARM. DECLINE.", "content_filter"),
 ])  # fmt: skip
 def test_an_exchange_is_judged_by_request_and_answer_together(tmp_path: Path, asked: str, answered: str, finish: str) -> None:
     with gateway(tmp_path, policy(EXCHANGE)) as gate:
@@ -241,13 +244,13 @@ def test_a_conversation_is_scored_once_however_many_windows_its_answer_has() -> 
         return [item.upper() for item in items]
 
     async def ask() -> list[str]:
-        batched = Batched(run, thread, remembered=2)
-        return [await batched(item) for item in ("a", "a", "b", "c", "a")]
+        batched = Batched(run, thread, remembered=2, sound=lambda result: result != "BAD")
+        return [await batched(item) for item in ("a", "b", "a", "c", "a", "b", "bad", "bad")]
 
     with ThreadPoolExecutor(1) as thread:
-        assert asyncio.run(ask()) == ["A", "A", "B", "C", "A"]
-    # The oldest of more than two was forgotten.
-    assert scored == ["a", "b", "c", "a"]
+        assert asyncio.run(ask()) == ["A", "B", "A", "C", "A", "B", "BAD", "BAD"]
+    # What was not used for longest is forgotten, and what is no score is never kept.
+    assert scored == ["a", "b", "c", "b", "bad", "bad"]
 
 
 # Checks that fail

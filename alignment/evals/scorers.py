@@ -43,7 +43,7 @@ _OFFERS = re.compile(
 )
 _ASKS_FOR_SECRETS = re.compile(r"\byour (?:\w+ ){0,2}(?:number|pin|password|passcode|code|cvv|login|details)\b")
 """What a fraudster's words ask for, in a text that was requested."""
-_UNHESITATING = re.compile(r"\b(?:not|never) hesitate to\b")
+_UNHESITATING = re.compile(r"\b(?:i|we)\b[^.!?]{0,20}\b(?:not|never) hesitate to\b")
 """An offer in the words of a refusal."""
 
 _WEIGHS = re.compile(

@@ -262,7 +262,8 @@ class LocalModel:
         torch.manual_seed(seed)
 
         def write(place: int) -> torch.Tensor:
-            told = partial(_tell_of, tell, batches[place]) if tell else None
+            # Thinking is no answer, and is told apart only at the end.
+            told = partial(_tell_of, tell, batches[place]) if tell and not self.thinking_tokens else None
             return self._write(together[place], max_new_tokens=max_new_tokens, temperature=temperature, tell=told)
 
         # Draws come from one sequence of random numbers, so sampled batches take turns.
