@@ -37,6 +37,7 @@ from alignment.pairs import (
     Decision,
     HumanVerdict,
     Labelled,
+    Origin,
     Standing,
     apply_rulings,
     build_pairs,
@@ -288,15 +289,7 @@ def build(night_id: str) -> dict[str, Any]:
     whole = drop_half_trained(usable, conversations, built.placeholders)
     if len(whole) < len(usable):
         say(f"{len(usable) - len(whole)} held-out pairs are left out: other turns of their conversations were trained on")
-    with progress("look again"):
-        sources = {name: origin.source for name, origin in came_from.items()}
-        training_set, held = chosen_pairs(
-            settings,
-            taught(settings, whole, seeds),
-            ruled={*human, *ruled_on},
-            sources=sources,
-            seeds={one.id for one in seeds},
-        )
+    training_set, held = _look_again(settings, whole, seeds, came_from, ruled={*human, *ruled_on})
     check_pairs(settings, night_id, training_set)
     built = built._replace(pairs=[*by_hand, *built.pairs], excluded=[*built.excluded, *overruled])
     # Store the questions first: a night killed between the two writes builds its set again, and asks the same questions.
@@ -309,6 +302,15 @@ def build(night_id: str) -> dict[str, Any]:
         "excluded": dict(Counter(why for _, why in built.excluded)),
         "held_back": len(held),
     }
+
+
+def _look_again(
+    settings: Settings, pairs: Sequence[Pair], seeds: Sequence[Seed], came_from: Mapping[str, Origin], *, ruled: Collection[str]
+) -> tuple[list[Pair], list[Held]]:
+    """Return tonight's training set, and what a last look holds back from it."""
+    with progress("look again"):
+        sources = {name: origin.source for name, origin in came_from.items()}
+        return chosen_pairs(settings, taught(settings, pairs, seeds), ruled=ruled, sources=sources, seeds={one.id for one in seeds})
 
 
 def _of_seeds(settings: Settings, seeds: Sequence[Seed], constitution: Constitution) -> list[Labelled]:
