@@ -158,7 +158,7 @@ def test_what_is_cleared_is_in_no_pool_until_it_is_scored_in_full(batch: Any, ho
 
 def test_what_is_cleared_counts_as_unflagged_where_rates_are_compared(batch: Any, home: Path) -> None:
     batch(requests(400))
-    rows = query(home, "SELECT harmful_request, pii FROM traffic_values")
+    rows = query(home, "SELECT harmful_request, pii FROM traffic_values('1970-01-01', '9999-01-01')")
     assert (len(rows), sum(row["harmful_request"] for row in rows), {row["pii"] for row in rows if row["pii"] is not None}) == (405, 5, {0})
     daily = {row["detector"]: (row["judged"], row["flagged"]) for row in query(home, sql("dashboard", "daily"), {"days": 9})}
     assert daily["flagged"] == daily["harmful_request"] == (405, 5)

@@ -17,7 +17,7 @@ begin anew, and for the signals that are named, the days before the change are b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -117,19 +117,23 @@ class DailyUsers:
         self._words: dict[tuple[date, int], topics.Prompts] = {}
         self._counts: dict[date, Array] = {}
 
-    def measure(self, day: date, floors: Mapping[str, date] | None = None) -> list[Measured]:
-        """Return each signal that can be compared on `day`; days before a signal's floor are no baseline for it."""
+    def measure(self, day: date, floors: Mapping[str, date] | None = None, *, signals: Collection[str] = SIGNALS) -> list[Measured]:
+        """Return each of `signals` that can be compared on `day`; days before a signal's floor are no baseline for it."""
         floors, found = floors or {}, []
         current = self._at.get((day, 0))
         if current is not None:
             for name, values in self._values.items():
+                if name not in signals:
+                    continue
                 new, old = values[current], values[self._baseline(day, floors.get(name))]
                 if name in LENGTHS:
                     reference = self._compared(day, name)
                     new, old = ranks(new, reference), ranks(old, reference)
                 found.append(_measured(name, new, old))
-            found.append(self._topics(day, floors.get(TOPICS)))
-        found.append(self._volume(day, floors.get(VOLUME)))
+            if TOPICS in signals:
+                found.append(self._topics(day, floors.get(TOPICS)))
+        if VOLUME in signals:
+            found.append(self._volume(day, floors.get(VOLUME)))
         return [one for one in found if one is not None]
 
     def _lagged(self, day: date, floor: date | None) -> list[tuple[date, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,8 +58,3 @@ def examples(frame: pd.DataFrame, values: pd.Series, direction: str) -> list[str
     new = frame.assign(value=values)[frame["new"] & values.notna()]
     ordered = new.sort_values("value", ascending=direction == "down", kind="stable")
     return [str(one) for one in ordered.drop_duplicates("asker")["id"].head(EXAMPLES)]
-
-
-def as_json(found: list[Slice]) -> list[dict[str, Any]]:
-    """Return slices as the store keeps them."""
-    return [one._asdict() for one in found]

@@ -83,9 +83,11 @@ def monitor_command(as_json: Json = False) -> None:
     from alignment.drift import action
     from alignment.store import migrate, query, sql
     from flows.monitor import ALL, monitor
+    from flows.night import only_night
 
-    migrate(settings.home)
-    monitor()
+    with only_night(settings):
+        migrate(settings.home)
+        monitor()
     rows = query(settings.home, sql("alignment.store", "drift_latest"))
     found = [{**row, "do": action(row["signal"]) if row["alarm"] else None} for row in rows if row["signal"] != ALL]
     columns = ("signal", "baseline", "rate", "users", "alarm", "since", "effect")

@@ -29,8 +29,7 @@ WITH daily AS (
         avg((category IS NOT DISTINCT FROM 'privacy')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_privacy,
         avg((category IS NOT DISTINCT FROM 'malware')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_malware,
         avg((category IS NOT DISTINCT FROM 'misinformation')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_misinformation
-    FROM traffic_values
-    WHERE created_at >= $since AND created_at < $until
+    FROM traffic_values($since, $until)
     GROUP BY asker, day
 ),
 phased AS (
