@@ -185,7 +185,7 @@ def _weighted(days: list[Measured], value: str, weight: str) -> float | None:
 
 
 def _explained(settings: Settings, raised: Raised, day: date) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the slices that moved most and the ids of the exchanges that drove the change."""
+    """Return the slices that moved most and the ids of the exchanges to read."""
     window = {
         "since": raised.since,
         "before": raised.since - timedelta(days=max(LAGS)),
@@ -196,7 +196,7 @@ def _explained(settings: Settings, raised: Raised, day: date) -> tuple[list[dict
         frame = connection.execute(sql("flows", "drift_exchanges"), window).to_arrow_table().to_pandas()
     frame["new"] = frame["new"].astype(bool)
     values = values_of(frame, raised.signal)
-    return [one._asdict() for one in slices(frame, values)], examples(frame, values, raised.direction)
+    return [one._asdict() for one in slices(frame, values)], examples(frame, values, raised.signal, raised.direction)
 
 
 @flow(name="monitor")

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from alignment.config import load_settings
-from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of
+from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of, unit
 from alignment.drift.detect import BETS, LAGS, VOLUME_TOLERANCE, blocks
 from alignment.drift.explain import examples, slices, values_of
 from alignment.drift.signals import CATEGORIES, LENGTHS, RATES
@@ -38,9 +38,9 @@ def frame_of(per_day: int, days: int, rate: Callable[[int], float], seed: int = 
     """Return users who come once, with refusals at `rate` of the day."""
     draw = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), per_day)
-    role = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(day)), side="right")]
+    lag = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(day)), side="right")]
     refused = (draw.random(len(day)) < np.array([rate(one) for one in day])).astype(float)
-    return pd.DataFrame({"day": [FIRST + timedelta(days=int(one)) for one in day], "role": role, "refusal": refused})
+    return pd.DataFrame({"day": [FIRST + timedelta(days=int(one)) for one in day], "baseline_lag": lag, "refusal": refused})
 
 
 def alarms_of(frame: pd.DataFrame, days: int, run_length: float = 30) -> list[tuple[int, Any]]:
@@ -71,8 +71,8 @@ def test_each_user_is_compared_once() -> None:
             used["sum"] += one.rate * one.users + one.baseline * one.baseline_users
     days = pd.Series([(one - FIRST).days for one in frame["day"]])
     # A user is compared if somebody of the other side is there: from the second week on, or up to four weeks before the end.
-    compared = frame[((frame["role"] == 0) & (days >= 7)) | ((frame["role"] > 0) & (days + frame["role"] < 70))]
-    assert (used["current"], used["baseline"]) == ((compared["role"] == 0).sum(), (compared["role"] > 0).sum())
+    compared = frame[((frame["baseline_lag"] == 0) & (days >= 7)) | ((frame["baseline_lag"] > 0) & (days + frame["baseline_lag"] < 70))]
+    assert (used["current"], used["baseline"]) == ((compared["baseline_lag"] == 0).sum(), (compared["baseline_lag"] > 0).sum())
     assert used["sum"] == pytest.approx(compared["refusal"].sum())
 
 
@@ -125,7 +125,7 @@ def test_the_categories_and_columns_are_those_of_the_detectors_and_the_query(hom
     migrate(home)
     with session(home) as connection:
         found = connection.execute(sql("flows", "drift_users"), {"since": FIRST, "until": FIRST, "most": 9}).description
-    assert {column[0] for column in found} == {"day", "role", "prompt", *RATES, *LENGTHS}
+    assert {column[0] for column in found} == {"day", "baseline_lag", "prompt", *RATES, *LENGTHS}
     assert all(action(signal) for signal in SIGNALS)
 
 
@@ -140,9 +140,19 @@ def test_the_slices_and_examples_of_an_alarm() -> None:
     values = values_of(frame, "refusal")
     assert next((one.column, one.name, one.before, one.after) for one in slices(frame, values)) == ("model", "m", 0.0, 1.0)
     assert "seldom" not in {one.name for one in slices(frame, values)}
-    shown = examples(frame, values, "up")
+    shown = examples(frame, values, "refusal", "up")
     assert (len(shown), len(set(shown))) == (10, 10)
     assert set(shown) <= {f"True{number}" for number in range(10)} | {"again", "False0"}
+
+
+def test_a_rate_that_fell_shows_flagged_exchanges_from_before_and_one_that_rose_only_flagged_ones() -> None:
+    frame = pd.DataFrame({"id": ["old 1", "old 0", "new 1", "new 0"], "asker": list("abcd"), "new": [False, False, True, True]})
+    values = pd.Series([1.0, 0.0, 1.0, 0.0])
+    assert examples(frame, values, "refusal", "down") == ["old 1"]
+    assert examples(frame, values, "refusal", "up") == ["new 1"]
+    assert examples(frame, values, "labeler_agreement", "down") == ["new 0", "new 1"]
+    assert examples(frame, values, "prompt_length", "down") == ["new 0", "new 1"]
+    assert (unit("refusal"), unit("prompt_length"), unit("volume")) == ("share, 0 to 1", "mean rank, 0 to 1", "users a day")
 
 
 # In the store ---------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ independent given the user. Weekdays may differ, traffic may grow, and users may
 
 When it is an alarm. Each signal and direction has an e-detector (`alignment.statistics.betting.restarted`) over several bets. Their mean
 over all signals, directions and bets exceeds `run_length` once in `run_length` days at most, on average, if nothing changes. Then all
-begin anew, and for the signals that are named, the days before the change are baseline no more.
+start again from 1, and for the signals that are named, the days before the change are no longer baseline.
 """
 
 from __future__ import annotations
@@ -92,10 +92,11 @@ def ranks(values: Array, reference: Array) -> Array:
 
 
 class DailyUsers:
-    """Users by day and role. `frame` has a row per counted user and day, in an order that is independent of the values.
+    """Users by day and the lag at which they are compared.
 
-    Columns: `day`, `role` (0 is current, otherwise the lag in days of the comparison that it is kept for), `prompt`, RATES and LENGTHS.
-    Absent columns count as without data. `first` is the first day on which all users can have been counted.
+    `frame` has a row per counted user and day, in an order that is independent of the values. Columns: `day`, `baseline_lag` (0 is current,
+    otherwise the days after which the user is baseline), `prompt`, RATES and LENGTHS. Absent columns count as without data. `first`
+    is the first day on which all users can have been counted.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class DailyUsers:
     ) -> None:
         self.first, self.volume, self._words_of = first, volume, words
         rows: dict[tuple[date, int], list[int]] = {}
-        for place, key in enumerate(zip(frame["day"].tolist(), frame["role"].tolist(), strict=True)):
+        for place, key in enumerate(zip(frame["day"].tolist(), frame["baseline_lag"].tolist(), strict=True)):
             if key[0] >= first:
                 rows.setdefault(key, []).append(place)
         self._at = {key: np.array(places, dtype=np.int64) for key, places in rows.items()}
@@ -232,7 +233,7 @@ class EDetectors:
             self._log[at] = restarted(self._log[at], gained)
 
     def check(self) -> list[Raised]:
-        """Return the signals that an alarm names, the strongest first, and begin anew after them; nothing if there is no alarm."""
+        """Return the signals that an alarm names, the strongest first, and start again from 1; nothing if there is no alarm."""
         if self.value < self.run_length:
             return []
         found = [self._raised(name) for name in SIGNALS if self.value_of(name) >= self.run_length]
