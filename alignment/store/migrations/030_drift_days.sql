@@ -48,24 +48,31 @@ WHERE ingested_at IS NULL OR closed_at IS NULL OR ingested_at <= closed_at;
 CREATE MACRO traffic_values(since, until) AS TABLE
 WITH exchanges AS (SELECT * FROM traffic(since, until)),
 answers AS (
-    SELECT
-        interaction_id, detector, arg_max(flagged::INTEGER, detected_at) AS flagged, arg_max(label, detected_at) AS label
+    SELECT interaction_id, detector, flagged::INTEGER AS flagged, label, detected_at
     FROM detections
     JOIN exchanges ON exchanges.id = interaction_id
     WHERE detected_at IS NULL OR detected_at <= closed_at
-    GROUP BY interaction_id, detector
 ),
 said AS (
     SELECT
         interaction_id,
-        max(flagged) FILTER (detector = 'harmful_request') AS harmful_request,
-        max(label) FILTER (detector = 'harmful_request') AS category,
-        max(flagged) FILTER (detector = 'harmful_answer') AS harmful_answer,
-        max(flagged) FILTER (detector = 'toxicity') AS toxicity,
-        max(flagged) FILTER (detector = 'refusal') AS refusal,
-        max(flagged) FILTER (detector = 'pii') AS pii,
-        max(flagged) FILTER (starts_with(detector, 'guard:')) AS guard
+        arg_max(flagged, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
+        arg_max(label, detected_at) FILTER (detector = 'harmful_request') AS category,
+        arg_max(flagged, detected_at) FILTER (detector = 'harmful_answer') AS harmful_answer,
+        arg_max(flagged, detected_at) FILTER (detector = 'toxicity') AS toxicity,
+        arg_max(flagged, detected_at) FILTER (detector = 'refusal') AS refusal,
+        arg_max(flagged, detected_at) FILTER (detector = 'pii') AS pii
     FROM answers
+    GROUP BY interaction_id
+),
+guarded AS (
+    SELECT interaction_id, max(flagged) AS guard
+    FROM (
+        SELECT interaction_id, arg_max(flagged, detected_at) AS flagged
+        FROM answers
+        WHERE starts_with(detector, 'guard:')
+        GROUP BY interaction_id, detector
+    )
     GROUP BY interaction_id
 ),
 felt AS (
@@ -125,6 +132,7 @@ SELECT
     length(response) AS response_length
 FROM exchanges
 LEFT JOIN said ON said.interaction_id = exchanges.id
+LEFT JOIN guarded ON guarded.interaction_id = exchanges.id
 LEFT JOIN unflagged ON unflagged.interaction_id = exchanges.id
 LEFT JOIN felt ON felt.interaction_id = exchanges.id
 LEFT JOIN voted ON voted.interaction_id = exchanges.id
