@@ -1,10 +1,10 @@
-"""Measure the drift e-detectors on replayed streams of real exchanges by whole users, beside the tests on rows that they replaced.
+"""Measure the drift e-detectors on replayed streams of real exchanges by whole users.
 
 A stream draws users with replacement from a source and lets each visit on its days with exchanges of their own: the bundled sample
 traffic by its users, HH dialogues (a dialogue is a user), and tweets with people's labels, dealt to users whose share of offensive tweets
 differs as that of correlated outcomes does (0.3). Flags are people's labels for tweets, and lists of words otherwise: they need to be real
 in how they cluster, not right. The new topic is one category of the bundled requests. Users of a day beyond 4,000 are left out, as by a
-night.
+night. All logs are punctual: no source comes late, and no clock is ahead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from alignment.errors import InputError
 
 START, DAYS, CHANGE, WINDOW = date(2026, 1, 5), 90, 49, 28
 """First day, days per stream, the day on which a change begins, and the days within which it counts as found."""
-RUN_LENGTH, TOLERANCE, MOST_USERS, ROWS_REPLAYS = 30.0, 0.01, 4000, 4
+RUN_LENGTH, TOLERANCE, MOST_USERS = 30.0, 0.01, 4000
 FEATURES = ("harmful_request", "toxicity", "refusal", "pii", "complained", "harm_hate", "harm_sexual", "harm_violence")
 _WORDS = {
     "harmful_request": r"\b(?:kill|steal|hack|bomb|drugs?|gun|weapon|rob|poison|hurt)\w*",
@@ -175,7 +175,7 @@ def stream(pool: Exchanges, per_day: int, each: int, kind: Coming, draw: np.rand
 
 
 def counted(found: Visits, draw: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which visits count, as `flows/sql/drift_users.sql` has it, in a random order, and the role of each."""
+    """Return which visits count, as `flows/sql/drift_users.sql` has it, in a random order, and the lag of each."""
     phase = draw.integers(0, WEEK, found.user.max() + 1)[found.user]
     week = (found.day + phase) // WEEK
     _, first = np.unique(found.user * 1000 + week, return_index=True)
@@ -186,15 +186,15 @@ def counted(found: Visits, draw: np.random.Generator) -> tuple[NDArray[np.int64]
     place = np.empty(len(day), dtype=np.int64)
     place[order] = np.arange(len(day)) - np.searchsorted(day[order], day[order])
     first = first[place < MOST_USERS]
-    role = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(first)), side="right")]
-    return first, role
+    lag = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(first)), side="right")]
+    return first, lag
 
 
 def traffic(
     pool: Exchanges, found: Visits, draw: np.random.Generator, change: Planted | None = None, new_topic: Sequence[str] = ()
 ) -> DailyUsers:
     """Return a stream as the e-detectors see it; a change begins on day CHANGE."""
-    at, role = counted(found, draw)
+    at, lag = counted(found, draw)
     day, rows = found.day[at], found.rows[at]
     values = pool.values[rows].mean(axis=1)
     after = day >= CHANGE
@@ -209,7 +209,7 @@ def traffic(
     if change == TOPIC:
         hit = after & (draw.random(len(frame)) < 0.1)
         prompts = [new_topic[int(draw.integers(len(new_topic)))] if new else old for old, new in zip(prompts, hit, strict=True)]
-    frame["prompt"], frame["role"] = prompts, role
+    frame["prompt"], frame["baseline_lag"] = prompts, lag
     frame["day"] = [START + timedelta(days=int(one)) for one in day]
     per_day = np.bincount(found.day, minlength=DAYS)
     volume = {START + timedelta(days=number): int(n) for number, n in enumerate(per_day)}
@@ -236,49 +236,12 @@ def watched(seen: DailyUsers, until: int = DAYS) -> list[tuple[int, list[str]]]:
     return alarms
 
 
-def by_rows(pool: Exchanges, found: Visits, nights: Sequence[int]) -> int:
-    """Return in how many nights the tests before alarmed: rows of 7 days against 14, Fisher or Mann-Whitney, Holm, a visible effect."""
-    alarms = 0
-    for night in nights:
-        old, new = (
-            pool.values[found.rows[(found.day >= low) & (found.day < high)].ravel()]
-            for low, high in ((night - 21, night - 7), (night - 7, night))
-        )
-        tested = []
-        for place in range(len(FEATURES)):
-            hits, n = (side[:, place].sum() for side in (old, new)), (len(old), len(new))
-            table = [[int(hit), size - int(hit)] for hit, size in zip(hits, n, strict=True)]
-            tested.append((stats.fisher_exact(table).pvalue, abs(table[1][0] / n[1] - table[0][0] / n[0]) >= 0.02))
-        for place in (-2, -1):
-            sides = [side[~np.isnan(side[:, place]), place] for side in (old, new)]
-            if all(map(len, sides)):
-                outcome = stats.mannwhitneyu(sides[1], sides[0])
-                tested.append((outcome.pvalue, abs(2 * outcome.statistic / (len(sides[0]) * len(sides[1])) - 1) >= 0.1))
-        alarms += _holm_alarms(tested)
-    return alarms
-
-
-def _holm_alarms(tested: Sequence[tuple[float, bool]]) -> bool:
-    running = 0.0
-    for rank, (p, visible) in enumerate(sorted(tested)):
-        running = max(running, p * (len(tested) - rank))
-        if running > 0.05:
-            return False
-        if visible:
-            return True
-    return False
-
-
 def quiet(name: str, pool: Exchanges, per_day: int, each: int, kind: Coming, replays: int, seed: int) -> dict[str, Any]:
-    """Return how often streams without any change raise an alarm in 30 days, with a 95% interval, and the tests on rows beside it."""
-    draw, alarms, rows, nights = np.random.default_rng([seed, per_day, each]), 0, 0, 0
+    """Return how often streams without any change raise an alarm in 30 days, with a 95% interval."""
+    draw, alarms = np.random.default_rng([seed, per_day, each]), 0
     first = 2 * WEEK - 1
-    for number in range(replays):
-        found = stream(pool, per_day, each, kind, draw)
-        alarms += len(watched(traffic(pool, found, draw)))
-        if number < ROWS_REPLAYS:
-            at = range(30, 60, 3)
-            rows, nights = rows + by_rows(pool, found, at), nights + len(at)
+    for _ in range(replays):
+        alarms += len(watched(traffic(pool, stream(pool, per_day, each, kind, draw), draw)))
     months = replays * (DAYS - first) / 30
     low, high = (stats.chi2.ppf(q, 2 * n) / 2 / months if n else 0.0 for q, n in ((0.025, alarms), (0.975, alarms + 1)))
     return {
@@ -289,7 +252,6 @@ def quiet(name: str, pool: Exchanges, per_day: int, each: int, kind: Coming, rep
         "alarms_in_30_days": round(alarms / months, 3),
         "low": round(float(low), 3),
         "high": round(float(high), 3),
-        "rows_before": f"{rows}/{nights}",
         "held": alarms / months <= 1,
     }
 

@@ -295,13 +295,13 @@ def _daily(home: str, days: int) -> list[Row]:
 
 
 def drift_latest() -> list[Row]:
-    """Return each signal in the last seven closed days, alarms first; without the mean of all, which `drift_value` returns."""
-    return [row for row in read_shared("drift_latest") if row["signal"] != "all"]
+    """Return each signal in the last seven closed days, alarms first."""
+    return read_shared("drift_latest")
 
 
 def drift_value() -> Row | None:
     """Return the mean of all e-detectors on the last closed day; None before the first report."""
-    return _first([row for row in read_shared("drift_latest") if row["signal"] == "all"])
+    return _first(read("drift_value"))
 
 
 def drift_alarms(limit: int = 12) -> list[Row]:

@@ -1,9 +1,10 @@
 """Drift: measure each closed day of traffic, and name the signals that have changed.
 
-A day is closed once an exchange of a later day is stored. Lines that arrive after that count as baseline at most. The first run measures
-all days there are.
+A day is closed once an exchange of a later day is stored and that day has begun. What was known of it then is frozen, as its users and as
+baseline of later days: lines that arrive afterwards count nowhere. The first run measures all days there are.
 
-Effects: reads the store; appends the days' measurements, alarms and their examples; emits a Prefect event per alarm.
+Effects: reads the store; appends the days' measurements, alarms and their examples; emits a Prefect event per alarm until a night that
+finished has reported it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from prefect.events import emit_event
 from alignment.config import Settings, load_settings
 from alignment.drift import DailyUsers, EDetectors, Measured, Raised, action, effect, gains_of
 from alignment.drift.detect import LAGS, WEEK
-from alignment.drift.explain import as_json, examples, slices, values_of
+from alignment.drift.explain import examples, slices, values_of
 from alignment.ids import content_id
 from alignment.store import append, query, session, sql
-from flows.night import now
+from flows.night import now, only_night
 
-CHUNK, MOST_USERS, MOST_EXCHANGES = 28, 4000, 20_000
-"""Days that are measured per query, users that count per day, and exchanges that are searched for examples, per side."""
+CHUNK, MOST_USERS, MOST_EXCHANGES, LEAST_USERS = 28, 4000, 20_000, 5
+"""Days that are measured per query, users that count per day, exchanges that are searched for examples, per side, and users of the day with
+which drift begins."""
 ALL = "all"
 
 
@@ -42,31 +44,48 @@ class DriftRows(NamedTuple):
 
 @task
 def report(night_id: str) -> list[dict[str, Any]]:
-    """Measure the days that closed since the last report; store them, and return the signals that alarms of the last week named."""
+    """Measure the days that closed since the last report, and store them.
+
+    Return the alarms of the last week that no finished night has reported, whoever measured them.
+    """
     settings, moment = load_settings(), now()
-    [span] = query(settings.home, sql("flows", "drift_span"))
+    [span] = query(settings.home, sql("flows", "drift_span"), {"moment": moment})
     if span["newest"] is None:
         return []
-    # On earlier days, users whose own week began before the traffic cannot be told from others.
-    first = span["first"] + timedelta(days=WEEK - 1)
-    start = max(first, span["measured"] + timedelta(days=1)) if span["measured"] else first
+    first, days = _open_days(settings, span)
     detectors = replayed(settings, span["alarmed"])
-    alarms: list[dict[str, Any]] = []
-    for begin in _every(start, span["newest"], CHUNK):
-        end = min(begin + timedelta(days=CHUNK), span["newest"])
-        found = _measure(settings, detectors, first, (begin, end), (night_id, moment))
+    while days:
+        chunk = [day for day in days if day < days[0] + timedelta(days=CHUNK)]
+        days = days[len(chunk) :]
+        found = _measure(settings, detectors, first, chunk, (night_id, moment))
         with session(settings.home, write=True) as connection:
             for table, rows in zip(("drift_days", "drift_alarms", "drift_examples"), found, strict=True):
                 append(connection, table, rows)
-        alarms += found.alarms
     # The first report of a long history finds old changes too; the pages show them, but they are no news.
-    return [row for row in alarms if row["day"] >= span["newest"] - timedelta(days=WEEK)]
+    return query(settings.home, sql("flows", "drift_untold"), {"since": span["newest"] - timedelta(days=WEEK)})
 
 
-def _every(start: date, end: date, days: int) -> Iterator[date]:
+def _open_days(settings: Settings, span: dict[str, Any]) -> tuple[date, list[date]]:
+    """Return the first day that can be measured, and the closed days to measure: those that have users or a baseline with users.
+
+    The others may be many: one line can be of 1970.
+    """
+    since = span["measured"] - timedelta(days=max(LAGS)) if span["measured"] else span["oldest"]
+    users = {
+        row["day"]: row["users"] for row in query(settings.home, sql("flows", "drift_days"), {"since": since, "until": span["newest"]})
+    }
+    # On earlier days, users whose own week began before the traffic cannot be told from others.
+    begins = min((day for day, number in users.items() if number >= LEAST_USERS), default=span["newest"])
+    first = span["first"] or begins + timedelta(days=WEEK - 1)
+    start = span["measured"] + timedelta(days=1) if span["measured"] else first
+    days = {day + timedelta(days=back) for day in users for back in range(max(LAGS) + 1)}
+    return first, sorted(day for day in days if start <= day < span["newest"])
+
+
+def _every(start: date, end: date) -> Iterator[date]:
     while start < end:
         yield start
-        start += timedelta(days=days)
+        start += timedelta(days=1)
 
 
 def replayed(settings: Settings, alarmed: date | None) -> EDetectors:
@@ -84,9 +103,10 @@ def replayed(settings: Settings, alarmed: date | None) -> EDetectors:
     return detectors
 
 
-def _traffic(settings: Settings, first: date, span: tuple[date, date]) -> DailyUsers:
-    since = max(span[0] - timedelta(days=max(LAGS) + WEEK - 1), first - timedelta(days=WEEK - 1))
-    window = {"since": since, "until": span[1]}
+def _traffic(settings: Settings, first: date, start: date, last: date) -> DailyUsers:
+    """Return what is needed to measure the days from `start` to `last`."""
+    since = max(start - timedelta(days=max(LAGS) + WEEK - 1), first - timedelta(days=WEEK - 1))
+    window = {"since": since, "until": last + timedelta(days=1)}
     with session(settings.home) as connection:
         frame = connection.execute(sql("flows", "drift_users"), window | {"most": MOST_USERS}).to_arrow_table().to_pandas()
         volume = dict(connection.execute(sql("flows", "drift_days"), window).fetchall())
@@ -94,17 +114,18 @@ def _traffic(settings: Settings, first: date, span: tuple[date, date]) -> DailyU
     return DailyUsers(frame, max(first, since + timedelta(days=WEEK - 1)), volume)
 
 
-def _measure(settings: Settings, detectors: EDetectors, first: date, span: tuple[date, date], stamp: tuple[str, datetime]) -> DriftRows:
-    """Measure the days of `span`, and explain each alarm."""
-    traffic, found = _traffic(settings, first, span), DriftRows([], [], [])
-    for day in _every(*span, 1):
+def _measure(settings: Settings, detectors: EDetectors, first: date, days: list[date], stamp: tuple[str, datetime]) -> DriftRows:
+    """Measure some days in order, and explain each alarm."""
+    traffic, found = _traffic(settings, first, days[0], days[-1]), DriftRows([], [], [])
+    for day in days:
         floors = dict(detectors.floors)
         measured = traffic.measure(day, floors)
         gains = {one.signal: gains_of(one, settings.drift.tolerance) for one in measured}
         detectors.take(day, gains)
         found.days.extend(_day_rows(day, measured, gains, detectors, stamp))
         for raised in detectors.check():
-            alarm = _alarm_row(traffic, raised, day, floors, stamp)
+            # Read again from the change on, which may be before these days.
+            alarm = _alarm_row(_traffic(settings, first, raised.since, day), raised, day, floors, stamp)
             rows, shown = _explained(settings, raised, day)
             found.alarms.append({**alarm, "slices": rows})
             found.examples.extend(
@@ -136,12 +157,8 @@ def _day_rows(
 
 
 def _alarm_row(traffic: DailyUsers, raised: Raised, day: date, floors: dict[str, date], stamp: tuple[str, datetime]) -> dict[str, Any]:
-    days = [
-        one
-        for past in _every(max(raised.since, traffic.first), day + timedelta(days=1), 1)
-        for one in traffic.measure(past, floors)
-        if one.signal == raised.signal
-    ]
+    past = _every(raised.since, day + timedelta(days=1))
+    days = [one for each in past for one in traffic.measure(each, floors, signals=(raised.signal,))]
     point = effect(days)
     users = sum(one.users for one in days)
     return {
@@ -168,7 +185,7 @@ def _weighted(days: list[Measured], value: str, weight: str) -> float | None:
 
 
 def _explained(settings: Settings, raised: Raised, day: date) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the slices that moved most and the ids of the exchanges that drove the change."""
+    """Return the slices that moved most and the ids of the exchanges to read."""
     window = {
         "since": raised.since,
         "before": raised.since - timedelta(days=max(LAGS)),
@@ -179,14 +196,19 @@ def _explained(settings: Settings, raised: Raised, day: date) -> tuple[list[dict
         frame = connection.execute(sql("flows", "drift_exchanges"), window).to_arrow_table().to_pandas()
     frame["new"] = frame["new"].astype(bool)
     values = values_of(frame, raised.signal)
-    return as_json(slices(frame, values)), examples(frame, values, raised.direction)
+    return [one._asdict() for one in slices(frame, values)], examples(frame, values, raised.signal, raised.direction)
 
 
 @flow(name="monitor")
 def monitor(night_id: str | None = None) -> dict[str, list[str]]:
-    """Measure drift, for a night or by hand, and emit a Prefect event `alignment.drift.alarm` per alarm. Return `{"alarms": signals}`."""
+    """Measure drift, for a night or by hand, and emit a Prefect event `alignment.drift.alarm` per alarm. Return `{"alarms": signals}`.
+
+    Raises:
+        NightRunning: another process holds the night's lock.
+    """
     night_id = night_id or f"by-hand-{now().isoformat(timespec='seconds')}"
-    alarms = report(night_id)
+    with only_night(load_settings()):
+        alarms = report(night_id)
     for row in alarms:
         emit_event(
             "alignment.drift.alarm",

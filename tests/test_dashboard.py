@@ -19,7 +19,7 @@ from alignment.release import current, register
 from alignment.store import append, migrate, query, session
 from dashboard import components, data
 from dashboard.views import deciding
-from tests.conftest import ROOT
+from tests.conftest import NOW, ROOT
 from tests.dashboard_pages import PAGES, addressed, marked_up, opened, press, texts
 from tests.dashboard_store import HOSTILE, LAST, PROMPTS, SHOWN
 from tests.test_hooks import Server
@@ -435,8 +435,28 @@ def test_drift_names_the_alarm_what_drove_it_and_what_to_do(filled: Path, monkey
     assert "raise *one* false alarm in 30 days" in said
     assert "**Refusals rose** since" in said
     assert "align release rollback" in said
-    assert any("+9.5 points (95%: +4.0 points to +15.0 points)" in element.value for element in app.caption)
+    captions = " ".join(element.value for element in app.caption)
+    assert "+9.5 points (95%: +4.0 points to +15.0 points)" in captions
+    assert "evidence 1.2 of 30" in captions
+    assert "name no user" not in captions
+    assert "10 exchanges: what drove it" in [one.label for one in app.expander]
     assert app.dataframe[1].value["Change"].iloc[0] == "+13.0 points"
+
+
+def test_drift_says_how_many_exchanges_name_no_user_and_that_a_fall_shows_what_was_before(home: Path) -> None:
+    migrate(home)
+    day = {"day": NOW.date(), "recorded_at": NOW, "value": 1.0}
+    figures = {"signal": "refusal", "rate": 0.1, "baseline": 0.4, "users": 9, "baseline_users": 9}
+    alarm = {**day, **figures, "id": "a", "direction": "down", "since": NOW.date(), "effect": -0.3, "low": -0.4, "high": -0.2, "slices": []}
+    with session(home, write=True) as connection:
+        append(connection, "drift_days", [{**day, **figures, "id": "d"}, {**day, "id": "all", "signal": "all"}])
+        append(connection, "drift_alarms", [{name: value for name, value in alarm.items() if name != "baseline_users"}])
+        append(connection, "drift_examples", [{"id": "x", "alarm_id": "a", "interaction_id": "0", "position": 0}])
+        users = ["u", "", None, "v"]
+        append(connection, "interactions", [{"id": f"{n}", "user_id": user, "created_at": NOW} for n, user in enumerate(users)])
+    app = opened("drift")
+    assert any(element.value.startswith("50.0% of the last week's exchanges name no user") for element in app.caption)
+    assert [one.label for one in app.expander] == ["1 exchange: what there was more of before"]
 
 
 def test_an_exchange_that_drove_an_alarm_is_shown_by_its_address(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

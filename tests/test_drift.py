@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -13,16 +16,18 @@ import pandas as pd
 import pytest
 
 from alignment.config import load_settings
-from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of
+from alignment.drift import SIGNALS, DailyUsers, EDetectors, Measured, action, effect, gains_of, unit
 from alignment.drift.detect import BETS, LAGS, VOLUME_TOLERANCE, blocks
 from alignment.drift.explain import examples, slices, values_of
 from alignment.drift.signals import CATEGORIES, LENGTHS, RATES
+from alignment.errors import NightRunning
 from alignment.ids import subject_key
 from alignment.ingest.redact import redaction_key
 from alignment.lineage import Subject, apply_erasure, plan_erasure
 from alignment.moderation import corpora
 from alignment.store import append, migrate, query, session, sql
-from flows.monitor import ALL, report
+from flows.monitor import ALL, monitor, report
+from flows.night import record_night, record_stage
 from tests.conftest import NOW
 
 FIRST = date(2026, 9, 7)
@@ -33,9 +38,9 @@ def frame_of(per_day: int, days: int, rate: Callable[[int], float], seed: int = 
     """Return users who come once, with refusals at `rate` of the day."""
     draw = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), per_day)
-    role = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(day)), side="right")]
+    lag = np.array([0, *LAGS])[np.searchsorted([8, 10, 11, 12], draw.integers(0, 16, len(day)), side="right")]
     refused = (draw.random(len(day)) < np.array([rate(one) for one in day])).astype(float)
-    return pd.DataFrame({"day": [FIRST + timedelta(days=int(one)) for one in day], "role": role, "refusal": refused})
+    return pd.DataFrame({"day": [FIRST + timedelta(days=int(one)) for one in day], "baseline_lag": lag, "refusal": refused})
 
 
 def alarms_of(frame: pd.DataFrame, days: int, run_length: float = 30) -> list[tuple[int, Any]]:
@@ -66,8 +71,8 @@ def test_each_user_is_compared_once() -> None:
             used["sum"] += one.rate * one.users + one.baseline * one.baseline_users
     days = pd.Series([(one - FIRST).days for one in frame["day"]])
     # A user is compared if somebody of the other side is there: from the second week on, or up to four weeks before the end.
-    compared = frame[((frame["role"] == 0) & (days >= 7)) | ((frame["role"] > 0) & (days + frame["role"] < 70))]
-    assert (used["current"], used["baseline"]) == ((compared["role"] == 0).sum(), (compared["role"] > 0).sum())
+    compared = frame[((frame["baseline_lag"] == 0) & (days >= 7)) | ((frame["baseline_lag"] > 0) & (days + frame["baseline_lag"] < 70))]
+    assert (used["current"], used["baseline"]) == ((compared["baseline_lag"] == 0).sum(), (compared["baseline_lag"] > 0).sum())
     assert used["sum"] == pytest.approx(compared["refusal"].sum())
 
 
@@ -120,7 +125,7 @@ def test_the_categories_and_columns_are_those_of_the_detectors_and_the_query(hom
     migrate(home)
     with session(home) as connection:
         found = connection.execute(sql("flows", "drift_users"), {"since": FIRST, "until": FIRST, "most": 9}).description
-    assert {column[0] for column in found} == {"day", "role", "prompt", *RATES, *LENGTHS}
+    assert {column[0] for column in found} == {"day", "baseline_lag", "prompt", *RATES, *LENGTHS}
     assert all(action(signal) for signal in SIGNALS)
 
 
@@ -135,9 +140,19 @@ def test_the_slices_and_examples_of_an_alarm() -> None:
     values = values_of(frame, "refusal")
     assert next((one.column, one.name, one.before, one.after) for one in slices(frame, values)) == ("model", "m", 0.0, 1.0)
     assert "seldom" not in {one.name for one in slices(frame, values)}
-    shown = examples(frame, values, "up")
+    shown = examples(frame, values, "refusal", "up")
     assert (len(shown), len(set(shown))) == (10, 10)
     assert set(shown) <= {f"True{number}" for number in range(10)} | {"again", "False0"}
+
+
+def test_a_rate_that_fell_shows_flagged_exchanges_from_before_and_one_that_rose_only_flagged_ones() -> None:
+    frame = pd.DataFrame({"id": ["old 1", "old 0", "new 1", "new 0"], "asker": list("abcd"), "new": [False, False, True, True]})
+    values = pd.Series([1.0, 0.0, 1.0, 0.0])
+    assert examples(frame, values, "refusal", "down") == ["old 1"]
+    assert examples(frame, values, "refusal", "up") == ["new 1"]
+    assert examples(frame, values, "labeler_agreement", "down") == ["new 0", "new 1"]
+    assert examples(frame, values, "prompt_length", "down") == ["new 0", "new 1"]
+    assert (unit("refusal"), unit("prompt_length"), unit("volume")) == ("share, 0 to 1", "mean rank, 0 to 1", "users a day")
 
 
 # In the store ---------------------------------------------------------------------------------------------------------------------
@@ -157,10 +172,10 @@ def fill(home: Path, days: range, *, per_day: int = 150, rate: Callable[[int], f
     put(home, exchanges, detections)
 
 
-def exchange(name: str, user: str, at: datetime) -> Row:
+def exchange(name: str, user: str, at: datetime, arrived: datetime | None = None) -> Row:
     messages = [{"role": "user", "content": "How do I bake a cake?"}]
     texts = {"messages": messages, "prompt": messages[0]["content"], "response": "Like this.", "model": "chat"}
-    return {"id": name, "user_id": user, "created_at": at, "ingested_at": at, "consent": True, **texts}
+    return {"id": name, "user_id": user, "created_at": at, "ingested_at": arrived or at, "consent": True, **texts}
 
 
 def detection(name: str, flagged: bool, at: datetime) -> Row:
@@ -173,12 +188,31 @@ def put(home: Path, exchanges: list[Row], detections: list[Row]) -> None:
         append(connection, "detections", detections, key=("interaction_id", "detector", "version"))
 
 
+def night(home: Path, name: str) -> list[Row]:
+    """Report, and record that the night finished."""
+    alarms = report.fn(name)
+    record_stage(home, name, "monitor", 1.0, {})
+    record_night(home, name, "finished", {})
+    return alarms
+
+
 def stored(home: Path) -> dict[str, list[Row]]:
     return {table: query(home, f"SELECT * FROM {table} ORDER BY id") for table in ("drift_days", "drift_alarms", "drift_examples")}
 
 
 def rise(day: int) -> float:
     return 0.1 if day < 40 else 0.4
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Return how to set the time of the reports and of what they store."""
+
+    def put_to(moment: datetime) -> None:
+        for module in ("monitor", "night"):
+            monkeypatch.setattr(f"flows.{module}.now", lambda: moment)
+
+    return put_to
 
 
 @pytest.fixture
@@ -192,7 +226,7 @@ def test_a_night_names_the_alarm_its_slices_and_its_exchanges(risen: Path) -> No
     assert (row["signal"], row["direction"], row["night_id"]) == ("refusal", "up", "n1")
     assert row["low"] < 0.3 < row["high"]
     assert row["low"] > 0
-    assert [(one["column"], one["name"]) for one in row["slices"]] == [("model", "chat"), ("source", "")]
+    assert [(one["column"], one["name"]) for one in json.loads(row["slices"])] == [("model", "chat"), ("source", "")]
     named = query(risen, "SELECT interaction_id FROM drift_examples ORDER BY position")
     assert len(named) == 10
     flagged = {one["interaction_id"] for one in query(risen, "SELECT interaction_id FROM detections WHERE flagged")}
@@ -202,9 +236,9 @@ def test_a_night_names_the_alarm_its_slices_and_its_exchanges(risen: Path) -> No
 
 
 def test_a_second_night_adds_nothing_and_night_by_night_is_as_all_at_once(risen: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    report.fn("n1")
+    night(risen, "n1")
     before = stored(risen)
-    assert report.fn("n2") == []
+    assert night(risen, "n2") == []
     assert stored(risen) == before
 
     other = tmp_path / "other"
@@ -216,7 +250,11 @@ def test_a_second_night_adds_nothing_and_night_by_night_is_as_all_at_once(risen:
     assert [[row[name] for name in measured] for row in stored(other)["drift_days"]] == [
         [row[name] for name in measured] for row in before["drift_days"]
     ]
-    assert [row["signal"] for row in stored(other)["drift_alarms"]] == ["refusal"]
+    explained = ("day", "signal", "since", "rate", "baseline", "effect", "low", "high", "users", "slices")
+    assert [[row[name] for name in explained] for row in stored(other)["drift_alarms"]] == [
+        [row[name] for name in explained] for row in before["drift_alarms"]
+    ]
+    assert len(before["drift_alarms"]) == 1
 
 
 def test_a_day_is_measured_once_a_later_one_has_begun(home: Path) -> None:
@@ -291,3 +329,131 @@ def test_the_value_of_all_signals_is_stored_for_each_measured_day(home: Path) ->
     rows = query(home, "SELECT value FROM drift_days WHERE signal = ?", [ALL])
     assert len(rows) == 13
     assert all(row["value"] > 0 for row in rows)
+
+
+# As of the moment a day closed ----------------------------------------------------------------------------------------------------
+
+
+def at(day: int, hour: int = 0) -> datetime:
+    return datetime.combine(FIRST, datetime.min.time()) + timedelta(days=day, hours=hour)
+
+
+def test_a_source_whose_lines_come_after_their_day_closed_raises_no_alarm(home: Path, clock: Any) -> None:
+    """Source a refuses 60%, source b nothing and at length, and b comes two days late: as baseline only, each day would differ from it."""
+    migrate(home)
+    draw = np.random.default_rng(0)
+
+    def come(days: range) -> None:
+        lines = [
+            (f"{source}-{day - late}-{number}", at(day - late, 1), at(day, 2), draw.random() < rate)
+            for day in days
+            for source, late, rate in (("a", 0, 0.6), ("b", 2, 0.0))
+            for number in range(80)
+        ]
+        put(
+            home,
+            [
+                exchange(name, f"user {name}", written, came) | {"response": "Like this." * (1 + 9 * name.startswith("b"))}
+                for name, written, came, _ in lines
+            ],
+            [detection(name, bool(hit), came) for name, _, came, hit in lines],
+        )
+
+    come(range(34))
+    with session(home, write=True) as connection:
+        closed = [{"id": f"{day}", "day": at(day), "signal": ALL, "recorded_at": at(day + 1, 3)} for day in range(6, 33)]
+        append(connection, "drift_days", closed)
+    for day in range(34, 40):
+        come(range(day, day + 1))
+        clock(at(day, 3))
+        assert report.fn(f"n{day}") == []
+    found = query(home, "SELECT signal, max(day)::DATE AS day, avg(baseline) AS baseline FROM drift_days GROUP BY signal ORDER BY signal")
+    assert {row["day"] for row in found if row["signal"] != "volume"} == {FIRST + timedelta(days=38)}
+    baseline = {row["signal"]: row["baseline"] for row in found}
+    assert (baseline["refusal"], baseline["response_length"]) == (pytest.approx(0.6, abs=0.1), 0.5)
+    assert query(home, "SELECT DISTINCT baseline FROM drift_days WHERE signal = 'volume'") == [{"baseline": 80.0}]
+
+
+def test_a_clock_that_is_ahead_does_not_close_today(home: Path, clock: Any) -> None:
+    fill(home, range(20), per_day=20)
+    clock(at(19, 12))
+    put(home, [exchange("ahead", "ahead", at(20, 5))], [])
+    report.fn("n")
+    assert query(home, "SELECT max(day) AS day FROM drift_days") == [{"day": FIRST + timedelta(days=18)}]
+
+
+def test_what_is_said_of_an_exchange_after_its_day_closed_changes_no_baseline(home: Path) -> None:
+    """Other versions, guards, votes, clearings, and thumbs come later for the older of two days; the last of each before counts."""
+    migrate(home)
+    put(home, [exchange("old", "u", at(0)), exchange("open", "v", at(1))], [])
+    said = [
+        ("harmful_request", "1", True, 1), ("harmful_request", "2", False, 9), ("guard:g", "1", True, 1), ("guard:g", "2", False, 2),
+        ("guard:new", "1", True, 9),
+    ]  # fmt: skip
+    votes = [("x", "a", 1), ("x", "b", 2), ("y", "b", 1), ("y", "a", 9)]
+    for name in ("old", "open"):
+        rows = [detection(name, flagged, at(1, hour)) | {"detector": who, "version": version} for who, version, flagged, hour in said]
+        put(home, [], rows)
+        given = [
+            {"id": f"{name} {n}", "labeler": who, "verdict": what, "created_at": at(1, hour)} for n, (what, who, hour) in enumerate(votes)
+        ]
+        with session(home, write=True) as connection:
+            append(connection, "votes", [{**row, "interaction_id": name} for row in given])
+    with session(home, write=True) as connection:
+        append(connection, "drift_days", [{"id": "d", "day": FIRST, "signal": ALL, "recorded_at": at(1, 5)}])
+    found = query(
+        home,
+        "SELECT id, harmful_request, guard, labeler_agreement FROM traffic_values($since, $until) ORDER BY id",
+        {"since": FIRST, "until": FIRST + timedelta(days=2)},
+    )
+    assert [tuple(row.values()) for row in found] == [("old", 1, 0, 1), ("open", 0, 1, 0)]
+
+
+def test_what_was_cleared_when_its_day_closed_stays_so(home: Path) -> None:
+    migrate(home)
+    put(home, [exchange("e", "u", at(0))], [detection("e", True, at(1, 9)) | {"detector": "harmful_request"}])
+    with session(home, write=True) as connection:
+        append(connection, "clearings", [{"id": "c", "interaction_id": "e", "run": "r", "cleared_at": at(1, 1)}])
+        append(connection, "cascade_audits", [{"id": "r", "held": True}])
+        append(connection, "drift_days", [{"id": "d", "day": FIRST, "signal": ALL, "recorded_at": at(1, 5)}])
+    found = query(home, "SELECT harmful_request FROM traffic_values($since, $until)", {"since": FIRST, "until": FIRST + timedelta(days=2)})
+    assert found == [{"harmful_request": 0}]
+
+
+def test_one_line_of_1970_is_not_where_drift_begins(home: Path) -> None:
+    fill(home, range(20), per_day=20)
+    old = datetime(1970, 1, 1)
+    put(home, [exchange("old", "old", old)], [])
+    report.fn("n")
+    days = {row["day"] for row in query(home, "SELECT DISTINCT day FROM drift_days")}
+    assert days == {FIRST + timedelta(days=day) for day in range(6, 19)}
+
+
+def test_many_lines_of_1970_do_not_make_it_measure_the_empty_years_after(home: Path) -> None:
+    fill(home, range(20), per_day=20)
+    old = datetime(1970, 1, 1)
+    put(home, [exchange(f"old{number}", f"old{number}", old) for number in range(9)], [])
+    report.fn("n")
+    [found] = query(home, "SELECT count(DISTINCT day) AS n, max(day) AS last FROM drift_days")
+    assert found == {"n": 23 + 19, "last": FIRST + timedelta(days=18)}
+
+
+def test_an_alarm_is_returned_until_a_night_that_finished_has_told_it(risen: Path) -> None:
+    """A report by hand, and a night that was killed after its last stage, told nobody."""
+    assert [row["signal"] for row in report.fn("by-hand")] == ["refusal"]
+    assert [row["signal"] for row in report.fn("killed")] == ["refusal"]
+    record_stage(risen, "killed", "monitor", 1.0, {})
+    record_night(risen, "earlier", "finished", {})
+    assert [row["signal"] for row in night(risen, "n1")] == ["refusal"]
+    assert report.fn("n2") == []
+
+
+def test_drift_is_not_measured_by_hand_while_a_night_runs(home: Path) -> None:
+    migrate(home)
+    hold = "import sys, pathlib, flows.night as n\nwith n.night_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(NightRunning):
+            monitor.fn()
+        other.communicate("\n")

@@ -430,7 +430,7 @@ def test_drawn_seeds_count_in_no_figure_of_traffic_and_make_no_night_new(setting
     assert len(query(settings.home, "SELECT id FROM trainable")) == 2
     assert query(settings.home, sql("flows", "unmoderated"), {"versions": ["toxicity@1"]}) == []
     assert not ingesting._backlog(settings)
-    assert query(settings.home, "SELECT id FROM traffic_values") == []
+    assert query(settings.home, "SELECT id FROM traffic_values('1970-01-01', '9999-01-01')") == []
 
 
 def test_the_next_night_teaches_only_what_it_draws(settings: Settings):

@@ -12,12 +12,12 @@ independent given the user. Weekdays may differ, traffic may grow, and users may
 
 When it is an alarm. Each signal and direction has an e-detector (`alignment.statistics.betting.restarted`) over several bets. Their mean
 over all signals, directions and bets exceeds `run_length` once in `run_length` days at most, on average, if nothing changes. Then all
-begin anew, and for the signals that are named, the days before the change are baseline no more.
+start again from 1, and for the signals that are named, the days before the change are no longer baseline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -92,10 +92,11 @@ def ranks(values: Array, reference: Array) -> Array:
 
 
 class DailyUsers:
-    """Users by day and role. `frame` has a row per counted user and day, in an order that is independent of the values.
+    """Users by day and the lag at which they are compared.
 
-    Columns: `day`, `role` (0 is current, otherwise the lag in days of the comparison that it is kept for), `prompt`, RATES and LENGTHS.
-    Absent columns count as without data. `first` is the first day on which all users can have been counted.
+    `frame` has a row per counted user and day, in an order that is independent of the values. Columns: `day`, `baseline_lag` (0 is current,
+    otherwise the days after which the user is baseline), `prompt`, RATES and LENGTHS. Absent columns count as without data. `first`
+    is the first day on which all users can have been counted.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class DailyUsers:
     ) -> None:
         self.first, self.volume, self._words_of = first, volume, words
         rows: dict[tuple[date, int], list[int]] = {}
-        for place, key in enumerate(zip(frame["day"].tolist(), frame["role"].tolist(), strict=True)):
+        for place, key in enumerate(zip(frame["day"].tolist(), frame["baseline_lag"].tolist(), strict=True)):
             if key[0] >= first:
                 rows.setdefault(key, []).append(place)
         self._at = {key: np.array(places, dtype=np.int64) for key, places in rows.items()}
@@ -117,19 +118,23 @@ class DailyUsers:
         self._words: dict[tuple[date, int], topics.Prompts] = {}
         self._counts: dict[date, Array] = {}
 
-    def measure(self, day: date, floors: Mapping[str, date] | None = None) -> list[Measured]:
-        """Return each signal that can be compared on `day`; days before a signal's floor are no baseline for it."""
+    def measure(self, day: date, floors: Mapping[str, date] | None = None, *, signals: Collection[str] = SIGNALS) -> list[Measured]:
+        """Return each of `signals` that can be compared on `day`; days before a signal's floor are no baseline for it."""
         floors, found = floors or {}, []
         current = self._at.get((day, 0))
         if current is not None:
             for name, values in self._values.items():
+                if name not in signals:
+                    continue
                 new, old = values[current], values[self._baseline(day, floors.get(name))]
                 if name in LENGTHS:
                     reference = self._compared(day, name)
                     new, old = ranks(new, reference), ranks(old, reference)
                 found.append(_measured(name, new, old))
-            found.append(self._topics(day, floors.get(TOPICS)))
-        found.append(self._volume(day, floors.get(VOLUME)))
+            if TOPICS in signals:
+                found.append(self._topics(day, floors.get(TOPICS)))
+        if VOLUME in signals:
+            found.append(self._volume(day, floors.get(VOLUME)))
         return [one for one in found if one is not None]
 
     def _lagged(self, day: date, floor: date | None) -> list[tuple[date, int]]:
@@ -228,7 +233,7 @@ class EDetectors:
             self._log[at] = restarted(self._log[at], gained)
 
     def check(self) -> list[Raised]:
-        """Return the signals that an alarm names, the strongest first, and begin anew after them; nothing if there is no alarm."""
+        """Return the signals that an alarm names, the strongest first, and start again from 1; nothing if there is no alarm."""
         if self.value < self.run_length:
             return []
         found = [self._raised(name) for name in SIGNALS if self.value_of(name) >= self.run_length]

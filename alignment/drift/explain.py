@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from alignment.drift import topics
-from alignment.drift.signals import RATES, TOPICS, VOLUME
+from alignment.drift.signals import RATES, TOPICS, VOLUME, faded
 
 SLICED, MOST_SLICES, LEAST_USERS, EXAMPLES = ("model", "source"), 5, 5, 10
 
@@ -53,13 +53,15 @@ def slices(frame: pd.DataFrame, values: pd.Series) -> list[Slice]:
     return sorted(found, key=lambda one: (-abs(one.after - one.before), one.column, one.name))[:MOST_SLICES]
 
 
-def examples(frame: pd.DataFrame, values: pd.Series, direction: str) -> list[str]:
-    """Return the ids of at most ten exchanges after the change, the most extreme in its direction first, one per user."""
-    new = frame.assign(value=values)[frame["new"] & values.notna()]
-    ordered = new.sort_values("value", ascending=direction == "down", kind="stable")
+def examples(frame: pd.DataFrame, values: pd.Series, signal: str, direction: str) -> list[str]:
+    """Return the ids of at most ten exchanges after the change, the most extreme in its direction first, one per user.
+
+    For a rate that rose or fell, only flagged exchanges; if it fell, those from before the change (`faded`).
+    """
+    before = faded(signal, direction)
+    shown = frame.assign(value=values)[(frame["new"] != before) & values.notna()]
+    down = direction == "down" and not before
+    if signal in RATES and not down:
+        shown = shown[shown["value"] > 0]
+    ordered = shown.sort_values("value", ascending=down, kind="stable")
     return [str(one) for one in ordered.drop_duplicates("asker")["id"].head(EXAMPLES)]
-
-
-def as_json(found: list[Slice]) -> list[dict[str, Any]]:
-    """Return slices as the store keeps them."""
-    return [one._asdict() for one in found]

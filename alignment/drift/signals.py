@@ -42,6 +42,22 @@ _ACTIONS = {
 }
 
 
+_UNITS = {**dict.fromkeys(LENGTHS, "mean rank, 0 to 1"), TOPICS: "mean score, 0 to 1", VOLUME: "users a day"}
+
+
+def unit(signal: str) -> str:
+    """Return the unit of a signal's daily figure."""
+    return _UNITS.get(signal, "share, 0 to 1")
+
+
+def faded(signal: str, direction: str) -> bool:
+    """Return whether a change is that flags became fewer: the exchanges to read are then flagged ones from before it.
+
+    A fall of the labelers' agreement is shown by those on which they disagree.
+    """
+    return direction == "down" and signal in RATES and signal != "labeler_agreement"
+
+
 def action(signal: str) -> str:
     """Return what to do about an alarm of `signal`."""
     return _ACTIONS.get(signal, _TRAFFIC)

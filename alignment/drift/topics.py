@@ -1,7 +1,8 @@
 """Tell last week's prompts from those of the weeks before, as a score that a later day is compared by. Pure functions.
 
-The score is learnt from days that are already compared, so that today's users are new to it: a difference between today's scores and the
-baseline's is evidence like any other signal's. Source: Podkopaev & Ramdas 2023 (arXiv:2305.00143), sequential two-sample tests with a
+The score is learnt from days that are already compared, so that neither today's prompts nor the baseline's are in it: a difference between
+their scores is evidence like any other signal's. Other days of users who return may be in it, which biases the score a little
+(docs/decisions/35-drift.md). Source: Podkopaev & Ramdas 2023 (arXiv:2305.00143), sequential two-sample tests with a
 learnt classifier; here naive Bayes on words.
 """
 

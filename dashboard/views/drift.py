@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from alignment.drift import action
+from alignment.drift import action, faded
 from alignment.drift.signals import LENGTHS, TOPICS, VOLUME
 from dashboard import charts, components, conversation, data, empty_states, formats
 from dashboard.data import Row
@@ -63,9 +63,12 @@ def summary(latest: list[Row]) -> None:
         else:
             components.big_status("quiet")
         if total:
+            st.caption(f"Until {formats.day(total['day'])}, the last closed day · evidence {total['value']:.1f} of {settings.run_length:g}")
+        [units] = data.read("drift_units")
+        if units["unnamed"]:
             st.caption(
-                f"Until {formats.day(total['day'])}, the last closed day · all e-detectors together stand at {total['value']:.2f}, "
-                f"an alarm is raised at {settings.run_length:g}"
+                f"{formats.percent(units['unnamed'])} of the last week's exchanges name no user: there, each conversation or "
+                "exchange counts as one."
             )
         st.markdown(
             "**Alarm** means: users of the last days differ from those of the same weekdays in the four weeks before, by more than "
@@ -103,20 +106,22 @@ def written(row: Row) -> dict[str, str]:
 
 
 def alarm(number: int, row: Row) -> None:
-    """Draw one signal of an alarm: its effect, the slices that moved most, the exchanges that drove it, and what to do."""
+    """Draw one signal of an alarm: its effect, the slices that moved most, exchanges to read, and what to do."""
     signal, way = row["signal"], "rose" if row["direction"] == "up" else "fell"
     with components.card(f"alarm-{number}"):
         st.markdown(f"**{components.title(signal)} {way}** since {formats.day(row['since'])} · alarm of {formats.day(row['day'])}")
         inside = f"{change(signal, row['low'])} to {change(signal, row['high'])}"
         st.caption(
             f"{change(signal, row['effect'])} (95%: {inside}), over {formats.count(row['users'])} users, compared with the "
-            "same weekdays of the four weeks before. The day of the change was chosen from the data, so the interval is a little narrow."
+            "same weekdays of the four weeks before. The day of the change was chosen from the data, so the interval may be too narrow."
         )
         st.markdown(f"**What to do:** {action(signal)}")
         if row["slices"]:
             components.table([_slice(signal, one) for one in row["slices"]], right=("Before", "After", "Change", "Users"))
         if row["exchanges"]:
-            with st.expander(f"{len(row['exchanges'])} exchanges that drove it"), st.container(horizontal=True, gap="small"):
+            what = "what there was more of before" if faded(signal, row["direction"]) else "what drove it"
+            number = len(row["exchanges"])
+            with st.expander(f"{number} {'exchange' if number == 1 else 'exchanges'}: {what}"), st.container(horizontal=True, gap="small"):
                 for name in row["exchanges"]:
                     st.page_link("views/drift.py", label=f"{name[:12]} →", query_params={"exchange": name})
 
@@ -152,7 +157,7 @@ def exchange(name: str) -> None:
 def series(rows: list[Row]) -> None:
     """Draw the mean of all e-detectors by day, and each signal beside what it was compared with."""
     components.heading(
-        "All e-detectors together", "The mean over all signals by day (UTC). Above the dashed line it is an alarm, and all begin anew."
+        "All e-detectors together", "The mean over all signals by day (UTC). Above the dashed line it is an alarm, and all start again."
     )
     with components.card("value"):
         total = [row for row in rows if row["signal"] == "all"]

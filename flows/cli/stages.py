@@ -80,15 +80,17 @@ def _run(stage: str, night: str | None, as_json: bool) -> None:
 def monitor_command(as_json: Json = False) -> None:
     """Measure the days of traffic that closed since the last report, and show each signal beside the weeks before."""
     settings = start(writes=True, runs_flows=True)
-    from alignment.drift import action
+    from alignment.drift import action, unit
     from alignment.store import migrate, query, sql
-    from flows.monitor import ALL, monitor
+    from flows.monitor import monitor
+    from flows.night import only_night
 
-    migrate(settings.home)
-    monitor()
+    with only_night(settings):
+        migrate(settings.home)
+        monitor()
     rows = query(settings.home, sql("alignment.store", "drift_latest"))
-    found = [{**row, "do": action(row["signal"]) if row["alarm"] else None} for row in rows if row["signal"] != ALL]
-    columns = ("signal", "baseline", "rate", "users", "alarm", "since", "effect")
+    found = [{**row, "unit": unit(row["signal"]), "do": action(row["signal"]) if row["alarm"] else None} for row in rows]
+    columns = ("signal", "unit", "baseline", "rate", "users", "alarm", "since", "effect")
     print_rows(found if as_json else [{name: row[name] for name in columns} for row in found], as_json=as_json)
     for row in found:
         if row["do"] and not as_json:

@@ -2,7 +2,6 @@
 -- Parameters: since DATE, until DATE (not included).
 -- Grain: one day (UTC) with exchanges.
 SELECT day, count(DISTINCT asker) AS users
-FROM traffic_values
-WHERE created_at >= $since AND created_at < $until
+FROM traffic($since, $until)
 GROUP BY day
 ORDER BY day

@@ -5,8 +5,7 @@ SELECT
     id, asker, day, day >= $since AS new, model, source, left(prompt, 400) AS prompt, harmful_request, category, harmful_answer, toxicity,
     refusal, pii, guard, complained, praised, labeler_agreement, ln(1 + prompt_length) AS prompt_length,
     ln(1 + response_length) AS response_length, count(*) OVER (PARTITION BY asker, day)::DOUBLE AS exchanges
-FROM traffic_values
-WHERE created_at >= $before AND created_at < $until
+FROM traffic_values($before, $until)
 QUALIFY row_number() OVER (PARTITION BY asker, day ORDER BY md5_number_lower(id), id) <= 20
     AND row_number() OVER (PARTITION BY day >= $since ORDER BY md5_number_lower(id), id) <= $most
 ORDER BY md5_number_lower(id), id

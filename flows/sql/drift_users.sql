@@ -1,7 +1,7 @@
 -- Purpose: the users that drift compares, with the mean of their exchanges on the day on which they count.
 -- Parameters: since DATE, until DATE (not included), most BIGINT (users per day; a hash draws them).
 -- Grain: one user in one of their own weeks, which begin on a weekday that a hash draws: the first day with exchanges counts. Weeks that
---   began before `since` are left out, since their first day may be before it. `role`: 0 for users compared on this day, otherwise the
+--   began before `since` are left out, since their first day may be before it. `baseline_lag`: 0 for users compared on this day, otherwise the
 --   days after which they are the baseline of the same weekday. Rows come in an order that is independent of what users wrote.
 WITH daily AS (
     SELECT
@@ -29,8 +29,7 @@ WITH daily AS (
         avg((category IS NOT DISTINCT FROM 'privacy')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_privacy,
         avg((category IS NOT DISTINCT FROM 'malware')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_malware,
         avg((category IS NOT DISTINCT FROM 'misinformation')::INTEGER) FILTER (harmful_request IS NOT NULL) AS harm_misinformation
-    FROM traffic_values
-    WHERE created_at >= $since AND created_at < $until
+    FROM traffic_values($since, $until)
     GROUP BY asker, day
 ),
 phased AS (
@@ -45,7 +44,7 @@ counted AS (
 )
 SELECT
     * EXCLUDE (asker, number, phase, week, draw, place),
-    CASE WHEN draw % 16 < 8 THEN 0 WHEN draw % 16 < 10 THEN 7 WHEN draw % 16 < 11 THEN 14 WHEN draw % 16 < 12 THEN 21 ELSE 28 END AS role
+    CASE WHEN draw % 16 < 8 THEN 0 WHEN draw % 16 < 10 THEN 7 WHEN draw % 16 < 11 THEN 14 WHEN draw % 16 < 12 THEN 21 ELSE 28 END AS baseline_lag
 FROM counted
 QUALIFY row_number() OVER (PARTITION BY day ORDER BY place, asker) <= $most
 ORDER BY day, place, asker

@@ -13,23 +13,65 @@ CREATE TABLE drift_alarms (
     id VARCHAR, night_id VARCHAR, day DATE, signal VARCHAR, direction VARCHAR, since DATE, rate DOUBLE, baseline DOUBLE, effect DOUBLE,
     low DOUBLE, high DOUBLE, users INTEGER, value DOUBLE, slices JSON, recorded_at TIMESTAMP
 );
--- grain: one exchange that drove one signal of an alarm, the strongest first
+-- grain: one exchange to read for one signal of an alarm, the strongest first
 CREATE TABLE drift_examples (id VARCHAR, alarm_id VARCHAR, interaction_id VARCHAR, position INTEGER);
 
--- What drift compares, per exchange of real traffic. NULL is no data: not moderated, not labelled. Signals count if they came with their
--- line: those that come later would make old days differ from new ones.
-CREATE VIEW traffic_values AS
-WITH said AS (
+-- Real traffic of some days, `until` not included. A day that drift has measured stays as it was known then: exchanges that came later are
+-- left out, since the day itself was compared without them. `closed_at`: when that was, infinity for days that are still open. A day
+-- without traffic is not measured; the next one closes it.
+CREATE MACRO traffic(since, until) AS TABLE
+WITH closed AS (
+    SELECT day, min(recorded_at) OVER (ORDER BY day DESC) AS closed_at
+    FROM drift_days
+    WHERE signal = 'all'
+),
+dated AS (
+    SELECT
+        id, created_at, created_at::DATE AS day, ingested_at, source_file, model, prompt, response,
+        CASE
+            WHEN user_id <> '' THEN 'user ' || user_id
+            WHEN conversation_id <> '' THEN 'conversation ' || conversation_id
+            ELSE 'exchange ' || id
+        END AS asker
+    FROM interactions
+    ANTI JOIN seeds USING (id)
+    WHERE created_at >= since AND created_at < until
+)
+SELECT dated.*, coalesce(closed_at, TIMESTAMP 'infinity') AS closed_at
+FROM dated
+ASOF LEFT JOIN closed ON dated.day <= closed.day
+WHERE ingested_at IS NULL OR closed_at IS NULL OR ingested_at <= closed_at;
+
+-- What drift compares, per exchange of `traffic`, as it was known when the day closed. NULL is no data: not moderated, not labelled. A
+-- user's signals count if they came with their line: those that come later would make old days differ from new ones.
+CREATE MACRO traffic_values(since, until) AS TABLE
+WITH exchanges AS (SELECT * FROM traffic(since, until)),
+answers AS (
+    SELECT interaction_id, detector, flagged::INTEGER AS flagged, label, detected_at
+    FROM detections
+    JOIN exchanges ON exchanges.id = interaction_id
+    WHERE detected_at IS NULL OR detected_at <= closed_at
+),
+said AS (
     SELECT
         interaction_id,
-        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
+        arg_max(flagged, detected_at) FILTER (detector = 'harmful_request') AS harmful_request,
         arg_max(label, detected_at) FILTER (detector = 'harmful_request') AS category,
-        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'harmful_answer') AS harmful_answer,
-        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'toxicity') AS toxicity,
-        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'refusal') AS refusal,
-        arg_max(flagged::INTEGER, detected_at) FILTER (detector = 'pii') AS pii,
-        max(flagged::INTEGER) FILTER (starts_with(detector, 'guard:')) AS guard
-    FROM detections
+        arg_max(flagged, detected_at) FILTER (detector = 'harmful_answer') AS harmful_answer,
+        arg_max(flagged, detected_at) FILTER (detector = 'toxicity') AS toxicity,
+        arg_max(flagged, detected_at) FILTER (detector = 'refusal') AS refusal,
+        arg_max(flagged, detected_at) FILTER (detector = 'pii') AS pii
+    FROM answers
+    GROUP BY interaction_id
+),
+guarded AS (
+    SELECT interaction_id, max(flagged) AS guard
+    FROM (
+        SELECT interaction_id, arg_max(flagged, detected_at) AS flagged
+        FROM answers
+        WHERE starts_with(detector, 'guard:')
+        GROUP BY interaction_id, detector
+    )
     GROUP BY interaction_id
 ),
 felt AS (
@@ -38,27 +80,30 @@ felt AS (
         max(((kind = 'thumbs' AND value = 'down') OR kind = 'regenerated')::INTEGER) AS complained,
         max((kind = 'thumbs' AND value = 'up')::INTEGER) AS praised
     FROM signals
-    JOIN interactions ON interactions.id = interaction_id
-    WHERE ingested_at IS NULL OR recorded_at <= ingested_at + INTERVAL 1 HOUR
+    JOIN exchanges ON exchanges.id = interaction_id
+    WHERE recorded_at <= least(ingested_at + INTERVAL 1 HOUR, closed_at)
     GROUP BY interaction_id
+),
+last_votes AS (
+    SELECT interaction_id, arg_max(verdict, votes.created_at) AS verdict
+    FROM votes
+    JOIN exchanges ON exchanges.id = interaction_id
+    WHERE votes.created_at IS NULL OR votes.created_at <= closed_at
+    GROUP BY interaction_id, labeler
 ),
 voted AS (
     SELECT interaction_id, (count(DISTINCT verdict) = 1)::INTEGER AS labeler_agreement
-    FROM votes
+    FROM last_votes
     WHERE verdict <> 'unscored'
     GROUP BY interaction_id
-    HAVING count(DISTINCT labeler) > 1
+    HAVING count(*) > 1
 ),
 origin AS (SELECT id, any_value(source) AS source FROM source_files GROUP BY id)
 SELECT
-    interactions.id,
-    CASE
-        WHEN user_id <> '' THEN 'user ' || user_id
-        WHEN conversation_id <> '' THEN 'conversation ' || conversation_id
-        ELSE 'exchange ' || interactions.id
-    END AS asker,
+    exchanges.id,
+    asker,
     created_at,
-    created_at::DATE AS day,
+    day,
     model,
     origin.source,
     prompt,
@@ -74,9 +119,9 @@ SELECT
     labeler_agreement,
     length(prompt) AS prompt_length,
     length(response) AS response_length
-FROM interactions
-ANTI JOIN seeds ON seeds.id = interactions.id
-LEFT JOIN said ON said.interaction_id = interactions.id
-LEFT JOIN felt ON felt.interaction_id = interactions.id
-LEFT JOIN voted ON voted.interaction_id = interactions.id
-LEFT JOIN origin ON origin.id = interactions.source_file;
+FROM exchanges
+LEFT JOIN said ON said.interaction_id = exchanges.id
+LEFT JOIN guarded ON guarded.interaction_id = exchanges.id
+LEFT JOIN felt ON felt.interaction_id = exchanges.id
+LEFT JOIN voted ON voted.interaction_id = exchanges.id
+LEFT JOIN origin ON origin.id = exchanges.source_file;

@@ -1,9 +1,9 @@
 -- Purpose: each signal of drift in the last seven closed days, those in alarm first.
 -- Parameters: none.
 -- Grain: one signal with data in those days. Means are over users of those days; `value` is its e-detector's on the last of them. `alarm`:
---   an alarm of those days named it; then `since`, `effect`, `low` and `high` are that alarm's. A row 'all' has the mean of all detectors.
+--   an alarm of those days named it; then `since`, `effect`, `low` and `high` are that alarm's.
 WITH newest AS (SELECT max(day) AS day FROM drift_days),
-week AS (SELECT drift_days.* FROM drift_days, newest WHERE drift_days.day > newest.day - 7),
+week AS (SELECT drift_days.* FROM drift_days, newest WHERE drift_days.day > newest.day - 7 AND signal <> 'all'),
 named AS (
     SELECT drift_alarms.*
     FROM drift_alarms, newest
