@@ -409,17 +409,6 @@ def test_what_is_said_of_an_exchange_after_its_day_closed_changes_no_baseline(ho
     assert [tuple(row.values()) for row in found] == [("old", 1, 0, 1), ("open", 0, 1, 0)]
 
 
-def test_what_was_cleared_when_its_day_closed_stays_so(home: Path) -> None:
-    migrate(home)
-    put(home, [exchange("e", "u", at(0))], [detection("e", True, at(1, 9)) | {"detector": "harmful_request"}])
-    with session(home, write=True) as connection:
-        append(connection, "clearings", [{"id": "c", "interaction_id": "e", "run": "r", "cleared_at": at(1, 1)}])
-        append(connection, "cascade_audits", [{"id": "r", "held": True}])
-        append(connection, "drift_days", [{"id": "d", "day": FIRST, "signal": ALL, "recorded_at": at(1, 5)}])
-    found = query(home, "SELECT harmful_request FROM traffic_values($since, $until)", {"since": FIRST, "until": FIRST + timedelta(days=2)})
-    assert found == [{"harmful_request": 0}]
-
-
 def test_one_line_of_1970_is_not_where_drift_begins(home: Path) -> None:
     fill(home, range(20), per_day=20)
     old = datetime(1970, 1, 1)
