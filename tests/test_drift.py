@@ -235,16 +235,22 @@ def test_a_night_names_the_alarm_its_slices_and_its_exchanges(risen: Path) -> No
     assert (latest["signal"], latest["alarm"], latest["since"]) == ("refusal", True, row["since"])
 
 
-def test_a_second_night_adds_nothing_and_night_by_night_is_as_all_at_once(risen: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    night(risen, "n1")
-    before = stored(risen)
-    assert night(risen, "n2") == []
-    assert stored(risen) == before
+def test_a_second_night_adds_nothing_and_night_by_night_is_as_all_at_once(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The rise is small, so that its alarm comes some nights after its first day."""
+
+    def small(day: int) -> float:
+        return 0.1 if day < 40 else 0.27
+
+    fill(home, range(47), rate=small)
+    night(home, "n1")
+    before = stored(home)
+    assert night(home, "n2") == []
+    assert stored(home) == before
 
     other = tmp_path / "other"
     monkeypatch.setenv("ALIGN_HOME", str(other))
-    for days in (range(30), range(30, 41), range(41, 44), range(44, 46)):
-        fill(other, days, rate=rise)
+    for days in (range(30), range(30, 41), range(41, 42), range(42, 43), range(43, 44), range(44, 45), range(45, 46), range(46, 47)):
+        fill(other, days, rate=small)
         report.fn("n")
     measured = ("day", "signal", "rate", "baseline", "users", "gains", "value")
     assert [[row[name] for name in measured] for row in stored(other)["drift_days"]] == [
