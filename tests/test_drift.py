@@ -389,7 +389,7 @@ def test_a_clock_that_is_ahead_does_not_close_today(home: Path, clock: Any) -> N
 
 
 def test_what_is_said_of_an_exchange_after_its_day_closed_changes_no_baseline(home: Path) -> None:
-    """Other versions, guards, votes, clearings, and thumbs come later for the older of two days; the last of each before counts."""
+    """Other versions, guards, votes and thumbs come later for the older of two days; the last of each before counts."""
     migrate(home)
     put(home, [exchange("old", "u", at(0)), exchange("open", "v", at(1))], [])
     said = [
