@@ -13,10 +13,11 @@ import torch
 
 from alignment.config import load_settings
 from alignment.errors import AlignError, ConfigError, EndpointError, ModelError
-from alignment.models import line, local
+from alignment.models import local
 from alignment.models.identity import trained_id
 from alignment.models.local import LocalModel
 from alignment.models.served import ServedModel
+from alignment.models.server_requests import ServerRequests
 from alignment.records import Message
 from alignment.sections import ModelServer as ServerSettings
 from alignment.store import TeacherCalls, migrate, query
@@ -37,7 +38,7 @@ SAME = 1e-4
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "best_dtype", lambda: torch.float32)
-    monkeypatch.setattr(line, "_PAUSE", 0.01)
+    monkeypatch.setitem(ServerRequests.__init__.__kwdefaults__, "pause", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +209,11 @@ def test_a_restarted_server_gets_its_adapter_again_and_earlier_nights_are_unload
         (lambda body: _said(body, "x" * 99, tokens=99), "wrote 99 tokens"),
         (lambda body: _said({**body, "model": "gpt"}, "x"), "answers with 'gpt' for 'base'"),
         (lambda body: _said(body, "", finish="content_filter"), "filters the answers"),
+        (lambda body: _said(body, "x" * 500_002), "wrote 500,002 characters"),
+        (lambda body: _said(body, "x", finish=None), "finish_reason 'None'"),
+        (lambda body: _said(body, "x", finish="tool_calls"), "finish_reason 'tool_calls'"),
     ],
-    ids=["html", "no choice", "other prompt", "no usage", "too long", "other model", "filtered"],
+    ids=["html", "no choice", "other prompt", "no usage", "too long", "other model", "filtered", "long words", "no end", "other end"],
 )
 def test_garbage_is_one_error_and_nothing_is_kept(stored: Path, tiny: Path, garbage: Any, words: str) -> None:
     server = ModelServer(tiny)
@@ -221,7 +225,16 @@ def test_garbage_is_one_error_and_nothing_is_kept(stored: Path, tiny: Path, garb
     assert not kept(stored)
 
 
-def _said(body: dict[str, Any], text: str, *, tokens: int = 1, prompt_tokens: int | None = -1, finish: str = "stop") -> bytes:
+def test_half_a_surrogate_pair_is_replaced_and_the_store_stays_usable(stored: Path, tiny: Path) -> None:
+    server = ModelServer(tiny)
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.garbage = lambda body: _said(body, "half \ud83d of it")
+        assert model.generate(CONVERSATIONS[:1], max_new_tokens=8) == ["half \ufffd of it"]
+    assert kept(stored) == 1
+
+
+def _said(body: dict[str, Any], text: str, *, tokens: int = 1, prompt_tokens: int | None = -1, finish: str | None = "stop") -> bytes:
     whole = sum(len(one["role"]) + 1 + len(one["content"].encode()) + 3 for one in body["messages"]) + len("assistant") + 2
     usage = {"prompt_tokens": whole if prompt_tokens == -1 else prompt_tokens, "completion_tokens": tokens}
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}

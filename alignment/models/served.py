@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SECTION, PURPOSE = "[model_server]", "policy"
 _NOBODY, _NUMBERS = "gate", "log-probs"
 """Stored in place of an exchange: with answers to suites, and with numbers, which hold no text."""
+_ENDS = ("stop", "length", "eos")
 _CHAT, _COMPLETIONS = (Interface(SECTION, quotes=False, path=path) for path in ("/chat/completions", "/completions"))
 
 
@@ -170,11 +171,21 @@ class ServedModel:
                 raise ModelError(
                     f"the server filters the answers of {self._who.name!r}, so that they are not the model's; switch its filter off"
                 )
-            message = raw["choices"][0]["message"]
+            finish, message = raw["choices"][0].get("finish_reason"), raw["choices"][0]["message"]
+            if finish not in _ENDS:
+                raise ModelError(
+                    f"the server ends an answer of {self._who.name!r} with finish_reason {str(finish)[:40]!r}, where only "
+                    f"{', '.join(_ENDS)} tell that it is whole or was cut at its limit; nothing of it is kept"
+                )
             thought = next((text for field in ("reasoning_content", "reasoning") if (text := replies.text_of(message.get(field)))), "")
             text = replies.text_of(message.get("content"))
             if thought and not text.strip():
                 text = f"{OPEN}\n{thought}"
+            if len(text) > (limit := replies.longest(most)):
+                raise ModelError(
+                    f"the server wrote {len(text):,} characters for {self._who.name!r}, where {most} tokens have at most {limit:,}; it "
+                    "cannot be used"
+                )
             return {"content": text, "parted": bool(thought), "top": [], "usage": kept["usage"]}
 
         return read

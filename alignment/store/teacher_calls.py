@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from alignment.store.migrate import migrate
 from alignment.store.session import append, is_disk_full, no_space, query, session
+from alignment.text import storable
 
 _FILE = "teacher_calls.jsonl"
 _OWN = "CASE WHEN starts_with(purpose, 'guard:') OR purpose = 'policy' THEN purpose ELSE '' END = ?"
@@ -129,9 +130,10 @@ class TeacherCalls:
 
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.split(b"\n"):
+        # A line that cannot be stored must not keep all others from being stored.
         try:
-            row = json.loads(line) if line else None
-        except ValueError:
+            row = json.loads(storable(json.dumps(json.loads(line), ensure_ascii=False))) if line else None
+            if isinstance(row, dict):
+                yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # cut by a crash: the call is paid for again
-        if isinstance(row, dict):
-            yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}
