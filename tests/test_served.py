@@ -79,7 +79,7 @@ def stored(home: Path) -> Path:
 def served(home: Path, base: Path, url: str, adapter: Path | None = None, **settings: Any) -> ServedModel:
     how = {"base_url": url, "model": "base", "retries": 0, "timeout_seconds": 20, **settings}
     model = ServedModel(base, ServerSettings.model_validate(how), TeacherCalls(home, payer="policy"), home=home, adapter=adapter)
-    model.meet(anew=adapter is None)
+    model.verify(anew=adapter is None)
     return model
 
 
@@ -193,7 +193,7 @@ def test_a_restarted_server_gets_its_adapter_again_and_earlier_nights_are_unload
         # Another night of this state folder, and another state folder on the same server.
         server._add("align-ffffff-1", str(first))
         server.adapters["align-ffffff-1"] = str(first)
-        served(stored, tiny, url)
+        served(stored, tiny, url, second).unload_all()
         later = served(stored, tiny, url, second)
         assert later.generate(CONVERSATIONS[:2], max_new_tokens=8) != said
         assert set(server.adapters) == {"align-ffffff-1", later._who.name}

@@ -121,7 +121,8 @@ class CallBatch:
                 for _ in range(min(self.endpoint.concurrency, len(asked))):
                     workers.create_task(work())
         except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            # That a server went away explains nothing if it also said something wrong.
+            raise min(group.exceptions, key=lambda one: isinstance(one, TeacherUnavailable)) from None
         return self.found
 
     async def _one(self, asked: Asked) -> Answer:
