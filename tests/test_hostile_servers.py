@@ -101,7 +101,7 @@ ATTACKS["no HTTP"] = lambda one, _: one.sendall(b"\x00\xff" * 100)
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_webhook_cannot_hold_or_fill_us(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.models.line.TRIES", 1)
+    monkeypatch.setattr("alignment.models.server_requests.TRIES", 1)
     with serving(ATTACKS[attack]) as (url, _):
         started = time.monotonic()
         with pytest.raises(EndpointError, match="did not answer as it should"):
