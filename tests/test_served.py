@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,16 +13,20 @@ import pytest
 import torch
 
 from alignment.config import load_settings
-from alignment.errors import AlignError, ConfigError, EndpointError, ModelError, Transient, WrongServer
+from alignment.errors import AlignError, ConfigError, EndpointError, ModelError, TeacherUnavailable, Transient, WrongServer
 from alignment.labels.attacks import control_items
 from alignment.labels.llm_judge import self_judge
 from alignment.models import local, server_requests, server_verification
+from alignment.models.asked import Asked, Use
+from alignment.models.call_batch import CallBatch
+from alignment.models.dialect import Dialect
 from alignment.models.identity import trained_id
 from alignment.models.local import LocalModel
 from alignment.models.served import ServedModel
 from alignment.models.server import ECHO, PROBE_TOKENS, log_probs
 from alignment.records import Message
 from alignment.sections import ModelServer as ServerSettings
+from alignment.sections import Teacher
 from alignment.store import TeacherCalls, migrate, query
 from bench.tiny import TEMPLATE, make_tiny_model
 from tests.model_server import ModelServer
@@ -282,6 +287,18 @@ def test_answers_wait_while_the_server_cannot_be_checked(stored: Path, tiny: Pat
         else:
             model.generate(CONVERSATIONS, max_new_tokens=8)
             assert kept(stored) == len(CONVERSATIONS) and set(server.answered.values()) == {1}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_wrong_answer_is_told_rather_than_that_the_server_went_away(home: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    async def fail(batch: CallBatch, asked: Asked) -> Any:
+        raise TeacherUnavailable("gone") if int(asked.id) == first else WrongServer("wrong")
+
+    monkeypatch.setattr(CallBatch, "_one", fail)
+    endpoint = Teacher(base_url="http://127.0.0.1:1/v1", model="m", concurrency=2)
+    batch = CallBatch(endpoint, TeacherCalls(home), "", Dialect(optional=()), Use())
+    with pytest.raises(WrongServer, match="wrong"):
+        asyncio.run(batch.all([Asked(str(at), {}, "", (0, 0.0)) for at in range(2)]))
 
 
 def test_an_adapter_that_looks_like_its_base_has_to_be_told_by_name_and_root(stored: Path, tiny: Path) -> None:
