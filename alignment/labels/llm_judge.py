@@ -77,6 +77,9 @@ class ModelJudge:
 
         If the model cannot be asked, this and later batches are unscored. If a control item fails, every comparison is unscored, in earlier
         batches too, since a judge that cannot be trusted now could not be trusted a moment ago.
+
+        Raises:
+            EndpointError: the judge is the aligned model, and its server is away or the wrong one.
         """
         votes: list[Vote] = []
         for start in range(0, len(comparisons), self.batch):

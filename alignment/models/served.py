@@ -137,8 +137,9 @@ class ServedModel:
         """See `ChatModel.generate`. Answers about exchanges (`subjects`) are masked before they are kept.
 
         Raises:
-            ModelError: a conversation is too long; or the server refuses, or is no longer the same.
-            EndpointError: the server gave no answers.
+            ModelError: a conversation is too long.
+            EndpointError: the server gave no answers, or refuses.
+            WrongServer: it is another model, or no longer the same.
         """
         prompts = [self._who.prompt(one) for one in conversations]
         most = max_new_tokens + self.thinking_tokens
