@@ -9,7 +9,8 @@
     │   └── StoreBusy          Transient   another process held the store too long
     ├── ModelError             Permanent   a model cannot be found, loaded or served
     │   └── EndpointError      Transient   a model server did not answer as it should
-    │       └── TeacherUnavailable Transient  the teacher's server gave no answer, however often it was asked
+    │       ├── TeacherUnavailable Transient  the teacher's server gave no answer, however often it was asked
+    │       └── WrongServer    Transient   the server of the aligned model is not that model, or no longer
     ├── TrainingError          Permanent   training stopped and cannot go on as it is
     ├── ReleaseError           Permanent   a release is missing, incomplete or was edited
     │   └── ReleaseMoved       Permanent   people or another night changed what is in production since the gate compared
@@ -70,6 +71,10 @@ class EndpointError(ModelError, Transient):
 
 class TeacherUnavailable(EndpointError):
     """The teacher's server gave no answer, however often it was asked."""
+
+
+class WrongServer(EndpointError):
+    """The server that answers for the aligned model is not that model, or no longer: what it just said is not kept."""
 
 
 class TrainingError(AlignError, Permanent):

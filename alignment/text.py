@@ -171,3 +171,16 @@ def clusters(texts: Sequence[str], threshold: float) -> list[int]:
         low, high = sorted((root(i), root(j)))
         parent[high] = low
     return [root(index) for index in range(len(texts))]
+
+
+def storable(text: str) -> str:
+    """Repair or replace the lone surrogates in a text, which no store accepts.
+
+    >>> storable("half \\ud83d of a pair")
+    'half \ufffd of a pair'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -34,7 +34,7 @@ from alignment.train.job import finished
 
 LAST = "last_backup.json"
 _SCRATCH = ".backup"
-_KEYS = ("redaction.key", "judge.key", "teacher_calls.jsonl", "gateway/keys.json")
+_KEYS = ("redaction.key", "judge.key", "teacher_calls.jsonl", "policy_calls.jsonl", "gateway/keys.json")
 """Small files that change in place. The keys belong to the data: without them, later masks would not match the earlier ones."""
 
 

@@ -143,11 +143,14 @@ def _models(settings: Settings) -> str:
     return f"{base} ({short(folder_id(base))}), {embedder_path().parent.name}"
 
 
-def _model_server(settings: Settings) -> str:
-    """Ask the model's server what a night asks of it, and compare its answers with the weights here."""
+def _model_server(settings: Settings, *, quick: bool = False) -> str:
+    """Ask the model's server what a night asks of it, and, unless `quick`, compare its answers with the weights here."""
     if settings.model.backend == "local":
         return "none is configured: this process answers for the model"
-    return str(load_model(settings, None).examine(settings.train.max_tokens, weighs=_weighs(settings)))
+    if quick:
+        server = settings.model_server.model_copy(update={"max_difference": 0.0})
+        settings = settings.model_copy(update={"model_server": server})
+    return str(load_model(settings, None).check(settings.train.max_tokens, weighs=_weighs(settings)))
 
 
 def _weighs(settings: Settings) -> bool:
@@ -308,7 +311,7 @@ def _checks(*, quick: bool) -> tuple[tuple[str, Callable[[Settings], str]], ...]
         ("gate", _gate),
         ("models", _models),
         ("template", _template),
-        ("model server", _model_server),
+        ("model server", partial(_model_server, quick=quick)),
         ("training", _training),
         ("store", partial(_store, quick=quick)),
         ("evidence", partial(_evidence, quick=quick)),

@@ -23,7 +23,7 @@ from flows.hooks import deliver
 from flows.ingest import ingest
 from flows.night import only_night, plan_night, record_night, record_stage
 from flows.notifications import tell_end, tells_failure
-from flows.policy import meet
+from flows.policy import verify_server
 from flows.seeds import sync_bundled
 from flows.show import headline, say
 from flows.stages import run_stage
@@ -47,7 +47,7 @@ def _run(settings: Settings, logs: list[str] | None, *, force: bool, at: dict[st
     # Raises if the teacher's key is not set. Labelling would notice only after everything was generated.
     key_of(settings.teacher)
     with only_night(settings):
-        meet(settings)
+        verify_server(settings)
         # Read the night's settings first, and only once.
         load_constitution(settings.labels.constitution)
         migrate(settings.home)

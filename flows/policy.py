@@ -58,12 +58,16 @@ def writer_id(settings: Settings) -> str:
     return content_id(base_id(settings), "thinking", thinking) if thinking else base_id(settings)
 
 
-def meet(settings: Settings) -> None:
-    """Ask the model's server, if one is configured, who it is, before anything rests on its answers.
+def verify_server(settings: Settings) -> None:
+    """Ask the model's server, if one is configured, who it is, before anything rests on its answers, and unload earlier nights' adapters.
+
+    Only the night may call this, under its lock: other processes load adapters and leave them.
 
     Raises:
-        ModelError: it cannot be asked, or does not serve the model in `[model] path`.
+        EndpointError: it cannot be asked, or does not serve the model in `[model] path`.
         ConfigError: its key is not set.
     """
     if settings.model.backend == "openai":
-        load_model(settings, None).meet(anew=True)
+        model = load_model(settings, None)
+        model.verify(anew=True)
+        model.unload_all()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from alignment.candidates import answers
-from alignment.models import line, local, precision
+from alignment.models import local, precision, server_requests
 from tests.remembering import main
 
 if __name__ == "__main__":
     answers._TEMPERATURE = 0.0
     local.best_dtype = precision.best_dtype = lambda: torch.float32
-    line._PAUSE = 0.01
+    server_requests._PAUSE = 0.01
     main()

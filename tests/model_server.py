@@ -1,6 +1,7 @@
 """A real model server for tests: tiny transformers models behind HTTP, by the interface that vLLM documents, on loopback.
 
-It renders, tokenises and generates by itself: adapters stay unmerged, requests that wait are generated together. `faults` break it.
+It renders, tokenises and generates by itself: adapters stay unmerged, requests that wait are generated together. `edit`, `garbage`,
+`without` and `dies_after` break it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class ModelServer:
         self.dies_after = 0
         self.garbage: Any = None
         """Sent in place of a completion, probes excepted."""
+        self.edit: Callable[[Body, Body, bool], int | None] | None = None
+        """Changes an answer (request, answer, whether it is a call and no probe) before it is sent, or returns a status to send instead."""
+        self.tells_root = True
         self.waits = 0.0
         self.most_waiting = 0
         self.port = 0
@@ -64,7 +68,8 @@ class ModelServer:
 
     async def models(self, _: Request) -> Response:
         cards: list[Body] = [{"id": self.name, "object": "model", "root": self.root, "parent": None, "max_model_len": 2048}]
-        cards += [{"id": name, "object": "model", "root": path, "parent": self.name} for name, path in self.adapters.items()]
+        roots = self.adapters if self.tells_root else dict.fromkeys(self.adapters)
+        cards += [{"id": name, "object": "model", "root": root, "parent": self.name} for name, root in roots.items()]
         return JSONResponse({"object": "list", "data": cards})
 
     async def tokenize(self, request: Request) -> Response:
@@ -135,7 +140,10 @@ class ModelServer:
         # An answer that dies with the server was never given.
         if is_call and not self._server.should_exit:
             self.answered[json.dumps(body, sort_keys=True)] += 1
-        return JSONResponse(self._answer(body, ids, tokens, log_probs, chat="messages" in body))
+        answer = self._answer(body, ids, tokens, log_probs, chat="messages" in body)
+        if self.edit is not None and (status := self.edit(body, answer, is_call)):
+            return _error(status, "broken")
+        return JSONResponse(answer)
 
     def _answer(self, body: Body, ids: list[int], tokens: list[int], log_probs: list[float], *, chat: bool) -> Body:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -188,6 +188,14 @@ def test_a_secret_that_is_sent_back_is_not_told(status: str, home: Path, caplog:
                 assert secret not in f"{told} {caplog.text}"
 
 
+def test_half_a_surrogate_pair_in_an_answer_is_replaced_and_the_store_stays_usable(home: Path) -> None:
+    body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "half \ud83d"}}]})
+    with serving(says(body.encode())) as (url, _):
+        model = teacher(url, home)
+        assert model.generate([[{"role": "user", "content": "a"}]], max_new_tokens=4, subjects=["x"]) == ["half \ufffd"]
+    assert TeacherCalls(home).find([]) == {}
+
+
 def test_a_secret_in_an_answer_is_not_kept(home: Path) -> None:
     whole = {"choices": [{"message": {"content": f"your key is {KEY}"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
     with serving(says(json.dumps(whole).encode())) as (url, _):

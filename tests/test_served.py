@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,13 +13,20 @@ import pytest
 import torch
 
 from alignment.config import load_settings
-from alignment.errors import AlignError, ConfigError, EndpointError, ModelError
-from alignment.models import line, local
+from alignment.errors import AlignError, ConfigError, EndpointError, ModelError, TeacherUnavailable, Transient, WrongServer
+from alignment.labels.attacks import control_items
+from alignment.labels.llm_judge import self_judge
+from alignment.models import local, server_requests, server_verification
+from alignment.models.asked import Asked, Use
+from alignment.models.call_batch import CallBatch
+from alignment.models.dialect import Dialect
 from alignment.models.identity import trained_id
 from alignment.models.local import LocalModel
 from alignment.models.served import ServedModel
+from alignment.models.server import ECHO, PROBE_TOKENS, log_probs
 from alignment.records import Message
 from alignment.sections import ModelServer as ServerSettings
+from alignment.sections import Teacher
 from alignment.store import TeacherCalls, migrate, query
 from bench.tiny import TEMPLATE, make_tiny_model
 from tests.model_server import ModelServer
@@ -37,7 +45,7 @@ SAME = 1e-4
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "best_dtype", lambda: torch.float32)
-    monkeypatch.setattr(line, "_PAUSE", 0.01)
+    monkeypatch.setattr(server_requests, "_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +86,7 @@ def stored(home: Path) -> Path:
 def served(home: Path, base: Path, url: str, adapter: Path | None = None, **settings: Any) -> ServedModel:
     how = {"base_url": url, "model": "base", "retries": 0, "timeout_seconds": 20, **settings}
     model = ServedModel(base, ServerSettings.model_validate(how), TeacherCalls(home, payer="policy"), home=home, adapter=adapter)
-    model.meet(anew=adapter is None)
+    model.verify(anew=adapter is None)
     return model
 
 
@@ -192,7 +200,7 @@ def test_a_restarted_server_gets_its_adapter_again_and_earlier_nights_are_unload
         # Another night of this state folder, and another state folder on the same server.
         server._add("align-ffffff-1", str(first))
         server.adapters["align-ffffff-1"] = str(first)
-        served(stored, tiny, url)
+        served(stored, tiny, url, second).unload_all()
         later = served(stored, tiny, url, second)
         assert later.generate(CONVERSATIONS[:2], max_new_tokens=8) != said
         assert set(server.adapters) == {"align-ffffff-1", later._who.name}
@@ -208,8 +216,11 @@ def test_a_restarted_server_gets_its_adapter_again_and_earlier_nights_are_unload
         (lambda body: _said(body, "x" * 99, tokens=99), "wrote 99 tokens"),
         (lambda body: _said({**body, "model": "gpt"}, "x"), "answers with 'gpt' for 'base'"),
         (lambda body: _said(body, "", finish="content_filter"), "filters the answers"),
+        (lambda body: _said(body, "x" * 500_002), "wrote 500,002 characters"),
+        (lambda body: _said(body, "x", finish=None), "finish_reason 'None'"),
+        (lambda body: _said(body, "x", finish="tool_calls"), "finish_reason 'tool_calls'"),
     ],
-    ids=["html", "no choice", "other prompt", "no usage", "too long", "other model", "filtered"],
+    ids=["html", "no choice", "other prompt", "no usage", "too long", "other model", "filtered", "long words", "no end", "other end"],
 )
 def test_garbage_is_one_error_and_nothing_is_kept(stored: Path, tiny: Path, garbage: Any, words: str) -> None:
     server = ModelServer(tiny)
@@ -221,7 +232,237 @@ def test_garbage_is_one_error_and_nothing_is_kept(stored: Path, tiny: Path, garb
     assert not kept(stored)
 
 
-def _said(body: dict[str, Any], text: str, *, tokens: int = 1, prompt_tokens: int | None = -1, finish: str = "stop") -> bytes:
+def test_half_a_surrogate_pair_is_replaced_and_the_store_stays_usable(stored: Path, tiny: Path) -> None:
+    server = ModelServer(tiny)
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.garbage = lambda body: _said(body, "half \ud83d of it")
+        assert model.generate(CONVERSATIONS[:1], max_new_tokens=8) == ["half \ufffd of it"]
+    assert kept(stored) == 1
+
+
+def test_another_process_does_not_store_answers_before_they_are_checked(stored: Path, tiny: Path) -> None:
+    server, met = ModelServer(tiny), 0
+
+    def edit(body: Any, answer: Any, is_call: bool) -> None:
+        nonlocal met
+        if not is_call:
+            answer["choices"][0].get("message", {})["content"] = "another model"
+            return
+        for payer in ("", "guard:g", "policy"):
+            TeacherCalls(stored, payer=payer).find(["x"])
+        met += 1
+
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.edit = edit
+        with pytest.raises(WrongServer, match="answers the same probes otherwise"):
+            model.generate(CONVERSATIONS, max_new_tokens=8)
+    assert met == len(CONVERSATIONS) and not kept(stored)
+    assert not TeacherCalls(stored, payer="policy").waiting(_ids(server, stored))
+
+
+def _ids(server: ModelServer, home: Path) -> list[str]:
+    return [json.loads(each)["id"] for each in (home / "policy_calls.jsonl").read_text().splitlines() if each]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_answers_wait_while_the_server_cannot_be_checked(stored: Path, tiny: Path, changed: bool) -> None:
+    server = ModelServer(tiny)
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.edit = lambda body, answer, is_call: None if is_call else 503
+        with pytest.raises(EndpointError, match="503"):
+            model.generate(CONVERSATIONS, max_new_tokens=8)
+        assert not kept(stored) and len(_ids(server, stored)) == len(CONVERSATIONS)
+
+        def edit(body: Any, answer: Any, is_call: bool) -> None:
+            answer["choices"][0].get("message", {})["content"] = "another model"
+
+        server.edit = edit if changed else None
+        if changed:
+            with pytest.raises(WrongServer):
+                model.generate(CONVERSATIONS, max_new_tokens=8)
+            assert not kept(stored) and not _ids(server, stored)
+        else:
+            model.generate(CONVERSATIONS, max_new_tokens=8)
+            assert kept(stored) == len(CONVERSATIONS) and set(server.answered.values()) == {1}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_wrong_answer_is_told_rather_than_that_the_server_went_away(home: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    async def fail(batch: CallBatch, asked: Asked) -> Any:
+        raise TeacherUnavailable("gone") if int(asked.id) == first else WrongServer("wrong")
+
+    monkeypatch.setattr(CallBatch, "_one", fail)
+    endpoint = Teacher(base_url="http://127.0.0.1:1/v1", model="m", concurrency=2)
+    batch = CallBatch(endpoint, TeacherCalls(home), "", Dialect(optional=()), Use())
+    with pytest.raises(WrongServer, match="wrong"):
+        asyncio.run(batch.all([Asked(str(at), {}, "", (0, 0.0)) for at in range(2)]))
+
+
+def test_an_adapter_that_looks_like_its_base_has_to_be_told_by_name_and_root(stored: Path, tiny: Path) -> None:
+    adapter = make_adapter(tiny, stored / "training" / "a" / "adapter", scale=1e-6)
+    server = ModelServer(tiny)
+    with server.running() as url:
+        served(stored, tiny, url, adapter)
+        server.tells_root = False
+        with pytest.raises(WrongServer, match="do not tell it from the base"):
+            served(stored, tiny, url, adapter, max_difference=0.2)
+        server.tells_root = True
+        server.edit = lambda body, answer, is_call: answer.update(model="base")
+        with pytest.raises(WrongServer, match="its answers are 'base''s"):
+            served(stored, tiny, url, adapter, max_difference=0.4)
+        server.edit = None
+        server.adapters = dict.fromkeys(server.adapters, "/stale/adapter")
+        with pytest.raises(WrongServer, match="it has that from '/stale/adapter'") as caught:
+            served(stored, tiny, url, adapter, max_difference=0.3)
+        assert isinstance(caught.value, Transient), "an anchor is not blamed for its server"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_adapter_that_is_lost_within_a_batch_is_loaded_again_and_only_the_rest_is_asked(
+    stored: Path, tiny: Path, comes_back: bool
+) -> None:
+    adapter = make_adapter(tiny, stored / "training" / "a" / "adapter")
+    server = ModelServer(tiny)
+
+    def restart(body: Any, answer: Any, is_call: bool) -> None:
+        if is_call and sum(server.answered.values()) == 3:
+            server.adapters.clear()
+            server.without = set() if comes_back else {"adapters"}
+
+    with server.running() as url:
+        model = served(stored, tiny, url, adapter, max_difference=0, concurrency=1)
+        server.edit = restart
+        if not comes_back:
+            with pytest.raises(EndpointError, match="does not load the adapter"):
+                model.generate(CONVERSATIONS, max_new_tokens=8)
+            assert not kept(stored)
+            server.without = set()
+        assert len(model.generate(CONVERSATIONS, max_new_tokens=8)) == len(CONVERSATIONS)
+    assert kept(stored) == len(CONVERSATIONS) and set(server.answered.values()) == {1}
+
+
+def _no_token(choice: Any) -> None:
+    choice["prompt_logprobs"][-1] = {"3": {"logprob": -0.1}}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda answer: answer.update(model="gpt"), "answers with 'gpt' for 'base'"),
+        (lambda answer: answer["usage"].update(prompt_tokens=3), "3 tokens, where the template here gives"),
+        (lambda answer: answer.pop("usage"), "an unknown number of tokens"),
+        (lambda answer: _no_token(answer["choices"][0]), "does not give the log-probabilities .* by prompt_logprobs"),
+        (lambda answer: answer["choices"][0]["prompt_logprobs"].append(None), "does not give the log-probabilities"),
+    ],
+    ids=["name", "count", "no count", "other token", "length"],
+)
+def test_log_probabilities_of_something_else_are_one_error_and_paid_once(stored: Path, tiny: Path, break_it: Any, words: str) -> None:
+    server = ModelServer(tiny)
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0, retries=5)
+        server.edit = lambda body, answer, is_call: break_it(answer) and None if is_call else None
+        with pytest.raises(WrongServer, match=words):
+            model.log_probs(CONVERSATIONS[:1], ANSWERS[:1])
+    assert sum(server.answered.values()) == 1 and not kept(stored)
+
+
+def test_an_echo_of_other_tokens_gives_no_numbers() -> None:
+    for numbers in ([None, -1.0], [None, -1.0, -1.0, -1.0, -1.0]):
+        with pytest.raises(ValueError, match="other tokens"):
+            log_probs({"choices": [{"logprobs": {"token_logprobs": numbers}}]}, [1, 2, 3], ECHO)
+
+
+def test_thinking_that_the_server_parts_is_part_of_a_probe(stored: Path, tiny: Path) -> None:
+    server, most = ModelServer(tiny), set()
+
+    def part(body: Any, answer: Any, is_call: bool) -> None:
+        if message := answer["choices"][0].get("message"):
+            most.add(body["max_tokens"])
+            message.update(content=None, reasoning=message["content"])
+
+    def silence(body: Any, answer: Any, is_call: bool) -> None:
+        answer["choices"][0].get("message", {})["content"] = ""
+
+    with server.running() as url:
+        server.edit = part
+        model = served(stored, tiny, url, max_difference=0)
+        thinks = ServedModel(tiny, model.settings, TeacherCalls(stored, payer="policy"), home=stored, thinking_tokens=5)
+        thinks.verify()
+        assert most == {PROBE_TOKENS, PROBE_TOKENS + 5}
+        assert all(one.words.thought for one in thinks._who.verify().probes)
+        server.edit = silence
+        with pytest.raises(WrongServer, match="says nothing for 'base' to any of 3 probes"):
+            served(stored, tiny, url, max_difference=0)
+
+
+def test_the_own_models_server_is_no_abstention_of_its_judge(stored: Path, tiny: Path) -> None:
+    server = ModelServer(tiny)
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.edit = lambda body, answer, is_call: answer.update(model="gpt") if is_call else None
+        with pytest.raises(WrongServer):
+            self_judge(model).vote([one.comparison for one in control_items()][:1])  # type: ignore[arg-type]
+    with pytest.raises(EndpointError):
+        self_judge(model).vote([one.comparison for one in control_items()][:1])  # type: ignore[arg-type]
+
+
+def test_two_processes_of_one_state_folder_leave_each_others_adapters(stored: Path, tiny: Path) -> None:
+    first, second = (make_adapter(tiny, stored / name / "adapter", seed=at) for at, name in enumerate("ab"))
+    server = ModelServer(tiny)
+    with server.running() as url:
+        for adapter in (first, second):
+            server_verification._verified.clear()
+            served(stored, tiny, url, adapter, max_difference=0)
+    assert len(server.adapters) == 2 and not [order for order in server.orders if order.startswith("unload")]
+
+
+def test_weights_are_loaded_once_a_model_and_not_by_a_quick_check(stored: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.doctor import _model_server
+
+    made: list[Path | None] = []
+
+    def load(folder: Path, *, adapter: Path | None = None, **how: Any) -> LocalModel:
+        made.append(adapter)
+        return LocalModel(folder, adapter=adapter, **how)
+
+    monkeypatch.setattr(server_verification, "LocalModel", load)
+    server_verification._here.clear()
+    adapter = make_adapter(tiny, stored / "training" / "a" / "adapter")
+    with ModelServer(tiny).running() as url:
+        there = {"base_url": url, "model": "base"}
+        settings = load_settings(home=stored, model={"path": str(tiny), "backend": "openai"}, model_server=there, train={"max_tokens": 512})
+        assert _model_server(settings, quick=True).endswith("known answers: not compared") and not made
+        served(stored, tiny, url)
+        served(stored, tiny, url, adapter)
+        served(stored, tiny, url)
+    assert made == [None, adapter]
+
+
+def test_a_server_whose_texts_stay_but_whose_numbers_move_is_another_one(stored: Path, tiny: Path) -> None:
+    server = ModelServer(tiny)
+
+    def drift(by: float) -> Any:
+        def edit(body: Any, answer: Any, is_call: bool) -> None:
+            for row in answer["choices"][0].get("prompt_logprobs") or [None]:
+                for each in (row or {}).values():
+                    each["logprob"] -= by
+
+        return edit
+
+    with server.running() as url:
+        model = served(stored, tiny, url, max_difference=0)
+        server.edit = drift(0.001)
+        model.generate(CONVERSATIONS[:2], max_new_tokens=8)
+        server.edit = drift(0.1)
+        with pytest.raises(WrongServer, match="nats per token otherwise likely"):
+            model.generate(CONVERSATIONS, max_new_tokens=8)
+    assert kept(stored) == 2
+
+
+def _said(body: dict[str, Any], text: str, *, tokens: int = 1, prompt_tokens: int | None = -1, finish: str | None = "stop") -> bytes:
     whole = sum(len(one["role"]) + 1 + len(one["content"].encode()) + 3 for one in body["messages"]) + len("assistant") + 2
     usage = {"prompt_tokens": whole if prompt_tokens == -1 else prompt_tokens, "completion_tokens": tokens}
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
@@ -301,11 +542,23 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     with server.running():
         _, errors = align(folder, "served", "nightly", "--json", status=1, program="tests.greedy")
     paid, server.dies_after = server.answered.copy(), 0
+    lines = [json.loads(each) for each in (folder / "served" / "policy_calls.jsonl").read_text().splitlines() if each]
+    waiting = sum(each["response"] is not None for each in lines)
+    on_disk = waiting + kept(folder / "served")
     server.adapters.clear()
     server.become(base)
     with server.running():
         again, _ = align(folder, "served", "nightly", "--json", program="tests.greedy")
-    yield {"folder": folder, "local": json.loads(here), "served": json.loads(again), "errors": errors, "paid": paid, "server": server}
+    yield {
+        "folder": folder,
+        "local": json.loads(here),
+        "served": json.loads(again),
+        "errors": errors,
+        "paid": paid,
+        "server": server,
+        "on_disk": on_disk,
+        "waiting": waiting,
+    }
 
 
 SAID = {
@@ -339,5 +592,5 @@ def test_it_decides_as_the_local_one_up_to_rounding(nights: dict[str, Any]) -> N
 def test_a_server_that_dies_ends_the_night_with_one_error_and_no_stored_call_is_made_again(nights: dict[str, Any]) -> None:
     assert "gave no answer in 1 attempts each" in nights["errors"] and "Traceback" not in nights["errors"], nights["errors"][-2000:]
     again = [body for body, number in nights["server"].answered.items() if number > 1]
-    # Whoever gives up on a dead server leaves what is on its way: at most as many as go out together.
-    assert sum(nights["paid"].values()) >= 300 and len(again) <= 32
+    # Only what was answered and had not arrived when the night gave up.
+    assert nights["waiting"] and len(again) <= sum(nights["paid"].values()) - nights["on_disk"]

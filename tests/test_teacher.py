@@ -374,6 +374,15 @@ def test_what_a_crash_cut_is_skipped(home: Path) -> None:
     assert set(calls.find(["one", "two", "three"])) == {"one", "three"}
 
 
+def test_a_line_that_the_store_cannot_take_does_not_keep_the_others_from_it(home: Path) -> None:
+    calls = TeacherCalls(home)
+    row = {"interaction_id": "x", "tokens_in": 1, "tokens_out": 1, "cost": 0.0, "seconds": 0.1, "created_at": "2026-11-23T00:00:00"}
+    calls.keep({"id": "half", "response": {"content": "half \ud83d"}, **row})
+    calls.keep({"id": "undated", "response": {"content": "x"}, **row, "created_at": None})
+    calls.keep({"id": "whole", "response": {"content": "x"}, **row})
+    assert calls.find(["half", "undated", "whole"]) == {"half": {"content": "half \ufffd"}, "whole": {"content": "x"}}
+
+
 @pytest.mark.parametrize("wrong", ["sk-live-abc123", "my key"])
 def test_a_key_in_the_settings_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("ALIGN_TEACHER__API_KEY_ENV", wrong)

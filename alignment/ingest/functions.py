@@ -11,6 +11,7 @@ import duckdb
 
 from alignment.ingest import datasets, otel, vendors, vllm
 from alignment.reasoning import apart
+from alignment.text import storable
 
 THOUGHT = (
     r"(?i)(?:<|u003c)[\\/ \t]{0,12}(?:think|thinking|reasoning|seed:think|\|begin_of_thought|\|channel)|\[THINK\]|(?:\x{25c1}|u25c1)think"
@@ -41,7 +42,7 @@ def _join_calls(text: str) -> str | None:
 
 
 def _spoken(text: str) -> str:
-    return _storable(apart(text).answer)
+    return storable(apart(text).answer)
 
 
 def _chat_of(preset: str, text: str) -> str | None:
@@ -67,13 +68,4 @@ def _loaded(text: str) -> Any:
 
 
 def _dumped(value: Any) -> str:
-    return _storable(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _storable(text: str) -> str:
-    """Repair or replace the lone surrogates in a text, which no store accepts."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return storable(json.dumps(value, ensure_ascii=False, allow_nan=False))

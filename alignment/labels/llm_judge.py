@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from alignment.errors import ModelError
+from alignment.errors import ModelError, Transient
 from alignment.ids import content_id
 from alignment.labels.attacks import ControlItem, control_items
 from alignment.labels.labeler import NOT_ASKED, ORDER, REFUSED, Comparison, Vote
@@ -54,7 +54,7 @@ class ModelJudge:
     """Votes by asking a model which of two answers follows the principle better.
 
     `secret` seeds the marks around texts: they cannot be guessed without it, and a repeated run asks the same. Turn off `with_controls`
-    only to measure the judge itself (see `attack`), never for labelling.
+    only to measure the judge itself (see `attack`), never for labelling. `is_policy`: the judge is the aligned model itself.
     """
 
     name: str
@@ -63,6 +63,7 @@ class ModelJudge:
     batch: int = 128
     min_margin: float = 0.0
     with_controls: bool = True
+    is_policy: bool = False
 
     @property
     def version(self) -> str:
@@ -76,6 +77,9 @@ class ModelJudge:
 
         If the model cannot be asked, this and later batches are unscored. If a control item fails, every comparison is unscored, in earlier
         batches too, since a judge that cannot be trusted now could not be trusted a moment ago.
+
+        Raises:
+            EndpointError: the judge is the aligned model, and its server is away or the wrong one.
         """
         votes: list[Vote] = []
         for start in range(0, len(comparisons), self.batch):
@@ -105,6 +109,8 @@ class ModelJudge:
         try:
             choices = self.model.choose([one.conversation for one in asked], OPTIONS, subjects=[one.subject for one in asked])
         except ModelError as error:
+            if self.is_policy and isinstance(error, Transient):
+                raise  # without its own model's server there is no night, and not only no labels
             return f"unavailable: {error}"
         by_order = {(one.place, one.swapped): choice for one, choice in zip(asked, choices, strict=True)}
         votes = [
@@ -209,4 +215,4 @@ def teacher(settings: Teacher, home: Path) -> ModelJudge | None:
 
 def self_judge(model: LocalModel) -> ModelJudge:
     """Return a local model as a judge; its marks derive from its weights, which no user has seen."""
-    return ModelJudge("self_judge", model, model.model_id.encode())
+    return ModelJudge("self_judge", model, model.model_id.encode(), is_policy=True)

@@ -24,6 +24,7 @@ from alignment.models.budget import LimitReached, Pace, Purse, Requests
 from alignment.models.dialect import Dialect
 from alignment.models.interface import CHAT, Interface
 from alignment.models.replies import Answer
+from alignment.text import storable
 
 if TYPE_CHECKING:
     import openai
@@ -120,7 +121,8 @@ class CallBatch:
                 for _ in range(min(self.endpoint.concurrency, len(asked))):
                     workers.create_task(work())
         except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            # That a server went away explains nothing if it also said something wrong.
+            raise min(group.exceptions, key=lambda one: isinstance(one, TeacherUnavailable)) from None
         return self.found
 
     async def _one(self, asked: Asked) -> Answer:
@@ -217,6 +219,8 @@ class CallBatch:
                 raw = loads(without_secrets((await self._post(sent, key)).decode(), [self.key]))
                 read = asked.read or self.interface.read
                 kept = read(raw) if read else replies.reply(raw, asked.body["max_tokens"])
+                # Half of a surrogate pair, which JSON can escape, is text that neither the store nor a mask takes.
+                kept = json.loads(storable(json.dumps(kept, ensure_ascii=False)))
                 return kept if self.mask is None else {**kept, **{name: self.mask(kept[name]) for name in _WORDS if kept.get(name)}}
         except replies.Trouble as error:
             why = str(error) if self.interface.quotes else "an error in place of an answer"

@@ -81,8 +81,11 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     said = apart(text)
     top = _alternatives(choice.get("logprobs"))
     # A server that ignores the token limit must not make us store a long answer.
-    longest = _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
-    kept: dict[str, Any] = {"content": said.answer[:longest], "top": top, "usage": list(used) if used != Usage(None, None) else None}
+    kept: dict[str, Any] = {
+        "content": said.answer[: longest(max_tokens)],
+        "top": top,
+        "usage": list(used) if used != Usage(None, None) else None,
+    }
     parts = message.get("content") if isinstance(message.get("content"), list) else []
     in_parts = any(_mapping(part).get("type") in ("thinking", "reasoning") for part in parts)
     if said.thinking or in_parts or _begins_to_think(text, top) or _thinks_beside(message, raw, said.answer):
@@ -95,6 +98,11 @@ def reply(raw: Any, max_tokens: int) -> dict[str, Any]:
     elif finish in _CUT:
         kept["cut"] = True
     return kept
+
+
+def longest(max_tokens: int) -> int:
+    """Return the most characters that an answer of `max_tokens` tokens is believed to have."""
+    return _CHARACTERS_A_TOKEN * (max_tokens + OVERHEAD)
 
 
 def _alternatives(said: Any) -> list[list[Any]]:

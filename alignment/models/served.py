@@ -15,10 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alignment.errors import EndpointError, ModelError
+from alignment.errors import EndpointError, ModelError, WrongServer
 from alignment.ids import content_id, short
 from alignment.models import replies
-from alignment.models.acquaintance import Acquaintance, Prompt, total
 from alignment.models.asked import Asked, Calls, Use
 from alignment.models.call_batch import CallBatch
 from alignment.models.chat import Choice
@@ -28,16 +27,18 @@ from alignment.models.identity import SERVED, model_id
 from alignment.models.interface import Interface
 from alignment.models.local import render, text_ids
 from alignment.models.logprobs import LogProb, TurnIds
-from alignment.models.server import log_probs, question
-from alignment.models.thinking import OPEN, can_think, closed, finished
+from alignment.models.server import logprob_request, prompt_tokens, words_of
+from alignment.models.server_verification import Prompt, VerifiedServer, whole
+from alignment.models.thinking import can_think, closed
 from alignment.records import Message
 
 if TYPE_CHECKING:
     from alignment.sections import ModelServer
 
 SECTION, PURPOSE = "[model_server]", "policy"
-_NOBODY, _NUMBERS = "gate", "log-probs"
+_NO_EXCHANGE, _NUMBERS = "gate", "log-probs"
 """Stored in place of an exchange: with answers to suites, and with numbers, which hold no text."""
+_ENDS = ("stop", "length", "eos")
 _CHAT, _COMPLETIONS = (Interface(SECTION, quotes=False, path=path) for path in ("/chat/completions", "/completions"))
 
 
@@ -48,8 +49,10 @@ NO_LOG_PROBS = (
 
 
 class PolicyCalls(Calls, Protocol):
-    """The store of answers, which can also drop those that it turns out another model gave; see `alignment.store.TeacherCalls`."""
+    """The store of answers, which holds them back until it is known who gave them; see `alignment.store.TeacherCalls`."""
 
+    def waiting(self, ids: Collection[str]) -> set[str]: ...
+    def settle_checked(self, ids: Collection[str]) -> int: ...
     def forget(self, ids: Collection[str]) -> None: ...
 
 
@@ -82,7 +85,7 @@ class ServedModel:
         self.folder, self.adapter, self.settings, self.home = folder, adapter, settings, home
         self.batch_size, self.thinking_tokens = batch_size, thinking_tokens
         self._calls, self._key, self._mask = calls, key, mask
-        self._who = Acquaintance(folder, adapter, settings, key=key, home=home, thinking_tokens=thinking_tokens)
+        self._who = VerifiedServer(folder, adapter, settings, key=key, home=home, thinking_tokens=thinking_tokens)
 
     @property
     def model_id(self) -> str:
@@ -92,30 +95,34 @@ class ServedModel:
     @property
     def precision(self) -> str:
         """The identity of the server that answers for the base, in place of a dtype: what serves otherwise gives other answers."""
-        how = content_id(self._who.base.meet().id, self.settings.extra, self.settings.log_probs)
+        how = content_id(self._who.base.verify().id, self.settings.extra, self.settings.log_probs)
         return f"{SERVED}{short(how)}"
 
-    def meet(self, *, anew: bool = False) -> None:
-        """See `Acquaintance.meet`."""
-        self._who.meet(anew=anew)
+    def verify(self, *, anew: bool = False) -> None:
+        """See `VerifiedServer.verify`."""
+        self._who.verify(anew=anew)
 
-    def examine(self, tokens: int, *, weighs: bool) -> str:
+    def unload_all(self) -> None:
+        """See `VerifiedServer.unload_all`."""
+        self._who.unload_all()
+
+    def check(self, tokens: int, *, weighs: bool) -> str:
         """Return what was found of the server; `tokens` is the longest conversation, `weighs` whether log-probabilities are needed.
 
         Raises:
             ModelError: a night would fail on it.
         """
-        found, who = self._who.meet(anew=True), f"{self._who.name!r} at {self.settings.base_url}"
+        found, who = self._who.verify(anew=True), f"{self._who.name!r} at {self.settings.base_url}"
         if not self._who.server.loads_adapters():
             raise ModelError(f"{who} takes no adapters by name; start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
         if (context := found.card.context) is not None and context < tokens:
             raise ModelError(f"{who} reads {context} tokens, and [train] max_tokens is {tokens}; start it with --max-model-len {tokens}")
         local = self.settings.log_probs == "local"
-        if weighs and not found.way and not local:
+        if weighs and not found.logprob_mode and not local:
             raise ModelError(f"{who} {NO_LOG_PROBS}")
-        compared = "as likely as here" if self.settings.max_difference else "not compared (max_difference = 0)"
+        compared = "as likely as here" if self.settings.max_difference else "not compared"
         reads = f"{context} tokens" if context else "an unknown number of tokens"
-        numbers = "computed here" if local else f"by {found.way}" if found.way else "none, and none are needed"
+        numbers = "computed here" if local else f"by {found.logprob_mode}" if found.logprob_mode else "none, and none are needed"
         return f"{who}, from {found.card.root or 'somewhere'}; reads {reads}; log-probabilities: {numbers}; known answers: {compared}"
 
     def generate(
@@ -130,8 +137,9 @@ class ServedModel:
         """See `ChatModel.generate`. Answers about exchanges (`subjects`) are masked before they are kept.
 
         Raises:
-            ModelError: a conversation is too long; or the server refuses, or is no longer the same.
-            EndpointError: the server gave no answers.
+            ModelError: a conversation is too long.
+            EndpointError: the server gave no answers, or refuses.
+            WrongServer: it is another model, or no longer the same.
         """
         prompts = [self._who.prompt(one) for one in conversations]
         most = max_new_tokens + self.thinking_tokens
@@ -145,48 +153,47 @@ class ServedModel:
             Asked(
                 content_id("policy", model, one.messages, how, max_new_tokens),
                 {"model": self._who.name, "messages": one.messages, **how},
-                subjects[at] if subjects else _NOBODY,
+                subjects[at] if subjects else _NO_EXCHANGE,
                 (one.tokens + most, 0.0),
                 self._reader(one, most),
             )
             for at, one in enumerate(prompts)
         ]
         found = self._ask(asked, _CHAT, self._mask if subjects else None)
-        return [self._answer(prompt, each, max_new_tokens) for prompt, each in zip(prompts, found, strict=True)]
+        return [
+            self._who.answer(prompt, each["content"], max_new_tokens, parted=each["parted"])
+            for prompt, each in zip(prompts, found, strict=True)
+        ]
 
     def _reader(self, prompt: Prompt, most: int) -> Callable[[Any], dict[str, Any]]:
         def read(raw: Any) -> dict[str, Any]:
             kept = replies.reply(raw, most)
-            tokens_in, tokens_out = kept["usage"] or (None, None)
-            self._who.check_count(prompt, tokens_in)
+            self._check_sender(raw, prompt.tokens)
+            name, tokens_out = self._who.name, (kept["usage"] or (None, None))[1]
             if tokens_out is not None and tokens_out > most:
-                raise ModelError(
-                    f"the server wrote {tokens_out} tokens for {self._who.name!r}, where {most} were asked for; it cannot be used"
-                )
-            told, meant = str(raw.get("model")), self._who.meet().said[0].model
-            if told != meant:
-                raise ModelError(f"the server answers with {told[:100]!r} for {meant!r}; nothing of it is kept. See 'align doctor'")
+                raise WrongServer(f"the server wrote {tokens_out} tokens for {name!r}, where {most} were asked for; it cannot be used")
             if "filtered" in kept:
-                raise ModelError(
-                    f"the server filters the answers of {self._who.name!r}, so that they are not the model's; switch its filter off"
+                raise WrongServer(f"the server filters the answers of {name!r}, so that they are not the model's; switch its filter off")
+            finish, words = raw["choices"][0].get("finish_reason"), words_of(raw["choices"][0]["message"])
+            if finish not in _ENDS:
+                raise WrongServer(
+                    f"the server ends an answer of {name!r} with finish_reason {str(finish)[:40]!r}, where only {', '.join(_ENDS)} tell "
+                    "that it is whole or was cut at its limit; nothing of it is kept"
                 )
-            message = raw["choices"][0]["message"]
-            thought = next((text for field in ("reasoning_content", "reasoning") if (text := replies.text_of(message.get(field)))), "")
-            text = replies.text_of(message.get("content"))
-            if thought and not text.strip():
-                text = f"{OPEN}\n{thought}"
-            return {"content": text, "parted": bool(thought), "top": [], "usage": kept["usage"]}
+            if (long := sum(map(len, words))) > (limit := replies.longest(most)):
+                raise WrongServer(
+                    f"the server wrote {long:,} characters for {name!r}, where {most} tokens have at most {limit:,}; it cannot be used"
+                )
+            return {"content": whole(words), "parted": bool(words.thought), "top": [], "usage": kept["usage"]}
 
         return read
 
-    def _answer(self, prompt: Prompt, found: dict[str, Any], most: int) -> str:
-        text = str(found["content"])
-        answer = finished((f"{OPEN}\n{text}" if prompt.opened and not found["parted"] else text).strip())
-        if not self.thinking_tokens or answer.startswith(OPEN):
-            return answer
-        # The server only limits thinking and answer together.
-        ids = text_ids(self._who.tokenizer, answer)
-        return answer if len(ids) <= most else str(self._who.tokenizer.decode(ids[:most], skip_special_tokens=True)).strip()
+    def _check_sender(self, raw: Any, tokens: int) -> None:
+        """Refuse an answer of another model, or to a prompt of another number of tokens."""
+        self._who.check_count(tokens, prompt_tokens(raw))
+        told, meant = str(raw.get("model")), self._who.verify().probes[0].model
+        if told != meant:
+            raise WrongServer(f"the server answers with {told[:100]!r} for {meant!r}; nothing of it is kept. See 'align doctor'")
 
     def turns(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[TurnIds]:
         """See `LocalModel.turns`."""
@@ -200,8 +207,8 @@ class ServedModel:
         """
         if self.settings.log_probs == "local":
             return self._who.local.score(turns)
-        way = self._who.meet().way
-        if not way:
+        mode = self._who.verify().logprob_mode
+        if not mode:
             raise ModelError(f"the server of {self._who.name!r} {NO_LOG_PROBS}")
         longest = max((len(turn.prompt) + len(turn.answer) for turn in turns), default=0)
         if longest >= self._who.context:
@@ -209,16 +216,20 @@ class ServedModel:
                 f"a conversation of {longest} tokens does not fit the server's {self._who.context}; lower [candidates] max_prompt_chars"
             )
         model = self.model_id
-        asked = [self._weighing(model, turn, way) for turn in turns]
+        asked = [self._logprob_call(model, turn, mode) for turn in turns]
         return [LogProb(float(each["sum"]), len(turn.answer)) for turn, each in zip(turns, self._ask(asked, _COMPLETIONS), strict=True)]
 
-    def _weighing(self, model: str, turn: TurnIds, way: str) -> Asked:
+    def _logprob_call(self, model: str, turn: TurnIds, mode: str) -> Asked:
         ids = [*turn.prompt, *turn.answer]
 
         def read(raw: Any) -> dict[str, Any]:
-            return {"content": "", "top": [], "usage": [len(ids), 1], "sum": total(turn, log_probs(raw, ids, way)).sum}
+            number = self._who.read_sum(turn, raw, mode).sum
+            self._check_sender(raw, len(ids))
+            return {"content": "", "top": [], "usage": [len(ids), 1], "sum": number}
 
-        return Asked(content_id("weigh", model, way, turn), question(self._who.name, ids, way), _NUMBERS, (len(ids) + 1, 0.0), read)
+        return Asked(
+            content_id("weigh", model, mode, turn), logprob_request(self._who.name, ids, mode), _NUMBERS, (len(ids) + 1, 0.0), read
+        )
 
     def log_probs(self, conversations: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[LogProb]:
         """See `LocalModel.log_probs`."""
@@ -243,29 +254,53 @@ class ServedModel:
     def _ask(self, asked: Sequence[Asked], interface: Interface, mask: Callable[[str], str] | None = None) -> list[dict[str, Any]]:
         """Return the answer to each call, from the store if it was made before; none is kept if the server is another one afterwards."""
         known: dict[str, Any] = self._calls.find([one.id for one in asked])
-        unpaid = list({one.id: one for one in asked if one.id not in known}.values())
-        if unpaid:
-            self._ready()
+        if held := self._calls.waiting([one.id for one in asked]):
+            # An earlier run asked for these and ended before it could check the server.
+            self._keep_if_unchanged(held)
+            known = self._calls.find([one.id for one in asked])
+        if unpaid := list({one.id: one for one in asked if one.id not in known}.values()):
+            known |= self._make(unpaid, interface, mask)
+            self._keep_if_unchanged([one.id for one in unpaid])
+        if missing := next((each for each in known.values() if isinstance(each, str)), ""):
+            raise EndpointError(
+                f"the server at {self.settings.base_url!r} gave {self._who.name!r} no answer: {missing}; see the server's log and 'align "
+                "doctor', and run the same command again, which asks only for what is missing"
+            )
+        return [known[one.id] for one in asked]
+
+    def _keep_if_unchanged(self, ids: Collection[str]) -> None:
+        """Move answers into the store, or drop them if the server is another one now. While it cannot be asked they wait."""
+        try:
+            self._who.check_unchanged()
+        except WrongServer:
+            self._calls.forget(ids)
+            raise
+        self._calls.settle_checked(ids)
+
+    def _make(self, unpaid: Sequence[Asked], interface: Interface, mask: Callable[[str], str] | None) -> dict[str, Any]:
+        """Make the calls. If the server lost the adapter on the way, by a restart, load it again and make those that are left, once."""
+        found: dict[str, Any] = {}
+        self._ready()
+        for again in (False, True):
+            left = [one for one in unpaid if one.id not in found]
             batch = CallBatch(self._endpoint(interface), self._calls, self._key, Dialect(optional=()), Use(PURPOSE), mask, interface)
             try:
-                known |= asyncio.run(batch.all(unpaid))
-                self._who.check_unchanged()
-            except EndpointError:
-                raise  # what arrived is kept: the next run asks only for the rest
-            except ModelError:
+                return found | asyncio.run(batch.all(left))
+            except WrongServer:
                 self._calls.forget([one.id for one in unpaid])
                 raise
-            self._calls.settle()
-        if missing := next((each for each in known.values() if isinstance(each, str)), ""):
-            where = f"the server at {self.settings.base_url!r} gave {self._who.name!r} no answer"
-            if missing.startswith("unavailable"):
-                raise EndpointError(f"{where}: {missing}; run the same command again, which asks only for what is missing")
-            raise ModelError(f"{where}: {missing}; see the server's log, 'align doctor' and [model_server]")
-        return [known[one.id] for one in asked]
+            except EndpointError:
+                raise  # what arrived waits for the next run, which asks only for the rest
+            except ModelError as error:
+                if again or self.adapter is None or self._who.is_served():
+                    raise EndpointError(str(error)) from None
+                self._who.load()
+                found |= {key: each for key, each in batch.found.items() if isinstance(each, dict)}
+        raise AssertionError("unreachable")
 
     def _ready(self) -> None:
         """Load the adapter if the server has lost it, after a restart or because it ran out of room."""
-        self._who.meet()
+        self._who.verify()
         if self.adapter is not None:
             self._who.load()
 

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alignment.errors import ModelError
+from alignment.errors import EndpointError
 from alignment.ids import content_id
-from alignment.models.replies import text_of
+from alignment.models.replies import longest, text_of, usage_of
 from alignment.models.server_requests import ServerRequests, words_of_reply
 from alignment.records import Message
 from alignment.text import cap, printable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alignment.sections import ModelServer
 
 PROMPT, ECHO = "prompt_logprobs", "echo"
-"""Ways to ask for the log-probabilities of a prompt: vLLM's own field, and the older one of completions."""
+"""Modes of asking for the log-probabilities of a prompt: vLLM's own field, and the older one of completions."""
 PROBES = (
     "Count from one to ten, in words.",
     "Say the alphabet, letter by letter.",
@@ -32,10 +32,10 @@ PROBES = (
 PROBE_TOKENS = 12
 _LONGEST = 300
 _NEXT = "start the server of [model_server], see 'align doctor', and run the same command again"
-_NOBODY = "align-nobody"
+_UNKNOWN = "align-nobody"
 
 
-class Card(NamedTuple):
+class ModelCard(NamedTuple):
     """What a server tells of a model that it serves; `context` is in tokens, None if it does not tell."""
 
     name: str
@@ -44,10 +44,17 @@ class Card(NamedTuple):
     context: int | None
 
 
-class Said(NamedTuple):
-    """A probe's answer, the model that the server names for it, and the tokens of its prompt (None: not told)."""
+class Words(NamedTuple):
+    """What a message says, and the thinking that the server parted from it ('': none)."""
 
     text: str
+    thought: str
+
+
+class ProbeReply(NamedTuple):
+    """A probe's answer, the model that the server names for it, and the tokens of its prompt (None: not told)."""
+
+    words: Words
     model: str
     prompt_tokens: int | None
 
@@ -55,18 +62,18 @@ class Said(NamedTuple):
 class ServedIdentity(NamedTuple):
     """What tells one served model from another: its card, what it says to the probes, and how it gives log-probabilities ('': not)."""
 
-    card: Card
-    said: tuple[Said, ...]
-    way: str
+    card: ModelCard
+    probes: tuple[ProbeReply, ...]
+    logprob_mode: str
 
     @property
     def id(self) -> str:
         """Content address, without the server's address and context."""
-        return content_id("served", self.card.name, self.card.root, self.card.parent, self.said, self.way)
+        return content_id("served", self.card.name, self.card.root, self.card.parent, self.probes, self.logprob_mode)
 
 
 class Server:
-    """One server. All its methods raise EndpointError while it cannot be reached, and ModelError where it refuses."""
+    """One server. All its methods raise EndpointError while it cannot be reached, and where it refuses."""
 
     def __init__(self, settings: ModelServer, key: str) -> None:
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -81,7 +88,7 @@ class Server:
 
         return address(self.url)
 
-    def cards(self) -> dict[str, Card]:
+    def cards(self) -> dict[str, ModelCard]:
         """Return what is served, by name."""
         from alignment.http import loads
 
@@ -91,17 +98,17 @@ class Server:
         except (ValueError, KeyError, TypeError):
             found = None
         if found is None:
-            raise ModelError(
+            raise EndpointError(
                 f"the server {self._shown!r} lists no models: {words_of_reply(answer)}; correct [model_server] base_url or the key"
             )
         return {card.name: card for card in found}
 
-    def card(self, name: str) -> Card:
+    def card(self, name: str) -> ModelCard:
         """Return what the server tells of one model."""
         known = self.cards()
         if name not in known:
             listed = ", ".join(map(repr, sorted(known)[:8])) or "nothing"
-            raise ModelError(f"the server {self._shown!r} does not serve {name!r}, it serves {listed}; correct [model_server] model")
+            raise EndpointError(f"the server {self._shown!r} does not serve {name!r}, it serves {listed}; correct [model_server] model")
         return known[name]
 
     def load(self, name: str, path: str) -> None:
@@ -109,7 +116,7 @@ class Server:
         answer = self._post("/load_lora_adapter", {"lora_name": name, "lora_path": path})
         # A try whose answer was lost may have loaded it.
         if not answer.ok and "already been loaded" not in answer.text:
-            raise ModelError(
+            raise EndpointError(
                 f"the server {self._shown!r} does not load the adapter in {path!r}: {words_of_reply(answer)}; vLLM needs --enable-lora, a "
                 "--max-lora-rank of at least [train] lora_rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and [model_server] home_as has "
                 "to be the state folder as the server sees it"
@@ -121,7 +128,7 @@ class Server:
 
     def loads_adapters(self) -> bool:
         """Return whether the server takes adapters by name, which it shows by what it says of one that it does not have."""
-        answer = self._post("/unload_lora_adapter", {"lora_name": _NOBODY})
+        answer = self._post("/unload_lora_adapter", {"lora_name": _UNKNOWN})
         return answer.ok or "cannot be found" in answer.text
 
     def tokens(self, name: str, messages: Sequence[Message], more: Mapping[str, Any]) -> list[int] | None:
@@ -135,28 +142,27 @@ class Server:
             return None
         return [one for one in found if isinstance(one, int)] if isinstance(found, list) else None
 
-    def say(self, name: str, messages: Sequence[Message], more: Mapping[str, Any]) -> Said:
-        """Return the greedy answer to a probe."""
-        body = {"model": name, "messages": list(messages), "max_tokens": PROBE_TOKENS, "temperature": 0.0, **more}
+    def say(self, name: str, messages: Sequence[Message], tokens: int, more: Mapping[str, Any]) -> ProbeReply:
+        """Return the greedy answer to a probe, thinking and answer of at most `tokens` together."""
+        body = {"model": name, "messages": list(messages), "max_tokens": tokens, "temperature": 0.0, **more}
         raw = self._answered(self._post("/chat/completions", body))
         try:
-            message, used = raw["choices"][0]["message"], raw.get("usage") or {}
-            count = used.get("prompt_tokens")
-            text, thought = (text_of(message.get(field)) for field in ("content", "reasoning_content"))
+            words, count = words_of(raw["choices"][0]["message"]), prompt_tokens(raw)
         except (KeyError, TypeError, IndexError, AttributeError):
-            raise ModelError(
+            raise EndpointError(
                 f"the server {self._shown!r} answers a probe with no chat completion; correct [model_server] base_url"
             ) from None
-        return Said(f"{thought}{text}"[:_LONGEST], _told(raw.get("model")), count if isinstance(count, int) else None)
+        most = longest(tokens)
+        return ProbeReply(Words(words.text[:most], words.thought[:most]), _told(raw.get("model")), count)
 
-    def way(self, name: str, ids: Sequence[int]) -> str:
+    def logprob_mode(self, name: str, ids: Sequence[int]) -> str:
         """Return how the server gives the log-probabilities of a prompt, '' if it does not."""
-        for way in (PROMPT, ECHO):
-            answer = self._post("/completions", question(name, ids, way))
+        for mode in (PROMPT, ECHO):
+            answer = self._post("/completions", logprob_request(name, ids, mode))
             try:
-                if answer.ok and log_probs(self._answered(answer), ids, way):
-                    return way
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError, ModelError):
+                if answer.ok and log_probs(self._answered(answer), ids, mode):
+                    return mode
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, EndpointError):
                 continue
         return ""
 
@@ -172,7 +178,7 @@ class Server:
                 return loads(answer.body)
         except ValueError:
             pass
-        raise ModelError(f"the server {self._shown!r} does not answer a probe: {words_of_reply(answer)}; see 'align doctor'")
+        raise EndpointError(f"the server {self._shown!r} does not answer a probe: {words_of_reply(answer)}; see 'align doctor'")
 
     def _post(self, path: str, body: Mapping[str, Any], *, below: str | None = None) -> Reply:
         # /tokenize lies beside /v1, not in it.
@@ -180,35 +186,50 @@ class Server:
         return self.line.ask("POST", f"{root}{path}", content=json.dumps(body).encode("utf-8", "surrogatepass"))
 
 
-def _card(row: Any) -> Card:
+def _card(row: Any) -> ModelCard:
     context = row.get("max_model_len")
-    return Card(str(row["id"]), _told(row.get("root")), _told(row.get("parent")), context if isinstance(context, int) else None)
+    return ModelCard(str(row["id"]), _told(row.get("root")), _told(row.get("parent")), context if isinstance(context, int) else None)
 
 
 def _told(value: Any) -> str:
     return cap(printable(value), _LONGEST) if isinstance(value, str) else ""
 
 
-def question(name: str, ids: Sequence[int], way: str) -> dict[str, Any]:
+def words_of(message: Mapping[str, Any]) -> Words:
+    """Return what a message says, under any of the names that servers have for thinking."""
+    thought = next((text for field in ("reasoning_content", "reasoning") if (text := text_of(message.get(field)))), "")
+    return Words(text_of(message.get("content")), thought)
+
+
+def prompt_tokens(raw: Mapping[str, Any]) -> int | None:
+    """Return the tokens that the prompt had, None if the server does not tell."""
+    return usage_of(raw.get("usage")).tokens_in
+
+
+def logprob_request(name: str, ids: Sequence[int], mode: str) -> dict[str, Any]:
     """Return the body of a completion that returns the log-probability of each token of a prompt."""
-    asked = {"prompt_logprobs": 0} if way == PROMPT else {"echo": True, "logprobs": 1}
+    asked = {"prompt_logprobs": 0} if mode == PROMPT else {"echo": True, "logprobs": 1}
     return {"model": name, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, **asked}
 
 
-def log_probs(raw: Any, ids: Sequence[int], way: str) -> list[float]:
+def log_probs(raw: Any, ids: Sequence[int], mode: str) -> list[float]:
     """Return the log-probability of each token of a prompt after the first.
 
     Raises:
         ValueError, KeyError, TypeError, IndexError, AttributeError: the answer has none, or those of other tokens.
     """
     choice = raw["choices"][0]
-    if way == PROMPT:
+    if mode == PROMPT:
         rows = choice["prompt_logprobs"]
         if len(rows) != len(ids):
             raise ValueError("other tokens")
         found = [row[str(token)]["logprob"] for row, token in zip(rows[1:], ids[1:], strict=True)]
     else:
-        found = choice["logprobs"]["token_logprobs"][1 : len(ids)]
-    if len(found) != len(ids) - 1 or any(isinstance(one, bool) or not isinstance(one, int | float) or not one <= 0 for one in found):
+        found = choice["logprobs"]["token_logprobs"]
+        # The prompt's, and that of the one token that was written, unless the server ended at once.
+        if len(found) not in (len(ids), len(ids) + 1):
+            raise ValueError("other tokens")
+        found = found[1 : len(ids)]
+    if any(isinstance(one, bool) or not isinstance(one, int | float) or not one <= 0 for one in found):
         raise ValueError("no log-probabilities")
     return [float(one) for one in found]

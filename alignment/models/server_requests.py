@@ -30,12 +30,12 @@ class ServerRequests:
         self,
         *,
         timeout: float,
-        pause: float = _PAUSE,
+        pause: float | None = None,
         headers: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
         next_step: str = "'align release push' repeats it",
     ) -> None:
-        self.timeout, self.pause, self.headers, self.tries = timeout, pause, dict(headers or {}), 0
+        self.timeout, self.pause, self.headers, self.tries = timeout, _PAUSE if pause is None else pause, dict(headers or {}), 0
         self.next_step = next_step
         self.secrets = tuple(filter(None, secrets))
 

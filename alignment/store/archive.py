@@ -32,7 +32,7 @@ from alignment.text import cap, printable
 FORMAT = 1
 LIST = "backup.json"
 KNOWN = re.compile(
-    r"(?:store\.duckdb|redaction\.key|judge\.key|teacher_calls\.jsonl|\.audit\.lock"
+    r"(?:store\.duckdb|redaction\.key|judge\.key|(?:teacher|policy)_calls\.jsonl|\.audit\.lock"
     r"|(?:evidence|releases|training|audit|gateway)/[^\x00-\x1f\x7f\\]+)\Z"
 )
 """Names, relative to the state folder, that an archive may have."""

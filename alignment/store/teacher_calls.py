@@ -3,7 +3,10 @@
 An answer becomes a line of `<home>/teacher_calls.jsonl` as soon as it arrives, and so survives a kill; `settle` moves the lines into the
 store in one transaction. Lines hold the exchange's id, so that an erasure finds them.
 
-Effects: writes `<home>/teacher_calls.jsonl` and the store.
+Answers of the aligned model's own server go to `policy_calls.jsonl`, and into the store only when it was checked after them that the
+server is still the same. No other process moves them: it does not know.
+
+Effects: writes `<home>/teacher_calls.jsonl`, `<home>/policy_calls.jsonl` and the store.
 """
 
 from __future__ import annotations
@@ -11,16 +14,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.store.migrate import migrate
 from alignment.store.session import append, is_disk_full, no_space, query, session
+from alignment.text import storable
 
-_FILE = "teacher_calls.jsonl"
+_POLICY = "policy"
+"""The payer of the calls to the aligned model's own server."""
+_FILE, _POLICY_FILE = "teacher_calls.jsonl", "policy_calls.jsonl"
+_WAITS = timedelta(days=7)
+"""How long answers wait to be checked; their server was not the same since."""
 _OWN = "CASE WHEN starts_with(purpose, 'guard:') OR purpose = 'policy' THEN purpose ELSE '' END = ?"
 
 
@@ -40,7 +48,8 @@ class TeacherCalls:
 
     def __init__(self, home: Path, *, payer: str = "") -> None:
         self.home, self.payer = home, payer
-        self._path = home / _FILE
+        self._holds_back = payer == _POLICY
+        self._path = home / (_POLICY_FILE if self._holds_back else _FILE)
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write one call to disk at once, so that it survives a kill of this process.
@@ -59,25 +68,34 @@ class TeacherCalls:
                 raise
 
     def settle(self) -> int:
-        """Move the kept calls into the store; return how many were new there."""
+        """Move the kept calls into the store, except answers of the model's own server; return how many were new there."""
+        return self._move(lambda row: not self._holds_back or row.get("response") is None)
+
+    def settle_checked(self, ids: Collection[str]) -> int:
+        """Move answers of the model's own server into the store, now that it is known to be the same; return how many were new there."""
+        return self._move(lambda row: row["id"] in ids or row.get("response") is None)
+
+    def _move(self, goes: Callable[[dict[str, Any]], bool]) -> int:
         with self._locked() as handle:
-            rows = list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
-            if not rows:
+            rows = _read(handle)
+            moved = [row for row in rows if goes(row)]
+            if not moved:
                 return 0
             migrate(self.home)
             with session(self.home, write=True) as connection:
-                added = append(connection, "teacher_calls", rows)
-            os.ftruncate(handle, 0)
+                added = append(connection, "teacher_calls", moved)
+            _rewrite(handle, [row for row in rows if not goes(row)])
         return added
 
-    def forget(self, ids: Collection[str]) -> None:
-        """Drop calls that were kept but not settled: it has turned out that another model answered them."""
+    def waiting(self, ids: Collection[str]) -> set[str]:
+        """Return which of the calls have an answer that is not in the store yet."""
         with self._locked() as handle:
-            rows = list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
-            left = [{**row, "created_at": str(row["created_at"])} for row in rows if row["id"] not in ids]
-            os.ftruncate(handle, 0)
-            # Shorter than what was there: it fits even a full disk.
-            os.write(handle, "".join(f"\n{json.dumps(row, ensure_ascii=False)}\n" for row in left).encode("utf-8", "surrogatepass"))
+            return {row["id"] for row in _read(handle) if row["id"] in ids and row.get("response") is not None}
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Drop answers that are not in the store yet: it has turned out that another model gave them."""
+        with self._locked() as handle:
+            _rewrite(handle, [row for row in _read(handle) if row["id"] not in ids])
 
     def find(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return the stored answers, by id."""
@@ -127,11 +145,25 @@ class TeacherCalls:
             os.close(handle)
 
 
+def _read(handle: int) -> list[dict[str, Any]]:
+    return list(_rows(os.pread(handle, os.fstat(handle).st_size, 0)))
+
+
+def _rewrite(handle: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the lines by these, which were among them, and so fit even a full disk; leave out what has waited too long."""
+    oldest = datetime.now(UTC).replace(tzinfo=None) - _WAITS
+    left = [{**row, "created_at": str(row["created_at"])} for row in rows if row["created_at"] >= oldest]
+    os.ftruncate(handle, 0)
+    if left:
+        os.write(handle, "".join(f"\n{json.dumps(row, ensure_ascii=False)}\n" for row in left).encode("utf-8", "surrogatepass"))
+
+
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.split(b"\n"):
+        # A line that cannot be stored must not keep all others from being stored.
         try:
-            row = json.loads(line) if line else None
-        except ValueError:
+            row = json.loads(storable(json.dumps(json.loads(line), ensure_ascii=False))) if line else None
+            if isinstance(row, dict):
+                yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # cut by a crash: the call is paid for again
-        if isinstance(row, dict):
-            yield {"purpose": "", **row, "created_at": datetime.fromisoformat(row["created_at"])}
