@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +18,37 @@ import numpy as np
 
 from alignment.models.embedder import Embedder, Matrix
 
-_known: dict[tuple[str, str], Any] = {}
+_computed = Embedder.embed
 
 
-@contextmanager
-def remembering() -> Iterator[None]:
-    """Let every embedder look first, by its version and the text, among the vectors that are kept; keep at the end what it computed."""
-    kept = Path(os.environ["TESTS_VECTORS"]) / "vectors.pickle"
-    if kept.exists():
-        _known.update(pickle.loads(kept.read_bytes()))
-    before, computed = len(_known), Embedder.embed
-    Embedder.embed = _looking_first(computed)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Embedder.embed = computed  # type: ignore[method-assign]
-        if len(_known) > before:
-            part = kept.with_suffix(f".{os.getpid()}")
-            part.write_bytes(pickle.dumps(_known))
-            os.replace(part, kept)
+def remember(known: dict[tuple[str, str], Any]) -> None:
+    """Let every embedder look in `known` first, by its version and the text, and put there what it computes."""
 
-
-def _looking_first(compute: Any) -> Any:
     def embed(self: Embedder, texts: Sequence[str], *, progress: Any = None) -> Matrix:
-        new = sorted({text for text in texts if (self.version, text) not in _known})
+        new = sorted({text for text in texts if (self.version, text) not in known})
         if new or not texts:
-            computed = compute(self, new, progress=progress)
-            _known.update(zip(((self.version, text) for text in new), computed, strict=True))
-        return np.stack([_known[self.version, text] for text in texts]) if texts else computed
+            known.update(zip(((self.version, text) for text in new), computed := _computed(self, new, progress=progress), strict=True))
+        return np.stack([known[self.version, text] for text in texts]) if texts else computed
 
-    return embed
+    Embedder.embed = embed  # type: ignore[method-assign]
 
 
 def main() -> None:
-    """Run the command."""
-    sys.argv[0] = "align"
-    with remembering():
-        from flows import cli
+    """Run the command with what is known, and keep what it added."""
+    kept = Path(os.environ["TESTS_VECTORS"]) / "vectors.pickle"
+    known = pickle.loads(kept.read_bytes()) if kept.exists() else {}
+    before = len(known)
+    remember(known)
+    from flows import cli
 
+    sys.argv[0] = "align"
+    try:
         cli.main()
+    finally:
+        if len(known) > before:
+            part = kept.with_suffix(f".{os.getpid()}")
+            part.write_bytes(pickle.dumps(known))
+            os.replace(part, kept)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from alignment.store.integrity import evidence_findings, store_findings
 from bench.tiny import make_tiny_model
 from tests.conftest import NOW
 from tests.filled import everything
-from tests.in_process import align
-from tests.test_flow import CONFIG, sample_lines
+from tests.test_flow import CONFIG, align, sample_lines
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1800)]
 
