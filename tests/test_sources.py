@@ -434,6 +434,8 @@ def bucket() -> Iterator[str]:
         environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         import s3fs
 
+        # Another file of this worker may have left one that knows its own server.
+        s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir("logs")
         yield "s3://logs"
     server.stop()
